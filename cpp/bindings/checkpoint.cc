@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// The class behind tensorbundle.Checkpoint. Everything here converts arguments, lets go of the GIL,
+// calls the core, and converts the result; tensors are named by their index in the catalog.
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/listing.h"
+#include "bindings/progress.h"
+#include "bindings/pybind.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/object_graph.h"
+#include "tensorbundle/bundle/storage_notes.h"
+#include "tensorbundle/v1/v1_checkpoint.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/strings.h"
+#include "tensorbundle/view/tensor_view.h"
+#include "tensorbundle/view/tiling.h"
+#include "tensorbundle/view/verify.h"
+
+namespace tensorbundle {
+namespace {
+
+IoMode ParseMode(const std::string& io) {
+  if (io == "auto") return IoMode::kAuto;
+  if (io == "mmap") return IoMode::kMmap;
+  if (io == "pread") return IoMode::kPread;
+  if (io == "direct") return IoMode::kDirect;
+  throw std::invalid_argument("io must be 'auto', 'mmap', 'pread' or 'direct', not '" + io + "'");
+}
+
+const Tensor& TensorAt(const Checkpoint& self, size_t index) {
+  return self.catalog().tensors.at(index);
+}
+
+const Piece& PieceAt(const Checkpoint& self, size_t index, size_t piece) {
+  const std::span<const Piece> pieces = self.catalog().Pieces(TensorAt(self, index));
+  if (piece >= pieces.size()) throw std::out_of_range("no piece " + std::to_string(piece));
+  return pieces[piece];
+}
+
+py::object PathOf(const std::string& path) {
+  PyObject* text =
+      PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size()));
+  if (text == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(text);
+}
+
+// (starts, lengths, file, offset, nbytes) of each stored piece.
+py::list PiecesOf(const Checkpoint& self, size_t index) {
+  const Catalog& catalog = self.catalog();
+  const Tensor& tensor = TensorAt(self, index);
+  py::list rows;
+  for (const Piece& piece : catalog.Pieces(tensor)) {
+    const Box box = catalog.BoxOf(tensor, piece);
+    py::tuple starts(box.size());
+    py::tuple lengths(box.size());
+    for (size_t axis = 0; axis < box.size(); ++axis) {
+      starts[axis] = box[axis].start;
+      lengths[axis] = box[axis].length;
+    }
+    rows.append(py::make_tuple(starts, lengths, PathOf(catalog.files[piece.file]), piece.offset,
+                               piece.size));
+  }
+  return rows;
+}
+
+// Why the tensor cannot be read whole, or None.
+py::object ProblemOf(const Checkpoint& self, size_t index) {
+  const Tensor& tensor = TensorAt(self, index);
+  try {
+    RequireKnownType(tensor);
+    for (const Piece& piece : self.catalog().Pieces(tensor)) self.CheckPiece(tensor, piece);
+    if (tensor.num_elements > 0)
+      CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
+  } catch (const Error& error) {
+    return py::str(error.what());
+  }
+  return py::none();
+}
+
+// An array, or a str that says why there can be none.
+py::object ToArrayOrReason(const TensorView& view, const py::dtype& dtype,
+                           std::span<const int64_t> shape, Access access) {
+  if (!view) return py::str(view.why_not);
+  return ArrayOver(view.owner, view.bytes, dtype, shape, access);
+}
+
+py::object View(const Checkpoint& self, size_t index, const py::dtype& dtype) {
+  const Tensor& tensor = TensorAt(self, index);
+  const TensorView view = ViewTensor(self, tensor);
+  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
+  return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kReadOnly);
+}
+
+py::object ViewOnePiece(const Checkpoint& self, size_t index, size_t piece_index,
+                        const py::dtype& dtype) {
+  const Tensor& tensor = TensorAt(self, index);
+  const Piece& piece = PieceAt(self, index, piece_index);
+  const TensorView view = ViewPiece(self, tensor, piece);
+  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
+  std::vector<int64_t> shape;
+  for (const Extent& extent : self.catalog().BoxOf(tensor, piece)) shape.push_back(extent.length);
+  return ToArrayOrReason(view, dtype, shape, Access::kReadOnly);
+}
+
+py::object CopyOnWrite(const Checkpoint& self, size_t index, const py::dtype& dtype) {
+  const Tensor& tensor = TensorAt(self, index);
+  const TensorView view = CopyOnWriteTensor(self, tensor);
+  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
+  return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kWritable);
+}
+
+void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
+          const std::vector<int64_t>& lengths, py::array out, int threads, bool verify) {
+  const Tensor& tensor = TensorAt(self, index);
+  const std::span<const int64_t> shape = self.catalog().Shape(tensor);
+  if (starts.size() != shape.size() || lengths.size() != shape.size()) {
+    throw std::invalid_argument("a box needs one start and one length per axis");
+  }
+  Box box;
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    if (starts[axis] < 0 || lengths[axis] < 0 || starts[axis] > shape[axis] ||
+        lengths[axis] > shape[axis] - starts[axis]) {
+      throw std::out_of_range("the box leaves shape " + ShapeToString(shape));
+    }
+    box.push_back({starts[axis], lengths[axis]});
+  }
+  const MutableByteSpan destination = Destination(out);
+  // `out` is referenced by this frame, so its memory stays while the GIL is away.
+  const py::gil_scoped_release release;
+  ReadBox(self, tensor, box, destination, {threads, verify});
+}
+
+py::list ReadStringPiece(const Checkpoint& self, size_t index, size_t piece_index, bool verify) {
+  const Tensor& tensor = TensorAt(self, index);
+  const Piece& piece = PieceAt(self, index, piece_index);
+  const StringElements elements = [&] {
+    const py::gil_scoped_release release;
+    return ReadStrings(self, tensor, piece, verify);
+  }();
+  py::list list(elements.size());
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const std::string_view text = elements[i];
+    list[i] = py::bytes(text.data(), text.size());
+  }
+  return list;
+}
+
+// The bytes that there are, and (tensor index, file, offset, nbytes, message) of everything
+// damaged.
+py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int threads,
+                 py::object callback) {
+  const Catalog& catalog = self.catalog();
+  uint64_t total = 0;
+  for (const size_t index : indices) {
+    for (const Piece& piece : catalog.Pieces(TensorAt(self, index))) total += piece.size;
+  }
+  Progress progress(std::move(callback), total);
+  const std::vector<Damage> damages = [&] {
+    const py::gil_scoped_release release;
+    return VerifyTensors(self, indices, threads, [&](uint64_t bytes) { progress.Add(bytes); });
+  }();
+  progress.Finish();
+  py::list rows;
+  for (const Damage& damage : damages) {
+    const Piece& piece = *damage.piece;
+    rows.append(py::make_tuple(damage.tensor, PathOf(catalog.files[piece.file]), piece.offset,
+                               piece.size, damage.message));
+  }
+  return py::make_tuple(total, rows);
+}
+
+// {full_name: checkpoint_key} of a serialized object graph, both as bytes. The first of several
+// wins.
+py::dict FullNameMap(const py::bytes& object_graph) {
+  py::dict map;
+  for (const auto& [name, key] : FullNames(AsBytes(static_cast<std::string_view>(object_graph)))) {
+    map.attr("setdefault")(py::bytes(name.data(), name.size()), py::bytes(key.data(), key.size()));
+  }
+  return map;
+}
+
+}  // namespace
+
+void RegisterCheckpoint(py::module_& module) {
+  module.def("full_names", &FullNameMap, "object_graph"_a);
+  py::class_<Checkpoint, std::shared_ptr<Checkpoint>>(module, "Checkpoint", py::is_final())
+      .def_static(
+          "open_bundle",
+          [](const std::string& prefix, const std::string& io) {
+            const IoMode mode = ParseMode(io);
+            const py::gil_scoped_release release;
+            return std::const_pointer_cast<Checkpoint>(Checkpoint::OpenBundle(prefix, mode));
+          },
+          "prefix"_a, "io"_a)
+      .def_static(
+          "open_v1",
+          [](const std::vector<std::string>& files, const std::string& io) {
+            const IoMode mode = ParseMode(io);
+            const py::gil_scoped_release release;
+            return std::const_pointer_cast<Checkpoint>(OpenV1(files, mode));
+          },
+          "files"_a, "io"_a)
+      .def("__len__", [](const Checkpoint& self) { return self.catalog().tensors.size(); })
+      .def_property_readonly("index_checksum", &Checkpoint::index_checksum)
+      .def_property_readonly("notes", &StorageNotes)
+      .def_property_readonly("big_endian",
+                             [](const Checkpoint& self) { return self.catalog().big_endian; })
+      .def(
+          "find",
+          [](const Checkpoint& self, const std::string& name) -> py::object {
+            const size_t index = self.catalog().Find(name);
+            if (index == Catalog::kNotFound) return py::none();
+            return py::int_(index);
+          },
+          "name"_a)
+      .def("names", [](const Checkpoint& self) { return Names(self.catalog()); })
+      .def(
+          "listing",
+          [](const Checkpoint& self, const py::list& names) {
+            return Listing(self.catalog(), names);
+          },
+          "names"_a)
+      .def(
+          "shape_map",
+          [](const Checkpoint& self, const py::list& names) {
+            return ShapeMap(self.catalog(), names);
+          },
+          "names"_a)
+      .def(
+          "type_map",
+          [](const Checkpoint& self, const py::list& names, const py::tuple& types) {
+            return TypeMap(self.catalog(), names, types);
+          },
+          "names"_a, "dtypes"_a)
+      .def(
+          "name",
+          [](const Checkpoint& self, size_t index) { return NameOf(TensorAt(self, index)); },
+          "index"_a)
+      .def(
+          "shape",
+          [](const Checkpoint& self, size_t index) {
+            return ShapeOf(self.catalog(), TensorAt(self, index));
+          },
+          "index"_a)
+      .def(
+          "type_number",
+          [](const Checkpoint& self, size_t index) {
+            return static_cast<int32_t>(TensorAt(self, index).dtype);
+          },
+          "index"_a)
+      .def("pieces", &PiecesOf, "index"_a)
+      .def("problem", &ProblemOf, "index"_a)
+      .def("view", &View, "index"_a, "dtype"_a)
+      .def("view_piece", &ViewOnePiece, "index"_a, "piece"_a, "dtype"_a)
+      .def("copy_on_write", &CopyOnWrite, "index"_a, "dtype"_a)
+      .def("read", &Read, "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(), "threads"_a,
+           "verify"_a)
+      .def("read_strings", &ReadStringPiece, "index"_a, "piece"_a, py::kw_only(), "verify"_a)
+      .def("verify", &Verify, "indices"_a, py::kw_only(), "threads"_a, "progress"_a = py::none());
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/pybind.h"
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/parallel.h"
+
+namespace tensorbundle {
+
+void RegisterChecksum(py::module_& module) {
+  module.def(
+      "crc32c",
+      [](const py::buffer& data, uint32_t value) {
+        const py::buffer_info info =
+            data.request();  // keeps the memory exported while the GIL is away
+        const py::gil_scoped_release release;
+        return crc32c::Extend(value, info.ptr, static_cast<size_t>(info.size * info.itemsize));
+      },
+      "data"_a, "value"_a = 0);
+  module.def("crc32c_combine", &crc32c::Combine, "first"_a, "second"_a, "second_size"_a);
+  module.def("crc32c_implementation", &crc32c::ActiveName);
+  module.def("available_processors", &AvailableProcessors);
+}
+
+}  // namespace tensorbundle

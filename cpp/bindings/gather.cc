@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "bindings/arrays.h"
+#include "bindings/pybind.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/view/gather.h"
+
+namespace tensorbundle {
+namespace {
+
+RowFill::Kind ParseKind(const std::string& kind) {
+  if (kind == "none") return RowFill::Kind::kNone;
+  if (kind == "element") return RowFill::Kind::kElement;
+  if (kind == "row") return RowFill::Kind::kRow;
+  if (kind == "rows") return RowFill::Kind::kRows;
+  throw std::invalid_argument("no fill kind '" + kind + "'");
+}
+
+template <typename Id>
+std::span<const Id> SpanOf(const py::array& ids) {
+  return {static_cast<const Id*>(ids.data()), static_cast<size_t>(ids.size())};
+}
+
+// The numbers of a C-contiguous, aligned array.
+RowIds ToRowIds(const py::array& ids) {
+  constexpr int kWanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  if ((ids.flags() & kWanted) != kWanted) {
+    throw std::invalid_argument("row numbers must be C-contiguous and aligned");
+  }
+  if (py::isinstance<py::array_t<int32_t>>(ids)) return SpanOf<int32_t>(ids);
+  if (py::isinstance<py::array_t<int64_t>>(ids)) return SpanOf<int64_t>(ids);
+  if (py::isinstance<py::array_t<uint32_t>>(ids)) return SpanOf<uint32_t>(ids);
+  if (py::isinstance<py::array_t<uint64_t>>(ids)) return SpanOf<uint64_t>(ids);
+  throw std::invalid_argument("row numbers must be int32, int64, uint32 or uint64");
+}
+
+// Where a tensor's rows lie: made once per handle, since finding it looks at every stored piece.
+class Rows {
+ public:
+  Rows(std::shared_ptr<Checkpoint> checkpoint, size_t index)
+      : checkpoint_(std::move(checkpoint)),
+        tensor_(checkpoint_->catalog().tensors.at(index)),
+        bands_(LayOutRows(*checkpoint_, tensor_)) {}
+
+  void Take(const py::array& ids, py::array out, const std::string& kind, const py::array& fill,
+            int threads) const {
+    const RowIds row_ids = ToRowIds(ids);
+    const RowFill row_fill{
+        ParseKind(kind),
+        {static_cast<const uint8_t*>(fill.data()), static_cast<size_t>(fill.nbytes())}};
+    const MutableByteSpan destination = Destination(out);
+    // All three arrays are referenced by the caller, so their memory stays while the GIL is away.
+    const py::gil_scoped_release release;
+    GatherRows(*checkpoint_, tensor_, bands_, row_ids, row_fill, destination, threads);
+  }
+
+ private:
+  std::shared_ptr<Checkpoint> checkpoint_;
+  const Tensor& tensor_;
+  RowBands bands_;
+};
+
+}  // namespace
+
+void RegisterGather(py::module_& module) {
+  py::class_<Rows, std::shared_ptr<Rows>>(module, "Rows", py::is_final())
+      .def(py::init<std::shared_ptr<Checkpoint>, size_t>(), "checkpoint"_a, "index"_a,
+           py::call_guard<py::gil_scoped_release>())
+      .def("take", &Rows::Take, "ids"_a, "out"_a, "fill_kind"_a, "fill"_a, py::kw_only(),
+           "threads"_a);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bindings/pybind.h"
+
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+  module.attr("version") = TENSORBUNDLE_VERSION;  // of pyproject.toml, through CMake
+  tensorbundle::RegisterErrors();
+  tensorbundle::RegisterChecksum(module);
+  tensorbundle::RegisterDlpack(module);
+  tensorbundle::RegisterCheckpoint(module);
+  tensorbundle::RegisterGather(module);
+  tensorbundle::RegisterRanges(module);
+  tensorbundle::RegisterStreaming(module);
+}

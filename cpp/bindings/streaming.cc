@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// The class behind Tensor.chunks and Checkpoint.stream. Its thread never touches Python.
+#include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/pybind.h"
+#include "tensorbundle/view/read_ahead.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/row_reader.h"
+
+namespace tensorbundle {
+namespace {
+
+// How long a wait may keep Ctrl-C from being heard.
+constexpr std::chrono::milliseconds kPatience(50);
+
+// A ReadAhead and what its items become arrays with.
+class Stream {
+ public:
+  Stream(std::shared_ptr<const Checkpoint> checkpoint, ReadAheadOptions options, py::tuple dtypes,
+         std::vector<py::array> outs)
+      : checkpoint_(checkpoint),
+        dtypes_(std::move(dtypes)),
+        outs_(std::move(outs)),
+        stream_(std::make_unique<ReadAhead>(std::move(checkpoint), std::move(options))) {}
+
+  ~Stream() { Close(); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // (tensor, first row, rows, array); for what was put into the caller's memory the number of that
+  // in place of the array, for strings None. Throws StopIteration.
+  py::tuple Next() {
+    StreamItem item;
+    while (true) {
+      const ReadAhead::Status status = [&] {
+        const py::gil_scoped_release release;
+        return stream_->Next(kPatience, &item);
+      }();
+      if (status == ReadAhead::Status::kReady) break;
+      if (status == ReadAhead::Status::kEnd) throw py::stop_iteration();
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+    return py::make_tuple(item.tensor, item.first_row, item.num_rows, ArrayOf(std::move(item)));
+  }
+
+  void Close() {
+    const py::gil_scoped_release release;  // the thread may be in the middle of a read
+    stream_->Stop();
+  }
+
+ private:
+  py::object ArrayOf(StreamItem item) {
+    if (!item.has_bytes) return py::none();
+    if (!outs_.empty()) return py::int_(item.destination);
+    const Catalog& catalog = checkpoint_->catalog();
+    const Tensor& tensor = catalog.tensors[item.tensor];
+    const std::span<const int64_t> dims = catalog.Shape(tensor);
+    std::vector<py::ssize_t> shape(dims.begin(), dims.end());
+    if (!shape.empty()) shape[0] = item.num_rows;
+    const auto dtype = dtypes_[static_cast<size_t>(tensor.dtype)].cast<py::dtype>();
+    CheckItemSize(dtype, RequireKnownType(tensor).item_size);
+    const py::capsule owner(item.buffer.get(), [](void* p) { delete static_cast<LentBuffer*>(p); });
+    const LentBuffer* buffer = item.buffer.release();  // now held by `owner`
+    return py::array(dtype, shape, buffer->data(), owner);
+  }
+
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  py::tuple dtypes_;
+  std::vector<py::array> outs_;  // keeps the caller's memory
+  std::unique_ptr<ReadAhead> stream_;
+};
+
+std::unique_ptr<Stream> OpenStream(std::shared_ptr<Checkpoint> checkpoint,
+                                   std::vector<size_t> tensors, int64_t rows, uint64_t max_ahead,
+                                   std::vector<py::array> outs, py::tuple dtypes, int threads,
+                                   bool verify) {
+  if (rows < 0) throw std::invalid_argument("rows must not be negative");
+  const size_t num_tensors = checkpoint->catalog().tensors.size();
+  ReadAheadOptions options{std::move(tensors), rows, max_ahead, threads, verify};
+  for (const size_t tensor : options.tensors) {
+    if (tensor >= num_tensors) throw std::out_of_range("no tensor " + std::to_string(tensor));
+    const auto number = static_cast<int32_t>(checkpoint->catalog().tensors[tensor].dtype);
+    if (number < 0 || static_cast<size_t>(number) >= dtypes.size()) {
+      RequireKnownType(checkpoint->catalog().tensors[tensor]);
+    }
+  }
+  for (py::array& out : outs) {
+    const Tensor& tensor = checkpoint->catalog().tensors[options.tensors.at(0)];
+    const RowReader reader(*checkpoint, tensor, {});
+    options.destinations.push_back(Destination(out));
+    if (options.destinations.back().size() < static_cast<uint64_t>(rows) * reader.row_size()) {
+      throw std::invalid_argument("the destination array is too small");
+    }
+  }
+  return std::make_unique<Stream>(std::move(checkpoint), std::move(options), std::move(dtypes),
+                                  std::move(outs));
+}
+
+}  // namespace
+
+void RegisterStreaming(py::module_& module) {
+  py::class_<Stream>(module, "Stream", py::is_final())
+      .def(py::init(&OpenStream), "checkpoint"_a, "tensors"_a, py::kw_only(), "rows"_a,
+           "max_ahead"_a, "outs"_a, "dtypes"_a, "threads"_a, "verify"_a)
+      .def("next", &Stream::Next)
+      .def("close", &Stream::Close);
+  module.def(
+      "check_rows",
+      [](const Checkpoint& checkpoint, size_t index) {
+        const Tensor& tensor = checkpoint.catalog().tensors.at(index);
+        return RowReader(checkpoint, tensor, {}).row_size();
+      },
+      "checkpoint"_a, "index"_a);
+}
+
+}  // namespace tensorbundle

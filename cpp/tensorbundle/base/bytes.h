@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes as they lie in files and memory: borrowed, untyped, never dereferenced as anything wider.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace tensorbundle {
+
+// Borrowed bytes. Whoever hands one out says who owns them.
+using ByteSpan = std::span<const uint8_t>;
+using MutableByteSpan = std::span<uint8_t>;
+
+inline std::string_view AsText(ByteSpan bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+inline ByteSpan AsBytes(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+}  // namespace tensorbundle

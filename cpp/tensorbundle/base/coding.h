@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Little-endian and varint loads. Every decoder takes a cursor and a limit, returns null on
+// failure, never looks past the limit, and leaves the output alone when it fails.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace tensorbundle {
+
+static_assert(std::endian::native == std::endian::little,
+              "tensorbundle serves little-endian tensor bytes without a copy");
+
+inline constexpr int kMaxVarint32Size = 5;
+inline constexpr int kMaxVarint64Size = 10;
+
+inline uint32_t LoadFixed32(const uint8_t* p) {
+  uint32_t value = 0;
+  std::memcpy(&value, p, sizeof(value));
+  return value;
+}
+
+inline uint64_t LoadFixed64(const uint8_t* p) {
+  uint64_t value = 0;
+  std::memcpy(&value, p, sizeof(value));
+  return value;
+}
+
+// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
+inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
+  uint64_t result = 0;
+  for (int shift = 0; shift < 7 * kMaxVarint64Size && p < limit; shift += 7) {
+    const uint64_t byte = *p++;
+    if (shift == 63 && byte > 1) return nullptr;
+    result |= (byte & 0x7f) << shift;
+    if (byte < 0x80) {
+      *value = result;
+      return p;
+    }
+  }
+  return nullptr;
+}
+
+inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uint32_t* value) {
+  if (p < limit && *p < 0x80) {  // nearly every length in a block takes one byte
+    *value = *p;
+    return p + 1;
+  }
+  uint64_t wide = 0;
+  const uint8_t* next = DecodeVarint64(p, limit, &wide);
+  if (next == nullptr || next - p > kMaxVarint32Size || wide > UINT32_MAX) return nullptr;
+  *value = static_cast<uint32_t>(wide);
+  return next;
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/base/parallel.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+namespace tensorbundle {
+namespace {
+
+// What the threads of one ParallelFor share.
+struct Shared {
+  std::atomic<size_t> next{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::exception_ptr error;  // guarded by mutex
+};
+
+void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared) {
+  try {
+    while (!shared->stop.load(std::memory_order_relaxed)) {
+      const size_t i = shared->next.fetch_add(1, std::memory_order_relaxed);
+      if (i >= count) return;
+      body(i);
+    }
+  } catch (...) {
+    const std::lock_guard<std::mutex> lock(shared->mutex);
+    if (!shared->error) shared->error = std::current_exception();
+    shared->stop.store(true, std::memory_order_relaxed);
+  }
+}
+
+// Whole processors that the cgroup's quota allows (version 2's cpu.max: "<quota|max> <period>"), or
+// 0 when there is no quota.
+int CgroupQuota() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  std::string quota;
+  double period = 0;
+  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
+  try {
+    const double whole = std::ceil(std::stod(quota) / period);
+    return static_cast<int>(std::clamp(whole, 1.0, 1e6));  // within an int, whatever the file says
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+int AffinityCount() {
+#ifdef __linux__
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body) {
+  Shared shared;
+  const size_t wanted = std::min(count, static_cast<size_t>(std::max(1, threads)));
+  std::vector<std::thread> others;
+  others.reserve(wanted);
+  for (size_t i = 1; i < wanted; ++i) {
+    try {
+      others.emplace_back(Work, count, std::cref(body), &shared);
+    } catch (const std::exception&) {
+      break;  // no thread or no memory for one to be had: the ones we have take all of it
+    }
+  }
+  Work(count, body, &shared);
+  for (std::thread& thread : others) thread.join();
+  if (shared.error) std::rethrow_exception(shared.error);
+}
+
+int AvailableProcessors() {
+  const int quota = CgroupQuota();
+  const int affinity = AffinityCount();
+  return quota > 0 ? std::min(quota, affinity) : affinity;
+}
+
+}  // namespace tensorbundle

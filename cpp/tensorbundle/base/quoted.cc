@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/base/quoted.h"
+
+#include <cstdio>
+
+namespace tensorbundle {
+
+std::string Quoted(std::string_view name) {
+  std::string text = "'";
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte < 0x7f) {
+      text += c;
+    } else {
+      char escaped[5];
+      std::snprintf(escaped, sizeof(escaped), "\\x%02x", byte);
+      text += escaped;
+    }
+  }
+  return text + "'";
+}
+
+}  // namespace tensorbundle

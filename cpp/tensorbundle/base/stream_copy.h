@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies that leave the caches alone: for output larger than they are, which would otherwise be
+// read from memory just to be overwritten, and push out what is still needed.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace tensorbundle {
+
+// Copies `size` bytes. Other threads see them after FenceStreams().
+inline void StreamCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
+#if defined(__SSE2__)
+  constexpr uint64_t kStep = 64;  // a cache line, so that each is written whole
+  if (reinterpret_cast<uintptr_t>(out) % sizeof(__m128i) == 0 && size % kStep == 0) {
+    for (uint64_t at = 0; at < size; at += kStep) {
+      const auto* source = reinterpret_cast<const __m128i*>(in + at);
+      auto* destination = reinterpret_cast<__m128i*>(out + at);
+      const __m128i a = _mm_loadu_si128(source);
+      const __m128i b = _mm_loadu_si128(source + 1);
+      const __m128i c = _mm_loadu_si128(source + 2);
+      const __m128i d = _mm_loadu_si128(source + 3);
+      _mm_stream_si128(destination, a);
+      _mm_stream_si128(destination + 1, b);
+      _mm_stream_si128(destination + 2, c);
+      _mm_stream_si128(destination + 3, d);
+    }
+    return;
+  }
+#endif
+  std::memcpy(out, in, size);
+}
+
+inline void FenceStreams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/bundle/bundle_index.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+
+#include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/bundle/entry.h"
+#include "tensorbundle/bundle/header.h"
+#include "tensorbundle/bundle/ordered_code.h"
+#include "tensorbundle/io/byte_source.h"
+#include "tensorbundle/io/file.h"
+#include "tensorbundle/table/entries.h"
+
+namespace tensorbundle {
+namespace {
+
+constexpr uint64_t kMaxIndexSize = uint64_t{1} << 30;
+constexpr uint64_t kStringsChecksumSize = 4;       // behind the lengths
+constexpr uint64_t kMinStoredVariantSize = 1 + 4;  // an empty payload's length, its checksum
+constexpr char kV1FirstByte =
+    0x0a;  // SavedTensorSlices.meta, where a V2 header begins with num_shards
+
+// Turns the records of one index into a catalog. Lives for one call of ReadBundleIndex.
+class IndexLoader {
+ public:
+  IndexLoader(std::string path, std::string prefix, TableEntries entries)
+      : path_(std::move(path)), prefix_(std::move(prefix)), entries_(std::move(entries)) {}
+
+  Catalog Load() {
+    ReadHeader();
+    claimed_.assign(entries_.size(), false);
+    for (size_t i = 1; i < entries_.size(); ++i) {
+      if (!IsSliceRecord(i)) AddTensor(i);
+    }
+    CheckOrphans();
+    catalog_.big_endian = header_.big_endian;
+    catalog_.names = entries_.TakeKeys();
+    return std::move(catalog_);
+  }
+
+ private:
+  [[noreturn]] void Throw(std::string_view name, const std::string& what) const {
+    throw CorruptionError(path_ + ": tensor " + Quoted(name) + ": " + what);
+  }
+
+  void ReadHeader() {
+    if (entries_.size() == 0 || !entries_.key(0).empty()) {
+      throw CorruptionError(path_ +
+                            ": the first key is not the empty one: there is no bundle header");
+    }
+    const std::string_view header = AsText(entries_.value(0));
+    if (!header.empty() && header[0] == kV1FirstByte) {
+      throw CorruptionError(
+          path_ + " is a V1 checkpoint with the name of a V2 index; rename it without .index");
+    }
+    header_ = DecodeBundleHeader(entries_.value(0), path_);
+  }
+
+  // The record of entry `i`, checked on its own.
+  void DecodeRecord(size_t i, std::string_view tensor_name, BundleEntry* record) const {
+    if (!DecodeBundleEntry(entries_.value(i), record)) Throw(tensor_name, "malformed index record");
+    if (!CheckedVolume(record->dims)) {
+      Throw(tensor_name, "impossible shape " + ShapeToString(record->dims));
+    }
+  }
+
+  // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
+  // may begin with a zero byte too, but none that TensorFlow writes parses as a whole slice key.
+  bool IsSliceRecord(size_t i) const {
+    const std::string_view key = entries_.key(i);
+    return key[0] == '\0' && IsSliceKey(key);
+  }
+
+  void AddTensor(size_t i) {
+    const std::string_view name = entries_.key(i);
+    DecodeRecord(i, name, &record_);
+    Tensor tensor;
+    tensor.name = name;
+    tensor.dtype = static_cast<DataType>(record_.dtype);
+    tensor.rank = static_cast<uint32_t>(record_.dims.size());
+    tensor.first_dim = catalog_.dims.size();
+    tensor.num_elements = CheckedElements(name);
+    tensor.first_piece = catalog_.pieces.size();
+    tensor.num_pieces = record_.num_slices == 0 ? 1 : record_.num_slices;
+    catalog_.dims.insert(catalog_.dims.end(), record_.dims.begin(), record_.dims.end());
+    if (record_.num_slices == 0) {
+      catalog_.pieces.push_back(MakePiece(record_, name, tensor.num_elements));
+    } else {
+      AddSlices(name);
+    }
+    catalog_.tensors.push_back(tensor);
+  }
+
+  // The number of elements of `record_`'s shape, when their bytes can be counted too: the sizes of
+  // a partitioned tensor's slices say nothing about the sum of them.
+  uint64_t CheckedElements(std::string_view name) const {
+    const uint64_t volume = *CheckedVolume(record_.dims);
+    const DataTypeInfo* info = FindDataType(static_cast<DataType>(record_.dtype));
+    const std::optional<uint64_t> size = CheckedMul(volume, info == nullptr ? 0 : info->item_size);
+    if (!size || *size > static_cast<uint64_t>(INT64_MAX)) {
+      Throw(name, "impossible shape " + ShapeToString(record_.dims) + " of " + info->name);
+    }
+    return volume;
+  }
+
+  // Finds the record of every slice that `record_` lists, by encoding the key it must have.
+  void AddSlices(std::string_view name) {
+    const size_t rank = record_.dims.size();
+    for (uint64_t k = 0; k < record_.num_slices; ++k) {
+      const std::span<const Extent> spelled =
+          std::span(record_.slice_extents).subspan(k * rank, rank);
+      const size_t found = entries_.Find(SliceKey(name, spelled));
+      if (found == entries_.size()) {
+        Throw(name, "the index lists slice " + ToString(Normalized(name, spelled)) +
+                        " but has no record of it");
+      }
+      if (claimed_[found])
+        Throw(name, "slice " + ToString(Normalized(name, spelled)) + " is listed twice");
+      claimed_[found] = true;
+      AddSlice(name, found, Normalized(name, spelled));
+    }
+  }
+
+  // The extents with whole axes written out. Throws when one is not inside the tensor.
+  Box Normalized(std::string_view name, std::span<const Extent> spelled) const {
+    Box box(spelled.begin(), spelled.end());
+    for (size_t axis = 0; axis < box.size(); ++axis) {
+      const int64_t dim = record_.dims[axis];
+      Extent& extent = box[axis];
+      if (extent.length == kFullLength && extent.start == 0) extent.length = dim;
+      const bool inside = extent.start >= 0 && extent.start <= dim && extent.length >= 0 &&
+                          extent.length <= dim - extent.start && (extent.length > 0 || dim == 0);
+      if (!inside) {
+        Throw(name, "a slice takes " + std::to_string(extent.length) + " from " +
+                        std::to_string(extent.start) + " on of axis " + std::to_string(axis) +
+                        " of shape " + ShapeToString(record_.dims));
+      }
+    }
+    return box;
+  }
+
+  void AddSlice(std::string_view name, size_t entry, const Box& box) {
+    DecodeRecord(entry, name, &slice_record_);
+    const bool same_shape =
+        std::equal(box.begin(), box.end(), slice_record_.dims.begin(), slice_record_.dims.end(),
+                   [](const Extent& extent, int64_t dim) { return extent.length == dim; });
+    if (!same_shape || slice_record_.dtype != record_.dtype || slice_record_.num_slices != 0) {
+      Throw(name, "the record of slice " + ToString(box) + " has shape " +
+                      ShapeToString(slice_record_.dims) + " and type " +
+                      DataTypeName(static_cast<DataType>(slice_record_.dtype)) +
+                      ", which is not that slice of a tensor of type " +
+                      DataTypeName(static_cast<DataType>(record_.dtype)));
+    }
+    Piece piece = MakePiece(slice_record_, name, Volume(box));
+    piece.first_extent = catalog_.extents.size();
+    catalog_.extents.insert(catalog_.extents.end(), box.begin(), box.end());
+    catalog_.pieces.push_back(piece);
+  }
+
+  // Checks a record's place and size against everything but the data files.
+  Piece MakePiece(const BundleEntry& record, std::string_view name, uint64_t num_elements) {
+    if (record.shard < 0 || record.shard >= header_.num_shards) {
+      Throw(name, "it lies in shard " + std::to_string(record.shard) + " of " +
+                      std::to_string(header_.num_shards));
+    }
+    const auto offset = static_cast<uint64_t>(record.offset);
+    const auto size = static_cast<uint64_t>(record.size);
+    if (record.offset < 0 || record.size < 0 || offset + size > static_cast<uint64_t>(INT64_MAX)) {
+      Throw(name, "impossible place: offset " + std::to_string(record.offset) + ", size " +
+                      std::to_string(record.size));
+    }
+    const auto dtype = static_cast<DataType>(record.dtype);
+    CheckSize(dtype, num_elements, size, name);
+    Piece piece;
+    piece.offset = offset;
+    piece.size = size;
+    piece.file = FileOfShard(record.shard);
+    piece.masked_checksum = record.masked_checksum;
+    piece.has_checksum = record.has_checksum;
+    if (dtype == DataType::kString) piece.encoding = Encoding::kStrings;
+    if (dtype == DataType::kVariant) piece.encoding = Encoding::kVariants;
+    return piece;
+  }
+
+  void CheckSize(DataType dtype, uint64_t num_elements, uint64_t size,
+                 std::string_view name) const {
+    const DataTypeInfo* info = FindDataType(dtype);
+    if (info == nullptr) return;  // unsupported: listed, never read
+    std::optional<uint64_t> least = CheckedMul(num_elements, info->item_size);
+    if (dtype == DataType::kString) least = CheckedAdd(num_elements, kStringsChecksumSize);
+    if (dtype == DataType::kVariant) least = CheckedMul(num_elements, kMinStoredVariantSize);
+    const bool fits = least && (HasVariableSize(dtype) ? size >= *least : size == *least);
+    if (!fits) {
+      Throw(name, "its " + std::to_string(num_elements) + " elements of " + info->name +
+                      " cannot take " + std::to_string(size) + " bytes");
+    }
+  }
+
+  // Slice records that no tensor lists are checked like all others, counted, and left out.
+  void CheckOrphans() {
+    size_t orphans = 0;
+    for (size_t i = 1; i < entries_.size(); ++i) {
+      if (claimed_[i] || !IsSliceRecord(i)) continue;
+      DecodeRecord(i, entries_.key(i), &slice_record_);
+      ++orphans;
+    }
+    if (orphans > 0) {
+      catalog_.notes.push_back(path_ + ": " + std::to_string(orphans) +
+                               " slice records belong to no listed tensor");
+    }
+  }
+
+  // The catalog's number of a shard's file. Only shards that hold something get one: a header may
+  // name a million.
+  uint32_t FileOfShard(int32_t shard) {
+    const auto [found, is_new] =
+        file_of_shard_.try_emplace(shard, static_cast<uint32_t>(catalog_.files.size()));
+    if (is_new) catalog_.files.push_back(DataFilePath(prefix_, shard, header_.num_shards));
+    return found->second;
+  }
+
+  std::string path_;
+  std::string prefix_;
+  TableEntries entries_;
+  BundleHeader header_;
+  Catalog catalog_;
+  std::vector<bool> claimed_;  // slice records that a tensor lists
+  std::unordered_map<int32_t, uint32_t> file_of_shard_;
+  BundleEntry record_;        // of the tensor being added
+  BundleEntry slice_record_;  // of the slice being added
+};
+
+}  // namespace
+
+BundleIndex ReadBundleIndex(const std::string& prefix) {
+  const std::string path = prefix + ".index";
+  const std::shared_ptr<const File> file = File::Open(path);
+  if (file->size() > kMaxIndexSize) {
+    throw UnsupportedError(path + " has " + std::to_string(file->size()) +
+                           " bytes; an index of more than " + std::to_string(kMaxIndexSize) +
+                           " is not read");
+  }
+  return ReadBundleIndex(prefix, std::make_shared<MemorySource>(*file));
+}
+
+BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const MemorySource> source) {
+  BundleIndex index;
+  index.checksum = crc32c::Value(source->bytes().data(), source->bytes().size());
+  const Table table = Table::Open(source);
+  index.catalog = IndexLoader(source->path(), prefix, TableEntries::ReadAll(table)).Load();
+  return index;
+}
+
+std::string DataFilePath(const std::string& prefix, int32_t shard, int32_t num_shards) {
+  char suffix[48];
+  std::snprintf(suffix, sizeof(suffix), ".data-%05d-of-%05d", shard, num_shards);
+  return prefix + suffix;
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/bundle/catalog.h"
+
+#include <algorithm>
+
+namespace tensorbundle {
+
+Box Catalog::BoxOf(const Tensor& tensor, const Piece& piece) const {
+  if (piece.first_extent == Piece::kWholeTensor) return WholeBox(Shape(tensor));
+  const auto begin = extents.begin() + static_cast<ptrdiff_t>(piece.first_extent);
+  return {begin, begin + tensor.rank};
+}
+
+size_t Catalog::Find(std::string_view name) const {
+  const auto found = std::lower_bound(
+      tensors.begin(), tensors.end(), name,
+      [](const Tensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
+  if (found == tensors.end() || found->name != name) return kNotFound;
+  return static_cast<size_t>(found - tensors.begin());
+}
+
+}  // namespace tensorbundle

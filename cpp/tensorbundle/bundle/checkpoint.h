@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// An open checkpoint: its catalog and its files.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/bundle/data_files.h"
+#include "tensorbundle/bundle/record_store.h"
+
+namespace tensorbundle {
+
+// Immutable but for what it remembers as verified; thread-safe. Views of its tensors keep the
+// mappings alive, not the checkpoint.
+class Checkpoint {
+ public:
+  // Opens a V2 checkpoint. A missing data file is no error here. Throws as ReadBundleIndex.
+  static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix, IoMode mode);
+
+  // `records` is for formats that need it, else null.
+  Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
+             std::unique_ptr<const RecordStore> records);
+
+  const Catalog& catalog() const { return catalog_; }
+  const DataFiles& files() const { return files_; }
+  const RecordStore* records() const { return records_.get(); }
+  uint32_t index_checksum() const { return index_checksum_; }
+  IoMode mode() const { return mode_; }
+
+  // Throws when the piece does not lie inside its file (CorruptionError), or as DataFiles::Get.
+  void CheckPiece(const Tensor& tensor, const Piece& piece) const;
+
+  // Which pieces have been verified through this object.
+  bool IsVerified(const Piece& piece) const {
+    return verified_[IndexOf(piece)].load(std::memory_order_relaxed);
+  }
+  void SetVerified(const Piece& piece) const {
+    verified_[IndexOf(piece)].store(true, std::memory_order_relaxed);
+  }
+
+ private:
+  const File& FileOf(const Tensor& tensor, const Piece& piece) const;
+  size_t IndexOf(const Piece& piece) const {
+    return static_cast<size_t>(&piece - catalog_.pieces.data());
+  }
+
+  Catalog catalog_;
+  DataFiles files_;
+  uint32_t index_checksum_;
+  IoMode mode_;
+  std::unique_ptr<const RecordStore> records_;
+  std::unique_ptr<std::atomic<bool>[]> verified_;
+};
+
+// "tensor 'emb', slice [0:4, 0:8]": how messages name a piece.
+std::string Describe(const Catalog& catalog, const Tensor& tensor, const Piece& piece);
+
+}  // namespace tensorbundle

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/bundle/extent.h"
+
+#include <algorithm>
+
+namespace tensorbundle {
+
+std::optional<Box> Intersect(std::span<const Extent> a, std::span<const Extent> b) {
+  Box common;
+  common.reserve(a.size());
+  for (size_t axis = 0; axis < a.size(); ++axis) {
+    const int64_t start = std::max(a[axis].start, b[axis].start);
+    const int64_t end = std::min(a[axis].end(), b[axis].end());
+    if (end <= start) return std::nullopt;
+    common.push_back({start, end - start});
+  }
+  return common;
+}
+
+std::string ToString(std::span<const Extent> box) {
+  std::string text = "[";
+  for (const Extent& extent : box) {
+    if (text.size() > 1) text += ", ";
+    text += std::to_string(extent.start) + ":" + std::to_string(extent.end());
+  }
+  return text + "]";
+}
+
+std::string ShapeToString(std::span<const int64_t> dims) {
+  std::string text = "(";
+  for (const int64_t dim : dims) {
+    if (text.size() > 1) text += ", ";
+    text += std::to_string(dim);
+  }
+  return text + ")";
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The object graph that tf.train.Checkpoint stores beside its tensors, for the names in it:
+// tensorflow/core/protobuf/trackable_object_graph.proto.
+#pragma once
+
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tensorbundle/base/bytes.h"
+
+namespace tensorbundle {
+
+// The tensor that holds the serialized graph.
+inline constexpr std::string_view kObjectGraphKey = "_CHECKPOINTABLE_OBJECT_GRAPH";
+
+// (full_name, checkpoint_key) of every attribute that has both, in the order of the graph. Both are
+// borrowed from the message. A flat pass over the nodes: cycles and sharing cannot matter.
+// Malformed parts are left out, since nothing but an alias depends on them.
+std::vector<std::pair<std::string_view, std::string_view>> FullNames(ByteSpan object_graph);
+
+}  // namespace tensorbundle

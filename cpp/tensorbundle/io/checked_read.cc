@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/checked_read.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/parallel.h"
+
+namespace tensorbundle {
+namespace {
+
+// A range cut into chunks. The last one may be short.
+struct Chunks {
+  uint64_t size;
+
+  size_t count() const { return static_cast<size_t>((size + kReadChunkSize - 1) / kReadChunkSize); }
+  uint64_t start(size_t i) const { return i * kReadChunkSize; }
+  uint64_t length(size_t i) const { return std::min(kReadChunkSize, size - start(i)); }
+};
+
+uint32_t CombineAll(const Chunks& chunks, const std::vector<uint32_t>& checksums) {
+  uint32_t whole = 0;
+  for (size_t i = 0; i < checksums.size(); ++i) {
+    whole = crc32c::Combine(whole, checksums[i], chunks.length(i));
+  }
+  return whole;
+}
+
+}  // namespace
+
+void ParallelRead(const File& file, uint64_t offset, MutableByteSpan out, int threads) {
+  const Chunks chunks{out.size()};
+  ParallelFor(chunks.count(), threads, [&](size_t i) {
+    file.ReadAt(offset + chunks.start(i), out.subspan(chunks.start(i), chunks.length(i)));
+  });
+}
+
+uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByteSpan out,
+                                  int threads) {
+  const Chunks chunks{out.size()};
+  std::vector<uint32_t> checksums(chunks.count());
+  ParallelFor(chunks.count(), threads, [&](size_t i) {
+    const MutableByteSpan part = out.subspan(chunks.start(i), chunks.length(i));
+    file.ReadAt(offset + chunks.start(i), part);
+    checksums[i] = crc32c::Value(part.data(), part.size());
+  });
+  return CombineAll(chunks, checksums);
+}
+
+uint32_t ParallelChecksum(const File& file, uint64_t offset, uint64_t size, int threads,
+                          const std::function<void(uint64_t)>& progress) {
+  const Chunks chunks{size};
+  std::vector<uint32_t> checksums(chunks.count());
+  ParallelFor(chunks.count(), threads, [&](size_t i) {
+    std::vector<uint8_t> part(chunks.length(i));
+    file.ReadAt(offset + chunks.start(i), part);
+    checksums[i] = crc32c::Value(part.data(), part.size());
+    progress(part.size());
+  });
+  return CombineAll(chunks, checksums);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+static_assert(sizeof(off_t) == 8, "build with 64-bit file offsets");
+
+constexpr uint64_t kMaxReadSize = uint64_t{1}
+                                  << 30;  // Linux moves at most 2^31 - 4096 bytes at once
+constexpr uint64_t kDirectAlignment =
+    4096;  // of offset, size and memory; covers every device we met
+constexpr uint64_t kDirectBufferSize = uint64_t{1} << 20;
+
+#ifdef O_DIRECT
+constexpr int kDirectFlag = O_DIRECT;
+#else
+constexpr int kDirectFlag = 0;
+#endif
+
+const char* KindOf(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "a device";
+}
+
+FileIdentity IdentityOf(const struct stat& status) {
+#ifdef __APPLE__
+  const struct timespec& modified = status.st_mtimespec;
+#else
+  const struct timespec& modified = status.st_mtim;
+#endif
+  return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
+          static_cast<uint64_t>(status.st_size),
+          static_cast<int64_t>(modified.tv_sec) * 1'000'000'000 + modified.tv_nsec};
+}
+
+[[noreturn]] void ThrowOpenFailure(const std::string& path, int error, ReadMode mode) {
+  if (error == ENOENT || error == ENOTDIR) {
+    throw CheckpointNotFoundError("no such file: " + path, path);
+  }
+  if (error == EINVAL && mode == ReadMode::kDirect) {
+    throw UnsupportedError("the file system of " + path +
+                           " has no direct I/O; open the checkpoint with io=\"auto\"");
+  }
+  throw IOFailure("cannot open " + path, path, error);
+}
+
+[[noreturn]] void ThrowEnded(const std::string& path, uint64_t offset, uint64_t wanted,
+                             uint64_t got) {
+  throw CorruptionError(path + " ends early: " + std::to_string(wanted) +
+                        " bytes were expected at offset " + std::to_string(offset) + ", " +
+                        std::to_string(got) + " are there; was it truncated while in use?");
+}
+
+// Reads until `size` bytes have come or the file ends. Returns how many came. A read that stops
+// inside a unit of `alignment` has met the end: direct I/O cannot go on from there.
+uint64_t ReadUpTo(int descriptor, const std::string& path, uint64_t offset, uint8_t* out,
+                  uint64_t size, uint64_t alignment) {
+  uint64_t done = 0;
+  while (done < size) {
+    const size_t wanted = static_cast<size_t>(std::min(size - done, kMaxReadSize));
+    const ssize_t got = ::pread(descriptor, out + done, wanted, static_cast<off_t>(offset + done));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      throw IOFailure("cannot read " + path + " at offset " + std::to_string(offset + done), path,
+                      errno);
+    }
+    if (got == 0) break;
+    done += static_cast<uint64_t>(got);
+    if (done % alignment != 0) break;
+  }
+  return done;
+}
+
+struct FreeAligned {
+  void operator()(uint8_t* p) const { std::free(p); }
+};
+using AlignedBuffer = std::unique_ptr<uint8_t, FreeAligned>;
+
+AlignedBuffer NewAlignedBuffer() {
+  auto* p = static_cast<uint8_t*>(std::aligned_alloc(kDirectAlignment, kDirectBufferSize));
+  if (p == nullptr) throw std::bad_alloc();
+  return AlignedBuffer(p);
+}
+
+}  // namespace
+
+std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
+  // O_NONBLOCK: opening a FIFO that nobody writes to would block forever.
+  const int flags =
+      O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | (mode == ReadMode::kDirect ? kDirectFlag : 0);
+  int descriptor = -1;
+  do {
+    descriptor = ::open(path.c_str(), flags);
+  } while (descriptor < 0 && errno == EINTR);
+  if (descriptor < 0) ThrowOpenFailure(path, errno, mode);
+
+  struct stat status{};
+  const int failed = ::fstat(descriptor, &status) != 0 ? errno : 0;
+  const std::shared_ptr<const File> file(
+      new File(path, descriptor, failed ? FileIdentity{} : IdentityOf(status), mode));
+  if (failed != 0) throw IOFailure("cannot stat " + path, path, failed);
+  if (!S_ISREG(status.st_mode)) {
+    throw IOFailure(path + " is " + KindOf(status.st_mode) + ", not a regular file", path,
+                    S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
+  }
+  return file;
+}
+
+File::~File() { ::close(descriptor_); }
+
+void File::ReadAt(uint64_t offset, MutableByteSpan out) const {
+  if (mode_ == ReadMode::kDirect) {
+    ReadDirect(offset, out);
+  } else {
+    ReadBuffered(offset, out);
+  }
+}
+
+void File::ReadBuffered(uint64_t offset, MutableByteSpan out) const {
+  const uint64_t got = ReadUpTo(descriptor_, path_, offset, out.data(), out.size(), 1);
+  if (got < out.size()) ThrowEnded(path_, offset, out.size(), got);
+}
+
+void File::ReadDirect(uint64_t offset, MutableByteSpan out) const {
+  const AlignedBuffer buffer = NewAlignedBuffer();
+  uint64_t done = 0;
+  while (done < out.size()) {
+    const uint64_t position = offset + done;
+    const uint64_t start = position / kDirectAlignment * kDirectAlignment;
+    const uint64_t skip = position - start;
+    const uint64_t wanted = std::min(out.size() - done, kDirectBufferSize - skip);
+    const uint64_t blocks = (skip + wanted + kDirectAlignment - 1) / kDirectAlignment;
+    const uint64_t got = ReadUpTo(descriptor_, path_, start, buffer.get(),
+                                  blocks * kDirectAlignment, kDirectAlignment);
+    if (got < skip + wanted) ThrowEnded(path_, position, wanted, got > skip ? got - skip : 0);
+    std::memcpy(out.data() + done, buffer.get() + skip, wanted);
+    done += wanted;
+  }
+}
+
+void File::CheckNotShrunk() const {
+  struct stat status{};
+  if (::fstat(descriptor_, &status) != 0) throw IOFailure("cannot stat " + path_, path_, errno);
+  const auto now = static_cast<uint64_t>(status.st_size);
+  if (now < identity_.size) {
+    throw CorruptionError(path_ + " has shrunk from " + std::to_string(identity_.size) + " to " +
+                          std::to_string(now) + " bytes since it was opened");
+  }
+}
+
+}  // namespace tensorbundle

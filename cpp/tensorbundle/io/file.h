@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// A regular file, open for reading.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tensorbundle/base/bytes.h"
+
+namespace tensorbundle {
+
+// How bytes are fetched when they are copied.
+enum class ReadMode {
+  kBuffered,  // through the page cache
+  kDirect,    // past it (O_DIRECT), through an aligned bounce buffer
+};
+
+// What tells one version of a file from another.
+struct FileIdentity {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;
+  int64_t modified_ns = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+
+// Owns the descriptor. Immutable and thread-safe. The size is the one found at open: a file that
+// shrinks later makes reads throw, never return less.
+class File {
+ public:
+  // Opens without ever blocking: a FIFO, socket, device or directory is refused.
+  // Throws CheckpointNotFoundError when nothing is there; IOFailure when the system refuses or the
+  // path is no regular file; UnsupportedError when the file system has no direct I/O and `mode`
+  // asks for it.
+  static std::shared_ptr<const File> Open(const std::string& path,
+                                          ReadMode mode = ReadMode::kBuffered);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return identity_.size; }
+  const FileIdentity& identity() const { return identity_; }
+  int descriptor() const { return descriptor_; }
+
+  // Fills `out` with the bytes from `offset` on. Throws CorruptionError when the file ends before
+  // that and IOFailure when the system fails the read.
+  void ReadAt(uint64_t offset, MutableByteSpan out) const;
+
+  // Throws CorruptionError when the file is now shorter than it was at open: a mapping of it must
+  // not be touched beyond its end.
+  void CheckNotShrunk() const;
+
+ private:
+  File(std::string path, int descriptor, FileIdentity identity, ReadMode mode)
+      : path_(std::move(path)), descriptor_(descriptor), identity_(identity), mode_(mode) {}
+  void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
+  void ReadDirect(uint64_t offset, MutableByteSpan out) const;
+
+  std::string path_;
+  int descriptor_;
+  FileIdentity identity_;
+  ReadMode mode_;
+};
+
+}  // namespace tensorbundle

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/mapping.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+
+#include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+#ifdef MAP_NORESERVE
+constexpr int kNoReserve = MAP_NORESERVE;
+#else
+constexpr int kNoReserve = 0;
+#endif
+
+// mmap refuses length 0, so an empty range is represented by an address that nobody may read.
+alignas(64) uint8_t kEmptyRange = 0;
+
+void* Map(const File& file, uint64_t offset, uint64_t size, int protection, int flags) {
+  void* base =
+      ::mmap(nullptr, size, protection, flags, file.descriptor(), static_cast<off_t>(offset));
+  if (base == MAP_FAILED) {
+    throw IOFailure("cannot map " + std::to_string(size) + " bytes of " + file.path(), file.path(),
+                    errno);
+  }
+  return base;
+}
+
+}  // namespace
+
+std::shared_ptr<const Mapping> Mapping::OfFile(const File& file) {
+  if (file.size() == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
+  void* base = Map(file, 0, file.size(), PROT_READ, MAP_SHARED);
+  return std::shared_ptr<const Mapping>(new Mapping(base, file.size(), 0, file.size()));
+}
+
+std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t offset,
+                                                    uint64_t size) {
+  if (!RangeFits(offset, size, file.size())) {
+    throw CorruptionError("bytes [" + std::to_string(offset) + ", +" + std::to_string(size) +
+                          ") are not in " + file.path() + " of " + std::to_string(file.size()) +
+                          " bytes");
+  }
+  if (size == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t skip = offset % page;
+  void* base =
+      Map(file, offset - skip, size + skip, PROT_READ | PROT_WRITE, MAP_PRIVATE | kNoReserve);
+  return std::shared_ptr<const Mapping>(new Mapping(base, size + skip, skip, size));
+}
+
+Mapping::~Mapping() {
+  if (mapped_ != 0) ::munmap(base_, mapped_);
+}
+
+}  // namespace tensorbundle

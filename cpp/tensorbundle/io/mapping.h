@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files as memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/io/file.h"
+
+namespace tensorbundle {
+
+// Owns a mapping and lives as long as anything that shows its bytes: views hold a share of it, so
+// no close() can pull memory from under an array. Touching a page whose part of the file has been
+// cut off kills the process (SIGBUS), which is why copies are made with File::ReadAt and never from
+// here.
+class Mapping {
+ public:
+  // Maps the whole file read-only. An empty file gives a mapping of no bytes.
+  static std::shared_ptr<const Mapping> OfFile(const File& file);
+
+  // Maps [offset, offset + size) of the file privately and writably: writes stay in this process,
+  // the file never changes, and no memory is reserved for pages that are not written.
+  static std::shared_ptr<const Mapping> CopyOnWrite(const File& file, uint64_t offset,
+                                                    uint64_t size);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  ByteSpan bytes() const { return {data_, size_}; }
+  uint8_t* writable_data() const { return data_; }  // of CopyOnWrite only
+
+ private:
+  Mapping(void* base, size_t mapped, size_t skip, size_t size)
+      : base_(base), mapped_(mapped), data_(static_cast<uint8_t*>(base) + skip), size_(size) {}
+
+  void* base_;
+  size_t mapped_;  // 0: nothing is mapped
+  uint8_t* data_;
+  size_t size_;
+};
+
+}  // namespace tensorbundle

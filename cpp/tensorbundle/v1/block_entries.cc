@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/v1/block_entries.h"
+
+#include <algorithm>
+#include <string>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/table/key_budget.h"
+
+namespace tensorbundle {
+
+BlockEntries BlockEntries::Read(const Table& table, const BlockHandle& handle) {
+  std::vector<uint8_t> scratch;
+  const uint8_t type = table.source().Read(handle.offset + handle.size, 1, &scratch).front();
+  const bool is_plain = static_cast<BlockType>(type) == BlockType::kPlain;
+  BlockEntries entries(table.ReadBlock(handle), handle, is_plain);
+  if (!entries.Index()) {
+    throw CorruptionError(table.source().path() + ": entry " +
+                          std::to_string(entries.entries_.size()) + " of the block at offset " +
+                          std::to_string(handle.offset) + " is malformed or out of order");
+  }
+  return entries;
+}
+
+bool BlockEntries::Index() {
+  std::optional<BlockWalker> walker = BlockWalker::Open(block_.bytes());
+  KeyBudget budget(block_.bytes().size());
+  BlockEntry entry;
+  while (walker && walker->Next(&entry)) {
+    const uint64_t size = uint64_t{entry.shared} + entry.key_delta.size();
+    const bool first = entries_.empty();
+    if (entry.shared > (first ? 0 : entries_.back().key_size) || !budget.Take(size)) return false;
+    AppendKey(entry);
+    const Entry next = {keys_.size() - size, size, entry.value};
+    if (!first && KeyOf(next) <= KeyOf(entries_.back())) return false;
+    entries_.push_back(next);
+  }
+  return walker && walker->ok();
+}
+
+void BlockEntries::AppendKey(const BlockEntry& entry) {
+  const size_t offset = keys_.size();
+  keys_.resize(offset + entry.shared + entry.key_delta.size());
+  char* p = keys_.data() + offset;
+  if (entry.shared > 0) p = std::copy_n(keys_.data() + entries_.back().key_offset, entry.shared, p);
+  std::copy_n(AsText(entry.key_delta).data(), entry.key_delta.size(), p);
+}
+
+std::optional<ByteSpan> BlockEntries::Find(std::string_view key) const {
+  const auto found = std::lower_bound(
+      entries_.begin(), entries_.end(), key,
+      [this](const Entry& entry, std::string_view wanted) { return KeyOf(entry) < wanted; });
+  if (found == entries_.end() || KeyOf(*found) != key) return std::nullopt;
+  return found->value;
+}
+
+std::optional<uint64_t> BlockEntries::OffsetInFile(ByteSpan value) const {
+  if (!is_plain_) return std::nullopt;
+  return handle_.offset + static_cast<uint64_t>(value.data() - block_.bytes().data());
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/v1/messages.h"
+
+#include "tensorbundle/base/wire.h"
+#include "tensorbundle/bundle/entry.h"
+
+namespace tensorbundle {
+namespace {
+
+// Field numbers of the messages, outermost first.
+namespace slices_field {
+constexpr uint32_t kMeta = 1, kData = 2;
+}
+namespace meta_list_field {
+constexpr uint32_t kTensor = 1, kVersions = 2;
+}
+namespace meta_field {
+constexpr uint32_t kName = 1, kShape = 2, kType = 3, kSlice = 4;
+}
+namespace slice_field {
+constexpr uint32_t kName = 1, kSlice = 2, kData = 3;
+}
+// TensorSliceProto and TensorSliceProto.Extent, to write them; bundle/entry.cc reads them.
+namespace extents_field {
+constexpr uint32_t kExtent = 1, kStart = 1, kLength = 2;
+}
+
+// Finds the fields that a message has more than once.
+class SeenFields {
+ public:
+  // Whether `number`, which must be below 32, comes for the first time.
+  bool First(uint32_t number) {
+    const uint32_t bit = 1U << number;
+    const bool first = (bits_ & bit) == 0;
+    bits_ |= bit;
+    return first;
+  }
+  bool Has(uint32_t number) const { return (bits_ & (1U << number)) != 0; }
+
+ private:
+  uint32_t bits_ = 0;
+};
+
+// The one message in a SavedTensorSlices, when it is the wanted one.
+std::optional<ByteSpan> DecodeTensorSlices(ByteSpan value, uint32_t wanted) {
+  WireReader reader(value);
+  WireField field;
+  ByteSpan message;
+  bool found = false;
+  while (reader.Next(&field)) {
+    if (field.number > slices_field::kData) continue;
+    if (field.number != wanted || field.type != WireType::kBytes || found) return std::nullopt;
+    found = true;
+    message = field.bytes;
+  }
+  if (!reader.ok() || !found) return std::nullopt;
+  return message;
+}
+
+// Stores one known field of a SavedSliceMeta. False when it does not fit.
+bool StoreMetaField(const WireField& field, SliceMeta* meta, bool* ranks_agree,
+                    size_t* slice_rank) {
+  if (field.number == meta_field::kType) {
+    return field.type == WireType::kVarint && AsInt32(field.value, &meta->dtype);
+  }
+  if (field.type != WireType::kBytes) return false;
+  if (field.number == meta_field::kShape) return DecodeShape(field.bytes, &meta->dims);
+  if (field.number == meta_field::kName) {
+    meta->name = AsText(field.bytes);
+    return !meta->name.empty();
+  }
+  size_t rank = 0;
+  if (!DecodeSlice(field.bytes, &meta->slice_extents, &rank)) return false;
+  *ranks_agree &= meta->num_slices == 0 || rank == *slice_rank;
+  *slice_rank = rank;
+  ++meta->num_slices;
+  return true;
+}
+
+void AppendVarint(uint64_t value, std::string* out) {
+  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
+  out->push_back(static_cast<char>(value));
+}
+
+size_t VarintSize(uint64_t value) {
+  size_t size = 1;
+  for (; value >= 0x80; value >>= 7) ++size;
+  return size;
+}
+
+void AppendTag(uint32_t field, WireType type, std::string* out) {
+  AppendVarint(uint64_t{field} << 3 | static_cast<uint8_t>(type), out);
+}
+
+void AppendBytes(uint32_t field, std::string_view bytes, std::string* out) {
+  AppendTag(field, WireType::kBytes, out);
+  AppendVarint(bytes.size(), out);
+  out->append(bytes);
+}
+
+// TensorSliceProto: a start of 0 and the length of a whole axis are left out.
+std::string EncodeSlice(std::span<const Extent> spelled) {
+  std::string message;
+  for (const Extent& extent : spelled) {
+    std::string inner;
+    if (extent.start != 0) {
+      AppendTag(extents_field::kStart, WireType::kVarint, &inner);
+      AppendVarint(static_cast<uint64_t>(extent.start), &inner);
+    }
+    if (extent.length != kFullLength) {
+      AppendTag(extents_field::kLength, WireType::kVarint, &inner);
+      AppendVarint(static_cast<uint64_t>(extent.length), &inner);
+    }
+    AppendBytes(extents_field::kExtent, inner, &message);
+  }
+  return message;
+}
+
+}  // namespace
+
+std::optional<ByteSpan> DecodeMetaValue(ByteSpan value) {
+  return DecodeTensorSlices(value, slices_field::kMeta);
+}
+
+std::optional<SliceMetaList> DecodeSliceMetaList(ByteSpan message) {
+  SliceMetaList list;
+  WireReader reader(message);
+  WireField field;
+  SeenFields seen;
+  while (reader.Next(&field)) {
+    if (field.number > meta_list_field::kVersions) continue;
+    if (field.type != WireType::kBytes) return std::nullopt;
+    if (field.number == meta_list_field::kTensor) {
+      list.tensors.push_back(field.bytes);
+    } else {
+      if (!seen.First(field.number)) return std::nullopt;
+      list.versions = field.bytes;
+    }
+  }
+  if (!reader.ok()) return std::nullopt;
+  return list;
+}
+
+void SliceMeta::Clear() {
+  name = {};
+  dtype = 0;
+  dims.clear();
+  num_slices = 0;
+  slice_extents.clear();
+}
+
+bool DecodeSliceMeta(ByteSpan message, SliceMeta* meta) {
+  meta->Clear();
+  WireReader reader(message);
+  WireField field;
+  SeenFields seen;
+  bool ranks_agree = true;
+  size_t slice_rank = 0;
+  while (reader.Next(&field)) {
+    if (field.number > meta_field::kSlice) continue;
+    if (field.number != meta_field::kSlice && !seen.First(field.number)) return false;
+    if (!StoreMetaField(field, meta, &ranks_agree, &slice_rank)) return false;
+  }
+  return reader.ok() && ranks_agree && seen.Has(meta_field::kName) &&
+         (meta->num_slices == 0 || slice_rank == meta->dims.size());
+}
+
+std::optional<std::string_view> DecodeSliceMetaName(ByteSpan message) {
+  WireReader reader(message);
+  WireField field;
+  while (reader.Next(&field)) {
+    if (field.Is(meta_field::kName, WireType::kBytes) && !field.bytes.empty()) {
+      return AsText(field.bytes);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<SavedSlice> DecodeSavedSlice(ByteSpan value) {
+  const std::optional<ByteSpan> message = DecodeTensorSlices(value, slices_field::kData);
+  if (!message) return std::nullopt;
+  SavedSlice slice;
+  WireReader reader(*message);
+  WireField field;
+  SeenFields seen;
+  while (reader.Next(&field)) {
+    if (field.number > slice_field::kData) continue;
+    if (field.type != WireType::kBytes || !seen.First(field.number)) return std::nullopt;
+    if (field.number == slice_field::kName) slice.name = AsText(field.bytes);
+    if (field.number == slice_field::kData) slice.values = field.bytes;
+    size_t rank = 0;
+    if (field.number == slice_field::kSlice && !DecodeSlice(field.bytes, &slice.extents, &rank)) {
+      return std::nullopt;
+    }
+  }
+  if (!reader.ok() || !seen.Has(slice_field::kData)) return std::nullopt;
+  return slice;
+}
+
+std::string PackedRecordHead(std::string_view name, std::span<const Extent> spelled,
+                             uint32_t value_field, uint64_t payload_size) {
+  std::string values_head;  // of TensorProto
+  AppendTag(value_field, WireType::kBytes, &values_head);
+  AppendVarint(payload_size, &values_head);
+  const uint64_t values_size = values_head.size() + payload_size;
+
+  std::string slice_head;  // of SavedSlice
+  AppendBytes(slice_field::kName, name, &slice_head);
+  AppendBytes(slice_field::kSlice, EncodeSlice(spelled), &slice_head);
+  AppendTag(slice_field::kData, WireType::kBytes, &slice_head);
+  const uint64_t slice_size = slice_head.size() + VarintSize(values_size) + values_size;
+
+  std::string head;
+  AppendTag(slices_field::kData, WireType::kBytes, &head);
+  AppendVarint(slice_size, &head);
+  head.append(slice_head);
+  AppendVarint(values_size, &head);
+  return head.append(values_head);
+}
+
+}  // namespace tensorbundle

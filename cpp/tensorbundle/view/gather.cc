@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/gather.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/row_copy.h"
+
+namespace tensorbundle {
+namespace {
+
+// Rows that a thread takes at a time: enough that handing them out does not count, few enough to
+// share evenly.
+constexpr size_t kRowsPerTask = 16384;
+
+// Output from this size on is not expected to be found in a cache by whoever reads it.
+constexpr uint64_t kStreamingSize = uint64_t{8} << 20;
+
+template <typename Id>
+class Gatherer {
+ public:
+  Gatherer(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+           std::span<const Id> ids, const RowFill& fill, MutableByteSpan out)
+      : tensor_(tensor),
+        info_(RequireKnownType(tensor)),
+        num_rows_(checkpoint.catalog().Shape(tensor)[0]),
+        big_endian_(checkpoint.catalog().big_endian && info_.swap_size > 1),
+        bands_(bands),
+        ids_(ids),
+        fill_(fill),
+        out_(out) {}
+
+  void Run(int threads) {
+    const size_t num_tasks = (ids_.size() + kRowsPerTask - 1) / kRowsPerTask;
+    missing_before_.assign(num_tasks + 1, 0);
+    ParallelFor(num_tasks, threads,
+                [this](size_t task) { missing_before_[task + 1] = Check(task); });
+    for (size_t task = 0; task < num_tasks; ++task) {
+      missing_before_[task + 1] += missing_before_[task];
+    }
+    CheckFill();
+    if (out_.empty()) return;
+    for (const File* file : bands_.mapped_files) file->CheckNotShrunk();
+    ParallelFor(num_tasks, threads, [this](size_t task) { Copy(task); });
+  }
+
+ private:
+  std::span<const Id> IdsOf(size_t task) const {
+    const size_t begin = task * kRowsPerTask;
+    return ids_.subspan(begin, std::min(kRowsPerTask, ids_.size() - begin));
+  }
+
+  // The row's number, or -1 for a missing one. Nothing else is negative after Check.
+  int64_t Row(Id id) const {
+    const auto row = static_cast<int64_t>(id);
+    return row < 0 && fill_.kind == RowFill::Kind::kNone ? row + num_rows_ : row;
+  }
+
+  // The least number that is a row or a missing one. An unsigned number beyond int64 turns negative
+  // when it is looked at as one, so none of those may be.
+  int64_t Least() const {
+    if (std::is_unsigned_v<Id>) return 0;
+    return fill_.kind == RowFill::Kind::kNone ? -num_rows_ : -1;
+  }
+
+  // Looks at the numbers of one task and counts its missing rows.
+  uint64_t Check(size_t task) const {
+    const std::span<const Id> ids = IdsOf(task);
+    const int64_t least = Least();
+    uint64_t missing = 0;
+    bool all_good = true;
+    for (const Id id : ids) {
+      const auto row = static_cast<int64_t>(id);
+      all_good &= row >= least && row < num_rows_;
+      missing += row < 0;
+    }
+    if (!all_good) ThrowBadId(task);
+    return fill_.kind == RowFill::Kind::kNone ? 0 : missing;
+  }
+
+  [[noreturn]] void ThrowBadId(size_t task) const {
+    const std::span<const Id> ids = IdsOf(task);
+    const int64_t least = Least();
+    const auto bad = std::find_if(ids.begin(), ids.end(), [&](Id id) {
+      return static_cast<int64_t>(id) < least || static_cast<int64_t>(id) >= num_rows_;
+    });
+    throw std::out_of_range("row " + std::to_string(*bad) + " at position " +
+                            std::to_string(task * kRowsPerTask + (bad - ids.begin())) +
+                            " is not in tensor " + Quoted(tensor_.name) + " of " +
+                            std::to_string(num_rows_) + " rows");
+  }
+
+  void CheckFill() const {
+    const uint64_t missing = missing_before_.back();
+    uint64_t expected = 0;
+    if (fill_.kind == RowFill::Kind::kElement) expected = info_.item_size;
+    if (fill_.kind == RowFill::Kind::kRow) expected = bands_.row_size;
+    if (fill_.kind == RowFill::Kind::kRows) expected = missing * bands_.row_size;
+    if (fill_.bytes.size() != expected) {
+      throw std::invalid_argument("the fill has " + std::to_string(fill_.bytes.size()) +
+                                  " bytes, " + std::to_string(missing) + " missing rows of " +
+                                  std::to_string(bands_.row_size) + " bytes take " +
+                                  std::to_string(expected));
+    }
+  }
+
+  void Copy(size_t task) const {
+    const std::span<const Id> ids = IdsOf(task);
+    uint64_t missing = missing_before_[task];
+    RowCopier copier(bands_, big_endian_ ? info_.swap_size : 1,
+                     out_.size() >= kStreamingSize ? StoreHint::kStreaming : StoreHint::kCached);
+    copier.Copy(
+        ids.size(), [&](size_t i) { return Row(ids[i]); },
+        [&](uint8_t* out) { Fill(missing++, out); },
+        out_.data() + task * kRowsPerTask * bands_.row_size);
+  }
+
+  void Fill(uint64_t ordinal, uint8_t* out) const {
+    const uint64_t row_size = bands_.row_size;
+    if (fill_.kind == RowFill::Kind::kElement) {
+      for (uint64_t at = 0; at < row_size; at += fill_.bytes.size()) {
+        std::memcpy(out + at, fill_.bytes.data(), fill_.bytes.size());
+      }
+    } else {
+      const uint64_t begin = fill_.kind == RowFill::Kind::kRows ? ordinal * row_size : 0;
+      std::memcpy(out, fill_.bytes.data() + begin, row_size);
+    }
+  }
+
+  const Tensor& tensor_;
+  const DataTypeInfo& info_;
+  const int64_t num_rows_;
+  const bool big_endian_;
+  const RowBands& bands_;
+  const std::span<const Id> ids_;
+  const RowFill& fill_;
+  const MutableByteSpan out_;
+  std::vector<uint64_t> missing_before_;  // per task, and in all
+};
+
+}  // namespace
+
+void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                const RowIds& ids, const RowFill& fill, MutableByteSpan out, int threads) {
+  std::visit(
+      [&](auto typed) {
+        if (out.size() != typed.size() * bands.row_size) {
+          throw std::invalid_argument("the destination has " + std::to_string(out.size()) +
+                                      " bytes, the rows take " +
+                                      std::to_string(typed.size() * bands.row_size));
+        }
+        using Id = typename decltype(typed)::value_type;
+        Gatherer<Id>(checkpoint, tensor, bands, typed, fill, out).Run(threads);
+      },
+      ids);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows by number.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <variant>
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/view/row_bands.h"
+
+namespace tensorbundle {
+
+// Row numbers, as the caller has them.
+using RowIds = std::variant<std::span<const int32_t>, std::span<const int64_t>,
+                            std::span<const uint32_t>, std::span<const uint64_t>>;
+
+// What becomes of negative row numbers.
+struct RowFill {
+  enum class Kind {
+    kNone,     // they count from the end, as in NumPy
+    kElement,  // -1 is a missing row, every element of which is `bytes`
+    kRow,      // -1 is a missing row, which is `bytes`
+    kRows,     // the missing rows are taken from `bytes`, one after another
+  };
+  Kind kind = Kind::kNone;
+  ByteSpan bytes;  // of the destination's byte order
+};
+
+// Copies the rows to `out`, which has exactly their size. Every number is checked before anything
+// is written. Threads share the rows; each has the next ones on their way from memory while it
+// copies. Throws std::out_of_range for a number that is no row, std::invalid_argument when `fill`
+// has another size than it must have, and as File::ReadAt where rows are read and not mapped.
+void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                const RowIds& ids, const RowFill& fill, MutableByteSpan out, int threads);
+
+}  // namespace tensorbundle

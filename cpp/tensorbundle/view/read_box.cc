@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/read_box.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+#include <vector>
+
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/view/byte_swap.h"
+#include "tensorbundle/view/runs.h"
+#include "tensorbundle/view/tiling.h"
+
+namespace tensorbundle {
+namespace {
+
+// Runs that lie closer than this are read together with what is between them: those bytes are on
+// pages that the runs touch anyway, and a system call costs as much as copying them.
+constexpr uint64_t kMaxGap = 4096;
+
+// Runs far apart are handed out in this many tasks at most, so that the plan stays small beside the
+// data.
+constexpr uint64_t kMaxTasks = 65536;
+
+// The part of one piece that a box needs.
+struct Job {
+  const Piece* piece;
+  RunLayout layout;
+  bool checksum;                      // compute one while reading: the piece is read whole
+  std::vector<uint32_t> task_crcs{};  // of this job's tasks, in order
+  std::vector<uint64_t> task_sizes{};
+};
+
+// What one thread does at a time: some runs, or some bytes of one long run.
+struct Task {
+  size_t job;
+  size_t ordinal;  // among the job's tasks
+  uint64_t first_run;
+  uint64_t num_runs;
+  uint64_t begin;  // within the run, when num_runs is 1
+  uint64_t size;
+};
+
+class BoxReader {
+ public:
+  BoxReader(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
+            MutableByteSpan out, const ReadOptions& options)
+      : checkpoint_(checkpoint), tensor_(tensor), info_(info), out_(out), options_(options) {}
+
+  void Read(const Box& box) {
+    Plan(box);
+    ParallelFor(tasks_.size(), options_.threads, [this](size_t i) { Run(tasks_[i]); });
+    for (const Job& job : jobs_) Finish(job);
+  }
+
+ private:
+  void Plan(const Box& box) {
+    for (const PieceOverlap& overlap : CoverBox(checkpoint_.catalog(), tensor_, box)) {
+      const Piece& piece = *overlap.piece;
+      checkpoint_.CheckPiece(tensor_, piece);
+      const bool check = options_.verify && overlap.whole_piece() && !checkpoint_.IsVerified(piece);
+      if (check && checkpoint_.records() != nullptr) VerifyRecord(piece);
+      const bool in_place = piece.encoding == Encoding::kDense;
+      jobs_.push_back({&piece, RunLayout(overlap.piece_box, box, overlap.common, info_.item_size),
+                       check && in_place && checkpoint_.records() == nullptr});
+      CutIntoTasks(jobs_.size() - 1);
+    }
+  }
+
+  // A V1 piece's checksum covers the block around it, so it cannot be computed while the piece is
+  // read.
+  void VerifyRecord(const Piece& piece) const {
+    if (piece.encoding == Encoding::kRecord) return;  // decoding verifies
+    checkpoint_.records()->Verify(tensor_, piece);
+    checkpoint_.SetVerified(piece);
+  }
+
+  void CutIntoTasks(size_t job) {
+    const RunLayout& layout = jobs_[job].layout;
+    const auto add = [&](uint64_t first_run, uint64_t num_runs, uint64_t begin, uint64_t size) {
+      tasks_.push_back({job, jobs_[job].task_sizes.size(), first_run, num_runs, begin, size});
+      jobs_[job].task_sizes.push_back(size);
+    };
+    if (jobs_[job].piece->encoding == Encoding::kRecord) {
+      add(0, layout.count(), 0, layout.run_size() * layout.count());
+    } else if (layout.run_size() >= kReadChunkSize || layout.count() == 1) {
+      for (uint64_t run = 0; run < layout.count(); ++run) {
+        for (uint64_t begin = 0; begin < layout.run_size(); begin += kReadChunkSize) {
+          add(run, 1, begin, std::min(kReadChunkSize, layout.run_size() - begin));
+        }
+      }
+    } else {
+      const uint64_t together =
+          kReadChunkSize / std::max(layout.run_size(), layout.source_stride());
+      const uint64_t step = std::max({uint64_t{1}, together, layout.count() / kMaxTasks});
+      for (uint64_t run = 0; run < layout.count(); run += step) {
+        const uint64_t n = std::min(step, layout.count() - run);
+        add(run, n, 0, n * layout.run_size());
+      }
+    }
+    jobs_[job].task_crcs.resize(jobs_[job].task_sizes.size());
+  }
+
+  void Run(const Task& task) {
+    Job& job = jobs_[task.job];
+    if (job.piece->encoding == Encoding::kRecord) {
+      DecodeRecord(job);
+    } else if (task.num_runs == 1) {
+      ReadPartOfRun(job, task);
+    } else {
+      ReadRuns(job, task);
+    }
+  }
+
+  void ReadPartOfRun(const Job& job, const Task& task) {
+    job.layout.ForEach(task.first_run, 1, [&](const RunLayout::Run& run) {
+      const MutableByteSpan part = out_.subspan(run.destination + task.begin, task.size);
+      FileOf(job).ReadAt(job.piece->offset + run.source + task.begin, part);
+      if (job.checksum) StoreChecksum(task, part);
+      SwapBytes(part, SwapUnit());
+    });
+  }
+
+  // Several runs: read together when they lie close, one by one when not.
+  void ReadRuns(const Job& job, const Task& task) {
+    std::vector<RunLayout::Run> runs;
+    runs.reserve(task.num_runs);
+    job.layout.ForEach(task.first_run, task.num_runs,
+                       [&](const RunLayout::Run& run) { runs.push_back(run); });
+    const uint64_t run_size = job.layout.run_size();
+    std::vector<uint8_t> buffer;
+    for (size_t first = 0; first < runs.size();) {
+      size_t last = first;
+      while (last + 1 < runs.size() &&
+             runs[last + 1].source - (runs[last].source + run_size) <= kMaxGap)
+        ++last;
+      const uint64_t start = runs[first].source;
+      buffer.resize(runs[last].source + run_size - start);
+      FileOf(job).ReadAt(job.piece->offset + start, buffer);
+      if (job.checksum)
+        StoreChecksum(task, buffer);  // a whole piece has no gaps: this is all of the task
+      SwapBytes(buffer, SwapUnit());
+      for (; first <= last; ++first) {
+        std::memcpy(out_.data() + runs[first].destination,
+                    buffer.data() + runs[first].source - start, run_size);
+      }
+    }
+  }
+
+  void DecodeRecord(const Job& job) {
+    const std::vector<uint8_t> bytes = checkpoint_.records()->DecodeDense(tensor_, *job.piece);
+    const uint64_t run_size = job.layout.run_size();
+    job.layout.ForEach(0, job.layout.count(), [&](const RunLayout::Run& run) {
+      std::memcpy(out_.data() + run.destination, bytes.data() + run.source, run_size);
+    });
+  }
+
+  void StoreChecksum(const Task& task, ByteSpan bytes) {
+    jobs_[task.job].task_crcs[task.ordinal] = crc32c::Value(bytes.data(), bytes.size());
+  }
+
+  void Finish(const Job& job) const {
+    if (!job.checksum) return;
+    uint32_t whole = 0;
+    for (size_t i = 0; i < job.task_crcs.size(); ++i) {
+      whole = crc32c::Combine(whole, job.task_crcs[i], job.task_sizes[i]);
+    }
+    CheckChecksum(checkpoint_, tensor_, *job.piece, whole);
+    checkpoint_.SetVerified(*job.piece);
+  }
+
+  const File& FileOf(const Job& job) const { return checkpoint_.files().Get(job.piece->file); }
+  unsigned SwapUnit() const { return checkpoint_.catalog().big_endian ? info_.swap_size : 1; }
+
+  const Checkpoint& checkpoint_;
+  const Tensor& tensor_;
+  const DataTypeInfo& info_;
+  const MutableByteSpan out_;
+  const ReadOptions& options_;
+  std::vector<Job> jobs_;
+  std::vector<Task> tasks_;
+};
+
+}  // namespace
+
+const DataTypeInfo& RequireKnownType(const Tensor& tensor) {
+  const DataTypeInfo* info = FindDataType(tensor.dtype);
+  if (info != nullptr) return *info;
+  throw UnsupportedError("tensor " + Quoted(tensor.name) + " has type " +
+                         DataTypeName(tensor.dtype) +
+                         ", which this version of tensorbundle does not know");
+}
+
+void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece,
+                   uint32_t actual) {
+  const std::string what = checkpoint.files().Get(piece.file).path() + ": " +
+                           Describe(checkpoint.catalog(), tensor, piece) + " at offset " +
+                           std::to_string(piece.offset) + ", " + std::to_string(piece.size) +
+                           " bytes: ";
+  if (!piece.has_checksum)
+    throw CorruptionError(what + "the index stores no checksum to verify it with");
+  const uint32_t expected = crc32c::Unmask(piece.masked_checksum);
+  if (actual == expected) return;
+  throw CorruptionError(what + "the stored CRC32C is " + std::to_string(expected) +
+                        ", the bytes give " + std::to_string(actual));
+}
+
+void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+             MutableByteSpan out, const ReadOptions& options) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (info.item_size == 0) {
+    throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
+                           " has no fixed element size");
+  }
+  if (out.size() != Volume(box) * info.item_size) {
+    throw std::invalid_argument("the destination has " + std::to_string(out.size()) +
+                                " bytes, the box " + ToString(box) + " needs " +
+                                std::to_string(Volume(box) * info.item_size));
+  }
+  if (tensor.num_elements == 0) {  // nothing to read, but a missing shard is still missing
+    for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) {
+      checkpoint.CheckPiece(tensor, piece);
+    }
+  }
+  if (out.empty()) return;
+  BoxReader(checkpoint, tensor, info, out, options).Read(box);
+}
+
+}  // namespace tensorbundle

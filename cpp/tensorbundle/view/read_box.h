@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copying any box of a tensor out of whatever pieces it is stored in.
+#pragma once
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/extent.h"
+
+namespace tensorbundle {
+
+struct ReadOptions {
+  int threads = 1;
+  bool verify =
+      true;  // compare the checksum of every piece that is read whole and was not verified before
+};
+
+// Copies the elements of `box`, row-major and native-endian, to `out`, which has exactly their
+// size. Reads the bytes that the box needs, and no more than a page between them; what a box asks
+// for is checked before anything is written. Elements of fixed size only. Throws UnsupportedError
+// for types without one; CorruptionError for holes, overlaps, short files and checksums that differ
+// (`out` then holds the bytes as they are stored); as DataFiles::Get.
+void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+             MutableByteSpan out, const ReadOptions& options);
+
+// Throws CorruptionError when a computed checksum is not the stored one, or when none is stored.
+void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece,
+                   uint32_t actual);
+
+// The type's properties. Throws UnsupportedError, naming the tensor, for a type we do not know.
+const DataTypeInfo& RequireKnownType(const Tensor& tensor);
+
+}  // namespace tensorbundle

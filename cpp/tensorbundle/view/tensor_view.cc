@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/tensor_view.h"
+
+#include <vector>
+
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/tiling.h"
+
+namespace tensorbundle {
+namespace {
+
+constexpr const char* kNeverMaps = "the checkpoint was opened without memory mapping";
+
+// Why elements of this tensor can never be shown where they lie, or null.
+const char* WhyNot(const Checkpoint& checkpoint, const Tensor& tensor) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (info.item_size == 0) return "its elements have no fixed size";
+  if (checkpoint.catalog().big_endian && info.swap_size > 1) return "it is stored big-endian";
+  return nullptr;
+}
+
+// One range of one file that is all of the tensor.
+struct StoredRange {
+  uint32_t file = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  const char* why_not = nullptr;
+};
+
+StoredRange FindStoredRange(const Checkpoint& checkpoint, const Tensor& tensor) {
+  StoredRange range;
+  range.why_not = WhyNot(checkpoint, tensor);
+  if (range.why_not != nullptr) return range;
+  const std::vector<const Piece*> pieces = ContiguousPieces(checkpoint.catalog(), tensor);
+  if (pieces.empty()) {
+    range.why_not = tensor.num_pieces == 1 ? "its stored form must be decoded"
+                                           : "its stored slices do not lie one behind the other";
+    return range;
+  }
+  for (const Piece* piece : pieces) {
+    checkpoint.CheckPiece(tensor, *piece);
+    range.size += piece->size;
+  }
+  range.file = pieces[0]->file;
+  range.offset = pieces[0]->offset;
+  return range;
+}
+
+TensorView ViewRange(const Checkpoint& checkpoint, uint32_t file, uint64_t offset, uint64_t size) {
+  std::shared_ptr<const Mapping> mapping = checkpoint.files().Map(file);
+  if (mapping == nullptr) return {{}, {}, kNeverMaps};
+  const ByteSpan bytes = mapping->bytes().subspan(offset, size);
+  return {std::move(mapping), bytes};
+}
+
+}  // namespace
+
+TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
+  const StoredRange range = FindStoredRange(checkpoint, tensor);
+  if (range.why_not != nullptr) return {{}, {}, range.why_not};
+  return ViewRange(checkpoint, range.file, range.offset, range.size);
+}
+
+TensorView ViewPiece(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece) {
+  if (const char* why_not = WhyNot(checkpoint, tensor)) return {{}, {}, why_not};
+  if (piece.encoding != Encoding::kDense) return {{}, {}, "its stored form must be decoded"};
+  checkpoint.CheckPiece(tensor, piece);
+  return ViewRange(checkpoint, piece.file, piece.offset, piece.size);
+}
+
+TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
+  const StoredRange range = FindStoredRange(checkpoint, tensor);
+  if (range.why_not != nullptr) return {{}, {}, range.why_not};
+  // Asking for the mapping tells whether the file has shrunk, too.
+  if (checkpoint.files().Map(range.file) == nullptr) return {{}, {}, kNeverMaps};
+  std::shared_ptr<const Mapping> mapping =
+      Mapping::CopyOnWrite(checkpoint.files().Get(range.file), range.offset, range.size);
+  const ByteSpan bytes = mapping->bytes();
+  return {std::move(mapping), bytes};
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/tiling.h"
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/quoted.h"
+
+namespace tensorbundle {
+namespace {
+
+// Looks at pieces before we give up. A grid takes a few per piece and axis; what no straight cut
+// divides, or what cuts divide one piece at a time, takes the square of its pieces. Every
+// partitioner that TensorFlow has makes grids.
+constexpr uint64_t kMaxLooks = 100'000'000;
+constexpr uint64_t kMaxLooksPerPiece = 200;  // a grid of many axes
+
+using Pieces = std::span<PieceOverlap>;
+
+std::string InTensor(const Tensor& tensor) { return "tensor " + Quoted(tensor.name) + ": "; }
+
+// Sorts the pieces along an axis and returns where straight cuts across it separate them: the first
+// index of every group, and the end.
+std::vector<size_t> CutAcross(Pieces pieces, size_t axis) {
+  std::sort(pieces.begin(), pieces.end(), [axis](const PieceOverlap& a, const PieceOverlap& b) {
+    return a.piece_box[axis].start < b.piece_box[axis].start;
+  });
+  std::vector<size_t> groups = {0};
+  int64_t end = pieces[0].piece_box[axis].end();
+  for (size_t i = 1; i < pieces.size(); ++i) {
+    if (pieces[i].piece_box[axis].start >= end) groups.push_back(i);
+    end = std::max(end, pieces[i].piece_box[axis].end());
+  }
+  groups.push_back(pieces.size());
+  return groups;
+}
+
+bool Overlap(const Box& a, const Box& b) {
+  for (size_t axis = 0; axis < a.size(); ++axis) {
+    if (a[axis].start >= b[axis].end() || b[axis].start >= a[axis].end()) return false;
+  }
+  return true;
+}
+
+// Pieces that no straight cut separates, compared in pairs.
+const PieceOverlap* FindOverlapInPairs(Pieces pieces) {
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    for (size_t j = i + 1; j < pieces.size(); ++j) {
+      if (Overlap(pieces[i].piece_box, pieces[j].piece_box)) return &pieces[j];
+    }
+  }
+  return nullptr;
+}
+
+// A piece that overlaps another, or null. Cuts the set in two wherever a straight cut goes through:
+// near-linear for the tilings that exist, where comparing all pairs is not.
+const PieceOverlap* FindOverlap(const Tensor& tensor, Pieces pieces) {
+  std::vector<Pieces> open = {pieces};
+  uint64_t looks_left = kMaxLooks + kMaxLooksPerPiece * pieces.size();
+  const auto look = [&](uint64_t times) {
+    if (times > looks_left) {
+      throw UnsupportedError(InTensor(tensor) + std::to_string(pieces.size()) +
+                             " slices lie in a pattern that straight cuts do not divide");
+    }
+    looks_left -= times;
+  };
+  while (!open.empty()) {
+    const Pieces group = open.back();
+    open.pop_back();
+    if (group.size() < 2) continue;
+    std::vector<size_t> cuts;
+    for (size_t axis = 0; axis < tensor.rank && cuts.size() <= 2; ++axis) {
+      look(group.size());
+      cuts = CutAcross(group, axis);
+    }
+    if (cuts.size() > 2) {
+      for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+        open.push_back(group.subspan(cuts[i], cuts[i + 1] - cuts[i]));
+      }
+      continue;
+    }
+    look(group.size() * (group.size() / 2));
+    if (const PieceOverlap* found = FindOverlapInPairs(group)) return found;
+  }
+  return nullptr;
+}
+
+// Whether a box is one run of its row-major tensor, and where that starts.
+std::optional<uint64_t> RunStart(const Box& box, std::span<const int64_t> shape) {
+  uint64_t start = 0;
+  bool narrowed = false;  // an outer axis has more than one row: every inner one must then be whole
+  for (size_t axis = 0; axis < box.size(); ++axis) {
+    if (narrowed && box[axis].length != shape[axis]) return std::nullopt;
+    narrowed |= box[axis].length > 1;
+    start = start * static_cast<uint64_t>(shape[axis]) + static_cast<uint64_t>(box[axis].start);
+  }
+  return start;
+}
+
+}  // namespace
+
+std::vector<PieceOverlap> CoverBox(const Catalog& catalog, const Tensor& tensor, const Box& box) {
+  std::vector<PieceOverlap> overlaps;
+  uint64_t covered = 0;
+  for (const Piece& piece : catalog.Pieces(tensor)) {
+    Box piece_box = catalog.BoxOf(tensor, piece);
+    std::optional<Box> common = Intersect(piece_box, box);
+    if (!common) continue;
+    covered += Volume(*common);
+    overlaps.push_back({&piece, std::move(piece_box), std::move(*common)});
+  }
+  if (const PieceOverlap* found = FindOverlap(tensor, overlaps)) {
+    throw CorruptionError(InTensor(tensor) + "stored slice " + ToString(found->piece_box) +
+                          " overlaps another one");
+  }
+  if (covered != Volume(box)) {
+    throw CorruptionError(InTensor(tensor) + "the stored slices hold " + std::to_string(covered) +
+                          " of the " + std::to_string(Volume(box)) + " elements of " +
+                          ToString(box) + "; was it saved in part?");
+  }
+  return overlaps;
+}
+
+std::vector<const Piece*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor) {
+  struct Run {
+    uint64_t start;
+    const Piece* piece;
+    uint64_t num_elements;
+  };
+  std::vector<Run> runs;
+  for (const Piece& piece : catalog.Pieces(tensor)) {
+    if (piece.encoding != Encoding::kDense) return {};
+    const Box box = catalog.BoxOf(tensor, piece);
+    const std::optional<uint64_t> start = RunStart(box, catalog.Shape(tensor));
+    if (!start) return {};
+    runs.push_back({*start, &piece, Volume(box)});
+  }
+  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.start < b.start; });
+  uint64_t element = 0;
+  std::vector<const Piece*> pieces;
+  for (const Run& run : runs) {
+    const Piece* before = pieces.empty() ? run.piece : pieces.back();
+    const bool follows = pieces.empty() || run.piece->offset == before->offset + before->size;
+    if (run.start != element || run.piece->file != before->file || !follows) return {};
+    element += run.num_elements;
+    pieces.push_back(run.piece);
+  }
+  if (element != tensor.num_elements) return {};
+  return pieces;
+}
+
+}  // namespace tensorbundle

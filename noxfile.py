@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's chores, each in its own environment: `nox -l` lists them.
+
+Continuous integration and the pre-commit hooks run these very sessions. Set TENSORBUNDLE_WHEEL to a
+built wheel to spare a session its own compilation.
+"""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests", "typing", "cpp"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+CXX_SUFFIXES = {".h", ".cc"}
+
+
+def install(session: nox.Session, extras: str, *others: str) -> None:
+    """Installs the package, from a ready wheel where there is one."""
+    session.install(f"{os.environ.get('TENSORBUNDLE_WHEEL', '.')}[{extras}]", *others)
+
+
+def ctest(session: nox.Session, *options: str) -> None:
+    """Builds the C++ tests with warnings as errors, and runs them."""
+    session.install("cmake>=3.22", "ninja")
+    build = str(Path(session.create_tmp()) / "build")
+    session.run(
+        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
+        "-DTENSORBUNDLE_BUILD_TESTS=ON", "-DTENSORBUNDLE_WERROR=ON", *options,
+    )  # fmt: skip
+    session.run("cmake", "--build", build)
+    session.run("ctest", "--test-dir", build, "--output-on-failure", "-j2")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The Python suite."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def cpp(session: nox.Session) -> None:
+    """The C++ suite; CC and CXX choose the compiler."""
+    ctest(session, *session.posargs)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The C++ suite under sanitizers: address,undefined unless told otherwise (-- thread)."""
+    which = session.posargs[0] if session.posargs else "address,undefined"
+    ctest(session, f"-DTENSORBUNDLE_SANITIZE={which}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style of Python and C++; `-- fix` mends what can be mended."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    tools = [tool for tool in project["optional-dependencies"]["dev"] if "==" in tool]
+    session.install(*tools)
+    fix = "fix" in session.posargs
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    sources = [
+        str(path)
+        for folder in ("cpp", "tests", "bench")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in CXX_SUFFIXES
+    ]
+    session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources)
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Strict types in the package, and the extension's stub against the extension."""
+    install(session, "test,dev")
+    session.run("mypy")
+    session.run(
+        "python", "-m", "mypy.stubtest", "tensorbundle._core",
+        "--mypy-config-file", "pyproject.toml",
+    )  # fmt: skip
+
+
+@nox.session
+def tf215(session: nox.Session) -> None:
+    """The Python suite next to the last TensorFlow with Estimator, and NumPy 1.26."""
+    install(session, "test", "tensorflow-cpu==2.15.1", "numpy==1.26.*")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tf_latest(session: nox.Session) -> None:
+    """The Python suite next to the newest TensorFlow, and NumPy 2."""
+    install(session, "test", "tensorflow-cpu>=2.21", "numpy>=2")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(name="bench-smoke")
+def bench_smoke(session: nox.Session) -> None:
+    """Runs every benchmark once, for its result and not for its time."""
+    install(session, "test,bench")
+    session.run("pytest", "bench", "--benchmark-disable", *session.posargs)

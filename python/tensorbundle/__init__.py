@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads TensorFlow checkpoints by memory mapping, without TensorFlow.
+
+>>> import tensorbundle as tb
+>>> with tb.open("model.ckpt-1000") as ck:
+...     rows = ck["embedding"][100:200]
+"""
+
+from __future__ import annotations
+
+from tensorbundle.compat import (
+    CheckpointReader,
+    NewCheckpointReader,
+    list_variables,
+    load_checkpoint,
+    load_variable,
+)
+from tensorbundle.errors import (
+    CheckpointNotFoundError,
+    CorruptionError,
+    Error,
+    IOFailure,
+    NotFoundError,
+    ShapeMismatchError,
+    TensorNotFoundError,
+    UnsupportedError,
+)
+from tensorbundle.reader import Checkpoint
+from tensorbundle.reader import open as open
+from tensorbundle.state import (
+    CheckpointState,
+    checkpoint_exists,
+    checkpoints_iterator,
+    get_checkpoint_state,
+    latest_checkpoint,
+)
+from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.threads import set_num_threads
+from tensorbundle.verification import Damage, VerifyReport
+from tensorbundle.version import __version__, show_versions
+
+# `open` is left out: a star import must not hide the built-in.
+__all__ = [
+    "Checkpoint",
+    "CheckpointNotFoundError",
+    "CheckpointReader",
+    "CheckpointState",
+    "CorruptionError",
+    "Damage",
+    "Error",
+    "IOFailure",
+    "NewCheckpointReader",
+    "NotFoundError",
+    "Partition",
+    "ShapeMismatchError",
+    "Tensor",
+    "TensorNotFoundError",
+    "UnsupportedError",
+    "VerifyReport",
+    "__version__",
+    "checkpoint_exists",
+    "checkpoints_iterator",
+    "get_checkpoint_state",
+    "latest_checkpoint",
+    "list_variables",
+    "load_checkpoint",
+    "load_variable",
+    "set_num_threads",
+    "show_versions",
+]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C++ core. Private: what it offers changes with its callers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import numpy as np
+from typing_extensions import Buffer
+
+version: str
+
+def crc32c(data: Buffer, value: int = 0) -> int:
+    """The CRC32C of `data`, or of what had the checksum `value` followed by `data`."""
+
+def crc32c_combine(first: int, second: int, second_size: int) -> int:
+    """The CRC32C of two byte strings joined, from theirs and the size of the second."""
+
+def crc32c_implementation() -> str:
+    """The name of the CRC32C that this processor runs."""
+
+def available_processors() -> int:
+    """Processors that the process may use, by its affinity and its cgroup's quota."""
+
+def dlpack_capsule(
+    array: np.ndarray[Any, Any], *, code: int, bits: int, versioned: bool, copied: bool
+) -> object:
+    """A DLPack capsule that shows `array` and keeps it alive."""
+
+def full_names(object_graph: bytes) -> dict[bytes, bytes]:
+    """``full_name`` to ``checkpoint_key`` of a serialized TrackableObjectGraph."""
+
+@final
+class Checkpoint:
+    """An open checkpoint. Tensors are named by their index in the order of names. Thread-safe."""
+
+    @staticmethod
+    def open_bundle(prefix: bytes, io: str) -> Checkpoint:
+        """Opens a V2 checkpoint."""
+
+    @staticmethod
+    def open_v1(files: Sequence[bytes], io: str) -> Checkpoint:
+        """Opens the table, or all the shards, of a V1 checkpoint."""
+
+    def __len__(self) -> int: ...
+    @property
+    def index_checksum(self) -> int:
+        """CRC32C of the index file."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd but harmless."""
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether the tensors are stored big-endian."""
+
+    def find(self, name: bytes) -> int | None:
+        """The index of a tensor."""
+
+    def names(self) -> list[str]:
+        """All names, in order."""
+
+    def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
+        """(name, shape, type number) of every tensor. `names` is what ``names`` returned."""
+
+    def shape_map(self, names: list[str]) -> dict[str, list[int]]:
+        """Names to shapes."""
+
+    def type_map(
+        self, names: list[str], dtypes: tuple[np.dtype[Any], ...]
+    ) -> dict[str, np.dtype[Any]]:
+        """Names to ``dtypes[type number]``, the last of them for numbers beyond."""
+
+    def name(self, index: int) -> str: ...
+    def shape(self, index: int) -> tuple[int, ...]: ...
+    def type_number(self, index: int) -> int: ...
+    def pieces(self, index: int) -> list[tuple[tuple[int, ...], tuple[int, ...], str, int, int]]:
+        """(starts, lengths, file, offset, nbytes) of every stored piece."""
+
+    def problem(self, index: int) -> str | None:
+        """Why a tensor cannot be read, checksums aside."""
+
+    def view(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
+        """A read-only array over the mapping, or why there can be none."""
+
+    def view_piece(
+        self, index: int, piece: int, dtype: np.dtype[Any]
+    ) -> np.ndarray[Any, Any] | str:
+        """The same, of one stored piece."""
+
+    def copy_on_write(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
+        """A writable array over a private mapping, or why there can be none."""
+
+    def read(
+        self,
+        index: int,
+        starts: Sequence[int],
+        lengths: Sequence[int],
+        out: np.ndarray[Any, Any],
+        *,
+        threads: int,
+        verify: bool,
+    ) -> None:
+        """Copies a box into `out`, which is C-contiguous and has its size."""
+
+    def read_strings(self, index: int, piece: int, *, verify: bool) -> list[bytes]:
+        """The elements of one stored piece of strings or variants."""
+
+    def verify(
+        self,
+        indices: Sequence[int],
+        *,
+        threads: int,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> tuple[int, list[tuple[int, str, int, int, str]]]:
+        """Bytes in all, and (tensor, file, offset, nbytes, message) of what is damaged."""
+
+@final
+class Rows:
+    """Where the rows of one tensor lie."""
+
+    def __init__(self, checkpoint: Checkpoint, index: int) -> None: ...
+    def take(
+        self,
+        ids: np.ndarray[Any, Any],
+        out: np.ndarray[Any, Any],
+        fill_kind: str,
+        fill: np.ndarray[Any, Any],
+        *,
+        threads: int,
+    ) -> None:
+        """Copies rows to `out`. `fill_kind`: "none", "element", "row" or "rows"."""

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow's element types as NumPy's.
+
+The numbers are those of ``tensorflow/core/framework/types.proto``. Types that NumPy lacks come from
+ml_dtypes; where the installed ml_dtypes is older than the type, its bytes are served as int8 or
+uint8 and ``Tensor.stored_dtype`` still tells its name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+STRING = 7
+VARIANT = 21
+
+# Number -> (TensorFlow's name, NumPy name or ml_dtypes name, what to fall back to, bits of a signed
+# integer narrower than its byte).
+_TYPES: dict[int, tuple[str, str, str | None, int | None]] = {
+    1: ("float32", "float32", None, None),
+    2: ("float64", "float64", None, None),
+    3: ("int32", "int32", None, None),
+    4: ("uint8", "uint8", None, None),
+    5: ("int16", "int16", None, None),
+    6: ("int8", "int8", None, None),
+    7: ("string", "object", None, None),
+    8: ("complex64", "complex64", None, None),
+    9: ("int64", "int64", None, None),
+    10: ("bool", "bool", None, None),
+    # Quantized types are plain integers, as TensorFlow's own reader returns them.
+    11: ("qint8", "int8", None, None),
+    12: ("quint8", "uint8", None, None),
+    13: ("qint32", "int32", None, None),
+    14: ("bfloat16", "bfloat16", "uint16", None),
+    15: ("qint16", "int16", None, None),
+    16: ("quint16", "uint16", None, None),
+    17: ("uint16", "uint16", None, None),
+    18: ("complex128", "complex128", None, None),
+    19: ("float16", "float16", None, None),
+    21: ("variant", "object", None, None),
+    22: ("uint32", "uint32", None, None),
+    23: ("uint64", "uint64", None, None),
+    24: ("float8_e5m2", "float8_e5m2", "uint8", None),
+    25: ("float8_e4m3fn", "float8_e4m3fn", "uint8", None),
+    26: ("float8_e4m3fnuz", "float8_e4m3fnuz", "uint8", None),
+    27: ("float8_e4m3b11fnuz", "float8_e4m3b11fnuz", "uint8", None),
+    28: ("float8_e5m2fnuz", "float8_e5m2fnuz", "uint8", None),
+    29: ("int4", "int4", "int8", 4),
+    30: ("uint4", "uint4", "uint8", None),
+    31: ("int2", "int2", "int8", 2),
+    32: ("uint2", "uint2", "uint8", None),
+    33: ("float4_e2m1fn", "float4_e2m1fn", "uint8", None),
+}
+
+# What ml_dtypes called a type before it took the name that the others use.
+_FORMER_NAMES = {"float8_e4m3b11fnuz": "float8_e4m3b11"}
+
+
+def _find(name: str) -> np.dtype[Any] | None:
+    """The dtype of that name in NumPy or ml_dtypes, or None."""
+    for candidate in (name, _FORMER_NAMES.get(name, name)):
+        scalar_type: type | None = getattr(ml_dtypes, candidate, None)
+        if scalar_type is not None:
+            return np.dtype(scalar_type)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return None
+
+
+def _resolve(number: int) -> np.dtype[Any]:
+    _, name, fallback, _ = _TYPES[number]
+    found = _find(name)
+    if found is not None:
+        return found
+    assert fallback is not None
+    return np.dtype(fallback)
+
+
+_OBJECT = np.dtype(object)
+
+# One entry per number, object where there is none: the extension looks types up by number.
+BY_NUMBER: tuple[np.dtype[Any], ...] = tuple(
+    _resolve(number) if number in _TYPES else _OBJECT for number in range(max(_TYPES) + 2)
+)
+
+# Stored low bits of a signed integer that NumPy here has no type for: number -> bits.
+SIGN_EXTENDED: dict[int, int] = {
+    number: bits
+    for number, (_, name, _, bits) in _TYPES.items()
+    if bits is not None and _find(name) is None
+}
+
+
+def numpy_dtype(number: int) -> np.dtype[Any]:
+    """The dtype in which elements of a TensorFlow type are handed out.
+
+    Strings, variants and types that this version does not know are ``object``.
+    """
+    return BY_NUMBER[number] if 0 <= number < len(BY_NUMBER) else _OBJECT
+
+
+def stored_name(number: int) -> str:
+    """TensorFlow's name of a type, or ``"unknown (<number>)"``."""
+    entry = _TYPES.get(number)
+    return entry[0] if entry else f"unknown ({number})"
+
+
+def enum_name(number: int) -> str:
+    """The name in TensorFlow's enum, as its ``debug_string`` prints it: DT_FLOAT."""
+    special = {1: "DT_FLOAT", 2: "DT_DOUBLE", 19: "DT_HALF"}
+    if number in special:
+        return special[number]
+    return f"DT_{stored_name(number).upper()}" if number in _TYPES else f"DT_{number}"
+
+
+def sign_extend(array: np.ndarray[Any, Any], bits: int) -> None:
+    """Turns the low `bits` of every int8 into its value, in place: stored int2 -1 is 0b11."""
+    shift = 8 - bits
+    np.left_shift(array, shift, out=array)
+    np.right_shift(array, shift, out=array)
+
+
+# (code, bits) of DLPack's DLDataType for the types that have one.
+_DLPACK_KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_DLPACK_NAMES = {
+    "bfloat16": (4, 16),
+    "float8_e4m3b11fnuz": (9, 8),
+    "float8_e4m3b11": (9, 8),
+    "float8_e4m3fn": (10, 8),
+    "float8_e4m3fnuz": (11, 8),
+    "float8_e5m2": (12, 8),
+    "float8_e5m2fnuz": (13, 8),
+}
+
+
+def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int] | None:
+    """The (code, bits) under which DLPack knows a dtype, or None."""
+    if dtype.name in _DLPACK_NAMES:
+        return _DLPACK_NAMES[dtype.name]
+    code = _DLPACK_KINDS.get(dtype.kind)
+    # ml_dtypes registers its types as kinds of their own or as "V" and "f"; only NumPy's are meant
+    # here.
+    if code is None or dtype.isbuiltin != 1:
+        return None
+    return code, dtype.itemsize * 8

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of the files that make up a checkpoint, and whether they are on disk.
+
+A V2 checkpoint of prefix ``P`` is ``P.index`` and ``P.data-SSSSS-of-NNNNN``. A V1 checkpoint is
+the file ``P``, or the files ``P-SSSSS-of-NNNNN``, recorded together as ``P-?????-of-NNNNN``. That
+is the only pattern in this package: every other name means itself, whatever characters it has.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import TypeAlias
+
+from tensorbundle.errors import IOFailure, UnsupportedError
+
+AnyPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+INDEX_SUFFIX = ".index"
+
+_DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5})-of-\d{5,}", re.DOTALL)
+_V1_PATTERN = re.compile(r"(?P<stem>.+)-\?{5}-of-(?P<count>\d{5})", re.DOTALL)
+_V1_SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+
+# The name stands for no file: stat() failed because of what the path says, not because of who asks.
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+
+
+def path_text(path: AnyPath) -> str:
+    """Return a local path as text, decoded as the file system's names are.
+
+    Args:
+        path: ``str``, ``bytes`` or ``os.PathLike``; ``file://`` in front is taken off.
+
+    Raises:
+        TypeError: It is none of these.
+        UnsupportedError: It is a URL.
+    """
+    try:
+        text = str(os.fsdecode(path))
+    except TypeError:
+        kind = type(path).__name__
+        raise TypeError(f"a path is a str, bytes or os.PathLike, not {kind}: {path!r}") from None
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    if scheme["scheme"].lower() == "file":
+        return text[scheme.end() :]
+    raise UnsupportedError(
+        f"{text!r} is on a remote file system; only local paths can be read: copy the checkpoint "
+        "to a local directory, or mount it"
+    )
+
+
+def is_there(path: str) -> bool:
+    """Whether something of that name exists, links followed.
+
+    Raises:
+        IOFailure: The system would not say (no permission, a loop of links, a failing disk).
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise IOFailure(f"cannot look at {path!r}", error.errno or errno.EIO, path) from error
+    return True
+
+
+def names_in(directory: str) -> list[str]:
+    """Return the sorted names in a directory; none at all where it cannot be listed."""
+    try:
+        return sorted(os.listdir(directory or os.curdir))
+    except OSError:
+        return []
+
+
+def data_file_prefix(path: str) -> str | None:
+    """Return the prefix in a V2 data file's name, or in the pattern of all; else None."""
+    match = _DATA_FILE.fullmatch(path)
+    return match["prefix"] if match else None
+
+
+def v1_pattern_parts(path: str) -> tuple[str, int] | None:
+    """Return the stem and shard count of a V1 pattern ``P-?????-of-NNNNN``, or None."""
+    match = _V1_PATTERN.fullmatch(path)
+    return (match["stem"], int(match["count"])) if match else None
+
+
+def v1_shard_parts(path: str) -> tuple[str, int, int] | None:
+    """Return stem, shard number and shard count of a name ``P-SSSSS-of-NNNNN``, or None."""
+    match = _V1_SHARD.fullmatch(path)
+    return (match["stem"], int(match["shard"]), int(match["count"])) if match else None
+
+
+def v1_pattern(stem: str, count: int) -> str:
+    """Return the pattern under which TensorFlow records ``count`` V1 shards of one checkpoint."""
+    return f"{stem}-?????-of-{count:05d}"
+
+
+def v1_shard(stem: str, shard: int, count: int) -> str:
+    """Return the name of one V1 shard."""
+    return f"{stem}-{shard:05d}-of-{count:05d}"
+
+
+def v1_shards_on_disk(stem: str) -> dict[int, set[int]]:
+    """Return the V1 shard files of a stem that exist: shard numbers by shard count."""
+    directory, base = os.path.split(stem)
+    found: dict[int, set[int]] = {}
+    for name in names_in(directory):
+        parts = v1_shard_parts(name)
+        if parts is not None and parts[0] == base:
+            found.setdefault(parts[2], set()).add(parts[1])
+    return found

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a tensor by number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorbundle import dtypes
+from tensorbundle.errors import ShapeMismatchError
+
+if TYPE_CHECKING:
+    from tensorbundle.tensor import Array, Tensor
+
+_ID_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint32, np.uint64)))
+
+
+def is_row_index(index: Any) -> bool:
+    """Whether an index asks for rows by number: a list or an array of integers."""
+    return isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim > 0)
+
+
+def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
+    """Does the work of ``Tensor.take``."""
+    if tensor.ndim == 0:
+        raise TypeError(f"tensor {tensor.name!r} is a scalar: it has no rows")
+    numbers = _row_numbers(ids)
+    shape = numbers.shape + tensor.shape[1:]
+    if out is not None:
+        _check_out(tensor, out, shape)
+    if tensor.dtype == object:
+        return _take_objects(tensor, numbers, out, fill)
+    kind, filling = _filling(tensor, fill, numbers)
+    result = out if out is not None and out.flags.c_contiguous else np.empty(shape, tensor.dtype)
+    checkpoint = tensor._checkpoint
+    rows = checkpoint._rows(tensor._index)
+    rows.take(numbers, result, kind, filling, threads=checkpoint.threads)
+    if tensor._number in dtypes.SIGN_EXTENDED:
+        dtypes.sign_extend(result, dtypes.SIGN_EXTENDED[tensor._number])
+    if out is not None and result is not out:
+        out[...] = result
+    return result if out is None else out
+
+
+def _row_numbers(ids: Any) -> Array:
+    """The ids as a C-contiguous array of a type that the core reads."""
+    numbers = np.asarray(ids)
+    if numbers.size == 0 and not isinstance(ids, np.ndarray):
+        numbers = numbers.astype(np.int64)  # an empty list has no type of its own
+    if numbers.dtype.kind not in "iu":
+        what = "boolean masks are" if numbers.dtype.kind == "b" else f"{numbers.dtype} is"
+        raise TypeError(f"rows are named by integers; {what} not understood")
+    if numbers.dtype not in _ID_TYPES:
+        numbers = numbers.astype(np.int64)
+    return np.require(numbers, requirements=["C", "A"])
+
+
+def _check_out(tensor: Tensor, out: Array, shape: tuple[int, ...]) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy.ndarray, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeMismatchError(
+            f"out has shape {out.shape}, but these rows of tensor {tensor.name!r} have {shape}"
+        )
+    if out.dtype != tensor.dtype:
+        raise TypeError(f"out has dtype {out.dtype}, tensor {tensor.name!r} has {tensor.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+
+
+def _filling(tensor: Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
+    """How missing rows are filled, as the core wants it told."""
+    if fill is None:
+        return "none", np.empty(0, tensor.dtype)
+    row_shape = tensor.shape[1:]
+    array = as_fill(tensor, fill)
+    if array.shape == ():
+        return "element", array
+    if array.shape == row_shape:
+        return "row", array
+    missing = int(np.count_nonzero(numbers < 0))
+    if array.shape == (missing, *row_shape):
+        return "rows", array
+    raise ShapeMismatchError(
+        f"fill has shape {array.shape}; tensor {tensor.name!r} needs (), {row_shape} or, for "
+        f"{missing} missing rows, {(missing, *row_shape)}"
+    )
+
+
+def as_fill(tensor: Tensor, fill: Any) -> Array:
+    """A fill as an array of the tensor's dtype.
+
+    Raises:
+        TypeError: It is an array of another dtype, or a number that the dtype does not hold.
+    """
+    if isinstance(fill, (np.ndarray, np.generic)):
+        if fill.dtype != tensor.dtype:
+            raise TypeError(
+                f"fill has dtype {fill.dtype}, tensor {tensor.name!r} has {tensor.dtype}"
+            )
+        return np.ascontiguousarray(fill).reshape(np.shape(fill))
+    try:
+        array = np.array(fill, dtype=tensor.dtype)
+        # Rounding a float to the tensor's precision is what was asked for; another integer is not.
+        exact = not isinstance(fill, int) or int(array.item()) == fill
+    except (OverflowError, TypeError, ValueError) as error:
+        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}: {error}") from None
+    if not exact or (isinstance(fill, float) and array.dtype.kind in "iub"):
+        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}: it would not keep its value")
+    return array
+
+
+def _take_objects(tensor: Tensor, numbers: Array, out: Array | None, fill: Any) -> Array:
+    """Rows of strings: their places are known only once all lengths are read."""
+    positions = numbers.astype(np.int64).reshape(-1)
+    count = tensor.shape[0]
+    least = -count if fill is None else -1
+    bad = np.flatnonzero((positions < least) | (positions >= count))
+    if bad.size:
+        at = int(bad[0])
+        raise IndexError(
+            f"row {positions[at]} at position {at} is not in tensor {tensor.name!r} of {count} rows"
+        )
+    whole = np.asarray(tensor)
+    result = np.empty((positions.size, *tensor.shape[1:]), object)
+    present = np.full(positions.size, True) if fill is None else positions >= 0
+    result[present] = whole[positions[present]]
+    if fill is not None:
+        result[~present] = fill
+    result = result.reshape(numbers.shape + tensor.shape[1:])
+    if out is None:
+        return result
+    out[...] = result
+    return out

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``checkpoint`` state file of a directory, and what follows from it.
+
+These functions answer as those of TensorFlow 2.21 do, log lines included (under the logger
+``tensorbundle``), except that a path means itself here, not a pattern, and that a checkpoint which
+was moved together with its state file is found.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from tensorbundle.errors import CorruptionError
+from tensorbundle.filenames import (
+    INDEX_SUFFIX,
+    AnyPath,
+    path_text,
+    v1_pattern_parts,
+    v1_shards_on_disk,
+)
+from tensorbundle.state_text import CheckpointState, ParseError, parse_checkpoint_state
+
+__all__ = [
+    "CheckpointState",
+    "checkpoint_exists",
+    "checkpoints_iterator",
+    "get_checkpoint_state",
+    "latest_checkpoint",
+    "latest_in",
+]
+
+DEFAULT_STATE_FILE = "checkpoint"
+
+_logger = logging.getLogger("tensorbundle")
+
+# A state file with 100,000 paths has some 10 MB; a larger one is something else by that name.
+_MAX_STATE_FILE_BYTES = 64 << 20
+
+_POLL_SECONDS = 1
+
+# TensorFlow's log lines begin with the name of its own exception.
+_TENSORFLOW_NAMES = {
+    errno.EISDIR: "FailedPreconditionError",
+    errno.ENOTDIR: "FailedPreconditionError",
+    errno.EACCES: "PermissionDeniedError",
+    errno.EPERM: "PermissionDeniedError",
+    errno.ENOENT: "NotFoundError",
+}
+
+
+class StateEncodingError(CorruptionError, UnicodeDecodeError):
+    """A state file that is not UTF-8 text."""
+
+
+def get_checkpoint_state(
+    checkpoint_dir: AnyPath, latest_filename: AnyPath | None = None
+) -> CheckpointState | None:
+    """Read a directory's state file.
+
+    Args:
+        checkpoint_dir: The directory.
+        latest_filename: The state file's name in it; ``checkpoint`` if None.
+
+    Returns:
+        The state, its relative paths joined to ``checkpoint_dir``; None if there is no state file,
+        or if it cannot be read or parsed (which is logged).
+
+    Raises:
+        CorruptionError: The file names no latest checkpoint, or is not UTF-8.
+    """
+    directory = path_text(checkpoint_dir)
+    name = DEFAULT_STATE_FILE if latest_filename is None else path_text(latest_filename)
+    state_file = os.path.join(directory, name)
+    if not os.path.exists(state_file):
+        return None
+    try:
+        state = parse_checkpoint_state(_read_text(state_file))
+    except OSError as error:
+        kind = _TENSORFLOW_NAMES.get(error.errno or 0, "UnknownError")
+        _log_ignored(state_file, kind, f"{state_file}; {error.strerror}")
+        return None
+    except ParseError as error:
+        _log_ignored(state_file, type(error).__name__, str(error))
+        return None
+    if not state.model_checkpoint_path:
+        raise CorruptionError(f"Invalid checkpoint state loaded from {directory}")
+    return CheckpointState(
+        # os.path.join() keeps an absolute path as it is.
+        os.path.join(directory, state.model_checkpoint_path),
+        [os.path.join(directory, path) for path in state.all_model_checkpoint_paths],
+        state.all_model_checkpoint_timestamps,
+        state.last_preserved_timestamp,
+    )
+
+
+def latest_checkpoint(
+    checkpoint_dir: AnyPath, latest_filename: AnyPath | None = None
+) -> str | None:
+    """Return the prefix of a directory's latest checkpoint, by its state file.
+
+    Args:
+        checkpoint_dir: The directory.
+        latest_filename: The state file's name in it; ``checkpoint`` if None.
+
+    Returns:
+        The prefix; None if there is no state, or the checkpoint that it names is gone (logged).
+
+    Raises:
+        CorruptionError: The state file names no latest checkpoint, or is not UTF-8.
+    """
+    state = get_checkpoint_state(checkpoint_dir, latest_filename)
+    return None if state is None else latest_in(state, path_text(checkpoint_dir))
+
+
+def latest_in(state: CheckpointState, directory: str) -> str | None:
+    """Return the prefix of the latest checkpoint of a state that was read from ``directory``.
+
+    A path that leads nowhere is tried once more by its last component, in ``directory``: state
+    files hold absolute paths, and directories are moved.
+    """
+    recorded = state.model_checkpoint_path
+    if _matches_something(recorded):
+        return recorded
+    moved = os.path.join(directory, os.path.basename(recorded))
+    if not os.path.isdir(moved) and _matches_something(moved):
+        _logger.warning("Checkpoint %s is not there any more; taking %s instead", recorded, moved)
+        return moved
+    _logger.error("Couldn't match files for checkpoint %s", recorded)
+    return None
+
+
+def checkpoint_exists(checkpoint_prefix: AnyPath) -> bool:
+    """Whether there is a checkpoint of that prefix, V2 or V1 (sharded: by its pattern).
+
+    As in TensorFlow any file or directory of exactly that name counts.
+    """
+    return _matches_something(path_text(checkpoint_prefix))
+
+
+def checkpoints_iterator(
+    checkpoint_dir: AnyPath,
+    min_interval_secs: float = 0,
+    timeout: float | None = None,
+    timeout_fn: Callable[[], object] | None = None,
+) -> Iterator[str]:
+    """Yield the prefix of each new latest checkpoint of a directory, looking once a second.
+
+    Args:
+        checkpoint_dir: The directory; it need not exist yet.
+        min_interval_secs: The least time between two yields.
+        timeout: How many seconds to wait for one new checkpoint; None waits for ever.
+        timeout_fn: Called after every time-out and after every yield: a true answer ends the
+            iteration. Without it, a time-out ends the iteration.
+
+    Yields:
+        The prefix, whenever it differs from the one yielded before.
+
+    Raises:
+        CorruptionError: As `latest_checkpoint`.
+    """
+    previous: str | None = None
+    while True:
+        found = _wait_for_new_checkpoint(checkpoint_dir, previous, timeout)
+        if found is not None:
+            previous = found
+            begin = time.monotonic()
+            yield found
+            pause = begin + min_interval_secs - time.monotonic()
+            if pause > 0:
+                time.sleep(pause)
+        elif timeout_fn is None:
+            _logger.info("Timed-out waiting for a checkpoint (without timeout_fn).")
+            return
+        if timeout_fn is not None and timeout_fn():
+            _logger.info("Done. No new checkpoints will be generated.")
+            return
+
+
+def _wait_for_new_checkpoint(
+    checkpoint_dir: AnyPath, previous: str | None, timeout: float | None
+) -> str | None:
+    _logger.info("Waiting for new checkpoint at %s", path_text(checkpoint_dir))
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        found = latest_checkpoint(checkpoint_dir)
+        if found is not None and found != previous:
+            _logger.info("Found new checkpoint at %s", found)
+            return found
+        # A look that would come after the deadline is not waited for.
+        if deadline is not None and time.monotonic() + _POLL_SECONDS > deadline:
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+def _log_ignored(state_file: str, kind: str, reason: str) -> None:
+    _logger.warning("%s: %s", kind, reason)
+    _logger.warning("%s: Checkpoint ignored", state_file)
+
+
+def _read_text(path: str) -> str:
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    # Opening a FIFO would wait for its writer.
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    if status.st_size > _MAX_STATE_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes are too many for a state file", path)
+    with open(path, "rb") as file:
+        data = file.read(_MAX_STATE_FILE_BYTES)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} (state file {path!r})"
+        raise StateEncodingError("utf-8", data, error.start, error.end, reason) from error
+
+
+def _matches_something(prefix: str) -> bool:
+    if os.path.exists(prefix + INDEX_SUFFIX) or os.path.exists(prefix):
+        return True
+    sharded = v1_pattern_parts(prefix)
+    return sharded is not None and sharded[1] in v1_shards_on_disk(sharded[0])

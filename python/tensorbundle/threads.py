@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many threads a call may use."""
+
+from __future__ import annotations
+
+from tensorbundle import _core
+
+_default: int | None = None
+
+
+def set_num_threads(n: int | None) -> None:
+    """Sets how many threads a call may use when nothing else was asked for.
+
+    Args:
+        n: At least 1, or None for the default: the processors that this process may run on, by its
+            affinity and its cgroup's quota.
+
+    Raises:
+        ValueError: `n` is less than 1.
+    """
+    global _default
+    _default = None if n is None else checked(n)
+
+
+def checked(n: int) -> int:
+    """Returns `n` if it is a usable number of threads.
+
+    Raises:
+        TypeError: `n` is no integer.
+        ValueError: `n` is less than 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"threads must be an int, not {type(n).__name__}")
+    if n < 1:
+        raise ValueError(f"threads must be at least 1, not {n}")
+    return n
+
+
+def current(wanted: int | None) -> int:
+    """The number of threads for a call: what the handle wants, else the process's default."""
+    return wanted or _default or _core.available_processors()

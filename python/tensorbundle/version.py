@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which version this is, and of what."""
+
+from __future__ import annotations
+
+from tensorbundle import _core, threads
+
+__version__: str = _core.version
+
+
+def show_versions() -> None:
+    """Prints what a bug report needs: versions, and what was chosen for this machine."""
+    import platform
+    import sys
+
+    rows = [
+        ("tensorbundle", __version__),
+        ("python", sys.version.split()[0]),
+        ("platform", platform.platform()),
+        *((name, _installed(name)) for name in ("numpy", "ml_dtypes", "tensorflow")),
+        ("crc32c", _core.crc32c_implementation()),
+        ("threads", str(threads.current(None))),
+    ]
+    for name, value in rows:
+        sys.stdout.write(f"{name:<13} {value}\n")
+
+
+def _installed(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/base/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <climits>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace tensorbundle {
+namespace {
+
+TEST(Parallel, EveryIndexOnce) {
+  for (const size_t count : {size_t{0}, size_t{1}, size_t{2}, size_t{1000}}) {
+    for (const int threads : {INT_MIN, -1, 0, 1, 2, 8}) {
+      std::vector<std::atomic<int>> calls(count);
+      ParallelFor(count, threads, [&](size_t i) { calls[i].fetch_add(1); });
+      for (const auto& n : calls) EXPECT_EQ(n.load(), 1);
+    }
+  }
+}
+
+TEST(Parallel, OneThreadIsTheCallersInAscendingOrder) {
+  const std::thread::id caller = std::this_thread::get_id();
+  std::vector<size_t> order;
+  ParallelFor(100, 1, [&](size_t i) {
+    EXPECT_EQ(std::this_thread::get_id(), caller);
+    order.push_back(i);
+  });
+  EXPECT_EQ(order.size(), 100U);
+  EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+}
+
+TEST(Parallel, NoMoreThreadsThanItems) {
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  ParallelFor(3, 1'000'000, [&](size_t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  });
+  EXPECT_LE(ids.size(), 3U);
+}
+
+TEST(Parallel, FirstExceptionComesOutAfterAllThreadsEnded) {
+  for (const int threads : {1, 2, 8}) {
+    std::atomic<int> running{0};
+    std::atomic<size_t> done{0};
+    try {
+      ParallelFor(100'000, threads, [&](size_t i) {
+        ++running;
+        ++done;
+        if (i == 10) {
+          --running;
+          throw std::runtime_error("at ten");
+        }
+        --running;
+      });
+      FAIL() << "nothing was thrown";
+    } catch (const std::runtime_error& error) {
+      EXPECT_EQ(std::string(error.what()), "at ten");
+      EXPECT_EQ(running.load(), 0);
+    }
+    if (threads == 1) EXPECT_EQ(done.load(), 11U);
+  }
+}
+
+TEST(Parallel, AllThrowAtOnce) {
+  for (int round = 0; round < 100; ++round) {
+    EXPECT_THROW(ParallelFor(8, 8, [](size_t i) { throw std::invalid_argument(std::to_string(i)); }),
+                 std::invalid_argument);
+  }
+}
+
+TEST(Parallel, WhatIsNoStdException) {
+  EXPECT_THROW(ParallelFor(4, 4, [](size_t) { throw 7; }), int);
+}
+
+TEST(Parallel, Nested) {
+  std::atomic<size_t> calls{0};
+  ParallelFor(8, 4, [&](size_t) { ParallelFor(8, 4, [&](size_t) { ++calls; }); });
+  EXPECT_EQ(calls.load(), 64U);
+  EXPECT_THROW(ParallelFor(4, 4,
+                           [](size_t) {
+                             ParallelFor(4, 4, [](size_t) { throw std::out_of_range("inner"); });
+                           }),
+               std::out_of_range);
+}
+
+TEST(Parallel, SeesWhatTheThreadsWrote) {
+  std::vector<size_t> values(10'000);
+  ParallelFor(values.size(), 4, [&](size_t i) { values[i] = i; });
+  for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], i);
+}
+
+TEST(Parallel, ThereIsAProcessor) {
+  EXPECT_GE(AvailableProcessors(), 1);
+  EXPECT_LE(AvailableProcessors(), 1 << 20);
+}
+
+}  // namespace
+}  // namespace tensorbundle

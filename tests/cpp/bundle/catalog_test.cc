@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/bundle/catalog.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "random_boxes.h"
+#include "tensorbundle/bundle/data_type.h"
+
+namespace tensorbundle {
+namespace {
+
+TEST(Catalog, Find) {
+  Catalog catalog;
+  EXPECT_EQ(catalog.Find("a"), Catalog::kNotFound);
+  const std::vector<std::string_view> names = {"", std::string_view("\0", 1), "a", "ab", "b", "\xff"};
+  for (const std::string_view name : names) catalog.tensors.push_back({.name = name});
+  for (size_t i = 0; i < names.size(); ++i) EXPECT_EQ(catalog.Find(names[i]), i);
+  for (const char* name : {"A", "aa", "abc", "c", "\xff\xff"}) {
+    EXPECT_EQ(catalog.Find(name), Catalog::kNotFound) << name;
+  }
+}
+
+TEST(Catalog, BoxOf) {
+  Catalog catalog = testing::CatalogOf({4, 6}, {{{0, 2}, {0, 6}}, {{2, 2}, {0, 6}}});
+  const Tensor& tensor = catalog.tensors[0];
+  EXPECT_EQ(catalog.BoxOf(tensor, catalog.pieces[1]), (Box{{2, 2}, {0, 6}}));
+  catalog.pieces[1].first_extent = Piece::kWholeTensor;
+  EXPECT_EQ(catalog.BoxOf(tensor, catalog.pieces[1]), (Box{{0, 4}, {0, 6}}));
+}
+
+TEST(Extents, Intersect) {
+  const Box a = {{0, 4}, {2, 4}};
+  EXPECT_EQ(Intersect(a, Box{{3, 4}, {0, 3}}), (Box{{3, 1}, {2, 1}}));
+  EXPECT_EQ(Intersect(a, a), a);
+  EXPECT_EQ(Intersect(a, Box{{4, 1}, {2, 4}}), std::nullopt) << "beside each other";
+  EXPECT_EQ(Intersect(a, Box{{0, 4}, {6, 1}}), std::nullopt);
+  EXPECT_EQ(Intersect(a, Box{{0, 0}, {2, 4}}), std::nullopt) << "empty";
+  EXPECT_EQ(Intersect(Box{}, Box{}), Box{}) << "scalars";
+}
+
+TEST(Extents, Text) {
+  EXPECT_EQ(ToString(Box{{0, 4}, {2, 4}}), "[0:4, 2:6]");
+  EXPECT_EQ(ToString(Box{}), "[]");
+  EXPECT_EQ(ShapeToString(std::vector<int64_t>{2, -1}), "(2, -1)");
+}
+
+TEST(DataTypes, AreInOrderAndFound) {
+  int32_t last = 0;
+  for (const DataTypeInfo& info : AllDataTypes()) {
+    EXPECT_LT(last, info.number);
+    last = info.number;
+    EXPECT_EQ(FindDataType(static_cast<DataType>(info.number)), &info);
+    EXPECT_EQ(DataTypeName(static_cast<DataType>(info.number)), info.name);
+    if (info.item_size > 0) EXPECT_EQ(info.item_size % info.swap_size, 0);
+  }
+  for (const int32_t number : {0, -1, 20, 34, 101, INT32_MAX, INT32_MIN}) {
+    EXPECT_EQ(FindDataType(static_cast<DataType>(number)), nullptr) << number;
+  }
+}
+
+}  // namespace
+}  // namespace tensorbundle

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/bundle/entry.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "bundle_builder.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::BytesField;
+using testing::Fixed32Field;
+using testing::Record;
+using testing::ShapeMessage;
+using testing::SliceMessage;
+using testing::VarintField;
+
+using Dims = std::vector<int64_t>;
+
+bool Decodes(const std::string& message) {
+  BundleEntry entry;
+  return DecodeBundleEntry(AsBytes(message), &entry);
+}
+
+const std::string kShape23 = BytesField(2, ShapeMessage(Dims{2, 3}));
+
+TEST(BundleEntry, EveryField) {
+  const Record record{DataType::kInt64, {2, 0, 3}, 4, 5, 6, 7};
+  BundleEntry entry;
+  entry.slice_extents = {{1, 2}};
+  entry.num_slices = 9;
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(record.Message()), &entry));
+  EXPECT_EQ(entry.dtype, 9);
+  EXPECT_EQ(entry.dims, (Dims{2, 0, 3}));
+  EXPECT_EQ(entry.shard, 4);
+  EXPECT_EQ(entry.offset, 5);
+  EXPECT_EQ(entry.size, 6);
+  EXPECT_TRUE(entry.has_checksum);
+  EXPECT_EQ(entry.masked_checksum, crc32c::Mask(7));
+  EXPECT_EQ(entry.num_slices, 0U) << "of the entry before";
+  EXPECT_TRUE(entry.slice_extents.empty());
+}
+
+TEST(BundleEntry, RealBytes) {
+  // dtype 31, shape (3), size 3 and a checksum, as TensorFlow 2.21 wrote them.
+  const std::string message("\x08\x1f\x12\x04\x12\x02\x08\x03\x28\x03\x35\x75\x59\x91\x06", 15);
+  BundleEntry entry;
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(message), &entry));
+  EXPECT_EQ(entry.dtype, 31);
+  EXPECT_EQ(entry.dims, Dims{3});
+  EXPECT_EQ(entry.size, 3);
+  EXPECT_EQ(entry.masked_checksum, 0x06915975U);
+  EXPECT_TRUE(DecodeBundleEntry({}, &entry)) << "all fields have defaults";
+  EXPECT_FALSE(entry.has_checksum);
+}
+
+TEST(BundleEntry, CutAnywhereItIsMalformedOrShorter) {
+  const std::string message = Record{DataType::kInt64, {200, 300}, 4, 5000, 6000, 7}.Message();
+  BundleEntry entry;
+  for (size_t size = 0; size < message.size(); ++size) {
+    if (!DecodeBundleEntry(AsBytes(message).first(size), &entry)) continue;
+    EXPECT_FALSE(entry.has_checksum) << "the last field cannot be there";
+  }
+}
+
+TEST(BundleEntry, Slices) {
+  const std::vector<Box> slices = {{{0, 2}, {0, kFullLength}}, {{4, 3}, {0, 4}}};
+  BundleEntry entry;
+  const Record record{.dims = {7, 4}, .slices = slices};
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(record.Message()), &entry));
+  EXPECT_EQ(entry.num_slices, 2U);
+  EXPECT_EQ(entry.slice_extents, (Box{{0, 2}, {0, kFullLength}, {4, 3}, {0, 4}}));
+  // As TensorFlow spells the same slices.
+  EXPECT_EQ(SliceMessage(slices[0]), std::string("\x0a\x02\x10\x02\x0a\x00", 6));
+  EXPECT_EQ(SliceMessage(slices[1]), std::string("\x0a\x04\x08\x04\x10\x03\x0a\x02\x10\x04", 10));
+}
+
+TEST(BundleEntry, RanksMustAgree) {
+  const auto slice = [](const Box& box) { return BytesField(7, SliceMessage(box)); };
+  EXPECT_TRUE(Decodes(kShape23 + slice({{0, 1}, {0, 1}})));
+  EXPECT_FALSE(Decodes(kShape23 + slice({{0, 1}})));
+  EXPECT_FALSE(Decodes(kShape23 + slice({})));
+  EXPECT_FALSE(Decodes(slice({{0, 1}})));
+  EXPECT_TRUE(Decodes(slice({}))) << "a slice of a scalar";
+  EXPECT_FALSE(Decodes(kShape23 + slice({{0, 1}, {0, 1}, {0, 1}}) + slice({{0, 1}})))
+      << "four extents in all, but not two and two";
+  EXPECT_FALSE(Decodes(kShape23 + slice({{0, 1}}) + slice({{0, 1}, {0, 1}})));
+}
+
+TEST(BundleEntry, ManyRanks) {
+  EXPECT_TRUE(Decodes(BytesField(2, ShapeMessage(Dims(kMaxRank, 1)))));
+  EXPECT_FALSE(Decodes(BytesField(2, ShapeMessage(Dims(kMaxRank + 1, 1)))));
+  EXPECT_FALSE(Decodes(BytesField(7, SliceMessage(Box(kMaxRank + 1, {0, 1})))));
+}
+
+TEST(BundleEntry, Shapes) {
+  const auto shape = [](const std::string& message) { return Decodes(BytesField(2, message)); };
+  EXPECT_TRUE(shape(""));
+  EXPECT_TRUE(shape(BytesField(2, VarintField(1, 2) + BytesField(2, "\xff\xfe not UTF-8"))));
+  EXPECT_TRUE(shape(VarintField(3, 0)));
+  EXPECT_FALSE(shape(VarintField(3, 1))) << "unknown rank";
+  EXPECT_FALSE(shape(BytesField(3, "")));
+  EXPECT_FALSE(shape(VarintField(2, 1)));
+  EXPECT_FALSE(shape(BytesField(2, VarintField(1, 2) + VarintField(1, 2))));
+  EXPECT_FALSE(shape(BytesField(2, BytesField(1, ""))));
+  BundleEntry entry;
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(BytesField(2, BytesField(2, VarintField(1, UINT64_MAX)))), &entry));
+  EXPECT_EQ(entry.dims, Dims{-1}) << "negative sizes are for the caller to refuse";
+}
+
+TEST(BundleEntry, Extents) {
+  const auto extent = [](const std::string& message) {
+    return Decodes(BytesField(2, ShapeMessage(Dims{2})) + BytesField(7, BytesField(1, message)));
+  };
+  EXPECT_TRUE(extent(""));
+  EXPECT_FALSE(extent(VarintField(1, 1) + VarintField(1, 1)));
+  EXPECT_FALSE(extent(VarintField(2, 1) + VarintField(2, 1)));
+  EXPECT_FALSE(extent(BytesField(1, "")));
+  EXPECT_FALSE(extent(Fixed32Field(2, 1)));
+}
+
+TEST(BundleEntry, RepeatedAndMistypedFields) {
+  EXPECT_TRUE(Decodes(kShape23 + VarintField(8, 1) + BytesField(100, "x"))) << "unknown fields";
+  EXPECT_FALSE(Decodes(kShape23 + kShape23));
+  EXPECT_FALSE(Decodes(Fixed32Field(6, 1) + Fixed32Field(6, 1)));
+  for (const uint32_t field : {1U, 3U, 4U, 5U}) {
+    EXPECT_TRUE(Decodes(VarintField(field, 1)));
+    EXPECT_FALSE(Decodes(VarintField(field, 1) + VarintField(field, 1))) << field;
+    EXPECT_FALSE(Decodes(BytesField(field, "x"))) << field;
+    EXPECT_FALSE(Decodes(Fixed32Field(field, 1))) << field;
+  }
+  for (const uint32_t field : {2U, 6U, 7U}) EXPECT_FALSE(Decodes(VarintField(field, 1))) << field;
+  EXPECT_FALSE(Decodes("\x0b\x0c")) << "a group";
+}
+
+TEST(BundleEntry, NumbersOutOfRange) {
+  for (const uint32_t field : {1U, 3U}) {
+    EXPECT_TRUE(Decodes(VarintField(field, UINT64_MAX))) << field;
+    EXPECT_FALSE(Decodes(VarintField(field, UINT32_MAX))) << field;
+    EXPECT_FALSE(Decodes(VarintField(field, (uint64_t{1} << 32) + 1))) << field;
+  }
+  EXPECT_TRUE(Decodes(VarintField(4, UINT64_MAX)));
+}
+
+}  // namespace
+}  // namespace tensorbundle

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes V1 checkpoints for tests, and reads them back whole.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "table_builder.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/ordered_code.h"
+#include "tensorbundle/v1/v1_checkpoint.h"
+
+namespace tensorbundle::testing {
+
+inline constexpr Extent kAll = {0, kFullLength};
+
+inline std::string SliceProto(const Box& spelled) {
+  std::string message;
+  for (const Extent& extent : spelled) {
+    std::string inner;
+    if (extent.start != 0) inner += VarintField(1, static_cast<uint64_t>(extent.start));
+    if (extent.length != kFullLength) inner += VarintField(2, static_cast<uint64_t>(extent.length));
+    message += BytesField(1, inner);
+  }
+  return message;
+}
+
+inline std::string ShapeProto(const std::vector<int64_t>& dims) {
+  std::string message;
+  for (const int64_t dim : dims) {
+    message += BytesField(2, dim == 0 ? "" : VarintField(1, static_cast<uint64_t>(dim)));
+  }
+  return message;
+}
+
+inline std::string ListingProto(const std::string& name, DataType dtype, const std::vector<int64_t>& dims,
+                         const std::vector<Box>& slices) {
+  std::string message = BytesField(1, name) + BytesField(2, ShapeProto(dims)) +
+                        VarintField(3, static_cast<uint64_t>(dtype));
+  for (const Box& slice : slices) message += BytesField(4, SliceProto(slice));
+  return BytesField(1, message);
+}
+
+inline std::string RecordProto(const std::string& name, const Box& slice, const std::string& values) {
+  return BytesField(2, BytesField(1, name) + BytesField(2, SliceProto(slice)) + BytesField(3, values));
+}
+
+template <typename T>
+inline std::string Raw(const std::vector<T>& values) {
+  std::string bytes(values.size() * sizeof(T), '\0');
+  if (!values.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
+inline std::string Floats(const std::vector<float>& values) { return BytesField(5, Raw(values)); }
+
+inline std::string Varints(uint32_t field, const std::vector<int64_t>& values) {
+  std::string packed;
+  for (const int64_t value : values) AppendVarint(static_cast<uint64_t>(value), &packed);
+  return BytesField(field, packed);
+}
+
+// One file of a V1 checkpoint on its way to disk.
+class V1Writer {
+ public:
+  void List(const std::string& name, DataType dtype, const std::vector<int64_t>& dims,
+            const std::vector<Box>& slices) {
+    meta += ListingProto(name, dtype, dims, slices);
+  }
+  void Store(const std::string& name, const Box& slice, const std::string& values) {
+    records[SliceKey(name, slice)] = RecordProto(name, slice, values);
+  }
+  void Add(const std::string& name, DataType dtype, const std::vector<int64_t>& dims,
+           const std::string& values) {
+    const Box whole(dims.size(), kAll);
+    List(name, dtype, dims, {whole});
+    Store(name, whole, values);
+  }
+
+  // Remembers where the blocks came to lie.
+  std::string Finish(size_t block_size = 1 << 18, bool snappy = false) {
+    TableBuilder table(block_size);
+    if (snappy) table.UseSnappy();
+    table.Add("", BytesField(1, meta + BytesField(2, VarintField(1, 1))));
+    for (const auto& [key, value] : records) table.Add(key, value);
+    std::string file = table.Finish();
+    places = table.places();
+    return file;
+  }
+
+  std::string meta;
+  std::map<std::string, std::string> records;
+  std::vector<BlockPlace> places;
+};
+
+class V1Test : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+    std::string name = test->name();
+    std::replace(name.begin(), name.end(), '/', '_');  // what sets the parameter apart
+    folder_ = std::filesystem::temp_directory_path() /
+              ("v1_test_" + std::to_string(getpid()) + "_" + name);
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string Write(const std::string& bytes, const std::string& name = "ckpt") const {
+    const std::string path = (folder_ / name).string();
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    return path;
+  }
+  std::shared_ptr<const Checkpoint> Open(const std::string& bytes) const {
+    return OpenV1({Write(bytes)}, IoMode::kAuto);
+  }
+
+  std::filesystem::path folder_;
+};
+
+inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name) {
+  const size_t found = checkpoint.catalog().Find(name);
+  if (found == Catalog::kNotFound) throw std::out_of_range(name);
+  return checkpoint.catalog().tensors[found];
+}
+
+// The stored bytes of a piece, dense, whichever way it is encoded. Checks that both ways agree.
+inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece) {
+  const std::vector<uint8_t> decoded = checkpoint.records()->DecodeDense(tensor, piece);
+  if (piece.encoding == Encoding::kDense) {
+    checkpoint.records()->Verify(tensor, piece);
+    checkpoint.CheckPiece(tensor, piece);
+    std::vector<uint8_t> in_place(piece.size);
+    checkpoint.files().Get(piece.file).ReadAt(piece.offset, in_place);
+    EXPECT_EQ(in_place, decoded) << tensor.name;
+  }
+  return {decoded.begin(), decoded.end()};
+}
+
+inline std::string Elements(const Checkpoint& checkpoint, const std::string& name) {
+  const Tensor& tensor = Find(checkpoint, name);
+  EXPECT_EQ(tensor.num_pieces, 1u);
+  return Elements(checkpoint, tensor, checkpoint.catalog().Pieces(tensor)[0]);
+}
+
+// Reads and verifies all there is. What it returns differs when anything in the checkpoint does.
+inline std::string ReadAll(const Checkpoint& checkpoint) {
+  std::string all;
+  for (const Tensor& tensor : checkpoint.catalog().tensors) {
+    all += std::string(tensor.name) + ShapeToString(checkpoint.catalog().Shape(tensor)) + DataTypeName(tensor.dtype);
+    for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) {
+      checkpoint.records()->Verify(tensor, piece);
+      all += ToString(checkpoint.catalog().BoxOf(tensor, piece));
+      if (tensor.dtype == DataType::kString) {
+        for (const std::string& text : checkpoint.records()->DecodeStrings(tensor, piece)) all += text + '\n';
+      } else {
+        all += Elements(checkpoint, tensor, piece);
+      }
+    }
+  }
+  return all;
+}
+
+inline std::string FaultOf(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const CorruptionError& error) {
+    return error.what();
+  }
+  return "(no CorruptionError)";
+}
+
+// Some of everything, in several blocks.
+inline V1Writer Mixture() {
+  V1Writer writer;
+  const Box left = {kAll, {0, 1}}, right = {kAll, {1, 2}};
+  writer.List("cut", DataType::kFloat, {2, 3}, {left, right});
+  writer.Store("cut", left, Floats({1, 2}));
+  writer.Store("cut", right, Floats({3, 4, 5, 6}));
+  writer.Add("ints", DataType::kInt32, {3}, Varints(7, {-1, 300, 5}));
+  writer.Add("cut/long name", DataType::kHalf, {2}, Varints(13, {0xbc00, 1}));
+  writer.Add("text", DataType::kString, {2}, BytesField(8, "ab") + BytesField(8, ""));
+  writer.Add("z", DataType::kComplex64, {}, BytesField(9, Raw<float>({1, 2})));
+  return writer;
+}
+
+}  // namespace tensorbundle::testing

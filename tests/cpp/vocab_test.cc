@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/io/file.h"
+#include "tensorbundle/vocab/join.h"
+#include "tensorbundle/vocab/token_table.h"
+#include "tensorbundle/vocab/vocabulary.h"
+
+namespace tensorbundle {
+namespace {
+
+using namespace std::string_literals;
+
+using Ids = std::vector<int64_t>;
+using Tokens = std::vector<std::string>;
+using VocabularyPtr = std::shared_ptr<const Vocabulary>;
+
+// Larger than the pieces that threads take of a file or of a vocabulary.
+constexpr size_t kManyTokens = 150'000;
+
+class VocabTest : public ::testing::Test {
+ protected:
+  VocabTest() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "vocab_test_XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+    directory_ = pattern;
+  }
+  ~VocabTest() override { std::filesystem::remove_all(directory_); }
+
+  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+
+  std::string Write(const std::string& name, std::string_view bytes) const {
+    std::ofstream file(Path(name), std::ios::binary);
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    return Path(name);
+  }
+
+  VocabularyPtr OfFile(const std::string& name, std::string_view bytes, int threads = 2) const {
+    return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
+  }
+
+  // The ids of files with these contents.
+  Ids JoinFiles(std::string_view new_bytes, std::string_view old_bytes,
+                const JoinOptions& options = {}) const {
+    const JoinResult result = Join(*OfFile("new", new_bytes), *OfFile("old", old_bytes), options);
+    const Ids ids(result.ids().begin(), result.ids().end());
+    EXPECT_EQ(result.num_present,
+              ids.size() - static_cast<size_t>(std::count(ids.begin(), ids.end(), -1)));
+    return ids;
+  }
+
+  // What the join throws as E, or "" if it throws nothing or something else.
+  template <typename E>
+  std::string Failure(std::string_view new_bytes, std::string_view old_bytes,
+                      const JoinOptions& options = {}) const {
+    try {
+      JoinFiles(new_bytes, old_bytes, options);
+    } catch (const E& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  std::filesystem::path directory_;
+};
+
+Tokens TokensOf(const Vocabulary& vocabulary) {
+  Tokens tokens;
+  for (uint64_t row = 0; row < vocabulary.size(); ++row) tokens.emplace_back(vocabulary.token(row));
+  return tokens;
+}
+
+VocabularyPtr OfTokens(const Tokens& tokens) {
+  std::string bytes;
+  std::vector<uint64_t> offsets{0};
+  for (const std::string& token : tokens) {
+    bytes += token;
+    offsets.push_back(bytes.size());
+  }
+  return Vocabulary::OfTokens("given", AsBytes(bytes), offsets);
+}
+
+std::string Lines(const Tokens& tokens, const std::string& end = "\n") {
+  std::string text;
+  for (const std::string& token : tokens) text += token + end;
+  return text;
+}
+
+JoinOptions Wanted(int64_t new_offset, int64_t num_new, int64_t old_size = JoinOptions::kAll) {
+  JoinOptions options;
+  options.new_offset = new_offset;
+  options.num_new = num_new;
+  options.old_size = old_size;
+  return options;
+}
+
+JoinOptions OldSize(int64_t old_size) { return Wanted(0, JoinOptions::kAll, old_size); }
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_F(VocabTest, LinesEndInNewlines) {
+  const auto tokens = [this](std::string_view bytes) { return TokensOf(*OfFile("file", bytes)); };
+  EXPECT_EQ(tokens("a\nbc\nd\n"), (Tokens{"a", "bc", "d"}));
+  EXPECT_EQ(tokens("a\nbc\nd"), (Tokens{"a", "bc", "d"}));
+  EXPECT_EQ(tokens("a"), (Tokens{"a"}));
+  EXPECT_EQ(tokens(""), Tokens{});
+  EXPECT_EQ(tokens("a\n\nb\n"), (Tokens{"a", "", "b"}));
+}
+
+TEST_F(VocabTest, OneCarriageReturnBelongsToTheEndOfTheLine) {
+  const auto tokens = [this](std::string_view bytes) { return TokensOf(*OfFile("file", bytes)); };
+  EXPECT_EQ(tokens("a\r\nb\r\n"), (Tokens{"a", "b"}));
+  EXPECT_EQ(tokens("a\r\nb\r"), (Tokens{"a", "b"}));
+  EXPECT_EQ(tokens("a\r\r\nb\r\r"), (Tokens{"a\r", "b\r"}));
+  EXPECT_EQ(tokens("a\rb\n\rc\n"), (Tokens{"a\rb", "\rc"}));
+  EXPECT_EQ(tokens("a\n\r"), (Tokens{"a"}));  // alone at the end, it is no line
+  EXPECT_EQ(tokens("\r"), Tokens{});
+  EXPECT_EQ(tokens("a\n\r\r"), (Tokens{"a", "\r"}));
+}
+
+TEST_F(VocabTest, BytesAreTakenAsTheyAre) {
+  const Tokens tokens{
+      "\xef\xbb\xbf"
+      "a",
+      " a",
+      "\ta",
+      "a ",
+      "a\0"s,
+      "\0"s,
+      "\xff\xfe",
+      "e\xcc\x81",
+      "\xc3\xa9"};
+  EXPECT_EQ(TokensOf(*OfFile("file", Lines(tokens))), tokens);
+  EXPECT_EQ(JoinFiles(Lines(tokens), Lines({"a", "\0"s})),
+            (Ids{-1, -1, -1, -1, -1, 1, -1, -1, -1}));
+}
+
+TEST_F(VocabTest, LinesAcrossChunks) {
+  for (const std::string& end : {"\n"s, "\r\n"s}) {
+    for (const size_t length : {524'286u, 524'287u, 524'288u, 524'289u, 1'600'000u}) {
+      const Tokens tokens{"first", std::string(length, 'x'), "third", std::string(length, 'y'),
+                          "last"};
+      for (const int threads : {1, 3}) {
+        const VocabularyPtr vocabulary = OfFile("file", Lines(tokens, end), threads);
+        EXPECT_EQ(TokensOf(*vocabulary), tokens) << length;
+        EXPECT_EQ(vocabulary->first_empty_line(), std::nullopt);
+      }
+    }
+  }
+}
+
+// The line before the first '\n' of a chunk begins in an earlier one.
+TEST_F(VocabTest, EmptyLinesAtChunkBorders) {
+  for (size_t length = 524'284; length <= 524'290; ++length) {
+    const std::string text = std::string(length, 'x') + "\n\r\nb\n\n";
+    const VocabularyPtr vocabulary = OfFile("file", text);
+    EXPECT_EQ(vocabulary->first_empty_line(), 1u) << length;
+    EXPECT_EQ(vocabulary->OffsetAfter(1), length + 3) << length;
+  }
+}
+
+TEST_F(VocabTest, TokensInMemoryAreNotLines) {
+  const Tokens tokens{"a\r", "", "b\n", "\n", "c"};
+  const VocabularyPtr vocabulary = OfTokens(tokens);
+  EXPECT_EQ(TokensOf(*vocabulary), tokens);
+  EXPECT_FALSE(vocabulary->is_file());
+  EXPECT_FALSE(vocabulary->first_empty_line());
+  const JoinResult result = Join(*OfTokens({"c", "", "b"}), *vocabulary, {});
+  EXPECT_EQ(Ids(result.ids().begin(), result.ids().end()), (Ids{4, 1, -1}));
+}
+
+TEST_F(VocabTest, SequencesMayBeEmpty) {
+  EXPECT_EQ(Join(*OfTokens({}), *OfTokens({"a"}), {}).ids().size(), 0u);
+  const JoinResult result = Join(*OfTokens({"a", ""}), *OfTokens({}), {});
+  EXPECT_EQ(Ids(result.ids().begin(), result.ids().end()), (Ids{-1, -1}));
+  EXPECT_EQ(result.num_present, 0u);
+}
+
+TEST_F(VocabTest, WrongOffsets) {
+  const auto make = [](std::vector<uint64_t> offsets) {
+    Vocabulary::OfTokens("t", AsBytes("abc"), offsets);
+  };
+  EXPECT_NO_THROW(make({0, 1, 3}));
+  EXPECT_NO_THROW(make({1, 2}));
+  EXPECT_THROW(make({}), std::invalid_argument);
+  EXPECT_THROW(make({0, 2, 1}), std::invalid_argument);
+  EXPECT_THROW(make({0, 4}), std::invalid_argument);
+  EXPECT_THROW(make({UINT64_MAX}), std::invalid_argument);
+}
+
+TEST_F(VocabTest, MissingFileAndDirectory) {
+  EXPECT_THROW(File::Open(Path("missing")), CheckpointNotFoundError);
+  EXPECT_THROW(File::Open(directory_.string()), IOFailure);
+}
+
+TEST_F(VocabTest, AFileThatShrinksAfterItWasOpened) {
+  const std::string path = Write("file", "a\nb\n");
+  const auto file = File::Open(path);
+  std::filesystem::resize_file(path, 2);
+  EXPECT_THROW(Vocabulary::OfFile(*file, 1), CorruptionError);
+}
+
+TEST_F(VocabTest, AVocabularyOutlivesItsFile) {
+  const std::string path = Write("file", "a\nb\n");
+  const VocabularyPtr vocabulary = Vocabulary::OfFile(*File::Open(path), 1);
+  std::filesystem::resize_file(path, 0);
+  EXPECT_EQ(TokensOf(*vocabulary), (Tokens{"a", "b"}));
+  EXPECT_EQ(vocabulary->identity()->size, 4u);
+}
+
+TEST_F(VocabTest, IdsAreRowsOfTheOldVocabulary) {
+  EXPECT_EQ(JoinFiles("a\nb\nc", "c\nb\na"), (Ids{2, 1, 0}));
+  EXPECT_EQ(JoinFiles("a\r\nx\r\nc\r\n", "a\nb\nc\n"), (Ids{0, -1, 2}));
+  EXPECT_EQ(JoinFiles("a\na\nb\n", "b\na\n"), (Ids{1, 1, 0}));  // twice in the new one is fine
+}
+
+TEST_F(VocabTest, PartOfTheNewVocabulary) {
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(1, 2)), (Ids{1, 0}));
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(1, JoinOptions::kAll)), (Ids{1, 0}));
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(3, 0)), Ids{});
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(3, JoinOptions::kAll)), Ids{});
+  const std::string message =
+      Failure<std::invalid_argument>("a\nb\nc\n", "x\nx\n", Wanted(2, 2));  // before the old one
+  EXPECT_TRUE(Contains(message, "rows 2 and the 2") && Contains(message, "has 3")) << message;
+  EXPECT_TRUE(Contains(message, Path("new"))) << message;
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(2, 0)), "");
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(2, JoinOptions::kAll)), "");
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(INT64_MAX, INT64_MAX)), "");
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(-1, 0)), "");
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(0, -2)), "");
+}
+
+TEST_F(VocabTest, PartOfTheOldVocabulary) {
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "a\nb\nc\n", OldSize(2)), (Ids{0, 1, -1}));
+  EXPECT_EQ(JoinFiles("a\nb\nc\n", "a\nb\nc\n", OldSize(3)), (Ids{0, 1, 2}));
+  const std::string message = Failure<std::invalid_argument>("a\n", "a\nb\nc\n", OldSize(4));
+  EXPECT_TRUE(Contains(message, "old_size is 4") && Contains(message, "the 3 rows")) << message;
+  EXPECT_TRUE(Contains(message, Path("old"))) << message;
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", OldSize(0)), "");
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", OldSize(-2)), "");
+}
+
+TEST_F(VocabTest, FilesWithoutLines) {
+  for (const std::string& nothing : {""s, "\r"s}) {
+    EXPECT_TRUE(Contains(Failure<CorruptionError>(nothing, "a\n", Wanted(0, 0)), Path("new")));
+    EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", nothing), Path("old")));
+  }
+  EXPECT_NE(Failure<std::invalid_argument>("a\n", "", OldSize(2)), "");
+}
+
+TEST_F(VocabTest, EmptyLines) {
+  const std::string message = Failure<CorruptionError>("ab\n\nb\n", "a\n", Wanted(0, 1));
+  EXPECT_TRUE(Contains(message, "line 2 of " + Path("new"))) << message;
+  EXPECT_TRUE(Contains(message, "offset 4")) << message;
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("\n", "a\n"), "line 1 of"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("\r\n", "a\n"), "line 1 of"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n\r\nb\n", "a\n"), "line 2 of"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\nb\n\n", "a\n", Wanted(9, 9)), "line 3 of"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\nb\n"), "line 2 of " + Path("old")));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\nb\n", OldSize(2)),
+                       "line 2 of " + Path("old")));
+  EXPECT_EQ(JoinFiles("a\n", "a\n\nb\n", OldSize(1)), (Ids{0}));  // not looked at
+}
+
+TEST_F(VocabTest, DuplicatesInTheOldVocabulary) {
+  const std::string message = Failure<CorruptionError>("a\n", "b\na\nx\na\nb\n");
+  EXPECT_TRUE(
+      Contains(message, "line 4 of " + Path("old") + " repeats 'a' of line 2 of " + Path("old")))
+      << message;
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\r\na\n"), "line 2"));
+  EXPECT_EQ(JoinFiles("b\na\n", "b\na\nx\na\nb\n", OldSize(3)), (Ids{0, 1}));
+  JoinOptions lenient;
+  lenient.old_duplicates = Duplicates::kTakeFirst;
+  EXPECT_EQ(JoinFiles("b\na\nx\n", "b\na\nx\na\nb\na\n", lenient), (Ids{0, 1, 2}));
+  EXPECT_THROW(Join(*OfTokens({}), *OfTokens({"", ""}), {}), CorruptionError);
+}
+
+TEST_F(VocabTest, TheFirstFaultOfTheOldVocabularyCounts) {
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n\n"), "repeats"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\na\n"), "is empty"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n", OldSize(5)), "repeats"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\n", OldSize(5)), "is empty"));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "", OldSize(0)), Path("old")));
+  EXPECT_TRUE(Contains(Failure<CorruptionError>("", "a\n", OldSize(0)), Path("new")));
+}
+
+TEST_F(VocabTest, LongTokensAreCutInMessages) {
+  const std::string token(5000, 'x');
+  const std::string message = Failure<CorruptionError>("a\n", Lines({token, token}));
+  EXPECT_TRUE(Contains(message, "...")) << message;
+  EXPECT_LT(message.size(), 500u);
+}
+
+// What a join must give, the slow way.
+struct Oracle {
+  Oracle(const Tokens& new_tokens, const Tokens& old_tokens, const JoinOptions& options) {
+    const size_t old_size =
+        options.old_size < 0 ? old_tokens.size() : static_cast<size_t>(options.old_size);
+    for (size_t row = 0; row < old_size; ++row) {
+      const bool added = rows.emplace(old_tokens[row], static_cast<int64_t>(row)).second;
+      if (!added && !duplicate) duplicate = row;
+    }
+    const auto begin = static_cast<size_t>(options.new_offset);
+    const size_t count =
+        options.num_new < 0 ? new_tokens.size() - begin : static_cast<size_t>(options.num_new);
+    for (size_t row = begin; row < begin + count; ++row) {
+      const auto found = rows.find(new_tokens[row]);
+      ids.push_back(found == rows.end() ? -1 : found->second);
+    }
+  }
+
+  std::unordered_map<std::string, int64_t> rows;
+  std::optional<size_t> duplicate;
+  Ids ids;
+};
+
+// Words of few letters make duplicates, within a vocabulary and between two.
+Tokens RandomTokens(std::mt19937_64& random, size_t count, int letters, size_t max_size) {
+  Tokens tokens(count);
+  for (std::string& token : tokens) {
+    token.resize(1 + random() % max_size);
+    for (char& c : token) c = static_cast<char>('a' + random() % letters);
+  }
+  return tokens;
+}
+
+TEST_F(VocabTest, RandomVocabulariesWithManyDuplicates) {
+  std::mt19937_64 random(1);
+  for (int round = 0; round < 300; ++round) {
+    const int letters = 1 + static_cast<int>(random() % 4);
+    const size_t max_size = 1 + random() % 24;
+    const Tokens new_tokens = RandomTokens(random, 1 + random() % 300, letters, max_size);
+    const Tokens old_tokens = RandomTokens(random, 1 + random() % 300, letters, max_size);
+    JoinOptions options;
+    options.threads = 1 + static_cast<int>(random() % 8);
+    options.new_offset = static_cast<int64_t>(random() % (new_tokens.size() + 1));
+    options.num_new = static_cast<int64_t>(random() % (new_tokens.size() - options.new_offset + 1));
+    options.old_size = static_cast<int64_t>(1 + random() % old_tokens.size());
+    const Oracle oracle(new_tokens, old_tokens, options);
+    const std::string error =
+        Failure<CorruptionError>(Lines(new_tokens), Lines(old_tokens), options);
+    const std::string line = "line " + std::to_string(oracle.duplicate.value_or(0) + 1) + " of";
+    EXPECT_EQ(Contains(error, line), oracle.duplicate.has_value()) << error;
+    options.old_duplicates = Duplicates::kTakeFirst;
+    EXPECT_EQ(JoinFiles(Lines(new_tokens, "\r\n"), Lines(old_tokens), options), oracle.ids);
+  }
+}
+
+TEST_F(VocabTest, ThreadsDoNotChangeTheResult) {
+  std::mt19937_64 random(2);
+  const Tokens new_tokens = RandomTokens(random, kManyTokens, 3, 14);
+  const Tokens old_tokens = RandomTokens(random, kManyTokens, 3, 14);
+  JoinOptions options;
+  options.old_duplicates = Duplicates::kTakeFirst;
+  const Oracle oracle(new_tokens, old_tokens, options);
+  for (options.threads = 1; options.threads <= 8; ++options.threads) {
+    const VocabularyPtr new_vocabulary = OfFile("new", Lines(new_tokens), options.threads);
+    const VocabularyPtr old_vocabulary = OfFile("old", Lines(old_tokens), options.threads);
+    const JoinResult result = Join(*new_vocabulary, *old_vocabulary, options);
+    EXPECT_TRUE(
+        std::equal(result.ids().begin(), result.ids().end(), oracle.ids.begin(), oracle.ids.end()));
+    const TokenTable table(*old_vocabulary, old_vocabulary->size(), options.threads);
+    EXPECT_EQ(table.first_duplicate(), oracle.duplicate);
+  }
+}
+
+}  // namespace
+}  // namespace tensorbundle

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes as a tensor's shape, its stored slices and a box to read, held against counting every element.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/view/runs.h"
+#include "tensorbundle/view/tiling.h"
+
+namespace tensorbundle {
+namespace {
+
+void Require(bool condition) {
+  if (!condition) std::abort();
+}
+
+// Hands out numbers from the input, 0 at its end.
+class Numbers {
+ public:
+  Numbers(const uint8_t* data, size_t size) : p_(data), left_(size) {}
+  bool more() const { return left_ > 0; }
+
+  int64_t Below(int64_t limit) {
+    if (left_ == 0) return 0;
+    --left_;
+    return *p_++ % limit;
+  }
+
+  Box BoxIn(const std::vector<int64_t>& shape) {
+    Box box;
+    for (const int64_t dim : shape) {
+      const int64_t start = Below(dim);
+      box.push_back({start, 1 + Below(dim - start)});
+    }
+    return box;
+  }
+
+ private:
+  const uint8_t* p_;
+  size_t left_;
+};
+
+// Calls body(index in the tensor) for every element of a box, row-major.
+template <typename Body>
+void ForEachElement(const std::vector<int64_t>& shape, const Box& box, const Body& body) {
+  for (uint64_t n = 0; n < Volume(box); ++n) {
+    uint64_t rest = n;
+    uint64_t index = 0;
+    uint64_t stride = 1;
+    for (size_t axis = box.size(); axis-- > 0;) {
+      const auto length = static_cast<uint64_t>(box[axis].length);
+      index += (static_cast<uint64_t>(box[axis].start) + rest % length) * stride;
+      stride *= static_cast<uint64_t>(shape[axis]);
+      rest /= length;
+    }
+    body(index);
+  }
+}
+
+struct Example {
+  std::vector<int64_t> shape;
+  Catalog catalog;
+  Box box;
+};
+
+Example MakeExample(Numbers numbers) {
+  Example example;
+  const int64_t rank = numbers.Below(5);
+  for (int64_t axis = 0; axis < rank; ++axis) example.shape.push_back(1 + numbers.Below(6));
+  example.box = numbers.BoxIn(example.shape);
+  Catalog& catalog = example.catalog;
+  catalog.dims = example.shape;
+  uint64_t offset = 0;
+  while (numbers.more() && catalog.pieces.size() < 64) {
+    const Box box = numbers.BoxIn(example.shape);
+    Piece piece;
+    piece.first_extent = catalog.extents.size();
+    piece.offset = offset;
+    piece.size = Volume(box);
+    offset += piece.size;
+    catalog.pieces.push_back(piece);
+    catalog.extents.insert(catalog.extents.end(), box.begin(), box.end());
+  }
+  Tensor tensor;
+  tensor.dtype = DataType::kInt8;
+  tensor.rank = static_cast<uint32_t>(rank);
+  tensor.num_elements = Volume(WholeBox(example.shape));
+  tensor.num_pieces = catalog.pieces.size();
+  catalog.tensors = {tensor};
+  return example;
+}
+
+// Whether every element of the box is in exactly one piece, and no two of the pieces that touch it overlap.
+bool IsCovered(const Example& example) {
+  const Catalog& catalog = example.catalog;
+  std::vector<int> times(catalog.tensors[0].num_elements);
+  for (const Piece& piece : catalog.pieces) {
+    const Box box = catalog.BoxOf(catalog.tensors[0], piece);
+    if (!Intersect(box, example.box)) continue;
+    ForEachElement(example.shape, box, [&](uint64_t i) { ++times[i]; });
+  }
+  if (std::any_of(times.begin(), times.end(), [](int n) { return n > 1; })) return false;
+  bool whole = true;
+  ForEachElement(example.shape, example.box, [&](uint64_t i) { whole &= times[i] == 1; });
+  return whole;
+}
+
+// Copies by runs what the pieces hold, which is every element's index, and looks at what came.
+void CheckRuns(const Example& example, const std::vector<PieceOverlap>& overlaps) {
+  constexpr uint64_t kItem = sizeof(uint32_t);
+  std::vector<uint32_t> out(Volume(example.box), UINT32_MAX);
+  for (const PieceOverlap& overlap : overlaps) {
+    std::vector<uint32_t> stored;
+    ForEachElement(example.shape, overlap.piece_box,
+                   [&](uint64_t i) { stored.push_back(static_cast<uint32_t>(i)); });
+    const RunLayout layout(overlap.piece_box, example.box, overlap.common, kItem);
+    Require(layout.count() * layout.run_size() == Volume(overlap.common) * kItem);
+    layout.ForEach(0, layout.count(), [&](const RunLayout::Run& run) {
+      Require(run.source % kItem == 0 && run.source + layout.run_size() <= stored.size() * kItem);
+      Require(run.destination + layout.run_size() <= out.size() * kItem);
+      std::copy_n(stored.begin() + static_cast<ptrdiff_t>(run.source / kItem), layout.run_size() / kItem,
+                  out.begin() + static_cast<ptrdiff_t>(run.destination / kItem));
+    });
+  }
+  size_t n = 0;
+  ForEachElement(example.shape, example.box, [&](uint64_t i) { Require(out[n++] == i); });
+}
+
+// Stored bytes that are called the tensor's must be its elements in their order.
+void CheckContiguous(const Example& example) {
+  const Catalog& catalog = example.catalog;
+  const std::vector<const Piece*> pieces = ContiguousPieces(catalog, catalog.tensors[0]);
+  if (pieces.empty()) return;
+  uint64_t next = 0;
+  for (const Piece* piece : pieces) {
+    Require(piece->offset == pieces[0]->offset + next);
+    ForEachElement(example.shape, catalog.BoxOf(catalog.tensors[0], *piece),
+                   [&](uint64_t i) { Require(i == next++); });
+  }
+  Require(next == catalog.tensors[0].num_elements);
+}
+
+}  // namespace
+}  // namespace tensorbundle
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace tensorbundle;
+  const Example example = MakeExample(Numbers(data, size));
+  CheckContiguous(example);
+  bool covered = true;
+  std::vector<PieceOverlap> overlaps;
+  try {
+    overlaps = CoverBox(example.catalog, example.catalog.tensors[0], example.box);
+  } catch (const CorruptionError&) {
+    covered = false;
+  }
+  Require(covered == IsCovered(example));
+  if (covered) CheckRuns(example, overlaps);
+  return 0;
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a fuzz target on the files and directories named on the command line, where there is no fuzzer; then on
+// every prefix of each, and on each with one byte changed, so that a small corpus goes some way.
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <vector>
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+
+namespace {
+
+constexpr size_t kMaxVaried = 1024;  // larger inputs are run as they are
+
+size_t RunVariations(std::vector<uint8_t> input) {
+  size_t count = 0;
+  for (size_t size = 0; size < input.size(); ++size, ++count) {
+    // A copy of its own: reading past its end is then seen by a sanitizer.
+    const std::vector<uint8_t> prefix(input.begin(), input.begin() + static_cast<ptrdiff_t>(size));
+    LLVMFuzzerTestOneInput(prefix.data(), prefix.size());
+  }
+  for (uint8_t& byte : input) {
+    for (const uint8_t change : {0x01, 0x80, 0xff}) {
+      byte ^= change;
+      LLVMFuzzerTestOneInput(input.data(), input.size());
+      byte ^= change;
+      ++count;
+    }
+  }
+  return count;
+}
+
+size_t RunFile(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<uint8_t> input{std::istreambuf_iterator<char>(file), {}};
+  LLVMFuzzerTestOneInput(input.data(), input.size());
+  return 1 + (input.size() <= kMaxVaried ? RunVariations(input) : 0);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  size_t count = 0;
+  for (int i = 1; i < argc; ++i) {
+    if (!std::filesystem::is_directory(argv[i])) {
+      count += RunFile(argv[i]);
+      continue;
+    }
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(argv[i])) {
+      if (entry.is_regular_file()) count += RunFile(entry.path());
+    }
+  }
+  std::cout << count << " inputs\n";
+  return count == 0 ? 1 : 0;  // an empty corpus is a mistake
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A child process that opens one damaged checkpoint after another, in bounded memory and time.
+
+Run as ``python -m craft.survivor JOB`` where JOB is a pickle of (folder, mutants), and ``mutants``
+a list of {file name: content}. The child writes each mutant into ``folder``, opens "c", reads every
+tensor and counts what came of it. It dies of a signal only if the reader does, and the number of
+the mutant at work is then in ``folder/at``.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+LIMIT = 1 << 30
+
+
+def run(
+    folder: Path, mutants: Iterable[dict[str, bytes]], *, timeout: float = 120
+) -> dict[str, int]:
+    """Lets a child read every mutant.
+
+    Args:
+        folder: Where the checkpoint "c" lies; each mutant replaces the files that it names.
+        mutants: One {file name: content} per mutant.
+        timeout: Seconds for all of them.
+
+    Returns:
+        How many mutants ended in each exception class, "read" counting those that were read.
+
+    Raises:
+        AssertionError: The child died, hung, ran out of memory, or raised something foreign.
+    """
+    job = folder / "job.pickle"
+    job.write_bytes(pickle.dumps((str(folder), list(mutants))))
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-m", "craft.survivor", str(job)]
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"mutant {_at(folder)} hangs") from None
+    assert done.returncode == 0, f"mutant {_at(folder)}: {done.returncode}\n{done.stderr[-2000:]}"
+    result: dict[str, int] = json.loads(done.stdout)
+    return result
+
+
+def _at(folder: Path) -> str:
+    at = folder / "at"
+    return at.read_text() if at.exists() else "0 (the child did not start)"
+
+
+def _limit_memory() -> None:
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + LIMIT, size + LIMIT))
+
+
+def _read_all(prefix: str) -> None:
+    """Opens, lists and reads; errors of single tensors do not keep the others from being read."""
+    import numpy as np
+
+    import tensorbundle as tb
+
+    failure = None
+    with tb.open(prefix, verify="none", threads=1) as ck:
+        for name in ck:
+            t = ck[name]
+            _ = t.shape, t.nbytes, t.partitions, t.problem
+            try:
+                t.read() if t.nbytes < 1 << 26 else np.asarray(t)
+            except tb.Error as error:
+                failure = error
+    if failure is not None:
+        raise failure
+
+
+def main() -> None:
+    folder, mutants = pickle.loads(Path(sys.argv[1]).read_bytes())
+    import tensorbundle as tb
+
+    counts: collections.Counter[str] = collections.Counter()
+    prefix = os.path.join(folder, "c")
+    _limit_memory()
+    with open(os.path.join(folder, "at"), "w") as progress:
+        for number, mutant in enumerate(mutants):
+            progress.seek(0)
+            progress.write(f"{number:9d}")
+            progress.flush()
+            _place(folder, mutant)
+            try:
+                _read_all(prefix)
+            except tb.Error as error:
+                counts[type(error).__name__] += 1
+            else:
+                counts["read"] += 1
+    json.dump(counts, sys.stdout)
+
+
+def _place(folder: str, mutant: dict[str, Any]) -> None:
+    for name, content in mutant.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+
+
+if __name__ == "__main__":
+    main()

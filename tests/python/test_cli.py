@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it prints, to whom, and its exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import tensorbundle as tb
+from tensorbundle import cli
+
+CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
+MNIST = CHECKPOINTS / "mnist_tf1"
+PREFIX = "model.ckpt-46900"
+SHARD = f"{PREFIX}.data-00000-of-00001"
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A checkpoint with one flipped bit in `conv2d/kernel`."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(MNIST, folder)
+    with tb.open(MNIST) as checkpoint:
+        ((_, _, offset, _),) = checkpoint["conv2d/kernel"].partitions
+    data = bytearray((folder / SHARD).read_bytes())
+    data[offset + 5] ^= 0x10
+    (folder / SHARD).write_bytes(data)
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    """The exit status, stdout and stderr of the program."""
+    status = cli.main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
+    """Replaces a standard stream by a wide terminal without colours."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return stream
+
+
+def unstyled(text: str) -> str:
+    """The text without the terminal's escape sequences (bold remains, without colours)."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def test_ls_into_a_pipe_is_tab_separated(capsys):
+    status, out, err = run(capsys, "ls", MNIST)
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert (status, err) == (0, "")
+    assert len(rows) == 27
+    assert ["conv2d/kernel", "float32", "[3,3,1,32]", "1152", "1", ""] in rows
+    assert ["global_step", "int64", "[]", "8", "1", ""] in rows
+
+
+def test_ls_takes_patterns_and_exact_names(capsys):
+    _, out, _ = run(capsys, "ls", MNIST, "conv2d/kernel*", "global_step")
+    names = [line.split("\t")[0] for line in out.splitlines()]
+    assert names == ["conv2d/kernel", "conv2d/kernel/Adam", "conv2d/kernel/Adam_1", "global_step"]
+
+
+def test_ls_long_shows_the_stored_pieces(capsys):
+    _, out, _ = run(capsys, "ls", MNIST, "--long", "conv2d/bias")
+    (row,) = (line.split("\t") for line in out.splitlines())
+    assert row[:5] == ["conv2d/bias", "float32", "[32]", "[0:32]", "128"]
+    assert row[5].endswith(SHARD)
+    assert row[6].isdigit()
+
+
+def test_ls_json(capsys):
+    status, out, _ = run(capsys, "ls", "--json", MNIST, "conv2d/bias")
+    (tensor,) = json.loads(out)["tensors"]
+    (piece,) = tensor.pop("partitions")
+    assert status == 0
+    assert tensor == {
+        "name": "conv2d/bias",
+        "dtype": "float32",
+        "shape": [32],
+        "nbytes": 128,
+        "problem": None,
+    }
+    assert (piece["slice"], piece["nbytes"]) == ([[0, 32]], 128)
+
+
+def test_ls_at_a_terminal_is_a_table(monkeypatch):
+    terminal = pretend_terminal(monkeypatch, "stdout")
+    assert cli.main(["ls", str(MNIST), "conv2d/bias"]) == 0
+    header, row = unstyled(terminal.getvalue()).splitlines()
+    assert header.split() == ["name", "dtype", "shape", "bytes", "pieces"]
+    assert row.split() == ["conv2d/bias", "float32", "[32]", "128", "1"]
+
+
+def test_ls_says_why_a_tensor_cannot_be_read(tmp_path, capsys):
+    shutil.copy(MNIST / f"{PREFIX}.index", tmp_path)
+    status, out, _ = run(capsys, "ls", tmp_path / PREFIX, "conv2d/bias")
+    assert status == 0
+    assert SHARD in out.rstrip("\n").split("\t")[5]
+
+
+def test_ls_shows_every_checkpoint_that_we_have(capsys):
+    folders = [path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()]
+    assert folders
+    for folder in folders:
+        (index,) = folder.glob("*.index")
+        status, out, err = run(capsys, "ls", index)
+        assert (status, err) == (0, ""), folder
+        assert all(len(line.split("\t")) == 6 for line in out.splitlines())
+        assert out
+
+
+def test_verify_a_sound_checkpoint(capsys):
+    status, out, err = run(capsys, "verify", MNIST)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == f"ok: {(MNIST / SHARD).stat().st_size} bytes checked"
+
+
+def test_verify_names_the_damaged_piece(damaged, capsys):
+    status, out, _ = run(capsys, "verify", damaged)
+    lines = [line.split("\t") for line in out.splitlines()]
+    pieces = [line for line in lines if line[0] == "damaged"]
+    assert status == 1
+    assert [piece[1] for piece in pieces] == ["conv2d/kernel"]
+    assert pieces[0][2].endswith(SHARD)
+    assert pieces[0][4] == "1152"
+    assert lines[-1][0].startswith("1 damaged: ")
+
+
+def test_verify_only_some_names(damaged, capsys):
+    assert run(capsys, "verify", damaged, "--names", "dense*")[0] == 0
+    assert run(capsys, "verify", damaged, "--names", "dense*", "--names", "conv2d/kernel")[0] == 1
+
+
+def test_verify_json(damaged, capsys):
+    status, out, _ = run(capsys, "verify", "--json", damaged)
+    document = json.loads(out)
+    (piece,) = document["damaged"]
+    assert status == 1
+    assert document["ok"] is False
+    assert document["checked_bytes"] == (MNIST / SHARD).stat().st_size
+    assert (piece["tensor"], piece["nbytes"]) == ("conv2d/kernel", 1152)
+    assert "conv2d/kernel" in piece["message"]
+
+
+def test_verify_at_a_terminal_draws_its_progress_on_stderr(monkeypatch, capsys):
+    terminal = pretend_terminal(monkeypatch, "stderr")
+    assert cli.main(["verify", str(MNIST)]) == 0
+    assert "mnist_tf1" in unstyled(terminal.getvalue())
+    assert capsys.readouterr().out.splitlines()[-1].startswith("ok: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "Missing command"),
+        (["frobnicate"], "frobnicate"),
+        (["ls"], "PATH"),
+        (["ls", "--wide", "x"], "--wide"),
+        (["ls", "no/such/checkpoint"], "no/such/checkpoint"),
+        (["verify", "no/such/checkpoint"], "no/such/checkpoint"),
+        (["ls", str(MNIST), "no_such_*"], "no_such_*"),
+        (["verify", str(MNIST), "--names", "no_such"], "no_such"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_on_stderr(args, words, capsys):
+    status, out, err = run(capsys, *args)
+    assert (status, out) == (2, "")
+    assert err.startswith("tensorbundle: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
+    (tmp_path / "model.index").write_bytes(b"not a table" * 10)
+    status, out, err = run(capsys, "ls", tmp_path / "model")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "model.index" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain/name", "plain/name"),
+        ("größe", "größe"),
+        ("a\tb\nc", r"a\tb\nc"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        (b"\xff\xfe".decode("utf-8", "surrogateescape"), r"\xff\xfe"),
+    ],
+)
+def test_names_cannot_break_a_line_or_a_terminal(name, shown):
+    assert cli._shown(name) == shown
+
+
+def test_help_goes_to_stdout():
+    runner = CliRunner()
+    for args in (["--help"], ["ls", "--help"], ["verify", "--help"]):
+        result = runner.invoke(cli.program, args)
+        assert result.exit_code == 0
+        assert "Usage: " in result.output
+
+
+def test_the_version(capsys):
+    status, out, _ = run(capsys, "--version")
+    assert status == 0
+    assert tb.__version__ in out
+
+
+def test_as_a_module(damaged, tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "tensorbundle"]
+    listed = subprocess.run(
+        [*command, "ls", MNIST], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert listed.stdout.count("\n") == 27
+    checked = subprocess.run([*command, "verify", damaged], capture_output=True, check=False)
+    assert checked.returncode == 1
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path):
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tensorbundle", "ls", "--json", MNIST],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    _, err = program.communicate()
+    assert err == b""
+    assert program.returncode == cli.PIPE_CLOSED

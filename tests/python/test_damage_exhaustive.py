@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bit, every length, every byte: a small checkpoint is damaged in all the ways there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from craft import survivor, table
+from craft.bundle import index_path, shard_path
+from craft.compare import same_bits
+from craft.dtypes import KINDS, sample
+from craft.specimen import TENSORS, specimen
+from craft.table import Encoded
+from craft.v1 import V1File
+
+import tensorbundle as tb
+
+FEW = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
+
+
+def bit_flips(data: bytes) -> Iterator[bytes]:
+    for position in range(len(data)):
+        for bit in range(8):
+            yield data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
+
+
+def assert_fatal_or_harmless(path: Path, prefix: Path) -> bool:
+    """True if opening raised; an accepted mutant must read like the original."""
+    try:
+        ck = tb.open(prefix)
+    except tb.CorruptionError as error:
+        assert str(path) in str(error)
+        return True
+    with ck:
+        assert set(ck) == set(TENSORS)
+        assert all(same_bits(ck[name], TENSORS[name]) for name in TENSORS)
+    return False
+
+
+@pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
+def test_every_flipped_bit_of_the_index(tmp_path: Path, kind: int) -> None:
+    prefix = specimen().write(tmp_path / "c", kind=kind, block_size=150)
+    path = index_path(prefix)
+    harmless = 0
+    for mutant in bit_flips(path.read_bytes()):
+        path.write_bytes(mutant)
+        harmless += not assert_fatal_or_harmless(path, prefix)
+    # The footer's last varint, followed by zero padding, has a second spelling of the same number.
+    assert harmless <= 1
+
+
+def test_every_length_of_the_index(tmp_path: Path) -> None:
+    prefix = specimen().write(tmp_path / "c", block_size=150)
+    path = index_path(prefix)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        assert assert_fatal_or_harmless(path, prefix)
+
+
+def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path) -> None:
+    bundle = specimen()
+    prefix = bundle.write(tmp_path / "c")
+    path = shard_path(prefix)
+    data = path.read_bytes()
+    owner: dict[int, str] = {}
+    for key, entry in bundle.entries.items():
+        for position in range(entry.offset, entry.offset + entry.size):
+            owner[position] = "w" if key.startswith(b"\0") else key.decode()
+    assert set(owner) == set(range(len(data)))
+    for at, mutant in enumerate(bit_flips(data)):
+        path.write_bytes(mutant)
+        name = owner[at // 8]
+        with tb.open(prefix, threads=1) as ck:
+            report = ck.verify()
+            assert not report.ok
+            assert [item.tensor for item in report.damaged] == [name]
+            with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
+                ck[name].read()
+        with pytest.raises(tb.CorruptionError), tb.open(prefix, verify="full", threads=1) as ck:
+            np.asarray(ck[name])
+
+
+def test_every_length_of_the_data(tmp_path: Path) -> None:
+    bundle = specimen()
+    prefix = bundle.write(tmp_path / "c")
+    path = shard_path(prefix)
+    data = path.read_bytes()
+    ends = {
+        name: max(
+            entry.offset + entry.size
+            for key, entry in bundle.entries.items()
+            if key == name.encode() or (name == "w" and key.startswith(b"\0"))
+        )
+        for name in TENSORS
+    }
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with tb.open(prefix) as ck:
+            for name in TENSORS:
+                if ends[name] <= length:
+                    assert same_bits(ck[name], TENSORS[name])
+                else:
+                    with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
+                        ck[name].read()
+
+
+def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator[bytes]:
+    """Every byte inside a block set to every value, with the checksums made right again."""
+    for offset, size in encoded.blocks:
+        for position in range(offset, offset + size + 1):
+            for value in values:
+                if encoded.data[position] != value:
+                    data = bytearray(encoded.data)
+                    data[position] = value
+                    yield encoded.resealed(data)
+
+
+def resized(encoded: Encoded) -> Iterator[bytes]:
+    """Every byte left out, and a byte put in before it; handles then point beside the blocks."""
+    for position in range(len(encoded.data)):
+        yield encoded.data[:position] + encoded.data[position + 1 :]
+        yield encoded.data[:position] + b"\x01" + encoded.data[position:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [(table.NONE, range(256)), (table.SNAPPY, FEW)],
+    ids=["plain", "snappy"],
+)
+def test_no_resealed_change_of_the_index_kills(
+    tmp_path: Path, kind: int, values: range | tuple[int, ...]
+) -> None:
+    bundle = specimen()
+    bundle.write_shards(tmp_path / "c")
+    encoded = bundle.table(kind=kind, block_size=150 if kind else table.BLOCK_SIZE).encode()
+    mutants = [{"c.index": mutant} for mutant in changed_bytes(encoded, values)]
+    counts = survivor.run(tmp_path, mutants)
+    assert sum(counts.values()) == len(mutants)
+    assert counts["CorruptionError"] > len(mutants) // 2
+    assert set(counts) <= {"CorruptionError", "UnsupportedError", "CheckpointNotFoundError", "read"}
+
+
+def test_no_shifted_index_kills(tmp_path: Path) -> None:
+    bundle = specimen()
+    bundle.write_shards(tmp_path / "c")
+    mutants = [{"c.index": mutant} for mutant in resized(bundle.table().encode())]
+    counts = survivor.run(tmp_path, mutants)
+    assert sum(counts.values()) == len(mutants)
+    # A byte between the last block and the footer moves nothing that a handle points to.
+    assert counts["CorruptionError"] >= len(mutants) - 1
+
+
+def test_no_change_of_a_string_tensor_kills(tmp_path: Path) -> None:
+    bundle = specimen()
+    prefix = bundle.write(tmp_path / "c")
+    data = shard_path(prefix).read_bytes()
+    entry = bundle.entries[b"s"]
+    mutants = []
+    for position in range(entry.offset, entry.offset + entry.size):
+        for value in range(256):
+            changed = data[:position] + bytes([value]) + data[position + 1 :]
+            mutants.append({shard_path(prefix).name: changed})
+    counts = survivor.run(tmp_path, mutants)
+    assert sum(counts.values()) == len(mutants)
+    assert set(counts) == {"CorruptionError", "read"}
+
+
+def v1_specimen() -> V1File:
+    file = V1File()
+    file.add("f", 1, sample(KINDS[1], (2, 2)))
+    file.add("i", 3, np.array([-1, 300], np.int32))
+    file.add("s", 7, np.array([b"one", b""], dtype=object))
+    file.add_sliced("w", 2, sample(KINDS[2], (3,)), [((0, 1),), ((1, 2),)])
+    return file
+
+
+def test_every_flipped_bit_and_length_of_a_v1_file(tmp_path: Path) -> None:
+    path = v1_specimen().write(tmp_path / "c")
+    data = path.read_bytes()
+    with tb.open(path) as ck:
+        expected = {name: ck[name].read() for name in ck}
+    for mutant in [*bit_flips(data), *(data[:length] for length in range(len(data)))]:
+        path.write_bytes(mutant)
+        try:
+            with tb.open(path) as ck:
+                assert set(ck) == set(expected)
+                assert all(same_bits(ck[name].read(), expected[name]) for name in expected)
+        except tb.CorruptionError as error:
+            assert str(path) in str(error)
+        else:
+            pytest.fail("damage went unnoticed")
+
+
+def test_no_resealed_change_of_a_v1_file_kills(tmp_path: Path) -> None:
+    encoded = v1_specimen().table(block_size=100).encode()
+    mutants = [{"c": mutant} for mutant in changed_bytes(encoded, FEW)]
+    counts = survivor.run(tmp_path, mutants)
+    assert sum(counts.values()) == len(mutants)
+    assert set(counts) <= {"CorruptionError", "UnsupportedError", "read"}

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DLPack protocol, as producers must follow it."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft import tilings
+from craft.bundle import Bundle
+from craft.compare import same_bits
+from craft.dtypes import KINDS, sample
+
+import tensorbundle as tb
+
+CPU = (1, 0)
+NUMPY_TYPES = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 15, 17, 18, 19, 22, 23)
+versioned = pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy asks for no version"
+)
+
+
+class Offer:
+    """An object that offers a tensor with arguments of the test's choice."""
+
+    def __init__(self, tensor: Any, **arguments: Any) -> None:
+        self.tensor, self.arguments = tensor, arguments
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self.tensor.__dlpack__(**self.arguments)
+
+    def __dlpack_device__(self) -> Any:
+        return self.tensor.__dlpack_device__()
+
+
+def aligned_and_not(tmp_path: Path) -> Any:
+    """A checkpoint of the same tensor at offset 0 and at an odd offset."""
+    bundle = Bundle()
+    source = sample(KINDS[1], (40, 7))
+    bundle.add("aligned", source)
+    bundle.pad(64 - source.nbytes % 64)
+    bundle.pad(1)
+    bundle.add("odd", source)
+    return tb.open(bundle.write(tmp_path / "c")), source
+
+
+@pytest.mark.parametrize("number", NUMPY_TYPES, ids=lambda n: KINDS[n].label)
+@pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (1,)], ids=str)
+def test_every_type_that_numpy_takes(tmp_path: Path, number: int, shape: tuple[int, ...]) -> None:
+    source = sample(KINDS[number], shape)
+    bundle = Bundle()
+    bundle.pad(1)
+    bundle.add("t", source, number=number)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert tuple(ck["t"].__dlpack_device__()) == CPU
+        got = np.from_dlpack(ck["t"])
+        assert same_bits(got, source)
+        assert got.flags.aligned
+
+
+def test_misaligned_data_are_copied(tmp_path: Path) -> None:
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        assert ck["aligned"].aligned
+        assert not ck["odd"].aligned
+        got = np.from_dlpack(ck["odd"])
+        assert same_bits(got, source)
+        assert got.ctypes.data % 64 == 0
+
+
+@versioned
+def test_aligned_data_are_shared(tmp_path: Path) -> None:
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        view = np.asarray(ck["aligned"])
+        got = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0)))
+        assert same_bits(got, source)
+        assert got.ctypes.data == view.ctypes.data
+        assert not got.flags.writeable
+
+
+@versioned
+def test_copy_argument(tmp_path: Path) -> None:
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        view = np.asarray(ck["aligned"])
+        mine = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=True))
+        assert same_bits(mine, source)
+        assert mine.ctypes.data != view.ctypes.data
+        shared = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=False))
+        assert shared.ctypes.data == view.ctypes.data
+        with pytest.raises(BufferError):
+            ck["odd"].__dlpack__(max_version=(1, 0), copy=False)
+        assert same_bits(ck["aligned"], source)
+
+
+@versioned
+def test_a_copy_may_be_written_to(tmp_path: Path) -> None:
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        mine = np.from_dlpack(ck["aligned"], copy=True)
+        assert mine.flags.writeable
+        mine[:] = 0
+        assert same_bits(ck["aligned"], source)
+
+
+def test_consumers_without_the_flag_cannot_reach_the_mapping(tmp_path: Path) -> None:
+    """Before version 1 nothing says "read-only": what is offered must bear being written to."""
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        view = np.asarray(ck["aligned"])
+        capsule = ck["aligned"].__dlpack__()
+        assert '"dltensor"' in repr(capsule)
+        got = np.from_dlpack(Offer(ck["aligned"]))
+        assert same_bits(got, source)
+        assert not np.shares_memory(got, view)
+        with pytest.raises(BufferError):
+            ck["aligned"].__dlpack__(copy=False)
+
+
+def test_version_1_is_given_when_asked_for(tmp_path: Path) -> None:
+    ck, _ = aligned_and_not(tmp_path)
+    with ck:
+        assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(1, 0)))
+        assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(2, 5)))
+        assert '"dltensor"' in repr(ck["aligned"].__dlpack__(max_version=(0, 8)))
+
+
+def test_capsules_outlive_the_reader(tmp_path: Path) -> None:
+    ck, source = aligned_and_not(tmp_path)
+    with ck:
+        arrays = [np.from_dlpack(ck[name]) for name in ("aligned", "odd")]
+        unused = ck["aligned"].__dlpack__(max_version=(1, 0))
+    del ck
+    gc.collect()
+    assert all(same_bits(array, source) for array in arrays)
+    del unused
+    gc.collect()
+    assert same_bits(arrays[0], source)
+
+
+def test_pieces_are_assembled(tmp_path: Path) -> None:
+    source = sample(KINDS[1], (8, 6))
+    bundle = Bundle()
+    bundle.add_sliced("t", source, tilings.cut((8, 6), 1, [2, 4]))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(np.from_dlpack(ck["t"]), source)
+        with pytest.raises(BufferError):
+            ck["t"].__dlpack__(max_version=(1, 0), copy=False)
+
+
+def test_big_endian_is_swapped(tmp_path: Path) -> None:
+    source = sample(KINDS[1], (8, 6))
+    bundle = Bundle(big_endian=True)
+    bundle.add("t", source)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(np.from_dlpack(ck["t"]), source)
+
+
+def test_bfloat16_is_offered(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("t", sample(KINDS[14], (3, 2)))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert "dltensor" in repr(ck["t"].__dlpack__(max_version=(1, 0)))
+
+
+def test_what_cannot_be_offered_says_so(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add_strings("s", [b"a"], (1,))
+    bundle.add("t", np.arange(3.0))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        with pytest.raises(BufferError, match="string"):
+            ck["s"].__dlpack__()
+        with pytest.raises(BufferError):
+            ck["t"].__dlpack__(dl_device=(2, 0))
+        with pytest.raises((ValueError, BufferError)):
+            ck["t"].__dlpack__(stream=3)

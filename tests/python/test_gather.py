@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows by number, against NumPy."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from craft import tilings
+from craft.bundle import Bundle
+from craft.compare import same_bits
+from craft.dtypes import KINDS, Kind, sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tensorbundle as tb
+
+FLOAT = KINDS[1]
+SHAPE = (23, 6)
+
+
+def _write(path: Path, source: np.ndarray, boxes: list[tilings.Box] | None, kind: Kind) -> Path:
+    bundle = Bundle(num_shards=2)
+    if boxes is None:
+        bundle.add("t", source, number=kind.number)
+    else:
+        bundle.add_sliced("t", source, boxes, number=kind.number, shard_of=lambda i: i % 2)
+    return bundle.write(path / "c")
+
+
+TILINGS = {
+    "whole": None,
+    "rows": tilings.cut(SHAPE, 0, [5, 1, 17]),
+    "rows out of order": tilings.cut(SHAPE, 0, [5, 1, 17])[::-1],
+    "columns": tilings.cut(SHAPE, 1, [1, 2, 3]),
+    "both": tilings.grid(SHAPE, [[10, 13], [2, 4]]),
+}
+
+
+@pytest.mark.parametrize("io", ["auto", "pread"])
+@pytest.mark.parametrize("boxes", TILINGS.values(), ids=TILINGS.keys())
+def test_every_tiling(tmp_path: Path, boxes: list[tilings.Box] | None, io: str) -> None:
+    source = sample(FLOAT, SHAPE)
+    ids = np.array([[22, 0, -1], [5, 5, -23]])
+    with tb.open(_write(tmp_path, source, boxes, FLOAT), io=io) as ck:
+        assert same_bits(ck["t"][ids], source[ids])
+        assert same_bits(ck["t"].take(ids), source[ids])
+        assert same_bits(ck["t"][[3, -2]], source[[3, -2]])
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_rows_of_any_tiling(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
+    cuts = data.draw(st.integers(0, 6))
+    boxes = tilings.guillotine(shape, cuts, random.Random(data.draw(st.integers(0, 99))))
+    kind = KINDS[data.draw(st.sampled_from([1, 9, 10, 14]))]
+    id_type = data.draw(st.sampled_from([np.int8, np.int32, np.int64, np.uint32, np.uint64]))
+    low = 0 if np.dtype(id_type).kind == "u" else -shape[0]
+    ids = np.array(data.draw(st.lists(st.integers(low, shape[0] - 1), max_size=20)), id_type)
+    source = sample(kind, shape)
+    path = _write(tmp_path_factory.mktemp("c"), source, boxes, kind)
+    with tb.open(path, threads=data.draw(st.integers(1, 3))) as ck:
+        assert same_bits(ck["t"].take(ids), source[ids.astype(np.int64)])
+
+
+@pytest.mark.parametrize("boxes", [None, TILINGS["both"]], ids=["whole", "both"])
+def test_missing_rows(tmp_path: Path, boxes: list[tilings.Box] | None) -> None:
+    source = sample(FLOAT, SHAPE)
+    with tb.open(_write(tmp_path, source, boxes, FLOAT)) as ck:
+        t = ck["t"]
+        ids = [2, -1, 0, -1]
+        expected = source[[2, 0, 0, 0]]
+        expected[[1, 3]] = 7
+        assert same_bits(t.take(ids, fill=7), expected)
+        row = np.arange(6, dtype=np.float32)
+        expected[[1, 3]] = row
+        assert same_bits(t.take(ids, fill=row), expected)
+        rows = np.arange(12, dtype=np.float32).reshape(2, 6)
+        expected[[1, 3]] = rows
+        assert same_bits(t.take(ids, fill=rows), expected)
+        assert same_bits(t.take([0, 1], fill=rows[:0]), source[:2])
+
+
+def test_enough_rows_for_many_tasks_and_streaming_stores(tmp_path: Path) -> None:
+    source = np.arange(70_000 * 64, dtype=np.float32).reshape(70_000, 64)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 70_000, 120_000)
+    fill = rng.random((int((ids < 0).sum()), 64), np.float32)
+    expected = source[ids]
+    expected[ids < 0] = fill
+    with tb.open(_write(tmp_path, source, None, FLOAT), threads=3) as ck:
+        assert same_bits(ck["t"].take(ids, fill=fill), expected)
+        out = np.zeros((120_001, 64), np.float32)
+        ck["t"].take(ids, out=out[1:], fill=fill)
+        assert same_bits(out[1:], expected)
+
+
+def test_nothing_is_written_before_everything_is_checked(tmp_path: Path) -> None:
+    with tb.open(_write(tmp_path, np.ones((9, 3), np.float32), None, FLOAT)) as ck:
+        t = ck["t"]
+        out = np.zeros((2, 3), np.float32)
+        for ids, fill in (([1, 9], None), ([1, -10], None), ([1, -2], 0.0), ([1, 9], 0.0)):
+            with pytest.raises(IndexError, match=r"position 1 .*'t' of 9 rows"):
+                t.take(ids, out=out, fill=fill)
+        with pytest.raises(IndexError, match="18446744073709551615"):
+            t.take(np.array([2**64 - 1], np.uint64), out=out[:1])
+        for ids in (np.array([True, False]), [0.5, 1.0], ["a", "b"]):
+            with pytest.raises(TypeError):
+                t.take(ids, out=out)
+        for fill in (np.zeros(3, np.float64), "x", None.__class__):
+            with pytest.raises(TypeError):
+                t.take([0, -1], out=out, fill=fill)
+        with pytest.raises(tb.ShapeMismatchError, match=r"\(1, 3\)"):
+            t.take([0, -1], out=out, fill=np.zeros((2, 3), np.float32))
+        with pytest.raises(TypeError, match="float64"):
+            t.take([0, 1], out=np.zeros((2, 3), np.float64))
+        with pytest.raises(tb.ShapeMismatchError, match=r"\(3, 3\)"):
+            t.take([0, 1], out=np.zeros((3, 3), np.float32))
+        locked = np.zeros((2, 3), np.float32)
+        locked.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            t.take([0, 1], out=locked)
+        assert not out.any()
+        assert not locked.any()
+
+
+def test_nothing_is_cast_silently(tmp_path: Path) -> None:
+    with tb.open(_write(tmp_path, np.ones((4, 2), np.int8), None, KINDS[6])) as ck:
+        for fill in (1.5, 300, -129):
+            with pytest.raises(TypeError, match=str(fill)):
+                ck["t"].take([-1], fill=fill)
+        assert ck["t"].take([-1], fill=-128).tolist() == [[-128, -128]]
+
+
+def test_destinations_of_any_layout(tmp_path: Path) -> None:
+    source = sample(FLOAT, SHAPE)
+    with tb.open(_write(tmp_path, source, None, FLOAT)) as ck:
+        out = np.zeros((3, 12), np.float32)[:, ::2]
+        assert ck["t"].take([4, 1, 22], out=out) is out
+        assert same_bits(np.ascontiguousarray(out), source[[4, 1, 22]])
+
+
+def test_no_rows_and_no_columns(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("none", np.zeros((0, 3), np.float32))
+    bundle.add("thin", np.zeros((5, 0), np.float32))
+    bundle.add("scalar", np.float32(1))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert ck["none"].take([]).shape == (0, 3)
+        assert ck["thin"].take([4, 0]).shape == (2, 0)
+        assert same_bits(ck["none"].take([-1], fill=2), np.full((1, 3), 2, np.float32))
+        for name in ("none", "thin"):
+            with pytest.raises(IndexError):
+                ck[name].take([5])
+        with pytest.raises(TypeError, match="scalar"):
+            ck["scalar"].take([0])
+
+
+def test_other_types(tmp_path: Path) -> None:
+    names = np.array([b"a", b"bc", b""], object)
+    bundle = Bundle()
+    bundle.add_strings("names", names.tolist(), (3,))
+    bundle.add("half", np.arange(6).reshape(3, 2).astype(ml_dtypes.bfloat16))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert ck["names"].take([2, 0]).tolist() == [b"", b"a"]
+        assert ck["names"].take([[1], [-1]], fill=b"?").tolist() == [[b"bc"], [b"?"]]
+        with pytest.raises(IndexError):
+            ck["names"].take([3])
+        assert ck["half"].take([-1], fill=0.5).astype(float).tolist() == [[0.5, 0.5]]
+
+
+def test_big_endian(tmp_path: Path) -> None:
+    source = sample(FLOAT, (9, 4))
+    bundle = Bundle(big_endian=True)
+    bundle.add("t", source)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        fill = np.full(4, 3, np.float32)
+        expected = np.stack([source[8], fill, source[0]])
+        assert same_bits(ck["t"].take([8, -1, 0], fill=fill), expected)
+
+
+def test_a_closed_checkpoint_gives_no_rows(tmp_path: Path) -> None:
+    ck = tb.open(_write(tmp_path, sample(FLOAT, SHAPE), None, FLOAT))
+    t = ck["t"]
+    rows = t.take([1])
+    ck.close()
+    with pytest.raises(ValueError, match="closed"):
+        t.take([1])
+    assert rows.shape == (1, 6)
+
+
+def test_a_file_cut_off_meanwhile(tmp_path: Path) -> None:
+    path = _write(tmp_path, np.ones((4096, 64), np.float32), None, FLOAT)
+    with tb.open(path) as ck:
+        ck["t"].take([0])
+        shard = path.with_name("c.data-00000-of-00002")
+        with shard.open("r+b") as file:
+            file.truncate(100)
+        with pytest.raises(tb.CorruptionError, match="shrunk"):
+            ck["t"].take([4095])

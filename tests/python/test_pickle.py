@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Handles travel as path and index checksum, never as data."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle
+from craft.compare import same_bits, shows_a_file
+from craft.specimen import TENSORS, specimen
+
+import tensorbundle as tb
+
+
+def travelled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    return specimen(num_shards=2).write(tmp_path / "c")
+
+
+def test_a_tensor_travels(prefix: Path) -> None:
+    with tb.open(prefix) as ck:
+        twin = travelled(ck["w"])
+    assert (twin.name, twin.shape, twin.dtype) == ("w", (4, 6), np.dtype(np.float32))
+    assert same_bits(twin, TENSORS["w"])
+    assert same_bits(twin[1:3, 2], TENSORS["w"][1:3, 2])
+
+
+def test_a_checkpoint_travels(prefix: Path) -> None:
+    with tb.open(prefix) as ck:
+        twin = travelled(ck)
+    with twin:
+        assert set(twin) == set(TENSORS)
+        assert all(same_bits(twin[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_the_pickle_holds_no_data(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros(1_000_000))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert len(pickle.dumps(ck["t"])) < 2000
+        assert len(pickle.dumps(ck)) < 2000
+
+
+def test_the_path_is_absolute(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(prefix.parent)
+    with tb.open(prefix.name) as ck:
+        stored = pickle.dumps(ck["a"])
+    monkeypatch.chdir("/")
+    assert same_bits(pickle.loads(stored), TENSORS["a"])
+
+
+def test_names_that_are_not_text_travel(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add(b"\xff\0", np.arange(3.0))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        (name,) = ck
+        assert same_bits(travelled(ck[name]), np.arange(3.0))
+
+
+def test_options_travel(prefix: Path) -> None:
+    with tb.open(prefix, io="pread", verify="none") as ck:
+        twin = travelled(ck["a"])
+    assert not shows_a_file(np.asarray(twin))
+
+
+@pytest.mark.parametrize("change", ["rewritten", "gone"])
+def test_a_changed_index_raises_on_use(prefix: Path, change: str) -> None:
+    with tb.open(prefix) as ck:
+        stored = pickle.dumps(ck["a"])
+    if change == "gone":
+        prefix.with_name("c.index").unlink()
+    else:
+        bundle = specimen(num_shards=2)
+        bundle.add("new", np.arange(3.0))
+        bundle.write(prefix)
+    with pytest.raises(tb.Error, match=str(prefix)):
+        twin = pickle.loads(stored)
+        np.asarray(twin)
+
+
+def test_closed_handles_do_not_travel(prefix: Path) -> None:
+    with tb.open(prefix) as ck:
+        t = ck["a"]
+    with pytest.raises(ValueError, match="closed"):
+        pickle.dumps(t)
+
+
+@pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_copies_read_the_same(prefix: Path, copier: Callable[[Any], Any]) -> None:
+    with tb.open(prefix) as ck:
+        assert same_bits(copier(ck["a"]), TENSORS["a"])
+
+
+def test_handles_go_to_spawned_processes(prefix: Path) -> None:
+    with tb.open(prefix) as ck, multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert same_bits(pool.apply(np.array, (ck["w"],)), TENSORS["w"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_views_and_handles_work_after_a_fork(prefix: Path) -> None:
+    with tb.open(prefix, threads=2) as ck:
+        view = np.asarray(ck["a"])
+        ck["b"].read()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                good = same_bits(view, TENSORS["a"]) and same_bits(ck["w"].read(), TENSORS["w"])
+                code = 0 if good and ck.verify().ok else 2
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert same_bits(view, TENSORS["a"])

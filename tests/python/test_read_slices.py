@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Partitioned tensors: any axis, any order, any tiling; and reading parts of tensors."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft import tilings
+from craft.bundle import Bundle
+from craft.compare import same_bits, shows_a_file
+from craft.dtypes import KINDS, Kind, sample
+from craft.ordered_code import slice_key
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tensorbundle as tb
+
+FLOAT = KINDS[1]
+repeatable = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@st.composite
+def tiled(draw: st.DrawFn) -> tuple[np.ndarray, list[tilings.Box], int, Kind]:
+    """A tensor of rank 1 to 4, boxes that tile it, and a number of shards."""
+    shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    kind = draw(st.sampled_from([KINDS[n] for n in (1, 3, 6, 8, 10, 14, 18, 19, 23, 29)]))
+    boxes = tilings.guillotine(shape, draw(st.integers(1, 12)), rng)
+    return sample(kind, shape, seed=rng.randrange(100)), boxes, draw(st.integers(1, 4)), kind
+
+
+def write(
+    path: Path, source: np.ndarray, boxes: list[tilings.Box], shards: int, kind: Kind
+) -> Path:
+    bundle = Bundle(num_shards=shards)
+    bundle.pad(source.size % 3)
+    bundle.add_sliced(
+        "t", source, boxes, number=kind.number, shard_of=lambda i: i * 7 % shards, short=shards == 2
+    )
+    return bundle.write(path / "c")
+
+
+@given(tiling=tiled())
+@repeatable
+def test_any_tiling_gives_the_source(tmp_path: Path, tiling: tuple[Any, ...]) -> None:
+    source, _, _, _ = tiling
+    with tb.open(write(tmp_path, *tiling)) as ck:
+        t = ck["t"]
+        assert (t.shape, t.dtype) == (source.shape, source.dtype)
+        assert same_bits(t, source)
+        assert same_bits(t.read(), source)
+        assert ck.verify().ok
+
+
+@given(tiling=tiled(), data=st.data())
+@repeatable
+def test_any_part_of_any_tiling(
+    tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
+) -> None:
+    source, _, _, _ = tiling
+    index = tuple(
+        data.draw(
+            st.one_of(
+                st.integers(-size, size - 1),
+                st.builds(slice, st.integers(-9, 9) | st.none(), st.integers(-9, 9) | st.none()),
+            )
+        )
+        for size in source.shape[: data.draw(st.integers(1, source.ndim))]
+    )
+    out = np.zeros_like(source)
+    with tb.open(write(tmp_path, *tiling)) as ck:
+        t = ck["t"]
+        assert same_bits(t[index], source[index])
+        assert same_bits(t.read(index), source[index])
+        assert t.read(out=out) is out
+        assert same_bits(out, source)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
+def test_every_dtype_in_pieces(tmp_path: Path, kind: Kind) -> None:
+    source = sample(kind, (9, 5))
+    boxes = tilings.grid((9, 5), [[4, 5], [2, 3]])
+    with tb.open(write(tmp_path, source, boxes, 2, kind)) as ck:
+        assert same_bits(ck["t"], source)
+        assert same_bits(ck["t"][3:7, 1:4], source[3:7, 1:4])
+
+
+def test_strings_in_pieces(tmp_path: Path) -> None:
+    values = np.array([[b"a", b"", b"ccc"], [b"d" * 200, b"\0", b"\xff"]], dtype=object)
+    bundle = Bundle()
+    boxes = tilings.cut((2, 3), 1, [1, 2])
+    for box in boxes:
+        part = values[tilings.slices(box)]
+        bundle.add_strings(slice_key(b"s", box), part.reshape(-1).tolist(), part.shape)
+    bundle.add_full("s", 7, (2, 3), boxes)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(ck["s"], values)
+        assert ck.verify().ok
+
+
+def test_pieces_one_behind_the_other_are_one_view(tmp_path: Path) -> None:
+    source = sample(FLOAT, (20, 6))
+    bundle = Bundle(num_shards=2)
+    bundle.add_sliced("rows", source, tilings.cut((20, 6), 0, [7, 7, 6]))
+    bundle.add_sliced("columns", source, tilings.cut((20, 6), 1, [3, 3]))
+    bundle.add_sliced("shards", source, tilings.cut((20, 6), 0, [10, 10]), shard_of=lambda i: i)
+    bundle.add_sliced("reversed", source, tilings.cut((20, 6), 0, [10, 10])[::-1])
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        view = np.asarray(ck["rows"])
+        assert same_bits(view, source)
+        assert shows_a_file(view) and not view.flags.writeable
+        assert same_bits(ck["rows"].__array__(copy=False), source)
+        for name in ("columns", "shards", "reversed"):
+            assert same_bits(ck[name], source)
+            with pytest.raises(ValueError, match=f"'{name}'"):
+                ck[name].__array__(copy=False)
+
+
+def test_part_inside_one_piece_is_a_view(tmp_path: Path) -> None:
+    source = sample(FLOAT, (20, 6))
+    bundle = Bundle()
+    bundle.add_sliced("t", source, tilings.cut((20, 6), 1, [4, 2]))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        part = ck["t"][3:9, 1:3]
+        assert same_bits(part, source[3:9, 1:3])
+        assert shows_a_file(part) and not part.flags.writeable
+
+
+def test_partitions(tmp_path: Path) -> None:
+    source = sample(FLOAT, (10, 4))
+    bundle = Bundle(num_shards=2)
+    bundle.pad(8, shard=1)
+    bundle.add_sliced("t", source, tilings.cut((10, 4), 0, [6, 4])[::-1], shard_of=lambda i: i)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        found = {
+            tuple(tuple(pair) for pair in box): (Path(file).name, offset, nbytes)
+            for box, file, offset, nbytes in ck["t"].partitions
+        }
+        assert found == {
+            ((6, 4), (0, 4)): ("c.data-00000-of-00002", 0, 64),
+            ((0, 6), (0, 4)): ("c.data-00001-of-00002", 8, 96),
+        }
+
+
+def test_full_extents_in_any_spelling(tmp_path: Path) -> None:
+    source = sample(FLOAT, (4, 6))
+    bundle = Bundle()
+    bundle.add_sliced("short", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
+    bundle.add_sliced("one", source, [((0, 4), (0, 6))])
+    entry = bundle.add_sliced("minus", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
+    for piece in entry.slices:
+        piece.extent[1].length = -1
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        for name in ("short", "one", "minus"):
+            assert same_bits(ck[name], source)
+
+
+def test_shard_of_a_partitioned_tensor_itself_is_ignored(tmp_path: Path) -> None:
+    source = sample(FLOAT, (4, 6))
+    bundle = Bundle()
+    entry = bundle.add_sliced("t", source, tilings.cut((4, 6), 0, [1, 3]))
+    entry.shard_id = 7
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(ck["t"], source)
+
+
+def test_high_rank(tmp_path: Path) -> None:
+    shape = (2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 3)
+    source = sample(FLOAT, shape)
+    bundle = Bundle()
+    bundle.add("plain", source)
+    bundle.add_sliced("part", source, tilings.guillotine(shape, 9, random.Random(5)))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(ck["plain"], source)
+        assert same_bits(ck["part"], source)
+        assert same_bits(ck["part"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
+
+
+def test_pieces_of_a_tensor_without_elements(tmp_path: Path) -> None:
+    source = np.zeros((0, 6), np.float32)
+    bundle = Bundle()
+    bundle.add_sliced("t", source, tilings.cut((0, 6), 1, [3, 3]))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert same_bits(ck["t"], source)
+
+
+def test_steps_and_ellipsis(tmp_path: Path) -> None:
+    source = sample(FLOAT, (9, 5))
+    with tb.open(write(tmp_path, source, tilings.cut((9, 5), 0, [4, 5]), 3, FLOAT)) as ck:
+        t = ck["t"]
+        for index in (
+            np.s_[::2],
+            np.s_[::-1],
+            np.s_[7:1:-3, ::2],
+            np.s_[..., 1],
+            np.s_[None, 2],
+            ...,
+        ):
+            assert same_bits(t[index], source[index])
+
+
+def test_index_out_of_bounds(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.ones((9, 3), np.float32))
+    bundle.add("s", np.float32(1))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        for index in (9, -10, (0, 3), (0, 0, 0), (..., ...)):
+            with pytest.raises(IndexError):
+                ck["t"][index]
+        with pytest.raises(IndexError):
+            ck["s"][0]
+        assert same_bits(ck["s"][()], np.float32(1))
+
+
+def test_copy_on_write_leaves_the_file_alone(tmp_path: Path) -> None:
+    source = sample(FLOAT, (50, 4))
+    bundle = Bundle()
+    bundle.add("t", source)
+    prefix = bundle.write(tmp_path / "c")
+    with tb.open(prefix) as ck:
+        mine = ck["t"].copy_on_write()
+        assert same_bits(mine, source)
+        mine[:] = 0
+        assert same_bits(ck["t"], source)
+    with tb.open(prefix, verify="full") as ck:
+        assert same_bits(ck["t"], source)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rooms of the C++ core include only what lies before them (docs/architecture.md)."""
+
+import re
+
+# Each room, and the rooms that it may include besides itself.
+_UP_TO_TABLE = {"base", "io", "table"}
+_FORMATS = _UP_TO_TABLE | {"bundle", "v1"}
+ROOMS = {
+    "base": set(),
+    "io": {"base"},
+    "table": {"base", "io"},
+    "bundle": _UP_TO_TABLE,
+    # A V1 checkpoint is presented in the terms of a bundle.
+    "v1": _UP_TO_TABLE | {"bundle"},
+    "view": _FORMATS,
+    "vocab": _FORMATS,
+    "rewrite": _FORMATS,
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
+PYTHON = re.compile(r"pybind11/|Python\.h|numpy/")
+
+
+def includes(path):
+    """The quoted and the bracketed includes of a file."""
+    found = INCLUDE.findall(path.read_text(encoding="utf-8"))
+    return [quoted for quoted, _ in found if quoted], [angled for _, angled in found if angled]
+
+
+def test_rooms_include_only_rooms_to_their_left(repo):
+    core = repo.root / "cpp" / "tensorbundle"
+    wrong = []
+    for path in repo.sources(".h", ".cc", under="cpp/tensorbundle"):
+        room = path.relative_to(core).parts[0]
+        assert room in ROOMS, f"{repo.name(path)}: give the room a place in ROOMS"
+        for quoted in includes(path)[0]:
+            parts = quoted.split("/")
+            other = parts[1] if parts[0] == "tensorbundle" and len(parts) > 2 else None
+            if other is None or other not in ROOMS[room] | {room}:
+                wrong.append(f'{repo.name(path)} includes "{quoted}"')
+    assert not wrong, "\n".join(wrong)
+
+
+def test_quoted_includes_exist(repo):
+    missing = [
+        f'{repo.name(path)} includes "{quoted}"'
+        for path in repo.sources(".h", ".cc", under="cpp")
+        for quoted in includes(path)[0]
+        if not (repo.root / "cpp" / quoted).is_file()
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_only_the_bindings_see_python(repo):
+    wrong = [
+        f"{repo.name(path)} includes {name}"
+        for path in repo.sources(".h", ".cc", under="cpp/tensorbundle")
+        for names in includes(path)
+        for name in names
+        if PYTHON.search(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_headers_are_included_once(repo):
+    wrong = [
+        repo.name(path)
+        for path in repo.sources(".h", under="cpp")
+        if "\n#pragma once\n" not in path.read_text(encoding="utf-8")
+    ]
+    assert not wrong, wrong
+
+
+def test_the_core_never_prints_and_never_aborts(repo):
+    forbidden = re.compile(
+        r"\b(std::(cout|cerr|clog|abort|exit|terminate)|f?printf|abort|exit)\b\s*(\(|<<)"
+    )
+    wrong = [
+        f"{repo.name(path)}: {found.group()}"
+        for path in repo.sources(".h", ".cc", under="cpp")
+        for found in forbidden.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "\n".join(wrong)

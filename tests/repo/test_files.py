@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes, headers and names of the files, and words that have no place in them."""
+
+import re
+
+HARD_CAP = 450
+SOURCES = {".py", ".pyi", ".h", ".cc", ".sh"}
+WITH_HEADER = SOURCES | {".cmake"}
+TEXT = SOURCES | {".md", ".toml", ".yaml", ".txt", ".cmake", ""}
+# Assembled here, so that this file may be searched too.
+ELSEWHERE = [f"/{name}/" for name in ("work", "root", "home")]
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def has_suffix(path, suffixes):
+    return path.suffix in suffixes and path.name not in {"LICENSE", "py.typed"}
+
+
+def own_text(repo, suffixes):
+    """The text files that we wrote ourselves: not the checkpoints that TensorFlow wrote."""
+    data = repo.root / "tests" / "data"
+    return [
+        path
+        for path in repo.files()
+        if has_suffix(path, suffixes) and (data not in path.parents or path.suffix == ".md")
+    ]
+
+
+def test_no_source_outgrows_the_cap(repo):
+    long = {
+        repo.name(path): lines
+        for path in own_text(repo, SOURCES)
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > HARD_CAP
+    }
+    assert not long, f"more than {HARD_CAP} lines: {long}"
+
+
+def test_every_source_says_its_licence(repo):
+    files = own_text(repo, WITH_HEADER) + repo_builds(repo)
+    without = [
+        repo.name(path)
+        for path in files
+        if not any(
+            "SPDX-License-Identifier: Apache-2.0" in line
+            for line in path.read_text(encoding="utf-8").splitlines()[:2]
+        )
+    ]
+    assert not without, without
+
+
+def repo_builds(repo):
+    """The build files and scripts, which have no suffix of their own."""
+    found = [path for path in repo.files() if path.name in {"CMakeLists.txt", "run"}]
+    assert found
+    return found
+
+
+def test_no_path_of_somebodys_machine(repo):
+    wrong = [
+        f"{repo.name(path)}:{number}: {line.strip()}"
+        for path in own_text(repo, TEXT)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if any(word in line for word in ELSEWHERE)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_named_for_what_they_do(repo):
+    vague = [repo.name(path) for path in repo.files() if path.stem.lower() in VAGUE]
+    assert not vague
+
+
+def test_python_functions_and_files_have_no_leftovers(repo):
+    leftover = re.compile(r"\b(breakpoint\(\)|pdb\.set_trace|FIXME|XXX)\b")
+    wrong = [
+        f"{repo.name(path)}: {found.group()}"
+        for path in own_text(repo, SOURCES)
+        if path.name != "test_files.py"
+        for found in leftover.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong

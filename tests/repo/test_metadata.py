@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The version stands in one place, and the README names the commands that are tested."""
+
+import re
+import subprocess
+import sys
+
+import tensorbundle
+
+
+def project_version(repo):
+    text = (repo.root / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^version = "([^"]+)"$', text, re.MULTILINE).group(1)
+
+
+def readme(repo):
+    return (repo.root / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    """The fenced blocks of a Markdown text."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_installed_version_is_the_projects(repo):
+    assert tensorbundle.__version__ == project_version(repo)
+
+
+def test_the_version_stands_in_one_place(repo):
+    version = project_version(repo)
+    again = [
+        repo.name(path)
+        for path in [
+            *repo.sources(".py", ".pyi", ".h", ".cc"),
+            repo.root / "CMakeLists.txt",
+            repo.root / "cpp" / "CMakeLists.txt",
+        ]
+        if re.search(rf"(?<![\w.]){re.escape(version)}(?![\w.])", path.read_text(encoding="utf-8"))
+    ]
+    assert not again
+
+
+def test_the_readmes_two_commands_are_the_ones_that_ci_runs(repo):
+    commands = [line for block in blocks(readme(repo), "sh") for line in block.splitlines()]
+    assert commands[:2] == [
+        "pip install . && python examples/read_without_tensorflow.py",
+        "pip install '.[test]' && pytest",
+    ]
+    ci = (repo.root / ".ci" / "run").read_text(encoding="utf-8")
+    lines = [line.strip() for line in ci.splitlines()]
+    assert all(command in lines for command in commands[:2])
+
+
+def test_the_readmes_example_runs(repo):
+    (example, *_) = blocks(readme(repo), "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=repo.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_links_between_the_documents_lead_somewhere(repo):
+    broken = [
+        f"{repo.name(path)} -> {target}"
+        for path in repo.files()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+        if not target.startswith(("http:", "https:", "mailto:"))
+        and not (path.parent / target).exists()
+    ]
+    assert not broken

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public name is there, and says what it is."""
+
+import inspect
+
+import pytest
+
+import tensorbundle
+
+READER_NAMES = {
+    "load_checkpoint",
+    "NewCheckpointReader",
+    "CheckpointReader",
+    "list_variables",
+    "load_variable",
+    "checkpoint_exists",
+    "latest_checkpoint",
+    "get_checkpoint_state",
+    "checkpoints_iterator",
+}
+ERROR_NAMES = {
+    "Error",
+    "NotFoundError",
+    "TensorNotFoundError",
+    "CheckpointNotFoundError",
+    "CorruptionError",
+    "ShapeMismatchError",
+    "UnsupportedError",
+    "IOFailure",
+}
+
+
+def members(thing):
+    """The public methods and properties that a class of ours defines itself."""
+    return [
+        (name, member)
+        for name, member in vars(thing).items()
+        if not name.startswith("_")
+        and (inspect.isroutine(member) or isinstance(member, property | classmethod))
+    ]
+
+
+def test_the_fixed_names_are_exported():
+    assert set(tensorbundle.__all__) >= READER_NAMES | ERROR_NAMES
+
+
+def test_names_that_would_shadow_stay_out_of_star_imports():
+    assert callable(tensorbundle.open)
+    assert not {"open", "tf"} & set(tensorbundle.__all__)
+
+
+CALLABLE = [name for name in tensorbundle.__all__ if callable(getattr(tensorbundle, name))]
+
+
+@pytest.mark.parametrize("name", [*CALLABLE, "open"])
+def test_every_public_name_has_a_docstring(name):
+    thing = getattr(tensorbundle, name)
+    assert inspect.getdoc(thing), name
+    if inspect.isclass(thing):
+        silent = [member for member, value in members(thing) if not inspect.getdoc(value)]
+        assert not silent, f"{name} has members without a docstring: {silent}"
+
+
+def test_members_are_found_by_this_test():
+    found = dict(members(tensorbundle.CheckpointReader))
+    assert {"has_tensor", "get_tensor", "debug_string"} <= set(found)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package's modules import only what lies before them (docs/architecture.md)."""
+
+import ast
+
+# A module may import from its own layer and from those above it.
+LAYERS = [
+    {"_core", "errors"},
+    {"dtypes", "filenames", "indexing", "state_text", "threads", "version"},
+    {"state"},
+    {"path_diagnosis"},
+    {"paths"},
+    {"dlpack", "rows"},
+    {"tensor"},
+    {"verification"},
+    {"reader"},
+    {"compat"},
+    {"assignment", "vocab"},
+    {"warm_start"},
+    {"tf"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+# Third-party packages that only some modules may import.
+ONLY_IN = {
+    "tensorflow": {"tf"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "argparse": set(),
+    "torch": set(),
+    "jax": set(),
+}
+
+
+def modules(repo):
+    """The package's modules: (top-level name, path)."""
+    package = repo.root / "python" / "tensorbundle"
+    for path in repo.sources(".py", under="python/tensorbundle"):
+        yield path.relative_to(package).parts[0].removesuffix(".py"), path
+
+
+def running(node):
+    """The nodes below one that run: what only a type checker sees has no direction."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            children = child.orelse
+        else:
+            children = [child]
+        for each in children:
+            yield each
+            yield from running(each)
+
+
+def imports(path):
+    """Every dotted name that a module imports, wherever in it."""
+    for node in running(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name):
+    """The module of ours that a dotted name leads to, or None."""
+    parts = name.split(".")
+    if parts[0] != "tensorbundle":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in RANK else "__init__"
+
+
+def test_every_module_has_its_layer(repo):
+    unknown = {name for name, _ in modules(repo)} - set(RANK)
+    assert not unknown, f"give them a place in LAYERS and in docs/architecture.md: {unknown}"
+
+
+def test_imports_lead_to_the_left(repo):
+    wrong = [
+        f"{repo.name(path)} imports {name}"
+        for module, path in modules(repo)
+        if module != "__init__"
+        for name in imports(path)
+        if (other := own(name)) is not None and RANK[other] > RANK[module]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_modules_import_each_other(repo):
+    edges = {
+        (module, other)
+        for module, path in modules(repo)
+        for name in imports(path)
+        if (other := own(name)) not in (None, module)
+    }
+    loops = {edge for edge in edges if edge[::-1] in edges and edge != ("__init__", "tf")}
+    assert not loops
+
+
+def test_frameworks_and_parsers_stay_where_they_belong(repo):
+    wrong = [
+        f"{repo.name(path)} imports {name}"
+        for module, path in modules(repo)
+        for name in imports(path)
+        if module not in ONLY_IN.get(name.split(".")[0], {module})
+    ]
+    assert not wrong, "\n".join(wrong)

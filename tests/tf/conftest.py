@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Comparison with an installed TensorFlow; without one, everything here is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.compare import same_bits
+
+import tensorbundle as tb
+
+# get_tensor gives quantized numbers as plain integers, not as as_numpy_dtype's structured types.
+_PLAIN = {
+    "qint8": np.int8, "quint8": np.uint8, "qint16": np.int16, "quint16": np.uint16,
+    "qint32": np.int32, "string": object,
+}  # fmt: skip
+
+Compare = Callable[..., None]
+
+
+def numpy_dtype(dtype: Any) -> np.dtype:
+    """The NumPy type of what get_tensor returns for a tf.DType."""
+    return np.dtype(_PLAIN.get(dtype.name, dtype.as_numpy_dtype))
+
+
+def _equal_values(name: str, ours: Any, theirs: Any) -> None:
+    assert type(ours) is type(theirs), name
+    if isinstance(theirs, bytes):
+        assert ours == theirs, name
+    else:
+        assert same_bits(ours, theirs), name
+
+
+@pytest.fixture(scope="session")
+def compare() -> Compare:
+    """A function that compares our reading of a checkpoint with ``tf.train.load_checkpoint``'s.
+
+    ``compare(path, ours=None, saved=None, unreadable=())``: ``ours`` is the path for our reader
+    where it differs, ``saved`` what was saved, and ``unreadable`` the names whose values
+    TensorFlow's reader refuses; those must be in ``saved``.
+    """
+    tf = pytest.importorskip("tensorflow")
+
+    def run(
+        path: str | Path,
+        *,
+        ours: str | Path | None = None,
+        saved: dict[str, np.ndarray] | None = None,
+        unreadable: tuple[str, ...] = (),
+    ) -> None:
+        reference = tf.train.load_checkpoint(str(path))
+        shapes = reference.get_variable_to_shape_map()
+        dtypes = reference.get_variable_to_dtype_map()
+        reader = tb.load_checkpoint(str(ours or path))
+        assert reader.get_variable_to_shape_map() == shapes
+        expected_dtypes = {name: numpy_dtype(dtype) for name, dtype in dtypes.items()}
+        assert reader.get_variable_to_dtype_map() == expected_dtypes
+        with tb.open(ours or path, verify="full") as ck:
+            assert set(ck) == set(shapes)
+            for name in shapes:
+                assert ck[name].shape == tuple(shapes[name])
+                assert ck[name].dtype == expected_dtypes[name]
+                if name not in unreadable:
+                    theirs = reference.get_tensor(name)
+                    _equal_values(name, reader.get_tensor(name), theirs)
+                    wanted = np.array(theirs, dtype=expected_dtypes[name])
+                    assert same_bits(ck[name], wanted), name
+                    assert same_bits(ck[name].read(), wanted), name
+            for name, value in (saved or {}).items():
+                assert same_bits(ck[name], value), name
+            assert set(unreadable) <= set(saved or {})
+            assert ck.verify().ok
+
+    return run
