@@ -15,6 +15,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 CXX_SUFFIXES = {".h", ".cc"}
+RIVALS = ["matplotlib", "pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", "zarr>=3"]
 
 
 def install(session: nox.Session, extras: str, *others: str) -> None:
@@ -80,6 +81,7 @@ def typing(session: nox.Session) -> None:
     session.run(
         "python", "-m", "mypy.stubtest", "tensorbundle._core",
         "--mypy-config-file", "pyproject.toml",
+        "--allowlist", "tests/typing/stubtest_allowlist.txt",
     )  # fmt: skip
 
 
@@ -95,6 +97,13 @@ def tf_latest(session: nox.Session) -> None:
     """The Python suite next to the newest TensorFlow, and NumPy 2."""
     install(session, "test", "tensorflow-cpu>=2.21", "numpy>=2")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark beside every rival, and docs/performance.md (-- --size smoke for a try)."""
+    install(session, "test,bench", *RIVALS)
+    session.run("python", "-m", "bench.report", *session.posargs)
 
 
 @nox.session(name="bench-smoke")

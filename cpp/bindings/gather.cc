@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -7,6 +8,7 @@
 #include "bindings/pybind.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/view/gather.h"
+#include "tensorbundle/view/remap.h"
 
 namespace tensorbundle {
 namespace {
@@ -37,6 +39,25 @@ RowIds ToRowIds(const py::array& ids) {
   throw std::invalid_argument("row numbers must be int32, int64, uint32 or uint64");
 }
 
+ByteSpan BytesOf(const py::array& array) {
+  return {static_cast<const uint8_t*>(array.data()), static_cast<size_t>(array.nbytes())};
+}
+
+std::optional<std::span<const int64_t>> OptionalIds(const py::object& ids) {
+  if (ids.is_none()) return std::nullopt;
+  const RowIds typed = ToRowIds(py::reinterpret_borrow<py::array>(ids));
+  if (const auto* wide = std::get_if<std::span<const int64_t>>(&typed)) return *wide;
+  throw std::invalid_argument("a remapping must be int64");
+}
+
+// Elements that a remapped table has and its source has not.
+uint64_t MissingCells(const Checkpoint& checkpoint, size_t index, const py::object& rows,
+                      uint64_t num_rows, const py::object& columns, int threads) {
+  const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
+  const py::gil_scoped_release release;
+  return CountMissingCells(checkpoint, checkpoint.catalog().tensors.at(index), remapping, threads);
+}
+
 // Where a tensor's rows lie: made once per handle, since finding it looks at every stored piece.
 class Rows {
  public:
@@ -57,6 +78,21 @@ class Rows {
     GatherRows(*checkpoint_, tensor_, bands_, row_ids, row_fill, destination, threads);
   }
 
+  // `rows` and `columns` are int64 arrays or None.
+  void Remap(const py::object& rows, uint64_t num_rows, const py::object& columns,
+             const py::array& fill, bool fill_is_element, py::array out, uint64_t out_stride,
+             int threads) const {
+    const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
+    if (remapping.rows && remapping.rows->size() != num_rows) {
+      throw std::invalid_argument("there must be one row number per row");
+    }
+    const CellFill cell_fill{fill_is_element, BytesOf(fill)};
+    const MutableByteSpan destination = Destination(out);
+    const py::gil_scoped_release release;  // as in Take
+    RemapTable(*checkpoint_, tensor_, bands_, remapping, cell_fill, destination, out_stride,
+               threads);
+  }
+
  private:
   std::shared_ptr<Checkpoint> checkpoint_;
   const Tensor& tensor_;
@@ -70,7 +106,11 @@ void RegisterGather(py::module_& module) {
       .def(py::init<std::shared_ptr<Checkpoint>, size_t>(), "checkpoint"_a, "index"_a,
            py::call_guard<py::gil_scoped_release>())
       .def("take", &Rows::Take, "ids"_a, "out"_a, "fill_kind"_a, "fill"_a, py::kw_only(),
-           "threads"_a);
+           "threads"_a)
+      .def("remap", &Rows::Remap, "rows"_a, "num_rows"_a, "columns"_a, "fill"_a,
+           "fill_is_element"_a, "out"_a, "out_stride"_a, py::kw_only(), "threads"_a);
+  module.def("missing_cells", &MissingCells, "checkpoint"_a, "index"_a, "rows"_a, "num_rows"_a,
+             "columns"_a, py::kw_only(), "threads"_a);
 }
 
 }  // namespace tensorbundle

@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterGather(module);
   tensorbundle::RegisterRanges(module);
   tensorbundle::RegisterStreaming(module);
+  tensorbundle::RegisterVocab(module);
 }

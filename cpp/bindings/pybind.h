@@ -19,5 +19,6 @@ void RegisterCheckpoint(py::module_& module);
 void RegisterGather(py::module_& module);  // after the checkpoint, whose class it names
 void RegisterRanges(py::module_& module);
 void RegisterStreaming(py::module_& module);
+void RegisterVocab(py::module_& module);
 
 }  // namespace tensorbundle

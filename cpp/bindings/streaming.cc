@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The class behind Tensor.chunks and Checkpoint.stream. Its thread never touches Python.
+#include <algorithm>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -61,7 +64,8 @@ class Stream {
     const std::span<const int64_t> dims = catalog.Shape(tensor);
     std::vector<py::ssize_t> shape(dims.begin(), dims.end());
     if (!shape.empty()) shape[0] = item.num_rows;
-    const auto dtype = dtypes_[static_cast<size_t>(tensor.dtype)].cast<py::dtype>();
+    const auto number = static_cast<size_t>(tensor.dtype);  // known, since it was read
+    const auto dtype = dtypes_[std::min(number, dtypes_.size() - 1)].cast<py::dtype>();
     CheckItemSize(dtype, RequireKnownType(tensor).item_size);
     const py::capsule owner(item.buffer.get(), [](void* p) { delete static_cast<LentBuffer*>(p); });
     const LentBuffer* buffer = item.buffer.release();  // now held by `owner`
@@ -83,11 +87,8 @@ std::unique_ptr<Stream> OpenStream(std::shared_ptr<Checkpoint> checkpoint,
   ReadAheadOptions options{std::move(tensors), rows, max_ahead, threads, verify};
   for (const size_t tensor : options.tensors) {
     if (tensor >= num_tensors) throw std::out_of_range("no tensor " + std::to_string(tensor));
-    const auto number = static_cast<int32_t>(checkpoint->catalog().tensors[tensor].dtype);
-    if (number < 0 || static_cast<size_t>(number) >= dtypes.size()) {
-      RequireKnownType(checkpoint->catalog().tensors[tensor]);
-    }
   }
+  if (dtypes.empty()) throw std::invalid_argument("no dtypes");
   for (py::array& out : outs) {
     const Tensor& tensor = checkpoint->catalog().tensors[options.tensors.at(0)];
     const RowReader reader(*checkpoint, tensor, {});
@@ -115,6 +116,13 @@ void RegisterStreaming(py::module_& module) {
         return RowReader(checkpoint, tensor, {}).row_size();
       },
       "checkpoint"_a, "index"_a);
+  module.def(
+      "in_file_order",
+      [](const Checkpoint& checkpoint, std::vector<size_t> tensors) {
+        for (const size_t tensor : tensors) checkpoint.catalog().tensors.at(tensor);
+        return InFileOrder(checkpoint.catalog(), std::move(tensors));
+      },
+      "checkpoint"_a, "tensors"_a);
 }
 
 }  // namespace tensorbundle

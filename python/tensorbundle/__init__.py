@@ -38,6 +38,7 @@ from tensorbundle.tensor import Partition, Tensor
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
+from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
 
 # `open` is left out: a star import must not hide the built-in.
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "NewCheckpointReader",
     "NotFoundError",
     "Partition",
+    "Remap",
     "ShapeMismatchError",
     "Tensor",
     "TensorNotFoundError",
@@ -60,11 +62,14 @@ __all__ = [
     "__version__",
     "checkpoint_exists",
     "checkpoints_iterator",
+    "clear_caches",
     "get_checkpoint_state",
     "latest_checkpoint",
     "list_variables",
+    "load_and_remap",
     "load_checkpoint",
     "load_variable",
+    "remap_vocab",
     "set_num_threads",
     "show_versions",
 ]

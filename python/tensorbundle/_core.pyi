@@ -130,3 +130,95 @@ class Rows:
         threads: int,
     ) -> None:
         """Copies rows to `out`. `fill_kind`: "none", "element", "row" or "rows"."""
+
+    def remap(
+        self,
+        rows: np.ndarray[Any, Any] | None,
+        num_rows: int,
+        columns: np.ndarray[Any, Any] | None,
+        fill: np.ndarray[Any, Any],
+        fill_is_element: bool,
+        out: np.ndarray[Any, Any],
+        out_stride: int,
+        *,
+        threads: int,
+    ) -> None:
+        """Writes remapped rows to `out`, `out_stride` bytes from one to the next."""
+
+def missing_cells(
+    checkpoint: Checkpoint,
+    index: int,
+    rows: np.ndarray[Any, Any] | None,
+    num_rows: int,
+    columns: np.ndarray[Any, Any] | None,
+    *,
+    threads: int,
+) -> int:
+    """Elements that a remapped table has and its source has not."""
+
+@final
+class Vocabulary:
+    """Tokens in rows."""
+
+    @staticmethod
+    def of_file(path: bytes, *, threads: int) -> Vocabulary:
+        """Reads a file of lines."""
+
+    @staticmethod
+    def of_tokens(name: str, text: bytes, offsets: np.ndarray[Any, Any]) -> Vocabulary:
+        """Copies tokens that lie one behind the other."""
+
+    def __len__(self) -> int: ...
+
+def join(
+    new_vocabulary: Vocabulary, old_vocabulary: Vocabulary, *, old_size: int, threads: int
+) -> tuple[np.ndarray[Any, Any], int]:
+    """The old row of every new one, or -1; and how many are present."""
+
+def check_rows(checkpoint: Checkpoint, index: int) -> int:
+    """Bytes of a row of a tensor of fixed-size elements, all of whose pieces are there."""
+
+def in_file_order(checkpoint: Checkpoint, tensors: Sequence[int]) -> list[int]:
+    """The tensors as they lie in their files."""
+
+@final
+class Stream:
+    """Arrays that are read ahead on a thread. Thread-safe; useless in a forked child."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tensors: Sequence[int],
+        *,
+        rows: int,
+        max_ahead: int,
+        outs: Sequence[np.ndarray[Any, Any]],
+        dtypes: tuple[np.dtype[Any], ...],
+        threads: int,
+        verify: bool,
+    ) -> None:
+        """Arrays of `rows` rows (0: of whole tensors), or `outs` in turn."""
+
+    def next(self) -> tuple[int, int, int, np.ndarray[Any, Any] | int | None]:
+        """(tensor, first row, rows, array), or which of the outs; None: it was not read."""
+
+    def close(self) -> None:
+        """Ends the thread."""
+
+def ranges_of_box(
+    checkpoint: Checkpoint, index: int, starts: Sequence[int], lengths: Sequence[int]
+) -> np.ndarray[Any, Any]:
+    """(file number, offset, size) of every range that a box takes: uint64, three columns."""
+
+def ranges_of_rows(
+    checkpoint: Checkpoint, index: int, rows: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """The same of rows."""
+
+def inspect_ranges(
+    checkpoint: Checkpoint, index: int, ranges: np.ndarray[Any, Any]
+) -> dict[str, int]:
+    """What those ranges meet: pieces, whole, verified, bytes, touched, probed, resident, bypass."""
+
+def file_paths(checkpoint: Checkpoint) -> list[str]:
+    """The data files, by number."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Va
 from types import TracebackType
 from typing import Any
 
-from tensorbundle import _core, paths
+from tensorbundle import _core, paths, streaming
 from tensorbundle import threads as thread_count
 from tensorbundle.errors import CorruptionError, TensorNotFoundError
 from tensorbundle.tensor import Tensor
@@ -166,6 +166,28 @@ class Checkpoint(Mapping[str, Tensor]):
             TensorNotFoundError: A name is not in the checkpoint.
         """
         return verify_tensors(self, names, progress)
+
+    def stream(
+        self, names: Iterable[str] | None = None, *, max_bytes: int = 256 << 20
+    ) -> streaming.Stream[tuple[str, Any]]:
+        """Reads whole tensors in the order of their bytes, ahead of the consumer, on other threads.
+
+        Args:
+            names: Which tensors; all by default.
+            max_bytes: How many bytes may be in flight besides the array that the consumer has. A
+                tensor larger than that comes alone. Nothing new is begun while the consumer has
+                more than one array, unless it keeps them and asks for more.
+
+        Returns:
+            An iterator of (name, array), and a context manager that ends the reading. Arrays are
+            the consumer's, to write to and to keep. Strings are read when their turn comes.
+
+        Raises:
+            TensorNotFoundError: A name is not in the checkpoint.
+            Error: From the iterator, in place of a tensor that cannot be read: as ``Tensor.read``
+                does. The next tensors can still be asked for.
+        """
+        return streaming.stream(self, names, max_bytes)
 
     def __repr__(self) -> str:
         state = "closed" if self._handle is None else f"{len(self)} tensors"

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tensorbundle import _core as core_module
-from tensorbundle import dtypes, indexing, rows
+from tensorbundle import dtypes, indexing, plan, rows, streaming
 from tensorbundle.errors import ShapeMismatchError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -219,6 +219,44 @@ class Tensor:
             TypeError: Masks, floats, another dtype, or a scalar tensor.
         """
         return rows.take(self, ids, out, fill)
+
+    def chunks(
+        self, rows: int | None = None, *, out: Array | Sequence[Array] | None = None
+    ) -> streaming.Stream[tuple[int, Array]]:
+        """Streams the tensor along axis 0, in order, reading ahead on other threads.
+
+        Holds two chunks and a few megabytes while the consumer drops each array before it asks for
+        the next but one. What it keeps stays valid for ever: the stream then takes new memory.
+        Strings, and V1 pieces that must be decoded, also take the pieces that a chunk lies in.
+
+        Args:
+            rows: Per chunk, the last of which may be shorter. By default about 8 MB.
+            out: An array, or several, of shape ``(rows, *shape[1:])``, to be filled in turn and
+                handed out: each is valid until the next one is asked for. With a single one nothing
+                is read ahead.
+
+        Returns:
+            An iterator of (first row, array to read and write), and a context manager that ends it.
+
+        Raises:
+            CorruptionError: From the iterator, instead of the chunk with the last bytes of a stored
+                piece whose checksum is not the stored one (not with ``verify="none"``).
+            ShapeMismatchError, TypeError: `out` has another shape, or another dtype.
+            ValueError: A scalar; or fewer than one row.
+        """
+        return streaming.chunks(self, rows, out)
+
+    def byte_ranges(self, index: Any = ...) -> list[tuple[str, int, int]]:
+        """Which bytes a read touches: (file, offset, nbytes), ascending, merged where they touch.
+
+        `index` is basic (its box is read whatever its steps) or has rows by number. What must be
+        decoded (strings, some V1 pieces) is read in whole pieces. Nothing is read for the answer.
+        """
+        return plan.byte_ranges(self, index)
+
+    def explain(self, index: Any = ...) -> plan.ReadPlan:
+        """What a read would do now: means, pieces, bytes, residency. ``print`` it."""
+        return plan.explain(self, index)
 
     def copy_on_write(self) -> Array:
         """The whole tensor as a writable array over a private mapping of the file.

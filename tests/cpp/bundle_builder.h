@@ -113,8 +113,8 @@ class BundleBuilder {
   Record Store(DataType dtype, std::vector<int64_t> dims, std::string_view bytes,
                int32_t shard = 0) {
     std::string& data = data_[static_cast<size_t>(shard)];
-    Record record{dtype, std::move(dims), shard, data.size(), bytes.size(),
-                  crc32c::Value(bytes.data(), bytes.size())};
+    Record record{dtype,       std::move(dims), shard,
+                  data.size(), bytes.size(),    crc32c::Value(bytes.data(), bytes.size())};
     data.append(bytes);
     return record;
   }

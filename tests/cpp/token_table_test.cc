@@ -61,7 +61,7 @@ TEST(TokenTableTest, ManyTokensOfEveryLength) {
   for (size_t i = 0; i < 3000; ++i) tokens.push_back(std::string(i % 40, 'x') + std::to_string(i));
   const VocabularyPtr vocabulary = OfTokens(tokens);
   for (const uint64_t num_rows : {0u, 1u, 2u, 7u, 8u, 9u, 63u, 64u, 65u, 3000u}) {
-    const TokenTable table(*vocabulary, num_rows, 2);
+    const TokenTable table(*vocabulary, num_rows, num_rows % 2 == 0 ? 0 : tokens.size(), 2);
     std::vector<int64_t> rows(tokens.size());
     EXPECT_EQ(table.FindAll(*vocabulary, 0, rows), num_rows);
     for (uint64_t row = 0; row < tokens.size(); ++row) {
@@ -116,12 +116,12 @@ TEST(TokenTableTest, TokensOfOneTagAreToldApartByTheirBytes) {
   const VocabularyPtr half = OfTokens(firsts);
   const VocabularyPtr other_half = OfTokens(seconds);
   std::vector<int64_t> rows(firsts.size());
-  EXPECT_EQ(TokenTable(*half, half->size(), 1, hasher).FindAll(*other_half, 0, rows), 0u);
+  EXPECT_EQ(TokenTable(*half, half->size(), 0, 1, hasher).FindAll(*other_half, 0, rows), 0u);
 
   firsts.insert(firsts.end(), seconds.begin(), seconds.end());
   const VocabularyPtr both = OfTokens(firsts);
   rows.resize(firsts.size());
-  const TokenTable table(*both, both->size(), 1, hasher);
+  const TokenTable table(*both, both->size(), 0, 1, hasher);
   EXPECT_EQ(table.first_duplicate(), std::nullopt);
   EXPECT_EQ(table.FindAll(*both, 0, rows), rows.size());
   for (size_t row = 0; row < rows.size(); ++row) EXPECT_EQ(rows[row], static_cast<int64_t>(row));
@@ -133,7 +133,7 @@ TEST(TokenTableTest, ThreadsThatMeetInOneSlot) {
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = std::to_string(i % 5);
   const VocabularyPtr vocabulary = OfTokens(tokens);
   for (int round = 0; round < 20; ++round) {
-    const TokenTable table(*vocabulary, vocabulary->size(), 8);
+    const TokenTable table(*vocabulary, vocabulary->size(), 0, 8);
     EXPECT_EQ(table.first_duplicate(), 5u);
     for (uint64_t row = 0; row < 5; ++row)
       EXPECT_EQ(table.Find(vocabulary->token(row)), static_cast<int64_t>(row));

@@ -377,7 +377,7 @@ TEST_F(VocabTest, ThreadsDoNotChangeTheResult) {
     const JoinResult result = Join(*new_vocabulary, *old_vocabulary, options);
     EXPECT_TRUE(
         std::equal(result.ids().begin(), result.ids().end(), oracle.ids.begin(), oracle.ids.end()));
-    const TokenTable table(*old_vocabulary, old_vocabulary->size(), options.threads);
+    const TokenTable table(*old_vocabulary, old_vocabulary->size(), 0, options.threads);
     EXPECT_EQ(table.first_duplicate(), oracle.duplicate);
   }
 }

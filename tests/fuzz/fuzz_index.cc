@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as the index of a V2 checkpoint, opened whole. Checksums are made to fit, since no mutation gets past
-// them otherwise. The first byte chooses how much of a table the rest is.
+// Bytes as the index of a V2 checkpoint, opened whole. Checksums are made to fit, since no mutation
+// gets past them otherwise. The first byte chooses how much of a table the rest is.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -61,7 +61,8 @@ std::string AroundBlock(std::string_view block, char type) {
   const std::string metaindex = testing::BlockBuilder(1).Finish();
   const std::string index_block = index.Finish();
   std::string file(block);
-  file += type + std::string(4, '\0') + metaindex + std::string(5, '\0') + index_block + std::string(5, '\0');
+  file += type + std::string(4, '\0') + metaindex + std::string(5, '\0') + index_block +
+          std::string(5, '\0');
   std::string footer;
   testing::AppendVarint(block.size() + kTrailerSize, &footer);
   testing::AppendVarint(metaindex.size(), &footer);
@@ -71,7 +72,8 @@ std::string AroundBlock(std::string_view block, char type) {
   return WithChecksums(file + footer);
 }
 
-// A sound table of the records that the bytes spell: size of the key, key, size of the value, value.
+// A sound table of the records that the bytes spell: size of the key, key, size of the value,
+// value.
 std::string OfRecords(std::string_view bytes) {
   std::map<std::string, std::string> records = {{"", std::string("\x08\x03\x1a\x02\x08\x01", 6)}};
   const auto take = [&] {
@@ -122,9 +124,11 @@ void CheckCatalog(const Catalog& catalog) {
       Require(box.size() == tensor.rank);
       for (size_t axis = 0; axis < box.size(); ++axis) {
         const int64_t dim = catalog.Shape(tensor)[axis];
-        Require(box[axis].start >= 0 && box[axis].length >= 0 && box[axis].length <= dim - box[axis].start);
+        Require(box[axis].start >= 0 && box[axis].length >= 0 &&
+                box[axis].length <= dim - box[axis].start);
       }
-      if (info != nullptr && info->item_size > 0) Require(piece.size == Volume(box) * info->item_size);
+      if (info != nullptr && info->item_size > 0)
+        Require(piece.size == Volume(box) * info->item_size);
     }
     ContiguousPieces(catalog, tensor);
     if (tensor.num_elements == 0) continue;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as a tensor's shape, its stored slices and a box to read, held against counting every element.
+// Bytes as a tensor's shape, its stored slices and a box to read, held against counting every
+// element.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -95,7 +96,8 @@ Example MakeExample(Numbers numbers) {
   return example;
 }
 
-// Whether every element of the box is in exactly one piece, and no two of the pieces that touch it overlap.
+// Whether every element of the box is in exactly one piece, and no two of the pieces that touch it
+// overlap.
 bool IsCovered(const Example& example) {
   const Catalog& catalog = example.catalog;
   std::vector<int> times(catalog.tensors[0].num_elements);
@@ -123,7 +125,8 @@ void CheckRuns(const Example& example, const std::vector<PieceOverlap>& overlaps
     layout.ForEach(0, layout.count(), [&](const RunLayout::Run& run) {
       Require(run.source % kItem == 0 && run.source + layout.run_size() <= stored.size() * kItem);
       Require(run.destination + layout.run_size() <= out.size() * kItem);
-      std::copy_n(stored.begin() + static_cast<ptrdiff_t>(run.source / kItem), layout.run_size() / kItem,
+      std::copy_n(stored.begin() + static_cast<ptrdiff_t>(run.source / kItem),
+                  layout.run_size() / kItem,
                   out.begin() + static_cast<ptrdiff_t>(run.destination / kItem));
     });
   }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as the stored form of strings or variants. The first byte chooses the type, the byte order and how many
-// elements there are.
+// Bytes as the stored form of strings or variants. The first byte chooses the type, the byte order
+// and how many elements there are.
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -30,15 +31,14 @@ class DataFile {
 
   const std::string& path() const { return path_; }
 
+  // Bytes of a longer input before it stay behind these: a data file may be longer than what is in
+  // it.
   void Set(const uint8_t* data, size_t size) {
-    if (::ftruncate(descriptor_, 0) != 0 ||
-        ::pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) {
-      std::abort();
-    }
+    if (::pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
   }
 
  private:
-  std::string path_ = "/tmp/fuzz_strings-XXXXXX";
+  std::string path_ = std::filesystem::temp_directory_path() / "fuzz_strings-XXXXXX";
   int descriptor_;
 };
 
@@ -68,7 +68,8 @@ bool MakeCatalog(uint8_t choice, size_t size, const std::string& path, Catalog* 
 void ReadAll(const Checkpoint& checkpoint, size_t size, bool verify) {
   const Tensor& tensor = checkpoint.catalog().tensors[0];
   try {
-    const StringElements elements = ReadStrings(checkpoint, tensor, checkpoint.catalog().pieces[0], verify);
+    const StringElements elements =
+        ReadStrings(checkpoint, tensor, checkpoint.catalog().pieces[0], verify);
     if (elements.size() != tensor.num_elements) std::abort();
     size_t total = 0;
     uint8_t sum = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a fuzz target on the files and directories named on the command line, where there is no fuzzer; then on
-// every prefix of each, and on each with one byte changed, so that a small corpus goes some way.
+// Runs a fuzz target on the files and directories named on the command line, where there is no
+// fuzzer; then on every prefix of each, and on each with one byte changed, so that a small corpus
+// goes some way.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -23,7 +24,7 @@ size_t RunVariations(std::vector<uint8_t> input) {
     LLVMFuzzerTestOneInput(prefix.data(), prefix.size());
   }
   for (uint8_t& byte : input) {
-    for (const uint8_t change : {0x01, 0x80, 0xff}) {
+    for (const uint8_t change : {uint8_t{0x01}, uint8_t{0x80}, uint8_t{0xff}}) {
       byte ^= change;
       LLVMFuzzerTestOneInput(input.data(), input.size());
       byte ^= change;

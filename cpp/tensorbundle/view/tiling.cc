@@ -2,6 +2,7 @@
 #include "tensorbundle/view/tiling.h"
 
 #include <algorithm>
+#include <bit>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,7 +17,7 @@ namespace {
 // divides, or what cuts divide one piece at a time, takes the square of its pieces. Every
 // partitioner that TensorFlow has makes grids.
 constexpr uint64_t kMaxLooks = 100'000'000;
-constexpr uint64_t kMaxLooksPerPiece = 200;  // a grid of many axes
+constexpr uint64_t kMaxLooksPerPiece = 1'000;  // a grid of many axes
 
 using Pieces = std::span<PieceOverlap>;
 
@@ -73,7 +74,7 @@ const PieceOverlap* FindOverlap(const Tensor& tensor, Pieces pieces) {
     if (group.size() < 2) continue;
     std::vector<size_t> cuts;
     for (size_t axis = 0; axis < tensor.rank && cuts.size() <= 2; ++axis) {
-      look(group.size());
+      look(group.size() * static_cast<uint64_t>(std::bit_width(group.size())));  // sorting
       cuts = CutAcross(group, axis);
     }
     if (cuts.size() > 2) {

@@ -66,14 +66,17 @@ TEST(Parallel, FirstExceptionComesOutAfterAllThreadsEnded) {
       EXPECT_EQ(std::string(error.what()), "at ten");
       EXPECT_EQ(running.load(), 0);
     }
-    if (threads == 1) EXPECT_EQ(done.load(), 11U);
+    if (threads == 1) {
+      EXPECT_EQ(done.load(), 11U);
+    }
   }
 }
 
 TEST(Parallel, AllThrowAtOnce) {
   for (int round = 0; round < 100; ++round) {
-    EXPECT_THROW(ParallelFor(8, 8, [](size_t i) { throw std::invalid_argument(std::to_string(i)); }),
-                 std::invalid_argument);
+    EXPECT_THROW(
+        ParallelFor(8, 8, [](size_t i) { throw std::invalid_argument(std::to_string(i)); }),
+        std::invalid_argument);
   }
 }
 

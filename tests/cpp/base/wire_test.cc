@@ -74,7 +74,9 @@ TEST(Wire, TruncatedAnywhereButBetweenFields) {
 TEST(Wire, RefusesGroupsAndUnassignedTypes) {
   for (const int type : {3, 4, 6, 7}) {
     EXPECT_FALSE(WellFormed(std::string(1, static_cast<char>(1 << 3 | type)))) << type;
-    EXPECT_FALSE(WellFormed(static_cast<char>(1 << 3 | type) + std::string(16, '\0')));
+    std::string message(17, '\0');
+    message[0] = static_cast<char>(1 << 3 | type);
+    EXPECT_FALSE(WellFormed(message));
   }
 }
 

@@ -24,8 +24,8 @@ using testing::VarintField;
 constexpr Extent kAll{0, kFullLength};
 
 Catalog Load(const std::string& file) {
-  const auto source = std::make_shared<MemorySource>(
-      "p.index", std::vector<uint8_t>(file.begin(), file.end()));
+  const auto source =
+      std::make_shared<MemorySource>("p.index", std::vector<uint8_t>(file.begin(), file.end()));
   return ReadBundleIndex("p", source).catalog;
 }
 
@@ -74,8 +74,8 @@ TEST(BundleIndexFile, ListsWhatIsThere) {
 }
 
 TEST(BundleIndexFile, NamesOutliveTheReading) {
-  auto catalog = std::make_unique<Catalog>(
-      Load(BundleBuilder().Add("name", DataType::kInt8, {1}, "x")));
+  auto catalog =
+      std::make_unique<Catalog>(Load(BundleBuilder().Add("name", DataType::kInt8, {1}, "x")));
   const Catalog moved = std::move(*catalog);
   catalog.reset();
   EXPECT_EQ(moved.tensors[0].name, "name");
@@ -110,15 +110,18 @@ TEST(BundleIndexFile, ImpossibleShapes) {
   EXPECT_FAULT(With({DataType::kDouble, {int64_t{1} << 61}, 0, 0, 0}), "impossible shape");
 }
 
-// 16 * (2^60 + 1) is 16 in 64 bits: a destination of 16 bytes would seem to be large enough for all of it.
+// 16 * (2^60 + 1) is 16 in 64 bits: a destination of 16 bytes would seem to be large enough for all
+// of it.
 TEST(BundleIndexFile, BytesOfAPartitionedTensorDoNotWrap) {
   const int64_t rows = (int64_t{1} << 60) + 1;
   const std::vector<Box> slices = {{{0, 1}}};
   BundleBuilder builder;
   builder.Put(SliceKey("w", slices[0]), Record{DataType::kComplex128, {1}, 0, 0, 16}.Message());
-  builder.Put("w", Record{.dtype = DataType::kComplex128, .dims = {rows}, .slices = slices}.Message());
+  builder.Put("w",
+              Record{.dtype = DataType::kComplex128, .dims = {rows}, .slices = slices}.Message());
   EXPECT_FAULT(builder, "impossible shape");
-  builder.Put("w", Record{.dtype = DataType::kComplex128, .dims = {rows / 4}, .slices = slices}.Message());
+  builder.Put(
+      "w", Record{.dtype = DataType::kComplex128, .dims = {rows / 4}, .slices = slices}.Message());
   EXPECT_EQ(Fault(builder), "") << "a partly saved tensor may be larger than any file";
 }
 
@@ -137,7 +140,8 @@ TEST(BundleIndexFile, UnknownTypesAreListed) {
 }
 
 TEST(BundleIndexFile, MalformedRecordNamesItsTensor) {
-  EXPECT_FAULT(BundleBuilder().Put("na\xffme", "\x0b"), "tensor 'na\\xffme': malformed index record");
+  EXPECT_FAULT(BundleBuilder().Put("na\xffme", "\x0b"),
+               "tensor 'na\\xffme': malformed index record");
 }
 
 TEST(BundleIndexFile, Slices) {
@@ -150,7 +154,8 @@ TEST(BundleIndexFile, Slices) {
 }
 
 // A slice record beside a listing that spells the slice in its own way.
-BundleBuilder OneSlice(const Box& spelled, const Record& record, std::vector<int64_t> dims = {4, 6}) {
+BundleBuilder OneSlice(const Box& spelled, const Record& record,
+                       std::vector<int64_t> dims = {4, 6}) {
   BundleBuilder builder;
   builder.Put(SliceKey("w", spelled), record.Message());
   return builder.Put("w", Record{.dims = std::move(dims), .slices = {spelled}}.Message());
@@ -175,11 +180,13 @@ TEST(BundleIndexFile, SlicesMustLieInside) {
 TEST(BundleIndexFile, SliceRecordsMustBeThatSlice) {
   const Box box = {{0, 2}, {0, 6}};
   EXPECT_EQ(Fault(OneSlice(box, {DataType::kFloat, {2, 6}, 0, 0, 48})), "");
-  EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {6, 2}, 0, 0, 48}), "not that slice") << "transposed";
+  EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {6, 2}, 0, 0, 48}), "not that slice")
+      << "transposed";
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {1, 6}, 0, 0, 24}), "not that slice");
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {12}, 0, 0, 48}), "not that slice");
   EXPECT_FAULT(OneSlice(box, {DataType::kInt32, {2, 6}, 0, 0, 48}), "not that slice");
-  EXPECT_FAULT(OneSlice(box, {.dims = {2, 6}, .slices = {box}}), "not that slice") << "has slices itself";
+  EXPECT_FAULT(OneSlice(box, {.dims = {2, 6}, .slices = {box}}), "not that slice")
+      << "has slices itself";
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {2, 6}, 0, 0, 47}), "cannot take 47 bytes");
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {2, 6}, 1, 0, 48}), "shard 1 of 1");
 }

@@ -16,7 +16,8 @@ namespace {
 TEST(Catalog, Find) {
   Catalog catalog;
   EXPECT_EQ(catalog.Find("a"), Catalog::kNotFound);
-  const std::vector<std::string_view> names = {"", std::string_view("\0", 1), "a", "ab", "b", "\xff"};
+  const std::vector<std::string_view> names = {"",    std::string_view("\0", 1), "a", "ab", "b",
+                                               "\xff"};
   for (const std::string_view name : names) catalog.tensors.push_back({.name = name});
   for (size_t i = 0; i < names.size(); ++i) EXPECT_EQ(catalog.Find(names[i]), i);
   for (const char* name : {"A", "aa", "abc", "c", "\xff\xff"}) {
@@ -55,7 +56,9 @@ TEST(DataTypes, AreInOrderAndFound) {
     last = info.number;
     EXPECT_EQ(FindDataType(static_cast<DataType>(info.number)), &info);
     EXPECT_EQ(DataTypeName(static_cast<DataType>(info.number)), info.name);
-    if (info.item_size > 0) EXPECT_EQ(info.item_size % info.swap_size, 0);
+    if (info.item_size > 0) {
+      EXPECT_EQ(info.item_size % info.swap_size, 0);
+    }
   }
   for (const int32_t number : {0, -1, 20, 34, 101, INT32_MAX, INT32_MIN}) {
     EXPECT_EQ(FindDataType(static_cast<DataType>(number)), nullptr) << number;

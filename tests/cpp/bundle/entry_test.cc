@@ -107,7 +107,8 @@ TEST(BundleEntry, Shapes) {
   EXPECT_FALSE(shape(BytesField(2, VarintField(1, 2) + VarintField(1, 2))));
   EXPECT_FALSE(shape(BytesField(2, BytesField(1, ""))));
   BundleEntry entry;
-  ASSERT_TRUE(DecodeBundleEntry(AsBytes(BytesField(2, BytesField(2, VarintField(1, UINT64_MAX)))), &entry));
+  ASSERT_TRUE(
+      DecodeBundleEntry(AsBytes(BytesField(2, BytesField(2, VarintField(1, UINT64_MAX)))), &entry));
   EXPECT_EQ(entry.dims, Dims{-1}) << "negative sizes are for the caller to refuse";
 }
 

@@ -50,7 +50,7 @@ TEST(BundleHeader, Versions) {
   EXPECT_NO_THROW(Decode(WithVersion(VarintField(1, 99)))) << "a newer producer";
   EXPECT_NO_THROW(Decode(WithVersion(VarintField(2, 1))));
   EXPECT_NO_THROW(Decode(WithVersion(VarintField(3, 2) + BytesField(3, "\x03\x04"))));
-  EXPECT_THROW(Decode(WithVersion(VarintField(1, UINT64_MAX))), UnsupportedError);
+  EXPECT_THROW(Decode(WithVersion(VarintField(1, UINT64_MAX))), CorruptionError);
   EXPECT_THROW(Decode(WithVersion(VarintField(2, 2))), UnsupportedError);
   EXPECT_THROW(Decode(WithVersion(VarintField(3, 1))), UnsupportedError);
   EXPECT_THROW(Decode(WithVersion(BytesField(3, "\x03\x01"))), UnsupportedError);

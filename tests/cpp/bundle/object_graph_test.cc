@@ -19,7 +19,8 @@ using testing::VarintField;
 using Names = std::vector<std::pair<std::string_view, std::string_view>>;
 
 std::string Attribute(const std::string& full_name, const std::string& key) {
-  return BytesField(2, BytesField(1, "VARIABLE_VALUE") + BytesField(2, full_name) + BytesField(3, key));
+  return BytesField(
+      2, BytesField(1, "VARIABLE_VALUE") + BytesField(2, full_name) + BytesField(3, key));
 }
 
 TEST(ObjectGraph, NamesInTheOrderOfTheGraph) {
@@ -27,7 +28,8 @@ TEST(ObjectGraph, NamesInTheOrderOfTheGraph) {
       BytesField(1, BytesField(1, VarintField(1, 1) + BytesField(2, "child"))) +
       BytesField(1, Attribute("b", "two/.A") + Attribute("a", "one/.A")) +
       BytesField(1, Attribute("c", "three/.A"));
-  EXPECT_EQ(FullNames(AsBytes(graph)), (Names{{"b", "two/.A"}, {"a", "one/.A"}, {"c", "three/.A"}}));
+  EXPECT_EQ(FullNames(AsBytes(graph)),
+            (Names{{"b", "two/.A"}, {"a", "one/.A"}, {"c", "three/.A"}}));
 }
 
 TEST(ObjectGraph, AttributesWithoutBothNames) {
@@ -38,8 +40,9 @@ TEST(ObjectGraph, AttributesWithoutBothNames) {
 }
 
 TEST(ObjectGraph, MalformedPartsCostNothingElse) {
-  const std::string graph = BytesField(1, BytesField(2, BytesField(2, "x") + BytesField(3, "y") + "\x0b")) +
-                            VarintField(1, 7) + BytesField(1, Attribute("a", "k"));
+  const std::string graph =
+      BytesField(1, BytesField(2, BytesField(2, "x") + BytesField(3, "y") + "\x0b")) +
+      VarintField(1, 7) + BytesField(1, Attribute("a", "k"));
   EXPECT_EQ(FullNames(AsBytes(graph)), (Names{{"a", "k"}}));
 }
 

@@ -120,7 +120,9 @@ TEST(OrderedCode, EverySliceKeyIsOneAndNoPartOfItIs) {
   const std::vector<int64_t> edges = Edges();
   for (int round = 0; round < 500; ++round) {
     std::string name(random() % 6, '\0');
-    for (char& c : name) c = "\x00\x01" "a\xfe\xff"[random() % 5];
+    for (char& c : name)
+      c = "\x00\x01"
+          "a\xfe\xff"[random() % 5];
     std::vector<Extent> extents(random() % 5);
     for (Extent& extent : extents) {
       extent = {edges[random() % edges.size()], edges[random() % edges.size()]};
@@ -135,10 +137,11 @@ TEST(OrderedCode, EverySliceKeyIsOneAndNoPartOfItIs) {
 }
 
 TEST(OrderedCode, WhatIsNoSliceKey) {
-  for (const char* hex : {"", "61", "00", "00 61", "00 00", "00 61 00 02 00", "00 61 ff 01 00 01 00",
-                          "01 00 00 01 00", "00 61 00 01 09 01 01 01 01 01 01 01 01 01",
-                          "00 61 00 01 08 ff ff ff ff ff ff ff ff 80 80", "00 61 00 01 01 01 ff",
-                          "00 61 00 01 01 01 80 ff ff", "00 61 00 01 01 01 80 00 00"}) {
+  for (const char* hex :
+       {"", "61", "00", "00 61", "00 00", "00 61 00 02 00", "00 61 ff 01 00 01 00",
+        "01 00 00 01 00", "00 61 00 01 09 01 01 01 01 01 01 01 01 01",
+        "00 61 00 01 08 ff ff ff ff ff ff ff ff 80 80", "00 61 00 01 01 01 ff",
+        "00 61 00 01 01 01 80 ff ff", "00 61 00 01 01 01 80 00 00"}) {
     EXPECT_FALSE(IsSliceKey(FromHex(hex))) << hex;
   }
 }

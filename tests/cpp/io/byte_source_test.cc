@@ -24,8 +24,8 @@ TEST(ByteSource, BothReadTheSame) {
   const auto file = File::Open(dir.Write("f", kText));
   const MemorySource memory(*file);
   const FileSource direct(file);
-  for (const ByteSource* source : {static_cast<const ByteSource*>(&memory),
-                                   static_cast<const ByteSource*>(&direct)}) {
+  for (const ByteSource* source :
+       {static_cast<const ByteSource*>(&memory), static_cast<const ByteSource*>(&direct)}) {
     EXPECT_EQ(source->path(), dir / "f");
     EXPECT_EQ(source->size(), kText.size());
     for (size_t offset = 0; offset <= kText.size(); ++offset) {

@@ -148,7 +148,8 @@ TEST(File, IdentityChangesWithTheFile) {
 
 TEST(File, DirectReadsAgreeWithBufferedOnes) {
   const TempDir dir;
-  const std::string text = Pattern((2 << 20) + 1234);  // more than one bounce buffer, no whole block
+  const std::string text =
+      Pattern((2 << 20) + 1234);  // more than one bounce buffer, no whole block
   const std::string path = dir.Write("f", text);
   std::shared_ptr<const File> file;
   try {

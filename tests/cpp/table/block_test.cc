@@ -54,7 +54,8 @@ std::string WithRestarts(std::string entries, const std::vector<uint32_t>& resta
 TEST(Block, RoundTripForEveryRestartInterval) {
   Entries entries;
   for (int i = 0; i < 100; ++i) {
-    entries.emplace_back("key" + std::to_string(1000 + i), std::string(static_cast<size_t>(i), 'v'));
+    entries.emplace_back("key" + std::to_string(1000 + i),
+                         std::string(static_cast<size_t>(i), 'v'));
   }
   for (const int interval : {1, 2, 16, 1000}) {
     BlockBuilder builder(interval);

@@ -76,9 +76,8 @@ TEST(Snappy, CopiesOfEveryWidth) {
 }
 
 TEST(Snappy, CutAtEveryLength) {
-  const std::string stream =
-      Stream(82, Literal("abcd") + Copy(4, 4, 1) + Copy(4, 4, 2) + Copy(4, 8, 4) +
-                     Literal(std::string(66, 'q'), 1));
+  const std::string stream = Stream(82, Literal("abcd") + Copy(4, 4, 1) + Copy(4, 4, 2) +
+                                            Copy(4, 8, 4) + Literal(std::string(66, 'q'), 1));
   ASSERT_TRUE(Uncompress(stream));
   for (size_t size = 0; size < stream.size(); ++size) {
     EXPECT_EQ(Uncompress(stream.substr(0, size)), std::nullopt) << size;
@@ -103,8 +102,14 @@ TEST(Snappy, CopiesStayBehindTheStart) {
 }
 
 TEST(Snappy, LiteralLengthsThatWrap) {
-  EXPECT_EQ(Uncompress(Stream(1, "\xfc\xff\xff\xff\xff" "a")), std::nullopt);
-  EXPECT_EQ(Uncompress(Stream(4, "\xf0\xff" "abcd")), std::nullopt);
+  EXPECT_EQ(Uncompress(Stream(1,
+                              "\xfc\xff\xff\xff\xff"
+                              "a")),
+            std::nullopt);
+  EXPECT_EQ(Uncompress(Stream(4,
+                              "\xf0\xff"
+                              "abcd")),
+            std::nullopt);
 }
 
 TEST(Snappy, RefusesAClaimThatNoStreamCouldKeep) {
@@ -126,7 +131,9 @@ TEST(Snappy, RandomBytesNeverGiveMoreThanClaimed) {
     for (char& c : stream) c = static_cast<char>(random());
     if (!stream.empty()) stream[0] = static_cast<char>(random() % 128);
     const auto text = Uncompress(stream);
-    if (text) EXPECT_EQ(text->size(), static_cast<size_t>(stream[0]));
+    if (text) {
+      EXPECT_EQ(text->size(), static_cast<size_t>(stream[0]));
+    }
   }
 }
 

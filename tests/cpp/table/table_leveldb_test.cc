@@ -36,8 +36,8 @@ Pairs RandomPairs(std::mt19937* random, size_t count) {
       key.resize((*random)() % 12);
       for (char& c : key) c = static_cast<char>((*random)());
     } else {
-      key = "model/layer_" + std::to_string((*random)() % 100) + "/kernel/.ATTRIBUTES/VARIABLE_VALUE" +
-            std::to_string((*random)() % 100);
+      key = "model/layer_" + std::to_string((*random)() % 100) +
+            "/kernel/.ATTRIBUTES/VARIABLE_VALUE" + std::to_string((*random)() % 100);
     }
     std::string value((*random)() % ((*random)() % 50 == 0 ? 5000 : 60), '\0');
     for (char& c : value) c = static_cast<char>((*random)() % 3);
@@ -46,7 +46,8 @@ Pairs RandomPairs(std::mt19937* random, size_t count) {
   return {pairs.begin(), pairs.end()};
 }
 
-void WriteWithLevelDb(const std::string& path, const Pairs& pairs, const leveldb::Options& options) {
+void WriteWithLevelDb(const std::string& path, const Pairs& pairs,
+                      const leveldb::Options& options) {
   leveldb::WritableFile* raw = nullptr;
   ASSERT_TRUE(leveldb::Env::Default()->NewWritableFile(path, &raw).ok());
   const std::unique_ptr<leveldb::WritableFile> file(raw);

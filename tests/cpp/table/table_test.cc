@@ -88,7 +88,8 @@ std::string BlockOf(const Pairs& pairs, int interval = 16) {
 
 TEST(TableFile, RoundTrip) {
   Pairs pairs = {{"", "header"}};
-  for (int i = 0; i < 500; ++i) pairs.emplace_back("key" + std::to_string(1000 + i), std::string(20, 'v'));
+  for (int i = 0; i < 500; ++i)
+    pairs.emplace_back("key" + std::to_string(1000 + i), std::string(20, 'v'));
   for (const size_t block_size : {size_t{1}, size_t{100}, size_t{1} << 18}) {
     for (const int interval : {1, 3, 16}) {
       TableBuilder builder(block_size, interval);
@@ -123,7 +124,8 @@ TEST(TableFile, TooShortOrOfAnotherKind) {
   EXPECT_FAULT("", "it has 0 bytes");
   EXPECT_FAULT(std::string(47, '\0'), "it has 47 bytes");
   EXPECT_FAULT(std::string(48, '\0'), "table magic");
-  EXPECT_FAULT("version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 1\n", "git lfs pull");
+  EXPECT_FAULT("version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 1\n",
+               "git lfs pull");
 }
 
 TEST(TableFile, EveryFlippedBitIsNoticed) {
@@ -160,7 +162,8 @@ TEST(TableFile, SnappyBlocks) {
   stream += block;
   RawTable raw;
   const auto place = raw.Add(stream, 1);
-  EXPECT_EQ(ReadAll(raw.Finish({{"b", RawTable::Handle(place)}})), (Pairs{{"a", "1"}, {"ab", "2"}}));
+  EXPECT_EQ(ReadAll(raw.Finish({{"b", RawTable::Handle(place)}})),
+            (Pairs{{"a", "1"}, {"ab", "2"}}));
   RawTable broken;
   const auto at = broken.Add(stream.substr(0, stream.size() - 1), 1);
   EXPECT_FAULT(broken.Finish({{"b", RawTable::Handle(at)}}), "malformed Snappy");
@@ -182,7 +185,8 @@ TEST(TableFile, BlocksMustAscendApart) {
   EXPECT_FAULT(RawTable(raw).Finish({{"b", ha}, {"d", ha}}), "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", RawTable::Handle({a.offset, a.size + 1})}, {"d", hc}}),
                "is not between");
-  EXPECT_FAULT(RawTable(raw).Finish({{"b", RawTable::Handle({SIZE_MAX, SIZE_MAX})}}), "is not between");
+  EXPECT_FAULT(RawTable(raw).Finish({{"b", RawTable::Handle({SIZE_MAX, SIZE_MAX})}}),
+               "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", "\xff"}}), "malformed or out of order");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", ""}}), "malformed or out of order");
   EXPECT_FAULT(RawTable(raw).Finish({{"d", ha}, {"b", hc}}), "malformed or out of order");
@@ -245,8 +249,8 @@ TEST(TableFile, KeysThatExpandBeyondReason) {
   EXPECT_FAULT(raw.Finish({{"z", RawTable::Handle(place)}}), "beyond reason");
 }
 
-// One byte of a Snappy stream gives up to 22, in which an empty entry takes four: a small file could ask for
-// hundreds of times its size in entries.
+// One byte of a Snappy stream gives up to 22, in which an empty entry takes four: a small file
+// could ask for hundreds of times its size in entries.
 TEST(TableFile, EntriesThatSnappyPacksBeyondReason) {
   constexpr uint32_t kGroups = 40'000;
   std::string tail;  // the 15 later entries of every group: its 3-byte key, and one byte more
@@ -254,7 +258,13 @@ TEST(TableFile, EntriesThatSnappyPacksBeyondReason) {
   std::string stream;
   AppendVarint(uint64_t{kGroups} * (6 + tail.size()) + 8, &stream);
   for (uint32_t g = 0; g < kGroups; ++g) {
-    const char head[] = {5 << 2, 0, 3, 0, static_cast<char>(g >> 16), static_cast<char>(g >> 8), static_cast<char>(g)};
+    const char head[] = {5 << 2,
+                         0,
+                         3,
+                         0,
+                         static_cast<char>(g >> 16),
+                         static_cast<char>(g >> 8),
+                         static_cast<char>(g)};
     stream.append(head, sizeof(head));
     if (g == 0) {
       stream.push_back(static_cast<char>((tail.size() - 1) << 2));

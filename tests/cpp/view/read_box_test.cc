@@ -43,7 +43,8 @@ std::string Read(const Checkpoint& checkpoint, const std::string& name, const Bo
 
 class ReadBoxTest : public ::testing::Test {
  protected:
-  std::shared_ptr<const Checkpoint> Open(const BundleBuilder& builder, IoMode mode = IoMode::kAuto) {
+  std::shared_ptr<const Checkpoint> Open(const BundleBuilder& builder,
+                                         IoMode mode = IoMode::kAuto) {
     builder.Write(dir_ / "p");
     return Checkpoint::OpenBundle(dir_ / "p", mode);
   }
@@ -53,7 +54,8 @@ class ReadBoxTest : public ::testing::Test {
 };
 
 TEST_F(ReadBoxTest, RandomTilingsAndBoxesInEveryMode) {
-  const DataType dtypes[] = {DataType::kInt8, DataType::kHalf, DataType::kFloat, DataType::kComplex128};
+  const DataType dtypes[] = {DataType::kInt8, DataType::kHalf, DataType::kFloat,
+                             DataType::kComplex128};
   for (int round = 0; round < 60; ++round) {
     const std::vector<int64_t> shape = testing::RandomShape(&random_, 4, 9);
     const Box whole = WholeBox(shape);
@@ -88,8 +90,10 @@ TEST_F(ReadBoxTest, PastThePageCache) {
   } catch (const UnsupportedError&) {
     GTEST_SKIP() << "no direct I/O here";
   }
-  for (const Box& box : {Box{{0, 600}, {0, 1000}}, Box{{1, 599}, {7, 100}}, Box{{599, 1}, {999, 1}}}) {
-    EXPECT_EQ(Read(*checkpoint, "t", box, {3, true}), CutOut(bytes, std::vector<int64_t>{600, 1000}, box, 1));
+  for (const Box& box :
+       {Box{{0, 600}, {0, 1000}}, Box{{1, 599}, {7, 100}}, Box{{599, 1}, {999, 1}}}) {
+    EXPECT_EQ(Read(*checkpoint, "t", box, {3, true}),
+              CutOut(bytes, std::vector<int64_t>{600, 1000}, box, 1));
   }
 }
 
@@ -101,13 +105,14 @@ TEST_F(ReadBoxTest, LargeTensors) {
   builder.Add("whole", DataType::kInt8, shape, bytes);
   builder.AddSliced("halves", DataType::kInt8, shape, bytes,
                     {{{0, 40}, {0, 35'000}}, {{0, 40}, {35'000, 35'000}}});
-  builder.AddSliced("rows", DataType::kInt8, shape, bytes, {{{0, 7}, {0, 70'000}}, {{7, 33}, {0, 70'000}}});
+  builder.AddSliced("rows", DataType::kInt8, shape, bytes,
+                    {{{0, 7}, {0, 70'000}}, {{7, 33}, {0, 70'000}}});
   for (const IoMode mode : {IoMode::kAuto, IoMode::kPread}) {
     for (const bool verify : {true, false}) {
       const auto checkpoint = Open(builder, mode);
       for (const char* name : {"whole", "halves", "rows"}) {
-        for (const Box& box : {Box{{3, 30}, {34'990, 20}}, Box{{0, 40}, {0, 69'999}}, Box{{5, 1}, {1, 69'000}},
-                               WholeBox(shape)}) {
+        for (const Box& box : {Box{{3, 30}, {34'990, 20}}, Box{{0, 40}, {0, 69'999}},
+                               Box{{5, 1}, {1, 69'000}}, WholeBox(shape)}) {
           for (const int threads : {1, 4}) {
             ASSERT_EQ(Read(*checkpoint, name, box, {threads, verify}), CutOut(bytes, shape, box, 1))
                 << name << ToString(box);
@@ -131,7 +136,8 @@ TEST_F(ReadBoxTest, ManyRunsInOneTask) {
 
 TEST_F(ReadBoxTest, BigEndian) {
   const std::vector<int64_t> shape = {30, 5000};
-  for (const DataType dtype : {DataType::kInt8, DataType::kHalf, DataType::kComplex64, DataType::kComplex128}) {
+  for (const DataType dtype :
+       {DataType::kInt8, DataType::kHalf, DataType::kComplex64, DataType::kComplex128}) {
     const DataTypeInfo& info = *FindDataType(dtype);
     std::string bytes = RandomBytes(&random_, 30 * 5000 * info.item_size);
     BundleBuilder builder(2, /*big_endian=*/true);
@@ -148,11 +154,13 @@ TEST_F(ReadBoxTest, DamageIsFoundWhereWholePiecesAreRead) {
   const std::vector<int64_t> shape = {4, 100'000};
   const std::string bytes = RandomBytes(&random_, 400'000);
   BundleBuilder builder;
-  builder.AddSliced("t", DataType::kInt8, shape, bytes, {{{0, 2}, {0, 100'000}}, {{2, 2}, {0, 100'000}}});
+  builder.AddSliced("t", DataType::kInt8, shape, bytes,
+                    {{{0, 2}, {0, 100'000}}, {{2, 2}, {0, 100'000}}});
   builder.data()[250'000] = static_cast<char>(builder.data()[250'000] ^ 4);
   const auto checkpoint = Open(builder);
   const Box whole = WholeBox(shape);
-  for (const int threads : {1, 3}) EXPECT_THROW(Read(*checkpoint, "t", whole, {threads, true}), CorruptionError);
+  for (const int threads : {1, 3})
+    EXPECT_THROW(Read(*checkpoint, "t", whole, {threads, true}), CorruptionError);
   EXPECT_NE(Read(*checkpoint, "t", whole, {1, false}), bytes);
   EXPECT_NO_THROW(Read(*checkpoint, "t", {{0, 2}, {0, 100'000}}));
   EXPECT_TRUE(checkpoint->IsVerified(checkpoint->catalog().pieces[0]));
@@ -225,15 +233,19 @@ TEST_F(ReadBoxTest, Misuse) {
   const auto checkpoint = Open(builder);
   const Catalog& catalog = checkpoint->catalog();
   std::vector<uint8_t> out(7);
-  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("t")], {{0, 2}}, out, {}), std::invalid_argument);
-  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("s")], {{0, 0}}, {}, {}), UnsupportedError);
-  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("u")], {{0, 2}}, out, {}), UnsupportedError);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("t")], {{0, 2}}, out, {}),
+               std::invalid_argument);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("s")], {{0, 0}}, {}, {}),
+               UnsupportedError);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("u")], {{0, 2}}, out, {}),
+               UnsupportedError);
 }
 
 TEST_F(ReadBoxTest, NoChecksumIsNotVerified) {
   BundleBuilder builder;
   builder.Store(DataType::kInt8, {2}, "ab");
-  builder.Put("t", testing::VarintField(1, 6) + testing::BytesField(2, testing::ShapeMessage(std::vector<int64_t>{2})) +
+  builder.Put("t", testing::VarintField(1, 6) +
+                       testing::BytesField(2, testing::ShapeMessage(std::vector<int64_t>{2})) +
                        testing::VarintField(5, 2));
   const auto checkpoint = Open(builder);
   EXPECT_EQ(Read(*checkpoint, "t", {{0, 2}}, {1, false}), "ab");
@@ -244,14 +256,16 @@ TEST_F(ReadBoxTest, ManyThreadsReadOneCheckpoint) {
   const std::vector<int64_t> shape = {64, 3000};
   const std::string bytes = RandomBytes(&random_, 64 * 3000);
   BundleBuilder builder(2);
-  builder.AddSliced("t", DataType::kInt8, shape, bytes, RandomTiling(&random_, WholeBox(shape), 10));
+  builder.AddSliced("t", DataType::kInt8, shape, bytes,
+                    RandomTiling(&random_, WholeBox(shape), 10));
   const auto checkpoint = Open(builder);
   std::vector<std::thread> threads;
   for (unsigned seed = 0; seed < 8; ++seed) {
     threads.emplace_back([&, seed] {
       Random random(seed);
       for (int round = 0; round < 10; ++round) {
-        const Box box = round == 0 ? WholeBox(shape) : testing::RandomBoxIn(&random, WholeBox(shape));
+        const Box box =
+            round == 0 ? WholeBox(shape) : testing::RandomBoxIn(&random, WholeBox(shape));
         EXPECT_EQ(Read(*checkpoint, "t", box, {2, true}), CutOut(bytes, shape, box, 1));
       }
     });
@@ -259,7 +273,8 @@ TEST_F(ReadBoxTest, ManyThreadsReadOneCheckpoint) {
   for (std::thread& thread : threads) thread.join();
 }
 
-static_assert(kReadChunkSize < 400'000, "the tests above mean to have tensors of more than one chunk");
+static_assert(kReadChunkSize < 400'000,
+              "the tests above mean to have tensors of more than one chunk");
 
 }  // namespace
 }  // namespace tensorbundle

@@ -56,7 +56,8 @@ TEST(Runs, AgreeWithEveryElementOfRandomBoxes) {
     const Places expected = {BytePlaces(source, *common, item_size),
                              BytePlaces(destination, *common, item_size)};
     for (const uint64_t step : {uint64_t{1}, uint64_t{3}, layout.count()}) {
-      ASSERT_EQ(RunPlaces(layout, step), expected) << ToString(source) << ToString(destination) << step;
+      ASSERT_EQ(RunPlaces(layout, step), expected)
+          << ToString(source) << ToString(destination) << step;
     }
   }
 }

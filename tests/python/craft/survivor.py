@@ -16,6 +16,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ LIMIT = 1 << 30
 
 
 def run(
-    folder: Path, mutants: Iterable[dict[str, bytes]], *, timeout: float = 120
+    folder: Path, mutants: Iterable[dict[str, bytes]], *, patience: float = 60
 ) -> dict[str, int]:
     """Lets a child read every mutant.
 
     Args:
         folder: Where the checkpoint "c" lies; each mutant replaces the files that it names.
         mutants: One {file name: content} per mutant.
-        timeout: Seconds for all of them.
+        patience: Seconds that one mutant may take: far more than any needs on a busy machine.
 
     Returns:
         How many mutants ended in each exception class, "read" counting those that were read.
@@ -43,15 +44,36 @@ def run(
     job.write_bytes(pickle.dumps((str(folder), list(mutants))))
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     command = [sys.executable, "-m", "craft.survivor", str(job)]
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    with (
+        (folder / "stderr").open("w+") as stderr,
+        (folder / "stdout").open("w+") as stdout,
+        subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr) as child,
+    ):
+        _watch(child, folder, patience)
+        stderr.seek(0)
+        stdout.seek(0)
+        assert child.returncode == 0, (
+            f"mutant {_at(folder)}: {child.returncode}\n{stderr.read()[-2000:]}"
         )
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"mutant {_at(folder)} hangs") from None
-    assert done.returncode == 0, f"mutant {_at(folder)}: {done.returncode}\n{done.stderr[-2000:]}"
-    result: dict[str, int] = json.loads(done.stdout)
-    return result
+        result: dict[str, int] = json.load(stdout)
+        return result
+
+
+def _watch(child: subprocess.Popen[bytes], folder: Path, patience: float) -> None:
+    """Waits for the child, and kills it when it works on one mutant for too long."""
+    at, since = "", time.monotonic()
+    while True:
+        try:
+            child.wait(timeout=1)
+            return
+        except subprocess.TimeoutExpired:
+            now = _at(folder)
+            if now != at:
+                at, since = now, time.monotonic()
+            elif time.monotonic() - since > patience:
+                child.kill()
+                child.wait()
+                raise AssertionError(f"mutant {at} hangs") from None
 
 
 def _at(folder: Path) -> str:

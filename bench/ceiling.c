@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the machine can do at best: copies, reads and gathers without any checks, by n threads, compiled on the spot
+// for this very processor. And a sampler of this process's anonymous memory, which the kernel keeps no peak of.
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
+enum { kMaxThreads = 256, kLine = 64, kAhead = 12 };
+
+typedef struct {
+  void (*body)(void* job, int64_t begin, int64_t end);
+  void* job;
+  int64_t begin, end;
+} Part;
+
+static void* RunPart(void* argument) {
+  const Part* part = argument;
+  part->body(part->job, part->begin, part->end);
+  return NULL;
+}
+
+// Cuts [0, count) into one range per thread; the caller's thread takes the first.
+static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count, int threads) {
+  pthread_t handles[kMaxThreads];
+  Part parts[kMaxThreads];
+  if (threads > kMaxThreads) threads = kMaxThreads;
+  for (int i = 0; i < threads; ++i) {
+    parts[i] = (Part){body, job, count * i / threads, count * (i + 1) / threads};
+    if (i && pthread_create(&handles[i], NULL, RunPart, &parts[i])) abort();
+  }
+  RunPart(&parts[0]);
+  for (int i = 1; i < threads; ++i) pthread_join(handles[i], NULL);
+}
+
+typedef struct {
+  char* to;
+  const char* from;
+  int file;
+  int64_t offset;
+  atomic_int failed;
+} Copy;
+
+static void CopyRange(void* job, int64_t begin, int64_t end) {
+  const Copy* copy = job;
+  memcpy(copy->to + begin, copy->from + begin, (size_t)(end - begin));
+}
+
+static void ReadRange(void* job, int64_t begin, int64_t end) {
+  Copy* copy = job;
+  while (begin < end) {
+    const int64_t piece = end - begin < (1 << 23) ? end - begin : (1 << 23);
+    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)piece, copy->offset + begin);
+    if (n <= 0) {
+      copy->failed = 1;
+      return;
+    }
+    begin += n;
+  }
+}
+
+void ceiling_memcpy(char* to, const char* from, int64_t n, int threads) {
+  Copy copy = {to, from, -1, 0, 0};
+  InParallel(CopyRange, &copy, n, threads);
+}
+
+// Returns 0, or 1 where the file ended early.
+int ceiling_pread(int file, int64_t offset, char* to, int64_t n, int threads) {
+  Copy copy = {to, NULL, file, offset, 0};
+  InParallel(ReadRange, &copy, n, threads);
+  return copy.failed;
+}
+
+// Reads n bytes in order, chunk by chunk, into one buffer.
+int ceiling_pread_sequential(int file, int64_t offset, int64_t n, char* buffer, int64_t chunk) {
+  for (int64_t done = 0; done < n; done += chunk) {
+    Copy copy = {buffer, NULL, file, offset + done, 0};
+    ReadRange(&copy, 0, n - done < chunk ? n - done : chunk);
+    if (copy.failed) return 1;
+  }
+  return 0;
+}
+
+typedef struct {
+  char* to;
+  const char* const* parts;  // the table's pieces, of rows_per_part rows each
+  int64_t rows_per_part;
+  const int64_t* ids;
+  int64_t count;
+  int64_t row_bytes;
+  const char* fill;  // the row of every id -1
+  int streaming;     // write past the caches
+} Gather;
+
+static inline const char* RowOf(const Gather* gather, int64_t id) {
+  if (id < 0) return gather->fill;
+  if (id < gather->rows_per_part) return gather->parts[0] + id * gather->row_bytes;
+  return gather->parts[id / gather->rows_per_part] + id % gather->rows_per_part * gather->row_bytes;
+}
+
+static inline void CopyRow(char* to, const char* from, int64_t n, int streaming) {
+#ifdef __SSE2__
+  if (streaming) {
+    for (int64_t i = 0; i < n; i += 16) {
+      _mm_stream_si128((__m128i*)(to + i), _mm_loadu_si128((const __m128i*)(from + i)));
+    }
+    return;
+  }
+#endif
+  (void)streaming;
+  memcpy(to, from, (size_t)n);
+}
+
+// Inlined once per usual row size, so that the copy is a fixed run of vector moves.
+static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin, int64_t end,
+                                                             int64_t n) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (i + kAhead < gather->count) {
+      const char* next = RowOf(gather, gather->ids[i + kAhead]);
+      for (int64_t line = 0; line < n; line += kLine) __builtin_prefetch(next + line, 0, 3);
+    }
+    CopyRow(gather->to + i * n, RowOf(gather, gather->ids[i]), n, gather->streaming);
+  }
+}
+
+static void GatherRange(void* job, int64_t begin, int64_t end) {
+  const Gather* gather = job;
+  switch (gather->row_bytes) {
+    case 64: GatherRows(gather, begin, end, 64); break;
+    case 256: GatherRows(gather, begin, end, 256); break;
+    case 1024: GatherRows(gather, begin, end, 1024); break;
+    default: GatherRows(gather, begin, end, gather->row_bytes); break;
+  }
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
+
+void ceiling_gather(char* to, const char* const* parts, int64_t rows_per_part, const int64_t* ids, int64_t count,
+                    int64_t row_bytes, const char* fill, int streaming, int threads) {
+  Gather gather = {to, parts, rows_per_part, ids, count, row_bytes, fill, streaming};
+  InParallel(GatherRange, &gather, count, threads);
+}
+
+typedef struct {
+  const char* text;
+  uint64_t* table;
+  uint64_t mask;
+  atomic_llong lines;
+} Lines;
+
+// Finds the lines, and touches one random slot of a table per line.
+static void ProbeRange(void* job, int64_t begin, int64_t end) {
+  Lines* lines = job;
+  uint64_t sum = 0;
+  int64_t count = 0;
+  const char* at = lines->text + begin;
+  const char* const stop = lines->text + end;
+  while ((at = memchr(at, '\n', (size_t)(stop - at))) != NULL) {
+    sum += lines->table[((uint64_t)(begin + count) * 0x9e3779b97f4a7c15u >> 20) & lines->mask];
+    ++count, ++at;
+  }
+  volatile uint64_t sink = sum;
+  (void)sink;
+  lines->lines += count;
+}
+
+// Returns the number of lines. `slots` is a power of two.
+int64_t ceiling_probe_lines(const char* text, int64_t n, uint64_t* table, int64_t slots, int threads) {
+  Lines lines = {text, table, (uint64_t)slots - 1, 0};
+  InParallel(ProbeRange, &lines, n, threads);
+  return lines.lines;
+}
+
+static atomic_int sampling;
+static atomic_llong peak_anonymous;
+static pthread_t sampler;
+
+static int64_t AnonymousBytes(int file) {
+  char text[256];
+  const ssize_t n = pread(file, text, sizeof(text) - 1, 0);
+  if (n <= 0) return 0;
+  text[n] = 0;
+  long long size, resident, shared;
+  if (sscanf(text, "%lld %lld %lld", &size, &resident, &shared) != 3) return 0;
+  return (resident - shared) * sysconf(_SC_PAGESIZE);
+}
+
+static void* Sample(void* unused) {
+  (void)unused;
+  const int file = open("/proc/self/statm", O_RDONLY);
+  const struct timespec pause = {0, 200 * 1000};
+  while (file >= 0 && sampling) {
+    const int64_t now = AnonymousBytes(file);
+    if (now > peak_anonymous) peak_anonymous = now;
+    nanosleep(&pause, NULL);
+  }
+  if (file >= 0) close(file);
+  return NULL;
+}
+
+int memory_sampler_start(void) {
+  peak_anonymous = 0;
+  sampling = 1;
+  return pthread_create(&sampler, NULL, Sample, NULL);
+}
+
+// Returns the most anonymous memory that was seen, in bytes.
+int64_t memory_sampler_stop(void) {
+  sampling = 0;
+  pthread_join(sampler, NULL);
+  return peak_anonymous;
+}

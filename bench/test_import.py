@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``import`` costs in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench.case import OURS, Case, Contender, Run
+from bench.sizes import Size
+
+
+def test_import(entry: Any, duel: Callable[[Any], None]) -> None:
+    duel(entry)
+
+
+def cases(size: Size) -> list[Case]:
+    if not size.imports:
+        return []
+    alone = [
+        _importing(name, name)
+        for name in ("tensorflow", "safetensors.numpy", "tensorstore", "zarr", "pyarrow")
+    ]
+    return [
+        Case(
+            key="import/fresh process",
+            title="start Python and import",
+            contenders=[
+                _importing("tensorbundle", "tensorbundle", role=OURS),
+                _importing("numpy and ml_dtypes", "numpy", "ml_dtypes"),
+                *alone,
+            ],
+            check=_check,
+        )
+    ]
+
+
+def _check(result: Any) -> None:
+    assert result.returncode == 0, result.stderr.decode()
+
+
+def _importing(name: str, *modules: str, **options: Any) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Run]:
+        command = [sys.executable, "-c", f"import {', '.join(modules)}"]
+        yield lambda: subprocess.run(command, capture_output=True, check=False)
+
+    packages = tuple(module.split(".")[0] for module in modules)
+    return Contender(name, start, needs=packages, **options)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Yesterday's table for today's vocabulary: old rows where there are any, a fill elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import tensorbundle as tb
+from bench import ceiling, content, data, rivals, test_join
+from bench.case import FLOOR, OURS, UNVERIFIED, VERIFIED, Case, Contender, Destination, Run
+from bench.content import Array
+from bench.sizes import DIM, Size
+from bench.tables import Table
+
+THREADS = len(os.sched_getaffinity(0))
+FILL = 0.5
+
+
+def test_remap(entry: Any, duel: Callable[[Any], None]) -> None:
+    duel(entry)
+
+
+def cases(size: Size) -> list[Case]:
+    found = []
+    for rows in size.table_rows:
+        table = Table(rows)
+        found += [_rows(table, size.ids, percent) for percent in (0, 10, 90)]
+        found += [_rows_and_columns(table, size.ids)]
+        found += [_from_files(table) for count in size.tokens if count == rows]
+    return found
+
+
+def _remap(count: int, rows: int, percent: int) -> Array:
+    """`count` different rows in random order, of which some percent are missing."""
+    rng = np.random.default_rng(percent)
+    ids = rng.permutation(rows)[:count]
+    ids[rng.random(count) < percent / 100] = -1
+    return ids
+
+
+def _ours(
+    table: Table, out: Destination, threads: int | None = None, **remaps: Callable[[], Array]
+) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Run]:
+        into = out.array
+        given = {name: make() for name, make in remaps.items()}
+        with tb.open(table.prefix, threads=threads) as ck:
+            tensor = ck["table"]
+            yield lambda: tb.load_and_remap(tensor, **given, fill=FILL, out=into)
+
+    name = "tensorbundle" + (", 1 thread" if threads == 1 else "")
+    return Contender(name, start, OURS, UNVERIFIED, api=("load_and_remap",))
+
+
+def _tensorflow(table: Table, rows: Callable[[], Array], columns: Callable[[], Array]) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Run]:
+        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        ids, places = rows(), columns()
+        width = places.size or table.dim
+        present = np.count_nonzero(ids >= 0) * (np.count_nonzero(places >= 0) or width)
+        fill = np.full(ids.size * width - present, FILL, np.float32)
+        tensors = [tf.constant(each) for each in (ids, places, fill)]
+        yield lambda: tf.raw_ops.LoadAndRemapMatrix(
+            ckpt_path=prefix, old_tensor_name="table", row_remapping=tensors[0],
+            col_remapping=tensors[1], initializing_values=tensors[2], num_rows=ids.size,
+            num_cols=width, max_rows_in_memory=-1,
+        )  # fmt: skip
+
+    return Contender(
+        "TensorFlow LoadAndRemapMatrix", start, checksum=VERIFIED, needs=("tensorflow",)
+    )
+
+
+def _rows(table: Table, count: int, percent: int) -> Case:
+    out = Destination(count, DIM)
+
+    def ids() -> Array:
+        return _remap(count, table.rows, percent)
+
+    @contextmanager
+    def numpy() -> Iterator[Run]:
+        given, into, (source,) = ids(), out.array, table.maps()
+
+        def run() -> Any:
+            source.take(given, axis=0, out=into, mode="clip")
+            into[given < 0] = FILL
+            return into
+
+        yield run
+
+    @contextmanager
+    def floor() -> Iterator[Run]:
+        given, into, sources = ids(), out.array, table.maps()
+        fill = np.full(DIM, FILL, np.float32)
+        yield lambda: ceiling.gather(into, sources, given, threads=THREADS, fill=fill)
+
+    return Case(
+        key=f"remap/{count} of {table.rows} rows, {percent} % missing",
+        title=f"{count:,} rows of 256 bytes out of {table.rows:,} by a remap, {percent} % missing",
+        contenders=[
+            _ours(table, out, rows=ids),
+            _ours(table, out, 1, rows=ids),
+            _tensorflow(table, ids, lambda: np.empty(0, np.int64)),
+            Contender("numpy.memmap, take and fill", numpy, checksum=UNVERIFIED),
+            Contender(f"C: gather with fill, {THREADS} threads", floor, FLOOR, UNVERIFIED),
+        ],
+        check=lambda result: content.require_rows(np.asarray(result), ids(), DIM, FILL),
+        unit="rows",
+        amount=count,
+        destination=out,
+        weigh=percent == 10,
+    )
+
+
+def _rows_and_columns(table: Table, count: int) -> Case:
+    out = Destination(count, DIM)
+
+    def ids() -> Array:
+        return _remap(count, table.rows, 10)
+
+    def columns() -> Array:
+        return _remap(DIM, DIM, 5)
+
+    def check(result: Any) -> None:
+        array, rows, places = np.asarray(result), ids(), columns()
+        for at in range(0, count, content.BLOCK // DIM):
+            part = rows[at : at + content.BLOCK // DIM]
+            wanted = content.rows(np.maximum(part, 0), DIM)[:, places]
+            wanted[part < 0] = FILL
+            wanted[:, places < 0] = FILL
+            assert np.array_equal(array[at : at + part.size], wanted)
+
+    @contextmanager
+    def numpy() -> Iterator[Run]:
+        rows, places, into, (source,) = ids(), columns(), out.array, table.maps()
+
+        def run() -> Any:
+            taken = source.take(rows, axis=0, mode="clip")
+            taken.take(places, axis=1, out=into, mode="clip")
+            into[rows < 0] = FILL
+            into[:, places < 0] = FILL
+            return into
+
+        yield run
+
+    return Case(
+        key=f"remap/{count} of {table.rows} rows, and columns",
+        title=f"{count:,} rows out of {table.rows:,} by a remap, 10 % missing, "
+        f"and all {DIM} columns by another",
+        contenders=[
+            _ours(table, out, rows=ids, columns=columns),
+            _tensorflow(table, ids, columns),
+            Contender("numpy.memmap, two takes and fill", numpy, checksum=UNVERIFIED),
+        ],
+        check=check,
+        unit="rows",
+        amount=count,
+        destination=out,
+    )
+
+
+def _from_files(table: Table) -> Case:
+    """All of a warm start: both vocabularies and the table, from their files."""
+    count = table.rows
+    out = Destination(count, DIM)
+
+    @contextmanager
+    def ours() -> Iterator[Run]:
+        (new, old), into = data.vocabularies(count), out.array
+        with tb.open(table.prefix) as ck:
+            tensor = ck["table"]
+
+            def run() -> Any:
+                tb.clear_caches()
+                remap = tb.remap_vocab(new, old)
+                return tb.load_and_remap(tensor, rows=remap, fill=FILL, out=into)
+
+            yield run
+
+    @contextmanager
+    def tensorflow() -> Iterator[Run]:
+        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        new, old = map(str, data.vocabularies(count))
+
+        def run() -> Any:
+            ids, present = tf.raw_ops.GenerateVocabRemapping(
+                new_vocab_file=new, old_vocab_file=old, new_vocab_offset=0, num_new_vocab=count
+            )
+            return tf.raw_ops.LoadAndRemapMatrix(
+                ckpt_path=prefix, old_tensor_name="table", row_remapping=ids,
+                col_remapping=np.empty(0, np.int64), num_rows=count, num_cols=DIM,
+                initializing_values=tf.fill([(count - int(present)) * DIM], FILL),
+            )  # fmt: skip
+
+        yield run
+
+    @contextmanager
+    def arrow() -> Iterator[Run]:
+        paths, into, (source,) = data.vocabularies(count), out.array, table.maps()
+
+        def run() -> Any:
+            ids = test_join.with_arrow(*paths)
+            source.take(ids, axis=0, out=into, mode="clip")
+            into[ids < 0] = FILL
+            return into
+
+        yield run
+
+    api = ("load_and_remap", "remap_vocab", "clear_caches")
+    return Case(
+        key=f"remap/{count} rows, from vocabularies",
+        title=f"join two vocabularies of {count:,} tokens and remap the table of as many rows",
+        contenders=[
+            Contender("tensorbundle", ours, OURS, UNVERIFIED, api=api),
+            Contender("TensorFlow, both ops", tensorflow, checksum=VERIFIED,
+                      needs=("tensorflow",)),
+            Contender("pyarrow join, numpy.memmap take", arrow, checksum=UNVERIFIED,
+                      needs=("pyarrow",)),
+        ],
+        check=lambda result: content.require_rows(
+            np.asarray(result), test_join.expected(count), DIM, FILL
+        ),
+        unit="rows",
+        amount=count,
+        destination=out,
+        weigh=True,
+    )  # fmt: skip

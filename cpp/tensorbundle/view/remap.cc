@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/remap.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/view/column_order.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/row_copy.h"
+
+namespace tensorbundle {
+namespace {
+
+constexpr size_t kRowsPerTask = 16384;
+constexpr uint64_t kStreamingSize = uint64_t{8} << 20;  // as for gathers
+
+// Rows whose columns are put in order are copied into a buffer of about this size first: it stays
+// in the second-level cache.
+constexpr uint64_t kScratchSize = uint64_t{128} << 10;
+
+// Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
+uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
+                      const char* axis) {
+  uint64_t missing = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    missing += ids[i] == -1;
+    if (ids[i] < -1 || ids[i] >= size) {
+      throw std::out_of_range(std::string(axis) + " " + std::to_string(ids[i]) + " at position " +
+                              std::to_string(i) + " is not in tensor " + Quoted(tensor.name) +
+                              ", which has " + std::to_string(size));
+    }
+  }
+  return missing;
+}
+
+class Remapper {
+ public:
+  Remapper(const Checkpoint& checkpoint, const Tensor& tensor, const Remapping& remapping)
+      : tensor_(tensor),
+        info_(RequireKnownType(tensor)),
+        shape_(checkpoint.catalog().Shape(tensor)),
+        remapping_(remapping),
+        columns_(ColumnOrderOf(tensor, shape_, remapping, info_.item_size)),
+        swap_unit_(checkpoint.catalog().big_endian ? info_.swap_size : 1) {}
+
+  // Checks every number, and adds up what is missing before each task.
+  uint64_t Count(int threads) {
+    if (remapping_.columns) CountMissing(tensor_, *remapping_.columns, shape_[1], "column");
+    const size_t num_tasks = (remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask;
+    missing_before_.assign(num_tasks + 1, 0);
+    if (!remapping_.rows) CheckPlainRows();
+    ParallelFor(num_tasks, threads, [this](size_t task) {
+      const uint64_t rows = RowsOf(task);
+      uint64_t missing = 0;
+      if (remapping_.rows) {
+        missing = CountMissing(tensor_, remapping_.rows->subspan(task * kRowsPerTask, rows),
+                               shape_[0], "row");
+      }
+      missing_before_[task + 1] =
+          missing * columns_.new_row_size() + (rows - missing) * columns_.missing_size();
+    });
+    for (size_t task = 0; task < num_tasks; ++task)
+      missing_before_[task + 1] += missing_before_[task];
+    return missing_before_.back() / info_.item_size;
+  }
+
+  void Run(const RowBands& bands, const CellFill& fill, MutableByteSpan out, uint64_t out_stride,
+           int threads) {
+    const uint64_t missing = Count(threads);
+    const uint64_t expected = fill.is_element ? info_.item_size : missing * info_.item_size;
+    if (fill.bytes.size() != expected) {
+      throw std::invalid_argument("the fill has " + std::to_string(fill.bytes.size()) +
+                                  " bytes, the " + std::to_string(missing) +
+                                  " missing cells take " + std::to_string(expected));
+    }
+    const uint64_t last = remapping_.num_rows == 0 ? 0 : (remapping_.num_rows - 1) * out_stride;
+    if (remapping_.num_rows > 0 && out.size() < last + columns_.new_row_size()) {
+      throw std::invalid_argument("the destination has only " + std::to_string(out.size()) +
+                                  " bytes");
+    }
+    if (columns_.new_row_size() == 0) return;
+    for (const File* file : bands.mapped_files) file->CheckNotShrunk();
+    ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
+      Filler filler(fill, info_.item_size, missing_before_[task]);
+      uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
+      if (columns_.is_identity()) {
+        CopyRows(bands, task, &filler, first, out_stride, out.size());
+      } else {
+        OrderRows(bands, task, &filler, first, out_stride);
+      }
+    });
+  }
+
+ private:
+  // Hands out the fill, in order.
+  class Filler {
+   public:
+    Filler(const CellFill& fill, uint64_t item_size, uint64_t used)
+        : fill_(fill),
+          item_size_(item_size),
+          next_(fill.bytes.data() + (fill.is_element ? 0 : used)) {}
+
+    void Fill(uint8_t* out, uint64_t size) {
+      if (!fill_.is_element) {
+        std::memcpy(out, next_, size);
+        next_ += size;
+        return;
+      }
+      for (uint64_t at = 0; at < size; at += item_size_) std::memcpy(out + at, next_, item_size_);
+    }
+
+   private:
+    const CellFill& fill_;
+    const uint64_t item_size_;
+    const uint8_t* next_;
+  };
+
+  uint64_t RowsOf(size_t task) const {
+    return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
+  }
+
+  int64_t RowAt(uint64_t row) const {
+    return remapping_.rows ? (*remapping_.rows)[row] : static_cast<int64_t>(row);
+  }
+
+  void CheckPlainRows() const {
+    if (remapping_.num_rows <= static_cast<uint64_t>(shape_[0])) return;
+    throw std::out_of_range("tensor " + Quoted(tensor_.name) + " has " + std::to_string(shape_[0]) +
+                            " rows, fewer than the " + std::to_string(remapping_.num_rows) +
+                            " wanted");
+  }
+
+  void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
+                uint64_t out_stride, uint64_t out_size) const {
+    RowCopier copier(bands, swap_unit_,
+                     out_size >= kStreamingSize ? StoreHint::kStreaming : StoreHint::kCached);
+    copier.Copy(
+        RowsOf(task), [&](size_t i) { return RowAt(task * kRowsPerTask + i); },
+        [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
+  }
+
+  // Copies some rows whole into a buffer at a time and takes their columns from there.
+  void OrderRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
+                 uint64_t out_stride) const {
+    const uint64_t row_size = std::max<uint64_t>(1, bands.row_size);
+    const uint64_t batch = std::max<uint64_t>(1, kScratchSize / row_size);
+    std::vector<uint8_t> scratch(batch * row_size);
+    RowCopier copier(bands, swap_unit_, StoreHint::kCached);
+    const uint64_t first_row = task * kRowsPerTask;
+    for (uint64_t done = 0; done < RowsOf(task); done += batch) {
+      const uint64_t count = std::min(batch, RowsOf(task) - done);
+      const auto row_at = [&](size_t i) { return RowAt(first_row + done + i); };
+      copier.Copy(count, row_at, [](uint8_t*) {}, scratch.data(), row_size);
+      for (uint64_t i = 0; i < count; ++i, out += out_stride) {
+        if (row_at(i) < 0) {
+          filler->Fill(out, columns_.new_row_size());
+          continue;
+        }
+        columns_.Apply(scratch.data() + i * row_size, out);
+        for (const ColumnOrder::Gap& gap : columns_.gaps())
+          filler->Fill(out + gap.destination, gap.size);
+      }
+    }
+  }
+
+  static ColumnOrder ColumnOrderOf(const Tensor& tensor, std::span<const int64_t> shape,
+                                   const Remapping& remapping, uint64_t item_size) {
+    if (!remapping.columns) {
+      uint64_t row_size = item_size;
+      for (size_t axis = 1; axis < shape.size(); ++axis)
+        row_size *= static_cast<uint64_t>(shape[axis]);
+      return ColumnOrder::Identity(row_size);
+    }
+    if (shape.size() < 2) {
+      throw std::invalid_argument("tensor " + Quoted(tensor.name) +
+                                  " has rank 1: it has no columns to remap");
+    }
+    uint64_t cell_size = item_size;
+    for (size_t axis = 2; axis < shape.size(); ++axis)
+      cell_size *= static_cast<uint64_t>(shape[axis]);
+    return ColumnOrder(*remapping.columns, cell_size);
+  }
+
+  const Tensor& tensor_;
+  const DataTypeInfo& info_;
+  const std::span<const int64_t> shape_;
+  const Remapping& remapping_;
+  const ColumnOrder columns_;
+  const unsigned swap_unit_;
+  std::vector<uint64_t> missing_before_;  // bytes, per task and in all
+};
+
+}  // namespace
+
+uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
+                           const Remapping& remapping, int threads) {
+  return Remapper(checkpoint, tensor, remapping).Count(threads);
+}
+
+void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                const Remapping& remapping, const CellFill& fill, MutableByteSpan out,
+                uint64_t out_stride, int threads) {
+  Remapper(checkpoint, tensor, remapping).Run(bands, fill, out, out_stride, threads);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// A table with its rows and columns in another order, some of them new.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/view/row_bands.h"
+
+namespace tensorbundle {
+
+// Where each new row and column comes from. -1 is one that the old table does not have.
+struct Remapping {
+  // Nothing: the first `num_rows` rows, in order.
+  std::optional<std::span<const int64_t>> rows;
+  uint64_t num_rows = 0;
+  // Elements of axis 1. Nothing: all, in order.
+  std::optional<std::span<const int64_t>> columns;
+};
+
+// What the missing cells get: one element for all of them, or one for each, in row-major order of
+// the new table: the order of TensorFlow's LoadAndRemapMatrix.
+struct CellFill {
+  bool is_element = true;
+  ByteSpan bytes;
+};
+
+// Elements of the new table that the old one does not have. Throws std::out_of_range for numbers
+// below -1 or beyond the table, std::invalid_argument for columns of a tensor of rank 1.
+uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
+                           const Remapping& remapping, int threads);
+
+// Writes the new table's rows to `out`, `out_stride` bytes from one to the next, in one pass by
+// threads. Every number is checked before anything is written. Throws as CountMissingCells;
+// std::invalid_argument when the fill does not have as many elements as there are missing cells, or
+// `out` is too small; as File::ReadAt.
+void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                const Remapping& remapping, const CellFill& fill, MutableByteSpan out,
+                uint64_t out_stride, int threads);
+
+}  // namespace tensorbundle

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/row_reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/view/byte_swap.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/runs.h"
+#include "tensorbundle/view/tiling.h"
+
+namespace tensorbundle {
+namespace {
+
+// Reads that wait for a device keep no processor busy: past the page cache this many times the
+// threads are at work, but no more than kMaxWaitingThreads, whose bounce buffers must stay small
+// beside a chunk. One thread stays one: whoever asks for that means it.
+constexpr int kWaitingThreadsPerThread = 2;
+constexpr int kMaxWaitingThreads = 8;
+
+int WaitingThreads(int threads) {
+  if (threads == 1) return 1;
+  return std::max(threads, std::min(threads * kWaitingThreadsPerThread, kMaxWaitingThreads));
+}
+
+// Fewer bytes than this per thread are not worth starting it.
+constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
+
+// Rethrows what a read threw, naming the piece.
+[[noreturn]] void RethrowNaming(const std::string& piece) {
+  try {
+    throw;
+  } catch (const CorruptionError& error) {
+    throw CorruptionError(piece + ": " + error.what());
+  } catch (const IOFailure& error) {
+    throw IOFailure(piece + ": " + error.what(), error.path(), error.error_number());
+  }
+}
+
+}  // namespace
+
+// A piece, and how far the stream has come in it.
+struct RowReader::PieceState {
+  const Piece* piece;
+  Box box;
+  int64_t first_row;
+  int64_t end_row;
+  bool entered = false;
+  bool check = false;  // compute a checksum on the way
+  uint32_t crc = 0;    // of the bytes so far
+  std::vector<uint8_t> decoded{};
+
+  // Where the piece meets the rows being read.
+  std::optional<RunLayout> layout{};
+  const File* file = nullptr;
+};
+
+// What one thread does at a time: some runs, or some bytes of one long run. Tasks of a piece follow
+// each other in it without a gap.
+struct RowReader::Task {
+  PieceState* state;
+  uint64_t first_run;
+  uint64_t num_runs;
+  uint64_t begin;  // within the run, when num_runs is 1
+  uint64_t size;
+  uint32_t crc = 0;
+};
+
+bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size) {
+  return checkpoint.mode() == IoMode::kAuto && stream_size >= kMinBypassStream;
+}
+
+RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
+                     const RowReadOptions& options)
+    : checkpoint_(checkpoint), tensor_(tensor), options_(options) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (info.item_size == 0) {
+    throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
+                           " has no fixed element size");
+  }
+  item_size_ = info.item_size;
+  swap_unit_ = checkpoint.catalog().big_endian ? info.swap_size : 1;
+  const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
+  num_rows_ = shape.empty() ? 1 : shape[0];
+  for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) AddPiece(piece);
+  if (tensor.num_elements == 0) return;
+  row_size_ = tensor.num_elements / static_cast<uint64_t>(num_rows_) * item_size_;
+  CoverBox(checkpoint.catalog(), tensor, WholeBox(shape));
+  std::stable_sort(states_.begin(), states_.end(), [](const PieceState& a, const PieceState& b) {
+    return a.first_row < b.first_row;
+  });
+}
+
+RowReader::~RowReader() = default;
+
+void RowReader::AddPiece(const Piece& piece) {
+  checkpoint_.CheckPiece(tensor_, piece);
+  Box box = checkpoint_.catalog().BoxOf(tensor_, piece);
+  if (Volume(box) == 0) return;
+  const Extent rows = box.empty() ? Extent{0, 1} : box[0];
+  states_.push_back({&piece, std::move(box), rows.start, rows.end()});
+}
+
+void RowReader::Read(MutableByteSpan out) {
+  if (out.empty()) return;
+  const auto count = static_cast<int64_t>(out.size() / row_size_);
+  Box box = WholeBox(checkpoint_.catalog().Shape(tensor_));
+  if (!box.empty()) box[0] = {next_row_, count};
+  const int64_t end_row = next_row_ + count;
+
+  std::vector<Task> tasks;
+  bool bypasses = false;
+  for (size_t i = first_open_; i < states_.size() && states_[i].first_row < end_row; ++i) {
+    if (states_[i].end_row <= next_row_) continue;
+    PlanPiece(&states_[i], box, &tasks);
+    bypasses |= states_[i].file->mode() == ReadMode::kDirect;
+  }
+  const int wanted = bypasses ? WaitingThreads(options_.threads) : options_.threads;
+  const auto useful =
+      static_cast<int>(std::min(uint64_t{1} << 16, out.size() / kMinBytesPerThread));
+  ParallelFor(tasks.size(), std::clamp(useful, 1, std::max(1, wanted)),
+              [&](size_t i) { Run(&tasks[i], out); });
+  Fold(tasks);
+  for (size_t i = first_open_; i < states_.size() && states_[i].first_row < end_row; ++i) {
+    if (states_[i].end_row > next_row_ && states_[i].end_row <= end_row) Leave(&states_[i]);
+  }
+  next_row_ = end_row;
+  while (first_open_ < states_.size() && states_[first_open_].end_row <= next_row_) ++first_open_;
+}
+
+void RowReader::PlanPiece(PieceState* state, const Box& box, std::vector<Task>* tasks) {
+  if (!state->entered) Enter(state);
+  const Box common = *Intersect(state->box, box);
+  state->layout.emplace(state->box, box, common, item_size_);
+  const RunLayout& layout = *state->layout;
+  const uint64_t size = layout.run_size() * layout.count();
+  if (state->piece->encoding == Encoding::kRecord) {
+    state->file = &checkpoint_.files().Get(state->piece->file);
+    tasks->push_back({state, 0, layout.count(), 0, size});
+    return;
+  }
+  uint64_t first_byte = 0;
+  layout.ForEach(0, 1, [&](const RunLayout::Run& run) { first_byte = run.source; });
+  StreamSource& source = SourceOf(*state->piece);
+  state->file = &source.Choose(state->piece->offset + first_byte, size);
+  const uint64_t step =
+      state->file->mode() == ReadMode::kDirect ? kDirectChunkSize : kReadChunkSize;
+  if (layout.run_size() >= step || layout.count() == 1) {
+    for (uint64_t run = 0; run < layout.count(); ++run) {
+      for (uint64_t begin = 0; begin < layout.run_size(); begin += step) {
+        tasks->push_back({state, run, 1, begin, std::min(step, layout.run_size() - begin)});
+      }
+    }
+  } else {
+    const uint64_t together = step / layout.run_size();
+    for (uint64_t run = 0; run < layout.count(); run += together) {
+      const uint64_t n = std::min(together, layout.count() - run);
+      tasks->push_back({state, run, n, 0, n * layout.run_size()});
+    }
+  }
+}
+
+// The stream has reached the first row of a piece.
+void RowReader::Enter(PieceState* state) {
+  state->entered = true;
+  const Piece& piece = *state->piece;
+  if (piece.encoding == Encoding::kRecord) {
+    state->decoded = checkpoint_.records()->DecodeDense(tensor_, piece);  // verifies
+    return;
+  }
+  if (!options_.verify || checkpoint_.IsVerified(piece)) return;
+  if (checkpoint_.records() == nullptr) {
+    state->check = true;
+  } else {  // its checksum covers the block around it too
+    checkpoint_.records()->Verify(tensor_, piece);
+    checkpoint_.SetVerified(piece);
+  }
+}
+
+void RowReader::Run(Task* task, MutableByteSpan out) {
+  if (options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed)) {
+    throw StreamStopped();
+  }
+  const PieceState& state = *task->state;
+  if (state.piece->encoding == Encoding::kRecord) {
+    state.layout->ForEach(0, task->num_runs, [&](const RunLayout::Run& run) {
+      std::memcpy(out.data() + run.destination, state.decoded.data() + run.source,
+                  state.layout->run_size());
+    });
+    return;
+  }
+  try {
+    ReadTask(task, out);
+  } catch (const Error&) {
+    RethrowNaming(Describe(checkpoint_.catalog(), tensor_, *state.piece));
+  }
+}
+
+void RowReader::ReadTask(Task* task, MutableByteSpan out) {
+  const PieceState& state = *task->state;
+  const uint64_t run_size = state.layout->run_size();
+  const bool in_place = task->num_runs == 1;
+  std::unique_ptr<uint8_t[]> bounce;
+  MutableByteSpan bytes;
+  uint64_t position = 0;  // in the piece
+  state.layout->ForEach(task->first_run, 1, [&](const RunLayout::Run& run) {
+    position = run.source + task->begin;
+    if (in_place) bytes = out.subspan(run.destination + task->begin, task->size);
+  });
+  if (!in_place) {
+    bounce = std::make_unique_for_overwrite<uint8_t[]>(task->size);
+    bytes = {bounce.get(), task->size};
+  }
+  state.file->ReadAt(state.piece->offset + position, bytes);
+  if (state.check) {
+    task->crc = crc32c::Value(bytes.data(), bytes.size());
+  }
+  SwapBytes(bytes, swap_unit_);
+  if (in_place) return;
+  const uint8_t* from = bytes.data();
+  state.layout->ForEach(task->first_run, task->num_runs, [&](const RunLayout::Run& run) {
+    std::memcpy(out.data() + run.destination, from, run_size);
+    from += run_size;
+  });
+}
+
+void RowReader::Fold(const std::vector<Task>& tasks) {
+  for (const Task& task : tasks) {
+    PieceState& state = *task.state;
+    if (state.check) state.crc = crc32c::Combine(state.crc, task.crc, task.size);
+  }
+}
+
+// The last byte of a piece was read.
+void RowReader::Leave(PieceState* state) {
+  state->decoded = {};
+  if (!state->check) return;
+  CheckChecksum(checkpoint_, tensor_, *state->piece, state->crc);
+  checkpoint_.SetVerified(*state->piece);
+}
+
+StreamSource& RowReader::SourceOf(const Piece& piece) {
+  const auto found = sources_.find(piece.file);
+  if (found != sources_.end()) return found->second;
+  const File& file = checkpoint_.files().Get(piece.file);
+  return sources_.emplace(piece.file, StreamSource(file, options_.may_bypass)).first->second;
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading a tensor once, from its first row to its last.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/extent.h"
+#include "tensorbundle/io/stream_source.h"
+
+namespace tensorbundle {
+
+struct RowReadOptions {
+  int threads = 1;
+  bool verify = true;       // compare the checksum of every piece not verified before
+  bool may_bypass = false;  // let cold ranges be read past the page cache
+  const std::atomic<bool>* stop = nullptr;  // set by anyone to end a Read early
+};
+
+// Thrown by RowReader::Read when it was stopped.
+struct StreamStopped {};
+
+// Whether a stream of that many bytes may go past the page cache: by the checkpoint's mode, which a
+// stream overrules only where it leaves the choice.
+bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size);
+
+// Hands out the rows of a tensor of fixed-size elements in order. A row range takes one contiguous
+// range of every piece that it meets, however the pieces tile the tensor, so that their checksums
+// are computed on the way and compared when the last byte of a piece was read. For one thread at a
+// time.
+//
+// Pieces that must be decoded (some of V1's) are kept decoded from their first row to their last.
+class RowReader {
+ public:
+  // Checks everything that can be checked without reading data. Throws as ReadBox does. The
+  // checkpoint and the tensor outlive the reader.
+  RowReader(const Checkpoint& checkpoint, const Tensor& tensor, const RowReadOptions& options);
+  ~RowReader();
+
+  // Rows along axis 0; a scalar has one.
+  int64_t num_rows() const { return num_rows_; }
+  uint64_t row_size() const { return row_size_; }  // in bytes
+
+  // Fills `out` with the next rows, native-endian: as many as it has room for, which are there.
+  // Throws CorruptionError when a piece ends in these rows and has another checksum than stored;
+  // IOFailure and the like, naming the piece; StreamStopped.
+  void Read(MutableByteSpan out);
+
+ private:
+  struct PieceState;
+  struct Task;
+
+  void AddPiece(const Piece& piece);
+  void PlanPiece(PieceState* state, const Box& box, std::vector<Task>* tasks);
+  void Enter(PieceState* state);
+  void Run(Task* task, MutableByteSpan out);
+  void ReadTask(Task* task, MutableByteSpan out);
+  void Fold(const std::vector<Task>& tasks);
+  void Leave(PieceState* state);
+  StreamSource& SourceOf(const Piece& piece);
+
+  const Checkpoint& checkpoint_;
+  const Tensor& tensor_;
+  const RowReadOptions options_;
+  uint64_t item_size_;
+  unsigned swap_unit_;
+  int64_t num_rows_;
+  uint64_t row_size_ = 0;
+  int64_t next_row_ = 0;
+  std::vector<PieceState> states_;  // by their first row; those before first_open_ are done
+  size_t first_open_ = 0;
+  std::map<uint32_t, StreamSource> sources_;  // by file
+};
+
+}  // namespace tensorbundle

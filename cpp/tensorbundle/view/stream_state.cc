@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/view/stream_state.h"
+
+#include <utility>
+
+namespace tensorbundle {
+
+bool StreamState::MayBegin(uint64_t size) {
+  if (!options.destinations.empty()) {
+    // The array that the consumer has is its own until it asks for the next.
+    const size_t held = waiting > 0 ? 0 : 1;
+    return num_ahead + held < options.destinations.size();
+  }
+  if (num_ahead > 0 && (size > options.max_ahead || bytes_ahead > options.max_ahead - size)) {
+    return false;
+  }
+  if (num_lent <= 1 || keeps) return true;
+  if (waiting > 0 && num_ahead == 0) keeps = true;
+  return keeps;
+}
+
+bool StreamState::Begin(uint64_t size, Finished* next) {
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return stop.load() || MayBegin(size); });
+  if (stop.load()) return false;
+  ++num_ahead;
+  bytes_ahead += size;
+  next->size = size;
+  if (options.destinations.empty()) {
+    next->buffer = Take(size);
+  } else {
+    next->item.destination = next_destination;
+    next_destination = (next_destination + 1) % options.destinations.size();
+  }
+  return true;
+}
+
+// A spare buffer that fits, or a new one in place of all of them.
+ElementBuffer StreamState::Take(uint64_t size) {
+  while (!spare.empty()) {
+    ElementBuffer last = std::move(spare.back());
+    spare.pop_back();
+    spare_bytes -= last.capacity();
+    if (last.capacity() >= size && last.capacity() / 2 <= size) return last;
+  }
+  return ElementBuffer(size);
+}
+
+void StreamState::Deliver(Finished next) {
+  const std::lock_guard lock(mutex);
+  ready.push_back(std::move(next));
+  if (waiting > 0) changed.notify_all();
+}
+
+void StreamState::End() {
+  const std::lock_guard lock(mutex);
+  ended = true;
+  spare.clear();
+  changed.notify_all();
+}
+
+void StreamState::Return(ElementBuffer buffer) {
+  ElementBuffer unwanted;  // freed after the lock is
+  const std::lock_guard lock(mutex);
+  --num_lent;
+  const bool fits = bytes_ahead + spare_bytes + buffer.capacity() <= options.max_ahead;
+  if (fits && !stop.load() && !ended) {
+    spare_bytes += buffer.capacity();
+    spare.push_back(std::move(buffer));
+  } else {
+    unwanted = std::move(buffer);
+  }
+  changed.notify_all();
+}
+
+}  // namespace tensorbundle

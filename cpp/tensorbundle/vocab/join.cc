@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/vocab/join.h"
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/vocab/token_table.h"
+
+namespace tensorbundle {
+namespace {
+
+// What a thread looks up at a time.
+constexpr uint64_t kRowsPerTask = 32768;
+
+// A message shows no more of a token than this.
+constexpr size_t kMaxShownSize = 100;
+
+struct Range {
+  uint64_t first;
+  uint64_t count;
+};
+
+void CheckArgument(const char* name, int64_t value, int64_t least) {
+  if (value >= least) return;
+  throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
+                              ", expected at least " + std::to_string(least));
+}
+
+void CheckNotEmpty(const Vocabulary& vocabulary) {
+  if (!vocabulary.is_file() || vocabulary.size() > 0) return;
+  throw CorruptionError("the vocabulary file " + vocabulary.name() + " has " +
+                        std::to_string(vocabulary.identity()->size) +
+                        " bytes and no line; expected one token per line");
+}
+
+[[noreturn]] void ThrowEmptyLine(const Vocabulary& vocabulary, uint64_t row) {
+  throw CorruptionError(vocabulary.Describe(row) +
+                        " is empty, expected a token: it ends at offset " +
+                        std::to_string(vocabulary.OffsetAfter(row)));
+}
+
+[[noreturn]] void ThrowDuplicate(const Vocabulary& vocabulary, uint64_t first, uint64_t second) {
+  const std::string_view token = vocabulary.token(second);
+  throw CorruptionError(vocabulary.Describe(second) + " repeats " +
+                        Quoted(token.substr(0, kMaxShownSize)) +
+                        (token.size() > kMaxShownSize ? "..." : "") + " of " +
+                        vocabulary.Describe(first) + "; expected different tokens");
+}
+
+Range WantedRows(const Vocabulary& vocabulary, const JoinOptions& options) {
+  const auto offset = static_cast<uint64_t>(options.new_offset);
+  const bool inside = offset <= vocabulary.size();
+  if (options.num_new == JoinOptions::kAll && inside) return {offset, vocabulary.size() - offset};
+  const auto count = static_cast<uint64_t>(std::max<int64_t>(0, options.num_new));
+  if (inside && count <= vocabulary.size() - offset) return {offset, count};
+  throw std::invalid_argument(
+      "rows " + std::to_string(offset) + " and the " + std::to_string(count) +
+      " from there on are not all in the new vocabulary " + vocabulary.name() + ", which has " +
+      std::to_string(vocabulary.size()));
+}
+
+[[noreturn]] void ThrowOldSize(const Vocabulary& vocabulary, int64_t old_size) {
+  throw std::invalid_argument("old_size is " + std::to_string(old_size) +
+                              ", expected at least 1 and at most the " +
+                              std::to_string(vocabulary.size()) + " rows of " + vocabulary.name());
+}
+
+// A table of the rows of the old vocabulary that count. Its lines are judged from the first on, and
+// its size only then: who gets both wrong is told what TensorFlow would tell.
+TokenTable OldTable(const Vocabulary& vocabulary, uint64_t num_lookups,
+                    const JoinOptions& options) {
+  const bool all = options.old_size == JoinOptions::kAll;
+  const auto old_size = all ? vocabulary.size() : static_cast<uint64_t>(options.old_size);
+  if (all || old_size == 0) CheckNotEmpty(vocabulary);
+  if (!all && old_size == 0) ThrowOldSize(vocabulary, options.old_size);
+
+  const uint64_t num_rows = std::min(old_size, vocabulary.size());
+  const std::optional<uint64_t> empty_line = vocabulary.first_empty_line();
+  const bool has_empty = empty_line && *empty_line < num_rows;
+  TokenTable table(vocabulary, has_empty ? *empty_line : num_rows, num_lookups, options.threads);
+  const std::optional<uint64_t> duplicate = table.first_duplicate();
+  if (duplicate && options.old_duplicates == Duplicates::kRefuse) {
+    const int64_t first = table.Find(vocabulary.token(*duplicate));
+    ThrowDuplicate(vocabulary, static_cast<uint64_t>(first), *duplicate);
+  }
+  if (has_empty) ThrowEmptyLine(vocabulary, *empty_line);
+  if (old_size > num_rows) ThrowOldSize(vocabulary, options.old_size);
+  return table;
+}
+
+}  // namespace
+
+JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
+                const JoinOptions& options) {
+  CheckArgument("new_offset", options.new_offset, 0);
+  CheckArgument("num_new", options.num_new, JoinOptions::kAll);
+  CheckArgument("old_size", options.old_size, JoinOptions::kAll);
+  CheckNotEmpty(new_vocabulary);
+  if (new_vocabulary.first_empty_line()) {
+    ThrowEmptyLine(new_vocabulary, *new_vocabulary.first_empty_line());
+  }
+  const Range wanted = WantedRows(new_vocabulary, options);
+  const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
+
+  JoinResult result(wanted.count);
+  std::atomic<uint64_t> num_present{0};
+  ParallelFor((wanted.count + kRowsPerTask - 1) / kRowsPerTask, options.threads, [&](size_t task) {
+    const uint64_t begin = task * kRowsPerTask;
+    const uint64_t count = std::min(kRowsPerTask, wanted.count - begin);
+    num_present += table.FindAll(new_vocabulary, wanted.first + begin,
+                                 result.mutable_ids().subspan(begin, count));
+  });
+  result.num_present = num_present;
+  return result;
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/vocab/token_table.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <mutex>
+
+#include "tensorbundle/base/parallel.h"
+
+namespace tensorbundle {
+namespace {
+
+static_assert(PackedOffsets::kMax <= kRowMask, "a slot holds every row");
+
+// Tokens that are hashed before the first of them is inserted: by then, its line is in the cache.
+constexpr size_t kBatchSize = 128;
+
+// Look-ups between one step of a look-up and the next, by measurement.
+constexpr size_t kDistance = 12;
+constexpr size_t kRingSize = 64;  // more than four times that
+
+// What a thread takes at a time.
+constexpr uint64_t kRowsPerTask = 32768;
+
+constexpr uint64_t kNone = UINT64_MAX;
+
+// Bytes per token of memory for slots: with the five of its place in its vocabulary, a token
+// takes 16. Tokens that are only looked up have no slots, but leave their share to the others, up
+// to where it makes nothing faster.
+constexpr uint64_t kBytesPerToken = 11;
+constexpr uint64_t kMaxBytesPerRow = 16;
+
+// Always leaves slots free.
+uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {
+  constexpr uint64_t kLineSize = kSlotsPerLine * sizeof(uint64_t);
+  const uint64_t bytes =
+      kBytesPerToken * num_rows +
+      std::min(kBytesPerToken * num_lookups, (kMaxBytesPerRow - kBytesPerToken) * num_rows);
+  return bytes / kLineSize + 1;
+}
+
+}  // namespace
+
+// A row on its way into the table.
+struct TokenTable::Insertion {
+  uint64_t row;
+  uint64_t tag;
+  uint64_t* line;
+};
+
+// A token on its way through FindAll.
+struct TokenTable::Lookup {
+  Lookup() {}  // leaves everything open: all of it is set anyway, many times over
+
+  std::string_view token;
+  uint64_t hash;
+  uint64_t* line;
+  uint64_t row;  // of the first slot in the line that has the tag; 0 if none has
+  bool tagged;   // whether one has
+  bool open;     // whether the token may be elsewhere if it is not that row's
+};
+
+TokenTable::TokenTable(const Vocabulary& vocabulary, uint64_t num_rows, uint64_t num_lookups,
+                       int threads, TokenHasher hasher)
+    : vocabulary_(vocabulary),
+      hasher_(hasher),
+      num_lines_(LinesFor(num_rows, num_lookups)),
+      memory_(num_lines_ * kSlotsPerLine * sizeof(uint64_t)),
+      first_duplicate_(kNone) {
+  std::mutex mutex;
+  ParallelFor((num_rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
+    const uint64_t first = task * kRowsPerTask;
+    const uint64_t duplicate = InsertRows(first, std::min(kRowsPerTask, num_rows - first));
+    const std::lock_guard<std::mutex> lock(mutex);
+    first_duplicate_ = std::min(first_duplicate_, duplicate);
+  });
+}
+
+std::optional<uint64_t> TokenTable::first_duplicate() const {
+  if (first_duplicate_ == kNone) return std::nullopt;
+  return first_duplicate_;
+}
+
+inline uint64_t* TokenTable::LineOf(uint64_t hash) const {
+  __extension__ using Wide = unsigned __int128;
+  const auto line = static_cast<uint64_t>(static_cast<Wide>(hash) * num_lines_ >> 64);
+  return static_cast<uint64_t*>(memory_.data()) + line * kSlotsPerLine;
+}
+
+// Tokens that find their line full go on to the next one.
+inline uint64_t* TokenTable::NextLine(uint64_t* line) const {
+  auto* first = static_cast<uint64_t*>(memory_.data());
+  line += kSlotsPerLine;
+  return line == first + num_lines_ * kSlotsPerLine ? first : line;
+}
+
+// Takes each row to its line, and on to the next one for as long as that is full. What is done in
+// one line is done for the whole batch before the next one is touched: one row in twenty goes on,
+// and would wait for memory alone. The first lines are prefetched. Returns as InsertRows.
+uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
+  uint64_t duplicate = kNone;
+  std::array<size_t, kBatchSize> open;
+  size_t num_open = batch.size();
+  for (size_t i = 0; i < num_open; ++i) open[i] = i;
+  while (num_open > 0) {
+    size_t still_open = 0;
+    for (size_t k = 0; k < num_open; ++k) {
+      Insertion& insertion = batch[open[k]];
+      if (!TryInsert(insertion, &duplicate)) continue;
+      insertion.line = NextLine(insertion.line);
+      __builtin_prefetch(insertion.line, 1);
+      open[still_open++] = open[k];
+    }
+    num_open = still_open;
+  }
+  return duplicate;
+}
+
+// Returns the smallest row that turned out not to be its token's first, or kNone.
+uint64_t TokenTable::InsertRows(uint64_t first, uint64_t count) {
+  uint64_t duplicate = kNone;
+  std::array<Insertion, kBatchSize> batch;
+  for (uint64_t done = 0; done < count; done += kBatchSize) {
+    const auto n = static_cast<size_t>(std::min<uint64_t>(kBatchSize, count - done));
+    for (size_t i = 0; i < n; ++i) {
+      const uint64_t row = first + done + i;
+      const uint64_t hash = hasher_(vocabulary_.token(row));
+      batch[i] = {row, TagOf(hash), LineOf(hash)};
+      __builtin_prefetch(batch[i].line, 1);
+    }
+    duplicate = std::min(duplicate, InsertBatch(std::span(batch).first(n)));
+  }
+  return duplicate;
+}
+
+// Leaves the smallest row of the token in the line, unless it is full of others: then returns true.
+// If the token was there before, the larger row of both is a duplicate: in whatever order the rows
+// of a token come, each but its first turns up once.
+bool TokenTable::TryInsert(const Insertion& insertion, uint64_t* duplicate) {
+  for (;;) {
+    const LineMatch match = MatchLine(insertion.line, insertion.tag);
+    if (match.tagged != 0) {
+      const std::optional<uint64_t> larger =
+          MeetEqual(insertion.line, match.tagged, insertion.row, insertion.tag);
+      if (larger) {
+        *duplicate = std::min(*duplicate, *larger);
+        return false;
+      }
+    }
+    if (match.free == 0) return true;
+    uint64_t* slot = insertion.line + std::countr_zero(match.free);
+    if (ReplaceSlot(slot, 0, MakeSlot(insertion.tag, insertion.row))) return false;
+    // Another thread has changed the line, perhaps for the same token.
+  }
+}
+
+// If one of the tagged slots has the token of `row`, leaves the smaller row in it and returns the
+// larger one.
+std::optional<uint64_t> TokenTable::MeetEqual(uint64_t* line, uint32_t tagged, uint64_t row,
+                                              uint64_t tag) {
+  for (; tagged != 0; tagged &= tagged - 1) {
+    uint64_t* slot = line + std::countr_zero(tagged);
+    uint64_t seen = LoadSlot(slot);
+    if (!SameToken(vocabulary_.token(RowOf(seen)), vocabulary_.token(row))) continue;
+    while (row < RowOf(seen) && !ReplaceSlot(slot, seen, MakeSlot(tag, row))) seen = LoadSlot(slot);
+    return std::max(row, RowOf(seen));
+  }
+  return std::nullopt;
+}
+
+int64_t TokenTable::Find(std::string_view token) const {
+  const uint64_t hash = hasher_(token);
+  for (uint64_t* line = LineOf(hash);; line = NextLine(line)) {
+    const LineMatch match = MatchLine(line, TagOf(hash));
+    for (uint32_t tagged = match.tagged; tagged != 0; tagged &= tagged - 1) {
+      const uint64_t row = RowOf(LoadSlot(line + std::countr_zero(tagged)));
+      if (SameToken(vocabulary_.token(row), token)) return static_cast<int64_t>(row);
+    }
+    if (match.free != 0) return kAbsent;
+  }
+}
+
+// Sets what the line says. A token that is not in it gets row 0, so that nothing need branch on
+// that.
+inline void TokenTable::FindCandidate(Lookup* lookup) const {
+  const LineMatch match = MatchLine(lookup->line, TagOf(lookup->hash));
+  const uint32_t tagged = match.tagged;
+  const uint64_t row =
+      RowOf(LoadSlot(lookup->line + (std::countr_zero(tagged) & (kSlotsPerLine - 1))));
+  lookup->tagged = tagged != 0;
+  lookup->row = lookup->tagged ? row : 0;
+  lookup->open = match.free == 0 || (tagged & (tagged - 1)) != 0;
+}
+
+inline void TokenTable::Start(std::string_view token, Lookup* lookup) const {
+  lookup->token = token;
+  lookup->hash = hasher_(token);
+  lookup->line = LineOf(lookup->hash);
+  __builtin_prefetch(lookup->line);
+}
+
+inline void TokenTable::LookIntoLine(Lookup* lookup) const {
+  FindCandidate(lookup);
+  if (lookup->tagged || !lookup->open) {
+    vocabulary_.PrefetchPlace(lookup->row);
+  } else {
+    lookup->line = NextLine(lookup->line);
+    __builtin_prefetch(lookup->line);
+  }
+}
+
+inline void TokenTable::LookIntoNextLine(Lookup* lookup) const {
+  if (lookup->tagged || !lookup->open) return;
+  FindCandidate(lookup);
+  vocabulary_.PrefetchPlace(lookup->row);
+}
+
+// Compares the bytes. What is still open is rare enough to be looked up again alone.
+inline int64_t TokenTable::Confirm(const Lookup& lookup) const {
+  const bool same = lookup.tagged & SameToken(vocabulary_.token(lookup.row), lookup.token);
+  if (!same & lookup.open) return Find(lookup.token);
+  return same ? static_cast<int64_t>(lookup.row) : kAbsent;
+}
+
+// A look-up touches a line or two, the place of the token that it names, and the token, each known
+// from the one before and each a miss. So look-ups go through the steps in single file, kDistance
+// apart: while memory is fetched for some, others are hashed and compared.
+uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
+                             std::span<int64_t> rows) const {
+  if (vocabulary_.size() == 0) {
+    std::fill(rows.begin(), rows.end(), kAbsent);
+    return 0;
+  }
+  std::array<Lookup, kRingSize> ring;
+  static_assert(kRingSize > 4 * kDistance);
+  const size_t n = rows.size();
+  uint64_t found = 0;
+  for (size_t step = 0; step < n + 4 * kDistance; ++step) {
+    // The look-up that is `distance` steps behind, or null before the first and after the last one.
+    const auto behind = [&](size_t distance) {
+      return step - distance < n ? &ring[(step - distance) % kRingSize] : nullptr;
+    };
+    if (Lookup* lookup = behind(0)) Start(other.token(first + step), lookup);
+    if (Lookup* lookup = behind(kDistance)) LookIntoLine(lookup);
+    if (Lookup* lookup = behind(2 * kDistance)) LookIntoNextLine(lookup);
+    if (Lookup* lookup = behind(3 * kDistance)) vocabulary_.PrefetchBytes(lookup->row);
+    if (Lookup* lookup = behind(4 * kDistance)) {
+      const int64_t row = Confirm(*lookup);
+      rows[step - 4 * kDistance] = row;
+      found += row != kAbsent;
+    }
+  }
+  return found;
+}
+
+}  // namespace tensorbundle

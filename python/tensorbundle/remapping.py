@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work of ``load_and_remap``: one table, its cells in another order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tensorbundle import _core, dtypes
+from tensorbundle.errors import ShapeMismatchError, UnsupportedError
+from tensorbundle.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def load(
+    tensor: Tensor,
+    rows: Array | None,
+    columns: Array | None,
+    num_rows: int | None,
+    fill: Any,
+    num_oov_rows: int,
+    num_oov_columns: int,
+    out: Array | None,
+) -> Array:
+    """Does what ``tensorbundle.load_and_remap`` documents."""
+    rows = _wanted_rows(tensor, rows, num_rows)
+    count = len(rows) if rows is not None else tensor.shape[0] if num_rows is None else num_rows
+    body = _body_shape(tensor, count, columns, num_oov_columns)
+    shape = (count + num_oov_rows, *body[1:])
+    if num_oov_columns:
+        shape = (shape[0], body[1] + num_oov_columns, *body[2:])
+    result = _destination(tensor, shape, out)
+    checkpoint = tensor._checkpoint
+    missing = _core.missing_cells(
+        checkpoint._opened, tensor._index, rows, count, columns, threads=checkpoint.threads
+    )
+    oov = [num_oov_rows * math.prod(body[1:]), num_oov_columns * shape[0] * math.prod(body[2:])]
+    fills = _Fills(tensor, fill, [missing, *oov])
+    table = checkpoint._rows(tensor._index)
+    row_bytes = math.prod(shape[1:]) * tensor.dtype.itemsize
+    cells, is_element = fills.take(0)
+    table.remap(
+        rows, count, columns, cells, is_element, result, row_bytes, threads=checkpoint.threads
+    )
+    if tensor._number in dtypes.SIGN_EXTENDED:
+        dtypes.sign_extend(result, dtypes.SIGN_EXTENDED[tensor._number])
+    width = slice(None) if len(body) < 2 else slice(0, body[1])
+    fills.put(1, result[count:] if len(body) < 2 else result[count:, width])
+    if num_oov_columns:
+        fills.put(2, result[:, body[1] :])
+    return result
+
+
+def _wanted_rows(tensor: Tensor, rows: Array | None, num_rows: int | None) -> Array | None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"expected a tensorbundle.Tensor, not {type(tensor).__name__}")
+    if tensor.ndim == 0:
+        raise ValueError(f"tensor {tensor.name!r} is a scalar: it has no rows to remap")
+    if tensor.dtype == object:
+        raise UnsupportedError(
+            f"tensor {tensor.name!r} of type {tensor.stored_dtype} has no elements of fixed size"
+        )
+    if num_rows is not None and num_rows < 0:
+        raise ValueError(f"num_rows must be at least 0, not {num_rows}")
+    if rows is None or num_rows is None:
+        return rows
+    if num_rows > len(rows):
+        raise ValueError(f"{num_rows} rows were asked for, the remap has {len(rows)}")
+    return rows[:num_rows]
+
+
+def _body_shape(
+    tensor: Tensor, count: int, columns: Array | None, num_oov_columns: int
+) -> tuple[int, ...]:
+    """The shape of the result without its out-of-vocabulary rows and columns."""
+    if tensor.ndim < 2:
+        if columns is not None or num_oov_columns:
+            raise ValueError(f"tensor {tensor.name!r} has rank 1: it has no columns")
+        return (count,)
+    width = tensor.shape[1] if columns is None else len(columns)
+    return (count, width, *tensor.shape[2:])
+
+
+def _destination(tensor: Tensor, shape: tuple[int, ...], out: Array | None) -> Array:
+    if out is None:
+        return np.empty(shape, tensor.dtype)
+    if out.shape != shape:
+        raise ShapeMismatchError(
+            f"out has shape {out.shape}, but the remapped tensor {tensor.name!r} has {shape}"
+        )
+    if out.dtype != tensor.dtype:
+        raise TypeError(f"out has dtype {out.dtype}, tensor {tensor.name!r} has {tensor.dtype}")
+    if not (out.flags.writeable and out.flags.c_contiguous):
+        raise ValueError("out must be writable and C-contiguous")
+    return out
+
+
+class _Fills:
+    """The missing cells' values: of the remapped part, of the OOV rows, of the OOV columns."""
+
+    def __init__(self, tensor: Tensor, fill: Any, counts: list[int]) -> None:
+        self._dtype = tensor.dtype
+        self._counts = counts
+        self._call: Callable[[int], Any] | None = fill if callable(fill) else None
+        self._values: Array | None = None
+        if self._call is not None:
+            self._parts = [self._called(count) for count in counts]
+            return
+        values = self._cast(np.asarray(fill), fill)
+        if values.ndim == 0:
+            self._values = values
+            return
+        flat = values.reshape(-1)
+        if flat.size != sum(counts):
+            raise ValueError(
+                f"the fill has {flat.size} elements, but {sum(counts)} cells of tensor "
+                f"{tensor.name!r} are missing: {counts[0]} in the remapped part, {counts[1]} in "
+                f"out-of-vocabulary rows, {counts[2]} in out-of-vocabulary columns"
+            )
+        self._parts = np.split(flat, np.cumsum(counts)[:-1])
+
+    def take(self, part: int) -> tuple[Array, bool]:
+        """The values of a part, and whether they are one element for all of it."""
+        if self._values is not None:
+            return self._values, True
+        return self._parts[part], False
+
+    def put(self, part: int, where: Array) -> None:
+        """Writes the values of a part that is all missing."""
+        if where.size:
+            values, is_element = self.take(part)
+            where[...] = values if is_element else values.reshape(where.shape)
+
+    def _called(self, count: int) -> Array:
+        if count == 0:
+            return np.empty(0, self._dtype)
+        assert self._call is not None
+        values = self._cast(np.asarray(self._call(count)), None).reshape(-1)
+        if values.size != count:
+            raise ValueError(f"the fill returned {values.size} values when asked for {count}")
+        return values
+
+    def _cast(self, values: Array, scalar: Any) -> Array:
+        """The values in the tensor's dtype, if that is a matter of precision alone."""
+        if values.dtype != self._dtype:
+            fits = np.can_cast(values.dtype, self._dtype, "same_kind")
+            if isinstance(scalar, (int, float)):
+                with np.errstate(all="ignore"):
+                    fits = fits or bool(np.array(scalar).astype(self._dtype) == scalar)
+            if not fits:
+                raise TypeError(f"a fill of {values.dtype} does not fit a table of {self._dtype}")
+        return np.ascontiguousarray(values.astype(self._dtype)).reshape(values.shape)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors larger than memory, read while what came before is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from tensorbundle import _core, dtypes
+from tensorbundle.errors import ShapeMismatchError, TensorNotFoundError
+
+if TYPE_CHECKING:
+    from tensorbundle.reader import Checkpoint
+    from tensorbundle.tensor import Array, Tensor
+
+Item = TypeVar("Item")
+
+# Bytes of a chunk by default. From 4 MB on, handing a chunk over no longer counts; above 8 MB two
+# of them leave the processor's cache and cost a fifth more time (docs/performance.md).
+CHUNK_BYTES = 8 << 20
+# What may be read ahead of small chunks, so that handing them over one by one does not count.
+_MIN_AHEAD = 4 << 20
+
+
+class Stream(Iterator[Item], Generic[Item]):
+    """An iterator whose items are read ahead on another thread.
+
+    The thread starts with the first item, and ends with the last, with ``close()``, at the end of a
+    ``with`` statement, or when the iterator is collected. It belongs to this process: a forked
+    child must begin a stream of its own. Closing the checkpoint does not end it.
+    """
+
+    def __init__(self, advance: Callable[[], Item], close: Callable[[], None]) -> None:
+        """Made by ``Tensor.chunks`` and ``Checkpoint.stream``."""
+        self._advance = advance
+        self._close = close
+
+    def __iter__(self) -> Stream[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        return self._advance()
+
+    def close(self) -> None:
+        """Ends the reading. Arrays that were handed out stay as they are."""
+        self._close()
+
+    def __enter__(self) -> Stream[Item]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def chunks(
+    tensor: Tensor, rows: int | None, out: Array | Sequence[Array] | None
+) -> Stream[tuple[int, Array]]:
+    """Does the work of ``Tensor.chunks``.
+
+    With ``io="auto"``, ranges that are not in the page cache are read past it where the stream is
+    long and the file system local: faster, and nothing else is thrown out; but a second reading
+    then is no faster. ``io="pread"`` leaves the bytes in the page cache.
+    """
+    if tensor.ndim == 0:
+        raise ValueError(f"tensor {tensor.name!r} is a scalar: it has no rows to stream")
+    outs = [] if out is None else [out] if isinstance(out, np.ndarray) else list(out)
+    if out is not None:
+        rows = _checked_outs(tensor, rows, outs)
+    if rows is not None and rows < 1:
+        raise ValueError(f"a chunk needs at least one row, not {rows}")
+    if tensor._number in (dtypes.STRING, dtypes.VARIANT):
+        return _string_chunks(tensor, rows, outs)
+    core = tensor._core
+    row_bytes = _core.check_rows(core, tensor._index)
+    if rows is None:
+        rows = max(1, CHUNK_BYTES // row_bytes if row_bytes else len(tensor))
+    source = _core.Stream(
+        core,
+        [tensor._index],
+        rows=rows,
+        max_ahead=max(rows * row_bytes, _MIN_AHEAD),
+        outs=outs,
+        dtypes=dtypes.BY_NUMBER,
+        threads=tensor._checkpoint.threads,
+        verify=tensor._checkpoint._verifies,
+    )
+    bits = dtypes.SIGN_EXTENDED.get(tensor._number)
+
+    def advance() -> tuple[int, Array]:
+        _, start, count, array = source.next()
+        if isinstance(array, int):
+            array = outs[array][:count]
+        assert array is not None
+        if bits is not None:
+            dtypes.sign_extend(array, bits)
+        return start, array
+
+    return Stream(advance, source.close)
+
+
+def stream(
+    checkpoint: Checkpoint, names: Iterable[str] | None, max_bytes: int
+) -> Stream[tuple[str, Array]]:
+    """Does the work of ``Checkpoint.stream``."""
+    if max_bytes < 0:
+        raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
+    core = checkpoint._opened
+    wanted = _indices(checkpoint, names)
+    source = _core.Stream(
+        core,
+        _core.in_file_order(core, list(wanted)),
+        rows=0,
+        max_ahead=max_bytes,
+        outs=[],
+        dtypes=dtypes.BY_NUMBER,
+        threads=checkpoint.threads,
+        verify=checkpoint._verifies,
+    )
+    verifies = checkpoint._verifies
+
+    def advance() -> tuple[str, Array]:
+        index, _, _, array = source.next()
+        if array is None:
+            array = _strings(core, index, verifies)
+        assert isinstance(array, np.ndarray)
+        bits = dtypes.SIGN_EXTENDED.get(core.type_number(index))
+        if bits is not None:
+            dtypes.sign_extend(array, bits)
+        return wanted[index], array
+
+    return Stream(advance, source.close)
+
+
+def _indices(checkpoint: Checkpoint, names: Iterable[str] | None) -> dict[int, str]:
+    """The tensors asked for, and the names that they were asked for by."""
+    if names is None:
+        return dict(enumerate(checkpoint._names))
+    if isinstance(names, (str, bytes)):
+        raise TypeError("names must be several names, not one")
+    wanted = {}
+    for name in names:
+        index = checkpoint._find(name)
+        if index is None:
+            raise TensorNotFoundError(checkpoint._not_found(name))
+        wanted[index] = name
+    return wanted
+
+
+def _checked_outs(tensor: Tensor, rows: int | None, outs: list[Array]) -> int:
+    """The rows of a chunk, from the arrays that take them in turn."""
+    if not outs:
+        raise ValueError("out has no array to fill")
+    for array in outs:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"out must hold numpy.ndarrays, not {type(array).__name__}")
+        count = rows if rows is not None else len(outs[0]) if outs[0].ndim else 0
+        if array.shape != (count, *tensor.shape[1:]):
+            raise ShapeMismatchError(
+                f"out has shape {array.shape}, chunks of tensor {tensor.name!r} have "
+                f"{(count, *tensor.shape[1:])}"
+            )
+        if array.dtype != tensor.dtype:
+            raise TypeError(
+                f"out has dtype {array.dtype}, tensor {tensor.name!r} has {tensor.dtype}"
+            )
+        if not (array.flags.writeable and array.flags.c_contiguous):
+            raise ValueError("arrays to be filled must be writable and C-contiguous")
+    for i, array in enumerate(outs):
+        if any(np.may_share_memory(array, other) for other in outs[:i]):
+            raise ValueError("arrays to be filled in turn must not share memory")
+    return len(outs[0])
+
+
+def _string_chunks(
+    tensor: Tensor, rows: int | None, outs: list[Array]
+) -> Stream[tuple[int, Array]]:
+    """Chunks of strings: Python objects, made by the thread that asks for them."""
+    core = tensor._core
+    _core.ranges_of_box(core, tensor._index, [0] * tensor.ndim, tensor.shape)  # is it all there?
+    if rows is None:
+        rows = max(1, CHUNK_BYTES * len(tensor) // max(tensor.nbytes, 1))
+    made = _made_of_strings(
+        core, tensor._index, tensor.shape, rows, outs, tensor._checkpoint._verifies
+    )
+    return Stream(made.__next__, made.close)
+
+
+def _made_of_strings(
+    core: _core.Checkpoint,
+    index: int,
+    shape: tuple[int, ...],
+    rows: int,
+    outs: list[Array],
+    verify: bool,
+) -> Any:
+    pieces = core.pieces(index)
+    held: dict[int, Array] = {}  # the pieces that the stream is in
+    for turn, start in enumerate(range(0, shape[0], rows)):
+        count = min(rows, shape[0] - start)
+        chunk = outs[turn % len(outs)] if outs else np.empty((count, *shape[1:]), object)
+        chunk = chunk[:count]
+        for i, (starts, lengths, *_) in enumerate(pieces):
+            first = max(starts[0], start)
+            end = min(starts[0] + lengths[0], start + count)
+            if first >= end:
+                continue
+            if i not in held:
+                held[i] = _as_objects(core.read_strings(index, i, verify=verify), lengths)
+            columns = (slice(a, a + n) for a, n in zip(starts[1:], lengths[1:], strict=True))
+            where = (slice(first - start, end - start), *columns)
+            chunk[where] = held[i][first - starts[0] : end - starts[0]]
+            if end == starts[0] + lengths[0]:
+                del held[i]
+        yield start, chunk
+        del chunk
+
+
+def _strings(core: _core.Checkpoint, index: int, verify: bool) -> Array:
+    """A whole tensor of strings or variants."""
+    shape = core.shape(index)
+    _core.ranges_of_box(core, index, [0] * len(shape), shape)
+    whole = np.empty(shape, object)
+    for i, (starts, lengths, *_) in enumerate(core.pieces(index)):
+        where = tuple(slice(a, a + n) for a, n in zip(starts, lengths, strict=True))
+        whole[where] = _as_objects(core.read_strings(index, i, verify=verify), lengths)
+    return whole
+
+
+def _as_objects(elements: list[bytes], lengths: Sequence[int]) -> Array:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(lengths)

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vocabularies that change between training runs, and tables that follow them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorbundle import _core, threads
+from tensorbundle.errors import UnsupportedError
+
+Array = np.ndarray[Any, Any]
+Tokens = Sequence[str | bytes]
+Source = str | bytes | os.PathLike[Any] | Tokens
+
+# Joins that are remembered: enough for the tables of one model, however large their vocabularies.
+_MAX_CACHED_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Remap:
+    """Where the rows of a new vocabulary lie in an old table.
+
+    Attributes:
+        ids: int64, read-only, one per row: the row in the old table, or -1.
+        num_present: How many are not -1.
+    """
+
+    ids: Array
+    num_present: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def remap_vocab(
+    new_vocab: Source,
+    old_vocab: Source,
+    *,
+    new_size: int | None = None,
+    old_size: int | None = None,
+    new_offset: int = 0,
+) -> Remap:
+    """Looks every token of a new vocabulary up in an old one.
+
+    Means what TensorFlow's ``GenerateVocabRemapping`` means, and refuses what it refuses. Two files
+    are joined once per process, whatever part of the new one is asked for, and again when one of
+    them changes.
+
+    Args:
+        new_vocab: A file with one token per line, or a sequence of tokens (``str`` is UTF-8). Of a
+            line, one carriage return before its end is not part of the token.
+        old_vocab: Likewise.
+        new_size: How many rows of the new vocabulary are wanted; by default all from `new_offset`.
+        old_size: How many rows of the old vocabulary count, from the first; by default all.
+        new_offset: The first row of the new vocabulary that is wanted.
+
+    Returns:
+        The remap, with `new_size` ids.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CorruptionError: A file has an empty line, or no line, or the old one has a token twice.
+        ValueError: More rows are asked for than there are, or a size is negative.
+    """
+    ids = _joined(
+        new_vocab, old_vocab, -1 if old_size is None else _at_least(old_size, 0, "old_size")
+    )
+    first = _at_least(new_offset, 0, "new_offset")
+    wanted = len(ids) - first if new_size is None else _at_least(new_size, 0, "new_size")
+    if first > len(ids) or wanted > len(ids) - first:
+        raise ValueError(
+            f"rows {first} to {first + wanted} were asked for, the new vocabulary has {len(ids)}"
+        )
+    part = ids[first : first + wanted]
+    return Remap(part, int(np.count_nonzero(part >= 0)))
+
+
+def load_and_remap(
+    tensor: Any,
+    *,
+    rows: Remap | Array | Sequence[int] | None = None,
+    columns: Remap | Array | Sequence[int] | None = None,
+    num_rows: int | None = None,
+    fill: Any = 0,
+    num_oov_rows: int = 0,
+    num_oov_columns: int = 0,
+    out: Array | None = None,
+) -> Array:
+    """Reads a table with its rows and columns in another order, filling in what it lacks.
+
+    One parallel pass straight into the result; no part of the stored table that is not wanted is
+    read. One old row may become several new ones.
+
+    Args:
+        tensor: A ``tensorbundle.Tensor`` of rank 1 or more and any dtype of fixed size.
+        rows: The old row of each new one, -1 for a row that is new. None: the rows as they are.
+        columns: The same for axis 1.
+        num_rows: How many rows are wanted, from the first; by default all of `rows`.
+        fill: What missing cells get. One element; an array with as many elements as are missing, in
+            row-major order, first of the remapped part, then of the out-of-vocabulary rows, then of
+            the out-of-vocabulary columns; or a callable from a count to that many values, called
+            for each of these parts that has any, in this order.
+        num_oov_rows: Rows behind the remapped ones, for out-of-vocabulary buckets: all missing.
+        num_oov_columns: Columns behind the remapped ones, likewise.
+        out: Where to put the result: C-contiguous, of its shape and the tensor's dtype.
+
+    Returns:
+        An array of shape ``(rows + num_oov_rows, columns + num_oov_columns, *shape[2:])``.
+
+    Raises:
+        IndexError: A number is neither -1 nor on its axis; nothing has been written then.
+        ValueError: The fill has another number of elements than are missing.
+        ShapeMismatchError: `out` has another shape.
+        TypeError: The fill or `out` has a type that cannot be stored without loss of kind.
+    """
+    from tensorbundle import remapping
+
+    return remapping.load(
+        tensor,
+        _ids(rows),
+        _ids(columns),
+        num_rows,
+        fill,
+        _at_least(num_oov_rows, 0, "num_oov_rows"),
+        _at_least(num_oov_columns, 0, "num_oov_columns"),
+        out,
+    )
+
+
+def clear_caches() -> None:
+    """Forgets every join of vocabularies that this process remembers."""
+    _cache.clear()
+
+
+def _ids(remap: Remap | Array | Sequence[int] | None) -> Array | None:
+    if remap is None:
+        return None
+    ids = np.asarray(remap.ids if isinstance(remap, Remap) else remap)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind not in "iu" or ids.ndim != 1:
+        raise TypeError(f"a remap is a 1-D array of integers, not {ids.ndim}-D {ids.dtype}")
+    return np.ascontiguousarray(ids, np.int64)
+
+
+def _at_least(value: int, least: int, name: str) -> int:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+class _JoinCache:
+    """Joins by what was joined. Bounded; a join that several threads want is made once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: OrderedDict[Hashable, Array] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Array]) -> Array:
+        with self._lock:
+            one_at_a_time = self._making.setdefault(key, threading.Lock())
+        with one_at_a_time:
+            with self._lock:
+                found = self._ids.get(key)
+                if found is not None:
+                    self._ids.move_to_end(key)
+                    return found
+            try:
+                made = make()
+                with self._lock:
+                    self._ids[key] = made
+                    while len(self._ids) > 1 and self._size() > _MAX_CACHED_BYTES:
+                        self._ids.popitem(last=False)
+                return made
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._ids.clear()
+
+    def _size(self) -> int:
+        return sum(ids.nbytes for ids in self._ids.values())
+
+
+_cache = _JoinCache()
+
+
+def _is_path(source: Source) -> bool:
+    return isinstance(source, (str, bytes, os.PathLike))
+
+
+def _joined(new_vocab: Source, old_vocab: Source, old_size: int) -> Array:
+    """The row in the old vocabulary of every row in the new one."""
+
+    def make() -> Array:
+        count = threads.current(None)
+        new = _vocabulary(new_vocab, "the new vocabulary", count)
+        old = _vocabulary(old_vocab, "the old vocabulary", count)
+        ids, _ = _core.join(new, old, old_size=old_size, threads=count)
+        return ids
+
+    if not (_is_path(new_vocab) and _is_path(old_vocab)):
+        return make()
+    key = (_identity(new_vocab), _identity(old_vocab), old_size)
+    return make() if None in key else _cache.get(key, make)
+
+
+def _identity(path: Any) -> Hashable:
+    """What changes when a file does, or None when there is none to look at."""
+    try:
+        status = os.stat(os.fspath(path))
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _vocabulary(source: Any, name: str, count: int) -> _core.Vocabulary:
+    if _is_path(source):
+        path = os.fsencode(source)
+        if b"://" in path and not path.startswith(b"file://"):
+            raise UnsupportedError(f"{os.fsdecode(path)!r}: vocabularies are read from local files")
+        return _core.Vocabulary.of_file(path.removeprefix(b"file://"), threads=count)
+    tokens = [_token(token) for token in source]
+    offsets = np.zeros(len(tokens) + 1, np.uint64)
+    np.cumsum([len(token) for token in tokens], out=offsets[1:])
+    return _core.Vocabulary.of_tokens(name, b"".join(tokens), offsets)
+
+
+def _token(token: Any) -> bytes:
+    if isinstance(token, str):
+        return token.encode("utf-8")
+    if isinstance(token, bytes):
+        return token
+    raise TypeError(f"a token is a str or bytes, not {type(token).__name__}")

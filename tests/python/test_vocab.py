@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vocabularies: what a remap is, what is refused, and what is remembered."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tensorbundle as tb
+
+TOKENS = st.lists(st.binary(min_size=1, max_size=4).filter(lambda t: b"\n" not in t), max_size=40)
+
+
+def expected(new: list[bytes], old: list[bytes]) -> list[int]:
+    rows = {token: row for row, token in enumerate(old)}
+    return [rows.get(token, -1) for token in new]
+
+
+def lines(path: Path, tokens: list[bytes]) -> Path:
+    path.write_bytes(b"".join(token + b"\n" for token in tokens))
+    return path
+
+
+@given(new=TOKENS, old=st.lists(st.binary(max_size=4), unique=True, max_size=40))
+def test_sequences(new: list[bytes], old: list[bytes]) -> None:
+    remap = tb.remap_vocab(new, old)
+    assert remap.ids.tolist() == expected(new, old)
+    assert remap.ids.dtype == np.int64
+    assert not remap.ids.flags.writeable
+    assert remap.num_present == sum(row >= 0 for row in remap.ids)
+    assert len(remap) == len(new)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, pathlib.Path])
+def test_files(tmp_path: Path, kind: type) -> None:
+    new = lines(tmp_path / "new", [b"c", b"x", b"a", b"a"])
+    old = tmp_path / "old"
+    old.write_bytes(b"a\r\nb\nc")
+    remap = tb.remap_vocab(kind(str(new)), kind(str(old)))
+    assert remap.ids.tolist() == [2, -1, 0, 0]
+    assert tb.remap_vocab(new, ["a", "c"]).ids.tolist() == [1, -1, 0, 0]
+    part = tb.remap_vocab(new, old, new_offset=1, new_size=2, old_size=2)
+    assert part.ids.tolist() == [-1, 0]
+    assert part.num_present == 1
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    good = lines(tmp_path / "good", [b"a", b"b"])
+    for name, text in (("empty", b""), ("gap", b"a\n\nb\n"), ("twice", b"a\nb\na\n")):
+        (tmp_path / name).write_bytes(text)
+        with pytest.raises(tb.CorruptionError, match=name):
+            tb.remap_vocab(good, tmp_path / name)
+    for name in ("empty", "gap"):
+        with pytest.raises(tb.CorruptionError, match=name):
+            tb.remap_vocab(tmp_path / name, good)
+    assert tb.remap_vocab(tmp_path / "twice", good).ids.tolist() == [0, 1, 0]
+    assert tb.remap_vocab(good, tmp_path / "twice", old_size=2).ids.tolist() == [0, 1]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        tb.remap_vocab(good, tmp_path / "nowhere")
+    for options in (
+        {"new_size": 3},
+        {"new_offset": 3},
+        {"new_offset": 1, "new_size": 2},
+        {"old_size": 3},
+        {"new_size": -1},
+        {"old_size": -2},
+        {"old_size": 0},
+    ):
+        with pytest.raises(ValueError, match=r"\d"):
+            tb.remap_vocab(good, good, **options)
+    with pytest.raises(TypeError, match="int"):
+        tb.remap_vocab([1], good)
+    with pytest.raises(tb.UnsupportedError, match="local"):
+        tb.remap_vocab("gs://bucket/vocab", good)
+
+
+def test_two_files_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorbundle import _core, vocab
+
+    calls = []
+    join = _core.join
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return join(*arguments, **options)
+
+    monkeypatch.setattr(vocab._core, "join", counted)
+    tb.clear_caches()
+    new = lines(tmp_path / "new", [b"%d" % i for i in range(1000)])
+    old = lines(tmp_path / "old", [b"%d" % i for i in range(0, 1000, 2)])
+    workers = [
+        threading.Thread(target=lambda k=k: tb.remap_vocab(new, old, new_offset=k, new_size=100))
+        for k in range(0, 1000, 100)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(calls) == 1
+    tb.remap_vocab(new, old, old_size=10)
+    assert len(calls) == 2
+    lines(tmp_path / "other", [b"x"]).replace(old)
+    assert tb.remap_vocab(new, old).num_present == 0
+    assert len(calls) == 3
+    tb.clear_caches()
+    tb.remap_vocab(new, old)
+    assert len(calls) == 4
+
+
+def test_the_cache_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorbundle import vocab
+
+    tb.clear_caches()
+    monkeypatch.setattr(vocab, "_MAX_CACHED_BYTES", 3 * 8 * 100)
+    new = lines(tmp_path / "new", [b"%d" % i for i in range(100)])
+    for size in range(1, 11):
+        tb.remap_vocab(new, new, old_size=size)
+    assert len(vocab._cache._ids) == 3
