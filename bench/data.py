@@ -173,6 +173,9 @@ def needed(size: sizes.Size) -> list[Path]:
     """Makes all checkpoints and vocabularies that a size needs; files of rivals come when used."""
     lengths = {*size.tensor, *size.one_row, *(length for length, _ in size.stream)}
     paths = [table(length // (4 * sizes.DIM)) for length in sorted(lengths)]
+    paths += [
+        pieces(sizes.PIECES, length // (4 * sizes.DIM * sizes.PIECES)) for length, _ in size.stream
+    ]
     paths += [v1(length // (4 * sizes.DIM)) for length in size.v1]
     for rows in size.table_rows:
         paths += [table(rows), table(rows, parts=8)]

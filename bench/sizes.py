@@ -9,6 +9,9 @@ MIB = 1 << 20
 DIM = 64
 """Columns of the float32 tables: rows of 256 bytes."""
 
+PIECES = 16
+"""Tensors of the checkpoints that are streamed whole."""
+
 
 @dataclass(frozen=True)
 class Size:

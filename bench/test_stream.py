@@ -13,11 +13,8 @@ import tensorbundle as tb
 from bench import ceiling, content, data, rivals
 from bench.case import FLOOR, OURS, UNVERIFIED, VERIFIED, Case, Contender, Run
 from bench.content import Array
-from bench.sizes import DIM, Size
+from bench.sizes import DIM, PIECES, Size
 from bench.tables import Table, binary
-
-PIECES = 16
-"""Tensors of the checkpoint that is streamed whole."""
 
 
 class Watch:

@@ -2,6 +2,7 @@
 // The class behind tensorbundle.Checkpoint. Everything here converts arguments, lets go of the GIL,
 // calls the core, and converts the result; tensors are named by their index in the catalog.
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "bindings/listing.h"
 #include "bindings/progress.h"
 #include "bindings/pybind.h"
+#include "bindings/text.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/object_graph.h"
@@ -69,17 +71,28 @@ py::list PiecesOf(const Checkpoint& self, size_t index) {
 }
 
 // Why the tensor cannot be read whole, or None.
-py::object ProblemOf(const Checkpoint& self, size_t index) {
+std::optional<std::string> ProblemOf(const Checkpoint& self, size_t index) {
   const Tensor& tensor = TensorAt(self, index);
   try {
     RequireKnownType(tensor);
     for (const Piece& piece : self.catalog().Pieces(tensor)) self.CheckPiece(tensor, piece);
-    if (tensor.num_elements > 0)
+    if (tensor.num_elements > 0) {
       CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
+    }
   } catch (const Error& error) {
-    return py::str(error.what());
+    return error.what();
   }
-  return py::none();
+  return std::nullopt;
+}
+
+py::object ProblemText(const Checkpoint& self, size_t index) {
+  std::optional<std::string> problem;
+  {
+    const py::gil_scoped_release release;
+    problem = ProblemOf(self, index);
+  }
+  if (!problem) return py::none();
+  return TextOf(*problem);
 }
 
 // An array, or a str that says why there can be none.
@@ -169,7 +182,7 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
   for (const Damage& damage : damages) {
     const Piece& piece = *damage.piece;
     rows.append(py::make_tuple(damage.tensor, PathOf(catalog.files[piece.file]), piece.offset,
-                               piece.size, damage.message));
+                               piece.size, TextOf(damage.message)));
   }
   return py::make_tuple(total, rows);
 }
@@ -207,7 +220,14 @@ void RegisterCheckpoint(py::module_& module) {
           "files"_a, "io"_a)
       .def("__len__", [](const Checkpoint& self) { return self.catalog().tensors.size(); })
       .def_property_readonly("index_checksum", &Checkpoint::index_checksum)
-      .def_property_readonly("notes", &StorageNotes)
+      .def_property_readonly("notes",
+                             [](const Checkpoint& self) {
+                               py::list notes;
+                               for (const std::string& note : StorageNotes(self)) {
+                                 notes.append(TextOf(note));
+                               }
+                               return notes;
+                             })
       .def_property_readonly("big_endian",
                              [](const Checkpoint& self) { return self.catalog().big_endian; })
       .def(
@@ -254,7 +274,7 @@ void RegisterCheckpoint(py::module_& module) {
           },
           "index"_a)
       .def("pieces", &PiecesOf, "index"_a)
-      .def("problem", &ProblemOf, "index"_a)
+      .def("problem", &ProblemText, "index"_a)
       .def("view", &View, "index"_a, "dtype"_a)
       .def("view_piece", &ViewOnePiece, "index"_a, "piece"_a, "dtype"_a)
       .def("copy_on_write", &CopyOnWrite, "index"_a, "dtype"_a)

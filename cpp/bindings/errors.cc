@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "bindings/pybind.h"
+#include "bindings/text.h"
 #include "tensorbundle/base/error.h"
 
 namespace tensorbundle {
@@ -15,31 +16,23 @@ void Raise(const char* class_name, Args&&... args) {
   PyErr_SetObject(type.ptr(), error.ptr());
 }
 
-// A message holds paths, which are bytes of any kind.
-py::str Text(const std::string& bytes) {
-  PyObject* text =
-      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "surrogateescape");
-  if (text == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(text);
-}
-
 void Translate(std::exception_ptr thrown) {
   try {
     std::rethrow_exception(thrown);
   } catch (const TensorNotFoundError& error) {
-    Raise("TensorNotFoundError", Text(error.what()));
+    Raise("TensorNotFoundError", TextOf(error.what()));
   } catch (const CorruptionError& error) {
-    Raise("CorruptionError", Text(error.what()));
+    Raise("CorruptionError", TextOf(error.what()));
   } catch (const ShapeMismatchError& error) {
-    Raise("ShapeMismatchError", Text(error.what()));
+    Raise("ShapeMismatchError", TextOf(error.what()));
   } catch (const UnsupportedError& error) {
-    Raise("UnsupportedError", Text(error.what()));
+    Raise("UnsupportedError", TextOf(error.what()));
   } catch (const CheckpointNotFoundError& error) {
-    Raise("CheckpointNotFoundError", Text(error.what()), Text(error.path()));
+    Raise("CheckpointNotFoundError", TextOf(error.what()), TextOf(error.path()));
   } catch (const IOFailure& error) {
-    Raise("IOFailure", Text(error.what()), error.error_number(), Text(error.path()));
+    Raise("IOFailure", TextOf(error.what()), error.error_number(), TextOf(error.path()));
   } catch (const Error& error) {
-    Raise("Error", Text(error.what()));
+    Raise("Error", TextOf(error.what()));
   }
 }
 

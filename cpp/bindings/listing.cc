@@ -3,6 +3,8 @@
 
 #include <stdexcept>
 
+#include "bindings/text.h"
+
 namespace tensorbundle {
 namespace {
 
@@ -60,10 +62,7 @@ class PauseCollector {
 
 }  // namespace
 
-py::str NameOf(const Tensor& tensor) {
-  return Steal(PyUnicode_DecodeUTF8(tensor.name.data(), static_cast<Py_ssize_t>(tensor.name.size()),
-                                    "surrogateescape"));
-}
+py::str NameOf(const Tensor& tensor) { return TextOf(tensor.name); }
 
 py::tuple ShapeOf(const Catalog& catalog, const Tensor& tensor) {
   py::tuple shape(tensor.rank);

@@ -8,7 +8,6 @@
 
 namespace tensorbundle {
 
-// Bytes that are not UTF-8 become lone surrogates, as in file names.
 py::str NameOf(const Tensor& tensor);
 py::tuple ShapeOf(const Catalog& catalog, const Tensor& tensor);
 

@@ -23,6 +23,8 @@ Item = TypeVar("Item")
 CHUNK_BYTES = 8 << 20
 # What may be read ahead of small chunks, so that handing them over one by one does not count.
 _MIN_AHEAD = 4 << 20
+# Up to this size two chunks are read ahead: while one is handed over the other is read.
+_MAX_DOUBLED = 8 << 20
 
 
 class Stream(Iterator[Item], Generic[Item]):
@@ -86,7 +88,7 @@ def chunks(
         core,
         [tensor._index],
         rows=rows,
-        max_ahead=max(rows * row_bytes, _MIN_AHEAD),
+        max_ahead=_ahead(rows * row_bytes),
         outs=outs,
         dtypes=dtypes.BY_NUMBER,
         threads=tensor._checkpoint.threads,
@@ -104,6 +106,11 @@ def chunks(
         return start, array
 
     return Stream(advance, source.close)
+
+
+def _ahead(chunk_bytes: int) -> int:
+    doubled = 2 * chunk_bytes if chunk_bytes <= _MAX_DOUBLED else chunk_bytes
+    return max(doubled, _MIN_AHEAD)
 
 
 def stream(

@@ -116,7 +116,8 @@ class TableBuilder {
   // Makes the checksum of a block fit its bytes again.
   static void FixChecksum(const BlockPlace& place, std::string* file) {
     std::string checksum;
-    AppendFixed32(crc32c::Mask(crc32c::Value(file->data() + place.offset, place.size + 1)), &checksum);
+    AppendFixed32(crc32c::Mask(crc32c::Value(file->data() + place.offset, place.size + 1)),
+                  &checksum);
     file->replace(place.offset + place.size + 1, checksum.size(), checksum);
   }
 

@@ -21,6 +21,7 @@ using testing::Elements;
 using testing::FaultOf;
 using testing::Find;
 using testing::Floats;
+using testing::kAll;
 using testing::ListingProto;
 using testing::Mixture;
 using testing::Raw;
@@ -32,20 +33,21 @@ using testing::V1Test;
 using testing::V1Writer;
 using testing::VarintField;
 using testing::Varints;
-using testing::kAll;
 
 TEST_F(V1Test, ShardsThatDisagree) {
   V1Writer base;
   base.List("w", DataType::kFloat, {4}, {{{0, 2}}});
   const std::string path = Write(base.Finish(), "base");
   const auto open_with = [&](const V1Writer& other) {
-    return FaultOf([&] { OpenV1({path, Write(V1Writer(other).Finish(), "other")}, IoMode::kAuto); });
+    return FaultOf(
+        [&] { OpenV1({path, Write(V1Writer(other).Finish(), "other")}, IoMode::kAuto); });
   };
   V1Writer shape, dtype, twin;
   shape.List("w", DataType::kFloat, {5}, {{{2, 2}}});
   dtype.List("w", DataType::kDouble, {4}, {{{2, 2}}});
   twin.List("w", DataType::kFloat, {4}, {{{2, 2}}, {{0, 2}}});
-  EXPECT_NE(open_with(shape).find("'w': its type DT_FLOAT and shape (5) are not"), std::string::npos);
+  EXPECT_NE(open_with(shape).find("'w': its type DT_FLOAT and shape (5) are not"),
+            std::string::npos);
   EXPECT_NE(open_with(dtype).find("DT_DOUBLE"), std::string::npos);
   EXPECT_NE(open_with(twin).find("'w': slice [0:2] is listed twice"), std::string::npos);
 }
@@ -72,8 +74,9 @@ TEST_F(V1Test, ImpossibleMetas) {
       {"start of a whole axis", ListingProto("w", DataType::kFloat, {4}, {{{1, kFullLength}}})},
       {"two names", BytesField(1, BytesField(1, "w") + BytesField(1, "w"))},
       {"name of no bytes", ListingProto("", DataType::kFloat, {}, {{}})},
-      {"dtype of 40 bits", ListingProto("w", static_cast<DataType>(-1), {}, {{}}) +
-                               BytesField(1, BytesField(1, "w") + VarintField(3, uint64_t{1} << 40))},
+      {"dtype of 40 bits",
+       ListingProto("w", static_cast<DataType>(-1), {}, {{}}) +
+           BytesField(1, BytesField(1, "w") + VarintField(3, uint64_t{1} << 40))},
       {"dtype as bytes", BytesField(1, BytesField(1, "w") + BytesField(3, "f"))},
       {"not a message", BytesField(1, "\x0a\x7f")},
   };
@@ -101,8 +104,9 @@ TEST_F(V1Test, AMissingRecordConcernsItsTensorAlone) {
   writer.Add("good", DataType::kFloat, {1}, Floats({1}));
   const auto checkpoint = Open(writer.Finish());
   for (const std::string name : {"gone", "zone"}) {
-    EXPECT_NE(FaultOf([&] { Elements(*checkpoint, name); }).find("'" + name + "': the meta lists it"),
-              std::string::npos);
+    EXPECT_NE(
+        FaultOf([&] { Elements(*checkpoint, name); }).find("'" + name + "': the meta lists it"),
+        std::string::npos);
   }
   EXPECT_EQ(Elements(*checkpoint, "good"), Raw<float>({1}));
 }
@@ -134,10 +138,12 @@ TEST_F(V1Test, WrongRecords) {
       {"odd complex", DataType::kComplex64, BytesField(9, Raw<float>({1, 2, 3})), "fewer values"},
       {"torn float", DataType::kFloat, BytesField(5, std::string(9, '\0')), "torn"},
       {"torn varint", DataType::kBool, torn, "malformed value"},
-      {"varint as fixed", DataType::kInt32, std::string("\x3d\1\0\0\0\x3d\1\0\0\0", 10), "wire type"},
+      {"varint as fixed", DataType::kInt32, std::string("\x3d\1\0\0\0\x3d\1\0\0\0", 10),
+       "wire type"},
       {"group", DataType::kInt32, "\x3b\x3c", "TensorProto"},
       {"string", DataType::kString, BytesField(8, "a"), "fewer values"},
-      {"strings", DataType::kString, BytesField(8, "a") + BytesField(8, "") + BytesField(8, ""), "more values"},
+      {"strings", DataType::kString, BytesField(8, "a") + BytesField(8, "") + BytesField(8, ""),
+       "more values"},
       {"string of ints", DataType::kString, Varints(7, {1, 2, 3}), "field 7"},
   };
   for (const Case& one : cases) {
@@ -160,15 +166,19 @@ TEST_F(V1Test, ARecordOfAnotherTensor) {
   writer.Add("b", DataType::kFloat, {1}, Floats({2}));
   writer.records[SliceKey("a", Box{kAll})] = writer.records[SliceKey("b", Box{kAll})];
   const auto checkpoint = Open(writer.Finish());
-  EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "a"); }).find("another slice, of tensor 'b'"), std::string::npos);
-  writer.records[SliceKey("a", Box{kAll})] = RecordProto("a", {{INT64_MAX, INT64_MAX}}, Floats({1}));
-  EXPECT_NE(FaultOf([&] { Elements(*Open(writer.Finish()), "a"); }).find("another slice"), std::string::npos);
+  EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "a"); }).find("another slice, of tensor 'b'"),
+            std::string::npos);
+  writer.records[SliceKey("a", Box{kAll})] =
+      RecordProto("a", {{INT64_MAX, INT64_MAX}}, Floats({1}));
+  EXPECT_NE(FaultOf([&] { Elements(*Open(writer.Finish()), "a"); }).find("another slice"),
+            std::string::npos);
 }
 
 TEST_F(V1Test, AV2IndexIsNamedAsSuch) {
   TableBuilder table;
   table.Add("", VarintField(1, 1));
-  EXPECT_NE(FaultOf([&] { Open(table.Finish()); }).find("the index of a V2 checkpoint"), std::string::npos);
+  EXPECT_NE(FaultOf([&] { Open(table.Finish()); }).find("the index of a V2 checkpoint"),
+            std::string::npos);
 }
 
 TEST_F(V1Test, OtherTables) {
@@ -188,7 +198,8 @@ TEST_F(V1Test, MoreKeysThanTheFileCouldHold) {
   std::vector<Box> slices;
   for (int64_t i = 0; i < 20000; ++i) slices.push_back({{i, 1}});
   writer.List(std::string(100000, 'n'), DataType::kFloat, {20000}, slices);
-  EXPECT_NE(FaultOf([&] { Open(writer.Finish()); }).find("too long for so many slices"), std::string::npos);
+  EXPECT_NE(FaultOf([&] { Open(writer.Finish()); }).find("too long for so many slices"),
+            std::string::npos);
 }
 
 // A tensor in a small block and one in a large one: they are verified in different ways.
@@ -236,7 +247,8 @@ TEST_P(OverwrittenAfterOpen, Damage) {
 
 TEST_P(OverwrittenAfterOpen, TheRecordIsSpelledInAnotherWay) {
   const std::string slice = BytesField(2, SliceProto({kAll}));
-  ReplaceBlock(SliceKey("f", Box{kAll}), BytesField(2, slice + BytesField(1, "f") + BytesField(3, values_)));
+  ReplaceBlock(SliceKey("f", Box{kAll}),
+               BytesField(2, slice + BytesField(1, "f") + BytesField(3, values_)));
   EXPECT_NE(FaultOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
 }
 
@@ -275,7 +287,8 @@ TEST_F(V1Test, EveryByteChanged) {
         damaged[at] = static_cast<char>(damaged[at] ^ change);
         std::string read;
         const bool failed = FailsAsItMay([&] { read = ReadAll(*Open(damaged)); });
-        // The footer has no checksum: a varint in it may be spelled longer, with a byte of the padding.
+        // The footer has no checksum: a varint in it may be spelled longer, with a byte of the
+        // padding.
         const bool harmless = at + 48 >= whole.size() && read == expected;
         EXPECT_TRUE(failed || harmless) << "byte " << at << ", change " << change;
       }

@@ -19,6 +19,7 @@ using testing::BytesField;
 using testing::Elements;
 using testing::Find;
 using testing::Floats;
+using testing::kAll;
 using testing::ListingProto;
 using testing::Mixture;
 using testing::Raw;
@@ -28,7 +29,6 @@ using testing::V1Test;
 using testing::V1Writer;
 using testing::VarintField;
 using testing::Varints;
-using testing::kAll;
 
 struct DtypeCase {
   DataType dtype;
@@ -102,7 +102,8 @@ TEST_F(V1Test, EveryDtypePackedAndNot) {
 
 TEST_F(V1Test, Strings) {
   V1Writer writer;
-  writer.Add("s", DataType::kString, {2, 1}, BytesField(8, "") + BytesField(8, std::string("a\0b", 3)));
+  writer.Add("s", DataType::kString, {2, 1},
+             BytesField(8, "") + BytesField(8, std::string("a\0b", 3)));
   writer.Add("none", DataType::kString, {0}, "");
   const auto checkpoint = Open(writer.Finish());
   const auto read = [&](const std::string& name) {
@@ -212,7 +213,8 @@ TEST_F(V1Test, CompressedBlocks) {
   const std::string plain = Mixture().Finish(60);
   const std::string expected = ReadAll(*Open(plain));
   const auto checkpoint = Open(Mixture().Finish(60, true));
-  for (const Piece& piece : checkpoint->catalog().pieces) EXPECT_EQ(piece.encoding, Encoding::kRecord);
+  for (const Piece& piece : checkpoint->catalog().pieces)
+    EXPECT_EQ(piece.encoding, Encoding::kRecord);
   EXPECT_EQ(ReadAll(*checkpoint), expected);
 }
 

@@ -44,16 +44,18 @@ inline std::string ShapeProto(const std::vector<int64_t>& dims) {
   return message;
 }
 
-inline std::string ListingProto(const std::string& name, DataType dtype, const std::vector<int64_t>& dims,
-                         const std::vector<Box>& slices) {
+inline std::string ListingProto(const std::string& name, DataType dtype,
+                                const std::vector<int64_t>& dims, const std::vector<Box>& slices) {
   std::string message = BytesField(1, name) + BytesField(2, ShapeProto(dims)) +
                         VarintField(3, static_cast<uint64_t>(dtype));
   for (const Box& slice : slices) message += BytesField(4, SliceProto(slice));
   return BytesField(1, message);
 }
 
-inline std::string RecordProto(const std::string& name, const Box& slice, const std::string& values) {
-  return BytesField(2, BytesField(1, name) + BytesField(2, SliceProto(slice)) + BytesField(3, values));
+inline std::string RecordProto(const std::string& name, const Box& slice,
+                               const std::string& values) {
+  return BytesField(2,
+                    BytesField(1, name) + BytesField(2, SliceProto(slice)) + BytesField(3, values));
 }
 
 template <typename T>
@@ -135,7 +137,8 @@ inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name)
 }
 
 // The stored bytes of a piece, dense, whichever way it is encoded. Checks that both ways agree.
-inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece) {
+inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor,
+                            const Piece& piece) {
   const std::vector<uint8_t> decoded = checkpoint.records()->DecodeDense(tensor, piece);
   if (piece.encoding == Encoding::kDense) {
     checkpoint.records()->Verify(tensor, piece);
@@ -157,12 +160,14 @@ inline std::string Elements(const Checkpoint& checkpoint, const std::string& nam
 inline std::string ReadAll(const Checkpoint& checkpoint) {
   std::string all;
   for (const Tensor& tensor : checkpoint.catalog().tensors) {
-    all += std::string(tensor.name) + ShapeToString(checkpoint.catalog().Shape(tensor)) + DataTypeName(tensor.dtype);
+    all += std::string(tensor.name) + ShapeToString(checkpoint.catalog().Shape(tensor)) +
+           DataTypeName(tensor.dtype);
     for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) {
       checkpoint.records()->Verify(tensor, piece);
       all += ToString(checkpoint.catalog().BoxOf(tensor, piece));
       if (tensor.dtype == DataType::kString) {
-        for (const std::string& text : checkpoint.records()->DecodeStrings(tensor, piece)) all += text + '\n';
+        for (const std::string& text : checkpoint.records()->DecodeStrings(tensor, piece))
+          all += text + '\n';
       } else {
         all += Elements(checkpoint, tensor, piece);
       }

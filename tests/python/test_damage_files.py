@@ -221,3 +221,18 @@ def test_data_that_was_replaced_after_open_is_still_the_old(tmp_path: Path) -> N
         shard_path(prefix).rename(tmp_path / "aside")
         shard_path(prefix).write_bytes(b"new")
         assert same_bits(ck["a"], TENSORS["a"])
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"\xff\xfe")
+    os.mkdir(folder)
+    bundle = Bundle()
+    bundle.add("a", np.zeros(3, np.float32))
+    prefix = bundle.write(Path(os.fsdecode(folder)) / "c")
+    os.unlink(os.fsdecode(folder) + "/c.data-00000-of-00001")
+    with tb.open(os.path.join(folder, b"c")) as ck:
+        assert ck.path == str(prefix)
+        assert "\udcff" in ck["a"].problem
+        assert "\udcff" in ck.verify().damaged[0].message
+        with pytest.raises(tb.CheckpointNotFoundError, match="\udcff"):
+            ck["a"].read()

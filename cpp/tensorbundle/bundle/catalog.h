@@ -53,6 +53,12 @@ struct Tensor {
 struct Catalog {
   static constexpr size_t kNotFound = SIZE_MAX;
 
+  Catalog() = default;
+  Catalog(Catalog&&) = default;
+  Catalog& operator=(Catalog&&) = default;
+  Catalog(const Catalog&) = delete;  // the names of a copy's tensors would point into the original
+  Catalog& operator=(const Catalog&) = delete;
+
   std::vector<char> names;
   std::vector<Tensor> tensors;
   std::vector<int64_t> dims;

@@ -10,7 +10,8 @@
 
 namespace tensorbundle {
 
-inline constexpr int32_t kMaxShards = 1'000'000;
+// Each shard that holds something is opened. No writer makes near as many.
+inline constexpr int32_t kMaxShards = 100'000;
 
 struct BundleHeader {
   int32_t num_shards = 0;

@@ -56,10 +56,10 @@ struct StreamItem {
   std::unique_ptr<LentBuffer> buffer;  // else
 };
 
-// Reads on a thread of its own, which starts with the first Next. It never has more than two arrays
-// of rows, or one and `max_ahead` bytes: a new one is begun when at most one of those handed out is
-// still in use. Only when a consumer asks for more and still has two does it get more memory, and
-// is known from then on to keep what it gets.
+// Reads on a thread of its own, which starts with the first Next. Arrays of its own making: at most
+// `max_ahead` bytes, but one array always, are being read or ready, and none is begun while the
+// consumer has more than one. Only when a consumer asks for more and still has two does it get more
+// memory, and is known from then on to keep what it gets.
 //
 // Thread-safe. A forked child has no such thread: there Next throws, and everything else is left
 // alone.

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -21,18 +21,18 @@ namespace tensorbundle {
 namespace {
 
 // Reads that wait for a device keep no processor busy: past the page cache this many times the
-// threads are at work, but no more than kMaxWaitingThreads, whose bounce buffers must stay small
-// beside a chunk. One thread stays one: whoever asks for that means it.
+// threads are at work. No more than kMaxWaitingThreads, though: each has a bounce buffer of a
+// megabyte, and some requests of that size keep any device busy. One thread stays one: whoever asks
+// for that means it.
 constexpr int kWaitingThreadsPerThread = 2;
-constexpr int kMaxWaitingThreads = 8;
+constexpr int kMaxWaitingThreads = 6;
 
 int WaitingThreads(int threads) {
-  if (threads == 1) return 1;
-  return std::max(threads, std::min(threads * kWaitingThreadsPerThread, kMaxWaitingThreads));
+  return threads == 1 ? 1 : std::min(threads * kWaitingThreadsPerThread, kMaxWaitingThreads);
 }
 
-// Fewer bytes than this per thread are not worth starting it.
-constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
+// Fewer bytes than this per thread are not worth starting it: a quarter of a millisecond's work.
+constexpr uint64_t kMinBytesPerThread = uint64_t{2} << 20;
 
 // Rethrows what a read threw, naming the piece.
 [[noreturn]] void RethrowNaming(const std::string& piece) {
@@ -59,7 +59,7 @@ struct RowReader::PieceState {
   std::vector<uint8_t> decoded{};
 
   // Where the piece meets the rows being read.
-  std::optional<RunLayout> layout{};
+  std::unique_ptr<const RunLayout> layout{};
   const File* file = nullptr;
 };
 
@@ -124,8 +124,8 @@ void RowReader::Read(MutableByteSpan out) {
     bypasses |= states_[i].file->mode() == ReadMode::kDirect;
   }
   const int wanted = bypasses ? WaitingThreads(options_.threads) : options_.threads;
-  const auto useful =
-      static_cast<int>(std::min(uint64_t{1} << 16, out.size() / kMinBytesPerThread));
+  const uint64_t step = bypasses ? kDirectChunkSize : kMinBytesPerThread;
+  const auto useful = static_cast<int>(std::min(uint64_t{1} << 16, out.size() / step));
   ParallelFor(tasks.size(), std::clamp(useful, 1, std::max(1, wanted)),
               [&](size_t i) { Run(&tasks[i], out); });
   Fold(tasks);
@@ -139,7 +139,7 @@ void RowReader::Read(MutableByteSpan out) {
 void RowReader::PlanPiece(PieceState* state, const Box& box, std::vector<Task>* tasks) {
   if (!state->entered) Enter(state);
   const Box common = *Intersect(state->box, box);
-  state->layout.emplace(state->box, box, common, item_size_);
+  state->layout = std::make_unique<const RunLayout>(state->box, box, common, item_size_);
   const RunLayout& layout = *state->layout;
   const uint64_t size = layout.run_size() * layout.count();
   if (state->piece->encoding == Encoding::kRecord) {

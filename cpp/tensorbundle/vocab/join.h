@@ -50,12 +50,17 @@ class JoinResult {
 // Throws CorruptionError, naming the file and the line, for
 // - a new file without a line, or with an empty line, wanted or not;
 // - an old file without a line;
-// - an old file with an empty line, or a token it had before, among the lines that count: whichever
-// is first. Throws std::invalid_argument for
+// - an old file with an empty line, or with a token it had before, among the lines that count. The
+//   first such line is named.
+//
+// Throws std::invalid_argument for
 // - an offset or size below 0 that is not kAll, or an old_size of 0;
-// - new_offset + num_new beyond the end of the new vocabulary, or old_size beyond the end of the
-// old one. Sequences in memory may be empty and have empty tokens. In an old one, duplicates are
-// refused alike.
+// - new_offset + num_new beyond the end of the new vocabulary;
+// - old_size beyond the end of the old one.
+//
+// Where several hold, TensorFlow's choice is reported: the new vocabulary before the old one, and
+// faulty lines before a size that is too large. Sequences in memory may be empty and have empty
+// tokens; duplicates in an old one are refused as well.
 JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
                 const JoinOptions& options);
 

@@ -141,7 +141,9 @@ TEST_F(ReadAheadTest, CanBeStoppedAtAnyPoint) {
     for (int i = 0; i < items; ++i) Next(&stream, &kept);
     if (items % 2 == 0) stream.Stop();
     StreamItem after;
-    if (items % 2 == 0) EXPECT_FALSE(Next(&stream, &after));
+    if (items % 2 == 0) {
+      EXPECT_FALSE(Next(&stream, &after));
+    }
   }
 }
 
