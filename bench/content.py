@@ -23,8 +23,8 @@ def _cells(numbers: Array) -> Array:
 
 
 def elements(start: int, stop: int) -> Array:
-    """Elements [start, stop) of a table in row-major order."""
-    return _cells(np.arange(start, stop, dtype=np.uint64).astype(np.uint32))
+    """Elements [start, stop) of a table in row-major order; tables have fewer than 2**32."""
+    return _cells(np.arange(start, stop, dtype=np.uint32))
 
 
 def blocks(count: int) -> Iterator[Array]:

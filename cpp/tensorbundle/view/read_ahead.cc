@@ -198,8 +198,9 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
     ++state.num_lent;
     next.item.buffer = std::make_unique<LentBuffer>(state_, std::move(next.buffer));
   }
-  *item = std::move(next.item);
   state.changed.notify_all();
+  lock.unlock();
+  *item = std::move(next.item);  // gives back what was in it, for which the lock must be free
   return Status::kReady;
 }
 
