@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,12 @@ class Results:
         return list(dict.fromkeys(each.group for each in self.contests))
 
 
-def load(path: Path) -> Results:
-    """Reads a run."""
-    raw = json.loads(path.read_text())
+def load(paths: Sequence[Path]) -> Results:
+    """Reads a run, which may lie in several files; the first says what machine it was."""
+    runs = [json.loads(path.read_text()) for path in paths]
+    entries = [entry for run in runs for entry in run["benchmarks"]]
     figures: dict[str, list[Figure]] = {}
-    for entry in raw["benchmarks"]:
+    for entry in entries:
         facts, stats = entry["extra_info"], entry["stats"]
         figure = Figure(
             facts["contender"], facts["role"], stats["median"], stats["min"], stats["max"], facts
@@ -90,5 +92,5 @@ def load(path: Path) -> Results:
         Contest(key, each[0].facts["title"], each[0].facts["unit"], each[0].facts["amount"], each)
         for key, each in figures.items()
     ]
-    rounds = min((entry["stats"]["rounds"] for entry in raw["benchmarks"]), default=0)
-    return Results(raw["machine_info"], contests, rounds)
+    rounds = min((entry["stats"]["rounds"] for entry in entries), default=0)
+    return Results(runs[0]["machine_info"], contests, rounds)

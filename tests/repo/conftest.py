@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (".ci", "bench", "cpp", "docs", "examples", "python", "tests")
 NOT_SOURCES = {"__pycache__", "build", "dist"}
+# What the benchmarks make, unless told where, and the fuzzers' seeds: bytes, not text.
+DATA = {ROOT / "bench" / "data", ROOT / "tests" / "fuzz" / "corpus"}
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def walk(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             hidden = path.name.startswith(".") and path.name != ".ci"
-            if not hidden and path.name not in NOT_SOURCES:
+            if not hidden and path.name not in NOT_SOURCES and path not in DATA:
                 yield from walk(path)
         else:
             yield path

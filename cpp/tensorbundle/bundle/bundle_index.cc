@@ -36,6 +36,9 @@ class IndexLoader {
   Catalog Load() {
     ReadHeader();
     claimed_.assign(entries_.size(), false);
+    catalog_.tensors.reserve(entries_.size());
+    catalog_.pieces.reserve(entries_.size());
+    catalog_.dims.reserve(2 * entries_.size());  // most tensors are vectors and matrices
     for (size_t i = 1; i < entries_.size(); ++i) {
       if (!IsSliceRecord(i)) AddTensor(i);
     }
@@ -220,6 +223,13 @@ class IndexLoader {
   // The catalog's number of a shard's file. Only shards that hold something get one: a header may
   // name a million.
   uint32_t FileOfShard(int32_t shard) {
+    if (shard == last_shard_) return last_file_;
+    last_shard_ = shard;
+    last_file_ = FindFile(shard);
+    return last_file_;
+  }
+
+  uint32_t FindFile(int32_t shard) {
     const auto [found, is_new] =
         file_of_shard_.try_emplace(shard, static_cast<uint32_t>(catalog_.files.size()));
     if (is_new) catalog_.files.push_back(DataFilePath(prefix_, shard, header_.num_shards));
@@ -233,6 +243,8 @@ class IndexLoader {
   Catalog catalog_;
   std::vector<bool> claimed_;  // slice records that a tensor lists
   std::unordered_map<int32_t, uint32_t> file_of_shard_;
+  int32_t last_shard_ = -1;  // records of one shard mostly follow each other
+  uint32_t last_file_ = 0;
   BundleEntry record_;        // of the tensor being added
   BundleEntry slice_record_;  // of the slice being added
 };

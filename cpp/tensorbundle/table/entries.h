@@ -39,6 +39,7 @@ class TableEntries {
     uint64_t key_size;
     ByteSpan value;
   };
+  void Reserve(const Table& table);
   void AppendBlock(const Table& table, const BlockIndexEntry& block, std::string_view lower_bound,
                    KeyBudget* budget);
   void AppendKey(const BlockEntry& entry);

@@ -5,120 +5,10 @@
 #include <stdexcept>
 #include <utility>
 
-#include "tensorbundle/view/row_reader.h"
+#include "tensorbundle/view/stream_producer.h"
 #include "tensorbundle/view/stream_state.h"
 
 namespace tensorbundle {
-namespace {
-
-uint64_t StoredSize(const Checkpoint& checkpoint, const std::vector<size_t>& tensors) {
-  uint64_t size = 0;
-  for (const size_t tensor : tensors) {
-    for (const Piece& piece : checkpoint.catalog().Pieces(checkpoint.catalog().tensors[tensor])) {
-      size += piece.size;
-    }
-  }
-  return size;
-}
-
-// The body of the stream's thread.
-class Producer {
- public:
-  Producer(const Checkpoint& checkpoint, StreamState& state)
-      : checkpoint_(checkpoint),
-        state_(state),
-        may_bypass_(MayBypass(checkpoint, StoredSize(checkpoint, state.options.tensors))) {}
-
-  void Run() {
-    try {
-      for (const size_t tensor : state_.options.tensors) {
-        if (!ReadTensor(tensor)) break;
-      }
-    } catch (...) {
-      Fail(0, std::current_exception());
-    }
-    state_.End();
-  }
-
- private:
-  // False when the stream was stopped.
-  bool ReadTensor(size_t index) {
-    const Tensor& tensor = checkpoint_.catalog().tensors[index];
-    try {
-      if (HasVariableSize(tensor.dtype)) return PassOver(index);
-      RowReader reader(checkpoint_, tensor,
-                       {state_.options.threads, state_.options.verify, may_bypass_, &state_.stop});
-      return ReadRows(index, &reader);
-    } catch (const StreamStopped&) {
-      return false;
-    } catch (...) {
-      Fail(index, std::current_exception());
-      return true;
-    }
-  }
-
-  bool ReadRows(size_t index, RowReader* reader) {
-    const int64_t rows = state_.options.rows;
-    const int64_t step = rows == 0 ? std::max<int64_t>(reader->num_rows(), 1) : rows;
-    if (rows != 0 && reader->num_rows() == 0) return true;
-    int64_t row = 0;
-    do {
-      Finished next;
-      next.item.tensor = index;
-      next.item.first_row = row;
-      next.item.num_rows = std::min(step, reader->num_rows() - row);
-      const uint64_t size = static_cast<uint64_t>(next.item.num_rows) * reader->row_size();
-      if (!Begin(size, &next)) return false;
-      if (state_.options.destinations.empty()) {
-        reader->Read({next.buffer.data(), size});
-      } else {
-        reader->Read(state_.options.destinations[next.item.destination].first(size));
-      }
-      row += next.item.num_rows;
-      Deliver(std::move(next));
-    } while (row < reader->num_rows());
-    return true;
-  }
-
-  // The consumer reads such a tensor itself.
-  bool PassOver(size_t index) {
-    Finished next;
-    next.item.tensor = index;
-    next.item.has_bytes = false;
-    if (!Begin(0, &next)) return false;
-    Deliver(std::move(next));
-    return true;
-  }
-
-  bool Begin(uint64_t size, Finished* next) {
-    begun_ = state_.Begin(size, next);
-    begun_size_ = size;
-    return begun_;
-  }
-
-  void Deliver(Finished next) {
-    begun_ = false;
-    state_.Deliver(std::move(next));
-  }
-
-  // In place of the array that was begun, if one was.
-  void Fail(size_t index, std::exception_ptr error) {
-    Finished next;
-    if (!begun_ && !Begin(0, &next)) return;
-    next.item.tensor = index;
-    next.size = begun_size_;
-    next.error = std::move(error);
-    Deliver(std::move(next));
-  }
-
-  const Checkpoint& checkpoint_;
-  StreamState& state_;
-  const bool may_bypass_;
-  bool begun_ = false;
-  uint64_t begun_size_ = 0;
-};
-
-}  // namespace
 
 std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tensors) {
   const auto place = [&](size_t tensor) {
@@ -174,7 +64,7 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
   if (state.stop.load()) return Status::kEnd;
   if (thread_ == nullptr) {
     thread_ = std::make_unique<std::thread>(
-        [checkpoint = checkpoint_, shared = state_] { Producer(*checkpoint, *shared).Run(); });
+        [checkpoint = checkpoint_, shared = state_] { ProduceItems(*checkpoint, *shared); });
   }
   if (state.ready.empty() && !state.ended) {
     ++state.waiting;
@@ -184,7 +74,11 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
     --state.waiting;
     if (!came) return Status::kWaiting;
   }
-  if (state.ready.empty()) return Status::kEnd;
+  if (state.stop.load()) return Status::kEnd;
+  if (state.ready.empty()) {
+    if (state.last_error) std::rethrow_exception(std::exchange(state.last_error, nullptr));
+    return Status::kEnd;
+  }
   Finished next = std::move(state.ready.front());
   state.ready.pop_front();
   --state.num_ahead;

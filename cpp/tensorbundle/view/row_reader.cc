@@ -57,22 +57,30 @@ struct RowReader::PieceState {
   bool check = false;  // compute a checksum on the way
   uint32_t crc = 0;    // of the bytes so far
   std::vector<uint8_t> decoded{};
+};
 
-  // Where the piece meets the rows being read.
-  std::unique_ptr<const RunLayout> layout{};
-  const File* file = nullptr;
+// Where a piece meets the rows of a chunk.
+struct RowReader::Part {
+  PieceState* state;
+  RunLayout layout;
+  const File* file;
 };
 
 // What one thread does at a time: some runs, or some bytes of one long run. Tasks of a piece follow
 // each other in it without a gap.
 struct RowReader::Task {
-  PieceState* state;
+  size_t part;  // of the chunk
   uint64_t first_run;
   uint64_t num_runs;
   uint64_t begin;  // within the run, when num_runs is 1
   uint64_t size;
   uint32_t crc = 0;
 };
+
+RowReader::Chunk::Chunk(MutableByteSpan out, int64_t first_row, int64_t end_row)
+    : out_(out), first_row_(first_row), end_row_(end_row) {}
+RowReader::Chunk::Chunk(Chunk&&) noexcept = default;
+RowReader::Chunk::~Chunk() = default;
 
 bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size) {
   return checkpoint.mode() == IoMode::kAuto && stream_size >= kMinBypassStream;
@@ -109,61 +117,50 @@ void RowReader::AddPiece(const Piece& piece) {
   states_.push_back({&piece, std::move(box), rows.start, rows.end()});
 }
 
-void RowReader::Read(MutableByteSpan out) {
-  if (out.empty()) return;
-  const auto count = static_cast<int64_t>(out.size() / row_size_);
+RowReader::Chunk RowReader::Plan(MutableByteSpan out) {
+  const int64_t count = out.empty() ? 0 : static_cast<int64_t>(out.size() / row_size_);
+  Chunk chunk(out, next_row_, next_row_ + count);
+  if (count == 0) return chunk;
   Box box = WholeBox(checkpoint_.catalog().Shape(tensor_));
   if (!box.empty()) box[0] = {next_row_, count};
-  const int64_t end_row = next_row_ + count;
-
-  std::vector<Task> tasks;
-  bool bypasses = false;
-  for (size_t i = first_open_; i < states_.size() && states_[i].first_row < end_row; ++i) {
-    if (states_[i].end_row <= next_row_) continue;
-    PlanPiece(&states_[i], box, &tasks);
-    bypasses |= states_[i].file->mode() == ReadMode::kDirect;
+  next_row_ = chunk.end_row_;
+  for (size_t i = first_open_; i < states_.size() && states_[i].first_row < next_row_; ++i) {
+    if (states_[i].end_row <= chunk.first_row_) continue;
+    if (!states_[i].entered) Enter(&states_[i]);
+    PlanPiece(&states_[i], box, &chunk);
   }
-  const int wanted = bypasses ? WaitingThreads(options_.threads) : options_.threads;
-  const uint64_t step = bypasses ? kDirectChunkSize : kMinBytesPerThread;
-  const auto useful = static_cast<int>(std::min(uint64_t{1} << 16, out.size() / step));
-  ParallelFor(tasks.size(), std::clamp(useful, 1, std::max(1, wanted)),
-              [&](size_t i) { Run(&tasks[i], out); });
-  Fold(tasks);
-  for (size_t i = first_open_; i < states_.size() && states_[i].first_row < end_row; ++i) {
-    if (states_[i].end_row > next_row_ && states_[i].end_row <= end_row) Leave(&states_[i]);
-  }
-  next_row_ = end_row;
   while (first_open_ < states_.size() && states_[first_open_].end_row <= next_row_) ++first_open_;
+  return chunk;
 }
 
-void RowReader::PlanPiece(PieceState* state, const Box& box, std::vector<Task>* tasks) {
-  if (!state->entered) Enter(state);
+void RowReader::PlanPiece(PieceState* state, const Box& box, Chunk* chunk) {
   const Box common = *Intersect(state->box, box);
-  state->layout = std::make_unique<const RunLayout>(state->box, box, common, item_size_);
-  const RunLayout& layout = *state->layout;
+  const size_t part = chunk->parts_.size();
+  chunk->parts_.push_back({state, RunLayout(state->box, box, common, item_size_), nullptr});
+  const RunLayout& layout = chunk->parts_[part].layout;
   const uint64_t size = layout.run_size() * layout.count();
   if (state->piece->encoding == Encoding::kRecord) {
-    state->file = &checkpoint_.files().Get(state->piece->file);
-    tasks->push_back({state, 0, layout.count(), 0, size});
+    chunk->tasks_.push_back({part, 0, layout.count(), 0, size});
     return;
   }
   uint64_t first_byte = 0;
   layout.ForEach(0, 1, [&](const RunLayout::Run& run) { first_byte = run.source; });
-  StreamSource& source = SourceOf(*state->piece);
-  state->file = &source.Choose(state->piece->offset + first_byte, size);
-  const uint64_t step =
-      state->file->mode() == ReadMode::kDirect ? kDirectChunkSize : kReadChunkSize;
+  const File& file = SourceOf(*state->piece).Choose(state->piece->offset + first_byte, size);
+  chunk->parts_[part].file = &file;
+  const bool bypasses = file.mode() == ReadMode::kDirect;
+  chunk->bypasses_ |= bypasses;
+  const uint64_t step = bypasses ? kDirectChunkSize : kReadChunkSize;
   if (layout.run_size() >= step || layout.count() == 1) {
     for (uint64_t run = 0; run < layout.count(); ++run) {
       for (uint64_t begin = 0; begin < layout.run_size(); begin += step) {
-        tasks->push_back({state, run, 1, begin, std::min(step, layout.run_size() - begin)});
+        chunk->tasks_.push_back({part, run, 1, begin, std::min(step, layout.run_size() - begin)});
       }
     }
   } else {
     const uint64_t together = step / layout.run_size();
     for (uint64_t run = 0; run < layout.count(); run += together) {
       const uint64_t n = std::min(together, layout.count() - run);
-      tasks->push_back({state, run, n, 0, n * layout.run_size()});
+      chunk->tasks_.push_back({part, run, n, 0, n * layout.run_size()});
     }
   }
 }
@@ -185,33 +182,43 @@ void RowReader::Enter(PieceState* state) {
   }
 }
 
-void RowReader::Run(Task* task, MutableByteSpan out) {
+void RowReader::Run(Chunk* chunk, int lanes) const {
+  const int all = chunk->bypasses_ ? WaitingThreads(options_.threads) : options_.threads;
+  const int share = (all + lanes - 1) / lanes;
+  const uint64_t step = chunk->bypasses_ ? kDirectChunkSize : kMinBytesPerThread;
+  const auto useful = static_cast<int>(std::min(uint64_t{1} << 16, chunk->out_.size() / step));
+  ParallelFor(chunk->tasks_.size(), std::clamp(useful, 1, std::max(1, share)),
+              [&](size_t i) { RunTask(&chunk->tasks_[i], *chunk); });
+}
+
+void RowReader::RunTask(Task* task, const Chunk& chunk) const {
   if (options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed)) {
     throw StreamStopped();
   }
-  const PieceState& state = *task->state;
-  if (state.piece->encoding == Encoding::kRecord) {
-    state.layout->ForEach(0, task->num_runs, [&](const RunLayout::Run& run) {
-      std::memcpy(out.data() + run.destination, state.decoded.data() + run.source,
-                  state.layout->run_size());
+  const Part& part = chunk.parts_[task->part];
+  if (part.state->piece->encoding == Encoding::kRecord) {
+    part.layout.ForEach(0, task->num_runs, [&](const RunLayout::Run& run) {
+      std::memcpy(chunk.out_.data() + run.destination, part.state->decoded.data() + run.source,
+                  part.layout.run_size());
     });
     return;
   }
   try {
-    ReadTask(task, out);
+    ReadTask(task, chunk);
   } catch (const Error&) {
-    RethrowNaming(Describe(checkpoint_.catalog(), tensor_, *state.piece));
+    RethrowNaming(Describe(checkpoint_.catalog(), tensor_, *part.state->piece));
   }
 }
 
-void RowReader::ReadTask(Task* task, MutableByteSpan out) {
-  const PieceState& state = *task->state;
-  const uint64_t run_size = state.layout->run_size();
+void RowReader::ReadTask(Task* task, const Chunk& chunk) const {
+  const Part& part = chunk.parts_[task->part];
+  const MutableByteSpan out = chunk.out_;
+  const uint64_t run_size = part.layout.run_size();
   const bool in_place = task->num_runs == 1;
   std::unique_ptr<uint8_t[]> bounce;
   MutableByteSpan bytes;
   uint64_t position = 0;  // in the piece
-  state.layout->ForEach(task->first_run, 1, [&](const RunLayout::Run& run) {
+  part.layout.ForEach(task->first_run, 1, [&](const RunLayout::Run& run) {
     position = run.source + task->begin;
     if (in_place) bytes = out.subspan(run.destination + task->begin, task->size);
   });
@@ -219,23 +226,24 @@ void RowReader::ReadTask(Task* task, MutableByteSpan out) {
     bounce = std::make_unique_for_overwrite<uint8_t[]>(task->size);
     bytes = {bounce.get(), task->size};
   }
-  state.file->ReadAt(state.piece->offset + position, bytes);
-  if (state.check) {
-    task->crc = crc32c::Value(bytes.data(), bytes.size());
-  }
+  part.file->ReadAt(part.state->piece->offset + position, bytes);
+  if (part.state->check) task->crc = crc32c::Value(bytes.data(), bytes.size());
   SwapBytes(bytes, swap_unit_);
   if (in_place) return;
   const uint8_t* from = bytes.data();
-  state.layout->ForEach(task->first_run, task->num_runs, [&](const RunLayout::Run& run) {
+  part.layout.ForEach(task->first_run, task->num_runs, [&](const RunLayout::Run& run) {
     std::memcpy(out.data() + run.destination, from, run_size);
     from += run_size;
   });
 }
 
-void RowReader::Fold(const std::vector<Task>& tasks) {
-  for (const Task& task : tasks) {
-    PieceState& state = *task.state;
+void RowReader::Finish(Chunk* chunk) {
+  for (const Task& task : chunk->tasks_) {
+    PieceState& state = *chunk->parts_[task.part].state;
     if (state.check) state.crc = crc32c::Combine(state.crc, task.crc, task.size);
+  }
+  for (const Part& part : chunk->parts_) {
+    if (part.state->end_row <= chunk->end_row_) Leave(part.state);
   }
 }
 

@@ -31,8 +31,8 @@ bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size);
 
 // Hands out the rows of a tensor of fixed-size elements in order. A row range takes one contiguous
 // range of every piece that it meets, however the pieces tile the tensor, so that their checksums
-// are computed on the way and compared when the last byte of a piece was read. For one thread at a
-// time.
+// are computed on the way and compared when the last byte of a piece was read. Plan is for
+// one thread at a time, and so is Finish; Plan, Run and Finish of different chunks may coincide.
 //
 // Pieces that must be decoded (some of V1's) are kept decoded from their first row to their last.
 class RowReader {
@@ -46,21 +46,31 @@ class RowReader {
   int64_t num_rows() const { return num_rows_; }
   uint64_t row_size() const { return row_size_; }  // in bytes
 
-  // Fills `out` with the next rows, native-endian: as many as it has room for, which are there.
-  // Throws CorruptionError when a piece ends in these rows and has another checksum than stored;
+  // Some rows on their way.
+  class Chunk;
+
+  // Plans to fill `out` with the next rows, native-endian: as many as it has room for, which are
+  // there. Reads nothing but what must be decoded or verified beforehand.
+  Chunk Plan(MutableByteSpan out);
+
+  // Fills it, while `lanes` - 1 others are being filled with their share of the threads. Throws
   // IOFailure and the like, naming the piece; StreamStopped.
-  void Read(MutableByteSpan out);
+  void Run(Chunk* chunk, int lanes) const;
+
+  // To be called in the order of Plan, for chunks that were run. Throws CorruptionError when a
+  // piece ends in these rows and has another checksum than stored.
+  void Finish(Chunk* chunk);
 
  private:
   struct PieceState;
+  struct Part;
   struct Task;
 
   void AddPiece(const Piece& piece);
-  void PlanPiece(PieceState* state, const Box& box, std::vector<Task>* tasks);
   void Enter(PieceState* state);
-  void Run(Task* task, MutableByteSpan out);
-  void ReadTask(Task* task, MutableByteSpan out);
-  void Fold(const std::vector<Task>& tasks);
+  void PlanPiece(PieceState* state, const Box& box, Chunk* chunk);
+  void RunTask(Task* task, const Chunk& chunk) const;
+  void ReadTask(Task* task, const Chunk& chunk) const;
   void Leave(PieceState* state);
   StreamSource& SourceOf(const Piece& piece);
 
@@ -72,9 +82,27 @@ class RowReader {
   int64_t num_rows_;
   uint64_t row_size_ = 0;
   int64_t next_row_ = 0;
-  std::vector<PieceState> states_;  // by their first row; those before first_open_ are done
+  std::vector<PieceState> states_;  // by their first row; those before first_open_ are planned
   size_t first_open_ = 0;
   std::map<uint32_t, StreamSource> sources_;  // by file
+};
+
+// Lives no longer than its reader.
+class RowReader::Chunk {
+ public:
+  Chunk(Chunk&&) noexcept;
+  ~Chunk();
+
+ private:
+  friend class RowReader;
+  Chunk(MutableByteSpan out, int64_t first_row, int64_t end_row);
+
+  MutableByteSpan out_;
+  int64_t first_row_;
+  int64_t end_row_;
+  bool bypasses_ = false;  // the page cache, somewhere
+  std::vector<Part> parts_;
+  std::vector<Task> tasks_;
 };
 
 }  // namespace tensorbundle

@@ -23,15 +23,15 @@ bool StreamState::Begin(uint64_t size, Finished* next) {
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return stop.load() || MayBegin(size); });
   if (stop.load()) return false;
-  ++num_ahead;
-  bytes_ahead += size;
-  next->size = size;
   if (options.destinations.empty()) {
     next->buffer = Take(size);
   } else {
     next->item.destination = next_destination;
     next_destination = (next_destination + 1) % options.destinations.size();
   }
+  next->size = size;
+  ++num_ahead;
+  bytes_ahead += size;
   return true;
 }
 
@@ -52,9 +52,17 @@ void StreamState::Deliver(Finished next) {
   if (waiting > 0) changed.notify_all();
 }
 
-void StreamState::End() {
+void StreamState::Drop(uint64_t size) {
+  const std::lock_guard lock(mutex);
+  --num_ahead;
+  bytes_ahead -= size;
+  changed.notify_all();
+}
+
+void StreamState::End(std::exception_ptr error) {
   const std::lock_guard lock(mutex);
   ended = true;
+  last_error = std::move(error);
   spare.clear();
   changed.notify_all();
 }

@@ -33,7 +33,8 @@ struct StreamState {
   // The reader's side. Waits until `size` bytes may be read, and says where to; false: stop.
   bool Begin(uint64_t size, Finished* next);
   void Deliver(Finished next);
-  void End();
+  void Drop(uint64_t size);            // what was begun will not be delivered
+  void End(std::exception_ptr error);  // null when all was delivered
 
   // Takes back what a LentBuffer had.
   void Return(ElementBuffer buffer);
@@ -50,11 +51,12 @@ struct StreamState {
   // Guarded by the mutex:
   std::deque<Finished> ready;
   bool ended = false;
-  bool keeps = false;        // the consumer keeps what it gets
-  int waiting = 0;           // consumers inside Next
-  size_t num_ahead = 0;      // arrays being read or ready
-  uint64_t bytes_ahead = 0;  // of those
-  size_t num_lent = 0;       // arrays handed out and still in use
+  std::exception_ptr last_error;  // to come out once, at the end
+  bool keeps = false;             // the consumer keeps what it gets
+  int waiting = 0;                // consumers inside Next
+  size_t num_ahead = 0;           // arrays being read or ready
+  uint64_t bytes_ahead = 0;       // of those
+  size_t num_lent = 0;            // arrays handed out and still in use
   size_t next_destination = 0;
   std::vector<ElementBuffer> spare;
   uint64_t spare_bytes = 0;
