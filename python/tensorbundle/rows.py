@@ -100,13 +100,15 @@ def as_fill(tensor: Tensor, fill: Any) -> Array:
                 f"fill has dtype {fill.dtype}, tensor {tensor.name!r} has {tensor.dtype}"
             )
         return np.ascontiguousarray(fill).reshape(np.shape(fill))
-    try:
-        array = np.array(fill, dtype=tensor.dtype)
-        # Rounding a float to the tensor's precision is what was asked for; another integer is not.
-        exact = not isinstance(fill, int) or int(array.item()) == fill
-    except (OverflowError, TypeError, ValueError) as error:
-        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}: {error}") from None
-    if not exact or (isinstance(fill, float) and array.dtype.kind in "iub"):
+    given = np.array(fill)
+    # A number may be rounded to the tensor's precision, but neither lose its imaginary part nor its
+    # fraction, nor wrap around.
+    wanted = tensor.dtype.kind
+    numbers = "biu" if wanted in "biu" else "biufc" if wanted == "c" else "biuf"
+    if given.dtype.kind not in numbers:
+        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}")
+    array = given.astype(tensor.dtype)
+    if given.dtype.kind in "iu" and not np.array_equal(array.astype(given.dtype), given):
         raise TypeError(f"{fill!r} is no fill for {tensor.dtype}: it would not keep its value")
     return array
 
