@@ -99,7 +99,8 @@ def _make_cold(case: Case) -> None:
 def _sample(case: Case, contender: Contender, run: Run, repeats: int, outcome: Outcome) -> None:
     _make_cold(case)
     gc.collect()
-    gc.disable()
+    if not case.collecting:
+        gc.disable()
     try:
         cpu, began = time.process_time(), time.perf_counter()
         for _ in range(repeats):

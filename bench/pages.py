@@ -37,6 +37,9 @@ _HIDDEN = """\
   for one row. Ours does for pieces read whole, and not for views, slices, gathers and remaps,
   unless the checkpoint is opened with `verify="full"`. NumPy and C never do. The column says
   which it was: compare like with like.
+- **The garbage collector** of Python is off, except where tensors are opened and listed: that makes
+  hundreds of thousands of objects, and the collector's passes are part of what they cost. How much
+  depends on what else lives in the process; here, TensorFlow does.
 - **Formats.** safetensors, TensorStore and zarr read their own formats, which hold the same
   table: one safetensors file; one Zarr 3 array in chunks of 16 MiB, neither compressed nor with
   checksums.
