@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, dtypes
-from tensorbundle.errors import ShapeMismatchError, UnsupportedError
+from tensorbundle.destination import check_out
+from tensorbundle.errors import UnsupportedError
 from tensorbundle.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -88,14 +89,9 @@ def _body_shape(
 def _destination(tensor: Tensor, shape: tuple[int, ...], out: Array | None) -> Array:
     if out is None:
         return np.empty(shape, tensor.dtype)
-    if out.shape != shape:
-        raise ShapeMismatchError(
-            f"out has shape {out.shape}, but the remapped tensor {tensor.name!r} has {shape}"
-        )
-    if out.dtype != tensor.dtype:
-        raise TypeError(f"out has dtype {out.dtype}, tensor {tensor.name!r} has {tensor.dtype}")
-    if not (out.flags.writeable and out.flags.c_contiguous):
-        raise ValueError("out must be writable and C-contiguous")
+    check_out(tensor, out, shape)
+    if not out.flags.c_contiguous:
+        raise ValueError("out must be C-contiguous")
     return out
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorbundle import dtypes
+from tensorbundle.destination import check_out
 from tensorbundle.errors import ShapeMismatchError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
     numbers = _row_numbers(ids)
     shape = numbers.shape + tensor.shape[1:]
     if out is not None:
-        _check_out(tensor, out, shape)
+        check_out(tensor, out, shape)
     if tensor.dtype == object:
         return _take_objects(tensor, numbers, out, fill)
     kind, filling = _filling(tensor, fill, numbers)
@@ -54,19 +55,6 @@ def _row_numbers(ids: Any) -> Array:
     if numbers.dtype not in _ID_TYPES:
         numbers = numbers.astype(np.int64)
     return np.require(numbers, requirements=["C", "A"])
-
-
-def _check_out(tensor: Tensor, out: Array, shape: tuple[int, ...]) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy.ndarray, not {type(out).__name__}")
-    if out.shape != shape:
-        raise ShapeMismatchError(
-            f"out has shape {out.shape}, but these rows of tensor {tensor.name!r} have {shape}"
-        )
-    if out.dtype != tensor.dtype:
-        raise TypeError(f"out has dtype {out.dtype}, tensor {tensor.name!r} has {tensor.dtype}")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only")
 
 
 def _filling(tensor: Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from tensorbundle import _core as core_module
 from tensorbundle import dtypes, indexing, plan, rows, streaming
-from tensorbundle.errors import ShapeMismatchError, UnsupportedError
+from tensorbundle.destination import check_out
+from tensorbundle.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -189,7 +190,7 @@ class Tensor:
             )
         # Strides of 0 cost nothing: the shape that NumPy gives this index.
         shape = np.broadcast_to(np.empty((), np.bool_), box.lengths)[(*box.rest, ...)].shape
-        self._check_out(out, shape)
+        check_out(self, out, shape)
         same_order = out.flags.c_contiguous and all(
             part != slice(None, None, -1) for part in box.rest
         )
@@ -357,18 +358,6 @@ class Tensor:
             where = tuple(slice(a, a + n) for a, n in zip(starts, lengths, strict=True))
             whole[where] = part.reshape(lengths)
         return whole[tuple(slice(a, a + n) for a, n in zip(box.starts, box.lengths, strict=True))]
-
-    def _check_out(self, out: Array, shape: tuple[int, ...]) -> None:
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be a numpy.ndarray, not {type(out).__name__}")
-        if out.shape != shape:
-            raise ShapeMismatchError(
-                f"out has shape {out.shape}, but this read of tensor {self.name!r} gives {shape}"
-            )
-        if out.dtype != self.dtype:
-            raise TypeError(f"out has dtype {out.dtype}, tensor {self.name!r} has {self.dtype}")
-        if not out.flags.writeable:
-            raise ValueError("out is read-only")
 
     def _require_basic(self, index: Any) -> None:
         if not indexing.is_basic(index):

@@ -6,7 +6,7 @@ import ast
 # A module may import from its own layer and from those above it.
 LAYERS = [
     {"_core", "errors"},
-    {"dtypes", "filenames", "indexing", "state_text", "threads", "version"},
+    {"destination", "dtypes", "filenames", "indexing", "state_text", "threads", "version"},
     {"state"},
     {"path_diagnosis"},
     {"paths"},
