@@ -36,11 +36,15 @@ def load(
         shape = (shape[0], body[1] + num_oov_columns, *body[2:])
     result = _destination(tensor, shape, out)
     checkpoint = tensor._checkpoint
-    missing = _core.missing_cells(
-        checkpoint._opened, tensor._index, rows, count, columns, threads=checkpoint.threads
-    )
-    oov = [num_oov_rows * math.prod(body[1:]), num_oov_columns * shape[0] * math.prod(body[2:])]
-    fills = _Fills(tensor, fill, [missing, *oov])
+
+    def missing() -> list[int]:
+        body_cells = _core.missing_cells(
+            checkpoint._opened, tensor._index, rows, count, columns, threads=checkpoint.threads
+        )
+        oov_rows = num_oov_rows * math.prod(body[1:])
+        return [body_cells, oov_rows, num_oov_columns * shape[0] * math.prod(body[2:])]
+
+    fills = _Fills(tensor, fill, missing)
     table = checkpoint._rows(tensor._index)
     row_bytes = math.prod(shape[1:]) * tensor.dtype.itemsize
     cells, is_element = fills.take(0)
@@ -98,18 +102,18 @@ def _destination(tensor: Tensor, shape: tuple[int, ...], out: Array | None) -> A
 class _Fills:
     """The missing cells' values: of the remapped part, of the OOV rows, of the OOV columns."""
 
-    def __init__(self, tensor: Tensor, fill: Any, counts: list[int]) -> None:
+    def __init__(self, tensor: Tensor, fill: Any, missing: Callable[[], list[int]]) -> None:
+        """`missing` counts the missing cells of each part: a pass over all rows, made if needed."""
         self._dtype = tensor.dtype
-        self._counts = counts
-        self._call: Callable[[int], Any] | None = fill if callable(fill) else None
-        self._values: Array | None = None
-        if self._call is not None:
-            self._parts = [self._called(count) for count in counts]
+        self._element: Array | None = None
+        if callable(fill):
+            self._parts = [self._called(fill, count) for count in missing()]
             return
         values = self._cast(np.asarray(fill), fill)
         if values.ndim == 0:
-            self._values = values
+            self._element = values
             return
+        counts = missing()
         flat = values.reshape(-1)
         if flat.size != sum(counts):
             raise ValueError(
@@ -121,8 +125,8 @@ class _Fills:
 
     def take(self, part: int) -> tuple[Array, bool]:
         """The values of a part, and whether they are one element for all of it."""
-        if self._values is not None:
-            return self._values, True
+        if self._element is not None:
+            return self._element, True
         return self._parts[part], False
 
     def put(self, part: int, where: Array) -> None:
@@ -131,11 +135,10 @@ class _Fills:
             values, is_element = self.take(part)
             where[...] = values if is_element else values.reshape(where.shape)
 
-    def _called(self, count: int) -> Array:
+    def _called(self, fill: Callable[[int], Any], count: int) -> Array:
         if count == 0:
             return np.empty(0, self._dtype)
-        assert self._call is not None
-        values = self._cast(np.asarray(self._call(count)), None).reshape(-1)
+        values = self._cast(np.asarray(fill(count)), None).reshape(-1)
         if values.size != count:
             raise ValueError(f"the fill returned {values.size} values when asked for {count}")
         return values

@@ -133,20 +133,10 @@ class IndexLoader {
 
   // The extents with whole axes written out. Throws when one is not inside the tensor.
   Box Normalized(std::string_view name, std::span<const Extent> spelled) const {
-    Box box(spelled.begin(), spelled.end());
-    for (size_t axis = 0; axis < box.size(); ++axis) {
-      const int64_t dim = record_.dims[axis];
-      Extent& extent = box[axis];
-      if (extent.length == kFullLength && extent.start == 0) extent.length = dim;
-      const bool inside = extent.start >= 0 && extent.start <= dim && extent.length >= 0 &&
-                          extent.length <= dim - extent.start && (extent.length > 0 || dim == 0);
-      if (!inside) {
-        Throw(name, "a slice takes " + std::to_string(extent.length) + " from " +
-                        std::to_string(extent.start) + " on of axis " + std::to_string(axis) +
-                        " of shape " + ShapeToString(record_.dims));
-      }
-    }
-    return box;
+    std::string fault;
+    std::optional<Box> box = WriteOut(spelled, record_.dims, &fault);
+    if (!box) Throw(name, fault);
+    return *std::move(box);
   }
 
   void AddSlice(std::string_view name, size_t entry, const Box& box) {

@@ -5,6 +5,24 @@
 
 namespace tensorbundle {
 
+std::optional<Box> WriteOut(std::span<const Extent> spelled, std::span<const int64_t> dims,
+                            std::string* fault) {
+  Box box(spelled.begin(), spelled.end());
+  for (size_t axis = 0; axis < box.size(); ++axis) {
+    const int64_t dim = dims[axis];
+    Extent& extent = box[axis];
+    if (extent == Extent{0, kFullLength}) extent.length = dim;
+    const bool inside = extent.start >= 0 && extent.start <= dim && extent.length >= 0 &&
+                        extent.length <= dim - extent.start && (extent.length > 0 || dim == 0);
+    if (inside) continue;
+    *fault = "a slice takes " + std::to_string(extent.length) + " from " +
+             std::to_string(extent.start) + " on of axis " + std::to_string(axis) + " of shape " +
+             ShapeToString(dims);
+    return std::nullopt;
+  }
+  return box;
+}
+
 std::optional<Box> Intersect(std::span<const Extent> a, std::span<const Extent> b) {
   Box common;
   common.reserve(a.size());

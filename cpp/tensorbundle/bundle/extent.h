@@ -31,6 +31,11 @@ inline Box WholeBox(std::span<const int64_t> dims) {
   return box;
 }
 
+// What a slice of a tensor of shape `dims` is when its whole axes are written out. Nothing, and why
+// in `fault`, when it is empty or not inside the tensor. `spelled` has the tensor's rank.
+std::optional<Box> WriteOut(std::span<const Extent> spelled, std::span<const int64_t> dims,
+                            std::string* fault);
+
 // Elements in a box whose extents lie inside a shape of checked volume.
 inline uint64_t Volume(std::span<const Extent> box) {
   uint64_t volume = 1;

@@ -156,22 +156,11 @@ class MetaMerger {
     catalog_.pieces.push_back(piece);
   }
 
-  // The extents with whole axes written out. Throws when one is not inside the tensor.
   Box WrittenOut(const Listing& listing, std::span<const Extent> spelled) const {
-    Box box(spelled.begin(), spelled.end());
-    for (size_t axis = 0; axis < box.size(); ++axis) {
-      const int64_t dim = meta_.dims[axis];
-      Extent& extent = box[axis];
-      if (extent == Extent{0, kFullLength}) extent.length = dim;
-      const bool inside = extent.start >= 0 && extent.start <= dim && extent.length >= 0 &&
-                          extent.length <= dim - extent.start && (extent.length > 0 || dim == 0);
-      if (!inside) {
-        Throw(listing, "a slice takes " + std::to_string(extent.length) + " from " +
-                           std::to_string(extent.start) + " on of axis " + std::to_string(axis) +
-                           " of shape " + ShapeToString(meta_.dims));
-      }
-    }
-    return box;
+    std::string fault;
+    std::optional<Box> box = WriteOut(spelled, meta_.dims, &fault);
+    if (!box) Throw(listing, fault);
+    return *std::move(box);
   }
 
   // Points the piece at the block that its record must be in, if any. Whoever reads it allocates by

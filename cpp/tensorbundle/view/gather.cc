@@ -16,13 +16,6 @@
 namespace tensorbundle {
 namespace {
 
-// Rows that a thread takes at a time: enough that handing them out does not count, few enough to
-// share evenly.
-constexpr size_t kRowsPerTask = 16384;
-
-// Output from this size on is not expected to be found in a cache by whoever reads it.
-constexpr uint64_t kStreamingSize = uint64_t{8} << 20;
-
 template <typename Id>
 class Gatherer {
  public:
@@ -114,8 +107,7 @@ class Gatherer {
   void Copy(size_t task) const {
     const std::span<const Id> ids = IdsOf(task);
     uint64_t missing = missing_before_[task];
-    RowCopier copier(bands_, big_endian_ ? info_.swap_size : 1,
-                     out_.size() >= kStreamingSize ? StoreHint::kStreaming : StoreHint::kCached);
+    RowCopier copier(bands_, big_endian_ ? info_.swap_size : 1, HintFor(out_.size()));
     copier.Copy(
         ids.size(), [&](size_t i) { return Row(ids[i]); },
         [&](uint8_t* out) { Fill(missing++, out); },

@@ -16,9 +16,6 @@
 namespace tensorbundle {
 namespace {
 
-constexpr size_t kRowsPerTask = 16384;
-constexpr uint64_t kStreamingSize = uint64_t{8} << 20;  // as for gathers
-
 // Rows whose columns are put in order are copied into a buffer of about this size first: it stays
 // in the second-level cache.
 constexpr uint64_t kScratchSize = uint64_t{128} << 10;
@@ -137,8 +134,7 @@ class Remapper {
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
                 uint64_t out_stride, uint64_t out_size) const {
-    RowCopier copier(bands, swap_unit_,
-                     out_size >= kStreamingSize ? StoreHint::kStreaming : StoreHint::kCached);
+    RowCopier copier(bands, swap_unit_, HintFor(out_size));
     copier.Copy(
         RowsOf(task), [&](size_t i) { return RowAt(task * kRowsPerTask + i); },
         [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);

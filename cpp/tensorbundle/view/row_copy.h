@@ -14,6 +14,15 @@ namespace tensorbundle {
 // Whether the rows will be read again soon, or fill more memory than the caches hold.
 enum class StoreHint { kCached, kStreaming };
 
+// Rows that a thread takes at a time: enough that handing them out does not count, few enough to
+// share evenly.
+inline constexpr size_t kRowsPerTask = 16384;
+
+// Output from 8 MiB on is not expected to be found in a cache by whoever reads it.
+inline StoreHint HintFor(uint64_t output_size) {
+  return output_size >= uint64_t{8} << 20 ? StoreHint::kStreaming : StoreHint::kCached;
+}
+
 // Looks rows up and copies them. Used by one thread.
 class RowCopier {
  public:

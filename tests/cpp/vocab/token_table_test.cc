@@ -17,22 +17,14 @@
 #include "tensorbundle/vocab/slot_line.h"
 #include "tensorbundle/vocab/token_hash.h"
 #include "tensorbundle/vocab/vocabulary.h"
+#include "vocab/tokens.h"
 
 namespace tensorbundle {
 namespace {
 
-using Tokens = std::vector<std::string>;
-using VocabularyPtr = std::shared_ptr<const Vocabulary>;
-
-VocabularyPtr OfTokens(const Tokens& tokens) {
-  std::string bytes;
-  std::vector<uint64_t> offsets{0};
-  for (const std::string& token : tokens) {
-    bytes += token;
-    offsets.push_back(bytes.size());
-  }
-  return Vocabulary::OfTokens("given", AsBytes(bytes), offsets);
-}
+using testing::OfTokens;
+using testing::Tokens;
+using testing::VocabularyPtr;
 
 TEST(TokenHashTest, LengthAndEveryByteCount) {
   const TokenHasher hash(1);

@@ -21,6 +21,7 @@
 #include "tensorbundle/vocab/join.h"
 #include "tensorbundle/vocab/token_table.h"
 #include "tensorbundle/vocab/vocabulary.h"
+#include "vocab/tokens.h"
 
 namespace tensorbundle {
 namespace {
@@ -28,8 +29,9 @@ namespace {
 using namespace std::string_literals;
 
 using Ids = std::vector<int64_t>;
-using Tokens = std::vector<std::string>;
-using VocabularyPtr = std::shared_ptr<const Vocabulary>;
+using testing::OfTokens;
+using testing::Tokens;
+using testing::VocabularyPtr;
 
 // Larger than the pieces that threads take of a file or of a vocabulary.
 constexpr size_t kManyTokens = 150'000;
@@ -84,16 +86,6 @@ Tokens TokensOf(const Vocabulary& vocabulary) {
   Tokens tokens;
   for (uint64_t row = 0; row < vocabulary.size(); ++row) tokens.emplace_back(vocabulary.token(row));
   return tokens;
-}
-
-VocabularyPtr OfTokens(const Tokens& tokens) {
-  std::string bytes;
-  std::vector<uint64_t> offsets{0};
-  for (const std::string& token : tokens) {
-    bytes += token;
-    offsets.push_back(bytes.size());
-  }
-  return Vocabulary::OfTokens("given", AsBytes(bytes), offsets);
 }
 
 std::string Lines(const Tokens& tokens, const std::string& end = "\n") {
