@@ -6,6 +6,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from functools import partial
+from itertools import starmap
 from types import TracebackType
 from typing import Any
 
@@ -231,8 +233,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return table
 
     def _tensors(self) -> Iterator[Tensor]:
-        for index, row in enumerate(self._opened.listing(self._names)):
-            yield Tensor(self, index, *row)
+        return starmap(partial(Tensor, self), self._opened.listing(self._names))
 
     @property
     def _verifies(self) -> bool:
@@ -293,7 +294,7 @@ class _NamedTensors(ItemsView[str, Tensor]):
     _mapping: Checkpoint
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return ((tensor.name, tensor) for tensor in self._mapping._tensors())
+        return zip(self._mapping._names, self._mapping._tensors(), strict=True)
 
 
 def _open_core(location: paths.Location, io: str) -> _core.Checkpoint:

@@ -27,8 +27,9 @@ inline uint64_t LoadFixed64(const uint8_t* p) {
   return value;
 }
 
-// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
-inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
+// DecodeVarint64, without its short cut.
+[[gnu::noinline]] inline const uint8_t* DecodeLongVarint64(const uint8_t* p, const uint8_t* limit,
+                                                           uint64_t* value) {
   uint64_t result = 0;
   for (int shift = 0; shift < 7 * kMaxVarint64Size && p < limit; shift += 7) {
     const uint64_t byte = *p++;
@@ -42,11 +43,16 @@ inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uin
   return nullptr;
 }
 
-inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uint32_t* value) {
-  if (p < limit && *p < 0x80) {  // nearly every length in a block takes one byte
+// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
+inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
+  if (p < limit && *p < 0x80) {  // tags, lengths and most numbers take one byte
     *value = *p;
     return p + 1;
   }
+  return DecodeLongVarint64(p, limit, value);
+}
+
+inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uint32_t* value) {
   uint64_t wide = 0;
   const uint8_t* next = DecodeVarint64(p, limit, &wide);
   if (next == nullptr || next - p > kMaxVarint32Size || wide > UINT32_MAX) return nullptr;
