@@ -9,6 +9,7 @@
 
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/stream_copy.h"
 #include "tensorbundle/view/column_order.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/row_copy.h"
@@ -19,6 +20,9 @@ namespace {
 // Rows whose columns are put in order are copied into a buffer of about this size first: it stays
 // in the second-level cache.
 constexpr uint64_t kScratchSize = uint64_t{128} << 10;
+
+// A fill's element is repeated up to this size.
+constexpr uint64_t kMaxPattern = 4096;
 
 // Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
 uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
@@ -82,11 +86,14 @@ class Remapper {
     }
     if (columns_.new_row_size() == 0) return;
     for (const File* file : bands.mapped_files) file->CheckNotShrunk();
+    const std::vector<uint8_t> pattern = PatternOf(fill);
+    const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
     ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      Filler filler(fill, info_.item_size, missing_before_[task]);
+      const uint64_t used = fill.is_element ? 0 : missing_before_[task];
+      Filler filler(pattern, fill.bytes.data() + used, hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
-        CopyRows(bands, task, &filler, first, out_stride, out.size());
+        CopyRows(bands, task, &filler, first, out_stride, hint);
       } else {
         OrderRows(bands, task, &filler, first, out_stride);
       }
@@ -94,28 +101,49 @@ class Remapper {
   }
 
  private:
-  // Hands out the fill, in order.
+  // Hands out the fill, in order. Borrows everything.
   class Filler {
    public:
-    Filler(const CellFill& fill, uint64_t item_size, uint64_t used)
-        : fill_(fill),
-          item_size_(item_size),
-          next_(fill.bytes.data() + (fill.is_element ? 0 : used)) {}
+    Filler(ByteSpan pattern, const uint8_t* next, StoreHint hint)
+        : pattern_(pattern), next_(next), hint_(hint) {}
 
     void Fill(uint8_t* out, uint64_t size) {
-      if (!fill_.is_element) {
-        std::memcpy(out, next_, size);
+      if (pattern_.empty()) {
+        Copy(out, next_, size);
         next_ += size;
         return;
       }
-      for (uint64_t at = 0; at < size; at += item_size_) std::memcpy(out + at, next_, item_size_);
+      for (uint64_t done = 0; done < size; done += pattern_.size()) {
+        Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
+      }
     }
 
    private:
-    const CellFill& fill_;
-    const uint64_t item_size_;
+    void Copy(uint8_t* out, const uint8_t* in, uint64_t size) const {
+      if (hint_ == StoreHint::kStreaming) {
+        StreamCopy(out, in, size);
+      } else {
+        std::memcpy(out, in, size);
+      }
+    }
+
+    const ByteSpan pattern_;  // empty: the fill has its own bytes for every cell
     const uint8_t* next_;
+    const StoreHint hint_;
   };
+
+  // The one element of a fill, as often as a row has it: copying a row is one copy then, not one
+  // per element.
+  std::vector<uint8_t> PatternOf(const CellFill& fill) const {
+    if (!fill.is_element) return {};
+    const uint64_t row = columns_.new_row_size();
+    const uint64_t count = std::min(row, kMaxPattern) / info_.item_size;
+    std::vector<uint8_t> pattern(std::max<uint64_t>(count, 1) * info_.item_size);
+    for (size_t at = 0; at < pattern.size(); at += info_.item_size) {
+      std::memcpy(pattern.data() + at, fill.bytes.data(), info_.item_size);
+    }
+    return pattern;
+  }
 
   uint64_t RowsOf(size_t task) const {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
@@ -133,8 +161,8 @@ class Remapper {
   }
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
-                uint64_t out_stride, uint64_t out_size) const {
-    RowCopier copier(bands, swap_unit_, HintFor(out_size));
+                uint64_t out_stride, StoreHint hint) const {
+    RowCopier copier(bands, swap_unit_, hint);
     copier.Copy(
         RowsOf(task), [&](size_t i) { return RowAt(task * kRowsPerTask + i); },
         [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
