@@ -82,6 +82,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self._verify = verify
         self._io = io
         self._threads = None if threads is None else thread_count.checked(threads)
+        # Asking the system takes longer than a small gather.
+        self._processors = _core.available_processors()
         self._name_list: list[str] | None = None
         self._aliases: dict[str, str] | None = None
         self._row_tables: dict[int, _core.Rows] = {}
@@ -92,7 +94,7 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def threads(self) -> int:
         """How many threads a call on this checkpoint uses."""
-        return thread_count.current(self._threads)
+        return thread_count.current(self._threads, self._processors)
 
     @property
     def format(self) -> int:
