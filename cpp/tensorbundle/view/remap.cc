@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/view/column_order.h"
@@ -69,7 +70,7 @@ class Remapper {
   void Run(const RowBands& bands, const CellFill& fill, MutableByteSpan out, uint64_t out_stride,
            int threads) {
     const uint64_t missing = Count(threads);
-    const uint64_t expected = fill.is_element ? info_.item_size : missing * info_.item_size;
+    const uint64_t expected = FillSize(fill.kind, missing, out.size());
     if (fill.bytes.size() != expected) {
       throw std::invalid_argument("the fill has " + std::to_string(fill.bytes.size()) +
                                   " bytes, the " + std::to_string(missing) +
@@ -83,7 +84,7 @@ class Remapper {
     if (columns_.new_row_size() == 0) return;
     for (const File* file : bands.mapped_files) file->CheckNotShrunk();
     ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      Filler filler(fill, info_.item_size, missing_before_[task]);
+      Filler filler(fill, info_.item_size, missing_before_[task], out.data());
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
         CopyRows(bands, task, &filler, first, out_stride, out.size());
@@ -97,39 +98,61 @@ class Remapper {
   // Hands out the fill, in order.
   class Filler {
    public:
-    Filler(const CellFill& fill, uint64_t item_size, uint64_t used)
+    Filler(const CellFill& fill, uint64_t item_size, uint64_t used, const uint8_t* destination)
         : fill_(fill),
           item_size_(item_size),
-          next_(fill.bytes.data() + (fill.is_element ? 0 : used)) {}
+          destination_(destination),
+          next_(fill.bytes.data() + (fill.kind == CellFill::Kind::kCells ? used : 0)) {}
 
     void Fill(uint8_t* out, uint64_t size) {
-      if (!fill_.is_element) {
+      if (fill_.kind == CellFill::Kind::kPlaces) {
+        const uint8_t* in = next_ + (out - destination_);
+        if (in != out) std::memcpy(out, in, size);
+      } else if (fill_.kind == CellFill::Kind::kCells) {
         std::memcpy(out, next_, size);
         next_ += size;
+      } else {
+        FillWithElement(out, size);
+      }
+    }
+
+   private:
+    void FillWithElement(uint8_t* out, uint64_t size) const {
+      const auto is_zero = [](uint8_t byte) { return byte == 0; };
+      if (std::all_of(fill_.bytes.begin(), fill_.bytes.end(), is_zero)) {
+        std::memset(out, 0, size);
         return;
       }
       for (uint64_t at = 0; at < size; at += item_size_) std::memcpy(out + at, next_, item_size_);
     }
 
-   private:
     const CellFill& fill_;
     const uint64_t item_size_;
+    const uint8_t* const destination_;
     const uint8_t* next_;
   };
+
+  uint64_t FillSize(CellFill::Kind kind, uint64_t missing, uint64_t out_size) const {
+    if (kind == CellFill::Kind::kPlaces) return out_size;
+    return kind == CellFill::Kind::kElement ? info_.item_size : missing * info_.item_size;
+  }
 
   uint64_t RowsOf(size_t task) const {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
   }
 
   int64_t RowAt(uint64_t row) const {
-    return remapping_.rows ? (*remapping_.rows)[row] : static_cast<int64_t>(row);
+    return remapping_.rows ? (*remapping_.rows)[row]
+                           : static_cast<int64_t>(remapping_.first_row + row);
   }
 
   void CheckPlainRows() const {
-    if (remapping_.num_rows <= static_cast<uint64_t>(shape_[0])) return;
+    if (RangeFits(remapping_.first_row, remapping_.num_rows, static_cast<uint64_t>(shape_[0]))) {
+      return;
+    }
     throw std::out_of_range("tensor " + Quoted(tensor_.name) + " has " + std::to_string(shape_[0]) +
                             " rows, fewer than the " + std::to_string(remapping_.num_rows) +
-                            " wanted");
+                            " wanted from row " + std::to_string(remapping_.first_row) + " on");
   }
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
