@@ -86,7 +86,8 @@ class Rows {
     if (remapping.rows && remapping.rows->size() != num_rows) {
       throw std::invalid_argument("there must be one row number per row");
     }
-    const CellFill cell_fill{fill_is_element, BytesOf(fill)};
+    const CellFill cell_fill{fill_is_element ? CellFill::Kind::kElement : CellFill::Kind::kCells,
+                             BytesOf(fill)};
     const MutableByteSpan destination = Destination(out);
     const py::gil_scoped_release release;  // as in Take
     RemapTable(*checkpoint_, tensor_, bands_, remapping, cell_fill, destination, out_stride,

@@ -27,6 +27,17 @@ class CorruptionError : public Error {
   using Error::Error;
 };
 
+// A vocabulary file that is none. Who speaks to TensorFlow tells the kinds apart, as it does.
+class VocabularyError : public CorruptionError {
+ public:
+  enum class Kind { kNoLine, kEmptyLine, kDuplicate };
+  VocabularyError(Kind kind, const std::string& message) : CorruptionError(message), kind_(kind) {}
+  Kind kind() const { return kind_; }
+
+ private:
+  Kind kind_;
+};
+
 // A tensor and its destination differ in shape.
 class ShapeMismatchError : public Error {
   using Error::Error;

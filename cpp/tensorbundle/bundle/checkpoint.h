@@ -13,6 +13,8 @@
 
 namespace tensorbundle {
 
+struct BundleIndex;
+
 // Immutable but for what it remembers as verified; thread-safe. Views of its tensors keep the
 // mappings alive, not the checkpoint.
 class Checkpoint {
@@ -20,11 +22,16 @@ class Checkpoint {
   // Opens a V2 checkpoint. A missing data file is no error here. Throws as ReadBundleIndex.
   static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix, IoMode mode);
 
+  // Opens just the files of one tensor of a V2 checkpoint whose index was read before. Asking for
+  // another tensor's bytes is a mistake.
+  static std::shared_ptr<const Checkpoint> OpenTensor(std::shared_ptr<const BundleIndex> index,
+                                                      const Tensor& tensor, IoMode mode);
+
   // `records` is for formats that need it, else null.
   Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
              std::unique_ptr<const RecordStore> records);
 
-  const Catalog& catalog() const { return catalog_; }
+  const Catalog& catalog() const { return *catalog_; }
   const DataFiles& files() const { return files_; }
   const RecordStore* records() const { return records_.get(); }
   uint32_t index_checksum() const { return index_checksum_; }
@@ -42,12 +49,15 @@ class Checkpoint {
   }
 
  private:
+  Checkpoint(std::shared_ptr<const Catalog> catalog, DataFiles files, uint32_t index_checksum,
+             IoMode mode, std::unique_ptr<const RecordStore> records);
+
   const File& FileOf(const Tensor& tensor, const Piece& piece) const;
   size_t IndexOf(const Piece& piece) const {
-    return static_cast<size_t>(&piece - catalog_.pieces.data());
+    return static_cast<size_t>(&piece - catalog_->pieces.data());
   }
 
-  Catalog catalog_;
+  std::shared_ptr<const Catalog> catalog_;
   DataFiles files_;
   uint32_t index_checksum_;
   IoMode mode_;

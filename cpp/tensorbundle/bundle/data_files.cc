@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/bundle/data_files.h"
 
+#include <stdexcept>
+
 #include "tensorbundle/base/error.h"
 
 namespace tensorbundle {
 
-DataFiles::DataFiles(const std::vector<std::string>& paths, IoMode mode) {
-  entries_.reserve(paths.size());
-  for (const std::string& path : paths) entries_.push_back(OpenOne(path, mode));
+DataFiles::DataFiles(const std::vector<std::string>& paths, IoMode mode)
+    : DataFiles(paths, mode, std::vector<bool>(paths.size(), true)) {}
+
+DataFiles::DataFiles(const std::vector<std::string>& paths, IoMode mode,
+                     const std::vector<bool>& wanted)
+    : entries_(paths.size()) {
+  for (size_t file = 0; file < paths.size(); ++file) {
+    if (wanted[file]) entries_[file] = OpenOne(paths[file], mode);
+  }
 }
 
 DataFiles::Entry DataFiles::OpenOne(const std::string& path, IoMode mode) {
@@ -35,6 +43,9 @@ DataFiles::Entry DataFiles::OpenOne(const std::string& path, IoMode mode) {
 const File& DataFiles::Get(uint32_t file) const {
   const Entry& entry = entries_.at(file);
   if (entry.open_error) std::rethrow_exception(entry.open_error);
+  if (entry.file == nullptr) {
+    throw std::out_of_range("data file " + std::to_string(file) + " was not asked for at open");
+  }
   return *entry.file;
 }
 

@@ -27,6 +27,9 @@ class DataFiles {
  public:
   DataFiles(const std::vector<std::string>& paths, IoMode mode);
 
+  // Opens only the files that are marked; asking for another one is std::out_of_range.
+  DataFiles(const std::vector<std::string>& paths, IoMode mode, const std::vector<bool>& wanted);
+
   // Throws why the file could not be opened.
   const File& Get(uint32_t file) const;
 

@@ -37,15 +37,20 @@ const char* KindOf(mode_t mode) {
   return "a device";
 }
 
+int64_t Nanoseconds(const struct timespec& time) {
+  return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
 FileIdentity IdentityOf(const struct stat& status) {
 #ifdef __APPLE__
   const struct timespec& modified = status.st_mtimespec;
+  const struct timespec& changed = status.st_ctimespec;
 #else
   const struct timespec& modified = status.st_mtim;
+  const struct timespec& changed = status.st_ctim;
 #endif
   return {static_cast<uint64_t>(status.st_dev), static_cast<uint64_t>(status.st_ino),
-          static_cast<uint64_t>(status.st_size),
-          static_cast<int64_t>(modified.tv_sec) * 1'000'000'000 + modified.tv_nsec};
+          static_cast<uint64_t>(status.st_size), Nanoseconds(modified), Nanoseconds(changed)};
 }
 
 [[noreturn]] void ThrowOpenFailure(const std::string& path, int error, ReadMode mode) {
@@ -119,6 +124,13 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
                     S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
   }
   return file;
+}
+
+std::optional<FileIdentity> File::Identify(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0) return IdentityOf(status);
+  if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+  throw IOFailure("cannot stat " + path, path, errno);
 }
 
 File::~File() { ::close(descriptor_); }

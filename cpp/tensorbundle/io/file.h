@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tensorbundle/base/bytes.h"
@@ -22,6 +23,7 @@ struct FileIdentity {
   uint64_t inode = 0;
   uint64_t size = 0;
   int64_t modified_ns = 0;
+  int64_t changed_ns = 0;  // moves with every write, even one that sets the other back
   bool operator==(const FileIdentity&) const = default;
 };
 
@@ -38,6 +40,10 @@ class File {
   ~File();
   File(const File&) = delete;
   File& operator=(const File&) = delete;
+
+  // The identity of whatever the path leads to, read without opening it. Nothing when nothing is
+  // there. Throws IOFailure when the system refuses.
+  static std::optional<FileIdentity> Identify(const std::string& path);
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return identity_.size; }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <optional>
 #include <string>
 
 #include "tensorbundle/base/checked.h"
@@ -22,9 +23,8 @@ constexpr int kNoReserve = 0;
 // mmap refuses length 0, so an empty range is represented by an address that nobody may read.
 alignas(64) uint8_t kEmptyRange = 0;
 
-void* Map(const File& file, uint64_t offset, uint64_t size, int protection, int flags) {
-  void* base =
-      ::mmap(nullptr, size, protection, flags, file.descriptor(), static_cast<off_t>(offset));
+void* Map(void* at, const File& file, uint64_t offset, uint64_t size, int protection, int flags) {
+  void* base = ::mmap(at, size, protection, flags, file.descriptor(), static_cast<off_t>(offset));
   if (base == MAP_FAILED) {
     throw IOFailure("cannot map " + std::to_string(size) + " bytes of " + file.path(), file.path(),
                     errno);
@@ -36,12 +36,12 @@ void* Map(const File& file, uint64_t offset, uint64_t size, int protection, int 
 
 std::shared_ptr<const Mapping> Mapping::OfFile(const File& file) {
   if (file.size() == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
-  void* base = Map(file, 0, file.size(), PROT_READ, MAP_SHARED);
+  void* base = Map(nullptr, file, 0, file.size(), PROT_READ, MAP_SHARED);
   return std::shared_ptr<const Mapping>(new Mapping(base, file.size(), 0, file.size()));
 }
 
 std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t offset,
-                                                    uint64_t size) {
+                                                    uint64_t size, uint64_t padding) {
   if (!RangeFits(offset, size, file.size())) {
     throw CorruptionError("bytes [" + std::to_string(offset) + ", +" + std::to_string(size) +
                           ") are not in " + file.path() + " of " + std::to_string(file.size()) +
@@ -50,9 +50,23 @@ std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t o
   if (size == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   const uint64_t skip = offset % page;
-  void* base =
-      Map(file, offset - skip, size + skip, PROT_READ | PROT_WRITE, MAP_PRIVATE | kNoReserve);
-  return std::shared_ptr<const Mapping>(new Mapping(base, size + skip, skip, size));
+  const int flags = MAP_PRIVATE | kNoReserve;
+  if (padding == 0) {
+    void* base = Map(nullptr, file, offset - skip, size + skip, PROT_READ | PROT_WRITE, flags);
+    return std::shared_ptr<const Mapping>(new Mapping(base, size + skip, skip, size));
+  }
+  // Pages of no file first, and the file's over the first of them: what follows its last page is
+  // memory of its own.
+  const std::optional<uint64_t> padded = CheckedAdd(size + skip, padding);
+  void* base = !padded
+                   ? MAP_FAILED
+                   : ::mmap(nullptr, *padded, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) {
+    throw IOFailure("cannot reserve memory to map " + file.path(), file.path(), ENOMEM);
+  }
+  std::shared_ptr<const Mapping> mapping(new Mapping(base, *padded, skip, size + padding));
+  Map(base, file, offset - skip, size + skip, PROT_READ | PROT_WRITE, flags | MAP_FIXED);
+  return mapping;
 }
 
 Mapping::~Mapping() {

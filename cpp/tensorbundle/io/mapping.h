@@ -22,8 +22,10 @@ class Mapping {
 
   // Maps [offset, offset + size) of the file privately and writably: writes stay in this process,
   // the file never changes, and no memory is reserved for pages that are not written.
+  // `padding` more bytes behind them may be read and written too, whether or not the file goes on;
+  // what is in them is not said.
   static std::shared_ptr<const Mapping> CopyOnWrite(const File& file, uint64_t offset,
-                                                    uint64_t size);
+                                                    uint64_t size, uint64_t padding = 0);
   ~Mapping();
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;

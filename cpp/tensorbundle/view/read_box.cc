@@ -31,7 +31,7 @@ constexpr uint64_t kMaxTasks = 65536;
 struct Job {
   const Piece* piece;
   RunLayout layout;
-  bool checksum;                      // compute one while reading: the piece is read whole
+  bool checksum;                      // compute one while reading: the runs have no gaps
   std::vector<uint32_t> task_crcs{};  // of this job's tasks, in order
   std::vector<uint64_t> task_sizes{};
 };
@@ -52,22 +52,51 @@ class BoxReader {
             MutableByteSpan out, const ReadOptions& options)
       : checkpoint_(checkpoint), tensor_(tensor), info_(info), out_(out), options_(options) {}
 
+  // Compares the checksums of pieces that are read whole, where that was asked for.
   void Read(const Box& box) {
-    Plan(box);
-    ParallelFor(tasks_.size(), options_.threads, [this](size_t i) { Run(tasks_[i]); });
-    for (const Job& job : jobs_) Finish(job);
+    Plan(box, /*in_parts=*/false);
+    RunTasks();
+    for (const Job& job : jobs_) {
+      if (!job.checksum) continue;
+      CheckChecksum(checkpoint_, tensor_, *job.piece, Checksum(job));
+      checkpoint_.SetVerified(*job.piece);
+    }
+  }
+
+  std::vector<PiecePart> ReadInParts(const Box& box) {
+    Plan(box, /*in_parts=*/true);
+    RunTasks();
+    const Piece* first = checkpoint_.catalog().Pieces(tensor_).data();
+    std::vector<PiecePart> parts;
+    for (const Job& job : jobs_) {
+      PiecePart part;
+      part.piece = static_cast<uint64_t>(job.piece - first);
+      if (job.checksum) {
+        part.offset = job.layout.first_source();
+        part.size = job.layout.run_size() * job.layout.count();
+        part.crc = Checksum(job);
+      }
+      parts.push_back(part);
+    }
+    return parts;
   }
 
  private:
-  void Plan(const Box& box) {
+  void RunTasks() {
+    ParallelFor(tasks_.size(), options_.threads, [this](size_t i) { Run(tasks_[i]); });
+  }
+
+  void Plan(const Box& box, bool in_parts) {
     for (const PieceOverlap& overlap : CoverBox(checkpoint_.catalog(), tensor_, box)) {
       const Piece& piece = *overlap.piece;
       checkpoint_.CheckPiece(tensor_, piece);
       const bool check = options_.verify && overlap.whole_piece() && !checkpoint_.IsVerified(piece);
       if (check && checkpoint_.records() != nullptr) VerifyRecord(piece);
-      const bool in_place = piece.encoding == Encoding::kDense;
-      jobs_.push_back({&piece, RunLayout(overlap.piece_box, box, overlap.common, info_.item_size),
-                       check && in_place && checkpoint_.records() == nullptr});
+      const RunLayout layout(overlap.piece_box, box, overlap.common, info_.item_size);
+      const bool own_checksum =
+          piece.encoding == Encoding::kDense && checkpoint_.records() == nullptr;
+      const bool wanted = in_parts ? layout.contiguous_source() : check;
+      jobs_.push_back({&piece, layout, wanted && own_checksum});
       CutIntoTasks(jobs_.size() - 1);
     }
   }
@@ -164,14 +193,13 @@ class BoxReader {
     jobs_[task.job].task_crcs[task.ordinal] = crc32c::Value(bytes.data(), bytes.size());
   }
 
-  void Finish(const Job& job) const {
-    if (!job.checksum) return;
+  // Of all bytes that the job has read.
+  static uint32_t Checksum(const Job& job) {
     uint32_t whole = 0;
     for (size_t i = 0; i < job.task_crcs.size(); ++i) {
       whole = crc32c::Combine(whole, job.task_crcs[i], job.task_sizes[i]);
     }
-    CheckChecksum(checkpoint_, tensor_, *job.piece, whole);
-    checkpoint_.SetVerified(*job.piece);
+    return whole;
   }
 
   const File& FileOf(const Job& job) const { return checkpoint_.files().Get(job.piece->file); }
@@ -210,9 +238,11 @@ void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Pie
                         ", the bytes give " + std::to_string(actual));
 }
 
-void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
-             MutableByteSpan out, const ReadOptions& options) {
-  const DataTypeInfo& info = RequireKnownType(tensor);
+namespace {
+
+// What can be wrong before anything is read. False: there is nothing to read.
+bool CheckRequest(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
+                  const Box& box, ByteSpan out) {
   if (info.item_size == 0) {
     throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
                            " has no fixed element size");
@@ -227,8 +257,23 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
       checkpoint.CheckPiece(tensor, piece);
     }
   }
-  if (out.empty()) return;
+  return !out.empty();
+}
+
+}  // namespace
+
+void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+             MutableByteSpan out, const ReadOptions& options) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (!CheckRequest(checkpoint, tensor, info, box, out)) return;
   BoxReader(checkpoint, tensor, info, out, options).Read(box);
+}
+
+std::vector<PiecePart> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
+                                      const Box& box, MutableByteSpan out, int threads) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (!CheckRequest(checkpoint, tensor, info, box, out)) return {};
+  return BoxReader(checkpoint, tensor, info, out, {threads, /*verify=*/false}).ReadInParts(box);
 }
 
 }  // namespace tensorbundle

@@ -2,6 +2,10 @@
 // Copying any box of a tensor out of whatever pieces it is stored in.
 #pragma once
 
+#include <compare>
+#include <cstdint>
+#include <vector>
+
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/extent.h"
@@ -21,6 +25,21 @@ struct ReadOptions {
 // (`out` then holds the bytes as they are stored); as DataFiles::Get.
 void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
              MutableByteSpan out, const ReadOptions& options);
+
+// Some bytes of a stored piece, and their CRC32C as they are stored. No bytes: the piece was read,
+// but not so that a checksum of the bytes would help; whoever verifies it reads it again.
+struct PiecePart {
+  uint64_t piece = 0;   // among the tensor's
+  uint64_t offset = 0;  // in the piece
+  uint64_t size = 0;
+  uint32_t crc = 0;
+  auto operator<=>(const PiecePart&) const = default;
+};
+
+// The same as ReadBox, but compares nothing: returns what it read, one part for every piece that
+// the box meets, for VerifyParts (view/piece_parts.h). A box of no elements meets none.
+std::vector<PiecePart> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
+                                      const Box& box, MutableByteSpan out, int threads);
 
 // Throws CorruptionError when a computed checksum is not the stored one, or when none is stored.
 void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/base/stream_copy.h"
@@ -73,7 +74,7 @@ class Remapper {
   void Run(const RowBands& bands, const CellFill& fill, MutableByteSpan out, uint64_t out_stride,
            int threads) {
     const uint64_t missing = Count(threads);
-    const uint64_t expected = fill.is_element ? info_.item_size : missing * info_.item_size;
+    const uint64_t expected = FillSize(fill.kind, missing, out.size());
     if (fill.bytes.size() != expected) {
       throw std::invalid_argument("the fill has " + std::to_string(fill.bytes.size()) +
                                   " bytes, the " + std::to_string(missing) +
@@ -89,8 +90,7 @@ class Remapper {
     const std::vector<uint8_t> pattern = PatternOf(fill);
     const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
     ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      const uint64_t used = fill.is_element ? 0 : missing_before_[task];
-      Filler filler(pattern, fill.bytes.data() + used, hint);
+      Filler filler(fill, pattern, missing_before_[task], out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
         CopyRows(bands, task, &filler, first, out_stride, hint);
@@ -104,17 +104,26 @@ class Remapper {
   // Hands out the fill, in order. Borrows everything.
   class Filler {
    public:
-    Filler(ByteSpan pattern, const uint8_t* next, StoreHint hint)
-        : pattern_(pattern), next_(next), hint_(hint) {}
+    Filler(const CellFill& fill, ByteSpan pattern, uint64_t used, const uint8_t* destination,
+           StoreHint hint)
+        : fill_(fill), pattern_(pattern), destination_(destination), used_(used), hint_(hint) {}
 
     void Fill(uint8_t* out, uint64_t size) {
-      if (pattern_.empty()) {
-        Copy(out, next_, size);
-        next_ += size;
-        return;
-      }
-      for (uint64_t done = 0; done < size; done += pattern_.size()) {
-        Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
+      switch (fill_.kind) {
+        case CellFill::Kind::kElement:
+          for (uint64_t done = 0; done < size; done += pattern_.size()) {
+            Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
+          }
+          break;
+        case CellFill::Kind::kCells:
+          Copy(out, fill_.bytes.data() + used_, size);
+          used_ += size;
+          break;
+        case CellFill::Kind::kPlaces: {
+          const uint8_t* in = fill_.bytes.data() + (out - destination_);
+          if (in != out) Copy(out, in, size);
+          break;
+        }
       }
     }
 
@@ -127,15 +136,17 @@ class Remapper {
       }
     }
 
-    const ByteSpan pattern_;  // empty: the fill has its own bytes for every cell
-    const uint8_t* next_;
+    const CellFill& fill_;
+    const ByteSpan pattern_;
+    const uint8_t* const destination_;
+    uint64_t used_;  // bytes of kCells
     const StoreHint hint_;
   };
 
   // The one element of a fill, as often as a row has it: copying a row is one copy then, not one
   // per element.
   std::vector<uint8_t> PatternOf(const CellFill& fill) const {
-    if (!fill.is_element) return {};
+    if (fill.kind != CellFill::Kind::kElement) return {};
     const uint64_t row = columns_.new_row_size();
     const uint64_t count = std::min(row, kMaxPattern) / info_.item_size;
     std::vector<uint8_t> pattern(std::max<uint64_t>(count, 1) * info_.item_size);
@@ -145,19 +156,27 @@ class Remapper {
     return pattern;
   }
 
+  uint64_t FillSize(CellFill::Kind kind, uint64_t missing, uint64_t out_size) const {
+    if (kind == CellFill::Kind::kPlaces) return out_size;
+    return kind == CellFill::Kind::kElement ? info_.item_size : missing * info_.item_size;
+  }
+
   uint64_t RowsOf(size_t task) const {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
   }
 
   int64_t RowAt(uint64_t row) const {
-    return remapping_.rows ? (*remapping_.rows)[row] : static_cast<int64_t>(row);
+    return remapping_.rows ? (*remapping_.rows)[row]
+                           : static_cast<int64_t>(remapping_.first_row + row);
   }
 
   void CheckPlainRows() const {
-    if (remapping_.num_rows <= static_cast<uint64_t>(shape_[0])) return;
+    if (RangeFits(remapping_.first_row, remapping_.num_rows, static_cast<uint64_t>(shape_[0]))) {
+      return;
+    }
     throw std::out_of_range("tensor " + Quoted(tensor_.name) + " has " + std::to_string(shape_[0]) +
                             " rows, fewer than the " + std::to_string(remapping_.num_rows) +
-                            " wanted");
+                            " wanted from row " + std::to_string(remapping_.first_row) + " on");
   }
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,

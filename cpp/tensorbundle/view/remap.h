@@ -14,17 +14,24 @@ namespace tensorbundle {
 
 // Where each new row and column comes from. -1 is one that the old table does not have.
 struct Remapping {
-  // Nothing: the first `num_rows` rows, in order.
+  // Nothing: `num_rows` rows in order, from `first_row` on.
   std::optional<std::span<const int64_t>> rows;
   uint64_t num_rows = 0;
   // Elements of axis 1. Nothing: all, in order.
   std::optional<std::span<const int64_t>> columns;
+  uint64_t first_row = 0;  // without `rows`: the row that the first one is
 };
 
-// What the missing cells get: one element for all of them, or one for each, in row-major order of
-// the new table: the order of TensorFlow's LoadAndRemapMatrix.
+// What the missing cells get.
 struct CellFill {
-  bool is_element = true;
+  enum class Kind : uint8_t {
+    kElement,  // all of them the one that `bytes` holds
+    kCells,    // each its own, in row-major order of the new table: the order of TensorFlow's
+               // LoadAndRemapMatrix
+    kPlaces    // each its own, from its place in `bytes`, which is laid out as the destination
+               // is, and may be the destination
+  };
+  Kind kind = Kind::kElement;
   ByteSpan bytes;
 };
 

@@ -31,6 +31,15 @@ RunLayout::RunLayout(std::span<const Extent> source, std::span<const Extent> des
   std::reverse(axes_.begin(), axes_.end());
 }
 
+bool RunLayout::contiguous_source() const {
+  uint64_t size = run_size_;
+  for (size_t axis = axes_.size(); axis-- > 0;) {
+    if (axes_[axis].source_stride != size) return false;
+    size *= axes_[axis].length;
+  }
+  return true;
+}
+
 RunLayout::Run RunLayout::Seek(uint64_t index, std::vector<uint64_t>* position) const {
   Run run = origin_;
   for (size_t axis = axes_.size(); axis-- > 0;) {

@@ -32,6 +32,12 @@ class RunLayout {
   // farther.
   uint64_t source_stride() const { return axes_.empty() ? 0 : axes_.back().source_stride; }
 
+  // Whether the runs follow each other in the source without a gap: together they are the
+  // run_size() * count() bytes from first_source() on.
+  bool contiguous_source() const;
+  uint64_t first_source() const { return origin_.source; }
+  uint64_t first_destination() const { return origin_.destination; }
+
   // Calls body(Run) for the runs [first, first + n).
   template <typename Body>
   void ForEach(uint64_t first, uint64_t n, const Body& body) const {

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/view/tensor_view.h"
 
+#include <map>
 #include <vector>
 
 #include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
 
 namespace tensorbundle {
 namespace {
 
 constexpr const char* kNeverMaps = "the checkpoint was opened without memory mapping";
+constexpr const char* kScattered = "its stored slices do not lie one behind the other";
+constexpr const char* kMustBeDecoded = "its stored form must be decoded";
 
 // Why elements of this tensor can never be shown where they lie, or null.
 const char* WhyNot(const Checkpoint& checkpoint, const Tensor& tensor) {
@@ -33,8 +37,7 @@ StoredRange FindStoredRange(const Checkpoint& checkpoint, const Tensor& tensor) 
   if (range.why_not != nullptr) return range;
   const std::vector<const Piece*> pieces = ContiguousPieces(checkpoint.catalog(), tensor);
   if (pieces.empty()) {
-    range.why_not = tensor.num_pieces == 1 ? "its stored form must be decoded"
-                                           : "its stored slices do not lie one behind the other";
+    range.why_not = tensor.num_pieces == 1 ? kMustBeDecoded : kScattered;
     return range;
   }
   for (const Piece* piece : pieces) {
@@ -55,6 +58,30 @@ TensorView ViewRange(const Checkpoint& checkpoint, uint32_t file, uint64_t offse
 
 }  // namespace
 
+StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box) {
+  if (const char* why_not = WhyNot(checkpoint, tensor)) return {.why_not = why_not};
+  const uint64_t item_size = RequireKnownType(tensor).item_size;
+  std::map<uint64_t, StoredRun> runs;  // by where they belong in the box
+  for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), tensor, box)) {
+    const Piece& piece = *overlap.piece;
+    checkpoint.CheckPiece(tensor, piece);
+    if (piece.encoding != Encoding::kDense) return {.why_not = kMustBeDecoded};
+    const RunLayout layout(overlap.piece_box, box, overlap.common, item_size);
+    if (layout.count() != 1) return {.why_not = "its rows are parts of longer stored rows"};
+    runs[layout.first_destination()] = {piece.file, piece.offset + layout.first_source(),
+                                        layout.run_size()};
+  }
+  StoredRun whole = runs.begin()->second;
+  whole.size = 0;
+  for (const auto& [destination, run] : runs) {
+    if (run.file != whole.file || run.offset != whole.offset + whole.size) {
+      return {.why_not = kScattered};
+    }
+    whole.size += run.size;
+  }
+  return whole;
+}
+
 TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
   const StoredRange range = FindStoredRange(checkpoint, tensor);
   if (range.why_not != nullptr) return {{}, {}, range.why_not};
@@ -63,7 +90,7 @@ TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
 
 TensorView ViewPiece(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece) {
   if (const char* why_not = WhyNot(checkpoint, tensor)) return {{}, {}, why_not};
-  if (piece.encoding != Encoding::kDense) return {{}, {}, "its stored form must be decoded"};
+  if (piece.encoding != Encoding::kDense) return {{}, {}, kMustBeDecoded};
   checkpoint.CheckPiece(tensor, piece);
   return ViewRange(checkpoint, piece.file, piece.offset, piece.size);
 }

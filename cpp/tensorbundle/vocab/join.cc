@@ -35,23 +35,26 @@ void CheckArgument(const char* name, int64_t value, int64_t least) {
 
 void CheckNotEmpty(const Vocabulary& vocabulary) {
   if (!vocabulary.is_file() || vocabulary.size() > 0) return;
-  throw CorruptionError("the vocabulary file " + vocabulary.name() + " has " +
-                        std::to_string(vocabulary.identity()->size) +
-                        " bytes and no line; expected one token per line");
+  throw VocabularyError(VocabularyError::Kind::kNoLine,
+                        "the vocabulary file " + vocabulary.name() + " has " +
+                            std::to_string(vocabulary.identity()->size) +
+                            " bytes and no line; expected one token per line");
 }
 
 [[noreturn]] void ThrowEmptyLine(const Vocabulary& vocabulary, uint64_t row) {
-  throw CorruptionError(vocabulary.Describe(row) +
-                        " is empty, expected a token: it ends at offset " +
-                        std::to_string(vocabulary.OffsetAfter(row)));
+  throw VocabularyError(VocabularyError::Kind::kEmptyLine,
+                        vocabulary.Describe(row) +
+                            " is empty, expected a token: it ends at offset " +
+                            std::to_string(vocabulary.OffsetAfter(row)));
 }
 
 [[noreturn]] void ThrowDuplicate(const Vocabulary& vocabulary, uint64_t first, uint64_t second) {
   const std::string_view token = vocabulary.token(second);
-  throw CorruptionError(vocabulary.Describe(second) + " repeats " +
-                        Quoted(token.substr(0, kMaxShownSize)) +
-                        (token.size() > kMaxShownSize ? "..." : "") + " of " +
-                        vocabulary.Describe(first) + "; expected different tokens");
+  throw VocabularyError(VocabularyError::Kind::kDuplicate,
+                        vocabulary.Describe(second) + " repeats " +
+                            Quoted(token.substr(0, kMaxShownSize)) +
+                            (token.size() > kMaxShownSize ? "..." : "") + " of " +
+                            vocabulary.Describe(first) + "; expected different tokens");
 }
 
 Range WantedRows(const Vocabulary& vocabulary, const JoinOptions& options) {

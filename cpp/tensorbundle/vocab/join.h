@@ -47,7 +47,7 @@ class JoinResult {
 // Accepts and refuses what TensorFlow's GenerateVocabRemapping does. A token that the new
 // vocabulary has twice is no error: both rows get the same id.
 //
-// Throws CorruptionError, naming the file and the line, for
+// Throws VocabularyError, naming the file and the line, for
 // - a new file without a line, or with an empty line, wanted or not;
 // - an old file without a line;
 // - an old file with an empty line, or with a token it had before, among the lines that count. The

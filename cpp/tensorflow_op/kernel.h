@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels as C++ classes: what a kernel sees of TensorFlow, owned and checked. Exceptions stop
+// here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tensorbundle/base/bytes.h"
+#include "tensorflow_op/api_table.h"
+#include "tensorflow_op/failure.h"
+
+namespace tensorbundle::op {
+
+struct DeleteStatus {
+  void operator()(TF_Status* status) const { Tf().DeleteStatus(status); }
+};
+struct DeleteTensor {
+  void operator()(TF_Tensor* tensor) const { Tf().DeleteTensor(tensor); }
+};
+using StatusPtr = std::unique_ptr<TF_Status, DeleteStatus>;
+using TensorPtr = std::unique_ptr<TF_Tensor, DeleteTensor>;
+
+inline StatusPtr NewStatus() { return StatusPtr(Tf().NewStatus()); }
+
+// Throws OpError when the status is not OK.
+void CheckStatus(const TF_Status* status);
+
+// The exception being handled, as a status.
+StatusPtr CurrentStatus();
+
+std::vector<int64_t> DimsOf(const TF_Tensor* tensor);
+inline ByteSpan BytesOf(const TF_Tensor* tensor) {
+  return {static_cast<const uint8_t*>(Tf().TensorData(tensor)), Tf().TensorByteSize(tensor)};
+}
+inline MutableByteSpan MutableBytesOf(TF_Tensor* tensor) {
+  return {static_cast<uint8_t*>(Tf().TensorData(tensor)), Tf().TensorByteSize(tensor)};
+}
+
+// The attributes of the node that a kernel is made for. Lives for the kernel's construction.
+class Attributes {
+ public:
+  explicit Attributes(TF_OpKernelConstruction* node) : node_(node) {}
+
+  std::string String(const char* name) const;
+  int64_t Int(const char* name) const;
+  std::vector<int64_t> Ints(const char* name) const;
+  TypeNumber Type(const char* name) const;
+
+ private:
+  TF_OpKernelConstruction* node_;
+};
+
+// One run of a kernel: its inputs and outputs.
+class Run {
+ public:
+  explicit Run(TF_OpKernelContext* context) : context_(context) {}
+
+  int num_inputs() const { return Tf().NumInputs(context_); }
+  TensorPtr Input(int index) const;
+
+  // Memory that TensorFlow owns and passes on as output `index`.
+  TensorPtr Allocate(int index, TypeNumber type, std::span<const int64_t> dims) const;
+
+  // The same; an input's memory is taken over where nobody else holds it. `forwarded` says whether.
+  TensorPtr ForwardOrAllocate(int input, int index, std::span<const int64_t> dims,
+                              bool* forwarded) const;
+
+  void SetOutput(int index, const TF_Tensor* tensor) const;
+
+ private:
+  TF_OpKernelContext* context_;
+};
+
+// The three functions that TensorFlow calls for a class `Kernel` with a constructor from Attributes
+// and `void Compute(const Run&) const`, which may be called from several threads at once.
+template <typename Kernel>
+struct KernelFunctions {
+  static void* Create(TF_OpKernelConstruction* node) {
+    try {
+      return new Kernel(Attributes(node));
+    } catch (...) {
+      Tf().OpKernelConstruction_Failure(node, CurrentStatus().get());
+      return nullptr;
+    }
+  }
+
+  static void Compute(void* kernel, TF_OpKernelContext* context) {
+    try {
+      static_cast<const Kernel*>(kernel)->Compute(Run(context));
+    } catch (...) {
+      Tf().OpKernelContext_Failure(context, CurrentStatus().get());
+    }
+  }
+
+  static void Destroy(void* kernel) { delete static_cast<Kernel*>(kernel); }
+};
+
+}  // namespace tensorbundle::op

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// TensorbundleRemapV1: a table of a checkpoint in the order of a new vocabulary.
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/remap.h"
+#include "tensorflow_op/join_cache.h"
+#include "tensorflow_op/open_tensor.h"
+#include "tensorflow_op/registration.h"
+#include "tensorflow_op/slice_spec.h"
+#include "tensorflow_op/threads.h"
+
+namespace tensorbundle::op {
+namespace {
+
+enum class Fill {
+  kZero,   // no inputs
+  kCells,  // one value per missing cell, in row-major order; then the out-of-vocabulary block
+  kFull    // values in the output's shape, of which those count that the table does not have
+};
+
+class RemapKernel {
+ public:
+  explicit RemapKernel(const Attributes& attributes)
+      : prefix_(attributes.String("prefix")),
+        name_(attributes.String("tensor")),
+        type_(attributes.Type("dtype")),
+        axis_(attributes.Int("axis")),
+        request_(JoinRequestOf(attributes)),
+        offset_(attributes.Int("offset")),
+        num_rows_(attributes.Int("num_rows")),
+        num_cols_(attributes.Int("num_cols")),
+        num_oov_(attributes.Int("num_oov")),
+        fill_(FillOf(attributes.String("fill_layout"))),
+        shape_(attributes.Ints("shape")),
+        threads_(attributes.Int("threads")) {
+    if (axis_ == 1 && num_cols_ < 0) {
+      throw OpError(Code::kInvalidArgument, "axis 1 needs num_cols");
+    }
+  }
+
+  void Compute(const Run& run) const {
+    const OpenTensor source = Open(prefix_, name_, type_, IoMode::kAuto);
+    CheckShape(source.shape());
+    CheckFills(run);
+    const JoinedIds joined =
+        axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
+    bool forwarded = false;
+    // Before the inputs are held here: what two hold is not passed on.
+    const TensorPtr out = fill_ == Fill::kFull ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
+                                               : run.Allocate(0, type_, shape_);
+    const MutableByteSpan bytes = MutableBytesOf(out.get());
+    std::vector<TensorPtr> inputs;
+    std::vector<ByteSpan> fills;
+    for (int i = 0; i < NumFills(); ++i) {
+      if (!forwarded) inputs.push_back(run.Input(i));
+      fills.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
+    }
+    const uint64_t item_size = RequireKnownType(*source.tensor).item_size;
+    CheckSize(bytes.size(), item_size);
+    if (!bytes.empty()) WriteTable(source, joined.ids, fills, bytes, item_size);
+  }
+
+ private:
+  static Fill FillOf(const std::string& word) {
+    if (word == "zero") return Fill::kZero;
+    return word == "cells" ? Fill::kCells : Fill::kFull;  // the op's definition allows no other
+  }
+
+  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
+  void WriteTable(const OpenTensor& source, std::span<const int64_t> ids,
+                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
+    const uint64_t row_size = shape_[0] == 0 ? 0 : out.size() / static_cast<uint64_t>(shape_[0]);
+    const int threads = ThreadsFor(threads_, out.size());
+    Remapping remapping;
+    remapping.num_rows = static_cast<uint64_t>(num_rows_);
+    if (axis_ == 0) {
+      remapping.rows = ids;
+    } else {
+      remapping.first_row = static_cast<uint64_t>(offset_);
+      remapping.columns = ids;
+    }
+    const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
+    const uint8_t zero[16] = {};  // the widest element
+    CellFill fill{CellFill::Kind::kElement, {zero, item_size}};
+    if (fill_ == Fill::kCells) fill = {CellFill::Kind::kCells, fills[0]};
+    if (fill_ == Fill::kFull) {
+      fill = {CellFill::Kind::kPlaces, fills[0].first(table.size())};
+    }
+    const Checkpoint& checkpoint = *source.checkpoint;
+    RemapTable(checkpoint, *source.tensor, LayOutRows(checkpoint, *source.tensor), remapping, fill,
+               table, row_size, threads);
+    if (num_oov_ == 0) return;
+    if (axis_ == 0) {
+      WriteOov(fills, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());
+    } else {
+      const uint64_t known =
+          row_size / static_cast<uint64_t>(shape_[1]) * static_cast<uint64_t>(num_cols_);
+      WriteOov(fills, out.data() + known, static_cast<uint64_t>(shape_[0]), row_size - known,
+               row_size, out.data());
+    }
+  }
+
+  // `count` runs of `size` bytes, `stride` bytes from one to the next.
+  void WriteOov(std::span<const ByteSpan> fills, uint8_t* out, uint64_t count, uint64_t size,
+                uint64_t stride, const uint8_t* begin) const {
+    const uint8_t* in = nullptr;
+    uint64_t in_stride = size;
+    if (fill_ == Fill::kCells) {
+      const ByteSpan block = fills[1];
+      if (block.size() != count * size) {
+        throw OpError(Code::kInvalidArgument,
+                      "the out-of-vocabulary fill has " + std::to_string(block.size()) +
+                          " bytes, expected " + std::to_string(count * size));
+      }
+      in = block.data();
+    } else if (fill_ == Fill::kFull) {
+      in = fills[0].data() + (out - begin);
+      in_stride = stride;
+    }
+    if (in == out) return;  // the fill's own memory is the output
+    for (uint64_t i = 0; i < count; ++i) {
+      if (in == nullptr) {
+        std::memset(out + i * stride, 0, size);
+      } else {
+        std::memcpy(out + i * stride, in + i * in_stride, size);
+      }
+    }
+  }
+
+  int NumFills() const {
+    if (fill_ == Fill::kZero) return 0;
+    return fill_ == Fill::kCells && num_oov_ > 0 ? 2 : 1;
+  }
+
+  void CheckFills(const Run& run) const {
+    if (run.num_inputs() != NumFills()) {
+      throw OpError(Code::kInvalidArgument, std::to_string(run.num_inputs()) +
+                                                " fills were given, expected " +
+                                                std::to_string(NumFills()));
+    }
+    if (fill_ != Fill::kFull) return;
+    const std::vector<int64_t> dims = DimsOf(run.Input(0).get());
+    if (dims == shape_) return;
+    throw OpError(Code::kInvalidArgument,
+                  "the fill has shape " + ShapeText(dims) + ", expected " + ShapeText(shape_));
+  }
+
+  void CheckShape(std::span<const int64_t> table) const {
+    if (table.size() <= static_cast<size_t>(axis_)) {
+      throw OpError(Code::kInvalidArgument, "tensor " + Quoted(name_) + " of shape " +
+                                                ShapeText(table) + " has no axis " +
+                                                std::to_string(axis_) + " to remap");
+    }
+    std::vector<int64_t> expected(table.begin(), table.end());
+    expected[0] = num_rows_ + (axis_ == 0 ? num_oov_ : 0);
+    if (axis_ == 1) expected[1] = num_cols_ + num_oov_;
+    if (expected == shape_) return;
+    throw OpError(Code::kInvalidArgument,
+                  "tensor " + Quoted(name_) + " of shape " + ShapeText(table) +
+                      " remapped along axis " + std::to_string(axis_) + " has shape " +
+                      ShapeText(expected) + ", expected " + ShapeText(shape_));
+  }
+
+  void CheckSize(uint64_t size, uint64_t item_size) const {
+    const std::optional<uint64_t> volume = CheckedVolume(shape_);
+    if (item_size > 0 && volume && CheckedMul(*volume, item_size) == size) return;
+    throw OpError(Code::kUnimplemented, "tensor " + Quoted(name_) + " of type " + TypeText(type_) +
+                                            " cannot be remapped");
+  }
+
+  const std::string prefix_;
+  const std::string name_;
+  const TypeNumber type_;
+  const int64_t axis_;
+  const JoinRequest request_;
+  const int64_t offset_;
+  const int64_t num_rows_;
+  const int64_t num_cols_;
+  const int64_t num_oov_;
+  const Fill fill_;
+  const std::vector<int64_t> shape_;
+  const int64_t threads_;
+};
+
+}  // namespace
+
+void RegisterRemapOp() {
+  RegisterOpAndKernel<RemapKernel>({
+      "TensorbundleRemapV1",
+      {"prefix: string", "tensor: string", "dtype: type", "axis: int >= 0 = 0", "new_vocab: string",
+       "old_vocab: string", "new_size: int >= -1 = -1", "old_size: int >= -1 = -1",
+       "offset: int >= 0 = 0", "num_rows: int >= 0", "num_cols: int >= -1 = -1",
+       "num_oov: int >= 0 = 0", "fill_layout: {'zero', 'cells', 'full'} = 'zero'",
+       "shape: list(int)", "threads: int >= 0 = 0", "N: int >= 0"},
+      {"fills: N * dtype"},
+      {"value: dtype"},
+      OutputShapes::kUnknown,
+  });
+}
+
+}  // namespace tensorbundle::op

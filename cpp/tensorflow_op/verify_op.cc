@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// TensorbundleVerifyV1: compares what TensorbundleReadV1 read of a tensor with the stored
+// checksums.
+#include <string>
+#include <vector>
+
+#include "tensorbundle/view/piece_parts.h"
+#include "tensorflow_op/open_tensor.h"
+#include "tensorflow_op/parts_tensor.h"
+#include "tensorflow_op/registration.h"
+#include "tensorflow_op/threads.h"
+
+namespace tensorbundle::op {
+namespace {
+
+class VerifyKernel {
+ public:
+  explicit VerifyKernel(const Attributes& attributes)
+      : prefix_(attributes.String("prefix")),
+        name_(attributes.String("tensor")),
+        type_(attributes.Type("dtype")) {}
+
+  // Without inputs, every piece of the tensor is read and compared; else those that parts name.
+  void Compute(const Run& run) const {
+    const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
+    std::vector<PiecePart> parts;
+    for (int input = 0; input < run.num_inputs(); ++input) {
+      AppendParts(run.Input(input).get(), &parts);
+    }
+    if (run.num_inputs() == 0) parts = UnreadPieces(*source.tensor);
+    uint64_t size = 0;
+    for (const Piece& piece : source.checkpoint->catalog().Pieces(*source.tensor)) {
+      size += piece.size;
+    }
+    VerifyParts(*source.checkpoint, *source.tensor, parts, ThreadsFor(0, size));
+    const TensorPtr ok = run.Allocate(0, static_cast<TypeNumber>(DataType::kBool), {});
+    MutableBytesOf(ok.get())[0] = 1;
+  }
+
+ private:
+  const std::string prefix_;
+  const std::string name_;
+  const TypeNumber type_;
+};
+
+}  // namespace
+
+void RegisterVerifyOp() {
+  RegisterOpAndKernel<VerifyKernel>({
+      "TensorbundleVerifyV1",
+      {"prefix: string", "tensor: string", "dtype: type", "N: int >= 0"},
+      {"parts: N * int64"},
+      {"ok: bool"},
+      OutputShapes::kScalar,
+  });
+}
+
+}  // namespace tensorbundle::op
