@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/rewrite/align.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/bundle/bundle_index.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/rewrite/record.h"
+#include "tensorbundle/rewrite/shard_copy.h"
+#include "tensorbundle/rewrite/table_builder.h"
+
+namespace tensorbundle {
+namespace {
+
+void CheckAlignment(uint64_t alignment) {
+  const bool in_range = alignment >= kSmallAlignment && alignment <= kMaxAlignment;
+  if (std::has_single_bit(alignment) && in_range) return;
+  throw std::invalid_argument("the alignment must be a power of two from " +
+                              std::to_string(kSmallAlignment) + " to " +
+                              std::to_string(kMaxAlignment) + ", not " + std::to_string(alignment));
+}
+
+// Bytes that the new shard has.
+uint64_t NewSize(std::span<const PlacedPiece> pieces) {
+  uint64_t size = 0;
+  for (const PlacedPiece& piece : pieces) size = std::max(size, piece.new_offset + piece.size);
+  return size;
+}
+
+// What is at a path, links not followed.
+std::optional<struct stat> Look(const std::string& path) {
+  struct stat status{};
+  if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
+  return status;
+}
+
+bool AreSameFile(const std::string& a, const std::string& b) {
+  struct stat at_a{};
+  struct stat at_b{};
+  return ::stat(a.c_str(), &at_a) == 0 && ::stat(b.c_str(), &at_b) == 0 &&
+         at_a.st_dev == at_b.st_dev && at_a.st_ino == at_b.st_ino;
+}
+
+[[noreturn]] void ThrowExists(const std::string& path) {
+  throw IOFailure("will not replace " + path + "; remove it or choose another name", path, EEXIST);
+}
+
+}  // namespace
+
+AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move(source)) {
+  CheckAlignment(alignment);
+  index_ = LoadIndexFile(source_);
+  catalog_ = ReadBundleIndex(source_, index_).catalog;
+  entries_ = TableEntries::ReadAll(Table::Open(index_));
+  header_ = DecodeBundleHeader(entries_.value(0), index_->path());
+  pieces_ = PlacePieces(entries_, header_, alignment, index_->path());
+  const PlacedPiece* before = nullptr;
+  for (const PlacedPiece& piece : pieces_) {
+    if (!IsCopiedWith(piece, before)) bytes_to_copy_ += piece.size;
+    before = &piece;
+  }
+}
+
+AlignSummary AlignPlan::Write(const std::string& destination, int threads,
+                              const std::function<void(uint64_t)>& progress) const {
+  const ShardCopyOptions options{header_.big_endian, threads,
+                                 [this](const PlacedPiece& piece) { return NameOf(piece); },
+                                 progress};
+  CheckFree(destination);
+  AlignSummary summary{.pieces = pieces_.size()};
+  for (size_t first = 0; first < pieces_.size();) {  // before hours of copying, not after them
+    const std::span<const PlacedPiece> pieces = ShardFrom(first);
+    const std::shared_ptr<const File> shard = OpenShard(pieces);
+    CheckInside(*shard, pieces, options);
+    summary.bytes_before += shard->size();
+    first += pieces.size();
+  }
+
+  // Removed in the opposite order: the index first, the directory last.
+  const std::unique_ptr<NewDirectory> directory = NewDirectory::For(destination);
+  std::vector<std::unique_ptr<NewFile>> shards;
+  for (size_t first = 0; first < pieces_.size();) {
+    const std::span<const PlacedPiece> pieces = ShardFrom(first);
+    const std::shared_ptr<const File> source = OpenShard(pieces);
+    CheckInside(*source, pieces, options);
+    shards.push_back(NewFile::Create(ShardPath(destination, pieces.front().shard)));
+    shards.back()->Resize(NewSize(pieces));
+    CopyPieces(*source, pieces, *shards.back(), options);
+    shards.back()->Finish();
+    summary.bytes_after += NewSize(pieces);
+    first += pieces.size();
+  }
+  const std::unique_ptr<NewFile> index = NewFile::Create(destination + ".index");
+  index->WriteAt(0, AsBytes(NewIndex()));
+  index->Finish();
+
+  for (const std::unique_ptr<NewFile>& shard : shards) shard->Publish();
+  directory->Sync();
+  index->Publish();
+  directory->Sync();
+  index->Keep();
+  for (const std::unique_ptr<NewFile>& shard : shards) shard->Keep();
+  directory->Keep();
+  for (const PlacedPiece& piece : pieces_) {
+    summary.moved += piece.size > 0 && piece.offset != piece.new_offset;
+  }
+  return summary;
+}
+
+// The pieces in the shard of the piece `first`, which is its first.
+std::span<const PlacedPiece> AlignPlan::ShardFrom(size_t first) const {
+  size_t end = first;
+  while (end < pieces_.size() && pieces_[end].shard == pieces_[first].shard) ++end;
+  return std::span(pieces_).subspan(first, end - first);
+}
+
+// As messages name it everywhere else. Called only when something is wrong.
+std::string AlignPlan::NameOf(const PlacedPiece& wanted) const {
+  const std::string file = ShardPath(source_, wanted.shard);
+  for (const Tensor& tensor : catalog_.tensors) {
+    for (const Piece& piece : catalog_.Pieces(tensor)) {
+      if (piece.offset == wanted.offset && piece.size == wanted.size &&
+          catalog_.files[piece.file] == file) {
+        return Describe(catalog_, tensor, piece);
+      }
+    }
+  }
+  return "the slice record " + Quoted(entries_.key(wanted.record)) + ", which no tensor lists,";
+}
+
+std::shared_ptr<const File> AlignPlan::OpenShard(std::span<const PlacedPiece> pieces) const {
+  const std::string path = ShardPath(source_, pieces.front().shard);
+  try {
+    return File::Open(path);
+  } catch (const CheckpointNotFoundError&) {
+    throw CheckpointNotFoundError(NameOf(pieces.front()) + ": the data shard " + path +
+                                      " is missing; was the checkpoint copied in part?",
+                                  path);
+  }
+}
+
+std::string AlignPlan::ShardPath(const std::string& prefix, int32_t shard) const {
+  return DataFilePath(prefix, shard, header_.num_shards);
+}
+
+// Throws when a file that would be written is there, or when a V1 checkpoint has that name.
+void AlignPlan::CheckFree(const std::string& destination) const {
+  const std::string index = destination + ".index";
+  if (AreSameFile(index, index_->path())) {
+    throw std::invalid_argument("the destination " + destination +
+                                " is the source: an aligned checkpoint needs a name of its own");
+  }
+  if (Look(index)) ThrowExists(index);
+  const std::optional<struct stat> namesake = Look(destination);
+  if (namesake && S_ISREG(namesake->st_mode)) ThrowExists(destination);
+  for (size_t first = 0; first < pieces_.size(); first += ShardFrom(first).size()) {
+    const std::string path = ShardPath(destination, pieces_[first].shard);
+    if (Look(path)) ThrowExists(path);
+  }
+}
+
+std::string AlignPlan::NewIndex() const {
+  std::vector<const PlacedPiece*> piece_of(entries_.size());
+  for (const PlacedPiece& piece : pieces_) piece_of[piece.record] = &piece;
+  TableBuilder table;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (piece_of[i] == nullptr) {
+      table.Add(entries_.key(i), AsText(entries_.value(i)));
+    } else {
+      table.Add(entries_.key(i), WithOffset(entries_.value(i), piece_of[i]->new_offset));
+    }
+  }
+  return table.Finish();
+}
+
+}  // namespace tensorbundle
