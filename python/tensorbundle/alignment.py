@@ -57,8 +57,8 @@ def align(
 
     Everything is written under temporary names beside the destination, brought to the disk, and
     only then named, the index last. A process that is killed leaves no checkpoint there, or all of
-    it; at worst files called ``*.tempstate*`` that can be deleted. An exception leaves nothing. No
-    file is ever replaced.
+    it; what else it leaves (``*.tempstate*``, data files without an index) can be deleted. A
+    failure leaves nothing. No file is ever replaced.
 
     Args:
         src: The checkpoint, by any path that ``open`` takes.

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import tensorbundle as tb
-from tensorbundle import cli
+from tensorbundle import cli, terminal
 
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 MNIST = CHECKPOINTS / "mnist_tf1"
@@ -202,12 +202,12 @@ def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
     ],
 )
 def test_names_cannot_break_a_line_or_a_terminal(name, shown):
-    assert cli._shown(name) == shown
+    assert terminal.shown(name) == shown
 
 
 def test_help_goes_to_stdout():
     runner = CliRunner()
-    for args in (["--help"], ["ls", "--help"], ["verify", "--help"]):
+    for args in (["--help"], ["ls", "--help"], ["verify", "--help"], ["align", "--help"]):
         result = runner.invoke(cli.program, args)
         assert result.exit_code == 0
         assert "Usage: " in result.output
