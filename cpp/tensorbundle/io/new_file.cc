@@ -96,6 +96,13 @@ void NewFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
   }
 }
 
+void NewFile::StartWriteback() const {
+#ifdef __linux__
+  // What fails here fails again, and is reported, when the file is finished.
+  (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
 void NewFile::Finish() {
   if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
     ThrowFailed("bring to the disk", path_);

@@ -30,6 +30,9 @@ class NewFile {
   // Thread-safe.
   void WriteAt(uint64_t offset, ByteSpan bytes) const;
 
+  // Begins to bring what was written to the disk, and waits for nothing: Finish() has less to do.
+  void StartWriteback() const;
+
   // Brings the bytes to the disk and lets go of the descriptor.
   void Finish();
 

@@ -20,7 +20,7 @@ namespace {
 constexpr int kMaxThreads = 32;
 // Parts that are begun before their checksums are looked at: few enough that damage is seen soon,
 // enough that starting the threads does not count.
-constexpr size_t kMaxBatch = 1024;
+constexpr size_t kMaxBatch = 256;
 
 // What is copied by one thread in one go.
 struct Part {
@@ -51,6 +51,7 @@ class ShardCopier {
                 [&](size_t i) { Copy(&batch_[i]); });
     for (const Part& part : batch_) Account(part);
     batch_.clear();
+    out_.StartWriteback();
   }
 
  private:
