@@ -79,6 +79,15 @@ def test_an_index_of_several_blocks_is_byte_for_byte_tensorflows(tmp_path: Path)
     assert_equal(read_all(prefix), read_all(report.path))
 
 
+def test_nothing_but_empty_tensors(tmp_path: Path, compare: Callable[..., None]) -> None:
+    prefix = str(tmp_path / "c")
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=["a", "b"], shape_and_slices=["", ""],
+        tensors=[tf.zeros((0, 3)), tf.zeros((2, 0), tf.int8)],
+    )  # fmt: skip
+    compare(tb.align(prefix, tmp_path / "aligned").path)
+
+
 def slices_of(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]:
     read = tf.raw_ops.RestoreV2(
         prefix=prefix, tensor_names=[name] * len(specs), shape_and_slices=specs,

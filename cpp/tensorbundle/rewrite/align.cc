@@ -15,7 +15,6 @@
 #include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/rewrite/record.h"
-#include "tensorbundle/rewrite/shard_copy.h"
 #include "tensorbundle/rewrite/table_builder.h"
 
 namespace tensorbundle {
@@ -29,10 +28,21 @@ void CheckAlignment(uint64_t alignment) {
                               std::to_string(kMaxAlignment) + ", not " + std::to_string(alignment));
 }
 
+std::vector<std::span<const PlacedPiece>> ByShard(std::span<const PlacedPiece> pieces) {
+  std::vector<std::span<const PlacedPiece>> shards;
+  while (!pieces.empty()) {
+    size_t count = 1;
+    while (count < pieces.size() && pieces[count].shard == pieces.front().shard) ++count;
+    shards.push_back(pieces.first(count));
+    pieces = pieces.subspan(count);
+  }
+  return shards;
+}
+
 // Bytes that the new shard has.
-uint64_t NewSize(std::span<const PlacedPiece> pieces) {
+uint64_t NewSize(std::span<const PlacedPiece> shard) {
   uint64_t size = 0;
-  for (const PlacedPiece& piece : pieces) size = std::max(size, piece.new_offset + piece.size);
+  for (const PlacedPiece& piece : shard) size = std::max(size, piece.new_offset + piece.size);
   return size;
 }
 
@@ -63,6 +73,7 @@ AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move
   entries_ = TableEntries::ReadAll(Table::Open(index_));
   header_ = DecodeBundleHeader(entries_.value(0), index_->path());
   pieces_ = PlacePieces(entries_, header_, alignment, index_->path());
+  shards_ = ByShard(pieces_);
   const PlacedPiece* before = nullptr;
   for (const PlacedPiece& piece : pieces_) {
     if (!IsCopiedWith(piece, before)) bytes_to_copy_ += piece.size;
@@ -75,52 +86,60 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
   const ShardCopyOptions options{header_.big_endian, threads,
                                  [this](const PlacedPiece& piece) { return NameOf(piece); },
                                  progress};
-  CheckFree(destination);
   AlignSummary summary{.pieces = pieces_.size()};
-  for (size_t first = 0; first < pieces_.size();) {  // before hours of copying, not after them
-    const std::span<const PlacedPiece> pieces = ShardFrom(first);
-    const std::shared_ptr<const File> shard = OpenShard(pieces);
-    CheckInside(*shard, pieces, options);
-    summary.bytes_before += shard->size();
-    first += pieces.size();
+  CheckFree(destination);
+  for (const Shard& shard : shards_) {  // before hours of copying, not after them
+    const std::shared_ptr<const File> file = OpenShard(shard);
+    CheckInside(*file, shard, options);
+    summary.bytes_before += file->size();
+    summary.bytes_after += NewSize(shard);
+  }
+  for (const PlacedPiece& piece : pieces_) {
+    summary.moved += piece.size > 0 && piece.offset != piece.new_offset;
   }
 
   // Removed in the opposite order: the index first, the directory last.
   const std::unique_ptr<NewDirectory> directory = NewDirectory::For(destination);
-  std::vector<std::unique_ptr<NewFile>> shards;
-  for (size_t first = 0; first < pieces_.size();) {
-    const std::span<const PlacedPiece> pieces = ShardFrom(first);
-    const std::shared_ptr<const File> source = OpenShard(pieces);
-    CheckInside(*source, pieces, options);
-    shards.push_back(NewFile::Create(ShardPath(destination, pieces.front().shard)));
-    shards.back()->Resize(NewSize(pieces));
-    CopyPieces(*source, pieces, *shards.back(), options);
-    shards.back()->Finish();
-    summary.bytes_after += NewSize(pieces);
-    first += pieces.size();
-  }
-  const std::unique_ptr<NewFile> index = NewFile::Create(destination + ".index");
-  index->WriteAt(0, AsBytes(NewIndex()));
-  index->Finish();
+  std::vector<std::unique_ptr<NewFile>> files;
+  for (const Shard& shard : shards_) files.push_back(CopyShard(shard, destination, options));
+  const std::unique_ptr<NewFile> index = WriteIndex(destination);
 
-  for (const std::unique_ptr<NewFile>& shard : shards) shard->Publish();
+  for (const std::unique_ptr<NewFile>& file : files) file->Publish();
   directory->Sync();
   index->Publish();
   directory->Sync();
   index->Keep();
-  for (const std::unique_ptr<NewFile>& shard : shards) shard->Keep();
+  for (const std::unique_ptr<NewFile>& file : files) file->Keep();
   directory->Keep();
-  for (const PlacedPiece& piece : pieces_) {
-    summary.moved += piece.size > 0 && piece.offset != piece.new_offset;
-  }
   return summary;
 }
 
-// The pieces in the shard of the piece `first`, which is its first.
-std::span<const PlacedPiece> AlignPlan::ShardFrom(size_t first) const {
-  size_t end = first;
-  while (end < pieces_.size() && pieces_[end].shard == pieces_[first].shard) ++end;
-  return std::span(pieces_).subspan(first, end - first);
+std::unique_ptr<NewFile> AlignPlan::CopyShard(const Shard& shard, const std::string& destination,
+                                              const ShardCopyOptions& options) const {
+  const std::shared_ptr<const File> source = OpenShard(shard);
+  CheckInside(*source, shard, options);
+  std::unique_ptr<NewFile> file = NewFile::Create(ShardPath(destination, shard.front().shard));
+  file->Resize(NewSize(shard));
+  CopyPieces(*source, shard, *file, options);
+  file->Finish();
+  return file;
+}
+
+std::unique_ptr<NewFile> AlignPlan::WriteIndex(const std::string& destination) const {
+  std::vector<const PlacedPiece*> piece_of(entries_.size());
+  for (const PlacedPiece& piece : pieces_) piece_of[piece.record] = &piece;
+  TableBuilder table;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (piece_of[i] == nullptr) {
+      table.Add(entries_.key(i), AsText(entries_.value(i)));
+    } else {
+      table.Add(entries_.key(i), WithOffset(entries_.value(i), piece_of[i]->new_offset));
+    }
+  }
+  std::unique_ptr<NewFile> file = NewFile::Create(destination + ".index");
+  file->WriteAt(0, AsBytes(table.Finish()));
+  file->Finish();
+  return file;
 }
 
 // As messages name it everywhere else. Called only when something is wrong.
@@ -129,7 +148,7 @@ std::string AlignPlan::NameOf(const PlacedPiece& wanted) const {
   for (const Tensor& tensor : catalog_.tensors) {
     for (const Piece& piece : catalog_.Pieces(tensor)) {
       if (piece.offset == wanted.offset && piece.size == wanted.size &&
-          catalog_.files[piece.file] == file) {
+          piece.masked_checksum == wanted.masked_checksum && catalog_.files[piece.file] == file) {
         return Describe(catalog_, tensor, piece);
       }
     }
@@ -137,12 +156,12 @@ std::string AlignPlan::NameOf(const PlacedPiece& wanted) const {
   return "the slice record " + Quoted(entries_.key(wanted.record)) + ", which no tensor lists,";
 }
 
-std::shared_ptr<const File> AlignPlan::OpenShard(std::span<const PlacedPiece> pieces) const {
-  const std::string path = ShardPath(source_, pieces.front().shard);
+std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
+  const std::string path = ShardPath(source_, shard.front().shard);
   try {
     return File::Open(path);
   } catch (const CheckpointNotFoundError&) {
-    throw CheckpointNotFoundError(NameOf(pieces.front()) + ": the data shard " + path +
+    throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +
                                       " is missing; was the checkpoint copied in part?",
                                   path);
   }
@@ -162,24 +181,10 @@ void AlignPlan::CheckFree(const std::string& destination) const {
   if (Look(index)) ThrowExists(index);
   const std::optional<struct stat> namesake = Look(destination);
   if (namesake && S_ISREG(namesake->st_mode)) ThrowExists(destination);
-  for (size_t first = 0; first < pieces_.size(); first += ShardFrom(first).size()) {
-    const std::string path = ShardPath(destination, pieces_[first].shard);
+  for (const Shard& shard : shards_) {
+    const std::string path = ShardPath(destination, shard.front().shard);
     if (Look(path)) ThrowExists(path);
   }
-}
-
-std::string AlignPlan::NewIndex() const {
-  std::vector<const PlacedPiece*> piece_of(entries_.size());
-  for (const PlacedPiece& piece : pieces_) piece_of[piece.record] = &piece;
-  TableBuilder table;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    if (piece_of[i] == nullptr) {
-      table.Add(entries_.key(i), AsText(entries_.value(i)));
-    } else {
-      table.Add(entries_.key(i), WithOffset(entries_.value(i), piece_of[i]->new_offset));
-    }
-  }
-  return table.Finish();
 }
 
 }  // namespace tensorbundle

@@ -15,6 +15,7 @@
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/io/new_file.h"
 #include "tensorbundle/rewrite/placement.h"
+#include "tensorbundle/rewrite/shard_copy.h"
 #include "tensorbundle/table/entries.h"
 
 namespace tensorbundle {
@@ -32,6 +33,8 @@ class AlignPlan {
   // Reads the index of `source`, a prefix. `alignment` is a power of two from kSmallAlignment to
   // kMaxAlignment, else std::invalid_argument. Throws as ReadBundleIndex and PlacePieces.
   AlignPlan(std::string source, uint64_t alignment);
+  AlignPlan(const AlignPlan&) = delete;  // a copy's shards would show the original's pieces
+  AlignPlan& operator=(const AlignPlan&) = delete;
 
   // How many bytes have to be copied.
   uint64_t bytes_to_copy() const { return bytes_to_copy_; }
@@ -48,12 +51,15 @@ class AlignPlan {
                      const std::function<void(uint64_t)>& progress) const;
 
  private:
-  std::span<const PlacedPiece> ShardFrom(size_t first) const;
-  std::string NameOf(const PlacedPiece& piece) const;
-  std::shared_ptr<const File> OpenShard(std::span<const PlacedPiece> pieces) const;
+  using Shard = std::span<const PlacedPiece>;  // all that lies in one, never empty
+
+  std::unique_ptr<NewFile> CopyShard(const Shard& shard, const std::string& destination,
+                                     const ShardCopyOptions& options) const;
+  std::unique_ptr<NewFile> WriteIndex(const std::string& destination) const;
+  std::shared_ptr<const File> OpenShard(const Shard& shard) const;
   std::string ShardPath(const std::string& prefix, int32_t shard) const;
+  std::string NameOf(const PlacedPiece& piece) const;
   void CheckFree(const std::string& destination) const;
-  std::string NewIndex() const;
 
   std::string source_;
   std::shared_ptr<const MemorySource> index_;  // holds what the entries show
@@ -61,6 +67,7 @@ class AlignPlan {
   TableEntries entries_;
   BundleHeader header_;
   std::vector<PlacedPiece> pieces_;
+  std::vector<Shard> shards_;  // of pieces_
   uint64_t bytes_to_copy_ = 0;
 };
 
