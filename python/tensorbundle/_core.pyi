@@ -222,3 +222,13 @@ def inspect_ranges(
 
 def file_paths(checkpoint: Checkpoint) -> list[str]:
     """The data files, by number."""
+
+def align(
+    source: bytes,
+    destination: bytes,
+    *,
+    alignment: int,
+    threads: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[int, int, int, int]:
+    """Writes a checkpoint anew: (pieces, moved, data bytes before, data bytes after)."""

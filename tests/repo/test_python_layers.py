@@ -10,7 +10,7 @@ LAYERS = [
     {"state"},
     {"path_diagnosis"},
     {"paths"},
-    {"dlpack", "rows", "streaming"},
+    {"alignment", "dlpack", "rows", "streaming"},
     {"plan"},
     {"tensor"},
     {"verification"},
@@ -21,6 +21,7 @@ LAYERS = [
     {"warm_start"},
     {"tf"},
     {"__init__"},
+    {"terminal"},
     {"cli"},
     {"__main__"},
 ]
@@ -28,8 +29,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Third-party packages that only some modules may import.
 ONLY_IN = {
     "tensorflow": {"tf"},
-    "click": {"cli"},
-    "rich": {"cli"},
+    "click": {"cli", "terminal"},
+    "rich": {"terminal"},
     "argparse": set(),
     "torch": set(),
     "jax": set(),

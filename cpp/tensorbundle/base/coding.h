@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Little-endian and varint loads. Every decoder takes a cursor and a limit, returns null on
+// Little-endian and varint numbers. Every decoder takes a cursor and a limit, returns null on
 // failure, never looks past the limit, and leaves the output alone when it fails.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <string>
 
 namespace tensorbundle {
 
@@ -58,6 +59,24 @@ inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uin
   if (next == nullptr || next - p > kMaxVarint32Size || wide > UINT32_MAX) return nullptr;
   *value = static_cast<uint32_t>(wide);
   return next;
+}
+
+inline void PutFixed32(uint32_t value, std::string* out) {
+  char bytes[sizeof(value)];
+  std::memcpy(bytes, &value, sizeof(value));
+  out->append(bytes, sizeof(bytes));
+}
+
+inline void PutFixed64(uint64_t value, std::string* out) {
+  char bytes[sizeof(value)];
+  std::memcpy(bytes, &value, sizeof(value));
+  out->append(bytes, sizeof(bytes));
+}
+
+// The shortest spelling.
+inline void PutVarint64(uint64_t value, std::string* out) {
+  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
+  out->push_back(static_cast<char>(value));
 }
 
 }  // namespace tensorbundle

@@ -241,7 +241,7 @@ class IndexLoader {
 
 }  // namespace
 
-BundleIndex ReadBundleIndex(const std::string& prefix) {
+std::shared_ptr<const MemorySource> LoadIndexFile(const std::string& prefix) {
   const std::string path = prefix + ".index";
   const std::shared_ptr<const File> file = File::Open(path);
   if (file->size() > kMaxIndexSize) {
@@ -249,7 +249,11 @@ BundleIndex ReadBundleIndex(const std::string& prefix) {
                            " bytes; an index of more than " + std::to_string(kMaxIndexSize) +
                            " is not read");
   }
-  return ReadBundleIndex(prefix, std::make_shared<MemorySource>(*file));
+  return std::make_shared<const MemorySource>(*file);
+}
+
+BundleIndex ReadBundleIndex(const std::string& prefix) {
+  return ReadBundleIndex(prefix, LoadIndexFile(prefix));
 }
 
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const MemorySource> source) {
