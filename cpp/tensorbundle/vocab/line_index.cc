@@ -3,15 +3,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <vector>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
-#include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/vocab/newlines.h"
 
 namespace tensorbundle {
 namespace {
@@ -19,39 +14,6 @@ namespace {
 // What a thread reads and counts at a time: small enough to be counted in its second-level cache.
 constexpr uint64_t kChunkSize = uint64_t{512} << 10;
 static_assert(kChunkSize % kTextPadding == 0, "only the last chunk may reach into the padding");
-
-#ifdef __SSE2__
-
-// Bit i tells whether p[i] is '\n', for i < 64.
-inline uint64_t NewlineMask(const uint8_t* p) {
-  const __m128i newline = _mm_set1_epi8('\n');
-  uint64_t mask = 0;
-  for (int i = 0; i < 4; ++i) {
-    __m128i bytes;
-    std::memcpy(&bytes, p + 16 * i, sizeof(bytes));
-    mask |= uint64_t{static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, newline)))}
-            << (16 * i);
-  }
-  return mask;
-}
-
-#else
-
-inline uint64_t NewlineMask(const uint8_t* p) {
-  constexpr uint64_t kLow = 0x0101010101010101;
-  constexpr uint64_t kGather =
-      0x0002040810204081;  // brings the bits 7, 15, .. 63 to the top byte, in order
-  uint64_t mask = 0;
-  for (int i = 0; i < 8; ++i) {
-    // The high bit of each byte that is '\n', and no other: the sum carries into no neighbour.
-    const uint64_t other = LoadFixed64(p + 8 * i) ^ (kLow * '\n');
-    const uint64_t found = ~(((other & (kLow * 0x7f)) + kLow * 0x7f) | other) & (kLow * 0x80);
-    mask |= (found * kGather >> 56) << (8 * i);
-  }
-  return mask;
-}
-
-#endif
 
 struct Chunk {
   uint64_t num_lines = 0;  // that end in it
@@ -67,12 +29,6 @@ uint64_t CountNewlines(const uint8_t* text, uint64_t begin, uint64_t end) {
   return count;
 }
 
-// Whether nothing but a '\r' lies between the '\n' at `end` and the one before it.
-inline bool IsEmptyLine(const uint8_t* text, uint64_t end) {
-  if (end == 0 || text[end - 1] == '\n') return true;
-  return text[end - 1] == '\r' && (end == 1 || text[end - 2] == '\n');
-}
-
 // Records the start of each line whose predecessor ends in [begin, end).
 void FindLines(const uint8_t* text, uint64_t begin, uint64_t end, Chunk* chunk,
                PackedOffsets* starts) {
@@ -80,7 +36,7 @@ void FindLines(const uint8_t* text, uint64_t begin, uint64_t end, Chunk* chunk,
   for (uint64_t block = begin; block < end; block += 64) {
     for (uint64_t mask = NewlineMask(text + block); mask != 0; mask &= mask - 1) {
       const uint64_t at = block + static_cast<uint64_t>(std::countr_zero(mask));
-      if (IsEmptyLine(text, at)) chunk->first_empty = std::min(chunk->first_empty, line);
+      if (EndsEmptyLine(text + at, at)) chunk->first_empty = std::min(chunk->first_empty, line);
       starts->Set(++line, at + 1);
     }
   }

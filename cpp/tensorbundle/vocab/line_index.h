@@ -9,13 +9,10 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/vocab/newlines.h"
 #include "tensorbundle/vocab/packed_offsets.h"
 
 namespace tensorbundle {
-
-// Bytes that must be readable (and zero) behind the last one of a text: it is scanned in steps of
-// this size.
-inline constexpr size_t kTextPadding = 64;
 
 struct LineIndex {
   static constexpr uint64_t kNoLine = UINT64_MAX;

@@ -226,8 +226,8 @@ inline int64_t TokenTable::Confirm(const Lookup& lookup) const {
 // A look-up touches a line or two, the place of the token that it names, and the token, each known
 // from the one before and each a miss. So look-ups go through the steps in single file, kDistance
 // apart: while memory is fetched for some, others are hashed and compared.
-uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
-                             std::span<int64_t> rows) const {
+template <typename TokenAt>
+uint64_t TokenTable::FindEach(const TokenAt& token_at, std::span<int64_t> rows) const {
   if (vocabulary_.size() == 0) {
     std::fill(rows.begin(), rows.end(), kAbsent);
     return 0;
@@ -241,7 +241,7 @@ uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
     const auto behind = [&](size_t distance) {
       return step - distance < n ? &ring[(step - distance) % kRingSize] : nullptr;
     };
-    if (Lookup* lookup = behind(0)) Start(other.token(first + step), lookup);
+    if (Lookup* lookup = behind(0)) Start(token_at(step), lookup);
     if (Lookup* lookup = behind(kDistance)) LookIntoLine(lookup);
     if (Lookup* lookup = behind(2 * kDistance)) LookIntoNextLine(lookup);
     if (Lookup* lookup = behind(3 * kDistance)) vocabulary_.PrefetchBytes(lookup->row);
@@ -252,6 +252,16 @@ uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
     }
   }
   return found;
+}
+
+uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
+                             std::span<int64_t> rows) const {
+  return FindEach([&](size_t i) { return other.token(first + i); }, rows);
+}
+
+uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens,
+                             std::span<int64_t> rows) const {
+  return FindEach([&](size_t i) { return tokens[i]; }, rows);
 }
 
 }  // namespace tensorbundle

@@ -38,6 +38,9 @@ class TokenTable {
   // found. Many at a time are faster than one by one: they wait for memory together.
   uint64_t FindAll(const Vocabulary& other, uint64_t first, std::span<int64_t> rows) const;
 
+  // The same of as many tokens as rows. Each must be a vocabulary's, or as readable.
+  uint64_t FindAll(std::span<const std::string_view> tokens, std::span<int64_t> rows) const;
+
  private:
   struct Insertion;
   struct Lookup;
@@ -46,6 +49,9 @@ class TokenTable {
   uint64_t InsertBatch(std::span<Insertion> batch);
   bool TryInsert(const Insertion& insertion, uint64_t* duplicate);
   std::optional<uint64_t> MeetEqual(uint64_t* line, uint32_t tagged, uint64_t row, uint64_t tag);
+
+  template <typename TokenAt>
+  uint64_t FindEach(const TokenAt& token_at, std::span<int64_t> rows) const;
 
   // The steps of a look-up.
   void Start(std::string_view token, Lookup* lookup) const;

@@ -12,12 +12,6 @@ namespace {
 
 static_assert(Vocabulary::kReadablePadding <= kTextPadding);
 
-void CheckSize(const std::string& name, const char* unit, uint64_t size) {
-  if (size < PackedOffsets::kMax) return;
-  throw UnsupportedError("the vocabulary " + name + " has " + std::to_string(size) + " " + unit +
-                         "; at most " + std::to_string(PackedOffsets::kMax - 1) + " are supported");
-}
-
 // Offsets come from the caller, who may have computed them wrongly.
 void CheckOffsets(const std::string& name, std::span<const uint64_t> offsets, uint64_t num_bytes) {
   if (offsets.empty()) {
@@ -34,6 +28,12 @@ void CheckOffsets(const std::string& name, std::span<const uint64_t> offsets, ui
 }
 
 }  // namespace
+
+void Vocabulary::CheckSize(const std::string& name, const char* unit, uint64_t size) {
+  if (size < PackedOffsets::kMax) return;
+  throw UnsupportedError("the vocabulary " + name + " has " + std::to_string(size) + " " + unit +
+                         "; at most " + std::to_string(PackedOffsets::kMax - 1) + " are supported");
+}
 
 Vocabulary::Vocabulary(std::string name, uint64_t num_bytes)
     : name_(std::move(name)),

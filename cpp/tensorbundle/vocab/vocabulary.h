@@ -40,6 +40,10 @@ class Vocabulary {
   static std::shared_ptr<const Vocabulary> OfTokens(std::string name, ByteSpan bytes,
                                                     std::span<const uint64_t> offsets);
 
+  // Throws UnsupportedError if a vocabulary of `size` bytes or tokens, as `unit` says, is too
+  // large.
+  static void CheckSize(const std::string& name, const char* unit, uint64_t size);
+
   const std::string& name() const { return name_; }  // of a file, its path
   bool is_file() const { return identity_.has_value(); }
   const std::optional<FileIdentity>& identity() const { return identity_; }
@@ -53,9 +57,9 @@ class Vocabulary {
     return AsText({begin, end});
   }
 
-  // The first line of a file that is empty, if any, and the offset of the byte that follows it.
+  // The first line of a file that is empty, if any, and then the offset of the byte behind it.
   std::optional<uint64_t> first_empty_line() const;
-  uint64_t OffsetAfter(uint64_t row) const { return starts_[row + 1]; }
+  uint64_t end_of_first_empty_line() const { return starts_[first_empty_ + 1]; }
 
   // Call the first some time before token(row), the second some time after the first.
   void PrefetchPlace(uint64_t row) const { starts_.PrefetchPair(row); }
