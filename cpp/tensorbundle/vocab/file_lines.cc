@@ -12,6 +12,7 @@
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/vocab/line_survey.h"
 #include "tensorbundle/vocab/newlines.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
@@ -77,10 +78,7 @@ class FileLines::Pool {
 };
 
 struct FileLines::Chunk {
-  uint64_t num_lines = 0;               // that end in it
-  uint64_t end_of_last = 0;             // the offset behind the '\n' of the last of them
-  std::optional<uint64_t> first_empty;  // the first empty one, counted from the first of them
-  uint64_t end_of_first_empty = 0;
+  LineSurvey lines;
   uint8_t last_byte = 0;
 };
 
@@ -98,13 +96,14 @@ FileLines::FileLines(std::shared_ptr<const File> file, int threads, uint64_t chu
 
   uint64_t begin = 0;
   for (const Chunk& chunk : chunks) {
-    if (chunk.num_lines == 0) continue;
-    if (chunk.first_empty && !first_empty_line_) {
-      first_empty_line_ = size_ + *chunk.first_empty;
-      end_of_first_empty_line_ = chunk.end_of_first_empty;
+    const LineSurvey& lines = chunk.lines;
+    if (lines.num_lines == 0) continue;
+    if (lines.first_empty && !first_empty_line_) {
+      first_empty_line_ = size_ + *lines.first_empty;
+      end_of_first_empty_line_ = lines.end_of_first_empty;
     }
-    Add({begin, chunk.end_of_last, size_, chunk.num_lines});
-    begin = chunk.end_of_last;
+    Add({begin, lines.end_of_last, size_, lines.num_lines});
+    begin = lines.end_of_last;
   }
   // What follows the last '\n' is a line, but for a lone '\r'.
   const bool lone = num_bytes - begin == 1 && chunks.back().last_byte == '\r';
@@ -123,29 +122,10 @@ FileLines::Chunk FileLines::Survey(uint64_t begin, uint64_t end, Scratch* scratc
   file_->ReadAt(begin - before, {read, static_cast<size_t>(before + size)});
   const uint8_t* text = read + before;
 
-  Chunk chunk;
-  chunk.last_byte = text[size - 1];
-  // Bits 0 and 1 tell of the two bytes before the block. Whatever lies before the file ends a line.
-  uint64_t last =
+  // Whatever lies before the file ends a line.
+  const uint64_t ends =
       uint64_t{before < 2 || text[-2] == '\n'} | 2 * uint64_t{before < 1 || text[-1] == '\n'};
-  for (uint64_t block = 0; block < size; block += kTextPadding) {
-    const uint64_t mask = NewlineMask(text + block);
-    // Only lines that are not longer than one byte can be empty but for a '\r'.
-    uint64_t short_lines = mask & (mask << 1 | mask << 2 | last >> 1 | last);
-    last = mask >> 62;
-    if (mask == 0) continue;
-    for (; short_lines != 0 && !chunk.first_empty; short_lines &= short_lines - 1) {
-      const auto bit = static_cast<uint64_t>(std::countr_zero(short_lines));
-      if (!EndsEmptyLine(text + block + bit, begin + block + bit)) continue;
-      const uint64_t earlier = mask & ((uint64_t{1} << bit) - 1);
-      chunk.first_empty = chunk.num_lines + static_cast<uint64_t>(std::popcount(earlier));
-      chunk.end_of_first_empty = begin + block + bit + 1;
-    }
-    chunk.num_lines += static_cast<uint64_t>(std::popcount(mask));
-    chunk.end_of_last =
-        begin + block + kTextPadding - static_cast<uint64_t>(std::countl_zero(mask));
-  }
-  return chunk;
+  return {SurveyLines(text, size, begin, ends, [](uint64_t) {}), text[size - 1]};
 }
 
 std::string FileLines::Describe(uint64_t row) const {

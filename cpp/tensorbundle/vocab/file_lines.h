@@ -22,7 +22,7 @@ class FileLines {
  public:
   static constexpr uint64_t kChunkSize = uint64_t{128} << 10;  // stays in a second-level cache
 
-  // Counts the lines, by threads, and looks at each: what a line is, line_index.h says. Keeps the
+  // Counts the lines, by threads, and looks at each: what a line is, line_survey.h says. Keeps the
   // file open. Chunks of another size change nothing but the time and the memory taken. Throws as
   // Vocabulary::OfFile.
   FileLines(std::shared_ptr<const File> file, int threads, uint64_t chunk_size = kChunkSize);

@@ -11,15 +11,11 @@
 #include <utility>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/vocab/token_table.h"
 
 namespace tensorbundle {
 namespace {
-
-// What a thread looks up at a time.
-constexpr uint64_t kRowsPerTask = 32768;
 
 // A message shows no more of a token than this.
 constexpr size_t kMaxShownSize = 100;
@@ -107,33 +103,14 @@ Range CheckedRows(const auto& new_vocabulary, const JoinOptions& options) {
   return WantedRows(new_vocabulary, options);
 }
 
-}  // namespace
-
-JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
-                const JoinOptions& options) {
+JoinResult JoinRows(const auto& new_vocabulary, const Vocabulary& old_vocabulary,
+                    const JoinOptions& options) {
   const Range wanted = CheckedRows(new_vocabulary, options);
   const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
 
   JoinResult result(wanted.count);
   std::atomic<uint64_t> num_present{0};
-  ParallelFor((wanted.count + kRowsPerTask - 1) / kRowsPerTask, options.threads, [&](size_t task) {
-    const uint64_t begin = task * kRowsPerTask;
-    const uint64_t count = std::min(kRowsPerTask, wanted.count - begin);
-    num_present += table.FindAll(new_vocabulary, wanted.first + begin,
-                                 result.mutable_ids().subspan(begin, count));
-  });
-  result.num_present = num_present;
-  return result;
-}
-
-JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
-                const JoinOptions& options) {
-  const Range wanted = CheckedRows(new_lines, options);
-  const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
-
-  JoinResult result(wanted.count);
-  std::atomic<uint64_t> num_present{0};
-  new_lines.ForEachBatch(
+  new_vocabulary.ForEachBatch(
       wanted.first, wanted.count, options.threads,
       [&](uint64_t row, std::span<const std::string_view> tokens) {
         num_present +=
@@ -141,6 +118,18 @@ JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
       });
   result.num_present = num_present;
   return result;
+}
+
+}  // namespace
+
+JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
+                const JoinOptions& options) {
+  return JoinRows(new_vocabulary, old_vocabulary, options);
+}
+
+JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
+                const JoinOptions& options) {
+  return JoinRows(new_lines, old_vocabulary, options);
 }
 
 JoinResult JoinFiles(std::shared_ptr<const File> new_file, std::shared_ptr<const File> old_file,
