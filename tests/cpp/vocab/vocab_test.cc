@@ -57,13 +57,26 @@ class VocabTest : public ::testing::Test {
     return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
   }
 
-  // The ids of files with these contents.
+  // What a join of files with these contents gives, whether it holds the new one or not.
+  JoinResult Joined(std::string_view new_bytes, std::string_view old_bytes,
+                    const JoinOptions& options, bool hold) const {
+    const auto new_file = File::Open(Write("new", new_bytes));
+    const auto old_file = File::Open(Write("old", old_bytes));
+    if (!hold) return tensorbundle::JoinFiles(new_file, old_file, options);
+    return Join(*Vocabulary::OfFile(*new_file, 2), *Vocabulary::OfFile(*old_file, 2), options);
+  }
+
   Ids JoinFiles(std::string_view new_bytes, std::string_view old_bytes,
                 const JoinOptions& options = {}) const {
-    const JoinResult result = Join(*OfFile("new", new_bytes), *OfFile("old", old_bytes), options);
-    const Ids ids(result.ids().begin(), result.ids().end());
-    EXPECT_EQ(result.num_present,
-              ids.size() - static_cast<size_t>(std::count(ids.begin(), ids.end(), -1)));
+    Ids ids;
+    for (const bool hold : {true, false}) {
+      const JoinResult result = Joined(new_bytes, old_bytes, options, hold);
+      const Ids found(result.ids().begin(), result.ids().end());
+      EXPECT_EQ(result.num_present,
+                found.size() - static_cast<size_t>(std::count(found.begin(), found.end(), -1)));
+      EXPECT_TRUE(hold || found == ids);
+      ids = found;
+    }
     return ids;
   }
 
@@ -71,12 +84,16 @@ class VocabTest : public ::testing::Test {
   template <typename E>
   std::string Failure(std::string_view new_bytes, std::string_view old_bytes,
                       const JoinOptions& options = {}) const {
-    try {
-      JoinFiles(new_bytes, old_bytes, options);
-    } catch (const E& error) {
-      return error.what();
+    std::string messages[2];
+    for (const bool hold : {true, false}) {
+      try {
+        Joined(new_bytes, old_bytes, options, hold);
+      } catch (const E& error) {
+        messages[hold] = error.what();
+      }
     }
-    return "";
+    EXPECT_EQ(messages[0], messages[1]);
+    return messages[0];
   }
 
   std::filesystem::path directory_;
@@ -165,7 +182,7 @@ TEST_F(VocabTest, EmptyLinesAtChunkBorders) {
     const std::string text = std::string(length, 'x') + "\n\r\nb\n\n";
     const VocabularyPtr vocabulary = OfFile("file", text);
     EXPECT_EQ(vocabulary->first_empty_line(), 1u) << length;
-    EXPECT_EQ(vocabulary->OffsetAfter(1), length + 3) << length;
+    EXPECT_EQ(vocabulary->end_of_first_empty_line(), length + 3) << length;
   }
 }
 
