@@ -35,12 +35,14 @@ from tensorbundle.state import (
     latest_checkpoint,
 )
 from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.tf.initialization import init_from_checkpoint
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
 from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
 
-# `open` is left out: a star import must not hide the built-in.
+# `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
+# name.
 __all__ = [
     "Checkpoint",
     "CheckpointNotFoundError",
@@ -64,6 +66,7 @@ __all__ = [
     "checkpoints_iterator",
     "clear_caches",
     "get_checkpoint_state",
+    "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
     "load_and_remap",

@@ -118,9 +118,7 @@ class Source:
     names: Callable[[], Sequence[str]]
 
 
-def slice_spec(
-    full_shape: Sequence[int], offset: Sequence[int], extent: Sequence[int]
-) -> str:
+def slice_spec(full_shape: Sequence[int], offset: Sequence[int], extent: Sequence[int]) -> str:
     """A box of a tensor in the notation of TensorFlow's restore op."""
     dims = "".join(f"{size} " for size in full_shape)
     return dims + ":".join(f"{a},{n}" for a, n in zip(offset, extent, strict=True))

@@ -21,17 +21,11 @@ _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] =
     "TensorNotFoundError": (errors.TensorNotFoundError, "NotFoundError", ()),
     "DataLossError": (errors.CorruptionError, "DataLossError", ()),
     "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
+    "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
     "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
     "UnavailableError": (errors.IOFailure, "UnavailableError", ()),
     "PermissionDeniedError": (errors.IOFailure, "PermissionDeniedError", ()),
 }
-
-
-class MissingTensorError(errors.TensorNotFoundError, ValueError):
-    """An assignment map names a tensor that the checkpoint has not.
-
-    TensorFlow raises ``ValueError`` for this.
-    """
 
 
 def __getattr__(name: str) -> Any:
@@ -79,6 +73,11 @@ def shape_mismatch(message: str) -> Exception:
     return _new("ShapeMismatchError", message)
 
 
+def invalid_argument(message: str) -> Exception:
+    """An Error that is a ValueError and an InvalidArgumentError."""
+    return _new("InvalidArgumentError", message)
+
+
 def _is_translated(error: Exception) -> bool:
     return type(error).__module__ == __name__
 
@@ -89,7 +88,7 @@ def _make(name: str) -> type[Exception]:
     ours, theirs, more = _BASES[name]
     base = getattr(tf.errors, theirs)
 
-    def __init__(  # noqa: N807
+    def __init__(
         self: Any, message: str, filename: str | None = None, number: int | None = None
     ) -> None:
         # TensorFlow's constructor first: it sets up what its properties read.
@@ -101,10 +100,10 @@ def _make(name: str) -> type[Exception]:
         else:
             self.args = (message,)
 
-    def __str__(self: Any) -> str:  # noqa: N807
+    def __str__(self: Any) -> str:
         return str(self._message)
 
-    def __reduce__(self: Any) -> tuple[Any, ...]:  # noqa: N807
+    def __reduce__(self: Any) -> tuple[Any, ...]:
         extra = (self.filename, self.errno) if isinstance(self, OSError) else ()
         return _new, (name, self._message, *extra)
 

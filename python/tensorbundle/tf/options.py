@@ -29,8 +29,8 @@ class Options:
     """The options of one call.
 
     Attributes:
-        mode: ``"copy"``; ``"map"``, which is a ValueError where a piece cannot be mapped; ``"auto"``,
-            which maps what can be mapped and copies the rest.
+        mode: ``"copy"``; ``"map"``, which is a ValueError where something cannot be mapped;
+            ``"auto"``, which maps what can be mapped and copies the rest.
         verify: ``"full"``, ``"lazy"``, ``"none"``; None is ``"full"`` for what is copied and
             ``"none"`` for what is mapped.
         threads: For one read; None leaves it to the process that reads.

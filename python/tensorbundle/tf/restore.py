@@ -1,54 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan's assignments, made into initializer ops."""
+"""Values from a checkpoint, made into variables' initializers."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tensorbundle.assignment import Assignment, Slice, Variable
-from tensorbundle.tf import facts
+from tensorbundle.assignment import Assignment
+from tensorbundle.tf import facts, values
 from tensorbundle.tf.options import Options
+from tensorbundle.tf.source import Source
 
 
-@contextlib.contextmanager
-def on_cpu_of(variable: Any) -> Iterator[None]:
-    """The CPU of the task that a variable lives in, whatever device the variable is on."""
-    import tensorflow as tf
+def plan_readings(source: Source, planned: Assignment, options: Options) -> list[values.Reading]:
+    """Decides how each variable of an assignment is read. Changes nothing.
 
-    # Two, so that what the variable's device says nothing about comes from the caller's scope.
-    with tf.compat.v1.device(variable.device), tf.compat.v1.device("/cpu:0"):
-        yield
-
-
-def stock_read(prefix: str, tensor: str, spec: str, variable: Any) -> Any:
-    """TensorFlow's own read of a tensor or a slice of it, on the CPU of the variable's task."""
-    import tensorflow as tf
-
-    with on_cpu_of(variable):
-        return tf.raw_ops.RestoreV2(
-            prefix=prefix,
-            tensor_names=[tensor],
-            shape_and_slices=[spec],
-            dtypes=[variable.dtype.base_dtype],
-            name="checkpoint_initializer",
-        )[0]
+    Raises:
+        ValueError: ``mode="map"``, and a piece cannot be mapped; or TensorFlow would drop the new
+            initializer without a word.
+    """
+    for variable, _ in planned.pieces:
+        if facts.is_lost_in_function(variable.handle):
+            raise ValueError(
+                f"variable {variable.name!r} is being created by the function that is traced: "
+                "TensorFlow takes its first value from its own initializer, whatever is assigned "
+                "here. Create it before the function, or call this outside of it"
+            )
+    return [
+        values.plan_reading(source, planned, variable, part, options)
+        for variable, part in planned.pieces
+    ]
 
 
-def assign_from(
-    prefix: str, assignment: Assignment, options: Options, *, stock_on_other_jobs: bool = False
-) -> None:
-    """Makes an assignment's variables start from the checkpoint."""
-    for variable, part in assignment.pieces:
-        value = stock_read(prefix, assignment.tensor, "" if part is None else part.spec, variable.handle)
-        set_initializer(variable.handle, value)
+def assign(readings: Sequence[values.Reading]) -> None:
+    """Makes the variables of one assignment start from the checkpoint.
+
+    Each read happens on the CPU of the task that its variable lives in. Damage in the tensor leaves
+    all of its variables as they were.
+
+    Raises:
+        OpError: In eager mode, whatever goes wrong while reading.
+    """
+    if not readings:
+        return
+    for reading, value in zip(readings, values.values(readings), strict=True):
+        set_initializer(reading.variable, value)
 
 
 def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = False) -> None:
-    """Replaces a variable's initializer, as TensorFlow's own function does.
+    """Replaces a variable's initializer by an assignment of a value, as TensorFlow's function does.
 
-    In eager mode, and inside a function, the value is assigned.
+    In eager mode the value is assigned now; inside a function, whenever it runs.
 
     Args:
         variable: Of any kind, distributed ones included.
@@ -58,6 +60,7 @@ def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = Fal
     Raises:
         ValueError: The shapes are known to differ.
     """
+    import tensorflow as tf
     from tensorflow.python.training.saving import saveable_object_util
 
     saveables = [
@@ -68,6 +71,9 @@ def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = Fal
     if len(saveables) != 1:
         raise ValueError(f"{variable.name} is {len(saveables)} variables to TensorFlow's saver")
     initializer = saveables[0].restore([value], restored_shapes=None)
+    if tf.executing_eagerly():
+        # Whoever keeps the value makes TensorFlow copy the variable at its first update.
+        return
     value.set_shape(variable.shape)
     for carrier in facts.carriers_of(variable):
         carrier._initializer_op = initializer
