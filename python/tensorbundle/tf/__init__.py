@@ -6,6 +6,15 @@ Importing this imports no TensorFlow; calling what is in it does.
 
 from __future__ import annotations
 
+from tensorbundle.tf.hooks import calls, install, installed, uninstall
 from tensorbundle.tf.options import Options, options, set_options
 
-__all__ = ["Options", "options", "set_options"]
+__all__ = [
+    "Options",
+    "calls",
+    "install",
+    "installed",
+    "options",
+    "set_options",
+    "uninstall",
+]
