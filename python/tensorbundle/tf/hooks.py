@@ -211,6 +211,4 @@ def _ours(name: str) -> Function:
         return getattr(warm_starting, name.removeprefix("_"))  # type: ignore[no-any-return]
     from tensorbundle.tf import served_reader
 
-    if name == "NewCheckpointReader":
-        return served_reader.CheckpointReader
     return getattr(served_reader, name)  # type: ignore[no-any-return]

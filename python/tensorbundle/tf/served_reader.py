@@ -8,15 +8,20 @@ and the empty name is known, as TensorFlow's reader knows it from the index's he
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from tensorbundle import compat
-from tensorbundle.errors import CheckpointNotFoundError, Error, TensorNotFoundError
+from tensorbundle.errors import (
+    CheckpointNotFoundError,
+    CorruptionError,
+    Error,
+    TensorNotFoundError,
+)
 from tensorbundle.tf import errors
-
-Result = TypeVar("Result")
 
 
 class CheckpointReader(compat.CheckpointReader):
@@ -29,7 +34,8 @@ class CheckpointReader(compat.CheckpointReader):
             tf.errors.NotFoundError: There is none; a directory without one is a ``ValueError``.
             tf.errors.DataLossError: The file is no checkpoint, or a damaged one.
         """
-        _raising_theirs(super().__init__, filepattern)
+        with _opening(filepattern):
+            super().__init__(filepattern)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
         """Whether there is a tensor of that name; the empty one is the V2 header's."""
@@ -41,11 +47,23 @@ class CheckpointReader(compat.CheckpointReader):
         """Reads a tensor whole and compares its checksum.
 
         Raises:
-            tf.errors.NotFoundError: There is no tensor of that name.
-            tf.errors.DataLossError: The stored bytes are damaged.
-            IndexError: They end early; it is a ``DataLossError`` too.
+            tf.errors.NotFoundError: There is no tensor of that name, or its data file is missing.
+            tf.errors.DataLossError: The stored bytes are damaged. Where they end early it is an
+                ``IndexError`` too, as which TensorFlow's reader reports that.
         """
-        return _raising_theirs(super().get_tensor, tensor_str)
+        try:
+            return super().get_tensor(tensor_str)
+        except TensorNotFoundError as error:
+            key = tensor_str if isinstance(tensor_str, str) else os.fsdecode(tensor_str)
+            kind = "" if self._checkpoint.format == 2 else " file"
+            words = f"Key {key} not found in checkpoint{kind}: {error}"
+            raise errors.translated(TensorNotFoundError(words)) from error
+        except CorruptionError as error:
+            if self._ends_early(tensor_str):
+                raise _truncation()(f"Read less bytes than requested: {error}") from error
+            raise errors.translated(error) from error
+        except Error as error:
+            raise errors.translated(error) from error
 
     def get_variable_to_dtype_map(self) -> dict[str, Any]:
         """A new dict from the name of every tensor to its ``tf.DType``."""
@@ -53,6 +71,28 @@ class CheckpointReader(compat.CheckpointReader):
 
         rows = self._checkpoint._opened.listing(self._checkpoint._names)
         return {name: tf.as_dtype(number) for name, _, number in rows}
+
+    def _ends_early(self, name: str | bytes) -> bool:
+        """Whether a data file ends before a piece of the tensor does."""
+        if self._checkpoint.format != 2:
+            return False
+        pieces = self._checkpoint[name].partitions
+        return any(os.path.getsize(piece.file) < piece.offset + piece.nbytes for piece in pieces)
+
+
+def NewCheckpointReader(filepattern: compat.PathLike) -> CheckpointReader:
+    """As ``tensorbundle.NewCheckpointReader``, for TensorFlow's callers.
+
+    Raises:
+        tf.errors.DataLossError: Among others, a directory without a checkpoint: TensorFlow's
+            function knows no directories, and its callers take this for "not a checkpoint".
+    """
+    try:
+        return CheckpointReader(filepattern)
+    except CheckpointNotFoundError as error:
+        if isinstance(error, ValueError):
+            raise errors.translated(CorruptionError(_unable(filepattern, error))) from error
+        raise
 
 
 def load_checkpoint(ckpt_dir_or_file: compat.PathLike) -> CheckpointReader:
@@ -70,28 +110,30 @@ def load_variable(ckpt_dir_or_file: compat.PathLike, name: str) -> Any:
     return load_checkpoint(ckpt_dir_or_file).get_tensor(name.removesuffix(":0"))
 
 
-def _raising_theirs(function: Callable[[Any], Result], argument: Any) -> Result:
-    """Calls, and says a missing name or file in TensorFlow's words before our own.
-
-    TensorFlow itself classifies its reader's errors by those words, and so do its users.
-    """
+@contextlib.contextmanager
+def _opening(path: compat.PathLike) -> Iterator[None]:
+    """Puts TensorFlow's words before ours, by which it and its users tell errors apart."""
     try:
-        return function(argument)
-    except TensorNotFoundError as error:
-        key = argument if isinstance(argument, str) else argument.decode("utf-8", "replace")
-        raise errors.translated(
-            TensorNotFoundError(f"Key {key} not found in checkpoint: {error}")
-        ) from error
+        yield
     except CheckpointNotFoundError as error:
         if isinstance(error, ValueError):
-            raise
-        path = os.fsdecode(argument)
-        raise errors.translated(
-            CheckpointNotFoundError(
-                "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for "
-                f"{path}: {error}",
-                error.filename,
-            )
-        ) from error
+            raise  # a directory, and TensorFlow's words already
+        words = (
+            "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for "
+            f"{os.fsdecode(path)}: {error}"
+        )
+        raise errors.translated(CheckpointNotFoundError(words, error.filename)) from error
+    except CorruptionError as error:
+        raise errors.translated(CorruptionError(_unable(path, error))) from error
     except Error as error:
         raise errors.translated(error) from error
+
+
+def _unable(path: compat.PathLike, error: Error) -> str:
+    return f"Unable to open table file {os.fsdecode(path)}: {error}"
+
+
+@functools.cache
+def _truncation() -> type[Exception]:
+    """A ``DataLossError`` that is an ``IndexError`` too; made late, as its base is TensorFlow's."""
+    return type("DataLossError", (errors.DataLossError, IndexError), {"__module__": __name__})
