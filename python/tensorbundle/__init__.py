@@ -36,10 +36,12 @@ from tensorbundle.state import (
 )
 from tensorbundle.tensor import Partition, Tensor
 from tensorbundle.tf.initialization import init_from_checkpoint
+from tensorbundle.tf.warm_starting import warm_start
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
 from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
+from tensorbundle.warm_start import VocabInfo
 
 # `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
 # name.
@@ -61,6 +63,7 @@ __all__ = [
     "TensorNotFoundError",
     "UnsupportedError",
     "VerifyReport",
+    "VocabInfo",
     "__version__",
     "checkpoint_exists",
     "checkpoints_iterator",
@@ -75,4 +78,5 @@ __all__ = [
     "remap_vocab",
     "set_num_threads",
     "show_versions",
+    "warm_start",
 ]

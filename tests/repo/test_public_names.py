@@ -18,6 +18,7 @@ READER_NAMES = {
     "get_checkpoint_state",
     "checkpoints_iterator",
 }
+WARM_START_NAMES = {"warm_start", "VocabInfo"}
 ERROR_NAMES = {
     "Error",
     "NotFoundError",
@@ -41,7 +42,8 @@ def members(thing):
 
 
 def test_the_fixed_names_are_exported():
-    assert set(tensorbundle.__all__) >= READER_NAMES | ERROR_NAMES
+    assert set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | ERROR_NAMES
+    assert callable(tensorbundle.warm_start), "the function, not the module of that name"
 
 
 def test_names_that_would_shadow_stay_out_of_star_imports():
