@@ -23,7 +23,8 @@ _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] =
     "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
     "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
     "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
-    "UnavailableError": (errors.IOFailure, "UnavailableError", ()),
+    # Not UnavailableError, for which a monitored session tries again, for ever.
+    "InternalError": (errors.IOFailure, "InternalError", ()),
     "PermissionDeniedError": (errors.IOFailure, "PermissionDeniedError", ()),
 }
 
@@ -46,7 +47,7 @@ def translated(error: errors.Error) -> Exception:
         return _new("CheckpointNotFoundError", message, error.filename)
     if isinstance(error, errors.IOFailure):
         refused = error.errno in (errno.EACCES, errno.EPERM)
-        name = "PermissionDeniedError" if refused else "UnavailableError"
+        name = "PermissionDeniedError" if refused else "InternalError"
         return _new(name, message, error.filename, error.errno)
     for name in ("TensorNotFoundError", "DataLossError", "ShapeMismatchError"):
         if isinstance(error, _BASES[name][0]):

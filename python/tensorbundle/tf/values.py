@@ -118,14 +118,14 @@ def plan_reading(
 def values(readings: Sequence[Reading]) -> list[Any]:
     """Makes the tensors that read one tensor's shares, in their order.
 
-    Checksums that are to be compared in full are compared before any of the values exists, where
-    the shares make up the whole; otherwise each share's own stored pieces are.
+    Checksums that are to be compared in full are compared before any of the values exists: those of
+    every stored piece that one of the shares touches.
     """
     ways = {reading.way for reading in readings}
     if ways == {"numpy"}:
         return _by_numpy(readings)
     alike = len({(reading.mapped, reading.verify) for reading in readings}) == 1
-    if ways == {"op"} and alike and len(readings) > 1 and _is_everything(readings):
+    if ways == {"op"} and alike and len(readings) > 1 and _are_distinct(readings):
         return _by_ops_together(readings)
     return [_alone(reading) for reading in readings]
 
@@ -181,7 +181,7 @@ def _by_stock_op(reading: Reading) -> Any:
 
 
 def _by_ops_together(readings: Sequence[Reading]) -> list[Any]:
-    """Values of a whole tensor, of which none exists unless all of it is undamaged."""
+    """Values of which none exists unless everything that they touch is undamaged."""
     import tensorflow as tf
 
     first = readings[0]
@@ -237,11 +237,10 @@ def _by_numpy(readings: Sequence[Reading]) -> list[Any]:
     return found
 
 
-def _is_everything(readings: Sequence[Reading]) -> bool:
-    """Whether the shares make up the whole tensor, each once."""
+def _are_distinct(readings: Sequence[Reading]) -> bool:
+    """Whether no two of the shares are the same."""
     boxes = {(reading.part.offset, reading.part.extent) for reading in readings if reading.part}
-    covered = sum(math.prod(extent) for _, extent in boxes)
-    return len(boxes) == len(readings) and covered == math.prod(readings[0].shape)
+    return len(boxes) == len(readings)
 
 
 def _op_read(reading: Reading, verify: str) -> op_reads.OpRead:
