@@ -171,7 +171,9 @@ def _after(verified: Any, value: Any, variable: Any) -> Any:
 def _remapper(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> Remapper:
     info = step.info
     new_vocab, old_vocab = map(_path, (info.new_vocab, info.old_vocab))
-    size = max(piece.first_entry + piece.num_entries for piece in step.pieces)
+    # What lies behind all entries needs none, and begins at none that there has to be.
+    needed = [piece for piece in step.pieces if not piece.all_new]
+    size = max((piece.first_entry + piece.num_entries for piece in needed), default=0)
     way = _way((prefix, new_vocab, old_vocab), variables, options)
     if way == "stock":
         old_size = info.old_vocab_size

@@ -245,7 +245,10 @@ def _grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any
     def collection(key: str, scope: str | None) -> list[Any]:
         return list(tf.compat.v1.get_collection(key, scope=scope))
 
-    found, from_trainable = selected(wanted, collection, facts.is_variable)
+    def is_variable(thing: Any) -> bool:
+        return facts.is_variable(thing) or facts.pieces_of(thing) is not None
+
+    found, from_trainable = selected(wanted, collection, is_variable)
     if from_trainable:
         _log().info("Warm-starting variables only in TRAINABLE_VARIABLES.")
     grouped: dict[str, list[Variable]] = {}
