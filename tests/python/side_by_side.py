@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same call to TensorFlow's function and to ours, each in a graph of its own, and what came out.
+"""The same call to TensorFlow's function and to ours, each in a graph of its own, and its outcome.
 
 For tests that have TensorFlow.
 """

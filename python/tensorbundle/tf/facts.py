@@ -102,13 +102,22 @@ def is_lost_in_function(variable: Any) -> bool:
     """
     import tensorflow as tf
 
-    if tf.executing_eagerly() or not _is_tracing():
-        return False
-    handle = getattr(variable, "handle", None)
-    if not isinstance(handle, tf.__internal__.EagerTensor):
+    handle = _handle_from_outside(variable)
+    if handle is None:
         return False
     with tf.init_scope():
         return not tf.raw_ops.VarIsInitializedOp(resource=handle)
+
+
+def is_left_out_of_function(variable: Any) -> bool:
+    """Whether nothing would run what a graph function assigns to a variable from outside of it.
+
+    So it is under ``wrap_function``, which keeps just what the results need.
+    """
+    from tensorflow.python.framework import ops
+
+    runs_everything = getattr(ops.get_default_graph(), "_add_control_dependencies", True)
+    return not runs_everything and _handle_from_outside(variable) is not None
 
 
 def carriers_of(variable: Any) -> list[Any]:
@@ -123,10 +132,18 @@ def carriers_of(variable: Any) -> list[Any]:
     return [variable]
 
 
-def _is_tracing() -> bool:
+def _handle_from_outside(variable: Any) -> Any:
+    """The handle of an eager variable that is met while a function is traced, else None."""
+    import tensorflow as tf
     from tensorflow.python.framework import func_graph, ops
 
-    return isinstance(ops.get_default_graph(), func_graph.FuncGraph)
+    if tf.executing_eagerly() or not isinstance(ops.get_default_graph(), func_graph.FuncGraph):
+        return None
+    if isinstance(variable, tf.distribute.DistributedValues):
+        # Outside of replicas it has no handle of its own.
+        variable = variable._primary
+    handle = getattr(variable, "handle", None)
+    return handle if isinstance(handle, tf.__internal__.EagerTensor) else None
 
 
 def _static_shape(shape: Any) -> StaticShape:

@@ -42,6 +42,15 @@ def init_from_checkpoint(ckpt_dir_or_file: AnyPath, assignment_map: AssignmentMa
     """
     import tensorflow as tf
 
+    # Inside a function AutoGraph would rewrite all of this as if it were the model's code.
+    call = tf.autograph.experimental.do_not_convert(_in_the_right_context)
+    call(ckpt_dir_or_file, assignment_map)
+
+
+def _in_the_right_context(ckpt_dir_or_file: AnyPath, assignment_map: AssignmentMap) -> None:
+    """Does the work once, however many replicas ask for it."""
+    import tensorflow as tf
+
     if remote.is_remote(ckpt_dir_or_file):
         remote.tensorflows_own("init_from_checkpoint")(ckpt_dir_or_file, assignment_map)
         return

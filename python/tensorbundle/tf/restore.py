@@ -41,7 +41,13 @@ def assign(readings: Sequence[values.Reading]) -> None:
     Raises:
         OpError: In eager mode, whatever goes wrong while reading.
     """
+    import tensorflow as tf
+
     if not readings:
+        return
+    if all(facts.is_left_out_of_function(reading.variable) for reading in readings):
+        with tf.init_scope():
+            assign(readings)
         return
     for reading, value in zip(readings, values.values(readings), strict=True):
         set_initializer(reading.variable, value)
