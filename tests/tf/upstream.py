@@ -100,7 +100,8 @@ def run(
         file: The file, anywhere.
         installed: Whether TensorFlow's names lead to ours.
         match: Only tests with this in their name.
-        op: `tensorbundle.tf.options`' ``op``, for the whole process.
+        op: `tensorbundle.tf.options`' ``op``, for the whole process; or ``"absent"``, as if there
+            were no op library.
         as_is: In TF2 mode, for tests that were written for it.
 
     Raises:
@@ -174,7 +175,7 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf
     from absl import flags
 
-    from tensorbundle.tf import hooks
+    from tensorbundle.tf import hooks, library
     from tensorbundle.tf.options import set_options
 
     if not options.as_is:
@@ -183,7 +184,10 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     _name_keras_for_estimator()
     if options.installed:
         hooks.install()
-        if options.op != "auto":
+        if options.op == "absent":
+            library.load = lambda: None
+            library.why_not = lambda: "this run does without"
+        else:
             set_options(op=options.op)
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
@@ -205,7 +209,7 @@ def main() -> None:
     parser.add_argument("--installed", action="store_true")
     parser.add_argument("--as-is", action="store_true", help="with TF2 behaviour")
     parser.add_argument("--match", default="")
-    parser.add_argument("--op", default="auto", choices=["auto", "stock"])
+    parser.add_argument("--op", default="auto", choices=["auto", "stock", "absent"])
     parser.add_argument("--result", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.result:

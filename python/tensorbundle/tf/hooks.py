@@ -186,9 +186,10 @@ def _modules() -> list[ModuleType]:
 
 def _replacement(name: str, theirs: Function) -> Function:
     """The function that stands in TensorFlow's place."""
+    import tensorflow as tf
+
     position, keyword = _PATH_ARGUMENT.get(name, _FIRST)
 
-    @functools.wraps(theirs)
     def replacement(*args: Any, **kwargs: Any) -> Any:
         path = args[position] if len(args) > position else kwargs.get(keyword)
         if not _installation.holds or remote_paths.is_remote(path):
@@ -196,7 +197,9 @@ def _replacement(name: str, theirs: Function) -> Function:
         _installation.count(name)
         return _ours(name)(*args, **kwargs)
 
-    return replacement
+    # As for TensorFlow's own functions, AutoGraph rewrites nothing of it inside a tf.function.
+    kept: Function = tf.autograph.experimental.do_not_convert(replacement)
+    return functools.update_wrapper(kept, theirs)
 
 
 def _ours(name: str) -> Function:
