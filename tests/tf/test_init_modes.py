@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eager variables, functions, control flow, strategies, shapes and dtypes: where and when it acts."""
+"""Eager variables, functions, control flow, shapes and dtypes: where and when a call acts."""
 
 from __future__ import annotations
 
