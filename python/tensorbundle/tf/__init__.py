@@ -7,6 +7,7 @@ Importing this imports no TensorFlow; calling what is in it does.
 from __future__ import annotations
 
 from tensorbundle.tf.hooks import calls, install, installed, uninstall
+from tensorbundle.tf.library import load_op_library
 from tensorbundle.tf.options import Options, options, set_options
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "calls",
     "install",
     "installed",
+    "load_op_library",
     "options",
     "set_options",
     "uninstall",
