@@ -12,7 +12,7 @@ import os
 from typing import Any, Protocol
 
 from tensorbundle.remap_pieces import PieceRemap
-from tensorbundle.tf import backend, backup, remote, restore, values
+from tensorbundle.tf import backend, backup, facts, remote, values
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_numpy import NumpyRemap
@@ -117,8 +117,8 @@ class OpRemap:
             )
 
 
-def assign_remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> None:
-    """Makes a table's variables start from the checkpoint, by the new vocabulary.
+def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> list[Any]:
+    """The values that a table's variables start from: the checkpoint's, by the new vocabulary.
 
     Args:
         prefix: The checkpoint.
@@ -126,17 +126,30 @@ def assign_remapped(prefix: bytes, step: Remap, variables: list[Any], options: O
         variables: Its partitions, in the order of the plan's pieces.
         options: What was in force at the call.
 
+    Returns:
+        A tensor for each of them. None of them is computed if the table has to be verified, and is
+        damaged.
+
     Raises:
         UnsupportedError: Only TensorFlow's own ops may be used, and they cannot do it.
         TypeError: The backup initializer makes no values of the variables' type.
+        ValueError: TensorFlow would drop a variable's new initializer without a word.
     """
+    for variable in variables:
+        if facts.is_lost_in_function(variable):
+            raise ValueError(
+                f"variable {variable.name!r} is being created by the function that is traced: "
+                "TensorFlow takes its first value from its own initializer, whatever is assigned "
+                "here. Create it before the function, or call this outside of it"
+            )
     remapper = _remapper(prefix, step, variables, options)
     verified = None
     if not all(piece.all_new for piece in step.pieces):
         verified = remapper.verification(variables[0])
-    for piece, variable in zip(step.pieces, variables, strict=True):
-        value = _value(remapper, piece, step, variable)
-        restore.set_initializer(variable, _after(verified, value, variable))
+    return [
+        _after(verified, _value(remapper, piece, step, variable), variable)
+        for piece, variable in zip(step.pieces, variables, strict=True)
+    ]
 
 
 def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any) -> Any:

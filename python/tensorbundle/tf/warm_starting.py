@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tensorbundle.assignment import Variable
+from tensorbundle.assignment import Variable, plan_assignments
 from tensorbundle.errors import CheckpointNotFoundError
 from tensorbundle.filenames import AnyPath
 from tensorbundle.paths import DirectoryWithoutCheckpointError
-from tensorbundle.tf import facts, initialization, remap, remote
-from tensorbundle.tf.errors import as_tensorflow_raises
+from tensorbundle.tf import facts, initialization, remap, remote, restore
+from tensorbundle.tf.errors import as_tensorflow_raises, shape_mismatch
 from tensorbundle.tf.options import Options, current, in_context
 from tensorbundle.tf.source import Source, open_source
 from tensorbundle.warm_start import (
     Group,
+    Load,
     Plan,
     Remap,
     VocabInfo,
@@ -56,8 +58,7 @@ def warm_start(
 
     Raises:
         ValueError: A setting is for a variable that was not selected; a shape does not suit its
-            vocabulary; a tensor is not in the checkpoint. No variable has been touched then, unless
-            it is a tensor or a shape that is found wrong.
+            vocabulary; a tensor is not in the checkpoint. No variable has been touched then.
         TypeError: A backup initializer cannot be called, or makes another type.
         OpError: The checkpoint is damaged.
 
@@ -73,13 +74,11 @@ def warm_start(
             var_name_to_prev_var_name,
         )
         return
-    infos = var_name_to_vocab_info or {}
-    names = var_name_to_prev_var_name or {}
-    given = in_context()
     _across_replicas(
-        lambda: _Start(ckpt_to_initialize_from, given or current()).run(
-            vars_to_warm_start, infos, names
-        )
+        ckpt_to_initialize_from,
+        lambda start: start.run(
+            vars_to_warm_start, var_name_to_vocab_info or {}, var_name_to_prev_var_name or {}
+        ),
     )
 
 
@@ -130,12 +129,7 @@ def warm_start_var_with_vocab(
     check_info(info)
     pieces = _pieces_of_one(var)
     name = _name_of(pieces[0])
-    given = in_context()
-    _across_replicas(
-        lambda: _Start(prev_ckpt, given or current()).remap_one(
-            name, pieces, info, prev_tensor_name
-        )
-    )
+    _across_replicas(prev_ckpt, lambda start: start.remap_one(name, pieces, info, prev_tensor_name))
 
 
 @dataclasses.dataclass
@@ -195,7 +189,7 @@ class _Start:
         )
         for step in plan.steps:
             assert isinstance(step, Remap)
-            self._remap(step, pieces)
+            self._assign(self._remapped(step, pieces))
 
     def _execute(
         self,
@@ -204,15 +198,18 @@ class _Start:
         originals: Mapping[str, list[Any]],
     ) -> None:
         log = _log()
+        targets = {name: each[0] if len(each) == 1 else each for name, each in originals.items()}
+        self._check_loads(plan, targets)
+        ready = self._ready(plan, variables)
         pending: dict[str, Any] = {}
         for step in plan.steps:
             for line in described(step):
                 log.debug(line)
             if isinstance(step, Remap):
-                self._remap(step, variables[step.group])
+                values = ready.get(step.group)
+                self._assign(values or self._remapped(step, variables[step.group]))
                 continue
-            selected_ones = originals[step.group]
-            target = selected_ones[0] if len(selected_ones) == 1 else selected_ones
+            target = targets[step.group]
             if step.repeats is not None:
                 log.debug(
                     "Requested prev_var_name %s initialize both %s and %s; calling "
@@ -227,9 +224,49 @@ class _Start:
         if pending:
             self._load(pending)
 
-    def _remap(self, step: Remap, pieces: list[Variable]) -> None:
+    def _check_loads(self, plan: Plan, targets: Mapping[str, Any]) -> None:
+        """Raises what loading would raise, before the first variable is touched."""
+        loads = [step for step in plan.steps if isinstance(step, Load)]
+        if not loads:
+            return
+        self.source = self.source or open_source(self.path)
+        planned = plan_assignments(
+            [(step.tensor, facts.target_of(targets[step.group])) for step in loads],
+            self.source.for_plans(),
+            {},
+            mismatch=shape_mismatch,
+        )
+        for each in planned.assignments:
+            restore.plan_readings(self.source, each, self.options)
+
+    def _ready(
+        self, plan: Plan, variables: Mapping[str, list[Variable]]
+    ) -> dict[str, list[tuple[Any, Any]]]:
+        """All remapped values, before the first variable is touched; none in eager mode.
+
+        There they are arrays, and all of them together might not fit into memory.
+        """
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return {}
+        return {
+            step.group: self._remapped(step, variables[step.group])
+            for step in plan.steps
+            if isinstance(step, Remap)
+        }
+
+    def _remapped(self, step: Remap, pieces: list[Variable]) -> list[tuple[Any, Any]]:
+        """(variable, value) for every piece."""
         handles = [piece.handle for piece in pieces]
-        remap.assign_remapped(self.prefix, step, handles, self.options)
+        with _outside_if_left_out(handles):
+            values = remap.remapped(self.prefix, step, handles, self.options)
+        return list(zip(handles, values, strict=True))
+
+    def _assign(self, values: list[tuple[Any, Any]]) -> None:
+        with _outside_if_left_out([variable for variable, _ in values]):
+            for variable, value in values:
+                restore.set_initializer(variable, value)
 
     def _load(self, pending: Mapping[str, Any]) -> None:
         initialization.initialize(self.path, pending, self.options, source=self.source)
@@ -290,14 +327,33 @@ def _name_of(piece: Variable) -> str:
     return str(names[0])
 
 
-def _across_replicas(work: Callable[[], None]) -> None:
-    """Does it once for all replicas of a distribution strategy."""
+def _across_replicas(path: AnyPath, work: Callable[[_Start], None]) -> None:
+    """Does it once, however many replicas ask for it."""
     import tensorflow as tf
 
-    if tf.distribute.in_cross_replica_context():
-        work()
-    else:
-        tf.distribute.get_replica_context().merge_call(lambda _: work())
+    given = in_context()
+
+    def once(_strategy: Any) -> None:
+        # Replicas meet in a thread that may not be the caller's.
+        work(_Start(path, given or current()))
+
+    def call() -> None:
+        if tf.distribute.in_cross_replica_context():
+            once(None)
+        else:
+            tf.distribute.get_replica_context().merge_call(once)
+
+    # Inside a function AutoGraph would rewrite all of this as if it were the model's code.
+    tf.autograph.experimental.do_not_convert(call)()
+
+
+def _outside_if_left_out(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Where an assignment is run: not in a graph function that keeps just what its results need."""
+    import tensorflow as tf
+
+    if all(facts.is_left_out_of_function(variable) for variable in variables):
+        return tf.init_scope()  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
 
 
 def _log() -> Any:
