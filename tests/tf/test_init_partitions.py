@@ -183,3 +183,20 @@ def test_an_embedding_column(tmp_path: Path, save: Save) -> None:
             looked_up = tf1.feature_column.input_layer({"id": tf.constant([[12], [0]])}, [column])
         session.run(tf1.global_variables_initializer())
         assert same_bits(session.run(looked_up), TABLE[[12, 0]])
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_a_v1_checkpoint(tmp_path: Path, shards: int) -> None:
+    with tf.Graph().as_default(), tf1.Session() as session:
+        split = tf1.fixed_size_partitioner(2)
+        start = tf1.random_normal_initializer(seed=7)
+        stored = tf1.get_variable("t", TABLE.shape, initializer=start, partitioner=split)
+        session.run([piece.initializer for piece in stored])
+        value = session.run(stored.as_tensor())
+        saver = tf1.train.Saver({"t": list(stored)}, write_version=tf1.train.SaverDef.V1)
+        prefix = saver.save(session, str(tmp_path / "m"), write_meta_graph=False)
+    ours, theirs = both(
+        prefix, builder(tf.float32, TABLE.shape, shards, 0, True), lambda vs: {"t": vs[0]}
+    )
+    require_same(ours, theirs)
+    assert same_bits(np.concatenate(ours.values), value)
