@@ -187,6 +187,22 @@ def test_initializers_that_must_know_the_shape(folder: Path, name: str, parts: i
     assert np.all(np.abs(lacking) < 10) and not np.all(lacking == 0)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("make", [tf1.constant_initializer, tf.constant_initializer])
+def test_constants_take_no_memory_of_the_tables_size(folder: Path, make: Any) -> None:
+    with tf.Graph().as_default() as graph:
+        table = tf1.get_variable("wide", (5, 4), initializer=tf1.zeros_initializer())
+        before = set(graph.get_operations())
+        vocabulary = _plain(folder)._replace(backup_initializer=make(0.25))
+        tb.warm_start(folder / "model", None, {"wide": vocabulary})
+        made = [op for op in graph.get_operations() if op not in before]
+        constants = [op.outputs[0].shape.num_elements() for op in made if op.type == "Const"]
+        assert max(constants) < 5
+        with tf1.Session() as session:
+            session.run(table.initializer)
+            np.testing.assert_array_equal(session.run(table)[ROWS < 0], np.full((2, 4), 0.25))
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_token_twice_in_the_new_vocabulary(
     folder: Path, tmp_path: Path, ours: str, parts: int

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tensorbundle.remap_pieces import PieceRemap
 
 # What initializers raise when a shape is a tensor, or not the shape that they were made for.
@@ -52,6 +54,9 @@ def fills(initializer: Any, piece: PieceRemap, dtype: Any, count: Callable[[], A
     if initializer is None:
         return Fills("zero", ())
     call = _callable(initializer)
+    element = _constant_of(call)
+    if element is not None:
+        call = _filler(element, dtype)
     if piece.is_window:
         return in_place(_called(call, list(piece.shape), dtype), piece)
     try:
@@ -123,6 +128,29 @@ def _callable(initializer: Any) -> Any:
             f"{type(initializer)}."
         )
     return initializer() if inspect.isclass(initializer) else initializer
+
+
+def _constant_of(initializer: Any) -> Any:
+    """The number that a constant initializer gives every cell, or None.
+
+    Asked for the real shape it would make a constant as large as the table, which TensorFlow then
+    keeps beside it.
+    """
+    from tensorflow.python.ops import init_ops, init_ops_v2
+
+    if not isinstance(initializer, (init_ops.Constant, init_ops_v2.Constant)):
+        return None
+    value = initializer.value
+    return value if np.ndim(value) == 0 else None
+
+
+def _filler(element: Any, dtype: Any) -> Callable[[Any], Any]:
+    def fill(shape: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.fill(shape, tf.cast(element, dtype))
+
+    return fill
 
 
 def _called(initializer: Any, shape: list[Any], dtype: Any) -> Any:
