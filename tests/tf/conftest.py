@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,14 @@ def compare() -> Compare:
             assert ck.verify().ok
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ops() -> ModuleType:
+    """The op library's functions; without a built library, what needs them is skipped."""
+    pytest.importorskip("tensorflow")
+    from tensorbundle.tf import library
+
+    if library.find() is None:
+        pytest.skip("the op library is not built")
+    return library.load_op_library()
