@@ -114,7 +114,7 @@ def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
         bundle.pad(offset)
         bundle.add("t", values)
         prefix = bundle.write(tmp_path / f"ck{offset}")
-        options = dict(prefix=str(prefix), tensor="t", dtype=tf.float32)
+        options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
         if offset % 64:
             with pytest.raises(
                 tf.errors.InvalidArgumentError,
@@ -148,7 +148,7 @@ def test_which_parts_can_be_mapped(
     bundle = Bundle()
     bundle.add_sliced("t", values, boxes)
     prefix = bundle.write(tmp_path / "ck")
-    options = dict(prefix=str(prefix), tensor="t", dtype=tf.float32, slice_spec=spec)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "slice_spec": spec}
     if reason is None:
         wanted, _ = ops.tensorbundle_read_v1(**options)
         value, _ = ops.tensorbundle_read_v1(mode="map", **options)

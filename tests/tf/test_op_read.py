@@ -76,7 +76,7 @@ def test_every_type_in_every_mode(number: int, ops: ModuleType, tmp_path: Path) 
     dtype = tf.as_dtype(number)
     for mode in MODES:
         for verify in VERIFY:
-            options = dict(prefix=str(prefix), dtype=dtype, mode=mode, verify=verify)
+            options = {"prefix": str(prefix), "dtype": dtype, "mode": mode, "verify": verify}
             value, _ = ops.tensorbundle_read_v1(tensor="t", **options)
             assert value.shape == ((5, 3) if mode == "copy" else (6, 3))
             wanted = as_bytes(restore(prefix, "t", "", dtype))
@@ -118,7 +118,7 @@ def test_big_endian_values_are_swapped(verify: str, ops: ModuleType, tmp_path: P
     bundle = Bundle(big_endian=True)
     bundle.add("t", values)
     prefix = bundle.write(tmp_path / "ck")
-    options = dict(prefix=str(prefix), tensor="t", dtype=tf.float64, verify=verify)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float64, "verify": verify}
     value, parts = ops.tensorbundle_read_v1(**options)
     assert same_bits(value.numpy(), values)
     part, _ = ops.tensorbundle_read_v1(**options, slice_spec="100000 3 7,99:1,2")
@@ -138,7 +138,7 @@ def test_strings(mode: str, verify: str, ops: ModuleType, tmp_path: Path) -> Non
     bundle.add_strings("s", values, (2, 3))
     bundle.add_strings("scalar", [b"one and only, and not a short one"], ())
     prefix = bundle.write(tmp_path / "ck")
-    options = dict(prefix=str(prefix), dtype=tf.string, mode=mode, verify=verify)
+    options = {"prefix": str(prefix), "dtype": tf.string, "mode": mode, "verify": verify}
     value, parts = ops.tensorbundle_read_v1(tensor="s", **options)
     assert value.numpy().tolist() == [values[:3], values[3:]]
     assert parts.shape == (0, 4)
@@ -152,7 +152,7 @@ def test_a_flipped_bit_in_strings(ops: ModuleType, tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_strings("s", [b"hello", b"world"], (2,))
     bundle.shards[0][-2] ^= 1
-    options = dict(prefix=str(bundle.write(tmp_path / "ck")), tensor="s", dtype=tf.string)
+    options = {"prefix": str(bundle.write(tmp_path / "ck")), "tensor": "s", "dtype": tf.string}
     for verify in ("full", "parts", "lazy"):
         with pytest.raises(tf.errors.DataLossError, match="'s'"):
             ops.tensorbundle_read_v1(verify=verify, **options)
@@ -169,7 +169,7 @@ def test_v1_checkpoints(number: int, verify: str, ops: ModuleType, tmp_path: Pat
     prefix = file.write(tmp_path / "old")
     dtype = tf.as_dtype(number)
     for name in ("whole", "sliced"):
-        options = dict(prefix=str(prefix), tensor=name, dtype=dtype)
+        options = {"prefix": str(prefix), "tensor": name, "dtype": dtype}
         value, parts = ops.tensorbundle_read_v1(verify=verify, **options)
         assert same_bits(value.numpy(), values)
         assert same_bits(value.numpy(), restore(prefix, name, "", dtype).numpy())
@@ -241,7 +241,7 @@ def test_an_extent_that_overflows(table: tuple[Path, np.ndarray], ops: ModuleTyp
 def test_an_attribute_that_is_none_of_the_words(
     table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    options = dict(prefix=str(table[0]), tensor="t", dtype=tf.float32)
+    options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32}
     for wrong in ({"mode": "mop"}, {"verify": "some"}):
         with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="allowed values"):
             ops.tensorbundle_read_v1(**options, **wrong)
@@ -253,7 +253,7 @@ def test_a_short_or_missing_shard(
 ) -> None:
     prefix, values = table
     shard = shard_path(prefix)
-    options = dict(prefix=str(prefix), tensor="t", dtype=tf.float32, verify=verify)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "verify": verify}
     shard.write_bytes(values.tobytes()[:-1])
     for mode in MODES:
         with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
@@ -276,15 +276,15 @@ def test_a_flipped_bit(
     data = bytearray(values.tobytes())
     data[-1] ^= 0x40  # in the last row
     shard_path(prefix).write_bytes(data)
-    options = dict(prefix=str(prefix), tensor="t", dtype=tf.float32)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
     sees = verify == "full" or (verify == "lazy" and not spec)
     if sees:
-        with pytest.raises(tf.errors.DataLossError, match="'t'.*CRC32C"):
+        with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
             ops.tensorbundle_read_v1(**options, slice_spec=spec, verify=verify)
         return
     _, parts = ops.tensorbundle_read_v1(**options, slice_spec=spec, verify=verify)
     if verify == "parts":
-        with pytest.raises(tf.errors.DataLossError, match="'t'.*CRC32C"):
+        with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
             ops.tensorbundle_verify_v1(parts=[parts], **options)
 
 
