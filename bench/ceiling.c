@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #endif
 
-enum { kMaxThreads = 256, kLine = 64, kAhead = 12 };
+enum { kMaxThreads = 256, kLine = 64, kAhead = 32 };
 
 typedef struct {
   void (*body)(void* job, int64_t begin, int64_t end);
@@ -126,7 +126,7 @@ static inline __attribute__((always_inline)) void GatherRows(const Gather* gathe
   for (int64_t i = begin; i < end; ++i) {
     if (i + kAhead < gather->count) {
       const char* next = RowOf(gather, gather->ids[i + kAhead]);
-      for (int64_t line = 0; line < n; line += kLine) __builtin_prefetch(next + line, 0, 3);
+      for (int64_t line = 0; line < n; line += kLine) __builtin_prefetch(next + line, 0, 1);
     }
     CopyRow(gather->to + i * n, RowOf(gather, gather->ids[i]), n, gather->streaming);
   }

@@ -90,7 +90,8 @@ py::list Listing(const Catalog& catalog, const py::list& names) {
     const Tensor& tensor = catalog.tensors[i];
     const py::tuple shape = ShapeOf(catalog, tensor);
     const py::object number = Steal(PyLong_FromLong(static_cast<int32_t>(tensor.dtype)));
-    PyObject* row = PyTuple_Pack(3, NameAt(names, i), shape.ptr(), number.ptr());
+    const py::object index = Steal(PyLong_FromSize_t(i));
+    PyObject* row = PyTuple_Pack(4, index.ptr(), NameAt(names, i), shape.ptr(), number.ptr());
     PyList_SET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(i), Steal(row).release().ptr());
   }
   return rows;

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterCheckpoint(module);
   tensorbundle::RegisterGather(module);
   tensorbundle::RegisterRanges(module);
+  tensorbundle::RegisterRewrite(module);
   tensorbundle::RegisterStreaming(module);
   tensorbundle::RegisterVocab(module);
 }

@@ -18,6 +18,7 @@ void RegisterDlpack(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
 void RegisterGather(py::module_& module);  // after the checkpoint, whose class it names
 void RegisterRanges(py::module_& module);
+void RegisterRewrite(py::module_& module);
 void RegisterStreaming(py::module_& module);
 void RegisterVocab(py::module_& module);
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from tensorbundle.alignment import AlignReport, align
 from tensorbundle.compat import (
     CheckpointReader,
     NewCheckpointReader,
@@ -42,6 +43,7 @@ from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
 
 # `open` is left out: a star import must not hide the built-in.
 __all__ = [
+    "AlignReport",
     "Checkpoint",
     "CheckpointNotFoundError",
     "CheckpointReader",
@@ -60,6 +62,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "__version__",
+    "align",
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",

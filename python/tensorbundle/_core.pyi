@@ -60,8 +60,8 @@ class Checkpoint:
     def names(self) -> list[str]:
         """All names, in order."""
 
-    def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
-        """(name, shape, type number) of every tensor. `names` is what ``names`` returned."""
+    def listing(self, names: list[str]) -> list[tuple[int, str, tuple[int, ...], int]]:
+        """(index, name, shape, type number) of every tensor. `names` is what ``names`` returned."""
 
     def shape_map(self, names: list[str]) -> dict[str, list[int]]:
         """Names to shapes."""
@@ -222,3 +222,13 @@ def inspect_ranges(
 
 def file_paths(checkpoint: Checkpoint) -> list[str]:
     """The data files, by number."""
+
+def align(
+    source: bytes,
+    destination: bytes,
+    *,
+    alignment: int,
+    threads: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> tuple[int, int, int, int]:
+    """Writes a checkpoint anew: (pieces, moved, data bytes before, data bytes after)."""

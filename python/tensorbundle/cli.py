@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `tensorbundle ls` and `tensorbundle verify`.
+"""The command line: `tensorbundle ls`, `verify`, `align` and `plugin`.
 
 Tables and progress bars are for a person at a terminal; into a pipe go tab-separated lines, and
 with `--json` one JSON document. Exit status: 0, all is well; 1, damage was found; 2, bad usage or
@@ -9,21 +9,21 @@ unreadable input, with one line on stderr that says what.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fnmatch
 import io
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import tensorbundle
+from tensorbundle import plugin
+from tensorbundle.terminal import print_json, print_line, print_rows, progress, shown
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tensorbundle import Checkpoint, Tensor
 
 OK = 0
@@ -94,10 +94,10 @@ def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool
     with tensorbundle.open(path, verify="none") as checkpoint:
         tensors = [checkpoint[name] for name in _select(checkpoint, patterns)]
         if as_json:
-            _print_json({"path": path, "tensors": [_describe(tensor) for tensor in tensors]})
+            print_json({"path": path, "tensors": [_describe(tensor) for tensor in tensors]})
         else:
             header, rows = _pieces(tensors) if long else _summaries(tensors)
-            _print_rows(header, rows)
+            print_rows(header, rows)
     return OK
 
 
@@ -113,10 +113,10 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
     """
     with tensorbundle.open(path, verify="none") as checkpoint:
         names = _select(checkpoint, patterns) if patterns else None
-        with _progress(path) as progress:
-            report = checkpoint.verify(names, progress=progress)
+        with progress(path, "verify") as report_progress:
+            report = checkpoint.verify(names, progress=report_progress)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "path": path,
                 "ok": report.ok,
@@ -137,12 +137,97 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
     else:
         for piece in report.damaged:
             place = (piece.tensor, piece.file, piece.offset, piece.nbytes, piece.message)
-            _print_line("damaged", *place)
+            print_line("damaged", *place)
         for note in report.notes:
-            _print_line("note", note)
+            print_line("note", note)
         verdict = "ok" if report.ok else f"{len(report.damaged)} damaged"
         click.echo(f"{verdict}: {report.checked_bytes} bytes checked")
     return OK if report.ok else DAMAGED
+
+
+@program.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DEST")
+@click.option(
+    "--alignment",
+    type=int,
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Tensors of 1 MB or more begin at a multiple of this power of two.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
+    """Writes a checkpoint anew, so that its tensors can be mapped.
+
+    SRC is a prefix, a directory, or one of the checkpoint's files. DEST is the new prefix; a
+    directory takes SRC's own name inside it. Nothing is replaced; every checksum is verified.
+    """
+    with tensorbundle.open(source, verify="none"):
+        pass  # what cannot be opened is no damage, but unreadable
+    try:
+        with progress(source, "align") as report_progress:
+            report = tensorbundle.align(
+                source, destination, alignment=alignment, progress=report_progress
+            )
+    except tensorbundle.CorruptionError as error:
+        _complain(str(error))
+        return DAMAGED
+    except ValueError as error:  # the alignment, or the destination
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        click.echo(
+            f"{shown(report.path)}: {report.moved} of {report.pieces} stored pieces moved, "
+            f"{report.bytes_after} bytes (before: {report.bytes_before})"
+        )
+    return OK
+
+
+@program.group("plugin")
+def plugin_group() -> None:
+    """The link by which `import tensorflow` loads the ops by itself.
+
+    For parameter servers whose scripts cannot be changed. It concerns the TensorFlow of the Python
+    that runs this program.
+    """
+
+
+@plugin_group.command("enable")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def enable_plugin(as_json: bool) -> int:
+    """Makes the link, or mends a stale one."""
+    return _report_plugin(plugin.enable(), as_json)
+
+
+@plugin_group.command("disable")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def disable_plugin(as_json: bool) -> int:
+    """Removes the link."""
+    return _report_plugin(plugin.disable(), as_json)
+
+
+@plugin_group.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def plugin_status(as_json: bool) -> int:
+    """Tells whether there is a link, and where it leads.
+
+    Exit status 1: the link is stale, or a file that is no link is in its place.
+    """
+    return _report_plugin(plugin.status(), as_json)
+
+
+def _report_plugin(now: plugin.Status, as_json: bool) -> int:
+    places = {"library": now.library, "link": now.link, "target": now.target}
+    texts = {name: None if place is None else str(place) for name, place in places.items()}
+    if as_json:
+        print_json({"state": now.state, **texts})
+    else:
+        click.echo(now.state)
+        for name, text in texts.items():
+            print_line(name, "none" if text is None else text)
+    return DAMAGED if now.state in ("stale", "foreign") else OK
 
 
 def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
@@ -206,78 +291,7 @@ def _shape(tensor: Tensor) -> str:
     return f"[{','.join(map(str, tensor.shape))}]"
 
 
-def _print_rows(header: list[str], rows: list[list[str]]) -> None:
-    """A table at a terminal, tab-separated lines without a header elsewhere."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            _print_line(*row)
-        return
-    from rich.console import Console
-
-    Console().print(_table(header, rows))
-
-
-def _table(header: list[str], rows: list[list[str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    # The column of problems appears only where there is one.
-    columns = [i for i, title in enumerate(header) if title != "problem" or any(r[i] for r in rows)]
-    table = Table(box=None, pad_edge=False)
-    for i in columns:
-        number = header[i] in ("bytes", "pieces", "offset")
-        style = "red" if header[i] == "problem" else None
-        table.add_column(
-            header[i], justify="right" if number else "left", style=style, overflow="fold"
-        )
-    for row in rows:
-        # Text, not str: a bracket in a name is no markup.
-        table.add_row(*(Text(_shown(row[i])) for i in columns))
-    return table
-
-
-def _print_line(*cells: object) -> None:
-    click.echo("\t".join(_shown(str(cell)) for cell in cells))
-
-
-def _shown(text: str) -> str:
-    """The text with whatever would break a line, a column or a terminal written as an escape.
-
-    Names are bytes; those that are not UTF-8 come as lone surrogates, and are shown as the bytes
-    they were.
-    """
-    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if readable.isprintable():
-        return readable
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in readable)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    click.echo(json.dumps(document, indent=2))
-
-
 def _complain(message: str) -> int:
     """Says what went wrong, in one line."""
-    click.echo(f"tensorbundle: {_shown(' '.join(message.split()))}", err=True)
+    click.echo(f"tensorbundle: {shown(' '.join(message.split()))}", err=True)
     return UNREADABLE
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on stderr, where someone looks at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn(escape(_shown(os.path.basename(title)))),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("verify", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -67,7 +67,7 @@ class CheckpointReader:
         """One line per tensor: its name, its type as TensorFlow's enum spells it, its shape."""
         lines = [
             f"{name} ({dtypes.enum_name(number)}) [{','.join(map(str, shape))}]\n"
-            for name, shape, number in self._checkpoint._opened.listing(self._checkpoint._names)
+            for _, name, shape, number in self._checkpoint._opened.listing(self._checkpoint._names)
         ]
         return "".join(lines).encode("utf-8", "surrogateescape")
 

@@ -57,11 +57,11 @@ class UnsupportedError(Error, NotImplementedError):
 
 
 class IOFailure(Error, OSError):
-    """The operating system failed a read.
+    """The operating system failed a read or a write.
 
     Attributes:
         errno: The system's error number.
-        filename: The file that was being read.
+        filename: The file that was being read or written.
     """
 
     def __init__(self, message: str, errno: int = _errno.EIO, filename: str | None = None) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from functools import partial
+from itertools import starmap
 from types import TracebackType
 from typing import Any
 
@@ -80,6 +82,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self._verify = verify
         self._io = io
         self._threads = None if threads is None else thread_count.checked(threads)
+        # Asking the system takes longer than a small gather.
+        self._processors = _core.available_processors()
         self._name_list: list[str] | None = None
         self._aliases: dict[str, str] | None = None
         self._row_tables: dict[int, _core.Rows] = {}
@@ -90,7 +94,7 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def threads(self) -> int:
         """How many threads a call on this checkpoint uses."""
-        return thread_count.current(self._threads)
+        return thread_count.current(self._threads, self._processors)
 
     @property
     def format(self) -> int:
@@ -231,8 +235,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return table
 
     def _tensors(self) -> Iterator[Tensor]:
-        for index, row in enumerate(self._opened.listing(self._names)):
-            yield Tensor(self, index, *row)
+        return starmap(partial(Tensor, self), self._opened.listing(self._names))
 
     @property
     def _verifies(self) -> bool:
@@ -293,7 +296,7 @@ class _NamedTensors(ItemsView[str, Tensor]):
     _mapping: Checkpoint
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return ((tensor.name, tensor) for tensor in self._mapping._tensors())
+        return zip(self._mapping._names, self._mapping._tensors(), strict=True)
 
 
 def _open_core(location: paths.Location, io: str) -> _core.Checkpoint:

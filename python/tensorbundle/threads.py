@@ -36,6 +36,8 @@ def checked(n: int) -> int:
     return n
 
 
-def current(wanted: int | None) -> int:
-    """The number of threads for a call: what the handle wants, else the process's default."""
-    return wanted or _default or _core.available_processors()
+def current(wanted: int | None, processors: int | None = None) -> int:
+    """The number of threads for a call: what the handle wants, else the process's default, else one
+    per processor, of which the caller may know the number.
+    """
+    return wanted or _default or processors or _core.available_processors()

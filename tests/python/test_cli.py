@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import tensorbundle as tb
-from tensorbundle import cli
+from tensorbundle import cli, terminal
 
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 MNIST = CHECKPOINTS / "mnist_tf1"
@@ -163,6 +163,39 @@ def test_verify_at_a_terminal_draws_its_progress_on_stderr(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("ok: ")
 
 
+def test_align_says_what_it_did(tmp_path, capsys):
+    status, out, err = run(capsys, "align", MNIST, tmp_path / "new" / "m")
+    assert (status, err) == (0, "")
+    assert out == f"{tmp_path}/new/m: 26 of 27 stored pieces moved, 686920 bytes (before: 686728)\n"
+    assert run(capsys, "verify", tmp_path / "new" / "m")[0] == 0
+
+
+def test_align_json(tmp_path, capsys):
+    status, out, _ = run(capsys, "align", "--json", "--alignment", "1024", MNIST, tmp_path)
+    assert status == 0
+    assert json.loads(out) == {
+        "path": f"{tmp_path}/{PREFIX}",
+        "pieces": 27,
+        "moved": 26,
+        "bytes_before": 686728,
+        "bytes_after": 686920,
+    }
+
+
+def test_align_of_a_damaged_checkpoint(damaged, tmp_path, capsys):
+    status, out, err = run(capsys, "align", damaged, tmp_path / "m")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "'conv2d/kernel'" in err
+    assert not list(tmp_path.glob("m*"))
+
+
+def test_align_at_a_terminal_draws_its_progress_on_stderr(tmp_path, monkeypatch, capsys):
+    terminal = pretend_terminal(monkeypatch, "stderr")
+    assert cli.main(["align", str(MNIST), str(tmp_path / "m")]) == 0
+    assert "mnist_tf1" in unstyled(terminal.getvalue())
+    assert "26 of 27" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -174,6 +207,11 @@ def test_verify_at_a_terminal_draws_its_progress_on_stderr(monkeypatch, capsys):
         (["verify", "no/such/checkpoint"], "no/such/checkpoint"),
         (["ls", str(MNIST), "no_such_*"], "no_such_*"),
         (["verify", str(MNIST), "--names", "no_such"], "no_such"),
+        (["align", str(MNIST)], "DEST"),
+        (["align", "no/such/checkpoint", "x"], "no/such/checkpoint"),
+        (["align", str(MNIST), str(MNIST / PREFIX)], "is the source"),
+        (["align", str(MNIST), "x", "--alignment", "63"], "power of two"),
+        (["align", str(MNIST), str(MNIST.parent / "simple_v1_model" / "variables")], "replace"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_on_stderr(args, words, capsys):
@@ -186,9 +224,10 @@ def test_what_cannot_be_done_is_one_line_on_stderr(args, words, capsys):
 
 def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
     (tmp_path / "model.index").write_bytes(b"not a table" * 10)
-    status, out, err = run(capsys, "ls", tmp_path / "model")
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "model.index" in err
+    for words in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
+        status, out, err = run(capsys, *words)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "model.index" in err
 
 
 @pytest.mark.parametrize(
@@ -202,12 +241,12 @@ def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
     ],
 )
 def test_names_cannot_break_a_line_or_a_terminal(name, shown):
-    assert cli._shown(name) == shown
+    assert terminal.shown(name) == shown
 
 
 def test_help_goes_to_stdout():
     runner = CliRunner()
-    for args in (["--help"], ["ls", "--help"], ["verify", "--help"]):
+    for args in (["--help"], ["ls", "--help"], ["verify", "--help"], ["align", "--help"]):
         result = runner.invoke(cli.program, args)
         assert result.exit_code == 0
         assert "Usage: " in result.output

@@ -11,7 +11,7 @@ LAYERS = [
     {"state"},
     {"path_diagnosis"},
     {"paths"},
-    {"dlpack", "rows", "streaming"},
+    {"alignment", "dlpack", "rows", "streaming"},
     {"plan"},
     {"tensor"},
     {"verification"},
@@ -22,6 +22,7 @@ LAYERS = [
     {"warm_start"},
     {"tf"},
     {"__init__"},
+    {"terminal"},
     {"cli"},
     {"__main__"},
 ]
@@ -29,8 +30,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Third-party packages that only some modules may import.
 ONLY_IN = {
     "tensorflow": {"tf"},
-    "click": {"cli"},
-    "rich": {"cli"},
+    "click": {"cli", "terminal"},
+    "rich": {"terminal"},
     "argparse": set(),
     "torch": set(),
     "jax": set(),

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Little-endian and varint loads. Every decoder takes a cursor and a limit, returns null on
+// Little-endian and varint numbers. Every decoder takes a cursor and a limit, returns null on
 // failure, never looks past the limit, and leaves the output alone when it fails.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <string>
 
 namespace tensorbundle {
 
@@ -27,8 +28,9 @@ inline uint64_t LoadFixed64(const uint8_t* p) {
   return value;
 }
 
-// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
-inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
+// DecodeVarint64, without its short cut.
+[[gnu::noinline]] inline const uint8_t* DecodeLongVarint64(const uint8_t* p, const uint8_t* limit,
+                                                           uint64_t* value) {
   uint64_t result = 0;
   for (int shift = 0; shift < 7 * kMaxVarint64Size && p < limit; shift += 7) {
     const uint64_t byte = *p++;
@@ -42,16 +44,39 @@ inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uin
   return nullptr;
 }
 
-inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uint32_t* value) {
-  if (p < limit && *p < 0x80) {  // nearly every length in a block takes one byte
+// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
+inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
+  if (p < limit && *p < 0x80) {  // tags, lengths and most numbers take one byte
     *value = *p;
     return p + 1;
   }
+  return DecodeLongVarint64(p, limit, value);
+}
+
+inline const uint8_t* DecodeVarint32(const uint8_t* p, const uint8_t* limit, uint32_t* value) {
   uint64_t wide = 0;
   const uint8_t* next = DecodeVarint64(p, limit, &wide);
   if (next == nullptr || next - p > kMaxVarint32Size || wide > UINT32_MAX) return nullptr;
   *value = static_cast<uint32_t>(wide);
   return next;
+}
+
+inline void PutFixed32(uint32_t value, std::string* out) {
+  char bytes[sizeof(value)];
+  std::memcpy(bytes, &value, sizeof(value));
+  out->append(bytes, sizeof(bytes));
+}
+
+inline void PutFixed64(uint64_t value, std::string* out) {
+  char bytes[sizeof(value)];
+  std::memcpy(bytes, &value, sizeof(value));
+  out->append(bytes, sizeof(bytes));
+}
+
+// The shortest spelling.
+inline void PutVarint64(uint64_t value, std::string* out) {
+  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
+  out->push_back(static_cast<char>(value));
 }
 
 }  // namespace tensorbundle

@@ -59,7 +59,7 @@ class CheckpointNotFoundError : public Error {
   std::string path_;
 };
 
-// The operating system failed a read.
+// The operating system failed a read or a write.
 class IOFailure : public Error {
  public:
   IOFailure(const std::string& message, std::string path, int error_number)

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "tensorbundle/base/bytes.h"
+#include "tensorbundle/base/coding.h"
 
 namespace tensorbundle {
 
@@ -32,13 +33,54 @@ class WireReader {
       : cursor_(message.data()), limit_(message.data() + message.size()) {}
 
   // Moves to the next field. False at the end of the message and at the first malformed byte:
-  // `ok()` tells which.
-  bool Next(WireField* field);
+  // `ok()` tells which. Inline: an index is little else than fields of two bytes.
+  bool Next(WireField* field) {
+    if (cursor_ == limit_ || !ok_) return false;
+    uint64_t tag = 0;
+    const uint8_t* p = DecodeVarint64(cursor_, limit_, &tag);
+    const uint64_t number = tag >> 3;
+    ok_ = p != nullptr && number != 0 && number <= kMaxFieldNumber;
+    if (!ok_) return false;
+    field->number = static_cast<uint32_t>(number);
+    field->type = static_cast<WireType>(tag & 7);
+    field->value = 0;
+    field->bytes = {};
+    cursor_ = ReadPayload(p, field);
+    ok_ = cursor_ != nullptr;
+    return ok_;
+  }
 
   // Whether everything read so far was well-formed.
   bool ok() const { return ok_; }
 
  private:
+  static constexpr uint64_t kMaxFieldNumber = (uint64_t{1} << 29) - 1;  // protobuf's own limit
+
+  // Reads what follows a field's tag. Null when it is malformed.
+  const uint8_t* ReadPayload(const uint8_t* p, WireField* field) const {
+    if (field->type == WireType::kVarint) return DecodeVarint64(p, limit_, &field->value);
+    if (field->type == WireType::kBytes) {
+      uint64_t size = 0;
+      p = DecodeVarint64(p, limit_, &size);
+      if (p == nullptr || size > static_cast<uint64_t>(limit_ - p)) return nullptr;
+      field->bytes = ByteSpan(p, static_cast<size_t>(size));
+      return p + size;
+    }
+    return ReadFixed(p, field);
+  }
+  const uint8_t* ReadFixed(const uint8_t* p, WireField* field) const {
+    const auto left = static_cast<uint64_t>(limit_ - p);
+    if (field->type == WireType::kFixed32 && left >= 4) {
+      field->value = LoadFixed32(p);
+      return p + 4;
+    }
+    if (field->type == WireType::kFixed64 && left >= 8) {
+      field->value = LoadFixed64(p);
+      return p + 8;
+    }
+    return nullptr;  // also groups (3, 4) and the unassigned types (6, 7)
+  }
+
   const uint8_t* cursor_;
   const uint8_t* limit_;
   bool ok_ = true;
@@ -46,7 +88,12 @@ class WireReader {
 
 // The varint as the int32 or int64 that protobuf stored in it (negatives are sign-extended to 64
 // bits). False when an int32 would not fit.
-bool AsInt32(uint64_t varint, int32_t* value);
+inline bool AsInt32(uint64_t varint, int32_t* value) {
+  const auto wide = static_cast<int64_t>(varint);
+  if (wide < INT32_MIN || wide > INT32_MAX) return false;
+  *value = static_cast<int32_t>(wide);
+  return true;
+}
 inline int64_t AsInt64(uint64_t varint) { return static_cast<int64_t>(varint); }
 
 }  // namespace tensorbundle

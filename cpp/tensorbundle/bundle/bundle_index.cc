@@ -66,12 +66,12 @@ class IndexLoader {
     header_ = DecodeBundleHeader(entries_.value(0), path_);
   }
 
-  // The record of entry `i`, checked on its own.
-  void DecodeRecord(size_t i, std::string_view tensor_name, BundleEntry* record) const {
+  // The record of entry `i`, checked on its own. Returns its number of elements.
+  uint64_t DecodeRecord(size_t i, std::string_view tensor_name, BundleEntry* record) const {
     if (!DecodeBundleEntry(entries_.value(i), record)) Throw(tensor_name, "malformed index record");
-    if (!CheckedVolume(record->dims)) {
-      Throw(tensor_name, "impossible shape " + ShapeToString(record->dims));
-    }
+    const std::optional<uint64_t> volume = CheckedVolume(record->dims);
+    if (!volume) Throw(tensor_name, "impossible shape " + ShapeToString(record->dims));
+    return *volume;
   }
 
   // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
@@ -83,13 +83,14 @@ class IndexLoader {
 
   void AddTensor(size_t i) {
     const std::string_view name = entries_.key(i);
-    DecodeRecord(i, name, &record_);
+    const uint64_t volume = DecodeRecord(i, name, &record_);
+    CheckByteCount(name, volume);
     Tensor tensor;
     tensor.name = name;
     tensor.dtype = static_cast<DataType>(record_.dtype);
     tensor.rank = static_cast<uint32_t>(record_.dims.size());
     tensor.first_dim = catalog_.dims.size();
-    tensor.num_elements = CheckedElements(name);
+    tensor.num_elements = volume;
     tensor.first_piece = catalog_.pieces.size();
     tensor.num_pieces = record_.num_slices == 0 ? 1 : record_.num_slices;
     catalog_.dims.insert(catalog_.dims.end(), record_.dims.begin(), record_.dims.end());
@@ -101,16 +102,15 @@ class IndexLoader {
     catalog_.tensors.push_back(tensor);
   }
 
-  // The number of elements of `record_`'s shape, when their bytes can be counted too: the sizes of
-  // a partitioned tensor's slices say nothing about the sum of them.
-  uint64_t CheckedElements(std::string_view name) const {
-    const uint64_t volume = *CheckedVolume(record_.dims);
+  // The bytes of `record_`'s shape can be counted too: the sizes of a partitioned tensor's slices
+  // say nothing about the sum of them.
+  void CheckByteCount(std::string_view name, uint64_t volume) const {
     const DataTypeInfo* info = FindDataType(static_cast<DataType>(record_.dtype));
-    const std::optional<uint64_t> size = CheckedMul(volume, info == nullptr ? 0 : info->item_size);
+    if (info == nullptr) return;
+    const std::optional<uint64_t> size = CheckedMul(volume, info->item_size);
     if (!size || *size > static_cast<uint64_t>(INT64_MAX)) {
       Throw(name, "impossible shape " + ShapeToString(record_.dims) + " of " + info->name);
     }
-    return volume;
   }
 
   // Finds the record of every slice that `record_` lists, by encoding the key it must have.
@@ -241,7 +241,7 @@ class IndexLoader {
 
 }  // namespace
 
-BundleIndex ReadBundleIndex(const std::string& prefix) {
+std::shared_ptr<const MemorySource> LoadIndexFile(const std::string& prefix) {
   const std::string path = prefix + ".index";
   const std::shared_ptr<const File> file = File::Open(path);
   if (file->size() > kMaxIndexSize) {
@@ -249,7 +249,11 @@ BundleIndex ReadBundleIndex(const std::string& prefix) {
                            " bytes; an index of more than " + std::to_string(kMaxIndexSize) +
                            " is not read");
   }
-  return ReadBundleIndex(prefix, std::make_shared<MemorySource>(*file));
+  return std::make_shared<const MemorySource>(*file);
+}
+
+BundleIndex ReadBundleIndex(const std::string& prefix) {
+  return ReadBundleIndex(prefix, LoadIndexFile(prefix));
 }
 
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const MemorySource> source) {

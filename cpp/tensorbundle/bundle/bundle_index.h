@@ -24,6 +24,10 @@ BundleIndex ReadBundleIndex(const std::string& prefix);
 // The same from bytes that are already in memory.
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const MemorySource> index);
 
+// `<prefix>.index`, read into memory for the function above and for whoever wants its records.
+// Throws as ReadBundleIndex.
+std::shared_ptr<const MemorySource> LoadIndexFile(const std::string& prefix);
+
 // "<prefix>.data-00000-of-00001"
 std::string DataFilePath(const std::string& prefix, int32_t shard, int32_t num_shards);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/bundle/data_type.h"
 
-#include <algorithm>
+#include <array>
+#include <iterator>
 
 namespace tensorbundle {
 namespace {
@@ -42,14 +43,21 @@ constexpr DataTypeInfo kDataTypes[] = {
     {33, "DT_FLOAT4_E2M1FN", 1, 1},
 };
 
+// Which of them has a number, or none: every record of an index asks.
+constexpr size_t kNone = std::size(kDataTypes);
+constexpr auto kPlaceOfNumber = [] {
+  std::array<uint8_t, kDataTypes[kNone - 1].number + 1> places{};
+  places.fill(kNone);
+  for (size_t i = 0; i < kNone; ++i) places[kDataTypes[i].number] = static_cast<uint8_t>(i);
+  return places;
+}();
+
 }  // namespace
 
 const DataTypeInfo* FindDataType(DataType type) {
-  const auto number = static_cast<int32_t>(type);
-  const auto* found = std::lower_bound(
-      std::begin(kDataTypes), std::end(kDataTypes), number,
-      [](const DataTypeInfo& info, int32_t wanted) { return info.number < wanted; });
-  return found != std::end(kDataTypes) && found->number == number ? found : nullptr;
+  const auto number = static_cast<uint32_t>(type);  // a negative one is too large
+  if (number >= kPlaceOfNumber.size() || kPlaceOfNumber[number] == kNone) return nullptr;
+  return &kDataTypes[kPlaceOfNumber[number]];
 }
 
 std::span<const DataTypeInfo> AllDataTypes() { return kDataTypes; }

@@ -10,6 +10,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/stream_copy.h"
 #include "tensorbundle/view/column_order.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/row_copy.h"
@@ -20,6 +21,9 @@ namespace {
 // Rows whose columns are put in order are copied into a buffer of about this size first: it stays
 // in the second-level cache.
 constexpr uint64_t kScratchSize = uint64_t{128} << 10;
+
+// A fill's element is repeated up to this size.
+constexpr uint64_t kMaxPattern = 4096;
 
 // Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
 uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
@@ -83,11 +87,13 @@ class Remapper {
     }
     if (columns_.new_row_size() == 0) return;
     for (const File* file : bands.mapped_files) file->CheckNotShrunk();
+    const std::vector<uint8_t> pattern = PatternOf(fill);
+    const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
     ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      Filler filler(fill, info_.item_size, missing_before_[task], out.data());
+      Filler filler(fill, pattern, missing_before_[task], out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
-        CopyRows(bands, task, &filler, first, out_stride, out.size());
+        CopyRows(bands, task, &filler, first, out_stride, hint);
       } else {
         OrderRows(bands, task, &filler, first, out_stride);
       }
@@ -95,42 +101,60 @@ class Remapper {
   }
 
  private:
-  // Hands out the fill, in order.
+  // Hands out the fill, in order. Borrows everything.
   class Filler {
    public:
-    Filler(const CellFill& fill, uint64_t item_size, uint64_t used, const uint8_t* destination)
-        : fill_(fill),
-          item_size_(item_size),
-          destination_(destination),
-          next_(fill.bytes.data() + (fill.kind == CellFill::Kind::kCells ? used : 0)) {}
+    Filler(const CellFill& fill, ByteSpan pattern, uint64_t used, const uint8_t* destination,
+           StoreHint hint)
+        : fill_(fill), pattern_(pattern), destination_(destination), used_(used), hint_(hint) {}
 
     void Fill(uint8_t* out, uint64_t size) {
-      if (fill_.kind == CellFill::Kind::kPlaces) {
-        const uint8_t* in = next_ + (out - destination_);
-        if (in != out) std::memcpy(out, in, size);
-      } else if (fill_.kind == CellFill::Kind::kCells) {
-        std::memcpy(out, next_, size);
-        next_ += size;
-      } else {
-        FillWithElement(out, size);
+      switch (fill_.kind) {
+        case CellFill::Kind::kElement:
+          for (uint64_t done = 0; done < size; done += pattern_.size()) {
+            Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
+          }
+          break;
+        case CellFill::Kind::kCells:
+          Copy(out, fill_.bytes.data() + used_, size);
+          used_ += size;
+          break;
+        case CellFill::Kind::kPlaces: {
+          const uint8_t* in = fill_.bytes.data() + (out - destination_);
+          if (in != out) Copy(out, in, size);
+          break;
+        }
       }
     }
 
    private:
-    void FillWithElement(uint8_t* out, uint64_t size) const {
-      const auto is_zero = [](uint8_t byte) { return byte == 0; };
-      if (std::all_of(fill_.bytes.begin(), fill_.bytes.end(), is_zero)) {
-        std::memset(out, 0, size);
-        return;
+    void Copy(uint8_t* out, const uint8_t* in, uint64_t size) const {
+      if (hint_ == StoreHint::kStreaming) {
+        StreamCopy(out, in, size);
+      } else {
+        std::memcpy(out, in, size);
       }
-      for (uint64_t at = 0; at < size; at += item_size_) std::memcpy(out + at, next_, item_size_);
     }
 
     const CellFill& fill_;
-    const uint64_t item_size_;
+    const ByteSpan pattern_;
     const uint8_t* const destination_;
-    const uint8_t* next_;
+    uint64_t used_;  // bytes of kCells
+    const StoreHint hint_;
   };
+
+  // The one element of a fill, as often as a row has it: copying a row is one copy then, not one
+  // per element.
+  std::vector<uint8_t> PatternOf(const CellFill& fill) const {
+    if (fill.kind != CellFill::Kind::kElement) return {};
+    const uint64_t row = columns_.new_row_size();
+    const uint64_t count = std::min(row, kMaxPattern) / info_.item_size;
+    std::vector<uint8_t> pattern(std::max<uint64_t>(count, 1) * info_.item_size);
+    for (size_t at = 0; at < pattern.size(); at += info_.item_size) {
+      std::memcpy(pattern.data() + at, fill.bytes.data(), info_.item_size);
+    }
+    return pattern;
+  }
 
   uint64_t FillSize(CellFill::Kind kind, uint64_t missing, uint64_t out_size) const {
     if (kind == CellFill::Kind::kPlaces) return out_size;
@@ -156,8 +180,8 @@ class Remapper {
   }
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
-                uint64_t out_stride, uint64_t out_size) const {
-    RowCopier copier(bands, swap_unit_, HintFor(out_size));
+                uint64_t out_stride, StoreHint hint) const {
+    RowCopier copier(bands, swap_unit_, hint);
     copier.Copy(
         RowsOf(task), [&](size_t i) { return RowAt(task * kRowsPerTask + i); },
         [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,40 @@ TEST(BundleEntry, RealBytes) {
   EXPECT_EQ(entry.masked_checksum, 0x06915975U);
   EXPECT_TRUE(DecodeBundleEntry({}, &entry)) << "all fields have defaults";
   EXPECT_FALSE(entry.has_checksum);
+}
+
+// An unknown field in front keeps the short cuts away and changes nothing else.
+TEST(BundleEntry, ShortCutsSayWhatTheGeneralDecoderSays) {
+  std::mt19937 random(1);
+  const std::string unknown = VarintField(15, 1);
+  size_t num_good = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    const Dims dims(random() % 4, static_cast<int64_t>(1) << random() % 40);
+    std::string message =
+        Record{
+            static_cast<DataType>(random() % 34),  dims,
+            static_cast<int32_t>(random() % 3),    static_cast<int64_t>(random()) << random() % 20,
+            static_cast<int64_t>(random() % 1000), random() & 0xffffffff}
+            .Message();
+    for (size_t faults = random() % 3; faults > 0; --faults) {
+      message[random() % message.size()] ^= static_cast<char>(1 << random() % 8);
+    }
+    BundleEntry quick;
+    BundleEntry general;
+    const bool good = DecodeBundleEntry(AsBytes(message), &quick);
+    num_good += good;
+    ASSERT_EQ(good, DecodeBundleEntry(AsBytes(unknown + message), &general));
+    if (!good) continue;
+    ASSERT_EQ(quick.dtype, general.dtype);
+    ASSERT_EQ(quick.dims, general.dims);
+    ASSERT_EQ(quick.shard, general.shard);
+    ASSERT_EQ(quick.offset, general.offset);
+    ASSERT_EQ(quick.size, general.size);
+    ASSERT_EQ(quick.has_checksum, general.has_checksum);
+    ASSERT_EQ(quick.masked_checksum, general.masked_checksum);
+    ASSERT_EQ(quick.slice_extents, general.slice_extents);
+  }
+  EXPECT_GT(num_good, 50'000U);
 }
 
 TEST(BundleEntry, CutAnywhereItIsMalformedOrShorter) {

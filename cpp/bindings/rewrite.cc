@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints written anew.
+#include <string>
+
+#include "bindings/progress.h"
+#include "bindings/pybind.h"
+#include "tensorbundle/rewrite/align.h"
+
+namespace tensorbundle {
+namespace {
+
+// (pieces, moved, bytes before, bytes after)
+py::tuple Align(const std::string& source, const std::string& destination, uint64_t alignment,
+                int threads, py::object callback) {
+  const AlignPlan plan = [&] {
+    const py::gil_scoped_release release;
+    return AlignPlan(source, alignment);
+  }();
+  Progress progress(std::move(callback), plan.bytes_to_copy());
+  const AlignSummary summary = [&] {
+    const py::gil_scoped_release release;
+    return plan.Write(destination, threads, [&](uint64_t bytes) { progress.Add(bytes); });
+  }();
+  progress.Finish();
+  return py::make_tuple(summary.pieces, summary.moved, summary.bytes_before, summary.bytes_after);
+}
+
+}  // namespace
+
+void RegisterRewrite(py::module_& module) {
+  module.def("align", &Align, "source"_a, "destination"_a, py::kw_only(), "alignment"_a,
+             "threads"_a, "progress"_a = py::none());
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/new_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <random>
+
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+constexpr uint64_t kMaxWriteSize = uint64_t{1}
+                                   << 30;  // Linux moves at most 2^31 - 4096 bytes at once
+constexpr int kMaxNameAttempts = 100;
+
+[[noreturn]] void ThrowFailed(const std::string& what, const std::string& path) {
+  const int error = errno;  // making the message may change it
+  throw IOFailure("cannot " + what + " " + path, path, error);
+}
+
+// Calls until no signal interrupts.
+template <typename Call>
+auto Uninterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+// Whether a file system says with this that it cannot do a thing at all.
+bool IsUnsupported(int error) {
+  return error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EINVAL ||
+         error == EPERM;
+}
+
+std::string DirectoryOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+std::unique_ptr<NewFile> NewFile::Create(const std::string& path) {
+  std::random_device random;
+  for (int attempt = 1;; ++attempt) {
+    const uint64_t number = uint64_t{random()} << 32 | random();
+    const std::string temporary = path + ".tempstate" + std::to_string(number);
+    const int descriptor = Uninterrupted(
+        [&] { return ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+    if (descriptor >= 0) {
+      return std::unique_ptr<NewFile>(new NewFile(path, temporary, descriptor));
+    }
+    if (errno != EEXIST || attempt == kMaxNameAttempts) ThrowFailed("create", temporary);
+  }
+}
+
+NewFile::~NewFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (kept_) return;
+  if (published_) ::unlink(path_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void NewFile::Resize(uint64_t size) {
+#ifdef __linux__
+  if (size > 0) {
+    const auto length = static_cast<off_t>(size);
+    if (Uninterrupted([&] { return ::fallocate(descriptor_, 0, 0, length); }) == 0) return;
+    if (!IsUnsupported(errno)) {
+      ThrowFailed("take " + std::to_string(size) + " bytes of disk space for", path_);
+    }
+  }
+#endif
+  if (Uninterrupted([&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); }) != 0) {
+    ThrowFailed("make " + std::to_string(size) + " bytes of", path_);
+  }
+}
+
+void NewFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
+  uint64_t done = 0;
+  while (done < bytes.size()) {
+    const auto wanted = static_cast<size_t>(std::min(bytes.size() - done, kMaxWriteSize));
+    const ssize_t written = Uninterrupted([&] {
+      return ::pwrite(descriptor_, bytes.data() + done, wanted, static_cast<off_t>(offset + done));
+    });
+    if (written == 0) errno = EIO;  // no system does; it would be tried forever
+    if (written <= 0)
+      ThrowFailed("write at offset " + std::to_string(offset + done) + " to", path_);
+    done += static_cast<uint64_t>(written);
+  }
+}
+
+void NewFile::StartWriteback() const {
+#ifdef __linux__
+  // What fails here fails again, and is reported, when the file is finished.
+  (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+void NewFile::Finish() {
+  if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
+    ThrowFailed("bring to the disk", path_);
+  }
+  const int failed = ::close(descriptor_);  // the descriptor is gone, whatever this says
+  descriptor_ = -1;
+  if (failed != 0 && errno != EINTR) ThrowFailed("close", path_);
+}
+
+void NewFile::Publish() {
+  // A second name, then the first one dropped: unlike rename(), this replaces nothing.
+  if (::link(temporary_.c_str(), path_.c_str()) == 0) {
+    published_ = true;
+    if (::unlink(temporary_.c_str()) != 0) ThrowFailed("remove", temporary_);
+  } else if (IsUnsupported(errno)) {
+    // A file system without second names: whoever makes a file there right now is not seen.
+    struct stat ignored{};
+    if (::lstat(path_.c_str(), &ignored) == 0) {
+      errno = EEXIST;
+      ThrowFailed("create", path_);
+    }
+    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) ThrowFailed("create", path_);
+    published_ = true;
+  } else {
+    ThrowFailed("create", path_);
+  }
+  temporary_.clear();
+}
+
+std::unique_ptr<NewDirectory> NewDirectory::For(const std::string& path) {
+  const std::string directory = DirectoryOf(path);
+  const bool made = ::mkdir(directory.c_str(), 0777) == 0;
+  if (!made && errno != EEXIST) {
+    // A read-only file system may say so before it says that the directory is there.
+    const int error = errno;
+    struct stat status{};
+    if (::stat(directory.c_str(), &status) != 0) {
+      errno = error;
+      ThrowFailed("make the directory", directory);
+    }
+  }
+  return std::unique_ptr<NewDirectory>(new NewDirectory(directory, made));
+}
+
+NewDirectory::~NewDirectory() {
+  if (!kept_) ::rmdir(path_.c_str());
+}
+
+void NewDirectory::Sync() const {
+  const int descriptor =
+      Uninterrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  if (descriptor < 0) ThrowFailed("open the directory", path_);
+  const int failed = Uninterrupted([&] { return ::fsync(descriptor); });
+  const int error = errno;
+  ::close(descriptor);
+  if (failed == 0 || IsUnsupported(error)) return;  // some have nothing to bring to a disk
+  errno = error;
+  ThrowFailed("bring to the disk the directory", path_);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``align`` when something goes wrong: an error, and nothing left that opens and is wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle, index_path, shard_path
+from craft.specimen import TENSORS, specimen
+from craft.strings import encode_strings
+
+import tensorbundle as tb
+
+
+def refused(source: Path, destination: Path, kind: type[Exception] = tb.CorruptionError) -> str:
+    """The message of what ``align`` raises; it must leave nothing behind."""
+    before = sorted(path.name for path in destination.parent.iterdir())
+    with pytest.raises(kind) as caught:
+        tb.align(source, destination)
+    assert sorted(path.name for path in destination.parent.iterdir()) == before
+    return str(caught.value)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    return specimen(2).write(tmp_path / "c")
+
+
+def test_flipped_bits_of_the_data_are_noticed_by_name(sound: Path, tmp_path: Path) -> None:
+    for shard in range(2):
+        path = shard_path(sound, shard, 2)
+        data = path.read_bytes()
+        for bit in range(0, 8 * len(data), 3):
+            damaged = bytearray(data)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            message = refused(sound, tmp_path / "d")
+            assert any(f"tensor '{name}'" in message for name in TENSORS), message
+        path.write_bytes(data)
+
+
+def test_flipped_bits_of_the_index_are_noticed(sound: Path, tmp_path: Path) -> None:
+    path = index_path(sound)
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), 3):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        refused(sound, tmp_path / "d", tb.Error)
+
+
+def test_a_slice_is_named(sound: Path, tmp_path: Path) -> None:
+    path = shard_path(sound, 1, 2)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+    assert "tensor 'w', slice [2:4, 0:6]" in refused(sound, tmp_path / "d")
+
+
+def test_missing_and_short_shards(sound: Path, tmp_path: Path) -> None:
+    path = shard_path(sound, 1, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "truncated" in refused(sound, tmp_path / "d")
+    path.unlink()
+    assert path.name in refused(sound, tmp_path / "d", tb.CheckpointNotFoundError)
+
+
+def test_a_checksum_that_is_not_there(tmp_path: Path) -> None:
+    bundle = specimen()
+    bundle.entries[b"a"].ClearField("crc32c")
+    assert "no checksum" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+
+
+def test_a_checksum_of_nothing(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("empty", np.empty((0, 3), np.float32)).crc32c = 7
+    assert "tensor 'empty'" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+
+
+@pytest.mark.parametrize("name", ["lengths", "payload"])
+def test_strings_are_checked_as_strings(name: str, tmp_path: Path) -> None:
+    payload, crc = encode_strings([b"one", b"two"])
+    at = 0 if name == "lengths" else -1
+    damaged = bytearray(payload)
+    damaged[at] ^= 1
+    bundle = Bundle()
+    bundle.add_payload("s", 7, (2,), bytes(damaged), crc=crc)
+    assert "tensor 's'" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+
+
+def test_no_parent_to_make_the_directory_in(sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.align(sound, tmp_path / "no" / "such" / "d")
+    assert caught.value.errno == errno.ENOENT
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_file_where_the_directory_should_be(sound: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.align(sound, tmp_path / "file" / "d")
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_a_made_directory_goes_when_the_work_fails(sound: Path, tmp_path: Path) -> None:
+    shard_path(sound, 0, 2).write_bytes(bytes(500))
+    with pytest.raises(tb.CorruptionError):
+        tb.align(sound, tmp_path / "new" / "d")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory(sound: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.align(sound, folder / "d")
+    assert caught.value.errno == errno.EACCES
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a directory that takes no files")
+def test_a_directory_that_takes_no_files(sound: Path) -> None:
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.align(sound, "/proc/self/d")
+    assert caught.value.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def large(prefix: Path, count: int = 8) -> Path:
+    bundle = Bundle()
+    bundle.add("pad", np.array([1], np.int8))
+    rng = np.random.default_rng(11)
+    for i in range(count):
+        bundle.add(f"t{i}", rng.integers(0, 255, 1 << 20, np.uint8))
+    return bundle.write(prefix)
+
+
+LIMITED = """
+import errno, os, resource, sys
+import tensorbundle as tb
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+try:
+    tb.align(sys.argv[1], sys.argv[2])
+except tb.IOFailure as error:
+    assert error.errno == errno.EFBIG, error
+    assert error.filename.startswith(sys.argv[2]), error
+    print("refused")
+"""
+
+
+def run_python(code: str, *args: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, args)],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_space_leaves_nothing(tmp_path: Path) -> None:
+    source = large(tmp_path / "c")
+    (tmp_path / "out").mkdir()
+    assert run_python(LIMITED, source, tmp_path / "out" / "d") == "refused\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+SMALL_MEMORY = """
+import resource, sys
+import tensorbundle as tb
+tb.align(sys.argv[1], sys.argv[2] + "-warm", threads=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+tb.align(sys.argv[3], sys.argv[2], threads=int(sys.argv[4]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in kilobytes")
+@pytest.mark.parametrize("threads", [1, 8])
+def test_memory_does_not_grow_with_the_tensor(threads: int, tmp_path: Path) -> None:
+    small = specimen().write(tmp_path / "small")
+    bundle = Bundle()
+    rows = np.zeros(200 << 20, np.uint8)
+    bundle.add("zeros", rows)
+    bundle.add_strings("strings", [bytes(50 << 20), b"x"], (2,))
+    source = bundle.write(tmp_path / "c")
+    grown = int(run_python(SMALL_MEMORY, small, tmp_path / "d", source, threads))
+    assert grown < 16 << 10, f"{grown} KiB more for 250 MiB of tensors"
+
+
+ALIGN = "import sys, tensorbundle as tb; tb.align(sys.argv[1], sys.argv[2])"
+
+
+def test_a_killed_run_leaves_nothing_that_opens_and_is_wrong(tmp_path: Path) -> None:
+    source = large(tmp_path / "c", 48)
+    rng = random.Random(3)
+    outcomes = {"killed": 0, "done": 0}
+    for attempt in range(12):
+        folder = tmp_path / f"out{attempt}"
+        folder.mkdir()
+        child = subprocess.Popen(
+            [sys.executable, "-c", ALIGN, str(source), str(folder / "d")],
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        )
+        deadline = time.monotonic() + 60
+        while not any(folder.iterdir()) and child.poll() is None:
+            assert time.monotonic() < deadline
+        time.sleep(rng.uniform(0, 0.15))
+        child.send_signal(signal.SIGKILL)
+        outcomes["killed" if child.wait() == -signal.SIGKILL else "done"] += 1
+        try:
+            with tb.open(folder / "d", verify="full") as ck:
+                assert len(ck) == 49
+        except tb.CheckpointNotFoundError:
+            assert not index_path(folder / "d").exists()
+        shutil.rmtree(folder)
+    assert outcomes["killed"] > 0
+
+
+def test_an_interrupt_stops_it_and_leaves_nothing(tmp_path: Path) -> None:
+    source = large(tmp_path / "c", 96)
+    (tmp_path / "out").mkdir()
+
+    class Enough(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        tb.align(source, tmp_path / "out" / "d", progress=stop)
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    # The last report comes when everything has its name.
+    assert left in ([], ["d.data-00000-of-00001", "d.index"])
+
+
+def test_sources_made_to_hurt(tmp_path: Path) -> None:
+    """Entries that are possible one by one, and want more space than there is."""
+    bundle = Bundle()
+    for i in range(50):
+        entry = bundle.add_payload(f"t{i}", 99, (), b"")
+        entry.offset, entry.size = i, (1 << 62) - 1
+    assert "more than" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
