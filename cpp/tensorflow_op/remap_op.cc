@@ -145,6 +145,12 @@ class RemapKernel {
                                                 " fills were given, expected " +
                                                 std::to_string(NumFills()));
     }
+    for (int i = 0; i < NumFills(); ++i) {
+      const TypeNumber type = Tf().TensorType(run.Input(i).get());
+      if (type == type_) continue;
+      throw OpError(Code::kInvalidArgument,
+                    "a fill has type " + TypeText(type) + ", expected " + TypeText(type_));
+    }
     if (fill_ != Fill::kFull) return;
     const std::vector<int64_t> dims = DimsOf(run.Input(0).get());
     if (dims == shape_) return;
@@ -198,8 +204,10 @@ void RegisterRemapOp() {
        "old_vocab: string", "new_size: int >= -1 = -1", "old_size: int >= -1 = -1",
        "offset: int >= 0 = 0", "num_rows: int >= 0", "num_cols: int >= -1 = -1",
        "num_oov: int >= 0 = 0", "fill_layout: {'zero', 'cells', 'full'} = 'zero'",
-       "shape: list(int)", "threads: int >= 0 = 0", "N: int >= 0"},
-      {"fills: N * dtype"},
+       "shape: list(int)", "threads: int >= 0 = 0",
+       // Not N * dtype: from no fills at all, no dtype can be inferred.
+       "fill_types: list(type) >= 0"},
+      {"fills: fill_types"},
       {"value: dtype"},
       OutputShapes::kUnknown,
   });

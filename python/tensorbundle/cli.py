@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `tensorbundle ls`, `verify` and `align`.
+"""The command line: `tensorbundle ls`, `verify`, `align` and `plugin`.
 
 Tables and progress bars are for a person at a terminal; into a pipe go tab-separated lines, and
 with `--json` one JSON document. Exit status: 0, all is well; 1, damage was found; 2, bad usage or
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import tensorbundle
+from tensorbundle import plugin
 from tensorbundle.terminal import print_json, print_line, print_rows, progress, shown
 
 if TYPE_CHECKING:
@@ -182,6 +183,51 @@ def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
             f"{report.bytes_after} bytes (before: {report.bytes_before})"
         )
     return OK
+
+
+@program.group("plugin")
+def plugin_group() -> None:
+    """The link by which `import tensorflow` loads the ops by itself.
+
+    For parameter servers whose scripts cannot be changed. It concerns the TensorFlow of the Python
+    that runs this program.
+    """
+
+
+@plugin_group.command("enable")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def enable_plugin(as_json: bool) -> int:
+    """Makes the link, or mends a stale one."""
+    return _report_plugin(plugin.enable(), as_json)
+
+
+@plugin_group.command("disable")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def disable_plugin(as_json: bool) -> int:
+    """Removes the link."""
+    return _report_plugin(plugin.disable(), as_json)
+
+
+@plugin_group.command("status")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def plugin_status(as_json: bool) -> int:
+    """Tells whether there is a link, and where it leads.
+
+    Exit status 1: the link is stale, or a file that is no link is in its place.
+    """
+    return _report_plugin(plugin.status(), as_json)
+
+
+def _report_plugin(now: plugin.Status, as_json: bool) -> int:
+    places = {"library": now.library, "link": now.link, "target": now.target}
+    texts = {name: None if place is None else str(place) for name, place in places.items()}
+    if as_json:
+        print_json({"state": now.state, **texts})
+    else:
+        click.echo(now.state)
+        for name, text in texts.items():
+            print_line(name, "none" if text is None else text)
+    return DAMAGED if now.state in ("stale", "foreign") else OK
 
 
 def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:

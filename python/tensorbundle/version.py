@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tensorbundle import _core, threads
+from tensorbundle import _core, plugin, threads
 
 __version__: str = _core.version
 
@@ -20,9 +20,23 @@ def show_versions() -> None:
         *((name, _installed(name)) for name in ("numpy", "ml_dtypes", "tensorflow")),
         ("crc32c", _core.crc32c_implementation()),
         ("threads", str(threads.current(None))),
+        ("op library", _op_library()),
     ]
     for name, value in rows:
         sys.stdout.write(f"{name:<13} {value}\n")
+
+
+def _op_library() -> str:
+    """What there is for TensorFlow, and why not where there is none. Imports no TensorFlow."""
+    import sys
+
+    now = plugin.status()
+    if now.library is None:
+        return "not built"
+    library = sys.modules.get("tensorbundle.tf.library")
+    # Asking whether the ops load would load TensorFlow: only what is known already is told.
+    loaded = library.state() if library is not None else "not loaded"
+    return f"{loaded}; {now.library}; plugin {now.state}"
 
 
 def _installed(name: str) -> str:

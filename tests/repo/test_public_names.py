@@ -52,7 +52,9 @@ def members(thing):
 
 
 def test_the_fixed_names_are_exported():
-    assert set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | REWRITING_NAMES | ERROR_NAMES
+    assert (
+        set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | REWRITING_NAMES | ERROR_NAMES
+    )
     assert callable(tensorbundle.warm_start), "the function, not the module of that name"
 
 

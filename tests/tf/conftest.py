@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,14 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     else:
         with tb.tf.options(op="stock"):
             yield "stock"
+
+
+@pytest.fixture(scope="session")
+def ops() -> ModuleType:
+    """The op library's functions; without a built library, what needs them is skipped."""
+    pytest.importorskip("tensorflow")
+    from tensorbundle.tf import library
+
+    if library.find() is None:
+        pytest.skip("the op library is not built")
+    return library.load_op_library()

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_NAME = "libtensorbundle_tf.so"
+from tensorbundle import plugin
+
 # One of the ops; they come and go together.
 _OP = "TensorbundleReadV1"
 
@@ -26,8 +27,7 @@ _reason: str | None = None
 
 def find() -> Path | None:
     """The library of this package, or None where it was built without."""
-    path = Path(__file__).parents[1] / _NAME
-    return path if path.is_file() else None
+    return plugin.find_library()
 
 
 def load_op_library() -> ModuleType:
@@ -66,6 +66,13 @@ def why_not() -> str | None:
     """Why the ops are not there, in one line, or None when they are."""
     load()
     return _reason
+
+
+def state() -> str:
+    """In a few words, for reports; loads nothing."""
+    if _module is not None:
+        return "loaded"
+    return "not loaded" if _reason is None else f"cannot be loaded: {_reason}"
 
 
 class _CannotLoadError(Exception):
@@ -108,7 +115,7 @@ def loaded_copies() -> list[str]:
         return []
     # address perms offset dev inode path, and " (deleted)" after a file that is gone
     paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
-    return sorted(p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == _NAME)
+    return sorted(p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == plugin.LIBRARY)
 
 
 def _same_file(one: str, other: Path) -> bool:

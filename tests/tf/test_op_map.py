@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variables whose memory is the checkpoint's file: no hidden copy, and no change to the file."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from craft import tilings
+from craft.bundle import Bundle, shard_path
+from craft.compare import same_bits
+
+tf = pytest.importorskip("tensorflow")
+
+ROWS, COLUMNS = 200_000, 64
+SHAPE = (ROWS, COLUMNS)
+TABLE_MIB = ROWS * COLUMNS * 4 >> 20
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that no file gives."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+
+def maps_of(path: Path) -> int:
+    return Path("/proc/self/maps").read_text().count(str(path))
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A 49 MiB table, the last tensor of its shard."""
+    values = np.random.default_rng(0).random(SHAPE, np.float32)
+    bundle = Bundle()
+    bundle.pad(4096)
+    bundle.add("t", values)
+    return bundle.write(tmp_path_factory.mktemp("map") / "ck"), values
+
+
+def padded_slice(ops: ModuleType, prefix: Path, shape: tuple[int, ...], **options: Any) -> Any:
+    value, _ = ops.tensorbundle_read_v1(
+        prefix=str(prefix), tensor="t", dtype=tf.float32, mode="map", verify="none", **options
+    )
+    return tf.slice(value, [0] * len(shape), shape)
+
+
+@pytest.mark.parametrize("use_resource", [True, False])
+def test_a_trained_variable_without_a_copy(
+    use_resource: bool, big: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    prefix, values = big
+    shard = shard_path(prefix)
+    before = hashlib.sha256(shard.read_bytes()).hexdigest()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variable = tf.compat.v1.get_variable(
+            "v", initializer=lambda: padded_slice(ops, prefix, SHAPE), use_resource=use_resource,
+        )  # fmt: skip
+        ids = tf.constant([0, 77, ROWS - 1])
+        rows = tf.nn.embedding_lookup(variable, ids)
+        update = tf.compat.v1.scatter_sub(variable, ids, tf.ones((3, COLUMNS)))
+        session.run(rows.op.graph.get_operations()[0])  # whatever a first run costs
+        start = anonymous_mib()
+        session.run(variable.initializer)
+        assert maps_of(shard) == 1
+        assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]])
+        session.run(update.op)  # its value would be all of the variable
+        assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]] - 1)
+        assert anonymous_mib() - start < TABLE_MIB / 4
+        assert maps_of(shard) >= 1  # the update did not move it to memory of its own
+    gc.collect()
+    assert maps_of(shard) == 0
+    assert hashlib.sha256(shard.read_bytes()).hexdigest() == before
+
+
+def test_eagerly(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+    prefix, values = big
+    start = anonymous_mib()
+    variable = tf.Variable(padded_slice(ops, prefix, SHAPE))
+    assert same_bits(tf.gather(variable, [5, 6]).numpy(), values[5:7])
+    variable.scatter_sub(tf.IndexedSlices(tf.ones((1, COLUMNS)), [5]))
+    assert same_bits(tf.gather(variable, [5, 6]).numpy(), values[5:7] - np.float32([[1], [0]]))
+    assert anonymous_mib() - start < TABLE_MIB / 4
+    del variable
+    gc.collect()
+    assert maps_of(shard_path(prefix)) == 0
+
+
+def test_the_last_row_of_the_file_is_followed_by_memory(tmp_path: Path, ops: ModuleType) -> None:
+    """Whether or not the file ends with a page."""
+    for rows in (1024, 1023, 1025, 1):
+        values = np.arange(rows * 16, dtype=np.float32).reshape(rows, 16)
+        bundle = Bundle()
+        bundle.add("t", values)
+        prefix = bundle.write(tmp_path / f"ck{rows}")
+        padded, _ = ops.tensorbundle_read_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float32, mode="map"
+        )
+        assert padded.shape == (rows + 1, 16)
+        array = padded.numpy()  # touches the row that is not in the file
+        assert same_bits(array[:rows], values)
+
+
+def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
+    values = np.arange(32, dtype=np.float32).reshape(2, 16)
+    for offset in (0, 4, 16, 60, 64, 68, 128, 4096):
+        bundle = Bundle()
+        bundle.pad(offset)
+        bundle.add("t", values)
+        prefix = bundle.write(tmp_path / f"ck{offset}")
+        options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
+        if offset % 64:
+            with pytest.raises(
+                tf.errors.InvalidArgumentError,
+                match=rf"offset {offset} of .*no multiple of 64.*tensorbundle align",
+            ):
+                ops.tensorbundle_read_v1(mode="map", **options)
+        else:
+            value, _ = ops.tensorbundle_read_v1(mode="map", **options)
+            assert same_bits(value.numpy()[:2], values)
+        value, _ = ops.tensorbundle_read_v1(mode="auto", **options)  # maps or copies: padded
+        assert value.shape == (3, 16)
+        assert same_bits(value.numpy()[:2], values)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "spec", "reason"),
+    [
+        (tilings.cut((8, 16), 0, [4, 4]), "", None),
+        (tilings.cut((8, 16), 0, [4, 4]), "8 16 2,4:-", None),
+        (tilings.cut((8, 16), 0, [4, 4])[::-1], "", "one behind the other"),
+        (tilings.cut((8, 16), 1, [8, 8]), "", "longer stored rows|one behind"),
+        (tilings.cut((8, 16), 1, [8, 8]), "8 16 -:0,8", None),
+        (tilings.cut((8, 16), 0, [8]), "8 16 -:0,8", "longer stored rows"),
+        (tilings.cut((8, 16), 0, [8]), "8 16 3,2:-", None),
+    ],
+)
+def test_which_parts_can_be_mapped(
+    boxes: list[Any], spec: str, reason: str | None, tmp_path: Path, ops: ModuleType
+) -> None:
+    values = np.arange(128, dtype=np.float32).reshape(8, 16)
+    bundle = Bundle()
+    bundle.add_sliced("t", values, boxes)
+    prefix = bundle.write(tmp_path / "ck")
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "slice_spec": spec}
+    if reason is None:
+        wanted, _ = ops.tensorbundle_read_v1(**options)
+        value, _ = ops.tensorbundle_read_v1(mode="map", **options)
+        assert same_bits(value.numpy()[:-1], wanted.numpy())
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
+            ops.tensorbundle_read_v1(mode="map", **options)
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: b""])
+def test_a_shard_truncated_before_it_is_mapped(
+    harm: Callable[[bytes], bytes], tmp_path: Path, ops: ModuleType
+) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros((1000, 64), np.float32))
+    prefix = bundle.write(tmp_path / "ck")
+    shard_path(prefix).write_bytes(harm(bytes(bundle.shards[0])))
+    with pytest.raises(tf.errors.DataLossError, match="truncated"):
+        padded_slice(ops, prefix, (1000, 64))
+
+
+def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
+    """64 GiB, all of it a hole in the file."""
+    rows = 1 << 28
+    bundle = Bundle()
+    entry = bundle.add_payload("t", 1, (rows, 64), b"")
+    entry.size = rows * 256
+    prefix = bundle.write(tmp_path / "ck")
+    try:
+        with shard_path(prefix).open("wb") as file:
+            file.truncate(rows * 256)
+    except OSError:
+        pytest.skip("the file system has no files of that size")
+    start = anonymous_mib()
+    variable = tf.Variable(padded_slice(ops, prefix, (rows, 64)))
+    variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 64)), tf.constant([rows - 1], tf.int64)))
+    assert tf.gather(variable, tf.constant([rows - 1], tf.int64)).numpy().sum() == -64
+    assert anonymous_mib() - start < 64

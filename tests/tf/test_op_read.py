@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorbundleReadV1 reads what RestoreV2 restores, bit for bit, and fails as it fails."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from craft import tilings
+from craft.bundle import Bundle, shard_path
+from craft.compare import same_bits
+from craft.dtypes import KINDS, sample
+from craft.v1 import V1File
+
+tf = pytest.importorskip("tensorflow")
+
+FLOAT = 1
+MODES = ["copy", "map", "auto"]
+VERIFY = ["full", "parts", "lazy", "none"]
+
+
+def knows(number: int) -> bool:
+    try:
+        return bool(tf.as_dtype(number))
+    except TypeError:
+        return False
+
+
+FIXED = [number for number in KINDS if knows(number)]
+
+
+def spec_of(shape: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> str:
+    """TensorFlow's text for a box; a whole axis is a dash."""
+    items = [
+        "-" if pair == (0, n) else f"{pair[0]},{pair[1]}"
+        for pair, n in zip(box, shape, strict=True)
+    ]
+    return " ".join(map(str, shape)) + " " + ":".join(items)
+
+
+def restore(prefix: Path, name: str, spec: str, dtype: Any) -> Any:
+    return tf.raw_ops.RestoreV2(
+        prefix=str(prefix), tensor_names=[name], shape_and_slices=[spec], dtypes=[dtype]
+    )[0]
+
+
+def as_bytes(tensor: Any) -> bytes:
+    """The tensor's memory; quantized types take a bitcast."""
+    dtype = {"qint8": tf.int8, "quint8": tf.uint8, "qint16": tf.int16, "quint16": tf.uint16,
+             "qint32": tf.int32}.get(tensor.dtype.name)  # fmt: skip
+    return bytes((tensor if dtype is None else tf.bitcast(tensor, dtype)).numpy().tobytes())
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A [30, 7] float tensor `t`, stored whole at an offset that can be mapped."""
+    values = np.arange(210, dtype=np.float32).reshape(30, 7)
+    bundle = Bundle()
+    bundle.add("t", values)
+    return bundle.write(tmp_path / "ck"), values
+
+
+@pytest.mark.parametrize("number", FIXED)
+def test_every_type_in_every_mode(number: int, ops: ModuleType, tmp_path: Path) -> None:
+    values = sample(KINDS[number], (5, 3), seed=number)
+    bundle = Bundle()
+    bundle.add("t", values, number=number)
+    bundle.pad(-len(bundle.shards[0]) % 64)
+    bundle.add("scalar", sample(KINDS[number], (), seed=1), number=number)
+    bundle.add("empty", values[:0], number=number)
+    prefix = bundle.write(tmp_path / "ck")
+    dtype = tf.as_dtype(number)
+    for mode in MODES:
+        for verify in VERIFY:
+            options = {"prefix": str(prefix), "dtype": dtype, "mode": mode, "verify": verify}
+            value, _ = ops.tensorbundle_read_v1(tensor="t", **options)
+            assert value.shape == ((5, 3) if mode == "copy" else (6, 3))
+            wanted = as_bytes(restore(prefix, "t", "", dtype))
+            assert as_bytes(value)[: len(wanted)] == wanted
+            scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
+            assert scalar.shape == ()
+            assert as_bytes(scalar) == as_bytes(restore(prefix, "scalar", "", dtype))
+            empty, parts = ops.tensorbundle_read_v1(tensor="empty", **options)
+            assert empty.shape == ((0, 3) if mode == "copy" else (1, 3))
+            assert parts.shape == (0, 4)
+
+
+@pytest.mark.parametrize("mode", ["copy", "auto"])
+@pytest.mark.parametrize("seed", range(12))
+def test_slices_of_slices(seed: int, mode: str, ops: ModuleType, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    shape = tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 4)))
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    bundle = Bundle(2)
+    stored = tilings.guillotine(shape, rng.randint(0, 6), rng)
+    bundle.add_sliced("t", values, stored, shard_of=lambda i: i % 2)
+    prefix = bundle.write(tmp_path / "ck")
+    for box in [*stored, *tilings.guillotine(shape, 5, rng)]:
+        spec = spec_of(shape, box)
+        for verify in VERIFY:
+            value, parts = ops.tensorbundle_read_v1(
+                prefix=str(prefix), tensor="t", slice_spec=spec, dtype=tf.float32, mode=mode,
+                verify=verify,
+            )  # fmt: skip
+            mine = value.numpy() if mode == "copy" else value.numpy()[:-1]
+            assert same_bits(mine, values[tilings.slices(box)])
+            assert same_bits(mine, restore(prefix, "t", spec, tf.float32).numpy())
+            assert (len(parts) > 0) == (verify == "parts")
+
+
+@pytest.mark.parametrize("verify", VERIFY)
+def test_big_endian_values_are_swapped(verify: str, ops: ModuleType, tmp_path: Path) -> None:
+    values = np.arange(300_000, dtype=np.float64).reshape(-1, 3)
+    bundle = Bundle(big_endian=True)
+    bundle.add("t", values)
+    prefix = bundle.write(tmp_path / "ck")
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float64, "verify": verify}
+    value, parts = ops.tensorbundle_read_v1(**options)
+    assert same_bits(value.numpy(), values)
+    part, _ = ops.tensorbundle_read_v1(**options, slice_spec="100000 3 7,99:1,2")
+    assert same_bits(part.numpy(), values[7:106, 1:3])
+    if verify == "parts":  # of the bytes as they are stored
+        del options["verify"]
+        assert ops.tensorbundle_verify_v1(parts=[parts], **options).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="big-endian"):
+        ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float64, mode="map")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("verify", VERIFY)
+def test_strings(mode: str, verify: str, ops: ModuleType, tmp_path: Path) -> None:
+    values = [b"", b"short", b"x" * 22, b"y" * 23, b"\x00\xff", b"z" * 10_000]
+    bundle = Bundle()
+    bundle.add_strings("s", values, (2, 3))
+    bundle.add_strings("scalar", [b"one and only, and not a short one"], ())
+    prefix = bundle.write(tmp_path / "ck")
+    options = {"prefix": str(prefix), "dtype": tf.string, "mode": mode, "verify": verify}
+    value, parts = ops.tensorbundle_read_v1(tensor="s", **options)
+    assert value.numpy().tolist() == [values[:3], values[3:]]
+    assert parts.shape == (0, 4)
+    part, _ = ops.tensorbundle_read_v1(tensor="s", slice_spec="2 3 -:1,2", **options)
+    assert part.numpy().tolist() == [values[1:3], values[4:]]
+    scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
+    assert scalar.numpy() == b"one and only, and not a short one"
+
+
+def test_a_flipped_bit_in_strings(ops: ModuleType, tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add_strings("s", [b"hello", b"world"], (2,))
+    bundle.shards[0][-2] ^= 1
+    options = {"prefix": str(bundle.write(tmp_path / "ck")), "tensor": "s", "dtype": tf.string}
+    for verify in ("full", "parts", "lazy"):
+        with pytest.raises(tf.errors.DataLossError, match="'s'"):
+            ops.tensorbundle_read_v1(verify=verify, **options)
+    assert ops.tensorbundle_read_v1(verify="none", **options)[0].numpy()[1] != b"world"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 9, 10])
+@pytest.mark.parametrize("verify", VERIFY)
+def test_v1_checkpoints(number: int, verify: str, ops: ModuleType, tmp_path: Path) -> None:
+    values = sample(KINDS[number], (6, 4), seed=number)
+    file = V1File()
+    file.add("whole", number, values)
+    file.add_sliced("sliced", number, values, tilings.cut((6, 4), 0, [2, 4]))
+    prefix = file.write(tmp_path / "old")
+    dtype = tf.as_dtype(number)
+    for name in ("whole", "sliced"):
+        options = {"prefix": str(prefix), "tensor": name, "dtype": dtype}
+        value, parts = ops.tensorbundle_read_v1(verify=verify, **options)
+        assert same_bits(value.numpy(), values)
+        assert same_bits(value.numpy(), restore(prefix, name, "", dtype).numpy())
+        part, _ = ops.tensorbundle_read_v1(slice_spec="6 4 1,3:2,2", verify=verify, **options)
+        assert same_bits(part.numpy(), values[1:4, 2:])
+        assert ops.tensorbundle_verify_v1(parts=[parts], **options).numpy()
+
+
+def test_shards_of_v1_checkpoints(ops: ModuleType, tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(6, 4)
+    boxes = tilings.cut((6, 4), 0, [2, 4])
+    for shard, box in enumerate(boxes):
+        file = V1File()
+        file.add_sliced("t", FLOAT, values, [box])
+        file.write(tmp_path / f"old-{shard:05d}-of-00002")
+    prefix = str(tmp_path / "old-?????-of-00002")
+    value, _ = ops.tensorbundle_read_v1(prefix=prefix, tensor="t", dtype=tf.float32)
+    assert same_bits(value.numpy(), values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"tensor": "q"}, tf.errors.NotFoundError, "Key q not found in checkpoint"),
+        ({"prefix": "/no/such"}, tf.errors.NotFoundError, "/no/such"),
+        (
+            {"dtype": tf.float64},
+            tf.errors.InvalidArgumentError,
+            "tensor_name = t; expected dtype double does not equal original dtype float",
+        ),
+        (
+            {"slice_spec": "7 30 -:-"},
+            tf.errors.InvalidArgumentError,
+            r"spec \[7,30\] does not match the shape stored in checkpoint: \[30,7\]",
+        ),
+        ({"slice_spec": "30  7 -:-"}, tf.errors.InvalidArgumentError, "Non numerical dimension"),
+        ({"slice_spec": "30 7 0,0:-"}, tf.errors.InvalidArgumentError, "positive length"),
+        ({"slice_spec": "30 7 -1,2:-"}, tf.errors.InvalidArgumentError, "non-negative start"),
+        ({"slice_spec": "30 7 a:-"}, tf.errors.InvalidArgumentError, "pair of numbers"),
+        ({"slice_spec": "x"}, tf.errors.InvalidArgumentError, "two elements"),
+        ({"slice_spec": "30 7 25,6:-"}, tf.errors.InternalError, "out of bounds"),
+        ({"slice_spec": "30 7 -"}, tf.errors.InternalError, "2 extents"),
+    ],
+)
+def test_errors(
+    changes: dict[str, Any],
+    error: type[Exception],
+    match: str,
+    table: tuple[Path, np.ndarray],
+    ops: ModuleType,
+) -> None:
+    options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32, **changes}
+    with pytest.raises(error, match=match):
+        ops.tensorbundle_read_v1(**options)
+    with pytest.raises(error):  # TensorFlow fails in the same class
+        restore(options["prefix"], options["tensor"], changes.get("slice_spec", ""),
+                options["dtype"])  # fmt: skip
+
+
+def test_an_extent_that_overflows(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+    """It aborts the process in TensorFlow."""
+    with pytest.raises(tf.errors.InternalError, match="out of bounds"):
+        ops.tensorbundle_read_v1(
+            prefix=str(table[0]), tensor="t", dtype=tf.float32,
+            slice_spec="30 7 1,9223372036854775807:-",
+        )  # fmt: skip
+
+
+def test_an_attribute_that_is_none_of_the_words(
+    table: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32}
+    for wrong in ({"mode": "mop"}, {"verify": "some"}):
+        with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="allowed values"):
+            ops.tensorbundle_read_v1(**options, **wrong)
+
+
+@pytest.mark.parametrize("verify", VERIFY)
+def test_a_short_or_missing_shard(
+    verify: str, table: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    prefix, values = table
+    shard = shard_path(prefix)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "verify": verify}
+    shard.write_bytes(values.tobytes()[:-1])
+    for mode in MODES:
+        with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
+            ops.tensorbundle_read_v1(mode=mode, **options)
+    shard.unlink()
+    with pytest.raises(tf.errors.NotFoundError, match="is missing"):
+        ops.tensorbundle_read_v1(**options)
+    shard.mkdir()
+    with pytest.raises(tf.errors.FailedPreconditionError, match="directory"):
+        ops.tensorbundle_read_v1(**options)
+
+
+@pytest.mark.parametrize("verify", VERIFY)
+@pytest.mark.parametrize("spec", ["", "30 7 5,10:-", "30 7 -:2,3"])
+def test_a_flipped_bit(
+    verify: str, spec: str, table: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    """`full` sees it wherever it is in a stored piece that is touched."""
+    prefix, values = table
+    data = bytearray(values.tobytes())
+    data[-1] ^= 0x40  # in the last row
+    shard_path(prefix).write_bytes(data)
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
+    sees = verify == "full" or (verify == "lazy" and not spec)
+    if sees:
+        with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
+            ops.tensorbundle_read_v1(**options, slice_spec=spec, verify=verify)
+        return
+    _, parts = ops.tensorbundle_read_v1(**options, slice_spec=spec, verify=verify)
+    if verify == "parts":
+        with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
+            ops.tensorbundle_verify_v1(parts=[parts], **options)
+
+
+def test_a_rewritten_checkpoint_is_noticed(tmp_path: Path, ops: ModuleType) -> None:
+    """In one session, whose kernels stay."""
+    prefix = tmp_path / "ck"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)
+        for round_number in range(4):
+            values = np.full((3 + round_number,), round_number, np.float32)
+            bundle = Bundle()
+            bundle.pad(64 * round_number)
+            bundle.add("t", values)
+            bundle.write(prefix)
+            assert same_bits(session.run(value), values)
+
+
+def test_in_a_graph_the_op_is_not_folded(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+    prefix, values = table
+    with tf.Graph().as_default() as graph:
+        value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)
+        assert value.op.op_def.is_stateful
+        with tf.compat.v1.Session(graph=graph) as session:
+            for _ in range(2):
+                assert same_bits(session.run(value), values)
