@@ -66,7 +66,8 @@ def remap_vocab(
 
     Raises:
         FileNotFoundError: No such file.
-        CorruptionError: A file has an empty line, or no line, or the old one has a token twice.
+        CorruptionError: A file has an empty line, or no line, or the old one has a token twice;
+            or a file shrinks, or the new one gets other lines, while it is read.
         ValueError: More rows are asked for than there are, or a size is negative.
     """
     ids = _joined(

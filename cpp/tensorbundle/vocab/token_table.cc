@@ -25,7 +25,7 @@ constexpr uint64_t kNone = UINT64_MAX;
 // Bytes per token of memory for slots. Tokens that are only looked up have no slots, but leave
 // their share to the others, up to where it makes nothing faster.
 constexpr uint64_t kBytesPerToken = 11;
-constexpr uint64_t kMaxBytesPerRow = 16;
+constexpr uint64_t kMaxBytesPerRow = 14;
 
 // Always leaves slots free.
 uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {

@@ -17,8 +17,8 @@
 
 namespace tensorbundle {
 
-// Owns the bytes of the tokens, and what finds them there: a thirtieth of them for a file, a sixth
-// for a sequence. Immutable and thread-safe.
+// Owns the bytes of the tokens, and what finds them there: a byte per 32 of a file; of a sequence,
+// five per 32 and one per token. Immutable and thread-safe.
 //
 // A token's place is the offset of its first byte in the text that is kept of it; what ends it is
 // kept as well, so that even empty ones have places of their own, in the order of their rows.

@@ -186,6 +186,47 @@ TEST_F(VocabTest, EmptyLinesAtChunkBorders) {
   }
 }
 
+// The end that an open line gets may be the first byte of a block, or of a chunk.
+TEST_F(VocabTest, OpenLinesThatEndAtBorders) {
+  for (const size_t border : {64u, 65'536u, 262'144u}) {
+    for (size_t size = border - 2; size <= border + 2; ++size) {
+      for (const std::string& end : {""s, "\r"s}) {
+        const std::string b(size / 2, 'b');
+        const std::string c(size - b.size() - 4 - end.size(), 'c');
+        const std::string text = "\n" + b + "\na\n" + c + end;
+        ASSERT_EQ(text.size(), size);
+        const VocabularyPtr vocabulary = OfFile("file", text);
+        EXPECT_EQ(TokensOf(*vocabulary), (Tokens{"", b, "a", c})) << size;
+        EXPECT_EQ(vocabulary->first_empty_line(), 0u);
+        EXPECT_EQ(JoinFiles(Lines({c, "a", b}), text.substr(1)), (Ids{2, 1, 0}));
+      }
+    }
+  }
+}
+
+TEST_F(VocabTest, TokensWithNewlinesAreNotSeveralTokens) {
+  const VocabularyPtr wanted = OfTokens({"a\nb", "a", "b", "a\n", "\nb", "b\r", "\n", ""});
+  const JoinResult lines = Join(*wanted, *OfFile("old", "a\nb\r\n"), {});
+  EXPECT_EQ(Ids(lines.ids().begin(), lines.ids().end()), (Ids{-1, 0, 1, -1, -1, -1, -1, -1}));
+  const JoinResult tokens = Join(*wanted, *OfTokens({"a", "b", "b\r", ""}), {});
+  EXPECT_EQ(Ids(tokens.ids().begin(), tokens.ids().end()), (Ids{-1, 0, 1, -1, -1, 2, -1, 3}));
+}
+
+TEST_F(VocabTest, ManyTokensInMemory) {
+  JoinOptions options;
+  options.old_duplicates = Duplicates::kTakeFirst;
+  Tokens tokens(kManyTokens);  // of no bytes: nothing but their ends
+  const VocabularyPtr empty = OfTokens(tokens);
+  EXPECT_EQ(empty->size(), kManyTokens);
+  EXPECT_EQ(Join(*empty, *empty, options).num_present, kManyTokens);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = std::to_string(i);
+  options = Wanted(70'000, 70'000);
+  options.threads = 3;
+  const JoinResult result = Join(*OfTokens(tokens), *OfTokens(tokens), options);
+  ASSERT_EQ(result.ids().size(), 70'000u);
+  for (size_t i = 0; i < 70'000; ++i) ASSERT_EQ(result.ids()[i], static_cast<int64_t>(70'000 + i));
+}
+
 TEST_F(VocabTest, TokensInMemoryAreNotLines) {
   const Tokens tokens{"a\r", "", "b\n", "\n", "c"};
   const VocabularyPtr vocabulary = OfTokens(tokens);
