@@ -92,7 +92,7 @@ def _check(report: Report, table: Table) -> None:
         graphs.require(report, table, lambda ids: content.rows(ids, DIM))
 
 
-def _ours(table: Table, prefix: Prefix, mode: str) -> Contender:
+def _ours(table: Table, prefix: Prefix, mode: str, *, warm: bool = True) -> Contender:
     @contextmanager
     def start() -> Iterator[Run]:
         path = prefix()
@@ -101,7 +101,7 @@ def _ours(table: Table, prefix: Prefix, mode: str) -> Contender:
             with tb.tf.options(mode=mode):
                 tb.init_from_checkpoint(path, {NAME: variable})
 
-        files = _files(path) if mode == "copy" else []
+        files = _files(path) if warm else []
         with graphs.model(table, files, initialise, graphs.load_ops) as run:
             yield run
 
@@ -170,7 +170,7 @@ def _mapped_alone(nbytes: int) -> Case:
     return Case(
         key=f"init/{binary(nbytes)}, mapped",
         title=f"{table.rows:,} x {DIM} float32 ({binary(nbytes)}, a sparse file), mapped",
-        contenders=[_ours(table, lambda: data.holes(table.rows), "map")],
+        contenders=[_ours(table, lambda: data.holes(table.rows), "map", warm=False)],
         check=lambda report: graphs.require(report, table, expected),
         unit="bytes",
         amount=nbytes,

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -85,20 +85,39 @@ def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: in
             backup_initializer=tf1.random_uniform_initializer(-0.1, 0.1, seed=1),
         )
 
-        memory, began = peak_memory(), time.perf_counter()
-        by.warm_start(str(folder), "embeddings", {"embeddings": vocabulary})
-        session.run(tf1.global_variables_initializer())
-        seconds, peak = time.perf_counter() - began, peak_memory() - memory
+        with Memory() as memory:
+            began = time.perf_counter()
+            by.warm_start(str(folder), "embeddings", {"embeddings": vocabulary})
+            session.run(tf1.global_variables_initializer())
+            seconds = time.perf_counter() - began
 
         digest = hashlib.sha256()
         for piece in table:
             digest.update(session.run(piece).data)
-    return Result(seconds, peak, digest.hexdigest())
+    return Result(seconds, memory.peak - memory.start, digest.hexdigest())
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has had, mapped pages of files included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class Memory:
+    """Watches this process's own memory, in bytes: pages of mapped files are the system's."""
+
+    def __enter__(self) -> Memory:
+        self.start = self.peak = self._now()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.001):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> int:
+        _, resident, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
