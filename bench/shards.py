@@ -102,6 +102,7 @@ def write_holes(prefix: Path, rows: int, dim: int, alignment: int, filled: Seque
     Its checksum is not that of its bytes: nobody is to read them all.
     """
     bundle = StreamedBundle(prefix)
+    bundle.add_step()
     bundle.align(alignment)
     entry = bundle.add_blocks("table", (rows, dim), [])
     entry.size = rows * dim * 4
