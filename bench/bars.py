@@ -182,14 +182,14 @@ def _peak(contest: Contest | None, bar: float, nbytes: int, workload: str) -> Ve
     table = contest.amount * nbytes if contest else 1
     return _at_most(
         contest, lambda ours: ours.facts.get("anonymous"), bar * table, workload,
-        "of the table", table,
+        "of the table in memory", table,
     )  # fmt: skip
 
 
 def _anonymous(contest: Contest | None, workload: str) -> Verdict:
     return _at_most(
         contest, lambda ours: ours.facts.get("anonymous"), 64 * MB, workload,
-        "MB, first lookup and update included", MB,
+        "MB of memory, first use included", MB,
     )  # fmt: skip
 
 

@@ -182,7 +182,6 @@ def _mapped_alone(nbytes: int) -> Case:
         title=f"{table.rows:,} x {DIM} float32 ({binary(nbytes)}, a sparse file), mapped",
         contenders=[_ours(table, lambda: data.holes(table.rows), "map", fits=False)],
         check=lambda report: graphs.require(report, table, expected),
-        unit="bytes",
         amount=nbytes,
         weigh=True,
         fresh=True,
