@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bench.results import Contest, Figure, Results
+from bench.sizes import DIM
 
 MB = 1_000_000
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -145,6 +147,70 @@ def _proportion(results: Results) -> Iterator[Verdict]:
     yield Verdict(contest.title, text, f"1/{1 / value:.2f}", value <= bar)
 
 
+def _initialising(results: Results) -> Iterator[Verdict]:
+    split = results.match(r"init/\S+ \S+ into \d+")
+    yield _ratio(split, "TensorFlow", 15, "init_from_checkpoint into 8 partitions, copied")
+    yield _peak(split, 1.1, 1, "memory of init_from_checkpoint, copied")
+    mapped = results.match(r"init/\S+ \S+ into \d+, aligned")
+    yield _ratio(mapped, "TensorFlow", 300, "init_from_checkpoint into 8 partitions, mapped")
+    yield _anonymous(mapped, "memory of init_from_checkpoint, mapped")
+    whole = results.match(r"init/\S+ \S+ whole")
+    yield _ratio(whole, "TensorFlow", 1.8, "init_from_checkpoint into one variable, copied")
+    yield _never_slower(results)
+    alone = results.match(r"init/\S+ \S+, mapped")
+    task = "a variable of 40 GiB, mapped"
+    yield _at_most(alone, lambda ours: ours.seconds, 0.05, task, "ms", 1e-3)
+    yield _anonymous(alone, f"memory of {task}")
+
+
+def _never_slower(results: Results) -> Verdict:
+    """The largest difference over all sizes of a whole variable, ours less TensorFlow's."""
+    found = []
+    for contest in results.contests:
+        theirs = contest.find("TensorFlow")
+        if re.fullmatch(r"init/\S+ \S+ whole", contest.key) and contest.ours and theirs:
+            found.append((contest.ours.seconds - theirs.seconds, contest.key.split("/")[1]))
+    text, task = "never slower by more than 1 ms", "init_from_checkpoint, all sizes, copied"
+    if not found:
+        return Verdict(task, text, "not measured", None)
+    worst, where = max(found)
+    return Verdict(task, text, f"{worst * 1e3:+.2f} ms at worst ({where})", worst <= 1e-3)
+
+
+def _peak(contest: Contest | None, bar: float, nbytes: int, workload: str) -> Verdict:
+    """The peak of memory as a multiple of the table, which has `nbytes` for each thing counted."""
+    table = contest.amount * nbytes if contest else 1
+    return _at_most(
+        contest, lambda ours: ours.facts.get("anonymous"), bar * table, workload,
+        "of the table in memory", table,
+    )  # fmt: skip
+
+
+def _anonymous(contest: Contest | None, workload: str) -> Verdict:
+    return _at_most(
+        contest, lambda ours: ours.facts.get("anonymous"), 64 * MB, workload,
+        "MB of memory, first use included", MB,
+    )  # fmt: skip
+
+
+def _warm_starting(results: Results) -> Iterator[Verdict]:
+    whole = results.match(r"warm/.* tokens, one variable")
+    yield _ratio(whole, "TensorFlow", 15, "warm_start into one variable")
+    split = results.match(r"warm/.* tokens, \d+ partitions")
+    yield _ratio(split, "TensorFlow", 50, "warm_start into 8 partitions")
+    yield _peak(split, 1.25, 4 * DIM, "memory of warm_start into 8 partitions")
+    found = [
+        (each.ours.facts["building"] * 1e3, f"{each.ours.facts['building'] * 1e3:.1f}")
+        for each in results.contests
+        if each.group == "warm" and each.ours and "building" in each.ours.facts
+    ]
+    task, text = "warm_start, building the graph", "≤ 50 ms per table, whatever its size"
+    if not found:
+        yield Verdict(task, text, "not measured", None)
+        return
+    yield Verdict(task, text, ", ".join(shown for _, shown in found) + " ms", max(found)[0] <= 50)
+
+
 def _importing(results: Results) -> Iterator[Verdict]:
     contest = results.match(r"import/fresh process")
     base = contest.find("numpy and ml_dtypes") if contest else None
@@ -158,5 +224,5 @@ def _importing(results: Results) -> Iterator[Verdict]:
 
 _RULES: list[Callable[[Results], Iterator[Verdict]]] = [
     _importing, _opening, _reading, _proportion, _one_row, _gathering, _remapping, _joining,
-    _streaming,
+    _streaming, _initialising, _warm_starting,
 ]  # fmt: skip

@@ -82,6 +82,8 @@ class Case:
         weigh: Whether memory and bytes read are measured too, each in a process of its own.
         chunk: Bytes that a streamed case hands over at a time.
         touched: Files of which to count the pages that one run brings into the page cache.
+        fresh: Whether every sample is a process of its own. A run then returns a ``fresh.Report``
+            with its own times, and `check` looks at that, in the child.
         collecting: Whether Python's garbage collector runs meanwhile, as it does for users. Where
             very many objects are made, its passes are part of what they cost.
     """
@@ -97,6 +99,7 @@ class Case:
     weigh: bool = False
     chunk: int = 0
     touched: Callable[[], Sequence[Path]] | None = None
+    fresh: bool = False
     collecting: bool = False
 
     def __repr__(self) -> str:

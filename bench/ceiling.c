@@ -14,8 +14,11 @@
 #ifdef __SSE2__
 #include <immintrin.h>
 #endif
+#ifdef __ARM_FEATURE_CRC32
+#include <arm_acle.h>
+#endif
 
-enum { kMaxThreads = 256, kLine = 64, kAhead = 32 };
+enum { kMaxThreads = 256, kLine = 64, kAhead = 32, kBlock = 1 << 18 };
 
 typedef struct {
   void (*body)(void* job, int64_t begin, int64_t end);
@@ -88,6 +91,59 @@ int ceiling_pread_sequential(int file, int64_t offset, int64_t n, char* buffer, 
     if (copy.failed) return 1;
   }
   return 0;
+}
+
+static inline uint64_t Crc(uint64_t crc, uint64_t word) {
+#if defined(__SSE4_2__)
+  return _mm_crc32_u64(crc, word);
+#elif defined(__ARM_FEATURE_CRC32)
+  return __crc32cd((uint32_t)crc, word);
+#else
+  return crc ^ word;  // no instruction for it: then the floor is lower still
+#endif
+}
+
+// CRC-32C of each third of a block at once, for the instruction takes three cycles. Joining them
+// takes none worth counting, so they are not joined.
+static uint64_t CrcOfThirds(const char* block, int64_t n) {
+  const int64_t words = n / 24;
+  uint64_t crc[3] = {0, 0, 0};
+  for (int64_t i = 0; i < words; ++i) {
+    for (int third = 0; third < 3; ++third) {
+      uint64_t word;
+      memcpy(&word, block + (third * words + i) * 8, sizeof(word));
+      crc[third] = Crc(crc[third], word);
+    }
+  }
+  return crc[0] ^ crc[1] ^ crc[2];
+}
+
+// Reads in blocks that the second-level cache holds, each followed by its checksums; without a
+// destination into the same block again and again.
+static void ReadCheckedRange(void* job, int64_t begin, int64_t end) {
+  Copy* copy = job;
+  char* const scratch = copy->to ? NULL : malloc(kBlock);
+  uint64_t crc = 0;
+  for (int64_t n; begin < end; begin += n) {
+    char* const to = scratch ? scratch : copy->to + begin;
+    n = pread(copy->file, to, (size_t)(end - begin < kBlock ? end - begin : kBlock),
+              copy->offset + begin);
+    if (n <= 0) {
+      copy->failed = 1;
+      break;
+    }
+    crc ^= CrcOfThirds(to, n);
+  }
+  volatile uint64_t sink = crc;
+  (void)sink;
+  free(scratch);
+}
+
+// Returns 0, or 1 where the file ended early. `to` may be null.
+int ceiling_pread_checked(int file, int64_t offset, char* to, int64_t n, int threads) {
+  Copy copy = {to, NULL, file, offset, 0};
+  InParallel(ReadCheckedRange, &copy, n, threads);
+  return copy.failed;
 }
 
 typedef struct {

@@ -6,12 +6,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import math
+import mmap
 import os
 import shutil
 import subprocess
 from ctypes import c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bench import data
 from bench.content import Array
@@ -22,6 +26,7 @@ _SIGNATURES = {
     "ceiling_memcpy": (None, [c_void_p, c_void_p, c_int64, c_int]),
     "ceiling_pread": (c_int, [c_int, c_int64, c_void_p, c_int64, c_int]),
     "ceiling_pread_sequential": (c_int, [c_int, c_int64, c_int64, c_void_p, c_int64]),
+    "ceiling_pread_checked": (c_int, [c_int, c_int64, c_void_p, c_int64, c_int]),
     "ceiling_gather": (
         None,
         [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_int, c_int],
@@ -73,6 +78,20 @@ def pread(file: int, offset: int, out: Array, threads: int) -> Array:
 
 def pread_sequential(file: int, offset: int, nbytes: int, buffer: Array) -> None:
     if library().ceiling_pread_sequential(file, offset, nbytes, buffer.ctypes.data, buffer.nbytes):
+        raise OSError("the file ends early")
+
+
+def fresh(shape: tuple[int, ...], *, huge: bool = False) -> Array:
+    """A float32 array in memory that the system has yet to give."""
+    private = mmap.mmap(-1, math.prod(shape) * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    private.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(private, np.float32).reshape(shape)
+
+
+def pread_checked(file: int, offset: int, nbytes: int, out: Array | None, threads: int) -> None:
+    """Reads with a CRC-32C of every block while the caches hold it; without `out`, only that."""
+    to = None if out is None else out.ctypes.data
+    if library().ceiling_pread_checked(file, offset, to, nbytes, threads):
         raise OSError("the file ends early")
 
 

@@ -88,15 +88,15 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def contests(request: pytest.FixtureRequest) -> Callable[[Case], dict[str, contest.Outcome]]:
+def contests(request: pytest.FixtureRequest) -> Callable[..., dict[str, contest.Outcome]]:
     """Holds the contest of a case when it is first asked for."""
     option = request.config.option
     rounds = 0 if option.benchmark_disable else option.bench_rounds
     held: dict[str, dict[str, contest.Outcome]] = {}
 
-    def outcomes(case: Case) -> dict[str, contest.Outcome]:
+    def outcomes(module: str, case: Case) -> dict[str, contest.Outcome]:
         if case.key not in held:
-            held[case.key] = contest.hold(case, rounds)
+            held[case.key] = contest.hold(case, rounds, module)
         return held[case.key]
 
     return outcomes
@@ -108,7 +108,7 @@ def duel(request: pytest.FixtureRequest, contests: Any) -> Callable[[Entry], Non
 
     def run(entry: Entry) -> None:
         module, case, contender = entry
-        outcomes = contests(case)
+        outcomes = contests(module, case)
         outcome = outcomes[contender.name]
         if outcome.error is not None:
             raise outcome.error
@@ -121,6 +121,7 @@ def duel(request: pytest.FixtureRequest, contests: Any) -> Callable[[Entry], Non
         benchmark.extra_info.update(contest.comparisons(case, outcomes, contender.name))
         if outcome.seconds:
             benchmark.extra_info["cpu"] = sorted(outcome.cpu)[len(outcome.cpu) // 2]
+            benchmark.extra_info.update(outcome.median_parts())
             if case.weigh and request.config.option.bench_weigh:
                 benchmark.extra_info.update(weigh.weigh(module, case, contender))
         rounds = max(1, len(outcome.seconds))

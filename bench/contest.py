@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import random
+import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from bench import page_cache
+from bench import fresh, page_cache
 from bench.case import FLOOR, OURS, Case, Contender, Run
 
 _SHORTEST = 0.002
@@ -23,12 +25,14 @@ class Outcome:
     Attributes:
         seconds: Per run, one entry per round.
         cpu: Seconds of all processors, likewise.
+        parts: Seconds by what was done, likewise, where a case has such parts.
         skipped: Why it did not run.
         error: What it raised, or how its result was wrong.
     """
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    parts: list[dict[str, float]] = field(default_factory=list)
     skipped: str | None = None
     error: BaseException | None = None
 
@@ -37,11 +41,16 @@ class Outcome:
         ordered = sorted(self.seconds)
         return ordered[len(ordered) // 2]
 
+    def median_parts(self) -> dict[str, float]:
+        names = self.parts[0] if self.parts else ()
+        return {name: statistics.median(each[name] for each in self.parts) for name in names}
 
-def hold(case: Case, rounds: int) -> dict[str, Outcome]:
+
+def hold(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
     """Runs every contender once for its result, and then all in turns.
 
-    Their order is drawn anew for every round. With no rounds, only results are checked.
+    Their order is drawn anew for every round. With no rounds, only results are checked. `module` is
+    where a child process finds the case, for those with ``fresh``.
     """
     outcomes = {contender.name: Outcome() for contender in case.contenders}
     with ExitStack() as stack:
@@ -51,7 +60,7 @@ def hold(case: Case, rounds: int) -> dict[str, Outcome]:
             outcome.skipped = contender.unavailable()
             if outcome.skipped is None:
                 try:
-                    running.append((contender, *_begin(case, contender, stack)))
+                    running.append((contender, *_begin(case, contender, stack, module)))
                 except _ColdCacheError as error:
                     outcome.skipped = str(error)
                 except Exception as error:
@@ -71,8 +80,12 @@ class _ColdCacheError(Exception):
     """The page cache cannot be emptied of a file."""
 
 
-def _begin(case: Case, contender: Contender, stack: ExitStack) -> tuple[Run, int]:
+def _begin(case: Case, contender: Contender, stack: ExitStack, module: str) -> tuple[Run, int]:
     """Starts a contender, checks its result and finds how often to repeat it in one sample."""
+    if case.fresh:
+        alone = functools.partial(fresh.sample, module, case, contender)
+        alone()  # it checks its result itself
+        return alone, 1
     run = stack.enter_context(contender.start())
     if case.destination is not None:
         case.destination.spoil()
@@ -97,6 +110,12 @@ def _make_cold(case: Case) -> None:
 
 
 def _sample(case: Case, contender: Contender, run: Run, repeats: int, outcome: Outcome) -> None:
+    if case.fresh:
+        report = run()
+        outcome.seconds.append(report["seconds"])
+        outcome.cpu.append(report["cpu"])
+        outcome.parts.append(report["parts"])
+        return
     _make_cold(case)
     gc.collect()
     if not case.collecting:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from bench import content, sizes
 
 _VERSION = 1
@@ -58,6 +60,10 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
+PAGE = 4096
+"""The offset of tables that are made to be mapped."""
+
+
 def table(rows: int, dim: int = sizes.DIM, parts: int = 1) -> Path:
     """The prefix of a checkpoint with one float32 table, "table"."""
     from bench import shards
@@ -67,6 +73,33 @@ def table(rows: int, dim: int = sizes.DIM, parts: int = 1) -> Path:
         rows=rows, dim=dim, parts=parts,
     )  # fmt: skip
     return folder / "ckpt"
+
+
+def aligned(rows: int, dim: int = sizes.DIM) -> Path:
+    """The same in one part, which starts at a page's beginning."""
+    from bench import shards
+
+    folder = made(
+        "aligned", lambda at: shards.write_table(at / "ckpt", rows, dim, alignment=PAGE),
+        rows=rows, dim=dim,
+    )  # fmt: skip
+    return folder / "ckpt"
+
+
+def holes(rows: int, dim: int = sizes.DIM) -> Path:
+    """The same, but all rows are zeros that take no space, except the three of ``filled``."""
+    from bench import shards
+
+    folder = made(
+        "holes", lambda at: shards.write_holes(at / "ckpt", rows, dim, PAGE, filled(rows)),
+        rows=rows, dim=dim,
+    )  # fmt: skip
+    return folder / "ckpt"
+
+
+def filled(rows: int) -> tuple[int, int, int]:
+    """The rows of ``holes(rows)`` that are there."""
+    return 0, rows // 2, rows - 1
 
 
 def reshaped(rows: int, dim: int, other_dim: int) -> Path:
@@ -145,19 +178,35 @@ def zarr(rows: int, dim: int = sizes.DIM) -> Path:
 
 def vocabularies(count: int) -> tuple[Path, Path]:
     """(new, old): `count` tokens each, shuffled; a tenth of the new ones are not in the old."""
-
-    def write(at: Path) -> None:
-        for name, numbers in zip(("new", "old"), vocabulary_numbers(count), strict=True):
-            with (at / name).open("wb") as file:
-                file.writelines(token + b"\n" for token in content.tokens(numbers))
-
-    folder = made("vocabularies", write, count=count)
+    folder = made(
+        "vocabularies", lambda at: _write_vocabularies(at, vocabulary_numbers(count)), count=count
+    )
     return folder / "new", folder / "old"
+
+
+def _write_vocabularies(at: Path, numbers: tuple[content.Array, content.Array]) -> None:
+    for name, each in zip(("new", "old"), numbers, strict=True):
+        with (at / name).open("wb") as file:
+            file.writelines(token + b"\n" for token in content.tokens(each))
 
 
 def vocabulary_numbers(count: int) -> tuple[content.Array, content.Array]:
     """The numbers of the tokens, line by line, of ``vocabularies(count)``."""
     return content.shuffled(count // 10, count, seed=2), content.shuffled(0, count, seed=1)
+
+
+def grown(old: int) -> tuple[Path, Path]:
+    """(new, old): the old tokens and a fifth more, shuffled; a quarter of the new ones are new."""
+    folder = made("grown", lambda at: _write_vocabularies(at, grown_numbers(old)), old=old)
+    return folder / "new", folder / "old"
+
+
+def grown_numbers(old: int) -> tuple[content.Array, content.Array]:
+    """The numbers of the tokens, line by line, of ``grown(old)``."""
+    count = old * 6 // 5
+    rng = np.random.default_rng(3)
+    numbers = np.arange(count // 4) + old, rng.permutation(old)[: count - count // 4]
+    return rng.permutation(np.concatenate(numbers)), content.shuffled(0, old, seed=1)
 
 
 def main(arguments: list[str]) -> int:
@@ -182,6 +231,11 @@ def needed(size: sizes.Size) -> list[Path]:
         paths += [reshaped(rows, sizes.DIM, row // 4) for row in size.row_bytes]
     paths += [many(count) for count in size.tensors]
     paths += [path for count in size.tokens for path in vocabularies(count)]
+    for length in {*size.init, *size.init_parts}:
+        paths += [table(length // (4 * sizes.DIM)), aligned(length // (4 * sizes.DIM))]
+    paths += [holes(length // (4 * sizes.DIM)) for length in size.init_mapped]
+    for count in size.warm:
+        paths += [table(count), *grown(count)]
     return paths
 
 

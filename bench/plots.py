@@ -28,6 +28,11 @@ _SPEEDUPS = (
     (r"remap/.* 10 % missing", "remap {amount:,} rows", ("TensorFlow", "numpy")),
     (r"join/.*", "join {amount:,} tokens", ("TensorFlow", "pyarrow", "Python dict")),
     (r"remap/.*from vocabularies", "join and remap {amount:,} rows", ("TensorFlow", "pyarrow")),
+    (r"init/\S+ \S+ into \d+", "initialise 8 partitions of {size}", ("TensorFlow",)),
+    (r"init/\S+ \S+ into \d+, aligned", "the same, mapped", ("TensorFlow",)),
+    (r"init/\S+ \S+ whole", "initialise one variable of {size}", ("TensorFlow",)),
+    (r"warm/.*, one variable", "warm-start {amount:,} rows", ("TensorFlow",)),
+    (r"warm/.*, \d+ partitions", "the same in 8 partitions", ("TensorFlow",)),
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import bars, pages, plots, results, sizes
 
 ROOT = Path(__file__).parents[1]
-WORKLOADS = ("import", "open", "read", "box", "gather", "remap", "join", "stream")
+WORKLOADS = ("import", "open", "read", "box", "gather", "remap", "join", "stream", "init", "warm")
 _NO_TESTS = 5  # pytest's exit status when nothing was selected
 
 

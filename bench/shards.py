@@ -61,6 +61,10 @@ class StreamedBundle(Bundle):
         entry = self.add("global_step", _STEP)
         self._files[entry.shard_id].write(_STEP.tobytes())
 
+    def align(self, alignment: int, shard: int = 0) -> None:
+        """Leaves a hole, so that what comes next starts at a multiple of `alignment`."""
+        self._files[shard].seek(-self._files[shard].tell() % alignment, os.SEEK_CUR)
+
     def finish(self) -> None:
         """Closes the data files and writes the index."""
         for file in self._files:
@@ -68,10 +72,14 @@ class StreamedBundle(Bundle):
         index_path(self.prefix).write_bytes(self.table().encode().data)
 
 
-def write_table(prefix: Path, rows: int, dim: int, parts: int = 1) -> None:
-    """A float32 table called "table", in `parts` row partitions with a data file each."""
+def write_table(prefix: Path, rows: int, dim: int, parts: int = 1, alignment: int = 8) -> None:
+    """A float32 table called "table", in `parts` row partitions with a data file each.
+
+    The first partition starts at `alignment`, the others at the beginning of their files.
+    """
     bundle = StreamedBundle(prefix, parts)
     bundle.add_step()
+    bundle.align(alignment)
     if parts == 1:
         entry = bundle.add_blocks("table", (rows, dim), content.blocks(rows * dim))
         _entry_path(prefix).write_bytes(entry.SerializeToString())
@@ -86,6 +94,24 @@ def write_table(prefix: Path, rows: int, dim: int, parts: int = 1) -> None:
             bundle.add_blocks(slice_key(b"table", box), (count, dim), blocks, shard=shard)
         bundle.add_full("table", FLOAT, (rows, dim), boxes)
     bundle.finish()
+
+
+def write_holes(prefix: Path, rows: int, dim: int, alignment: int, filled: Sequence[int]) -> None:
+    """A float32 table called "table" that is a hole in its file but for the rows `filled`.
+
+    Its checksum is not that of its bytes: nobody is to read them all.
+    """
+    bundle = StreamedBundle(prefix)
+    bundle.add_step()
+    bundle.align(alignment)
+    entry = bundle.add_blocks("table", (rows, dim), [])
+    entry.size = rows * dim * 4
+    bundle.finish()
+    with shard_path(prefix).open("r+b") as file:
+        file.truncate(entry.offset + entry.size)
+        for row in filled:
+            file.seek(entry.offset + row * dim * 4)
+            file.write(content.rows(np.array([row]), dim).tobytes())
 
 
 def write_reshaped(prefix: Path, original: Path, dim: int) -> None:

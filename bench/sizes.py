@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 DIM = 64
 """Columns of the float32 tables: rows of 256 bytes."""
 
@@ -28,6 +28,10 @@ class Size:
         row_bytes: Other row sizes to gather; the bytes in all stay the same.
         tokens: Lines of each vocabulary.
         tensors: How many tensors the checkpoints have that are opened and listed.
+        init: Bytes of the tables that whole variables start from.
+        init_parts: Bytes of those that variables in partitions start from.
+        init_mapped: Bytes of those that are mapped only, from files that are almost all holes.
+        warm: Lines of the old vocabularies that models are warm-started from.
         imports: Whether the cost of importing is measured.
     """
 
@@ -41,6 +45,10 @@ class Size:
     row_bytes: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
     tensors: tuple[int, ...] = ()
+    init: tuple[int, ...] = ()
+    init_parts: tuple[int, ...] = ()
+    init_mapped: tuple[int, ...] = ()
+    warm: tuple[int, ...] = ()
     imports: bool = field(default=False)
 
 
@@ -58,6 +66,10 @@ SIZES = {
             row_bytes=(64, 1024),
             tokens=(16_384,),
             tensors=(10, 500),
+            init=(64 * KIB,),
+            init_parts=(2 * MIB,),
+            init_mapped=(64 * MIB,),
+            warm=(1_000,),
             imports=True,
         ),
         Size(
@@ -76,6 +88,13 @@ SIZES = {
             ids=1_000_000,
             row_bytes=(64, 1024, 4096),
             tokens=(4_194_304,),
+        ),
+        Size(
+            "variables",
+            init=(KIB, 64 * KIB, MIB, 16 * MIB, 1024 * MIB),
+            init_parts=(1024 * MIB,),
+            init_mapped=(40 * 1024 * MIB,),
+            warm=(100_000, 1_000_000),
         ),
     )
 }

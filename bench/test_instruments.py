@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 
 from bench import ceiling, contest, page_cache, weigh
 from bench.case import Case, Contender, Run
+from bench.fresh import Report
 from bench.sizes import Size
 
 BYTES = 48 << 20
 
 
 def cases(size: Size) -> list[Case]:
-    """One case, for the scales: fill memory."""
+    """For the scales: fill memory. For times from a fresh process: sleep in two parts."""
     if not size.imports:
         return []
 
@@ -28,7 +30,30 @@ def cases(size: Size) -> list[Case]:
     def filling() -> Iterator[Run]:
         yield lambda: np.full(BYTES, 1, np.uint8)
 
-    return [Case("instruments/fill", "fill memory", [Contender("fill", filling)], lambda _: None)]
+    @contextmanager
+    def sleeping() -> Iterator[Run]:
+        def run() -> Report:
+            report = Report(value=os.getpid())
+            with report.part("long", counts=False):
+                time.sleep(0.5)
+            with report.part("short"):
+                time.sleep(0.05)
+            return report
+
+        yield run
+
+    def check(report: Report) -> None:
+        assert report.value == os.getpid(), "not the process that ran it"
+
+    return [
+        Case("instruments/fill", "fill memory", [Contender("fill", filling)], lambda _: None),
+        Case("instruments/sleep", "sleep", [Contender("sleep", sleeping)], check, fresh=True),
+        Case("instruments/wrong", "sleep", [Contender("sleep", sleeping)], _fail, fresh=True),
+    ]
+
+
+def _fail(_: Any) -> None:
+    raise AssertionError("a wrong result")
 
 
 def a_case(run: Any, check: Any) -> Case:
@@ -52,10 +77,42 @@ def test_every_round_has_its_time() -> None:
     assert len(outcome.seconds) == len(outcome.cpu) == 3
 
 
+def test_a_fresh_process_reports_what_counts() -> None:
+    _, case, _ = cases(Size("any", imports=True))
+    outcome = contest.hold(case, 2, __name__)["sleep"]
+    assert outcome.error is None
+    assert [0.05 <= seconds < 0.5 for seconds in outcome.seconds] == [True, True]
+    assert outcome.median_parts()["long"] >= 0.5
+    assert len(outcome.cpu) == 2
+
+
+def test_a_wrong_result_in_a_fresh_process_is_an_error() -> None:
+    *_, case = cases(Size("any", imports=True))
+    outcome = contest.hold(case, 2, __name__)["sleep"]
+    assert "a wrong result" in str(outcome.error)
+    assert not outcome.seconds
+
+
+@pytest.mark.parametrize("nbytes", [1, 100, 3 << 18])
+def test_floor_reads_what_it_checks(tmp_path: Path, nbytes: int) -> None:
+    if ceiling.unavailable():
+        pytest.skip("no C compiler")
+    path = tmp_path / "file"
+    stored = np.random.default_rng(1).integers(0, 256, nbytes + 8).astype(np.uint8)
+    path.write_bytes(stored.tobytes())
+    out = np.zeros(nbytes, np.uint8)
+    with path.open("rb") as file:
+        ceiling.pread_checked(file.fileno(), 8, nbytes, out, threads=2)
+        assert np.array_equal(out, stored[8:])
+        ceiling.pread_checked(file.fileno(), 8, nbytes, None, threads=2)
+        with pytest.raises(OSError, match="ends early"):
+            ceiling.pread_checked(file.fileno(), 9, nbytes, out, threads=1)
+
+
 def test_scales_see_what_a_run_allocates() -> None:
     if ceiling.unavailable():
         pytest.skip("no C compiler")
-    (case,) = cases(Size("any", imports=True))
+    case, *_ = cases(Size("any", imports=True))
     found = weigh.weigh(__name__, case, case.contenders[0])
     assert BYTES * 0.95 < found["anonymous"] < BYTES * 1.3
     assert found["read"] < BYTES

@@ -7,15 +7,12 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench import ceiling, page_cache, sizes
+from bench import ceiling, child, page_cache
 from bench.case import NONE, Case, Contender
 
 
@@ -32,16 +29,7 @@ def weigh(module: str, case: Case, contender: Contender) -> dict[str, int]:
     Raises:
         RuntimeError: The child failed.
     """
-    command = [sys.executable, "-m", "bench.weigh", module, case.key, contender.name]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"weighing {contender.name} for {case.key} failed:\n{done.stderr}")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return child.call("bench.weigh", module, case, contender)
 
 
 def _weigh_here(case: Case, contender: Contender) -> dict[str, int]:
@@ -94,11 +82,8 @@ def _facts() -> dict[str, int]:
     return found
 
 
-def main(module: str, key: str, name: str) -> None:
-    cases = importlib.import_module(module).cases
-    case = next(case for size in sizes.SIZES.values() for case in cases(size) if case.key == key)
-    contender = next(each for each in case.contenders if each.name == name)
-    print(json.dumps(_weigh_here(case, contender)))
+def main(*arguments: str) -> None:
+    print(json.dumps(_weigh_here(*child.asked_for(*arguments))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warm-starts a partitioned embedding table whose vocabulary has changed, by TensorFlow and by us.
+
+    pip install 'tensorbundle[tf]'
+    python examples/warm_start.py [--tokens 1000000] [--dim 64] [--partitions 8]
+
+TensorFlow trains a table for one step and saves it. Then the vocabulary changes: three quarters of
+the new one are old tokens in another order. Each library fills the new table in a process of its
+own, so that the peak of its memory is its own, and both must agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one library took, in seconds and in bytes beyond the start, and the table's digest."""
+
+    seconds: float
+    peak: int
+    digest: str
+
+
+def train(folder: Path, tokens: int, dim: int) -> None:
+    """Trains a table of a row per token for one step and saves it."""
+    import tensorflow as tf
+
+    tf1 = tf.compat.v1
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        table = tf1.get_variable("embeddings", [tokens, dim])
+        rows = tf.nn.embedding_lookup(table, np.arange(min(tokens, 1000)))
+        step = tf1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_sum(rows**2))
+        session.run(tf1.global_variables_initializer())
+        session.run(step)
+        tf1.train.Saver().save(session, str(folder / "model.ckpt"))
+
+
+def write_vocabularies(folder: Path, tokens: int) -> int:
+    """Writes yesterday's tokens, and a fifth more in random order; returns how many those are."""
+    random = np.random.default_rng(1)
+    grown = tokens * 6 // 5
+    unseen = grown // 4
+    kept = random.permutation(tokens)[: grown - unseen]
+    today = random.permutation(np.concatenate([kept, tokens + np.arange(unseen)]))
+    for name, numbers in ("old.txt", np.arange(tokens)), ("new.txt", today):
+        (folder / name).write_text("".join(f"token-{number}\n" for number in numbers))
+    return grown
+
+
+def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: int) -> Result:
+    """Fills a new table from the saved one; the two libraries have the same names for it."""
+    import tensorflow as tf
+
+    import tensorbundle as tb
+
+    tf1 = tf.compat.v1
+    by = {"tensorbundle": tb, "TensorFlow": tf1.train}[library]
+    with tf1.Graph().as_default(), tf1.Session() as session:
+        partitioner = tf1.fixed_size_partitioner(partitions)
+        table = tf1.get_variable("embeddings", [tokens, dim], partitioner=partitioner)
+        vocabulary = by.VocabInfo(
+            new_vocab=str(folder / "new.txt"),
+            new_vocab_size=tokens,
+            num_oov_buckets=0,
+            old_vocab=str(folder / "old.txt"),
+            backup_initializer=tf1.random_uniform_initializer(-0.1, 0.1, seed=1),
+        )
+
+        with Memory() as memory:
+            began = time.perf_counter()
+            by.warm_start(str(folder), "embeddings", {"embeddings": vocabulary})
+            session.run(tf1.global_variables_initializer())
+            seconds = time.perf_counter() - began
+
+        digest = hashlib.sha256()
+        for piece in table:
+            digest.update(session.run(piece).data)
+    return Result(seconds, memory.peak - memory.start, digest.hexdigest())
+
+
+class Memory:
+    """Watches this process's own memory, in bytes: pages of mapped files are the system's."""
+
+    def __enter__(self) -> Memory:
+        self.start = self.peak = self._now()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.001):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> int:
+        _, resident, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
+
+
+def alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+@click.command()
+@click.option("--tokens", default=1_000_000, show_default=True, help="Rows of the old table.")
+@click.option("--dim", default=64, show_default=True, help="Columns of both tables.")
+@click.option("--partitions", default=8, show_default=True, help="Pieces of the new table.")
+def main(tokens: int, dim: int, partitions: int) -> None:
+    """Compares both libraries at the same task."""
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with console.status("TensorFlow trains and saves the old table"):
+            alone(train, folder, tokens, dim)
+            grown = write_vocabularies(folder, tokens)
+        results = {}
+        for library in ("TensorFlow", "tensorbundle"):
+            with console.status(f"{library} fills the new one"):
+                results[library] = alone(warm_start, library, folder, grown, dim, partitions)
+
+    form = f"{grown:,} x {dim} floats, {grown * dim * 4 / 1e6:,.0f} MB"
+    table = Table(title=f"{tokens:,} to {grown:,} tokens, {partitions} partitions\n{form}")
+    for column in ("", "seconds", "peak memory", "times as fast"):
+        table.add_column(column, justify="right" if column else "left")
+    for library, result in results.items():
+        times = f"{results['TensorFlow'].seconds / result.seconds:.1f}"
+        table.add_row(library, f"{result.seconds:.2f}", f"{result.peak / 1e6:,.0f} MB", times)
+    console.print(table)
+
+    if results["TensorFlow"].digest != results["tensorbundle"].digest:
+        raise click.ClickException("the two tables differ")
+    console.print("Both tables are the same, bit for bit.")
+
+
+if __name__ == "__main__":
+    main()
