@@ -103,8 +103,9 @@ void Time(const std::string& new_path, const std::string& old_path, int repeats,
   const double index = BestOf(repeats, [&] { load(new_path), load(old_path); });
   const double join = BestOf(repeats, [&] { Join(*new_vocabulary, *old_vocabulary, options); });
   uint64_t present = 0;
-  const double whole = BestOf(
-      repeats, [&] { present = Join(*load(new_path), *load(old_path), options).num_present; });
+  const double whole = BestOf(repeats, [&] {
+    present = JoinFiles(File::Open(new_path), File::Open(old_path), options).num_present;
+  });
   std::printf(
       "threads %d: %.1f from files (line index %.1f, join %.1f); floor %.1f (bytes %.1f, probes "
       "%.1f); %llu "

@@ -5,6 +5,7 @@
 
 #include "bindings/pybind.h"
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/vocab/file_lines.h"
 #include "tensorbundle/vocab/join.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
@@ -23,46 +24,55 @@ py::tuple ToTuple(JoinResult result) {
   return py::make_tuple(array, num_present);
 }
 
-std::shared_ptr<const Vocabulary> FromFile(const std::string& path, int threads) {
+// A vocabulary as it was named: a file that has not been read, or tokens.
+struct Source {
+  std::shared_ptr<const File> file;
+  std::shared_ptr<const Vocabulary> tokens;
+
+  std::shared_ptr<const Vocabulary> Read(int threads) const {
+    return file ? Vocabulary::OfFile(*file, threads) : tokens;
+  }
+};
+
+Source OfFile(const std::string& path) {
   const py::gil_scoped_release release;
-  return Vocabulary::OfFile(*File::Open(path), threads);
+  return {File::Open(path), nullptr};
 }
 
-std::shared_ptr<const Vocabulary> FromTokens(const std::string& name, const py::bytes& text,
-                                             const py::array_t<uint64_t>& offsets) {
+Source OfTokens(const std::string& name, const py::bytes& text,
+                const py::array_t<uint64_t>& offsets) {
   const auto bytes = static_cast<std::string_view>(text);
-  return Vocabulary::OfTokens(name, AsBytes(bytes),
-                              {offsets.data(), static_cast<size_t>(offsets.size())});
+  return {nullptr, Vocabulary::OfTokens(name, AsBytes(bytes),
+                                        {offsets.data(), static_cast<size_t>(offsets.size())})};
 }
 
-py::tuple JoinVocabularies(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
+JoinResult JoinSources(const Source& new_vocabulary, const Source& old_vocabulary,
+                       const JoinOptions& options) {
+  if (!new_vocabulary.file) {
+    return Join(*new_vocabulary.tokens, *old_vocabulary.Read(options.threads), options);
+  }
+  if (old_vocabulary.file) return JoinFiles(new_vocabulary.file, old_vocabulary.file, options);
+  const FileLines new_lines(new_vocabulary.file, options.threads);
+  return Join(new_lines, *old_vocabulary.tokens, options);
+}
+
+py::tuple JoinVocabularies(const Source& new_vocabulary, const Source& old_vocabulary,
                            int64_t old_size, int threads) {
   JoinOptions options;
   options.old_size = old_size;
   options.threads = threads;
   return ToTuple([&] {
     const py::gil_scoped_release release;
-    return Join(new_vocabulary, old_vocabulary, options);
+    return JoinSources(new_vocabulary, old_vocabulary, options);
   }());
 }
 
 }  // namespace
 
 void RegisterVocab(py::module_& module) {
-  py::class_<Vocabulary, std::shared_ptr<Vocabulary>>(module, "Vocabulary", py::is_final())
-      .def_static(
-          "of_file",
-          [](const std::string& path, int threads) {
-            return std::const_pointer_cast<Vocabulary>(FromFile(path, threads));
-          },
-          "path"_a, py::kw_only(), "threads"_a)
-      .def_static(
-          "of_tokens",
-          [](const std::string& name, const py::bytes& text, const py::array_t<uint64_t>& offsets) {
-            return std::const_pointer_cast<Vocabulary>(FromTokens(name, text, offsets));
-          },
-          "name"_a, "text"_a, "offsets"_a)
-      .def("__len__", &Vocabulary::size);
+  py::class_<Source>(module, "Vocabulary", py::is_final())
+      .def_static("of_file", &OfFile, "path"_a)
+      .def_static("of_tokens", &OfTokens, "name"_a, "text"_a, "offsets"_a);
   module.def("join", &JoinVocabularies, "new_vocabulary"_a, "old_vocabulary"_a, py::kw_only(),
              "old_size"_a, "threads"_a);
 }

@@ -36,12 +36,16 @@ from tensorbundle.state import (
     latest_checkpoint,
 )
 from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.tf.initialization import init_from_checkpoint
+from tensorbundle.tf.warm_starting import warm_start
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
 from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
+from tensorbundle.warm_start import VocabInfo
 
-# `open` is left out: a star import must not hide the built-in.
+# `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
+# name.
 __all__ = [
     "AlignReport",
     "Checkpoint",
@@ -61,12 +65,14 @@ __all__ = [
     "TensorNotFoundError",
     "UnsupportedError",
     "VerifyReport",
+    "VocabInfo",
     "__version__",
     "align",
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
     "get_checkpoint_state",
+    "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
     "load_and_remap",
@@ -75,4 +81,5 @@ __all__ = [
     "remap_vocab",
     "set_num_threads",
     "show_versions",
+    "warm_start",
 ]

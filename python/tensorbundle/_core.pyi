@@ -161,14 +161,12 @@ class Vocabulary:
     """Tokens in rows."""
 
     @staticmethod
-    def of_file(path: bytes, *, threads: int) -> Vocabulary:
-        """Reads a file of lines."""
+    def of_file(path: bytes) -> Vocabulary:
+        """Opens a file of lines. It is read when it is joined."""
 
     @staticmethod
     def of_tokens(name: str, text: bytes, offsets: np.ndarray[Any, Any]) -> Vocabulary:
         """Copies tokens that lie one behind the other."""
-
-    def __len__(self) -> int: ...
 
 def join(
     new_vocabulary: Vocabulary, old_vocabulary: Vocabulary, *, old_size: int, threads: int

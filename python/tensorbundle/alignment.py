@@ -77,7 +77,8 @@ def align(
         CorruptionError: The source is damaged; the message names the tensor.
         DestinationExistsError: A file is there already. It is an IOFailure and a FileExistsError.
         IOFailure: The system failed a read or a write, as when the disk is full.
-        UnsupportedError: The source is a V1 checkpoint, or a path is not local.
+        UnsupportedError: The source is a V1 checkpoint, or has tensors that overlap in part; or a
+            path is not local.
         ValueError: The destination is the source, or the alignment is none.
 
     Example:

@@ -37,7 +37,8 @@ def checked(n: int) -> int:
 
 
 def current(wanted: int | None, processors: int | None = None) -> int:
-    """The number of threads for a call: what the handle wants, else the process's default, else one
-    per processor, of which the caller may know the number.
+    """The number of threads for a call: what the handle wants, else the process's default, else all.
+
+    `processors` is how many there are, if the caller knows: asking the system takes microseconds.
     """
     return wanted or _default or processors or _core.available_processors()

@@ -66,7 +66,8 @@ def remap_vocab(
 
     Raises:
         FileNotFoundError: No such file.
-        CorruptionError: A file has an empty line, or no line, or the old one has a token twice.
+        CorruptionError: A file has an empty line, or no line, or the old one has a token twice;
+            or a file shrinks, or the new one gets other lines, while it is read.
         ValueError: More rows are asked for than there are, or a size is negative.
     """
     ids = _joined(
@@ -203,10 +204,9 @@ def _joined(new_vocab: Source, old_vocab: Source, old_size: int) -> Array:
     """The row in the old vocabulary of every row in the new one."""
 
     def make() -> Array:
-        count = threads.current(None)
-        new = _vocabulary(new_vocab, "the new vocabulary", count)
-        old = _vocabulary(old_vocab, "the old vocabulary", count)
-        ids, _ = _core.join(new, old, old_size=old_size, threads=count)
+        new = _vocabulary(new_vocab, "the new vocabulary")
+        old = _vocabulary(old_vocab, "the old vocabulary")
+        ids, _ = _core.join(new, old, old_size=old_size, threads=threads.current(None))
         return ids
 
     if not (_is_path(new_vocab) and _is_path(old_vocab)):
@@ -224,12 +224,12 @@ def _identity(path: Any) -> Hashable:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _vocabulary(source: Any, name: str, count: int) -> _core.Vocabulary:
+def _vocabulary(source: Any, name: str) -> _core.Vocabulary:
     if _is_path(source):
         path = os.fsencode(source)
         if b"://" in path and not path.startswith(b"file://"):
             raise UnsupportedError(f"{os.fsdecode(path)!r}: vocabularies are read from local files")
-        return _core.Vocabulary.of_file(path.removeprefix(b"file://"), threads=count)
+        return _core.Vocabulary.of_file(path.removeprefix(b"file://"))
     tokens = [_token(token) for token in source]
     offsets = np.zeros(len(tokens) + 1, np.uint64)
     np.cumsum([len(token) for token in tokens], out=offsets[1:])

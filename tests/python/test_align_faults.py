@@ -227,6 +227,26 @@ def test_a_killed_run_leaves_nothing_that_opens_and_is_wrong(tmp_path: Path) -> 
     assert outcomes["killed"] > 0
 
 
+def test_of_several_runs_to_one_destination_one_succeeds(tmp_path: Path) -> None:
+    source = specimen(2).write(tmp_path / "c")
+    (tmp_path / "out").mkdir()
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", ALIGN, str(source), str(tmp_path / "out" / "d")],
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(6)
+    ]
+    errors = [child.communicate()[1].decode() for child in children]
+    assert sorted(child.returncode for child in children) == [0, 1, 1, 1, 1, 1]
+    assert all("DestinationExistsError" in error for error in errors if error)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["d.data-00000-of-00002", "d.data-00001-of-00002", "d.index"]
+    with tb.open(tmp_path / "out" / "d", verify="full") as ck:
+        assert list(ck) == sorted(TENSORS)
+
+
 def test_an_interrupt_stops_it_and_leaves_nothing(tmp_path: Path) -> None:
     source = large(tmp_path / "c", 96)
     (tmp_path / "out").mkdir()

@@ -19,6 +19,7 @@ READER_NAMES = {
     "checkpoints_iterator",
 }
 REWRITING_NAMES = {"align", "AlignReport"}
+WARM_START_NAMES = {"warm_start", "VocabInfo"}
 ERROR_NAMES = {
     "Error",
     "NotFoundError",
@@ -28,6 +29,15 @@ ERROR_NAMES = {
     "ShapeMismatchError",
     "UnsupportedError",
     "IOFailure",
+}
+TENSORFLOW_NAMES = {
+    "calls",
+    "install",
+    "installed",
+    "load_op_library",
+    "options",
+    "set_options",
+    "uninstall",
 }
 
 
@@ -42,7 +52,16 @@ def members(thing):
 
 
 def test_the_fixed_names_are_exported():
-    assert set(tensorbundle.__all__) >= READER_NAMES | REWRITING_NAMES | ERROR_NAMES
+    assert (
+        set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | REWRITING_NAMES | ERROR_NAMES
+    )
+    assert callable(tensorbundle.warm_start), "the function, not the module of that name"
+
+
+def test_the_names_that_need_tensorflow_are_there_without_it():
+    assert "init_from_checkpoint" in tensorbundle.__all__
+    assert set(tensorbundle.tf.__all__) >= TENSORFLOW_NAMES
+    assert all(inspect.getdoc(getattr(tensorbundle.tf, name)) for name in tensorbundle.tf.__all__)
 
 
 def test_names_that_would_shadow_stay_out_of_star_imports():

@@ -18,7 +18,7 @@ LAYERS = [
     {"reader"},
     {"compat"},
     {"remapping"},
-    {"assignment", "vocab"},
+    {"assignment", "remap_pieces", "vocab"},
     {"warm_start"},
     {"tf"},
     {"__init__"},

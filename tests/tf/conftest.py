@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +77,51 @@ def compare() -> Compare:
             assert ck.verify().ok
 
     return run
+
+
+@pytest.fixture(scope="session")
+def save() -> Callable[..., str]:
+    """A function that saves arrays, or slices of one, with TensorFlow, and returns the prefix.
+
+    ``save(prefix, arrays, specs=None)``: `specs` are slices in the save op's notation, one for each
+    array; pairs then, as a name may come more than once.
+    """
+    tf = pytest.importorskip("tensorflow")
+
+    def run(prefix: str | Path, arrays: Any, specs: list[str] | None = None) -> str:
+        pairs = list(arrays.items() if isinstance(arrays, dict) else arrays)
+        tf.raw_ops.SaveV2(
+            prefix=str(prefix),
+            tensor_names=[name for name, _ in pairs],
+            shape_and_slices=specs or [""] * len(pairs),
+            tensors=[value for _, value in pairs],
+        )
+        return str(prefix)
+
+    return run
+
+
+@pytest.fixture(params=["op", "numpy", "stock"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each way that a variable can be filled: by our op, without its library, and by TensorFlow's.
+
+    Tests that have it run once for each.
+    """
+    pytest.importorskip("tensorflow")
+    from tensorbundle.tf import backend, library
+
+    if request.param == "op":
+        if library.load() is None:
+            pytest.skip(f"no op library: {library.why_not()}")
+        yield "op"
+    elif request.param == "numpy":
+        monkeypatch.setattr(library, "load", lambda: None)
+        monkeypatch.setattr(library, "why_not", lambda: "a test wants it so")
+        monkeypatch.setattr(backend, "_warn_once", lambda why: None)
+        yield "numpy"
+    else:
+        with tb.tf.options(op="stock"):
+            yield "stock"
 
 
 @pytest.fixture(scope="session")

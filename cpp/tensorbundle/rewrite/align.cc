@@ -46,6 +46,26 @@ uint64_t NewSize(std::span<const PlacedPiece> shard) {
   return size;
 }
 
+// Bytes that have to be copied: those that tensors share once.
+uint64_t BytesToCopy(std::span<const PlacedPiece> shard) {
+  uint64_t size = 0;
+  const PlacedPiece* before = nullptr;
+  for (const PlacedPiece& piece : shard) {
+    if (!IsCopiedWith(piece, before)) size += piece.size;
+    before = &piece;
+  }
+  return size;
+}
+
+// Pieces that overlap are written apart from each other: a small file could ask for a full disk.
+void CheckNotInflated(const File& source, std::span<const PlacedPiece> shard) {
+  const uint64_t size = BytesToCopy(shard);
+  if (size <= source.size()) return;
+  throw UnsupportedError(source.path() + " has " + std::to_string(source.size()) +
+                         " bytes, but its tensors take " + std::to_string(size) +
+                         " in all, because they overlap; such a checkpoint is not aligned");
+}
+
 // What is at a path, links not followed.
 std::optional<struct stat> Look(const std::string& path) {
   struct stat status{};
@@ -74,11 +94,7 @@ AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move
   header_ = DecodeBundleHeader(entries_.value(0), index_->path());
   pieces_ = PlacePieces(entries_, header_, alignment, index_->path());
   shards_ = ByShard(pieces_);
-  const PlacedPiece* before = nullptr;
-  for (const PlacedPiece& piece : pieces_) {
-    if (!IsCopiedWith(piece, before)) bytes_to_copy_ += piece.size;
-    before = &piece;
-  }
+  for (const Shard& shard : shards_) bytes_to_copy_ += BytesToCopy(shard);
 }
 
 AlignSummary AlignPlan::Write(const std::string& destination, int threads,
@@ -91,6 +107,7 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
   for (const Shard& shard : shards_) {  // before hours of copying, not after them
     const std::shared_ptr<const File> file = OpenShard(shard);
     CheckInside(*file, shard, options);
+    CheckNotInflated(*file, shard);
     summary.bytes_before += file->size();
     summary.bytes_after += NewSize(shard);
   }

@@ -45,8 +45,9 @@ class AlignPlan {
   // last: a process that dies leaves no checkpoint there, or this one whole. What was written is
   // removed when anything is thrown: std::invalid_argument when the destination is the source;
   // IOFailure when a file of that name is there (EEXIST) or the system fails; CorruptionError,
-  // naming the tensor, when stored bytes are damaged; CheckpointNotFoundError when a shard is
-  // missing; what `progress` throws, which is called with bytes just copied, from any thread.
+  // naming the tensor, when stored bytes are damaged; UnsupportedError when tensors overlap and are
+  // larger together than their file; CheckpointNotFoundError when a shard is missing; what
+  // `progress` throws, which is called with bytes just copied, from any thread.
   AlignSummary Write(const std::string& destination, int threads,
                      const std::function<void(uint64_t)>& progress) const;
 

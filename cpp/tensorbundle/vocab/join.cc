@@ -3,21 +3,19 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/vocab/token_table.h"
 
 namespace tensorbundle {
 namespace {
-
-// What a thread looks up at a time.
-constexpr uint64_t kRowsPerTask = 32768;
 
 // A message shows no more of a token than this.
 constexpr size_t kMaxShownSize = 100;
@@ -33,7 +31,7 @@ void CheckArgument(const char* name, int64_t value, int64_t least) {
                               ", expected at least " + std::to_string(least));
 }
 
-void CheckNotEmpty(const Vocabulary& vocabulary) {
+void CheckNotEmpty(const auto& vocabulary) {
   if (!vocabulary.is_file() || vocabulary.size() > 0) return;
   throw VocabularyError(VocabularyError::Kind::kNoLine,
                         "the vocabulary file " + vocabulary.name() + " has " +
@@ -41,11 +39,11 @@ void CheckNotEmpty(const Vocabulary& vocabulary) {
                             " bytes and no line; expected one token per line");
 }
 
-[[noreturn]] void ThrowEmptyLine(const Vocabulary& vocabulary, uint64_t row) {
+[[noreturn]] void ThrowEmptyLine(const auto& vocabulary) {
   throw VocabularyError(VocabularyError::Kind::kEmptyLine,
-                        vocabulary.Describe(row) +
+                        vocabulary.Describe(*vocabulary.first_empty_line()) +
                             " is empty, expected a token: it ends at offset " +
-                            std::to_string(vocabulary.OffsetAfter(row)));
+                            std::to_string(vocabulary.end_of_first_empty_line()));
 }
 
 [[noreturn]] void ThrowDuplicate(const Vocabulary& vocabulary, uint64_t first, uint64_t second) {
@@ -57,7 +55,7 @@ void CheckNotEmpty(const Vocabulary& vocabulary) {
                             vocabulary.Describe(first) + "; expected different tokens");
 }
 
-Range WantedRows(const Vocabulary& vocabulary, const JoinOptions& options) {
+Range WantedRows(const auto& vocabulary, const JoinOptions& options) {
   const auto offset = static_cast<uint64_t>(options.new_offset);
   const bool inside = offset <= vocabulary.size();
   if (options.num_new == JoinOptions::kAll && inside) return {offset, vocabulary.size() - offset};
@@ -93,35 +91,55 @@ TokenTable OldTable(const Vocabulary& vocabulary, uint64_t num_lookups,
     const int64_t first = table.Find(vocabulary.token(*duplicate));
     ThrowDuplicate(vocabulary, static_cast<uint64_t>(first), *duplicate);
   }
-  if (has_empty) ThrowEmptyLine(vocabulary, *empty_line);
+  if (has_empty) ThrowEmptyLine(vocabulary);
   if (old_size > num_rows) ThrowOldSize(vocabulary, options.old_size);
   return table;
+}
+
+// The rows that are wanted of a new vocabulary that has no fault.
+Range CheckedRows(const auto& new_vocabulary, const JoinOptions& options) {
+  CheckArgument("new_offset", options.new_offset, 0);
+  CheckArgument("num_new", options.num_new, JoinOptions::kAll);
+  CheckArgument("old_size", options.old_size, JoinOptions::kAll);
+  CheckNotEmpty(new_vocabulary);
+  if (new_vocabulary.first_empty_line()) ThrowEmptyLine(new_vocabulary);
+  return WantedRows(new_vocabulary, options);
+}
+
+JoinResult JoinRows(const auto& new_vocabulary, const Vocabulary& old_vocabulary,
+                    const JoinOptions& options) {
+  const Range wanted = CheckedRows(new_vocabulary, options);
+  const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
+
+  JoinResult result(wanted.count);
+  std::atomic<uint64_t> num_present{0};
+  new_vocabulary.ForEachBatch(
+      wanted.first, wanted.count, options.threads,
+      [&](uint64_t row, std::span<const std::string_view> tokens) {
+        num_present +=
+            table.FindAll(tokens, result.mutable_ids().subspan(row - wanted.first, tokens.size()));
+      });
+  result.num_present = num_present;
+  return result;
 }
 
 }  // namespace
 
 JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
                 const JoinOptions& options) {
-  CheckArgument("new_offset", options.new_offset, 0);
-  CheckArgument("num_new", options.num_new, JoinOptions::kAll);
-  CheckArgument("old_size", options.old_size, JoinOptions::kAll);
-  CheckNotEmpty(new_vocabulary);
-  if (new_vocabulary.first_empty_line()) {
-    ThrowEmptyLine(new_vocabulary, *new_vocabulary.first_empty_line());
-  }
-  const Range wanted = WantedRows(new_vocabulary, options);
-  const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
+  return JoinRows(new_vocabulary, old_vocabulary, options);
+}
 
-  JoinResult result(wanted.count);
-  std::atomic<uint64_t> num_present{0};
-  ParallelFor((wanted.count + kRowsPerTask - 1) / kRowsPerTask, options.threads, [&](size_t task) {
-    const uint64_t begin = task * kRowsPerTask;
-    const uint64_t count = std::min(kRowsPerTask, wanted.count - begin);
-    num_present += table.FindAll(new_vocabulary, wanted.first + begin,
-                                 result.mutable_ids().subspan(begin, count));
-  });
-  result.num_present = num_present;
-  return result;
+JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
+                const JoinOptions& options) {
+  return JoinRows(new_lines, old_vocabulary, options);
+}
+
+JoinResult JoinFiles(std::shared_ptr<const File> new_file, std::shared_ptr<const File> old_file,
+                     const JoinOptions& options) {
+  const FileLines new_lines(std::move(new_file), options.threads);
+  CheckedRows(new_lines, options);
+  return Join(new_lines, *Vocabulary::OfFile(*old_file, options.threads), options);
 }
 
 }  // namespace tensorbundle

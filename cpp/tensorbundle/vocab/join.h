@@ -3,8 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
+#include "tensorbundle/io/file.h"
+#include "tensorbundle/vocab/file_lines.h"
 #include "tensorbundle/vocab/page_memory.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
@@ -63,5 +66,14 @@ class JoinResult {
 // tokens; duplicates in an old one are refused as well.
 JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
                 const JoinOptions& options);
+
+// The same, holding nothing of the new vocabulary. Throws also as FileLines::ForEachBatch.
+JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
+                const JoinOptions& options);
+
+// The same of two files. The new one is read to its end and judged before the old one is read.
+// Throws also as Vocabulary::OfFile.
+JoinResult JoinFiles(std::shared_ptr<const File> new_file, std::shared_ptr<const File> old_file,
+                     const JoinOptions& options);
 
 }  // namespace tensorbundle

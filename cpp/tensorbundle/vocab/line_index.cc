@@ -2,89 +2,17 @@
 #include "tensorbundle/vocab/line_index.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
-#include <vector>
+#include <utility>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
-#include "tensorbundle/base/coding.h"
+#include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/vocab/line_survey.h"
 
 namespace tensorbundle {
 namespace {
 
-// What a thread reads and counts at a time: small enough to be counted in its second-level cache.
-constexpr uint64_t kChunkSize = uint64_t{512} << 10;
-static_assert(kChunkSize % kTextPadding == 0, "only the last chunk may reach into the padding");
-
-#ifdef __SSE2__
-
-// Bit i tells whether p[i] is '\n', for i < 64.
-inline uint64_t NewlineMask(const uint8_t* p) {
-  const __m128i newline = _mm_set1_epi8('\n');
-  uint64_t mask = 0;
-  for (int i = 0; i < 4; ++i) {
-    __m128i bytes;
-    std::memcpy(&bytes, p + 16 * i, sizeof(bytes));
-    mask |= uint64_t{static_cast<uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, newline)))}
-            << (16 * i);
-  }
-  return mask;
-}
-
-#else
-
-inline uint64_t NewlineMask(const uint8_t* p) {
-  constexpr uint64_t kLow = 0x0101010101010101;
-  constexpr uint64_t kGather =
-      0x0002040810204081;  // brings the bits 7, 15, .. 63 to the top byte, in order
-  uint64_t mask = 0;
-  for (int i = 0; i < 8; ++i) {
-    // The high bit of each byte that is '\n', and no other: the sum carries into no neighbour.
-    const uint64_t other = LoadFixed64(p + 8 * i) ^ (kLow * '\n');
-    const uint64_t found = ~(((other & (kLow * 0x7f)) + kLow * 0x7f) | other) & (kLow * 0x80);
-    mask |= (found * kGather >> 56) << (8 * i);
-  }
-  return mask;
-}
-
-#endif
-
-struct Chunk {
-  uint64_t num_lines = 0;  // that end in it
-  uint64_t first_line = 0;
-  uint64_t first_empty = LineIndex::kNoLine;
-};
-
-uint64_t CountNewlines(const uint8_t* text, uint64_t begin, uint64_t end) {
-  uint64_t count = 0;
-  for (uint64_t block = begin; block < end; block += 64) {
-    count += static_cast<uint64_t>(std::popcount(NewlineMask(text + block)));
-  }
-  return count;
-}
-
-// Whether nothing but a '\r' lies between the '\n' at `end` and the one before it.
-inline bool IsEmptyLine(const uint8_t* text, uint64_t end) {
-  if (end == 0 || text[end - 1] == '\n') return true;
-  return text[end - 1] == '\r' && (end == 1 || text[end - 2] == '\n');
-}
-
-// Records the start of each line whose predecessor ends in [begin, end).
-void FindLines(const uint8_t* text, uint64_t begin, uint64_t end, Chunk* chunk,
-               PackedOffsets* starts) {
-  uint64_t line = chunk->first_line;
-  for (uint64_t block = begin; block < end; block += 64) {
-    for (uint64_t mask = NewlineMask(text + block); mask != 0; mask &= mask - 1) {
-      const uint64_t at = block + static_cast<uint64_t>(std::countr_zero(mask));
-      if (IsEmptyLine(text, at)) chunk->first_empty = std::min(chunk->first_empty, line);
-      starts->Set(++line, at + 1);
-    }
-  }
-}
+// Chunks that a thread reads at a time: small enough to stay in its second-level cache.
+constexpr uint64_t kChunksPerTask = 4;
 
 // Whether the bytes behind the last '\n' make a line.
 bool EndsInOpenLine(ByteSpan text) {
@@ -93,36 +21,104 @@ bool EndsInOpenLine(ByteSpan text) {
   return !(lone && text.back() == '\r');
 }
 
+// A survey that has not seen what lies before the part leaves these to be judged later: lines that
+// end with its first byte, or with its second one after a '\r'.
+void JudgeFirstLines(const uint8_t* text, uint64_t begin, uint64_t end, LineSurvey* survey) {
+  uint64_t line = 0;
+  for (uint64_t at = begin; at < std::min(end, begin + 2); ++at) {
+    if (text[at] != '\n') continue;
+    if (EndsEmptyLine(text + at, at)) {
+      survey->first_empty = line;
+      survey->end_of_first_empty = at + 1;
+      return;
+    }
+    ++line;
+  }
+}
+
 }  // namespace
 
-LineIndex ReadLines(const File& file, uint8_t* text, int threads) {
+LineIndex::LineIndex(const uint8_t* text, uint64_t size)
+    : text_(text),
+      num_blocks_((size + kBlockSize - 1) / kBlockSize),
+      chunks_(static_cast<size_t>((size + kChunkSize - 1) / kChunkSize)),
+      counts_(static_cast<size_t>(num_blocks_) * sizeof(uint16_t)) {}
+
+LineIndex LineIndex::Read(const File& file, uint8_t* text, int threads) {
   const uint64_t size = file.size();
-  std::vector<Chunk> chunks(static_cast<size_t>((size + kChunkSize - 1) / kChunkSize));
-  const auto begin_of = [](size_t i) { return i * kChunkSize; };
-  const auto end_of = [size](size_t i) { return std::min(size, (i + 1) * kChunkSize); };
-
-  ParallelFor(chunks.size(), threads, [&](size_t i) {
-    const uint64_t begin = begin_of(i);
-    file.ReadAt(begin, {text + begin, static_cast<size_t>(end_of(i) - begin)});
-    chunks[i].num_lines = CountNewlines(text, begin, end_of(i));
+  LineIndex index(text, size + 1);  // with the end that the last line may get
+  std::vector<LineSurvey> surveys(index.chunks_.size());
+  constexpr uint64_t kTaskSize = kChunksPerTask * kChunkSize;
+  ParallelFor(static_cast<size_t>((size + kTaskSize - 1) / kTaskSize), threads, [&](size_t task) {
+    const uint64_t task_begin = task * kTaskSize;
+    const uint64_t task_end = std::min(size, task_begin + kTaskSize);
+    file.ReadAt(task_begin, {text + task_begin, static_cast<size_t>(task_end - task_begin)});
+    for (uint64_t begin = task_begin; begin < task_end; begin += kChunkSize) {
+      uint16_t* count = index.Counts() + begin / kBlockSize;
+      surveys[begin / kChunkSize] =
+          SurveyLines(text + begin, std::min(kChunkSize, task_end - begin), begin, 0,
+                      [&](uint64_t num_lines) { *count++ = static_cast<uint16_t>(num_lines); });
+    }
   });
 
-  LineIndex index;
-  for (Chunk& chunk : chunks) {
-    chunk.first_line = index.num_lines;
-    index.num_lines += chunk.num_lines;
+  if (EndsInOpenLine({text, static_cast<size_t>(size)})) {
+    LineSurvey& last = surveys[size / kChunkSize];
+    if (size % kBlockSize == 0) {
+      index.Counts()[size / kBlockSize] = static_cast<uint16_t>(last.num_lines);
+    }
+    text[size] = '\n';
+    ++last.num_lines;
+    last.end_of_last = size + 1;
   }
-  const bool open_line = EndsInOpenLine({text, static_cast<size_t>(size)});
-  if (open_line) ++index.num_lines;
-  index.starts = PackedOffsets(index.num_lines + 1);
-
-  ParallelFor(chunks.size(), threads, [&](size_t i) {
-    FindLines(text, begin_of(i), end_of(i), &chunks[i], &index.starts);
-  });
-  if (open_line) index.starts.Set(index.num_lines, size + 1);
-  for (const Chunk& chunk : chunks)
-    index.first_empty = std::min(index.first_empty, chunk.first_empty);
+  uint64_t next = 0;  // where the first line begins that has not ended
+  for (size_t i = 0; i < surveys.size(); ++i) {
+    LineSurvey& survey = surveys[i];
+    const uint64_t begin = i * kChunkSize;
+    JudgeFirstLines(text, begin, std::min(size, begin + kChunkSize), &survey);
+    if (survey.first_empty && !index.first_empty_) {
+      index.first_empty_ = index.num_lines_ + *survey.first_empty;
+      index.end_of_first_empty_ = survey.end_of_first_empty;
+    }
+    index.chunks_[i] = {index.num_lines_, next};
+    index.num_lines_ += survey.num_lines;
+    if (survey.num_lines > 0) next = survey.end_of_last;
+  }
   return index;
+}
+
+LineIndex LineIndex::Marked(const uint8_t* text, uint64_t size, PageMemory ends) {
+  LineIndex index(text, size);
+  index.marks_ = std::move(ends);
+  uint64_t next = 0;
+  for (uint64_t block = 0; block < index.num_blocks_; ++block) {
+    Chunk& chunk = index.chunks_[block / kBlocks];
+    if (block % kBlocks == 0) chunk = {index.num_lines_, next};
+    index.Counts()[block] = static_cast<uint16_t>(index.num_lines_ - chunk.first_line);
+    const uint64_t marks = index.Ends(block);
+    if (marks == 0) continue;
+    index.num_lines_ += static_cast<uint64_t>(std::popcount(marks));
+    next = (block + 1) * kBlockSize - static_cast<uint64_t>(std::countl_zero(marks));
+  }
+  return index;
+}
+
+size_t LineIndex::ChunkOf(uint64_t line) const {
+  const auto after = std::upper_bound(
+      chunks_.begin(), chunks_.end(), line,
+      [](uint64_t wanted, const Chunk& chunk) { return wanted < chunk.first_line; });
+  return static_cast<size_t>(after - chunks_.begin()) - 1;
+}
+
+uint64_t LineIndex::EndOf(uint64_t line) const {
+  const size_t chunk = ChunkOf(line);
+  uint64_t rest = line - chunks_[chunk].first_line;
+  const uint16_t* begin = Counts() + chunk * kBlocks;
+  const uint16_t* end = Counts() + std::min(num_blocks_, (chunk + 1) * kBlocks);
+  const uint16_t* block = std::upper_bound(begin, end, rest) - 1;
+  uint64_t ends = Ends(static_cast<uint64_t>(block - Counts()));
+  for (rest -= *block; rest > 0; --rest) ends &= ends - 1;
+  return static_cast<uint64_t>(block - Counts()) * kBlockSize +
+         static_cast<uint64_t>(std::countr_zero(ends));
 }
 
 }  // namespace tensorbundle

@@ -11,25 +11,21 @@
 namespace tensorbundle {
 namespace {
 
-static_assert(PackedOffsets::kMax <= kRowMask, "a slot holds every row");
+static_assert(Vocabulary::kMaxSize <= kPlaceMask, "a slot holds every place");
 
 // Tokens that are hashed before the first of them is inserted: by then, its line is in the cache.
 constexpr size_t kBatchSize = 128;
 
 // Look-ups between one step of a look-up and the next, by measurement.
 constexpr size_t kDistance = 12;
-constexpr size_t kRingSize = 64;  // more than four times that
-
-// What a thread takes at a time.
-constexpr uint64_t kRowsPerTask = 32768;
+constexpr size_t kRingSize = 64;  // more than three times that
 
 constexpr uint64_t kNone = UINT64_MAX;
 
-// Bytes per token of memory for slots: with the five of its place in its vocabulary, a token
-// takes 16. Tokens that are only looked up have no slots, but leave their share to the others, up
-// to where it makes nothing faster.
+// Bytes per token of memory for slots. Tokens that are only looked up have no slots, but leave
+// their share to the others, up to where it makes nothing faster.
 constexpr uint64_t kBytesPerToken = 11;
-constexpr uint64_t kMaxBytesPerRow = 16;
+constexpr uint64_t kMaxBytesPerRow = 14;
 
 // Always leaves slots free.
 uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {
@@ -44,7 +40,8 @@ uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {
 
 // A row on its way into the table.
 struct TokenTable::Insertion {
-  uint64_t row;
+  std::string_view token;
+  uint64_t place;
   uint64_t tag;
   uint64_t* line;
 };
@@ -56,9 +53,9 @@ struct TokenTable::Lookup {
   std::string_view token;
   uint64_t hash;
   uint64_t* line;
-  uint64_t row;  // of the first slot in the line that has the tag; 0 if none has
-  bool tagged;   // whether one has
-  bool open;     // whether the token may be elsewhere if it is not that row's
+  uint64_t place;  // in the first slot of the line that has the tag; 0 if none has
+  bool tagged;     // whether one has
+  bool open;       // whether the token may be elsewhere if it is not there
 };
 
 TokenTable::TokenTable(const Vocabulary& vocabulary, uint64_t num_rows, uint64_t num_lookups,
@@ -66,21 +63,19 @@ TokenTable::TokenTable(const Vocabulary& vocabulary, uint64_t num_rows, uint64_t
     : vocabulary_(vocabulary),
       hasher_(hasher),
       num_lines_(LinesFor(num_rows, num_lookups)),
-      memory_(num_lines_ * kSlotsPerLine * sizeof(uint64_t)),
-      first_duplicate_(kNone) {
+      memory_(num_lines_ * kSlotsPerLine * sizeof(uint64_t)) {
+  if (num_rows == 0) return;
   std::mutex mutex;
-  ParallelFor((num_rows + kRowsPerTask - 1) / kRowsPerTask, threads, [&](size_t task) {
-    const uint64_t first = task * kRowsPerTask;
-    const uint64_t duplicate = InsertRows(first, std::min(kRowsPerTask, num_rows - first));
+  uint64_t duplicate = kNone;
+  ParallelFor(vocabulary.ChunkOf(num_rows - 1) + 1, threads, [&](size_t chunk) {
+    const uint64_t found = InsertChunk(chunk, num_rows);
     const std::lock_guard<std::mutex> lock(mutex);
-    first_duplicate_ = std::min(first_duplicate_, duplicate);
+    duplicate = std::min(duplicate, found);
   });
+  if (duplicate != kNone) first_duplicate_ = vocabulary.RowAt(duplicate);
 }
 
-std::optional<uint64_t> TokenTable::first_duplicate() const {
-  if (first_duplicate_ == kNone) return std::nullopt;
-  return first_duplicate_;
-}
+std::optional<uint64_t> TokenTable::first_duplicate() const { return first_duplicate_; }
 
 inline uint64_t* TokenTable::LineOf(uint64_t hash) const {
   __extension__ using Wide = unsigned __int128;
@@ -97,7 +92,7 @@ inline uint64_t* TokenTable::NextLine(uint64_t* line) const {
 
 // Takes each row to its line, and on to the next one for as long as that is full. What is done in
 // one line is done for the whole batch before the next one is touched: one row in twenty goes on,
-// and would wait for memory alone. The first lines are prefetched. Returns as InsertRows.
+// and would wait for memory alone. The first lines are prefetched. Returns as InsertChunk.
 uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
   uint64_t duplicate = kNone;
   std::array<size_t, kBatchSize> open;
@@ -117,32 +112,36 @@ uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
   return duplicate;
 }
 
-// Returns the smallest row that turned out not to be its token's first, or kNone.
-uint64_t TokenTable::InsertRows(uint64_t first, uint64_t count) {
+// Inserts those of the rows of a chunk that are below `num_rows`. Returns the smallest place that
+// turned out not to be its token's first, or kNone.
+uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
   uint64_t duplicate = kNone;
   std::array<Insertion, kBatchSize> batch;
-  for (uint64_t done = 0; done < count; done += kBatchSize) {
-    const auto n = static_cast<size_t>(std::min<uint64_t>(kBatchSize, count - done));
-    for (size_t i = 0; i < n; ++i) {
-      const uint64_t row = first + done + i;
-      const uint64_t hash = hasher_(vocabulary_.token(row));
-      batch[i] = {row, TagOf(hash), LineOf(hash)};
-      __builtin_prefetch(batch[i].line, 1);
-    }
+  size_t n = 0;
+  const auto insert = [&] {
     duplicate = std::min(duplicate, InsertBatch(std::span(batch).first(n)));
-  }
+    n = 0;
+  };
+  vocabulary_.ForEachIn(chunk, [&](uint64_t row, uint64_t place, std::string_view token) {
+    if (row >= num_rows) return false;
+    const uint64_t hash = hasher_(token);
+    batch[n] = {token, place, TagOf(hash), LineOf(hash)};
+    __builtin_prefetch(batch[n].line, 1);
+    if (++n == kBatchSize) insert();
+    return true;
+  });
+  insert();
   return duplicate;
 }
 
-// Leaves the smallest row of the token in the line, unless it is full of others: then returns true.
-// If the token was there before, the larger row of both is a duplicate: in whatever order the rows
-// of a token come, each but its first turns up once.
+// Leaves the smallest place of the token in the line, unless it is full of others: then returns
+// true. If the token was there before, the larger place of both is a duplicate: in whatever order
+// the places of a token come, each but its first turns up once.
 bool TokenTable::TryInsert(const Insertion& insertion, uint64_t* duplicate) {
   for (;;) {
     const LineMatch match = MatchLine(insertion.line, insertion.tag);
     if (match.tagged != 0) {
-      const std::optional<uint64_t> larger =
-          MeetEqual(insertion.line, match.tagged, insertion.row, insertion.tag);
+      const std::optional<uint64_t> larger = MeetEqual(insertion, match.tagged);
       if (larger) {
         *duplicate = std::min(*duplicate, *larger);
         return false;
@@ -150,21 +149,23 @@ bool TokenTable::TryInsert(const Insertion& insertion, uint64_t* duplicate) {
     }
     if (match.free == 0) return true;
     uint64_t* slot = insertion.line + std::countr_zero(match.free);
-    if (ReplaceSlot(slot, 0, MakeSlot(insertion.tag, insertion.row))) return false;
+    if (ReplaceSlot(slot, 0, MakeSlot(insertion.tag, insertion.place))) return false;
     // Another thread has changed the line, perhaps for the same token.
   }
 }
 
-// If one of the tagged slots has the token of `row`, leaves the smaller row in it and returns the
-// larger one.
-std::optional<uint64_t> TokenTable::MeetEqual(uint64_t* line, uint32_t tagged, uint64_t row,
-                                              uint64_t tag) {
+// If one of the tagged slots has the token, leaves the smaller place in it and returns the larger
+// one.
+std::optional<uint64_t> TokenTable::MeetEqual(const Insertion& insertion, uint32_t tagged) {
+  const uint64_t place = insertion.place;
   for (; tagged != 0; tagged &= tagged - 1) {
-    uint64_t* slot = line + std::countr_zero(tagged);
+    uint64_t* slot = insertion.line + std::countr_zero(tagged);
     uint64_t seen = LoadSlot(slot);
-    if (!SameToken(vocabulary_.token(RowOf(seen)), vocabulary_.token(row))) continue;
-    while (row < RowOf(seen) && !ReplaceSlot(slot, seen, MakeSlot(tag, row))) seen = LoadSlot(slot);
-    return std::max(row, RowOf(seen));
+    if (!SameToken(vocabulary_.TokenAt(PlaceOf(seen)), insertion.token)) continue;
+    while (place < PlaceOf(seen) && !ReplaceSlot(slot, seen, MakeSlot(insertion.tag, place))) {
+      seen = LoadSlot(slot);
+    }
+    return std::max(place, PlaceOf(seen));
   }
   return std::nullopt;
 }
@@ -174,22 +175,26 @@ int64_t TokenTable::Find(std::string_view token) const {
   for (uint64_t* line = LineOf(hash);; line = NextLine(line)) {
     const LineMatch match = MatchLine(line, TagOf(hash));
     for (uint32_t tagged = match.tagged; tagged != 0; tagged &= tagged - 1) {
-      const uint64_t row = RowOf(LoadSlot(line + std::countr_zero(tagged)));
-      if (SameToken(vocabulary_.token(row), token)) return static_cast<int64_t>(row);
+      const uint64_t place = PlaceOf(LoadSlot(line + std::countr_zero(tagged)));
+      if (SameToken(vocabulary_.TokenAt(place), token)) return RowAt(place);
     }
     if (match.free != 0) return kAbsent;
   }
 }
 
-// Sets what the line says. A token that is not in it gets row 0, so that nothing need branch on
+inline int64_t TokenTable::RowAt(uint64_t place) const {
+  return static_cast<int64_t>(vocabulary_.RowAt(place));
+}
+
+// Sets what the line says. A token that is not in it gets place 0, so that nothing need branch on
 // that.
 inline void TokenTable::FindCandidate(Lookup* lookup) const {
   const LineMatch match = MatchLine(lookup->line, TagOf(lookup->hash));
   const uint32_t tagged = match.tagged;
-  const uint64_t row =
-      RowOf(LoadSlot(lookup->line + (std::countr_zero(tagged) & (kSlotsPerLine - 1))));
+  const uint64_t place =
+      PlaceOf(LoadSlot(lookup->line + (std::countr_zero(tagged) & (kSlotsPerLine - 1))));
   lookup->tagged = tagged != 0;
-  lookup->row = lookup->tagged ? row : 0;
+  lookup->place = lookup->tagged ? place : 0;
   lookup->open = match.free == 0 || (tagged & (tagged - 1)) != 0;
 }
 
@@ -203,7 +208,7 @@ inline void TokenTable::Start(std::string_view token, Lookup* lookup) const {
 inline void TokenTable::LookIntoLine(Lookup* lookup) const {
   FindCandidate(lookup);
   if (lookup->tagged || !lookup->open) {
-    vocabulary_.PrefetchPlace(lookup->row);
+    vocabulary_.Prefetch(lookup->place);
   } else {
     lookup->line = NextLine(lookup->line);
     __builtin_prefetch(lookup->line);
@@ -213,41 +218,40 @@ inline void TokenTable::LookIntoLine(Lookup* lookup) const {
 inline void TokenTable::LookIntoNextLine(Lookup* lookup) const {
   if (lookup->tagged || !lookup->open) return;
   FindCandidate(lookup);
-  vocabulary_.PrefetchPlace(lookup->row);
+  vocabulary_.Prefetch(lookup->place);
 }
 
 // Compares the bytes. What is still open is rare enough to be looked up again alone.
 inline int64_t TokenTable::Confirm(const Lookup& lookup) const {
-  const bool same = lookup.tagged & SameToken(vocabulary_.token(lookup.row), lookup.token);
+  const bool same = lookup.tagged & SameToken(vocabulary_.TokenAt(lookup.place), lookup.token);
   if (!same & lookup.open) return Find(lookup.token);
-  return same ? static_cast<int64_t>(lookup.row) : kAbsent;
+  return same ? RowAt(lookup.place) : kAbsent;
 }
 
-// A look-up touches a line or two, the place of the token that it names, and the token, each known
+// A look-up touches a line or two, and the token that it names with its count of lines, each known
 // from the one before and each a miss. So look-ups go through the steps in single file, kDistance
 // apart: while memory is fetched for some, others are hashed and compared.
-uint64_t TokenTable::FindAll(const Vocabulary& other, uint64_t first,
+uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens,
                              std::span<int64_t> rows) const {
   if (vocabulary_.size() == 0) {
     std::fill(rows.begin(), rows.end(), kAbsent);
     return 0;
   }
   std::array<Lookup, kRingSize> ring;
-  static_assert(kRingSize > 4 * kDistance);
+  static_assert(kRingSize > 3 * kDistance);
   const size_t n = rows.size();
   uint64_t found = 0;
-  for (size_t step = 0; step < n + 4 * kDistance; ++step) {
+  for (size_t step = 0; step < n + 3 * kDistance; ++step) {
     // The look-up that is `distance` steps behind, or null before the first and after the last one.
     const auto behind = [&](size_t distance) {
       return step - distance < n ? &ring[(step - distance) % kRingSize] : nullptr;
     };
-    if (Lookup* lookup = behind(0)) Start(other.token(first + step), lookup);
+    if (Lookup* lookup = behind(0)) Start(tokens[step], lookup);
     if (Lookup* lookup = behind(kDistance)) LookIntoLine(lookup);
     if (Lookup* lookup = behind(2 * kDistance)) LookIntoNextLine(lookup);
-    if (Lookup* lookup = behind(3 * kDistance)) vocabulary_.PrefetchBytes(lookup->row);
-    if (Lookup* lookup = behind(4 * kDistance)) {
+    if (Lookup* lookup = behind(3 * kDistance)) {
       const int64_t row = Confirm(*lookup);
-      rows[step - 4 * kDistance] = row;
+      rows[step - 3 * kDistance] = row;
       found += row != kAbsent;
     }
   }

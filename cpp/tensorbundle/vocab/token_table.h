@@ -15,8 +15,8 @@
 
 namespace tensorbundle {
 
-// A hash table over the first rows of a vocabulary: open addressing, eleven bytes per row, no
-// copies of tokens. Where a token occurs more than once, its first row counts. Borrows the
+// A hash table over the first rows of a vocabulary: open addressing, eleven bytes per row or
+// more, no copies of tokens. Where a token occurs more than once, its first row counts. Borrows the
 // vocabulary. Immutable and thread-safe once made; what it answers is the same for every number of
 // threads.
 class TokenTable {
@@ -34,18 +34,18 @@ class TokenTable {
   // The row of the token, or kAbsent. It must be a vocabulary's: see Vocabulary::kReadablePadding.
   int64_t Find(std::string_view token) const;
 
-  // Find() of each of the tokens from row `first` of `other` on, into `rows`. Returns how many were
-  // found. Many at a time are faster than one by one: they wait for memory together.
-  uint64_t FindAll(const Vocabulary& other, uint64_t first, std::span<int64_t> rows) const;
+  // Find() of each token, into `rows`, of which there are as many. Returns how many were found.
+  // Many at a time are faster than one by one: they wait for memory together.
+  uint64_t FindAll(std::span<const std::string_view> tokens, std::span<int64_t> rows) const;
 
  private:
   struct Insertion;
   struct Lookup;
 
-  uint64_t InsertRows(uint64_t first, uint64_t count);
+  uint64_t InsertChunk(size_t chunk, uint64_t num_rows);
   uint64_t InsertBatch(std::span<Insertion> batch);
   bool TryInsert(const Insertion& insertion, uint64_t* duplicate);
-  std::optional<uint64_t> MeetEqual(uint64_t* line, uint32_t tagged, uint64_t row, uint64_t tag);
+  std::optional<uint64_t> MeetEqual(const Insertion& insertion, uint32_t tagged);
 
   // The steps of a look-up.
   void Start(std::string_view token, Lookup* lookup) const;
@@ -54,6 +54,7 @@ class TokenTable {
   int64_t Confirm(const Lookup& lookup) const;
   void FindCandidate(Lookup* lookup) const;
 
+  int64_t RowAt(uint64_t place) const;
   uint64_t* LineOf(uint64_t hash) const;
   uint64_t* NextLine(uint64_t* line) const;
 
@@ -61,7 +62,7 @@ class TokenTable {
   TokenHasher hasher_;
   uint64_t num_lines_;
   PageMemory memory_;  // num_lines_ lines
-  uint64_t first_duplicate_;
+  std::optional<uint64_t> first_duplicate_;
 };
 
 }  // namespace tensorbundle

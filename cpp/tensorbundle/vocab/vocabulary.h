@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,20 +13,25 @@
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/vocab/line_index.h"
-#include "tensorbundle/vocab/packed_offsets.h"
 #include "tensorbundle/vocab/page_memory.h"
 
 namespace tensorbundle {
 
-// Owns the bytes of the tokens, and five bytes more for each. Immutable and thread-safe.
+// Owns the bytes of the tokens, and what finds them there: a byte per 32 of a file; of a sequence,
+// five per 32 and one per token. Immutable and thread-safe.
+//
+// A token's place is the offset of its first byte in the text that is kept of it; what ends it is
+// kept as well, so that even empty ones have places of their own, in the order of their rows.
 class Vocabulary {
  public:
   // Bytes that may be read (and are zero or belong to the next tokens) behind the last byte of each
   // token, so that short ones need no loop.
   static constexpr size_t kReadablePadding = 16;
 
+  static constexpr uint64_t kMaxSize = (uint64_t{1} << 40) - 1;  // of the text: a terabyte
+
   // Reads a file of lines. One '\r' before the end of a line does not belong to its token; see
-  // line_index.h for the rest. The bytes are read once, never mapped: what happens to the file
+  // line_survey.h for the rest. The bytes are read once, never mapped: what happens to the file
   // later does not matter.
   //
   // Lines that TensorFlow refuses are kept here, because it depends on their use whether it does:
@@ -40,44 +46,68 @@ class Vocabulary {
   static std::shared_ptr<const Vocabulary> OfTokens(std::string name, ByteSpan bytes,
                                                     std::span<const uint64_t> offsets);
 
+  // Throws UnsupportedError if a vocabulary of `size` bytes or tokens, as `unit` says, is too
+  // large.
+  static void CheckSize(const std::string& name, const char* unit, uint64_t size);
+
   const std::string& name() const { return name_; }  // of a file, its path
   bool is_file() const { return identity_.has_value(); }
   const std::optional<FileIdentity>& identity() const { return identity_; }
-  uint64_t size() const { return size_; }
+  uint64_t size() const { return lines_.num_lines(); }
 
-  // The token of a row below size(). Borrowed.
+  // The token of a row below size(). Borrowed. This searches: TokenAt() is faster.
   std::string_view token(uint64_t row) const {
-    const uint8_t* begin = text_ + starts_[row];
-    const uint8_t* end = text_ + starts_[row + 1] - separator_size_;
-    if (separator_size_ != 0 && end != begin && end[-1] == '\r') --end;
-    return AsText({begin, end});
+    return Token(lines_.BeginOf(row), lines_.EndOf(row));
   }
 
-  // The first line of a file that is empty, if any, and the offset of the byte that follows it.
-  std::optional<uint64_t> first_empty_line() const;
-  uint64_t OffsetAfter(uint64_t row) const { return starts_[row + 1]; }
+  // The token at a place, and its row.
+  std::string_view TokenAt(uint64_t place) const { return Token(place, lines_.EndAt(place)); }
+  uint64_t RowAt(uint64_t place) const { return lines_.LineAt(place); }
 
-  // Call the first some time before token(row), the second some time after the first.
-  void PrefetchPlace(uint64_t row) const { starts_.PrefetchPair(row); }
-  void PrefetchBytes(uint64_t row) const {
-    const uint8_t* begin = text_ + starts_[row];
-    __builtin_prefetch(begin);
-    __builtin_prefetch(begin + kReadablePadding);
+  // Call it some time before TokenAt() and RowAt().
+  void Prefetch(uint64_t place) const {
+    __builtin_prefetch(text_ + place);
+    __builtin_prefetch(text_ + place + kReadablePadding);
+    lines_.Prefetch(place);
   }
+
+  // Chunks have some 64 kB of tokens each, in the order of their rows.
+  size_t ChunkOf(uint64_t row) const { return lines_.ChunkOf(row); }
+
+  // Calls visit(row, place, token) for each token that ends in a chunk until it returns false.
+  template <typename Visit>
+  void ForEachIn(size_t chunk, const Visit& visit) const {
+    lines_.ForEachIn(chunk, [&](uint64_t row, uint64_t begin, uint64_t end) {
+      return visit(row, begin, Token(begin, end));
+    });
+  }
+
+  // Called by several threads at the same time, with the row of the first of the tokens.
+  using Visit = std::function<void(uint64_t row, std::span<const std::string_view> tokens)>;
+
+  // Hands out the tokens of the rows [first, first + count), all of which there must be, in batches
+  // in no order.
+  void ForEachBatch(uint64_t first, uint64_t count, int threads, const Visit& visit) const;
+
+  // The first line of a file that is empty, if any, and then the offset of the byte behind it.
+  std::optional<uint64_t> first_empty_line() const { return lines_.first_empty(); }
+  uint64_t end_of_first_empty_line() const { return lines_.end_of_first_empty(); }
 
   // "row 7 of the tokens" or "line 8 of FILE", which counts from 1 as editors do.
   std::string Describe(uint64_t row) const;
 
  private:
-  Vocabulary(std::string name, uint64_t num_bytes);
+  Vocabulary(std::string name, uint64_t text_size);
+
+  std::string_view Token(uint64_t begin, uint64_t end) const {
+    if (is_file() && end != begin && text_[end - 1] == '\r') --end;
+    return AsText({text_ + begin, text_ + end});
+  }
 
   std::string name_;
   PageMemory memory_;  // the text and its padding
   const uint8_t* text_;
-  PackedOffsets starts_;  // size_ + 1 of them
-  uint64_t size_ = 0;
-  uint64_t separator_size_ = 0;  // what lies between two tokens besides '\r'
-  uint64_t first_empty_ = LineIndex::kNoLine;
+  LineIndex lines_;
   std::optional<FileIdentity> identity_;
 };
 

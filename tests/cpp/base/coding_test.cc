@@ -29,6 +29,23 @@ TEST(Coding, FixedLoadsAreLittleEndianAtAnyAlignment) {
   EXPECT_EQ(LoadFixed64(bytes + 1), 0x0807060504030201U);
 }
 
+TEST(Coding, FixedStoresAreWhatTheLoadsRead) {
+  std::string text;
+  PutFixed32(0x04030201U, &text);
+  PutFixed64(0x0c0b0a0908070605U, &text);
+  EXPECT_EQ(text, "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c");
+}
+
+TEST(Coding, VarintStoresAreTheShortestSpelling) {
+  for (const uint64_t value : Edges()) {
+    std::string ours;
+    std::string expected;
+    PutVarint64(value, &ours);
+    testing::AppendVarint(value, &expected);
+    EXPECT_EQ(ours, expected) << value;
+  }
+}
+
 TEST(Coding, VarintRoundTripAndEveryTruncation) {
   for (const uint64_t value : Edges()) {
     std::string text;

@@ -134,6 +134,19 @@ TEST(Align, TensorsThatShareBytesStillDo) {
   EXPECT_EQ(StoredBytes(dir / "b"), StoredBytes(dir / "a"));
 }
 
+TEST(Align, TensorsThatOverlapDoNotFillTheDisk) {
+  const TempDir dir;
+  BundleBuilder builder;
+  Record record = builder.Store(DataType::kUint8, {100}, std::string(110, 'x'));
+  record.size = 100;
+  record.crc = crc32c::Value(std::string(100, 'x').data(), 100);
+  builder.Put("a", record.Message()).Write(dir / "a");
+  EXPECT_EQ(Align(dir / "a", dir / "b").bytes_after, 100U);
+  record.offset = 10;
+  builder.Put("b", record.Message()).Write(dir / "overlapping");
+  EXPECT_THROW(Align(dir / "overlapping", dir / "c"), UnsupportedError);
+}
+
 TEST(Align, RecordsKeepWhatNobodyKnows) {
   const TempDir dir;
   BundleBuilder builder;

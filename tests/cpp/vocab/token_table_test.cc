@@ -26,6 +26,12 @@ using testing::OfTokens;
 using testing::Tokens;
 using testing::VocabularyPtr;
 
+std::vector<std::string_view> ViewsOf(const Vocabulary& vocabulary) {
+  std::vector<std::string_view> views;
+  for (uint64_t row = 0; row < vocabulary.size(); ++row) views.push_back(vocabulary.token(row));
+  return views;
+}
+
 TEST(TokenHashTest, LengthAndEveryByteCount) {
   const TokenHasher hash(1);
   for (size_t size = 0; size <= 70; ++size) {
@@ -55,7 +61,7 @@ TEST(TokenTableTest, ManyTokensOfEveryLength) {
   for (const uint64_t num_rows : {0u, 1u, 2u, 7u, 8u, 9u, 63u, 64u, 65u, 3000u}) {
     const TokenTable table(*vocabulary, num_rows, num_rows % 2 == 0 ? 0 : tokens.size(), 2);
     std::vector<int64_t> rows(tokens.size());
-    EXPECT_EQ(table.FindAll(*vocabulary, 0, rows), num_rows);
+    EXPECT_EQ(table.FindAll(ViewsOf(*vocabulary), rows), num_rows);
     for (uint64_t row = 0; row < tokens.size(); ++row) {
       EXPECT_EQ(rows[row], row < num_rows ? static_cast<int64_t>(row) : TokenTable::kAbsent);
       EXPECT_EQ(table.Find(vocabulary->token(row)), rows[row]);
@@ -71,10 +77,10 @@ TEST(SlotLineTest, MatchesTagsAndFreeSlots) {
     const size_t taken = random() % (kSlotsPerLine + 1);
     uint32_t tagged = 0;
     for (size_t i = 0; i < taken; ++i) {
-      const uint64_t row = random() % 2 == 0 ? kRowMask : random() % 3;
+      const uint64_t row = random() % 2 == 0 ? kPlaceMask : random() % 3;
       line[i] = MakeSlot(tags[random() % 2], row);
-      EXPECT_EQ(RowOf(line[i]), row);
-      tagged |= static_cast<uint32_t>(line[i] >> kRowBits == tags[0]) << i;
+      EXPECT_EQ(PlaceOf(line[i]), row);
+      tagged |= static_cast<uint32_t>(line[i] >> kPlaceBits == tags[0]) << i;
     }
     const LineMatch match = MatchLine(line, tags[0]);
     EXPECT_EQ(match.tagged, tagged);
@@ -108,14 +114,14 @@ TEST(TokenTableTest, TokensOfOneTagAreToldApartByTheirBytes) {
   const VocabularyPtr half = OfTokens(firsts);
   const VocabularyPtr other_half = OfTokens(seconds);
   std::vector<int64_t> rows(firsts.size());
-  EXPECT_EQ(TokenTable(*half, half->size(), 0, 1, hasher).FindAll(*other_half, 0, rows), 0u);
+  EXPECT_EQ(TokenTable(*half, half->size(), 0, 1, hasher).FindAll(ViewsOf(*other_half), rows), 0u);
 
   firsts.insert(firsts.end(), seconds.begin(), seconds.end());
   const VocabularyPtr both = OfTokens(firsts);
   rows.resize(firsts.size());
   const TokenTable table(*both, both->size(), 0, 1, hasher);
   EXPECT_EQ(table.first_duplicate(), std::nullopt);
-  EXPECT_EQ(table.FindAll(*both, 0, rows), rows.size());
+  EXPECT_EQ(table.FindAll(ViewsOf(*both), rows), rows.size());
   for (size_t row = 0; row < rows.size(); ++row) EXPECT_EQ(rows[row], static_cast<int64_t>(row));
 }
 

@@ -57,13 +57,26 @@ class VocabTest : public ::testing::Test {
     return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
   }
 
-  // The ids of files with these contents.
+  // What a join of files with these contents gives, whether it holds the new one or not.
+  JoinResult Joined(std::string_view new_bytes, std::string_view old_bytes,
+                    const JoinOptions& options, bool hold) const {
+    const auto new_file = File::Open(Write("new", new_bytes));
+    const auto old_file = File::Open(Write("old", old_bytes));
+    if (!hold) return tensorbundle::JoinFiles(new_file, old_file, options);
+    return Join(*Vocabulary::OfFile(*new_file, 2), *Vocabulary::OfFile(*old_file, 2), options);
+  }
+
   Ids JoinFiles(std::string_view new_bytes, std::string_view old_bytes,
                 const JoinOptions& options = {}) const {
-    const JoinResult result = Join(*OfFile("new", new_bytes), *OfFile("old", old_bytes), options);
-    const Ids ids(result.ids().begin(), result.ids().end());
-    EXPECT_EQ(result.num_present,
-              ids.size() - static_cast<size_t>(std::count(ids.begin(), ids.end(), -1)));
+    Ids ids;
+    for (const bool hold : {true, false}) {
+      const JoinResult result = Joined(new_bytes, old_bytes, options, hold);
+      const Ids found(result.ids().begin(), result.ids().end());
+      EXPECT_EQ(result.num_present,
+                found.size() - static_cast<size_t>(std::count(found.begin(), found.end(), -1)));
+      EXPECT_TRUE(hold || found == ids);
+      ids = found;
+    }
     return ids;
   }
 
@@ -71,12 +84,16 @@ class VocabTest : public ::testing::Test {
   template <typename E>
   std::string Failure(std::string_view new_bytes, std::string_view old_bytes,
                       const JoinOptions& options = {}) const {
-    try {
-      JoinFiles(new_bytes, old_bytes, options);
-    } catch (const E& error) {
-      return error.what();
+    std::string messages[2];
+    for (const bool hold : {true, false}) {
+      try {
+        Joined(new_bytes, old_bytes, options, hold);
+      } catch (const E& error) {
+        messages[hold] = error.what();
+      }
     }
-    return "";
+    EXPECT_EQ(messages[0], messages[1]);
+    return messages[0];
   }
 
   std::filesystem::path directory_;
@@ -165,8 +182,49 @@ TEST_F(VocabTest, EmptyLinesAtChunkBorders) {
     const std::string text = std::string(length, 'x') + "\n\r\nb\n\n";
     const VocabularyPtr vocabulary = OfFile("file", text);
     EXPECT_EQ(vocabulary->first_empty_line(), 1u) << length;
-    EXPECT_EQ(vocabulary->OffsetAfter(1), length + 3) << length;
+    EXPECT_EQ(vocabulary->end_of_first_empty_line(), length + 3) << length;
   }
+}
+
+// The end that an open line gets may be the first byte of a block, or of a chunk.
+TEST_F(VocabTest, OpenLinesThatEndAtBorders) {
+  for (const size_t border : {64u, 65'536u, 262'144u}) {
+    for (size_t size = border - 2; size <= border + 2; ++size) {
+      for (const std::string& end : {""s, "\r"s}) {
+        const std::string b(size / 2, 'b');
+        const std::string c(size - b.size() - 4 - end.size(), 'c');
+        const std::string text = "\n" + b + "\na\n" + c + end;
+        ASSERT_EQ(text.size(), size);
+        const VocabularyPtr vocabulary = OfFile("file", text);
+        EXPECT_EQ(TokensOf(*vocabulary), (Tokens{"", b, "a", c})) << size;
+        EXPECT_EQ(vocabulary->first_empty_line(), 0u);
+        EXPECT_EQ(JoinFiles(Lines({c, "a", b}), text.substr(1)), (Ids{2, 1, 0}));
+      }
+    }
+  }
+}
+
+TEST_F(VocabTest, TokensWithNewlinesAreNotSeveralTokens) {
+  const VocabularyPtr wanted = OfTokens({"a\nb", "a", "b", "a\n", "\nb", "b\r", "\n", ""});
+  const JoinResult lines = Join(*wanted, *OfFile("old", "a\nb\r\n"), {});
+  EXPECT_EQ(Ids(lines.ids().begin(), lines.ids().end()), (Ids{-1, 0, 1, -1, -1, -1, -1, -1}));
+  const JoinResult tokens = Join(*wanted, *OfTokens({"a", "b", "b\r", ""}), {});
+  EXPECT_EQ(Ids(tokens.ids().begin(), tokens.ids().end()), (Ids{-1, 0, 1, -1, -1, 2, -1, 3}));
+}
+
+TEST_F(VocabTest, ManyTokensInMemory) {
+  JoinOptions options;
+  options.old_duplicates = Duplicates::kTakeFirst;
+  Tokens tokens(kManyTokens);  // of no bytes: nothing but their ends
+  const VocabularyPtr empty = OfTokens(tokens);
+  EXPECT_EQ(empty->size(), kManyTokens);
+  EXPECT_EQ(Join(*empty, *empty, options).num_present, kManyTokens);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = std::to_string(i);
+  options = Wanted(70'000, 70'000);
+  options.threads = 3;
+  const JoinResult result = Join(*OfTokens(tokens), *OfTokens(tokens), options);
+  ASSERT_EQ(result.ids().size(), 70'000u);
+  for (size_t i = 0; i < 70'000; ++i) ASSERT_EQ(result.ids()[i], static_cast<int64_t>(70'000 + i));
 }
 
 TEST_F(VocabTest, TokensInMemoryAreNotLines) {

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables that follow another vocabulary, made into initializers of variables.
+
+Nothing of a table or a vocabulary is read while the graph is built. When it runs, both vocabularies
+are joined once per process, for all partitions of all tables that share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, Protocol
+
+from tensorbundle.remap_pieces import PieceRemap
+from tensorbundle.tf import backend, backup, facts, remote, values
+from tensorbundle.tf.backup import Fills
+from tensorbundle.tf.options import Options
+from tensorbundle.tf.remap_numpy import NumpyRemap
+from tensorbundle.tf.remap_stock import StockRemap
+from tensorbundle.warm_start import Remap
+
+_NAME = "checkpoint_initializer"
+
+
+class Remapper(Protocol):
+    """One way to remap one table."""
+
+    def count(self, piece: PieceRemap, variable: Any, /) -> Any:
+        """A scalar tensor: how many cells of a partition are missing."""
+
+    def value(self, piece: PieceRemap, fills: Fills, variable: Any, /) -> Any:
+        """The remapped partition, of shape `piece.made`."""
+
+    def verification(self, near: Any, /) -> Any:
+        """A tensor that is computed only if the table is undamaged, or None."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpRemap:
+    """One table, remapped by our own ops in the process where they run.
+
+    Attributes:
+        library: The op library.
+        prefix: The checkpoint.
+        tensor: The table in it.
+        new_vocab: The new vocabulary's path.
+        old_vocab: The old one's.
+        new_size: How many entries of the new one any partition needs, from the first.
+        old_size: How many entries of the old one count; -1: all.
+        options: What was in force at the call.
+    """
+
+    library: Any
+    prefix: bytes
+    tensor: bytes
+    new_vocab: bytes
+    old_vocab: bytes
+    new_size: int
+    old_size: int
+    options: Options
+
+    def count(self, piece: PieceRemap, variable: Any) -> Any:
+        """A scalar, int32 where that suffices: how many cells of a partition are missing."""
+        import tensorflow as tf
+
+        with values.on_cpu_of(variable):
+            count = self.library.tensorbundle_missing_v1(
+                new_vocab=self.new_vocab,
+                old_vocab=self.old_vocab,
+                new_size=self.new_size,
+                old_size=self.old_size,
+                offset=piece.first_entry,
+                num_new=piece.num_entries,
+                cells_per_entry=piece.cells_per_entry,
+                out_type=tf.int32 if piece.counts_in_int32 else tf.int64,
+                name="missing_cells",
+            )
+        count.set_shape([])
+        return count
+
+    def value(self, piece: PieceRemap, fills: Fills, variable: Any) -> Any:
+        """The remapped partition, of shape `piece.made`."""
+        with values.on_cpu_of(variable):
+            value = self.library.tensorbundle_remap_v1(
+                fills=list(fills.tensors),
+                prefix=self.prefix,
+                tensor=self.tensor,
+                dtype=variable.dtype.base_dtype,
+                axis=piece.axis,
+                new_vocab=self.new_vocab,
+                old_vocab=self.old_vocab,
+                new_size=self.new_size,
+                old_size=self.old_size,
+                offset=piece.offset,
+                num_rows=piece.num_rows,
+                num_cols=piece.num_cols,
+                num_oov=piece.num_oov,
+                fill_layout=fills.layout,
+                shape=list(piece.made),
+                threads=self.options.threads or 0,
+                name=_NAME,
+            )
+        value.set_shape(piece.made)
+        return value
+
+    def verification(self, near: Any) -> Any:
+        """A tensor that is computed only if the table is undamaged; None where nobody asks."""
+        if self.options.verification(mapped=False) != "full":
+            return None
+        with values.on_cpu_of(near):
+            return self.library.tensorbundle_verify_v1(
+                parts=[],
+                prefix=self.prefix,
+                tensor=self.tensor,
+                dtype=near.dtype.base_dtype,
+                name="checkpoint_initializer_verify",
+            )
+
+
+def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> list[Any]:
+    """The values that a table's variables start from: the checkpoint's, by the new vocabulary.
+
+    Args:
+        prefix: The checkpoint.
+        step: The plan for this table.
+        variables: Its partitions, in the order of the plan's pieces.
+        options: What was in force at the call.
+
+    Returns:
+        A tensor for each of them. None of them is computed if the table has to be verified, and is
+        damaged.
+
+    Raises:
+        UnsupportedError: Only TensorFlow's own ops may be used, and they cannot do it.
+        TypeError: The backup initializer makes no values of the variables' type.
+        ValueError: TensorFlow would drop a variable's new initializer without a word.
+    """
+    for variable in variables:
+        if facts.is_lost_in_function(variable):
+            raise ValueError(
+                f"variable {variable.name!r} is being created by the function that is traced: "
+                "TensorFlow takes its first value from its own initializer, whatever is assigned "
+                "here. Create it before the function, or call this outside of it"
+            )
+    remapper = _remapper(prefix, step, variables, options)
+    verified = None
+    if not all(piece.all_new for piece in step.pieces):
+        verified = remapper.verification(variables[0])
+    return [
+        _after(verified, _value(remapper, piece, step, variable), variable)
+        for piece, variable in zip(step.pieces, variables, strict=True)
+    ]
+
+
+def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any) -> Any:
+    """A partition's initial value."""
+    import tensorflow as tf
+
+    dtype = variable.dtype.base_dtype
+    if step.slot_of is not None:
+        own = backup.initial_value(variable)
+        if piece.all_new:
+            return own
+        fills = backup.in_place(own, piece)
+    else:
+        initializer = step.info.backup_initializer
+        if piece.all_new:
+            return backup.whole(initializer, piece, dtype)
+        fills = backup.fills(initializer, piece, dtype, lambda: remapper.count(piece, variable))
+    value = remapper.value(piece, fills, variable)
+    return tf.slice(value, piece.begin, piece.shape) if piece.is_window else value
+
+
+def _after(verified: Any, value: Any, variable: Any) -> Any:
+    """A value that nobody gets before its table was found undamaged."""
+    import tensorflow as tf
+
+    if verified is None or tf.executing_eagerly():
+        return value
+    with values.on_cpu_of(variable), tf.control_dependencies([verified]):
+        return tf.identity(value, name=_NAME)
+
+
+def _remapper(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> Remapper:
+    info = step.info
+    new_vocab, old_vocab = map(_path, (info.new_vocab, info.old_vocab))
+    # What lies behind all entries needs none, and begins at none that there has to be.
+    needed = [piece for piece in step.pieces if not piece.all_new]
+    size = max((piece.first_entry + piece.num_entries for piece in needed), default=0)
+    way = _way((prefix, new_vocab, old_vocab), variables, options)
+    if way == "stock":
+        old_size = info.old_vocab_size
+        return StockRemap(prefix, step.tensor, (new_vocab, old_vocab), old_size, size)
+    if way == "op":
+        tensor = step.tensor.encode("utf-8", "surrogateescape")
+        return OpRemap(
+            library=values.library_in_use(),
+            prefix=prefix,
+            tensor=tensor,
+            new_vocab=new_vocab,
+            old_vocab=old_vocab,
+            new_size=size,
+            old_size=info.old_vocab_size,
+            options=options,
+        )
+    verify = options.verification(mapped=False) == "full"
+    return NumpyRemap(
+        prefix, step.tensor, new_vocab, old_vocab, info.old_vocab_size, verify, options.threads
+    )
+
+
+def _way(paths: tuple[bytes, ...], variables: list[Any], options: Options) -> str:
+    """Whose ops all partitions of a table use: ``"op"``, ``"numpy"`` or ``"stock"``."""
+    if any(remote.is_remote(path) for path in paths):
+        return "stock"
+    ways = {backend.way_for(variable, options) for variable in variables}
+    return ways.pop() if len(ways) == 1 else "stock"
+
+
+def _path(path: Any) -> bytes:
+    """A vocabulary's path as ops carry it; relative if it was."""
+    text = os.fsencode(path)
+    return text if remote.is_remote(text) else text.removeprefix(b"file://")

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoint of one call: what is known of it while the graph is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from tensorbundle import assignment, reader
+from tensorbundle.assignment import Slice
+from tensorbundle.filenames import AnyPath
+from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.tf.errors import as_tensorflow_raises
+
+# A buffer that TensorFlow takes over begins at a multiple of this.
+ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """An open checkpoint. Only its index is read.
+
+    Attributes:
+        label: What the caller called it, for messages and the log.
+        checkpoint: Our reader.
+    """
+
+    label: str
+    checkpoint: reader.Checkpoint
+
+    @property
+    def prefix(self) -> bytes:
+        """The name that ops carry: relative if the caller's was."""
+        return os.fsencode(self.checkpoint.path)
+
+    @property
+    def format(self) -> int:
+        """2 for an index with data files, 1 for the older single table."""
+        return self.checkpoint.format
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The shape of the tensor of exactly that name; an object graph's names do not count."""
+        index = self._index(name)
+        return None if index is None else self.checkpoint._opened.shape(index)
+
+    def tensor(self, name: str) -> Tensor:
+        """The handle of the tensor of exactly that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        index = self._index(name)
+        if index is None:
+            raise KeyError(name)
+        return self.checkpoint._tensor(index)
+
+    def for_plans(self) -> assignment.Source:
+        """What a plan needs of it."""
+        return assignment.Source(self.label, self.shape_of, self._names)
+
+    def _index(self, name: Any) -> int | None:
+        # Keys are matched as they are: bytes never are a name here.
+        if not isinstance(name, str):
+            return None
+        return self.checkpoint._opened.find(name.encode("utf-8", "surrogateescape"))
+
+    def _names(self) -> Sequence[str]:
+        return list(self.checkpoint)
+
+
+def open_source(path: AnyPath) -> Source:
+    """Opens a checkpoint for the plans of one call.
+
+    Raises:
+        CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
+        ValueError: A directory without a checkpoint.
+        TypeError: Not a path.
+    """
+    with as_tensorflow_raises():
+        # Nothing but the index is read through this, and no data file is mapped.
+        return Source(str(path), reader.open(path, verify="none", io="pread"))
+
+
+def why_not_mapped(source: Source, tensor: str, part: Slice | None) -> str | None:
+    """Why a tensor, or a slice of it, cannot be handed over as a mapping; None where it can.
+
+    What has no bytes to speak of (scalars, empty tensors, strings) is copied in every mode, and
+    says None here as well.
+    """
+    if source.format != 2:
+        return "it is in a V1 checkpoint, whose values are encoded"
+    handle = source.tensor(tensor)
+    extent = handle.shape if part is None else part.extent
+    if is_always_copied(handle, extent):
+        return None
+    if source.checkpoint._opened.big_endian:
+        return "its bytes are stored big-endian"
+    offset = (0,) * handle.ndim if part is None else part.offset
+    return _why_not_contiguous(handle, offset, extent)
+
+
+def is_always_copied(handle: Tensor, extent: Sequence[int]) -> bool:
+    """Whether there is nothing to map: scalars, empty tensors, and elements of varying size."""
+    return not extent or math.prod(extent) == 0 or handle.dtype == object
+
+
+def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[int]) -> str | None:
+    met = [piece for piece in handle.partitions if _meets(piece, offset, extent)]
+    if not met:
+        return "the checkpoint does not store that part of it"
+    met.sort(key=lambda piece: piece.extents)
+    row_bytes = handle.dtype.itemsize * math.prod(handle.shape[1:])
+    begin = None
+    for before, piece in zip([None, *met], met, strict=False):
+        if len(met) > 1 and not _is_full_rows(piece.extents, handle.shape):
+            return "it is stored in slices that are not whole rows, so its bytes lie apart"
+        if before is not None and (
+            before.file != piece.file or before.offset + before.nbytes != piece.offset
+        ):
+            return f"it is stored in {len(met)} slices that do not lie one behind the other"
+        if begin is None:
+            begin = piece
+    assert begin is not None
+    if len(met) == 1:
+        inner = _offset_inside(begin, offset, extent, handle.dtype.itemsize)
+        if inner is None:
+            return "the bytes of that part of it are not contiguous"
+    else:
+        if any(n != size for n, size in zip(extent[1:], handle.shape[1:], strict=True)):
+            return "the bytes of that part of it are not contiguous"
+        inner = (offset[0] - begin.extents[0][0]) * row_bytes
+    position = begin.offset + inner
+    if position % ALIGNMENT:
+        return (
+            f"its bytes begin at offset {position} of {begin.file!r}, which is no multiple of "
+            f"{ALIGNMENT}. 'tensorbundle align SRC DEST' rewrites a checkpoint so that it can be"
+        )
+    return None
+
+
+def _meets(piece: Partition, offset: Sequence[int], extent: Sequence[int]) -> bool:
+    return all(
+        start < first + count and first < start + length
+        for (start, length), first, count in zip(piece.extents, offset, extent, strict=True)
+    )
+
+
+def _is_full_rows(extents: Sequence[tuple[int, int]], shape: Sequence[int]) -> bool:
+    return all(length == size for (_, length), size in zip(extents[1:], shape[1:], strict=True))
+
+
+def _offset_inside(
+    piece: Partition, offset: Sequence[int], extent: Sequence[int], itemsize: int
+) -> int | None:
+    """How many bytes into a stored piece a box begins; None where the box is not contiguous."""
+    stride = itemsize
+    inner = 0
+    whole = True
+    for (start, length), first, count in reversed(
+        list(zip(piece.extents, offset, extent, strict=True))
+    ):
+        # Beyond the first axis that is cut, counted from the last, only single steps are one run.
+        if not whole and count != 1:
+            return None
+        inner += (first - start) * stride
+        whole = whole and count == length
+        stride *= length
+    return inner

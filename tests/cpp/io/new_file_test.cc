@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/new_file.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "temp_dir.h"
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::TempDir;
+
+std::string Contents(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<std::string> NamesIn(const TempDir& dir) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(dir / "")) {
+    names.push_back(entry.path().filename().string());
+  }
+  return names;
+}
+
+TEST(NewFile, HasItsNameOnlyWhenItIsPublished) {
+  const TempDir dir;
+  {
+    const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+    file->Resize(6);
+    file->WriteAt(3, AsBytes("def"));
+    file->WriteAt(1, AsBytes("b"));
+    ASSERT_EQ(NamesIn(dir).size(), 1U);
+    EXPECT_EQ(NamesIn(dir)[0].rfind("f.tempstate", 0), 0U);
+    file->Finish();
+    file->Publish();
+    EXPECT_EQ(NamesIn(dir), std::vector<std::string>{"f"});
+    file->Keep();
+  }
+  EXPECT_EQ(Contents(dir / "f"), std::string("\0b\0def", 6));
+}
+
+TEST(NewFile, IsGoneWhenItIsNotKept) {
+  const TempDir dir;
+  for (const int steps : {1, 2, 3}) {
+    const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+    if (steps > 1) file->Finish();
+    if (steps > 2) file->Publish();
+  }
+  EXPECT_TRUE(NamesIn(dir).empty());
+}
+
+TEST(NewFile, ReplacesNothing) {
+  const TempDir dir;
+  const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+  file->Finish();
+  dir.Write("f", "mine");
+  try {
+    file->Publish();
+    FAIL() << "replaced a file";
+  } catch (const IOFailure& error) {
+    EXPECT_EQ(error.error_number(), EEXIST);
+    EXPECT_EQ(error.path(), dir / "f");
+  }
+  EXPECT_EQ(Contents(dir / "f"), "mine");
+}
+
+TEST(NewFile, ManyOfOneName) {
+  const TempDir dir;
+  std::vector<std::unique_ptr<NewFile>> files;
+  for (int i = 0; i < 20; ++i) files.push_back(NewFile::Create(dir / "f"));
+  EXPECT_EQ(NamesIn(dir).size(), 20U);
+}
+
+TEST(NewDirectory, IsMadeWhenOnlyItIsMissing) {
+  const TempDir dir;
+  EXPECT_THROW(NewDirectory::For(dir / "a/b/f"), IOFailure);
+  {
+    const std::unique_ptr<NewDirectory> directory = NewDirectory::For(dir / "a/f");
+    directory->Sync();
+    EXPECT_TRUE(std::filesystem::is_directory(dir / "a"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir / "a"));
+  NewDirectory::For(dir / "a/f")->Keep();
+  NewDirectory::For(dir / "a/f");  // was there: stays, kept or not
+  EXPECT_TRUE(std::filesystem::is_directory(dir / "a"));
+}
+
+TEST(NewDirectory, OneThatIsInUseStays) {
+  const TempDir dir;
+  {
+    const std::unique_ptr<NewDirectory> directory = NewDirectory::For(dir / "a/f");
+    dir.Write("a/theirs", "x");
+  }
+  EXPECT_EQ(Contents(dir / "a/theirs"), "x");
+}
+
+}  // namespace
+}  // namespace tensorbundle

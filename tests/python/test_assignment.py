@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Assignment maps: names, scopes and pieces against a store of variables; and bad maps."""
+
+import pytest
+
+import tensorbundle as tb
+from tensorbundle.assignment import (
+    NotInCheckpointError,
+    Slice,
+    Source,
+    Variable,
+    plan_assignments,
+    slice_spec,
+)
+
+STORED = {"a/v": (6,), "a/b/v": (2, 3), "a/b/w": (2, 3), "table": (10, 4), "scalar": ()}
+
+
+def source(stored=STORED):
+    return Source("model.ckpt", stored.get, lambda: sorted(stored))
+
+
+def variable(name, shape):
+    return Variable(f"{name}:0", shape, None, object())
+
+
+def pieces(name, full_shape, rows):
+    found, start = {}, 0
+    for i, count in enumerate(rows):
+        extent = (count, *full_shape[1:])
+        part = Slice(name, full_shape, (start, *[0] * (len(full_shape) - 1)), extent)
+        found[f"{name}/part_{i}"] = Variable(f"{name}/part_{i}:0", extent, part, object())
+        start += count
+    return found
+
+
+@pytest.fixture
+def store():
+    return {
+        "new/v": variable("new/v", (6,)),
+        "new/b/v": variable("new/b/v", (2, 3)),
+        "new/b/w": variable("new/b/w", (2, 3)),
+        "new2/v": variable("new2/v", (6,)),
+        **pieces("t", (10, 4), [4, 3, 3]),
+    }
+
+
+def plan(pairs, store, stored=STORED):
+    return plan_assignments(list(pairs), source(stored), store)
+
+
+def result(pairs, store, stored=STORED):
+    """(tensor, names of what it fills) in order."""
+    return [
+        (each.tensor, tuple(v.name for v, _ in each.pieces))
+        for each in plan(pairs, store, stored).assignments
+    ]
+
+
+def test_a_variable_by_name_and_as_object(store):
+    assert result([("a/v", "new/v")], store) == [("a/v", ("new/v:0",))]
+    assert result([("a/v", store["new2/v"])], store) == [("a/v", ("new2/v:0",))]
+
+
+def test_pieces_by_name_and_as_a_list(store):
+    names = tuple(f"t/part_{i}:0" for i in range(3))
+    assert result([("table", "t")], store) == [("table", names)]
+    listed = [store[f"t/part_{i}"] for i in (2, 0)]
+    made = plan([("table", listed)], store).assignments[0]
+    assert [part.offset for _, part in made.pieces] == [(7, 0), (0, 0)]
+    assert made.label == "t/part_2:0,t/part_0:0"
+
+
+def test_pieces_by_name_end_at_the_first_gap(store):
+    del store["t/part_1"]
+    assert result([("table", "t")], store) == [("table", ("t/part_0:0",))]
+
+
+def test_a_spec_is_what_the_restore_op_takes(store):
+    assert store["t/part_1"].slice.spec == "10 4 4,3:0,4"
+    assert slice_spec((), (), ()) == ""
+
+
+def test_order_is_by_tensor_and_otherwise_as_given(store):
+    pairs = [("table", "t"), ("a/v", "new2/v"), ("a/v", "new/v")]
+    assert [names for _, names in result(pairs, store)] == [
+        ("new2/v:0",),
+        ("new/v:0",),
+        tuple(f"t/part_{i}:0" for i in range(3)),
+    ]
+
+
+def test_the_later_of_overlapping_entries_comes_last(store):
+    stored = {**STORED, "v": (6,)}
+    assert result([("a/b/v", "new/b/v"), ("a/", "new/")], store, stored)[-1][0] == "a/b/v"
+    made = result([("v", "new/v"), ("a/", "new/")], store, stored)
+    assert made[-1] == ("v", ("new/v:0",))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("a/", "new/", ["a/b/v", "a/b/w", "a/v"]),
+        ("a/b/", "new/b/", ["a/b/v", "a/b/w"]),
+        ("a/", "new2/", ["a/v"]),
+    ],
+)
+def test_scopes(store, key, value, expected):
+    assert [tensor for tensor, _ in result([(key, value)], store)] == expected
+
+
+def test_the_root_on_either_side(store):
+    assert result([("/", "new2/")], store, {"v": (6,)}) == [("v", ("new2/v:0",))]
+    only = {"v": variable("v", (6,))}
+    assert result([("a/", "/")], only) == [("a/v", ("v:0",))]
+    named = {"a/v": variable("a/v", (6,))}
+    assert result([("/", "/")], named) == [("a/v", ("a/v:0",))]
+
+
+def test_a_scope_does_not_capture_its_longer_namesakes():
+    store = {"a/v": variable("a/v", (6,)), "a_1/v": variable("a_1/v", (6,))}
+    assert result([("a/", "a/")], store) == [("a/v", ("a/v:0",))]
+
+
+def test_a_partitioned_variable_in_a_scope_is_one():
+    store = pieces("s/table", (10, 4), [5, 5])
+    made = plan([("/", "s/")], store).assignments
+    assert [(each.tensor, each.label, len(each.pieces)) for each in made] == [
+        ("table", "s/table", 2)
+    ]
+
+
+def test_a_name_that_only_looks_like_a_piece_is_itself():
+    store = {"q/part_x/w": variable("q/part_x/w", (6,)), "a/part_0": variable("a/part_0", (6,))}
+    stored = {"q/part_x/w": (6,), "a/part_0": (6,)}
+    assert {t for t, _ in result([("/", "/")], store, stored)} == set(stored)
+    assert result([("a/part_0", "a")], store, stored) == [("a/part_0", ("a/part_0:0",))]
+
+
+def test_an_inner_slash_means_the_parent_scope_and_is_remarked(store):
+    made = plan([("a/", "new/zzz")], store)
+    assert [each.tensor for each in made.assignments] == ["a/b/v", "a/b/w", "a/v"]
+    assert "'new/zzz'" in made.remarks[0]
+    assert not plan([("a/", "new/")], store).remarks
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fragment"),
+    [
+        ("a", "new/", "Assignment map with scope only name new should map to scope only a"),
+        ("a/b/v", "new/b", "Should be 'scope/': 'other_scope/'."),
+        ("a/v", "new/w", "the nearest in the graph are 'new/"),
+        ("a/", "new", r"Tensor a/ew/b/v \(ew/b/v in a/\) is not found in model.ckpt checkpoint"),
+        ("a/", "", "is not found in model.ckpt checkpoint"),
+        ("/", "", "is not found in model.ckpt checkpoint"),
+        ("a//", "new/", "Tensor a//b/v"),
+        ("/", "/", "is not found"),
+        ("a/", "nwe/", "fills nothing.*the nearest in the graph are 'new/'"),
+        ("a/", "new//", "fills nothing"),
+        ("a/", "/new/", "fills nothing"),
+    ],
+)
+def test_what_no_map_can_mean(store, key, value, fragment):
+    with pytest.raises(ValueError, match=fragment):
+        plan([(key, value)], store)
+
+
+def test_an_empty_graph_has_nothing_to_fill():
+    with pytest.raises(ValueError, match="no variable made by get_variable in this graph"):
+        plan([("/", "/")], {})
+
+
+def test_a_missing_tensor_names_the_nearest(store):
+    with pytest.raises(NotInCheckpointError, match="'table'") as caught:
+        plan([("tabel", "t")], store)
+    assert isinstance(caught.value, (ValueError, tb.TensorNotFoundError))
+    assert str(caught.value).startswith("Tensor tabel is not found in model.ckpt checkpoint")
+    with pytest.raises(NotInCheckpointError):
+        plan([("table/part_0", [])], store)
+
+
+def test_names_are_matched_as_they_are(store):
+    for key in ("a/v:0", "table/part_0"):
+        with pytest.raises(NotInCheckpointError):
+            plan([(key, "new/v")], store)
+    with pytest.raises(ValueError, match="scope only"):
+        plan([("a/v", "new/v:0")], store)
+
+
+def test_an_empty_list_asks_for_nothing(store):
+    made = plan([("table", [])], store).assignments
+    assert [each.pieces for each in made] == [()]
+
+
+@pytest.mark.parametrize("shape", [None, (None,), (6,)])
+def test_what_is_known_of_a_shape_must_agree(shape):
+    assert result([("a/v", variable("x", shape))], {})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"),
+    [("a/v", (7,)), ("a/v", (None, None)), ("a/v", ()), ("scalar", (1,)), ("a/b/v", (3, None))],
+)
+def test_other_shapes_are_refused(tensor, shape):
+    with pytest.raises(tb.ShapeMismatchError, match="doesn't match with shape of tensor"):
+        plan([(tensor, variable("x", shape))], {})
+
+
+def test_shapes_are_compared_in_scopes_and_for_pieces_too(store):
+    wrong = {"new/v": variable("new/v", (1, 6))}
+    with pytest.raises(tb.ShapeMismatchError, match=r"new/v:0 \(\[1, 6\]\).*a/v \(\[6\]\)"):
+        plan([("a/", "new/")], wrong)
+    with pytest.raises(tb.ShapeMismatchError, match="a slice of t"):
+        plan([("table", "t")], store, {"table": (11, 4)})
+
+
+def test_a_lone_piece_says_how_it_is_meant(store):
+    with pytest.raises(tb.ShapeMismatchError, match="give the list of its pieces"):
+        plan([("table", store["t/part_1"])], store)
+    assert result([("table", [store["t/part_1"]])], store) == [("table", ("t/part_1:0",))]
+
+
+def test_the_exception_for_shapes_is_the_callers():
+    class OtherError(Exception):
+        pass
+
+    with pytest.raises(OtherError):
+        plan_assignments([("a/v", variable("x", ()))], source(), {}, mismatch=OtherError)
+
+
+def test_slices_are_of_one_variable(store):
+    other = pieces("u", (10, 4), [5, 5])
+    mixed = [store["t/part_0"], other["u/part_1"]]
+    with pytest.raises(ValueError, match="Slices must all be from the same tensor: t != u"):
+        plan([("table", mixed)], store)
+
+
+def test_a_list_of_one_whole_variable_is_that_variable():
+    whole = variable("x", (10, 4))
+    assert plan([("table", [whole])], {}).assignments[0].pieces == ((whole, None),)
+    with pytest.raises(ValueError, match="no piece of a partitioned variable"):
+        plan([("table", [whole, whole])], {})
+
+
+def test_keys_of_several_kinds_cannot_be_sorted(store):
+    with pytest.raises(TypeError):
+        plan([("a/v", "new/v"), (b"a/v", "new/v")], store)
+
+
+def test_a_plan_looks_up_only_what_it_needs():
+    asked = []
+    stored = {f"s/v{i}": (2,) for i in range(40_000)}
+
+    def shape_of(name):
+        asked.append(name)
+        return stored.get(name)
+
+    def names():
+        raise AssertionError("nobody needs all names of a good plan")
+
+    store = {f"t/v{i}": variable(f"t/v{i}", (2,)) for i in range(2000)}
+    made = plan_assignments([("s/", "t/")], Source("c", shape_of, names), store)
+    assert len(made.assignments) == len(asked) == 2000

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of a warm start: selection, names, vocabularies, optimizers' slots."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+import tensorbundle as tb
+from tensorbundle.assignment import Slice, Variable
+from tensorbundle.warm_start import (
+    Group,
+    Load,
+    Remap,
+    VocabInfo,
+    check_info,
+    described,
+    object_graph_names,
+    plan_warm_start,
+    renames,
+    selected,
+)
+
+DATA = Path(__file__).parents[1] / "data" / "checkpoints"
+EMB = VocabInfo("new", 5, 1, "old")
+
+
+def variable(name, shape):
+    return Variable(f"{name}:0", shape, None, None)
+
+
+def partitions(name, shape, *rows):
+    """The pieces of a variable that is cut along axis 0."""
+    pieces, first = [], 0
+    for number, count in enumerate(rows):
+        extent = (count, *shape[1:])
+        part = Slice(name, shape, (first, *[0] * (len(shape) - 1)), extent)
+        pieces.append(Variable(f"{name}/part_{number}:0", extent, part, None))
+        first += count
+    return pieces
+
+
+def group(*pieces, trainable=True):
+    return Group(pieces, trainable)
+
+
+def plan(groups, infos=(), names=(), *, load_others=True, stored=()):
+    return plan_warm_start(
+        groups, dict(infos), dict(names), load_others=load_others, stored=dict(stored).get
+    )
+
+
+def steps(*args, **kwargs):
+    return list(plan(*args, **kwargs).steps)
+
+
+MODEL = {"emb": group(variable("emb", (6, 2))), "bias": group(variable("bias", (3,)))}
+
+
+def test_vocab_info_has_tensorflows_fields_and_defaults():
+    assert VocabInfo._fields == (
+        "new_vocab",
+        "new_vocab_size",
+        "num_oov_buckets",
+        "old_vocab",
+        "old_vocab_size",
+        "backup_initializer",
+        "axis",
+    )
+    assert VocabInfo("n", 1, 0, "o") == ("n", 1, 0, "o", -1, None, 0)
+    assert pickle.loads(pickle.dumps(EMB)) == EMB
+    assert type(EMB._replace(axis=1)) is VocabInfo
+
+
+@pytest.mark.parametrize("axis", [2, -1, "0", None])
+def test_vocab_info_refuses_other_axes(axis):
+    with pytest.raises(ValueError, match="only supported values for the axis argument are 0 and 1"):
+        VocabInfo("n", 1, 0, "o", axis=axis)
+
+
+@pytest.mark.parametrize("axis", [0, 1, True, 1.0])
+def test_vocab_info_takes_what_equals_an_axis(axis):
+    assert VocabInfo("n", 1, 0, "o", axis=axis).axis == axis
+
+
+class Collections:
+    """A graph's collections, and what was asked of them."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, key, scope):
+        self.asked.append((key, scope))
+        return [f"{key}-{scope}"]
+
+
+def is_variable(thing):
+    return isinstance(thing, float)
+
+
+def test_a_string_or_none_selects_trainable_variables():
+    for wanted in (".*", "", None):
+        collections = Collections()
+        found, from_trainable = selected(wanted, collections, is_variable)
+        assert collections.asked == [("trainable_variables", wanted)]
+        assert found and from_trainable
+
+
+def test_a_list_of_strings_selects_global_variables_once_per_string():
+    collections = Collections()
+    found, from_trainable = selected(["a", "a"], collections, is_variable)
+    assert collections.asked == [("variables", "a")] * 2
+    assert len(found) == 2 and not from_trainable
+    assert selected([], collections, is_variable) == ([], False)
+
+
+def test_a_list_of_variables_is_that_list():
+    assert selected([1.0, 2.0], Collections(), is_variable) == ([1.0, 2.0], False)
+
+
+@pytest.mark.parametrize("wanted", [("a",), b"a", {"a"}, 3, ["a", 1.0], [["a"]], [None]])
+def test_other_selections_are_refused(wanted):
+    with pytest.raises(ValueError, match="vars_to_warm_start"):
+        selected(wanted, Collections(), is_variable)
+
+
+def test_groups_without_vocabulary_are_loaded_under_their_stored_names():
+    assert steps(MODEL, names={"bias": "b"}) == [
+        Load("emb", "emb", None),
+        Load("bias", "b", "b"),
+    ]
+
+
+def test_without_a_selection_only_vocabularies_count():
+    found = plan(MODEL, {"emb": EMB}, {"bias": "b"}, load_others=False)
+    assert [(type(step), step.group) for step in found.steps] == [(Remap, "emb")]
+    assert not found.is_unused
+
+
+def test_a_tensor_that_two_variables_take_is_dealt_with_in_turn():
+    groups = {name: group(variable(name, (2,))) for name in "abcd"}
+    found = steps(groups, names={"a": "t", "c": "t", "d": "t"})
+    assert [(step.group, step.repeats) for step in found] == [
+        ("a", None),
+        ("b", None),
+        ("c", "a"),
+        ("d", "c"),
+    ]
+
+
+def test_false_names_and_vocabularies_are_none_and_count_as_unused():
+    found = plan(MODEL, {"emb": None, "bias": ()}, {"emb": ""})
+    assert [(type(step), step.tensor) for step in found.steps] == [(Load, "emb"), (Load, "bias")]
+    assert found.unused_names == {"emb"}
+    assert found.unused_vocabularies == {"emb", "bias"}
+
+
+def test_unused_settings_are_refused_names_first():
+    both = plan(MODEL, {"emb:0": EMB}, {"bais": "b"})
+    with pytest.raises(ValueError, match=r"var_name_to_prev_var_name.*'bais'.*'emb', 'bias'"):
+        both.raise_for_unused()
+    with pytest.raises(ValueError, match=r"var_name_to_vocab_info.*'emb:0'"):
+        plan(MODEL, {"emb:0": EMB}).raise_for_unused()
+    plan(MODEL).raise_for_unused()
+
+
+def test_two_variables_of_one_name_are_refused():
+    twice = {"v": group(variable("v", (6, 2)), variable("v", (6, 2)))}
+    with pytest.raises(ValueError, match="At least two variables have the same name: v"):
+        steps(twice)
+    with pytest.raises(ValueError, match="At least two variables have the same name: v"):
+        steps(twice, {"v": EMB})
+    mixed = {"v": group(variable("v", (6, 2)), *partitions("v", (6, 2), 6))}
+    with pytest.raises(ValueError, match="Mixing slices and non-slices"):
+        steps(mixed)
+    pieces = partitions("v", (6, 2), 3, 3)
+    (step,) = steps({"v": group(*pieces, *pieces)}, {"v": EMB})
+    assert [piece.offset for piece in step.pieces] == [0, 3, 0, 3]
+
+
+@pytest.mark.parametrize(
+    "change", [{"new_vocab": ""}, {"new_vocab_size": 0}, {"old_vocab": ""}, {"old_vocab": None}]
+)
+def test_incomplete_vocabularies_are_refused(change):
+    with pytest.raises(ValueError, match="Invalid args: Must provide all of"):
+        steps(MODEL, {"emb": EMB._replace(**change)})
+
+
+def test_bad_numbers_are_refused():
+    with pytest.raises(ValueError, match="old_vocab_size"):
+        check_info(EMB._replace(old_vocab_size=-2))
+    with pytest.raises(TypeError):
+        check_info(EMB._replace(old_vocab_size=None))
+    with pytest.raises(ValueError, match="num_oov_buckets must be >= 0"):
+        check_info(EMB._replace(num_oov_buckets=-1))
+    with pytest.raises(ValueError, match="axis"):
+        check_info(EMB._replace(axis=2))
+
+
+def test_the_log_says_what_tensorflow_says():
+    first, second = steps(MODEL, {"emb": EMB._replace(old_vocab_size=4)}, {"emb": "e"})
+    assert list(described(first)) == [
+        "Warm-starting variable: emb; current_vocab: new current_vocab_size: 5 prev_vocab: old "
+        "prev_vocab_size: 4 current_oov: 1 prev_tensor: e initializer: zero-initialized"
+    ]
+    assert list(described(second)) == ["Warm-starting variable: bias; prev_var_name: Unchanged"]
+
+
+def test_object_graphs_rename_every_group_or_none():
+    assert renames(None, ["a"]) == {}
+    assert renames({"a": "x/.ATTRIBUTES/VARIABLE_VALUE", "b": "y"}, ["a"]) == {
+        "a": "x/.ATTRIBUTES/VARIABLE_VALUE"
+    }
+    with pytest.raises(ValueError, match=r"did not contain values for all variables.*\{'c'\}"):
+        renames({"a": "x"}, ["a", "c"])
+
+
+def test_object_graphs_are_found():
+    with tb.open(DATA / "mnist_tf1") as checkpoint:
+        assert object_graph_names(checkpoint) is None
+    found = []
+    for index in sorted(DATA.glob("*/*.index")):
+        with tb.open(index) as checkpoint:
+            if "_CHECKPOINTABLE_OBJECT_GRAPH" in checkpoint:
+                names = object_graph_names(checkpoint)
+                assert names is not None
+                assert set(names.values()) <= set(checkpoint)
+                found.append(len(names))
+    assert max(found) > 1
+
+
+SLOT = {**MODEL, "emb/Adagrad": group(variable("emb/Adagrad", (6, 2)), trainable=False)}
+STORED = {"emb": (9, 2), "emb/Adagrad": (9, 2)}
+
+
+def test_slots_follow_the_vocabulary_of_their_table():
+    found = {step.group: step for step in steps(SLOT, {"emb": EMB}, stored=STORED)}
+    assert found["emb/Adagrad"].slot_of == "emb"
+    assert found["emb/Adagrad"].pieces == found["emb"].pieces
+    assert found["emb/Adagrad"].info is EMB
+    assert list(described(found["emb/Adagrad"])) == [
+        "Warm-starting variable: emb/Adagrad; prev_var_name: Unchanged"
+    ]
+
+
+def test_slots_of_renamed_tables_are_found_by_their_stored_names():
+    names = {"emb": "e", "emb/Adagrad": "e/Adagrad"}
+    stored = {"e": (9, 2), "e/Adagrad": (9, 2)}
+    found = {step.group: step for step in steps(SLOT, {"emb": EMB}, names, stored=stored)}
+    assert found["emb/Adagrad"].slot_of == "emb"
+    assert found["emb/Adagrad"].tensor == "e/Adagrad"
+
+
+def test_partitioned_slots_follow_piece_by_piece():
+    groups = {
+        "emb": group(*partitions("emb", (6, 2), 4, 2)),
+        "emb/Adagrad": group(*partitions("emb/Adagrad", (6, 2), 4, 2), trainable=False),
+    }
+    table, slot = steps(groups, {"emb": EMB}, stored=STORED)
+    assert slot.slot_of == "emb" and slot.pieces == table.pieces
+
+
+@pytest.mark.parametrize(
+    ("groups", "infos", "stored"),
+    [
+        (SLOT, {}, STORED),
+        ({**SLOT, "emb/Adagrad": group(variable("emb/Adagrad", (6, 2)))}, {"emb": EMB}, STORED),
+        (
+            {**SLOT, "emb/Adagrad": group(variable("s", (6,)), trainable=False)},
+            {"emb": EMB},
+            STORED,
+        ),
+        (SLOT, {"emb": EMB}, {"emb": (9, 2), "emb/Adagrad": (6, 2)}),
+        (SLOT, {"emb": EMB}, {}),
+    ],
+    ids=["no-vocabulary", "trained", "other-shape", "stored-otherwise", "nothing-stored"],
+)
+def test_what_is_no_slot_is_loaded_as_it_is(groups, infos, stored):
+    found = {step.group: step for step in steps(groups, infos, stored=stored)}
+    assert isinstance(found["emb/Adagrad"], Load)
+
+
+def test_a_slot_with_a_vocabulary_of_its_own_is_remapped_by_that():
+    own = EMB._replace(old_vocab="other")
+    found = {
+        step.group: step for step in steps(SLOT, {"emb": EMB, "emb/Adagrad": own}, stored=STORED)
+    }
+    assert found["emb/Adagrad"].slot_of is None
+    assert found["emb/Adagrad"].info is own
+
+
+def test_slots_are_left_alone_when_only_vocabularies_count():
+    found = steps(SLOT, {"emb": EMB}, load_others=False, stored=STORED)
+    assert [step.group for step in found] == ["emb"]

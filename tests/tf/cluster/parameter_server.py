@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A parameter server: joins the cluster of argv[1] as task argv[2] until its input ends.
+
+argv[3] is "ops" or "plain": with our op library, or without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import tensorflow as tf
+
+if sys.argv[3] == "ops":
+    from tensorbundle.tf import library
+
+    library.load_op_library()
+server = tf.distribute.Server(json.loads(sys.argv[1]), job_name="ps", task_index=int(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.read()

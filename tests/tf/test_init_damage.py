@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged, truncated, removed and rewritten files: an exception, and a session that goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+pytestmark = pytest.mark.usefixtures("way")
+
+Save = Callable[..., str]
+# Above the sizes that TensorFlow's and our readers treat in one go.
+SHAPES = {"small": (8, 4), "big": (3000, 257)}
+
+
+def array(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
+def data_file(prefix: str) -> Path:
+    return Path(f"{prefix}.data-00000-of-00001")
+
+
+def flip(prefix: str, position: int) -> None:
+    path = data_file(prefix)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def damaged(way: str) -> type[Exception]:
+    """What a session raises for it: NumPy functions report no more than that something failed."""
+    return tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+
+
+class Model:
+    """A table, whole or in pieces, another variable, and a session in which neither has a value."""
+
+    def __init__(self, prefix: str, shape: tuple[int, ...], shards: int, resource: bool) -> None:
+        with tf.Graph().as_default() as graph:
+            split = tf1.fixed_size_partitioner(shards) if shards else None
+            table = tf1.get_variable("t", shape, partitioner=split, use_resource=resource)
+            self.pieces = list(table) if shards else [table]
+            self.other = tf1.get_variable("other", [2], use_resource=resource)
+            tb.init_from_checkpoint(prefix, {"t": "t", "other": "other"})
+            self.initializers = [piece.initializer for piece in self.pieces]
+            self.initialized = [tf1.is_variable_initialized(piece) for piece in self.pieces]
+            self.session = tf1.Session(graph=graph)
+
+    def require_usable(self) -> None:
+        """The session still does what is not damaged, and none of the pieces has a value."""
+        assert not any(self.session.run(self.initialized))
+        self.session.run(self.other.initializer)
+        assert self.session.run(self.other).tolist() == [1, 2]
+
+
+@pytest.fixture(params=SHAPES)
+def saved(request: pytest.FixtureRequest, tmp_path: Path, save: Save) -> tuple[str, np.ndarray]:
+    value = array(SHAPES[request.param])
+    arrays = {"other": np.float32([1, 2]), "t": value}
+    return save(tmp_path / "m", arrays), value
+
+
+def model(saved: tuple[str, np.ndarray], shards: int, resource: bool = True) -> Model:
+    return Model(saved[0], saved[1].shape, shards, resource)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 3])
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_one_bit_anywhere(
+    saved: tuple[str, np.ndarray], shards: int, resource: bool, way: str
+) -> None:
+    if way == "stock" and shards > 1:
+        pytest.skip("TensorFlow's pieces know nothing of each other")
+    made = model(saved, shards, resource)
+    for position in (-1, -saved[1].nbytes):
+        flip(saved[0], position)
+        for initializer in made.initializers:
+            with pytest.raises(damaged(way)):
+                made.session.run(initializer)
+        with pytest.raises(damaged(way)):
+            made.session.run(made.initializers)
+        made.require_usable()
+        flip(saved[0], position)
+    made.session.run(made.initializers)
+    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), saved[1])
+
+
+@pytest.mark.parametrize("verify", ["lazy", "none"])
+def test_verification_can_be_switched_off(
+    saved: tuple[str, np.ndarray], verify: str, way: str
+) -> None:
+    if way == "stock":
+        pytest.skip("TensorFlow's op always verifies")
+    flip(saved[0], -1)
+    with tb.tf.options(verify=verify):
+        whole, pieces = model(saved, 0), model(saved, 3)
+    pieces.session.run(pieces.initializers)
+    if verify == "none":
+        whole.session.run(whole.initializers)
+    else:
+        with pytest.raises(damaged(way)):
+            whole.session.run(whole.initializers)
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+@pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["nothing", "half", "all but a byte"])
+def test_cut_off_after_the_graph_was_built(
+    saved: tuple[str, np.ndarray], shards: int, kept: float
+) -> None:
+    made = model(saved, shards)
+    path = data_file(saved[0])
+    whole = path.read_bytes()
+    size = len(whole) - 1 if kept == -1 else int(len(whole) * kept)
+    os.truncate(path, size)
+    with pytest.raises(tf.errors.OpError):
+        made.session.run(made.initializers)
+    assert not all(made.session.run(made.initialized))
+    path.write_bytes(whole)
+    made.session.run(made.initializers)
+    made.session.run(made.other.initializer)
+    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), saved[1])
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_removed_after_the_graph_was_built(saved: tuple[str, np.ndarray], suffix: str) -> None:
+    made = model(saved, 0)
+    hidden = Path(saved[0] + ".hidden")
+    Path(saved[0] + suffix).rename(hidden)
+    with pytest.raises(tf.errors.OpError):
+        made.session.run(made.initializers)
+    assert not any(made.session.run(made.initialized))
+    hidden.rename(saved[0] + suffix)
+    made.session.run(made.initializers)
+    assert np.array_equal(made.session.run(made.pieces[0]), saved[1])
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_rewritten_after_the_graph_was_built(
+    saved: tuple[str, np.ndarray], save: Save, shards: int
+) -> None:
+    """The values come from what is there when the initializer runs."""
+    made = model(saved, shards)
+    other = saved[1] + 1
+    # The table comes first now, so that it lies elsewhere.
+    save(Path(saved[0]), {"a": np.zeros(5, "f"), "t": other, "other": np.float32([3, 4])})
+    made.session.run(made.initializers)
+    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), other)
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+def test_rewritten_with_another_shape(
+    saved: tuple[str, np.ndarray], save: Save, shards: int, way: str
+) -> None:
+    if way == "stock" and shards == 0:
+        pytest.skip("TensorFlow's variable then has another shape than it says")
+    made = model(saved, shards)
+    save(Path(saved[0]), {"t": saved[1][:-1], "other": np.float32([1, 2])})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
+        made.session.run(made.initializers)
+    made.require_usable()
+
+
+def test_rewritten_without_the_tensor(saved: tuple[str, np.ndarray], save: Save, way: str) -> None:
+    made = model(saved, 0)
+    save(Path(saved[0]), {"other": np.float32([1, 2])})
+    expected = tf.errors.OpError if way == "numpy" else tf.errors.NotFoundError
+    with pytest.raises(expected, match="t"):
+        made.session.run(made.initializers)
+    made.require_usable()
+
+
+def test_damage_met_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
+    flip(saved[0], -1)
+    variable = tf.Variable(tf.zeros(saved[1].shape))
+    with pytest.raises(tf.errors.DataLossError):
+        tb.init_from_checkpoint(saved[0], {"t": variable})
+    assert not variable.numpy().any()
+
+
+def test_a_damaged_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) -> None:
+    index = Path(saved[0] + ".index")
+    content = bytearray(index.read_bytes())
+    content[3] ^= 0xFF
+    index.write_bytes(content)
+    with tf.Graph().as_default():
+        variable = tf1.get_variable("t", saved[1].shape)
+        before = variable.initializer
+        for function in (tb.init_from_checkpoint, tf1.train.init_from_checkpoint):
+            with pytest.raises(tf.errors.OpError):
+                function(saved[0], {"t": variable})
+        with pytest.raises(tb.CorruptionError):
+            tb.init_from_checkpoint(saved[0], {"t": variable})
+        assert variable.initializer is before
+
+
+def test_a_map_with_a_fault_changes_nothing(saved: tuple[str, np.ndarray]) -> None:
+    with tf.Graph().as_default() as graph:
+        variable = tf1.get_variable("t", saved[1].shape)
+        before, size = variable.initializer, len(graph.get_operations())
+        with pytest.raises(ValueError, match="is not found"):
+            tb.init_from_checkpoint(saved[0], [("t", variable), ("zzz", variable)])
+        assert variable.initializer is before
+        assert len(graph.get_operations()) == size

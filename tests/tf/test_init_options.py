@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options, mappings, fallbacks, and what a call leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.compare import same_bits
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+
+from tensorbundle.tf import backend, library, placement  # noqa: E402
+from tensorbundle.tf.options import current  # noqa: E402
+
+Save = Callable[..., str]
+needs_op = pytest.mark.skipif(library.find() is None, reason="built without the op library")
+
+# 64-byte rows, so that every slice of an aligned table can be mapped.
+TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
+READS = ("RestoreV2", "TensorbundleReadV1", "TensorbundleVerifyV1", "PyFunc")
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, save: Save) -> str:
+    """`a` lies at offset 0; `odd` at one that is no multiple of 64; `z` likewise."""
+    return save(tmp_path / "m", {"a": TABLE, "odd": np.float32([1]), "z": TABLE})
+
+
+def reads(graph: Any) -> list[str]:
+    return [op.type for op in graph.get_operations() if op.type in READS]
+
+
+def partitioned(shards: int, resource: bool = True, **options: Any) -> list[Any]:
+    split = tf1.fixed_size_partitioner(shards, **options) if shards else None
+    table = tf1.get_variable("t", TABLE.shape, partitioner=split, use_resource=resource)
+    return list(table) if shards else [table]
+
+
+def anonymous_kilobytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1])
+    raise AssertionError("no RssAnon")
+
+
+# -- Options
+
+
+def test_options_are_those_of_the_call(prefix: str) -> None:
+    with tf.Graph().as_default() as graph:
+        with tb.tf.options(op="stock"):
+            tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
+        assert reads(graph) == ["RestoreV2"]
+    assert current().op == "auto"
+
+
+def test_options_of_the_process_and_of_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The package's attribute of that name is the function.
+    module = sys.modules["tensorbundle.tf.options"]
+    monkeypatch.setattr(module, "_process", module.Options())
+    tb.tf.set_options(verify="lazy", threads=3)
+    with tb.tf.options(threads=2) as inner:
+        assert (inner.verify, inner.threads, inner.mode) == ("lazy", 2, "copy")
+        assert current() is inner
+    assert current().threads == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "mmap"}, {"verify": "parts"}, {"op": "ours"}, {"threads": 0},
+     {"op": "stock", "mode": "map"}],
+)  # fmt: skip
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError), tb.tf.options(**options):
+        pass
+
+
+# -- Mappings
+
+
+@needs_op
+@pytest.mark.parametrize("mode", ["map", "auto"])
+@pytest.mark.parametrize("shards", [0, 4])
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+@pytest.mark.parametrize("verify", [None, "full", "lazy"])
+def test_mapped_values(
+    prefix: str, mode: str, shards: int, resource: bool, verify: str | None
+) -> None:
+    before = Path(f"{prefix}.data-00000-of-00001").read_bytes()
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        pieces = partitioned(shards, resource)
+        with tb.tf.options(mode=mode, verify=verify):
+            tb.init_from_checkpoint(prefix, {"a": pieces if shards else pieces[0]})
+        modes = {op.get_attr("mode") for op in graph.get_operations() if op.type == READS[1]}
+        assert modes == {b"map"}
+        assert (READS[2] in reads(graph)) == (verify == "full" and bool(shards))
+        session.run([piece.initializer for piece in pieces])
+        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
+        session.run([piece.assign_add(tf.ones(piece.shape)) for piece in pieces])
+        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE + 1)
+    assert Path(f"{prefix}.data-00000-of-00001").read_bytes() == before
+
+
+@needs_op
+@pytest.mark.parametrize(
+    ("tensor", "options", "reason"),
+    [
+        ("z", {}, r"offset \d+ of .*no multiple of 64.*tensorbundle align"),
+        ("a", {"axis": 1}, "not contiguous"),
+    ],
+)
+def test_what_cannot_be_mapped(
+    prefix: str, tensor: str, options: dict[str, int], reason: str
+) -> None:
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        pieces = partitioned(2, **options)
+        initializers = [piece.initializer for piece in pieces]
+        with tb.tf.options(mode="map"), pytest.raises(ValueError, match=reason):
+            tb.init_from_checkpoint(prefix, {tensor: pieces})
+        assert [piece.initializer for piece in pieces] == initializers
+        assert not reads(graph)
+        with tb.tf.options(mode="auto"):
+            tb.init_from_checkpoint(prefix, {tensor: pieces})
+        session.run([piece.initializer for piece in pieces])
+        held = np.concatenate(session.run([p.value() for p in pieces]), options.get("axis", 0))
+        assert same_bits(held, TABLE)
+
+
+@needs_op
+def test_what_has_nothing_to_map_is_copied(tmp_path: Path, save: Save) -> None:
+    arrays = {
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.float32(3),
+        "text": np.array([b"x", b""], object),
+    }
+    prefix = save(tmp_path / "m", arrays)
+    with tb.tf.options(mode="map"):
+        for name, value in arrays.items():
+            variable = tf.Variable(tf.constant(value) if name == "text" else np.zeros_like(value))
+            tb.init_from_checkpoint(prefix, {name: variable})
+            assert variable.numpy().tolist() == value.tolist()
+
+
+@needs_op
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_mapping_takes_no_memory_and_is_updated_in_place(
+    tmp_path: Path, save: Save, eager: bool
+) -> None:
+    megabytes = 64
+    shape = (megabytes << 12, 64)
+    prefix = save(tmp_path / "m", {"t": np.ones(shape, np.float32)})
+
+    def update(variable: Any) -> Any:
+        return variable.scatter_sub(tf.IndexedSlices(tf.ones([1, 64]), tf.constant([5])))
+
+    gc.collect()
+    if eager:
+        # Nothing is filled in first: the variable takes the mapping over.
+        variable = tf.Variable(tf.zeros([0, 64]), shape=[None, 64])
+        before = anonymous_kilobytes()
+        with tb.tf.options(mode="map"):
+            tb.init_from_checkpoint(prefix, {"t": variable})
+        update(variable)
+        row = tf.gather(variable, [5, 6]).numpy()
+    else:
+        with tf.Graph().as_default(), tf1.Session() as session:
+            variable = tf1.get_variable("t", shape, use_resource=True)
+            with tb.tf.options(mode="map"):
+                tb.init_from_checkpoint(prefix, {"t": variable})
+            looked_up, updated = tf.gather(variable, [5, 6]), update(variable).op
+            before = anonymous_kilobytes()
+            session.run(variable.initializer)
+            session.run(updated)
+            row = session.run(looked_up)
+            grown = anonymous_kilobytes() - before
+    if eager:
+        grown = anonymous_kilobytes() - before
+    assert row[0].tolist() == [0] * 64
+    assert row[1].tolist() == [1] * 64
+    assert grown < megabytes * 1024 / 2
+
+
+# -- Fallbacks
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "load", lambda: None)
+    monkeypatch.setattr(library, "why_not", lambda: "it is a Tuesday")
+    monkeypatch.setattr(backend, "_warned", set())
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_the_library_one_warning_says_why(prefix: str) -> None:
+    with tf.Graph().as_default() as graph:
+        with pytest.warns(RuntimeWarning, match="it is a Tuesday") as caught:
+            tb.init_from_checkpoint(prefix, {"a": partitioned(3)})
+        assert len(caught) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tb.init_from_checkpoint(prefix, {"a": tf1.get_variable("u", TABLE.shape)})
+        assert set(reads(graph)) == {"PyFunc"}
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.filterwarnings("ignore:tensorbundle reads checkpoints the slow way")
+def test_without_the_library_other_processes_get_tensorflows_op(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
+        tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
+    assert reads(graph) == ["RestoreV2"]
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}}')
+    with tf.Graph().as_default() as graph:
+        tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
+    assert reads(graph) == ["RestoreV2"]
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.filterwarnings("ignore:tensorbundle reads checkpoints the slow way")
+def test_without_the_library_nothing_is_mapped(prefix: str) -> None:
+    variable = tf.Variable(tf.zeros(TABLE.shape))
+    with tb.tf.options(mode="map"), pytest.raises(ValueError, match="it is a Tuesday"):
+        tb.init_from_checkpoint(prefix, {"a": variable})
+    with tb.tf.options(mode="auto"):
+        tb.init_from_checkpoint(prefix, {"a": variable})
+    assert same_bits(variable.numpy(), TABLE)
+
+
+def test_where_our_op_may_not_go(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "allows", lambda device: "ps" not in device)
+    with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
+        variable = partitioned(0)[0]
+        tb.init_from_checkpoint(prefix, {"a": variable})
+        assert reads(graph) == ["RestoreV2"]
+        with tb.tf.options(mode="map"), pytest.raises(ValueError, match="install"):
+            tb.init_from_checkpoint(prefix, {"a": variable})
+
+
+def test_remote_paths_are_tensorflows(save: Save) -> None:
+    save("ram://folder/m", {"a": TABLE})
+    tf.io.gfile.GFile("ram://folder/checkpoint", "w").write('model_checkpoint_path: "m"')
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        variable = partitioned(0)[0]
+        tb.init_from_checkpoint("ram://folder", {"a": variable})
+        assert reads(graph) == ["RestoreV2"]
+        session.run(variable.initializer)
+        assert same_bits(session.run(variable), TABLE)
+
+
+def test_a_file_url_is_local(prefix: str) -> None:
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = partitioned(0)[0]
+        tb.init_from_checkpoint(f"file://{prefix}", {"a": variable})
+        session.run(variable.initializer)
+        assert same_bits(session.run(variable), TABLE)
+
+
+# -- What is left behind
+
+
+@pytest.mark.usefixtures("way")
+def test_the_graph_holds_no_data(tmp_path: Path, save: Save) -> None:
+    prefix = save(tmp_path / "m", {"t": np.zeros((1 << 18, 16), np.float32)})
+    with tf.Graph().as_default() as graph:
+        split = tf1.fixed_size_partitioner(4)
+        table = tf1.get_variable("t", [1 << 18, 16], partitioner=split)
+        tb.init_from_checkpoint(prefix, {"t": table})
+        assert len(str(graph.as_graph_def())) < 32_000
+
+
+@pytest.mark.usefixtures("way")
+def test_a_thousand_initialisations_leak_nothing(prefix: str) -> None:
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        pieces = partitioned(2)
+        tb.init_from_checkpoint(prefix, {"a": pieces})
+        initializers = [piece.initializer for piece in pieces]
+        graph.finalize()
+        for _ in range(50):
+            session.run(initializers)
+        files, kilobytes = len(os.listdir("/proc/self/fd")), anonymous_kilobytes()
+        for _ in range(500):
+            session.run(initializers)
+        assert len(os.listdir("/proc/self/fd")) <= files + 2
+        assert anonymous_kilobytes() - kilobytes < 4096
+
+
+@needs_op
+def test_mappings_are_given_back(prefix: str) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count(prefix)
+
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = partitioned(0)[0]
+        with tb.tf.options(mode="map"):
+            tb.init_from_checkpoint(prefix, {"a": variable})
+        for _ in range(20):
+            session.run(variable.initializer)
+        assert mapped() <= 2
+    del variable
+    gc.collect()
+    assert mapped() == 0
+
+
+def test_a_checkpoint_of_many_tensors_is_quick(tmp_path: Path, save: Save) -> None:
+    many = 5000
+    prefix = save(tmp_path / "m", {f"s/v{i}": np.float32(i) for i in range(many)})
+    with tf.Graph().as_default():
+        variables = [tf1.get_variable(f"v{i}", [], use_resource=True) for i in range(100)]
+        seconds = []
+        for function in (tf1.train.init_from_checkpoint, tb.init_from_checkpoint):
+            start = time.perf_counter()
+            for i, variable in enumerate(variables):
+                function(prefix, {f"s/v{i}": variable})
+            seconds.append(time.perf_counter() - start)
+    assert seconds[1] < seconds[0], seconds

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two parameter servers and a worker, as processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.compare import same_bits
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+
+from tensorbundle.tf import library  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(library.find() is None, reason="built without the op library"),
+    pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes are counted by Linux"),
+]
+
+SERVER = """
+import json, sys
+import tensorflow as tf
+cluster, task, ours = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "ours"
+if ours:
+    import tensorbundle as tb
+    tb.tf.load_op_library()
+server = tf.distribute.Server(cluster, job_name="ps", task_index=task)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+TABLE = np.random.default_rng(5).standard_normal((1 << 15, 128)).astype(np.float32)  # 16 MiB
+
+
+class Cluster:
+    """Servers that are processes of their own, and one in this process that sessions talk to."""
+
+    def __init__(self, ours: bool) -> None:
+        ports = _free_ports(3)
+        self.spec = {
+            "ps": [f"localhost:{port}" for port in ports[:2]],
+            "worker": [f"localhost:{ports[2]}"],
+        }
+        kind = "ours" if ours else "plain"
+        self.servers = [
+            subprocess.Popen(
+                [sys.executable, "-c", SERVER, json.dumps(self.spec), str(task), kind],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )
+            for task in range(2)
+        ]  # fmt: skip
+        for server in self.servers:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+        self.worker = tf.distribute.Server(self.spec, job_name="worker", task_index=0)
+
+    def session(self) -> Any:
+        return tf1.Session(self.worker.target)
+
+    def bytes_read(self) -> list[int]:
+        """What each server has read from files so far."""
+        found = []
+        for server in self.servers:
+            text = Path(f"/proc/{server.pid}/io").read_text()
+            found.append(int(text.split("rchar:")[1].split()[0]))
+        return found
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.kill()
+            server.wait()
+            for pipe in (server.stdin, server.stdout):
+                assert pipe is not None
+                pipe.close()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster(ours=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
+    return save(tmp_path / "m", {"t": TABLE})
+
+
+def table(resource: bool) -> list[Any]:
+    """Two halves, each on a server of its own."""
+    setter = tf1.train.replica_device_setter(ps_tasks=2, worker_device="/job:worker/task:0")
+    with tf1.device(setter):
+        split = tf1.fixed_size_partitioner(2)
+        return list(tf1.get_variable("t", TABLE.shape, partitioner=split, use_resource=resource))
+
+
+def on_loopback() -> int:
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        if line.strip().startswith("lo:"):
+            return int(line.split(":")[1].split()[0])
+    raise AssertionError("no loopback")
+
+
+@pytest.mark.parametrize("mode", ["copy", "map"])
+@pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+def test_each_server_reads_its_own_half(
+    cluster: Cluster, prefix: str, mode: str, resource: bool
+) -> None:
+    with tf.Graph().as_default(), cluster.session() as session:
+        pieces = table(resource)
+        assert ["ps/task:0" in pieces[0].device, "ps/task:1" in pieces[1].device] == [True, True]
+        with tb.tf.options(mode=mode):
+            tb.init_from_checkpoint(prefix, {"t": pieces})
+        # A ref variable's initializer is a tensor, which to run is to fetch.
+        initialize = tf.group(*[piece.initializer for piece in pieces])
+        session.run(tf.constant(1))
+        before, sent = cluster.bytes_read(), on_loopback()
+        session.run(initialize)
+        read = [b - a for a, b in zip(before, cluster.bytes_read(), strict=True)]
+        sent = on_loopback() - sent
+        half = TABLE.nbytes // 2 if mode == "copy" else 0
+        assert all(half <= each < half + (1 << 20) for each in read), read
+        assert sent < TABLE.nbytes / 8
+        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_damage_in_one_half_keeps_both_empty(cluster: Cluster, prefix: str, half: int) -> None:
+    data = Path(f"{prefix}.data-00000-of-00001")
+    content = bytearray(data.read_bytes())
+    content[half * TABLE.nbytes // 2 + 5] ^= 1
+    data.write_bytes(content)
+    with tf.Graph().as_default(), cluster.session() as session:
+        with tf1.variable_scope(f"damaged{half}"):
+            pieces = table(True)
+        tb.init_from_checkpoint(prefix, {"t": pieces})
+        with pytest.raises(tf.errors.DataLossError):
+            session.run([piece.initializer for piece in pieces])
+        assert not any(session.run([tf1.is_variable_initialized(p) for p in pieces]))
+
+
+def test_a_server_without_our_ops_says_so_and_takes_stock_ones(prefix: str) -> None:
+    plain = Cluster(ours=False)
+    try:
+        with tf.Graph().as_default(), plain.session() as session:
+            pieces = table(True)
+            tb.init_from_checkpoint(prefix, {"t": pieces})
+            with pytest.raises(tf.errors.NotFoundError, match="TensorbundleReadV1"):
+                session.run([piece.initializer for piece in pieces])
+        with tf.Graph().as_default(), plain.session() as session:
+            pieces = table(True)
+            with tb.tf.options(op="stock"):
+                tb.init_from_checkpoint(prefix, {"t": pieces})
+            session.run([piece.initializer for piece in pieces])
+            assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
+    finally:
+        plain.close()

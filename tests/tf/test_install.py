@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow's names lead to ours while installed, and are TensorFlow's own again afterwards."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from tensorflow.python.training import (  # noqa: E402
+    checkpoint_utils,
+    py_checkpoint_reader,
+    training,
+    warm_starting_util,
+)
+
+from tensorbundle.tf import hooks, placement  # noqa: E402
+
+V1 = tf.compat.v1.train
+PLACES = [
+    *((checkpoint_utils, name) for name in ("load_checkpoint", "list_variables", "load_variable")),
+    (checkpoint_utils, "init_from_checkpoint"),
+    (py_checkpoint_reader, "NewCheckpointReader"),
+    (warm_starting_util, "warm_start"),
+    (warm_starting_util, "_warm_start_var_with_vocab"),
+    *(
+        (module, name)
+        for module in (training, V1)
+        for name in (
+            "load_checkpoint",
+            "list_variables",
+            "load_variable",
+            "init_from_checkpoint",
+            "NewCheckpointReader",
+            "warm_start",
+        )
+    ),
+    *(
+        (module, name)
+        for module in (tf.train, tf.compat.v2.train)
+        for name in ("load_checkpoint", "list_variables", "load_variable")
+    ),
+]
+STOCK = [getattr(module, name) for module, name in PLACES]
+IDS = [f"{module.__name__}.{name}" for module, name in PLACES]
+
+
+@pytest.fixture(autouse=True)
+def stock_again() -> Iterator[None]:
+    yield
+    hooks.uninstall()
+    assert [getattr(module, name) for module, name in PLACES] == STOCK
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint with a state file beside it."""
+    folder = tmp_path_factory.mktemp("model")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.get_variable("w", initializer=tf.reshape(tf.range(6.0), [2, 3]))
+        tf.compat.v1.get_variable("step", initializer=tf.constant(7, tf.int64))
+        tf.compat.v1.get_variable("words", initializer=tf.constant(["a", "bc"]))
+        tf.compat.v1.get_variable("half", initializer=tf.ones([4], tf.bfloat16))
+        session.run(tf.compat.v1.global_variables_initializer())
+        saved: str = tf.compat.v1.train.Saver().save(session, str(folder / "model.ckpt"))
+    return saved
+
+
+def tensorflow_attributes() -> dict[tuple[str, str], Any]:
+    """Every attribute of every loaded module of TensorFlow."""
+    return {
+        (name, attribute): value
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0].startswith("tensorflow")
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+    }
+
+
+@pytest.mark.parametrize(("place", "stock"), [*zip(PLACES, STOCK, strict=True)], ids=IDS)
+def test_a_name_leads_to_ours_and_back(place: tuple[Any, str], stock: Any) -> None:
+    module, name = place
+    hooks.install()
+    ours = getattr(module, name)
+    assert ours is not stock
+    assert ours.__wrapped__ is stock
+    assert (ours.__name__, ours.__doc__) == (stock.__name__, stock.__doc__)
+    hooks.uninstall()
+    assert getattr(module, name) is stock
+
+
+def test_nothing_else_of_tensorflow_is_touched() -> None:
+    hooks.install()  # loads what it loads
+    hooks.uninstall()
+    before = tensorflow_attributes()
+    hooks.install()
+    during = tensorflow_attributes()
+    hooks.uninstall()
+    after = tensorflow_attributes()
+    assert before.keys() == during.keys() == after.keys()
+    changed = {key for key in before if before[key] is not during[key]}
+    assert changed == {key for key in before if key[1] in hooks._DEFINED_IN and key in changed}
+    assert len(changed) >= len(PLACES)
+    assert not [key for key in before if before[key] is not after[key]]
+
+
+def test_a_second_install_needs_no_second_uninstall() -> None:
+    hooks.install()
+    ours = tf.train.load_checkpoint
+    hooks.install()
+    assert tf.train.load_checkpoint is ours
+    hooks.uninstall()
+    assert tf.train.load_checkpoint is checkpoint_utils.load_checkpoint
+    assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_uninstall_without_install() -> None:
+    hooks.uninstall()
+    hooks.uninstall()
+
+
+def test_with_statements_nest(prefix: str) -> None:
+    with hooks.installed():
+        with hooks.installed():
+            tf.train.load_checkpoint(prefix)
+        tf.train.load_checkpoint(prefix)
+        assert hooks.calls() == {"load_checkpoint": 2}
+    assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_a_with_statement_leaves_an_installation_in_place() -> None:
+    hooks.install()
+    with hooks.installed():
+        pass
+    assert hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_uninstall_ends_with_statements_too() -> None:
+    with hooks.installed():
+        hooks.uninstall()
+        assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+    assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_an_exception_uninstalls() -> None:
+    with pytest.raises(RuntimeError, match="mine"), hooks.installed():
+        raise RuntimeError("mine")
+    assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_the_latest_says_whether_other_tasks_are_ours() -> None:
+    far = "/job:ps/task:0"
+    assert placement.allows(far)
+    with hooks.installed():
+        assert not placement.allows(far)
+        with hooks.installed(remote=True):
+            assert placement.allows(far)
+        assert not placement.allows(far)
+        hooks.install(remote=True)
+        assert placement.allows(far)
+    assert placement.allows(far)
+    hooks.install()
+    assert not placement.allows(far)
+    hooks.uninstall()
+    assert placement.allows(far)
+
+
+@pytest.mark.parametrize(
+    ("device", "here"),
+    [
+        ("", True),
+        ("/cpu:0", True),
+        ("/device:GPU:1", True),
+        ("/job:localhost/replica:0/task:0/device:CPU:0", True),
+        ("/job:ps", False),
+        ("/job:ps/task:1", False),
+        ("/job:worker/replica:0/task:0/device:CPU:0", False),
+        ("COMPOSITE:anything", False),
+    ],
+)
+def test_devices_of_this_process(device: str, here: bool) -> None:
+    assert placement.is_here(device) is here
+
+
+def test_threads_that_install_and_leave(prefix: str) -> None:
+    """Whoever is inside a with statement is served by ours, whatever the others do."""
+    served: list[bool] = []
+    start = threading.Barrier(4)
+
+    def come_and_go() -> None:
+        start.wait()
+        for _ in range(20):
+            with hooks.installed():
+                served.append(hasattr(tf.train.load_checkpoint(prefix), "_checkpoint"))
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert served == [True] * 80
+    assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+
+
+def test_calls_by_name(prefix: str) -> None:
+    hooks.install()
+    assert hooks.calls() == {}
+    assert hooks.calls()["warm_start"] == 0
+    tf.train.list_variables(prefix)
+    tf.train.load_variable(prefix, "w")
+    tf.compat.v1.train.load_variable(prefix, "w")
+    V1.NewCheckpointReader(prefix)
+    counted = {"list_variables": 1, "load_variable": 2, "NewCheckpointReader": 1}
+    assert hooks.calls() == counted
+    hooks.calls()["w"] = 3  # a copy
+    with pytest.raises(tf.errors.NotFoundError):
+        tf.train.load_variable(prefix, "nowhere")
+    hooks.uninstall()
+    tf.train.list_variables(prefix)
+    assert hooks.calls() == {**counted, "load_variable": 3}
+    hooks.install()
+    assert hooks.calls() == {}
+
+
+def test_a_kept_reference_is_tensorflow_s_after_uninstall(prefix: str) -> None:
+    hooks.install()
+    kept = tf.train.load_checkpoint
+    assert hasattr(kept(prefix), "_checkpoint")
+    hooks.uninstall()
+    assert not hasattr(kept(prefix), "_checkpoint")
+    hooks.install()
+    assert tf.train.load_checkpoint is kept
+    assert hasattr(kept(prefix), "_checkpoint")
+
+
+def test_what_somebody_put_there_stays(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Neither a stand-in from before nor one from meanwhile is lost."""
+
+    def stand_in(*args: Any) -> str:
+        return "mine"
+
+    monkeypatch.setattr(tf.train, "load_variable", stand_in)
+    hooks.install()
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train, "list_variables", stand_in)
+        hooks.uninstall()
+        assert tf.train.load_variable is stand_in
+        assert tf.train.list_variables is stand_in
+    # What the second one put back was ours, from before: it acts as TensorFlow's.
+    assert dict(tf.train.list_variables(prefix))["w"] == [2, 3]
+    hooks.install()
+    hooks.uninstall()
+    assert not hasattr(tf.train.list_variables, "__wrapped__")
+
+
+def test_a_module_that_is_loaded_meanwhile(prefix: str) -> None:
+    """It takes ours from the modules that define them, and gives it back as they do."""
+    name = "tensorflow.python.training.training"
+    hooks.install()
+    displaced = sys.modules.pop(name)
+    try:
+        fresh = importlib.import_module(name)
+        assert fresh is not displaced
+        assert fresh.load_checkpoint is checkpoint_utils.load_checkpoint
+        assert hasattr(fresh.load_checkpoint(prefix), "_checkpoint")
+        hooks.uninstall()
+        assert not hasattr(fresh.load_checkpoint, "__wrapped__")
+    finally:
+        sys.modules[name] = displaced
+        sys.modules[name.rpartition(".")[0]].training = displaced
+        hooks.install()  # it was out of sight when ours was taken out
+        hooks.uninstall()
+    assert displaced.load_checkpoint is checkpoint_utils.load_checkpoint
+
+
+def run(script: str, *arguments: str) -> None:
+    """Runs a script in a process of its own, whose imports are its own too."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
+    """``import tensorflow.compat.v1.train`` builds the module anew; both copies lead to ours."""
+    run(
+        """
+        import sys
+        import tensorflow as tf
+        from tensorbundle.tf import hooks
+
+        when, prefix = sys.argv[1:]
+        first = tf.compat.v1.train
+        if when == "after":
+            hooks.install()
+        import tensorflow.compat.v1.train as second
+
+        assert second is not first
+        if when == "before":
+            hooks.install()
+        for module in (first, second, tf.compat.v1.train):
+            assert module.warm_start.__wrapped__
+            module.load_variable(prefix, "w")
+        assert hooks.calls() == {"load_variable": 3}
+        hooks.uninstall()
+        for module in (first, second):
+            assert not hasattr(module.warm_start, "__wrapped__")
+            assert not hasattr(module.load_variable, "__wrapped__")
+        """,
+        when,
+        prefix,
+    )
+
+
+def test_importing_it_imports_no_tensorflow() -> None:
+    run(
+        """
+        import sys
+        from tensorbundle.tf import hooks
+
+        hooks.calls()
+        assert "tensorflow" not in sys.modules
+        """
+    )
+
+
+def test_paths_of_other_file_systems_stay_tensorflow_s() -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.get_variable("w", initializer=tf.range(4.0))
+        session.run(tf.compat.v1.global_variables_initializer())
+        prefix = tf.compat.v1.train.Saver().save(session, "ram://there/model")
+    hooks.install()
+    # The directory: TensorFlow takes every prefix in RAM for a directory too.
+    assert not hasattr(tf.train.load_checkpoint("ram://there"), "_checkpoint")
+    assert tf.train.list_variables("ram://there") == [("w", [4])]
+    np.testing.assert_array_equal(tf.train.load_variable("ram://there", "w"), np.arange(4.0))
+    for load in (
+        lambda: V1.init_from_checkpoint("ram://there", {"w": "new"}),
+        lambda: V1.warm_start("ram://there", "new", None, {"new": "w"}),
+    ):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            new = tf.compat.v1.get_variable("new", [4])
+            load()
+            session.run(tf.compat.v1.global_variables_initializer())
+            np.testing.assert_array_equal(session.run(new), np.arange(4.0))
+    assert not hasattr(V1.NewCheckpointReader(prefix), "_checkpoint")
+    with pytest.raises(tf.errors.NotFoundError):
+        V1.NewCheckpointReader(filepattern=b"ram://nowhere/model")
+    assert hooks.calls() == {}

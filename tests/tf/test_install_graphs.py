@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorFlow's own code builds with our initializers while ours is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from tensorbundle.tf import hooks, library  # noqa: E402
+
+v1 = tf.compat.v1
+needs_op = pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded")
+
+OLD = ["apple", "pear", "plum", "fig"]
+NEW = ["fig", "apple", "quince", "plum"]
+TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of an embedding table, and two vocabularies."""
+    folder = tmp_path_factory.mktemp("model")
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable("fruit/table", initializer=TABLE)
+        v1.get_variable("bias", initializer=tf.constant([1.0, 2.0, 3.0]))
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(folder / "model.ckpt"))
+    (folder / "old.txt").write_text("\n".join(OLD) + "\n")
+    (folder / "new.txt").write_text("\n".join(NEW) + "\n")
+    return folder
+
+
+def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """What a graph gives after initialization, and the types of its ops."""
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        wanted = build()
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        return session.run(wanted), {operation.type for operation in graph.get_operations()}
+
+
+def both(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
+    """Builds without ours and with ours, compares the values, and returns ours' types of ops."""
+    theirs, _ = run(build)
+    with hooks.installed():
+        ours, types = run(build)
+        assert hooks.calls()[name] == calls
+    np.testing.assert_array_equal(ours, theirs)
+    return types
+
+
+def embedding_columns(model: Path) -> dict[str, Callable[[], Any]]:
+    """Ways to say that an embedding starts from a checkpoint, as functions that build a layer."""
+    keys = ["plum", "apple", "fig"]
+
+    def column(module: Any, **more: Any) -> Any:
+        categorical = module.categorical_column_with_vocabulary_list("fruit", OLD)
+        return module.embedding_column(
+            categorical, 3, ckpt_to_load_from=str(model), tensor_name_in_ckpt="fruit/table", **more
+        )
+
+    def input_layer() -> Any:
+        feature_column = v1.feature_column
+        return feature_column.input_layer({"fruit": tf.constant(keys)}, [column(feature_column)])
+
+    def fixed_input_layer() -> Any:
+        feature_column = v1.feature_column
+        fixed = column(feature_column, trainable=False)
+        return feature_column.input_layer({"fruit": tf.constant(keys)}, [fixed])
+
+    def shared() -> Any:
+        feature_column = v1.feature_column
+        categorical = feature_column.categorical_column_with_vocabulary_list("fruit", OLD)
+        columns = feature_column.shared_embedding_columns(
+            [categorical], 3, ckpt_to_load_from=str(model), tensor_name_in_ckpt="fruit/table"
+        )
+        return feature_column.input_layer({"fruit": tf.constant(keys)}, columns)
+
+    return {"embedding": input_layer, "not trained": fixed_input_layer, "shared": shared}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["embedding", "not trained", "shared"])
+def test_feature_columns(model: Path, kind: str) -> None:
+    both(embedding_columns(model)[kind], "init_from_checkpoint")
+
+
+def start_by_name(model: Path) -> Any:
+    new = v1.get_variable("new", [3])
+    v1.train.init_from_checkpoint(str(model), {"bias": "new"})
+    return new
+
+
+def start_partitioned(model: Path) -> Any:
+    with v1.variable_scope("fruit", partitioner=v1.fixed_size_partitioner(2)):
+        table = v1.get_variable("table", [4, 3])
+    v1.train.init_from_checkpoint(str(model), {"fruit/": "fruit/"})
+    return table.as_tensor()
+
+
+def start_by_vocabulary(model: Path) -> Any:
+    with v1.variable_scope("", partitioner=v1.fixed_size_partitioner(2)):
+        table = v1.get_variable("fruit/table", [5, 3])
+    info = v1.train.VocabInfo(
+        str(model / "new.txt"), 4, 1, str(model / "old.txt"), -1, v1.ones_initializer()
+    )
+    v1.train.warm_start(str(model), var_name_to_vocab_info={"fruit/table": info})
+    return table.as_tensor()
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (start_by_name, "init_from_checkpoint"),
+        (start_partitioned, "init_from_checkpoint"),
+        (start_by_vocabulary, "warm_start"),
+    ],
+)
+def test_starts(model: Path, start: Callable[[Path], Any], name: str) -> None:
+    both(lambda: start(model), name)
+
+
+@needs_op
+@pytest.mark.parametrize("start", [start_by_name, start_partitioned, start_by_vocabulary])
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("device", ["/job:ps/task:0", "/job:localhost/task:0", ""])
+def test_other_processes_are_asked_for_ours_only_on_request(
+    model: Path, start: Callable[[Path], Any], remote: bool, device: str
+) -> None:
+    """A server without the op library would reject the whole graph."""
+    with hooks.installed(remote=remote), tf.Graph().as_default() as graph:
+        with tf.device(device):
+            start(model)
+        ours = {
+            each.device for each in graph.get_operations() if each.type.startswith("Tensorbundle")
+        }
+        assert sum(hooks.calls().values()) == 1
+        reads = [each for each in graph.get_operations() if each.type == "RestoreV2"]
+        ours_wanted = remote or "ps" not in device
+        assert bool(ours) is ours_wanted
+        if not ours_wanted and start is not start_by_vocabulary:
+            assert reads
+        for each in reads:
+            assert each.device.startswith(device)
+
+
+@needs_op
+def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
+    with hooks.installed(), tf.Graph().as_default() as graph:
+        with tf.device("/job:ps/task:1"):
+            v1.get_variable("fruit/table", [4, 3])
+        v1.get_variable("bias", [3])
+        v1.train.init_from_checkpoint(str(model), {"/": "/"})
+        readers = {
+            each.type: tf.DeviceSpec.from_string(each.device).job
+            for each in graph.get_operations()
+            if each.type in ("RestoreV2", "TensorbundleReadV1")
+        }
+    assert readers == {"RestoreV2": "ps", "TensorbundleReadV1": None}
+
+
+@needs_op
+def test_without_an_installation_the_caller_answers_for_the_servers(model: Path) -> None:
+    import tensorbundle.tf.initialization as own
+
+    with tf.Graph().as_default() as graph:
+        with tf.device("/job:ps/task:1"):
+            table = v1.get_variable("fruit/table", [4, 3])
+        own.init_from_checkpoint(str(model), {"fruit/table": table})
+        assert "TensorbundleReadV1" in {each.type for each in graph.get_operations()}
+
+
+def test_eager_variables(model: Path) -> None:
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            pytest.skip("without eager execution")
+        variable = tf.Variable(tf.zeros([4, 3]))
+        with hooks.installed():
+            v1.train.init_from_checkpoint(str(model), {"fruit/table": variable})
+            assert hooks.calls() == {"init_from_checkpoint": 1}
+    np.testing.assert_array_equal(variable.numpy(), TABLE)
+
+
+def test_mirrored_variables(model: Path) -> None:
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+
+    def build() -> Any:
+        with strategy.scope():
+            variable = v1.get_variable("bias", [3])
+            v1.train.init_from_checkpoint(str(model), {"bias": variable})
+        return variable.read_value()
+
+    both(build, "init_from_checkpoint")
+
+
+def test_inside_a_function(model: Path) -> None:
+    """AutoGraph leaves our code alone, as it leaves TensorFlow's."""
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            pytest.skip("without eager execution")
+        variable = tf.Variable(tf.zeros([3]))
+
+        @tf.function
+        def start() -> Any:
+            v1.train.init_from_checkpoint(str(model), {"bias": variable})
+            return tf.train.load_variable(str(model), "fruit/table")[0]
+
+        with hooks.installed():
+            np.testing.assert_array_equal(start(), TABLE[0])
+            assert hooks.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
+    np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0, 3.0])

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorFlow's reader functions return and raise while installed, against their own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.compare import same_bits
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+
+from tensorbundle.tf import hooks  # noqa: E402
+
+DATA = Path(__file__).parents[1] / "data" / "checkpoints"
+GOLDEN = sorted(path.with_suffix("") for path in DATA.glob("*/*.index"))
+V1 = tf.compat.v1.train
+SHARD = ".data-00000-of-00001"
+TYPES = [tf.float32, tf.float16, tf.bfloat16, tf.int64, tf.uint8, tf.bool, tf.complex64, tf.string]
+
+
+# TensorFlow reads no others from V1.
+V1_TYPES = [tf.float32, tf.int64, tf.int32, tf.uint8]
+
+
+def save(prefix: Path, *, version: int = 2) -> str:
+    """Writes a checkpoint with a matrix, a scalar and a vector of every kind of type."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for dtype in TYPES if version == 2 else V1_TYPES:
+            values = tf.constant([0, 1, 1, 0, 1])
+            values = tf.strings.as_string(values) if dtype == tf.string else tf.cast(values, dtype)
+            tf.compat.v1.get_variable(f"{dtype.name}/vector", initializer=values)
+            tf.compat.v1.get_variable(f"{dtype.name}/scalar", initializer=values[1])
+        tf.compat.v1.get_variable("matrix", initializer=tf.reshape(tf.range(600.0), [20, 30]))
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver(write_version=version)
+        return str(saver.save(session, str(prefix)))
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("model") / "model.ckpt")
+
+
+@pytest.fixture(scope="module")
+def prefix_v1(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("old") / "old.ckpt", version=1)
+
+
+def both(call: Callable[[], Any]) -> tuple[Any, Any]:
+    """(ours, TensorFlow's)"""
+    theirs = call()
+    with hooks.installed():
+        ours = call()
+        assert sum(hooks.calls().values()) > 0
+    return ours, theirs
+
+
+def equal_readers(ours: Any, theirs: Any) -> None:
+    assert isinstance(ours, tb.CheckpointReader)
+    assert not isinstance(theirs, tb.CheckpointReader)
+    assert ours.get_variable_to_shape_map() == theirs.get_variable_to_shape_map()
+    dtypes = theirs.get_variable_to_dtype_map()
+    assert ours.get_variable_to_dtype_map() == dtypes
+    assert all(type(d) is tf.DType for d in ours.get_variable_to_dtype_map().values())
+    for name in [*dtypes, "", b"", "nowhere", b"nowhere"]:
+        assert ours.has_tensor(name) is theirs.has_tensor(name), name
+    assert type(ours.debug_string()) is type(theirs.debug_string()) is bytes
+    assert set(ours.debug_string().splitlines()) == set(theirs.debug_string().splitlines())
+    for name in dtypes:
+        value, expected = ours.get_tensor(name.encode()), theirs.get_tensor(name)
+        assert type(value) is type(expected), name
+        if isinstance(expected, bytes):
+            assert value == expected
+            continue
+        assert same_bits(value, expected), name
+        assert getattr(value, "flags", expected.flags).writeable is expected.flags.writeable
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}")
+def test_golden_files(path: Path) -> None:
+    equal_readers(*both(lambda: tf.train.load_checkpoint(str(path))))
+    ours, theirs = both(lambda: tf.train.list_variables(str(path)))
+    assert ours == theirs
+
+
+def test_every_kind_of_type(prefix: str, prefix_v1: str) -> None:
+    equal_readers(*both(lambda: tf.train.load_checkpoint(prefix)))
+    equal_readers(*both(lambda: V1.NewCheckpointReader(prefix)))
+    equal_readers(*both(lambda: V1.NewCheckpointReader(prefix_v1)))
+
+
+def test_load_variable(prefix: str) -> None:
+    for name in ("matrix", "matrix:0", "float32/scalar", "string/scalar:0"):
+        ours, theirs = both(lambda name=name: tf.train.load_variable(prefix, name))
+        assert type(ours) is type(theirs)
+        assert ours == theirs if isinstance(theirs, bytes) else same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda path: Path(path).parent, os.path.dirname])
+def test_ways_to_say_a_path(prefix: str, kind: Callable[[str], Any]) -> None:
+    ours, theirs = both(lambda: V1.list_variables(kind(prefix)))
+    assert ours == theirs
+
+
+# What is done to a copy of a checkpoint: (its prefix) -> (a path to open, a name to read).
+def truncated_data(copy: str) -> tuple[Any, Any]:
+    os.truncate(copy + SHARD, 500)
+    return copy, "matrix"
+
+
+def missing_data(copy: str) -> tuple[Any, Any]:
+    os.remove(copy + SHARD)
+    return copy, "matrix"
+
+
+def damaged_data(copy: str) -> tuple[Any, Any]:
+    data = bytearray(Path(copy + SHARD).read_bytes())
+    Path(copy + SHARD).write_bytes(bytes(byte ^ 0x55 for byte in data))
+    return copy, "matrix"
+
+
+def damaged_string(copy: str) -> tuple[Any, Any]:
+    return damaged_data(copy)[0], "string/vector"
+
+
+def truncated_index(copy: str) -> tuple[Any, Any]:
+    os.truncate(copy + ".index", 100)
+    return copy, "matrix"
+
+
+def empty_index(copy: str) -> tuple[Any, Any]:
+    os.truncate(copy + ".index", 0)
+    return copy, "matrix"
+
+
+def damaged_index(copy: str) -> tuple[Any, Any]:
+    with open(copy + ".index", "r+b") as file:
+        file.seek(10)
+        file.write(b"xxxx")
+    return copy, "matrix"
+
+
+def text_file(copy: str) -> tuple[Any, Any]:
+    Path(copy + ".txt").write_text("nothing of the sort\n" * 9)
+    return copy + ".txt", "matrix"
+
+
+def hdf5_file(copy: str) -> tuple[Any, Any]:
+    Path(copy + ".h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    return copy + ".h5", "matrix"
+
+
+FAULTS = [
+    truncated_data,
+    missing_data,
+    damaged_data,
+    damaged_string,
+    truncated_index,
+    empty_index,
+    damaged_index,
+    text_file,
+    hdf5_file,
+    lambda copy: (copy + "-nowhere", "matrix"),
+    lambda copy: (copy + "/no/where", "matrix"),
+    lambda copy: ("", "matrix"),
+    lambda copy: (None, "matrix"),
+    lambda copy: (3, "matrix"),
+    lambda copy: (os.path.dirname(copy), "matrix"),
+    lambda copy: (copy, "nowhere"),
+    lambda copy: (copy, b"nowhere"),
+    lambda copy: (copy, "matrix:0"),
+    lambda copy: (copy, ""),
+    lambda copy: (copy, 3),
+]
+
+
+@pytest.mark.parametrize("opener", ["load_checkpoint", "NewCheckpointReader"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
+    """Whoever catches what TensorFlow raises catches what ours raises."""
+    copy = str(tmp_path / "copy")
+    for suffix in (".index", SHARD):
+        shutil.copy(prefix + suffix, copy + suffix)
+    path, name = fault(copy)
+    with pytest.raises(Exception) as theirs:
+        getattr(V1, opener)(path).get_tensor(name)
+    with hooks.installed(), pytest.raises(Exception) as ours:
+        getattr(V1, opener)(path).get_tensor(name)
+    assert isinstance(ours.value, theirs.type)
+    if isinstance(theirs.value, tf.errors.NotFoundError):
+        assert theirs.value.message in ours.value.message
+    if isinstance(ours.value, tf.errors.OpError):
+        assert isinstance(ours.value, tb.Error)
+        assert ours.value.message == str(ours.value)
+        assert str(pickle.loads(pickle.dumps(ours.value))) == str(ours.value)
+
+
+def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
+    with pytest.raises(tf.errors.NotFoundError) as theirs:
+        V1.load_checkpoint(prefix_v1).get_tensor("x")
+    with hooks.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
+        V1.load_checkpoint(prefix_v1).get_tensor("x")
+    assert theirs.value.message in ours.value.message
+
+
+def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
+    """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
+    first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
+    with hooks.installed():
+        saved = first.save(str(tmp_path / "objects"))
+        second = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]))
+        status = second.restore(saved)
+        assert hooks.calls()["NewCheckpointReader"] > 0
+        if tf.executing_eagerly():
+            status.assert_existing_objects_matched()
+            np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
+        third = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]), step=tf.Variable(0, dtype=tf.int64))
+        third.read(saved).expect_partial()
+        assert int(third.step.numpy()) == 5
+        with pytest.raises(tf.errors.NotFoundError):
+            second.restore(str(tmp_path / "nowhere-1"))
+
+
+def test_saved_models_load(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.v = tf.Variable([1.0, 2.0])
+    with hooks.installed():
+        tf.saved_model.save(module, str(tmp_path / "saved"))
+        loaded = tf.saved_model.load(str(tmp_path / "saved"))
+        assert hooks.calls()["NewCheckpointReader"] > 0
+        np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorFlow's own tests of these functions, with ours installed: what passes without, passes.
+
+They are not in this repository. ``TENSORBUNDLE_UPSTREAM_TESTS`` names a directory in which they lie
+as in the source trees of TensorFlow and Estimator (``.../training/checkpoint_utils_test.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+VARIABLE = "TENSORBUNDLE_UPSTREAM_TESTS"
+
+
+def _runner() -> ModuleType:
+    """The module beside this one; pytest imports tests by file, so its name is no package's."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    try:
+        import upstream
+    finally:
+        sys.path.pop(0)
+    return upstream
+
+
+upstream = _runner()
+
+# The end of a file's path, which tests of it, the mode, and which functions it must reach.
+FILES = [
+    ("training/checkpoint_utils_test.py", "", False, {"init_from_checkpoint", "load_variable"}),
+    ("training/checkpoint_utils_iterator_test.py", "", False, set()),
+    ("training/warm_starting_util_test.py", "", False, {"warm_start", "init_from_checkpoint"}),
+    ("distribute/checkpoint_utils_test.py", "", False, {"init_from_checkpoint"}),
+    ("distribute/warm_starting_util_test.py", "", False, {"warm_start"}),
+    ("checkpoint/checkpoint_management_test.py", "", False, {"NewCheckpointReader"}),
+    ("checkpoint/checkpoint_view_test.py", "", True, {"NewCheckpointReader"}),
+    ("checkpoint/checkpoint_test.py", "", True, {"NewCheckpointReader"}),
+    ("training/saver_test.py", "CheckpointReader", False, {"NewCheckpointReader"}),
+    ("estimator/estimator_test.py", "warm_start", False, {"warm_start"}),
+    ("estimator/keras_test.py", "warm_start", False, {"warm_start"}),
+    *(
+        (f"canned/{name}.py", "WarmStart", False, {"warm_start"})
+        for name in (
+            "dnn_test_fc_v2",
+            "dnn_estimator_test",
+            "linear_test",
+            "linear_estimator_test",
+            "dnn_linear_combined_test",
+            "v1/dnn_test_fc_v1_v1",
+            "v1/dnn_test_fc_v2_v1",
+            "v1/dnn_estimator_test_v1",
+            "v1/linear_test_v1",
+            "v1/dnn_linear_combined_test_v1",
+        )
+    ),
+]
+NEEDS_ESTIMATOR = ("estimator/", "canned/")
+
+
+def _find(ending: str) -> Path:
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"{VARIABLE} does not say where TensorFlow's own tests are")
+    if ending.startswith(NEEDS_ESTIMATOR):
+        pytest.importorskip("tensorflow_estimator", reason="no Estimator in this TensorFlow")
+    found = sorted(Path(folder).glob(f"**/{ending}"))
+    if not found:
+        pytest.skip(f"no {ending} below {folder}")
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ending", "match", "as_is", "reaches"), FILES, ids=[f[0] for f in FILES])
+def test_what_passes_without_ours_passes_with(
+    ending: str, match: str, as_is: bool, reaches: set[str]
+) -> None:
+    file = _find(ending)
+    without = upstream.run(file, installed=False, match=match, as_is=as_is)
+    assert without.names("passed")
+    with_ours = upstream.run(file, installed=True, match=match, as_is=as_is)
+    broken = without.names("passed") - with_ours.names("passed")
+    assert not broken, "\n".join(with_ours.details.get(name, name) for name in sorted(broken))
+    assert reaches <= with_ours.calls.keys()
+    assert not without.calls

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a warm start reads what: nothing while the graph is built, each vocabulary once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from warm_starts import write_vocabulary
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+
+ROWS = 1000
+PARTS = 8
+
+
+@pytest.fixture
+def folder(tmp_path: Path, save: Callable[..., str]) -> Path:
+    table = np.arange(ROWS * 4, dtype=np.float32).reshape(ROWS, 4)
+    save(tmp_path / "model", {"emb": table, "other": -table})
+    write_vocabulary(tmp_path / "old.txt", range(ROWS))
+    write_vocabulary(tmp_path / "new.txt", range(1, ROWS + 1))
+    return tmp_path
+
+
+def model(name: str = "emb", parts: int = PARTS) -> Any:
+    partitioner = tf1.fixed_size_partitioner(parts)
+    return tf1.get_variable(name, (ROWS, 4), use_resource=True, partitioner=partitioner)
+
+
+def info(folder: Path, **more: Any) -> tb.VocabInfo:
+    return tb.VocabInfo(str(folder / "new.txt"), ROWS, 0, str(folder / "old.txt"), **more)
+
+
+BACKUPS: dict[str, Callable[[], Any]] = {
+    "zeros": lambda: None,
+    "normal": lambda: tf1.random_normal_initializer(seed=1),
+    "constant": lambda: tf1.constant_initializer(2.0),
+}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("backup", BACKUPS)
+def test_no_vocabulary_and_no_tensor_is_there_while_the_graph_is_built(
+    folder: Path, backup: str
+) -> None:
+    """Whoever looked into them would find none: they come when the initializers run."""
+    hidden = {name: (folder / name).read_bytes() for name in ("old.txt", "new.txt")}
+    data = "model.data-00000-of-00001"
+    hidden[data] = (folder / data).read_bytes()
+    for name in hidden:
+        (folder / name).unlink()
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        table = model()
+        vocabulary = info(folder, backup_initializer=BACKUPS[backup]())
+        tb.warm_start(str(folder / "model"), None, {"emb": vocabulary})
+        assert len(str(graph.as_graph_def())) < 200_000
+        for name, content in hidden.items():
+            (folder / name).write_bytes(content)
+        session.run(tf1.global_variables_initializer())
+        value = session.run(tf.convert_to_tensor(table))
+    np.testing.assert_array_equal(value[:-1, 0], np.arange(4, ROWS * 4, 4))
+
+
+@pytest.mark.usefixtures("way")
+def test_building_reads_the_index_and_no_more(folder: Path) -> None:
+    for _ in range(2):  # The first time, modules are imported.
+        with tf.Graph().as_default():
+            model()
+            before = _bytes_read()
+            tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
+            read = _bytes_read() - before
+    assert read < (folder / "old.txt").stat().st_size + (folder / "model.index").stat().st_size
+
+
+def _bytes_read() -> int:
+    """What this process has read so far by system calls."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        pytest.skip("this system does not count reads")
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
+
+
+@pytest.fixture
+def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often our reader joins two vocabularies, for the way that goes through it."""
+    from tensorbundle import _core, vocab
+
+    made: list[int] = []
+    real = _core.join
+
+    class Core:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(_core, name)
+
+        def join(self, *args: Any, **kwargs: Any) -> Any:
+            made.append(1)
+            return real(*args, **kwargs)
+
+    tb.clear_caches()
+    monkeypatch.setattr(vocab, "_core", Core())
+    return made
+
+
+def test_all_partitions_of_all_tables_share_one_join(
+    folder: Path, way: str, joins: list[int]
+) -> None:
+    if way != "numpy":
+        pytest.skip("only our reader's joins can be counted from here")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        model(), model("other", 3)
+        backup = tf1.random_normal_initializer(seed=1)
+        vocabulary = info(folder, backup_initializer=backup)
+        infos = {"emb": vocabulary, "other": vocabulary}
+        tb.warm_start(str(folder / "model"), None, infos)
+        session.run(tf1.global_variables_initializer())
+    assert len(joins) == 1
+
+
+def test_tensorflows_op_joins_once_per_table(folder: Path) -> None:
+    with tf.Graph().as_default() as graph:
+        model()
+        with tb.tf.options(op="stock"):
+            tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
+        types = [op.type for op in graph.get_operations()]
+    assert types.count("GenerateVocabRemapping") == 1
+    assert types.count("LoadAndRemapMatrix") == PARTS
+
+
+def test_no_op_of_ours_is_in_a_stock_graph(folder: Path) -> None:
+    with tf.Graph().as_default() as graph:
+        model()
+        with tb.tf.options(op="stock"):
+            tb.warm_start(str(folder / "model"), ".*", {"emb": info(folder)})
+        ours = [op.type for op in graph.get_operations() if "Tensorbundle" in op.type]
+        functions = [op.type for op in graph.get_operations() if op.type.endswith("PyFunc")]
+    assert not ours and not functions
+
+
+def test_graphs_are_built_at_once_whatever_the_tables_size(folder: Path, way: str) -> None:
+    """Half a second would be TensorFlow's join of a small vocabulary, for each partition."""
+    size = 2_000_000
+    path = write_vocabulary(folder / "large.txt", range(size)) if way == "op" else "no such file"
+    vocabulary = tb.VocabInfo(path, size, 0, path)
+    took = []
+    for _ in range(3):
+        with tf.Graph().as_default():
+            tf1.get_variable("emb", (size, 4), partitioner=tf1.fixed_size_partitioner(PARTS))
+            begin = time.perf_counter()
+            tb.warm_start(str(folder / "model"), None, {"emb": vocabulary})
+            took.append(time.perf_counter() - begin)
+    assert min(took) < 0.5, took
+
+
+@pytest.mark.parametrize("verify", ["full", "lazy", "none"])
+def test_damage_is_noticed_before_anything_is_assigned(folder: Path, way: str, verify: str) -> None:
+    data = folder / "model.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    # Byte 1 belongs to old row 0, which no new row takes: only a pass over everything sees it.
+    content[1] ^= 255
+    data.write_bytes(content)
+    with (
+        tf.Graph().as_default(),
+        tf1.Session() as session,
+        tb.tf.options(verify=verify, op="stock" if way == "stock" else "auto"),
+    ):
+        table = model()
+        tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
+        initializers = [piece.initializer for piece in table]
+        if verify == "full" or way == "stock":
+            expected = tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+            with pytest.raises(expected, match=r"CRC32C|hecksum"):
+                session.run(initializers)
+            assert not any(session.run([tf1.is_variable_initialized(p) for p in table]))
+        else:
+            session.run(initializers)
+
+
+def test_initializers_lie_on_the_cpu_of_their_variables_task(folder: Path, way: str) -> None:
+    if way == "numpy":
+        pytest.skip("a NumPy function runs in this process alone")
+    with tf.Graph().as_default() as graph:
+        tasks = [f"/job:ps/task:{number}" for number in range(2)]
+        with tf1.device(tf1.train.replica_device_setter(ps_device="/job:ps", ps_tasks=2)):
+            model(parts=2)
+        tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
+        devices = [op.device for op in graph.get_operations() if op.type == "TensorbundleRemapV1"]
+        if way == "op":
+            assert devices == [f"{task}/device:CPU:0" for task in tasks]
+        else:
+            assert not devices

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which variables a warm start takes and under which names, beside TensorFlow's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from warm_starts import outcome, require_same, require_same_error, write_vocabulary
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+pytestmark = pytest.mark.usefixtures("way")
+
+ARRAYS = {
+    "v1": np.arange(3, dtype=np.float32),
+    "v1_extra": np.arange(3, 6, dtype=np.float32),
+    "v2": np.arange(6, 12, dtype=np.float32).reshape(3, 2),
+    "table": np.arange(20, dtype=np.float32).reshape(10, 2),
+    "step": np.int64(77),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
+    where = tmp_path_factory.mktemp("selection")
+    save(where / "model-0", ARRAYS)
+    (where / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
+    (where / "empty").mkdir()
+    write_vocabulary(where / "old.txt", "abcdefghij")
+    write_vocabulary(where / "new.txt", "jkab")
+    return where
+
+
+@pytest.fixture(params=["ref", "resource"])
+def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
+    """Makes v1, v1_extra, v2, a table of three pieces and a step that is not trained."""
+
+    def make() -> list[Any]:
+        with tf1.variable_scope(
+            "", use_resource=request.param == "resource", initializer=tf1.ones_initializer()
+        ):
+            return [
+                tf1.get_variable("v1", [3]),
+                tf1.get_variable("v1_extra", [3]),
+                tf1.get_variable("v2", [3, 2]),
+                tf1.get_variable("table", [10, 2], partitioner=tf1.fixed_size_partitioner(3)),
+                tf1.get_variable("step", [], tf.int64, trainable=False),
+            ]
+
+    return make
+
+
+SAME: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "everything that is trained": lambda vs: {},
+    "beginning of a name": lambda vs: {"vars_to_warm_start": "v1"},
+    "with the number of the output": lambda vs: {"vars_to_warm_start": "v2[^/]"},
+    "end of a name that has :0": lambda vs: {"vars_to_warm_start": "v1$"},
+    "not in the middle": lambda vs: {"vars_to_warm_start": "1"},
+    "alternatives": lambda vs: {"vars_to_warm_start": "(v2|table)"},
+    "nothing": lambda vs: {"vars_to_warm_start": None},
+    "the empty string": lambda vs: {"vars_to_warm_start": ""},
+    "list of names": lambda vs: {"vars_to_warm_start": ["v2", "step"]},
+    "list of all": lambda vs: {"vars_to_warm_start": [".*"]},
+    "empty list": lambda vs: {"vars_to_warm_start": []},
+    "list of variables": lambda vs: {"vars_to_warm_start": [vs[4], vs[0]]},
+    "list of pieces": lambda vs: {"vars_to_warm_start": list(vs[3])},
+    "some pieces": lambda vs: {"vars_to_warm_start": list(vs[3])[1:]},
+    "pieces by names": lambda vs: {"vars_to_warm_start": ["table/part_[12]"]},
+    "a table selected twice": lambda vs: {"vars_to_warm_start": ["table", "table/part_0"]},
+    "previous name": lambda vs: {
+        "vars_to_warm_start": ["v1:"],
+        "var_name_to_prev_var_name": {"v1": "v1_extra"},
+    },
+    "previous name of a table": lambda vs: {"var_name_to_prev_var_name": {"table": "table"}},
+    "two variables from one tensor": lambda vs: {
+        "vars_to_warm_start": "v1",
+        "var_name_to_prev_var_name": {"v1_extra": "v1"},
+    },
+    "a name for what is not loaded": lambda vs: {
+        "vars_to_warm_start": None,
+        "var_name_to_prev_var_name": {"v1": "elsewhere"},
+    },
+    "no settings": lambda vs: {"var_name_to_vocab_info": {}, "var_name_to_prev_var_name": {}},
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_selects_what_tensorflow_selects(
+    folder: Path, build: Callable[[], list[Any]], name: str
+) -> None:
+    require_same(folder, build, SAME[name])
+
+
+def test_values_are_the_checkpoints(folder: Path, build: Callable[[], list[Any]]) -> None:
+    values = require_same(folder / "model-0", build, lambda vs: {"vars_to_warm_start": [".*"]})
+    for value, expected in zip(values, ARRAYS.values(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+ERRORS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "tuple": lambda vs: {"vars_to_warm_start": ("v1",)},
+    "bytes": lambda vs: {"vars_to_warm_start": b"v1"},
+    "mixed list": lambda vs: {"vars_to_warm_start": ["v1", vs[0]]},
+    "nested list": lambda vs: {"vars_to_warm_start": [[vs[0]]]},
+    "bad expression": lambda vs: {"vars_to_warm_start": "("},
+    "variable twice": lambda vs: {"vars_to_warm_start": [vs[0], vs[0]]},
+    "overlapping expressions": lambda vs: {"vars_to_warm_start": ["v1:", "v1"]},
+    "one piece alone": lambda vs: {"vars_to_warm_start": [list(vs[3])[1]]},
+    "not in the checkpoint": lambda vs: {"var_name_to_prev_var_name": {"v1": "nowhere"}},
+    "another shape": lambda vs: {"var_name_to_prev_var_name": {"v1": "v2"}},
+    "unused previous name": lambda vs: {"var_name_to_prev_var_name": {"v3": "v1"}},
+    "previous name with :0": lambda vs: {"var_name_to_prev_var_name": {"v1:0": "v1_extra"}},
+    "empty previous name": lambda vs: {"var_name_to_prev_var_name": {"v1": ""}},
+    "unused vocabulary": lambda vs: {"var_name_to_vocab_info": {"v3": tb.VocabInfo("", 1, 0, "")}},
+    "vocabulary of a piece": lambda vs: {
+        "var_name_to_vocab_info": {"table/part_0": tb.VocabInfo("n", 1, 0, "o")}
+    },
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_refuses_what_tensorflow_refuses(
+    folder: Path, build: Callable[[], list[Any]], name: str
+) -> None:
+    require_same_error(folder, build, ERRORS[name])
+
+
+def test_unused_settings_leave_the_variables_as_they_were(
+    folder: Path, build: Callable[[], list[Any]]
+) -> None:
+    with tf.Graph().as_default():
+        variables = build()
+        before = [v.initializer for v in variables[:3]]
+        with pytest.raises(ValueError, match="were not used"):
+            tb.warm_start(folder, var_name_to_prev_var_name={"v3": "v1"})
+        assert all(v.initializer is op for v, op in zip(variables, before, strict=False))
+
+
+def test_a_partitioned_variable_can_be_listed(folder: Path, build: Callable[[], list[Any]]) -> None:
+    found = outcome(tb.warm_start, folder, build, lambda vs: {"vars_to_warm_start": [vs[3]]})
+    assert found.error is None
+    np.testing.assert_array_equal(found.values[3], ARRAYS["table"])
+
+
+@pytest.mark.parametrize("where", ["nowhere", "empty"])
+def test_paths_without_a_checkpoint(
+    folder: Path, build: Callable[[], list[Any]], where: str
+) -> None:
+    found = outcome(tb.warm_start, folder / where, build, lambda vs: {})
+    assert found.stage == "call"
+    assert isinstance(found.error, tb.NotFoundError)
+    if where == "nowhere":
+        require_same_error(folder / where, build, lambda vs: {})
+
+
+def test_nothing_selected_needs_no_checkpoint(folder: Path, build: Callable[[], list[Any]]) -> None:
+    require_same(folder / "nowhere", build, lambda vs: {"vars_to_warm_start": []})
+
+
+@pytest.fixture(scope="module", params=["graph", "eager"])
+def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An object-based checkpoint of v1 and of a table."""
+    prefix = str(tmp_path_factory.mktemp("objects") / "model")
+    values = {"v1": ARRAYS["v1"], "table": ARRAYS["table"]}
+    if request.param == "eager":
+        held = {name: tf.Variable(value, name=name) for name, value in values.items()}
+        return str(tf.train.Checkpoint(**held).save(prefix))
+    with tf.Graph().as_default(), tf1.Session() as session:
+        held = {name: tf1.get_variable(name, initializer=value) for name, value in values.items()}
+        session.run(tf1.global_variables_initializer())
+        return str(tf.train.Checkpoint(**held).save(prefix))
+
+
+def object_model() -> list[Any]:
+    ones = tf1.ones_initializer()
+    return [
+        tf1.get_variable("v1", [3], initializer=ones),
+        tf1.get_variable(
+            "table", [10, 2], initializer=ones, partitioner=tf1.fixed_size_partitioner(2)
+        ),
+    ]
+
+
+def test_object_based_checkpoints_are_read_by_full_names(objects: str, folder: Path) -> None:
+    require_same(objects, object_model, lambda vs: {})
+    info = tb.VocabInfo(str(folder / "new.txt"), 4, 6, str(folder / "old.txt"))
+    require_same(objects, object_model, lambda vs: {"var_name_to_vocab_info": {"table": info}})
+
+
+def test_object_based_checkpoints_must_have_every_selected_variable(objects: str) -> None:
+    def model() -> list[Any]:
+        return [*object_model(), tf1.get_variable("v3", [2])]
+
+    error = require_same_error(objects, model, lambda vs: {})
+    assert "'v3'" in str(error)
+    require_same_error(objects, model, lambda vs: {"vars_to_warm_start": None})
+    require_same_error(objects, model, lambda vs: {"var_name_to_prev_var_name": {"v1": "v1"}})
+
+
+def test_eager_variables_are_assigned_now(folder: Path) -> None:
+    assert tf.executing_eagerly()
+    v1, v2 = tf.Variable(tf.ones([3]), name="v1"), tf.Variable(tf.ones([3, 2]), name="v2")
+    tb.warm_start(folder)
+    np.testing.assert_array_equal(v1, np.ones(3))
+    tb.warm_start(folder, [v1, v2])
+    np.testing.assert_array_equal(v1, ARRAYS["v1"])
+    np.testing.assert_array_equal(v2, ARRAYS["v2"])

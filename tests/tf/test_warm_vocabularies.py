@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables that follow another vocabulary, beside TensorFlow's answer, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from warm_starts import both, require_same, require_same_error, write_vocabulary
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+pytestmark = pytest.mark.usefixtures("way")
+
+OLD = [f"t{number}" for number in range(8)]
+# Eleven: shuffled, three of them new, two of the old ones gone.
+NEW = ["t6", "new0", "t0", "t3", "new1", "t7", "t1", "t2", "new2", "t4", "new3"]
+TABLE = np.arange(24, dtype=np.float32).reshape(8, 3) + 1
+CLASSES = TABLE.T.copy()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
+    where = tmp_path_factory.mktemp("vocabularies")
+    arrays = {"emb": TABLE, "renamed": -TABLE, "classes": CLASSES}
+    save(where / "model-0", arrays)
+    (where / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
+    write_vocabulary(where / "old.txt", OLD)
+    write_vocabulary(where / "new.txt", NEW)
+    slices = [TABLE[:3], TABLE[3:]]
+    save(where / "sliced", [("emb", part) for part in slices], ["8 3 0,3:-", "8 3 3,5:-"])
+    return where
+
+
+@pytest.fixture(params=["ref", "resource"])
+def resource(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "resource")
+
+
+def model(
+    shape: tuple[int, ...], resource: bool, parts: int = 1, axis: int = 0, name: str = "emb"
+) -> Callable[[], Any]:
+    def make() -> Any:
+        partitioner = tf1.fixed_size_partitioner(parts, axis) if parts > 1 else None
+        return tf1.get_variable(
+            name,
+            shape,
+            partitioner=partitioner,
+            use_resource=resource,
+            initializer=tf1.ones_initializer(),
+        )
+
+    return make
+
+
+def info(folder: Path, new_size: int = len(NEW), oov: int = 0, **more: Any) -> tb.VocabInfo:
+    return tb.VocabInfo(
+        str(folder / "new.txt"), new_size, oov, more.pop("old", str(folder / "old.txt")), **more
+    )
+
+
+def settings(vocabulary: tb.VocabInfo, **more: Any) -> Callable[[Any], dict[str, Any]]:
+    name = more.pop("name", "emb")
+    return lambda _: {"var_name_to_vocab_info": {name: vocabulary}, **more}
+
+
+def test_rows_follow_their_tokens(folder: Path, resource: bool) -> None:
+    (value,) = require_same(folder, model((11, 3), resource), settings(info(folder)))
+    expected = [TABLE[OLD.index(t)] if t in OLD else np.zeros(3) for t in NEW]
+    np.testing.assert_array_equal(value, expected)
+
+
+INITIALIZERS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "zeros": tf1.zeros_initializer,
+    "zeros of v2": tf.zeros_initializer,
+    "ones": tf1.ones_initializer,
+    "normal": lambda: tf1.random_normal_initializer(stddev=0.5, seed=7),
+    "truncated": lambda: tf1.truncated_normal_initializer(seed=8),
+    "uniform": lambda: tf1.random_uniform_initializer(-2, 2, seed=9),
+    "normal of v2": lambda: tf.random_normal_initializer(seed=3),
+    "counting": lambda: _counting,
+}
+
+
+def _counting(shape: Any) -> Any:
+    return 100 + tf.reshape(tf.range(tf.cast(tf.reduce_prod(shape), tf.float32)), shape)
+
+
+@pytest.mark.parametrize("initializer", INITIALIZERS)
+@pytest.mark.parametrize(("parts", "oov"), [(1, 3), (5, 6)])
+def test_new_rows_and_buckets(
+    folder: Path, resource: bool, parts: int, oov: int, initializer: str
+) -> None:
+    backup = INITIALIZERS[initializer]()
+    shape = (len(NEW) + oov, 3)
+    vocabulary = info(folder, oov=oov, backup_initializer=backup)
+    (value,) = require_same(folder, model(shape, resource, parts), settings(vocabulary))
+    assert value.shape == shape
+    if initializer != "ones":
+        assert not (value == 1).any() or value[2, 0] == 1
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("oov", [0, 2])
+@pytest.mark.parametrize("initializer", ["none", "counting"])
+def test_columns_follow_their_tokens(
+    folder: Path, resource: bool, parts: int, oov: int, initializer: str
+) -> None:
+    vocabulary = info(folder, oov=oov, backup_initializer=INITIALIZERS[initializer](), axis=1)
+    build = model((3, len(NEW) + oov), resource, parts, name="classes")
+    (value,) = require_same(folder, build, settings(vocabulary, name="classes"))
+    for column, token in enumerate(NEW):
+        if token in OLD:
+            np.testing.assert_array_equal(value[:, column], CLASSES[:, OLD.index(token)])
+
+
+CASES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
+    "fewer new entries than lines": ((5, 3), {"new_size": 5}),
+    "fewer, then buckets": ((7, 3), {"new_size": 5, "oov": 2}),
+    "a variable smaller than its vocabulary": ((4, 3), {}),
+    "fewer rows than entries and buckets": ((12, 3), {"oov": 5}),
+    "fewer old entries": ((11, 3), {"old_vocab_size": 4}),
+    "exactly the old entries": ((11, 3), {"old_vocab_size": 8}),
+    "one row": ((1, 3), {"new_size": 1}),
+    "more entries than lines, which no row needs": ((5, 3), {"new_size": 90}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sizes(folder: Path, resource: bool, case: str) -> None:
+    shape, sizes = CASES[case]
+    vocabulary = info(folder, backup_initializer=tf1.random_normal_initializer(seed=1), **sizes)
+    require_same(folder, model(shape, resource), settings(vocabulary))
+
+
+@pytest.mark.parametrize("oov", [1, 4, 11])
+@pytest.mark.parametrize("parts", [2, 5, 11])
+def test_partitions_in_and_behind_the_vocabulary(folder: Path, oov: int, parts: int) -> None:
+    vocabulary = info(folder, oov=oov, backup_initializer=_counting)
+    require_same(folder, model((11 + oov, 3), True, parts), settings(vocabulary))
+
+
+def test_other_names_and_other_variables(folder: Path, resource: bool) -> None:
+    def build() -> list[Any]:
+        return [
+            model((11, 3), resource, 2)(),
+            model((8, 3), resource, name="renamed")(),
+            model((3, 8), resource, name="classes")(),
+        ]
+
+    names = {"emb": "renamed", "renamed": "emb"}
+    for wanted in (".*", None, ["emb", "renamed"]):
+        more = {"vars_to_warm_start": wanted, "var_name_to_prev_var_name": names}
+        table, renamed, classes = require_same(folder, build, settings(info(folder), **more))
+        np.testing.assert_array_equal(table[0], -TABLE[6])
+        assert (renamed[0, 0] == 1) == (wanted is None) or renamed[0, 0] == TABLE[0, 0]
+        assert (classes[2, 2] == CLASSES[2, 2]) == (wanted == ".*")
+
+
+def test_a_table_that_is_stored_in_slices(folder: Path, resource: bool) -> None:
+    build, wanted = model((11, 3), resource, 3), settings(info(folder))
+    (value,) = require_same(folder / "sliced", build, wanted)
+    np.testing.assert_array_equal(value[0], TABLE[6])
+
+
+def test_tensorflows_own_class_is_accepted(folder: Path) -> None:
+    theirs = tf1.train.VocabInfo(*info(folder))
+    require_same(folder, model((11, 3), True), settings(theirs))
+    assert tuple(theirs) == tuple(info(folder))
+
+
+def test_some_pieces_alone(folder: Path, resource: bool) -> None:
+    build = model((11, 3), resource, 3)
+    some = settings(info(folder), vars_to_warm_start=["emb/part_[02]"])
+    (value,) = require_same(folder, build, some)
+    np.testing.assert_array_equal(value[4:8], np.ones((4, 3)))
+
+
+CALL_ERRORS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "no new vocabulary": ((11, 3), {"new_vocab": ""}),
+    "no size": ((11, 3), {"new_vocab_size": 0}),
+    "no old vocabulary": ((11, 3), {"old_vocab": ""}),
+    "old size is None": ((11, 3), {"old_vocab_size": None}),
+    "old size is too small": ((11, 3), {"old_vocab_size": -2}),
+    "more rows than entries": ((12, 3), {}),
+    "no initializer": ((11, 3), {"backup_initializer": 0.5}),
+    "an initializer that fails": ((11, 3), {"backup_initializer": lambda shape: 1 / 0}),
+    "an initializer of another type": (
+        (11, 3),
+        {"backup_initializer": lambda shape: tf.zeros(shape, tf.float64)},
+    ),
+    "columns that do not add up": ((3, 12), {"axis": 1}),
+}
+
+
+@pytest.mark.parametrize("case", CALL_ERRORS)
+def test_settings_that_tensorflow_refuses(folder: Path, case: str) -> None:
+    shape, change = CALL_ERRORS[case]
+    require_same_error(folder, model(shape, True), settings(info(folder)._replace(**change)))
+
+
+RUN_ERRORS = [
+    "missing", "empty", "empty line", "old twice", "short", "old short", "directory", "old zero",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", RUN_ERRORS)
+def test_vocabularies_that_are_wrong_are_found_when_they_are_read(
+    folder: Path, tmp_path: Path, fault: str, way: str
+) -> None:
+    vocabulary = info(folder)
+    if fault in ("missing", "empty", "empty line", "old twice"):
+        old = tmp_path / "old.txt"
+        lines = {"empty": [], "empty line": ["a", "", "b"], "old twice": ["t1", "b", "t1"]}
+        if fault != "missing":
+            write_vocabulary(old, lines[fault])
+        vocabulary = vocabulary._replace(old_vocab=str(old))
+    elif fault == "short":
+        new = write_vocabulary(tmp_path / "new.txt", NEW[:9])
+        vocabulary = vocabulary._replace(new_vocab=new)
+    elif fault == "directory":
+        vocabulary = vocabulary._replace(new_vocab=str(tmp_path))
+    else:
+        vocabulary = vocabulary._replace(old_vocab_size=9 if fault == "old short" else 0)
+    ours, theirs = both(folder, model((11, 3), True), settings(vocabulary))
+    assert ours.stage == theirs.stage == "run"
+    assert isinstance(theirs.error, tf.errors.OpError)
+    # What a NumPy function raises, TensorFlow knows only as a few kinds.
+    expected = tf.errors.OpError if way == "numpy" else type(theirs.error)
+    assert isinstance(ours.error, expected), (ours.error, theirs.error)
+
+
+def test_checkpoints_that_do_not_fit_are_found_when_they_are_read(
+    folder: Path, save: Callable[..., str], tmp_path: Path, way: str
+) -> None:
+    arrays = {
+        "wide": np.zeros((8, 4), np.float32),
+        "flat": np.zeros(8, np.float32),
+        "double": np.zeros((8, 3), np.float64),
+        "few": np.zeros((5, 3), np.float32),
+    }
+    prefix = save(tmp_path / "model", arrays)
+    for tensor in (*arrays, "absent"):
+        names = {"emb": tensor}
+        wanted = settings(info(folder), var_name_to_prev_var_name=names)
+        ours, theirs = both(prefix, model((11, 3), True), wanted)
+        assert ours.stage == theirs.stage == "run", tensor
+        known = type(theirs.error) if way != "numpy" else tf.errors.OpError
+        # A row that the table has not is TensorFlow's INTERNAL; ours says what is wrong with it.
+        kinds = (known, tf.errors.InvalidArgumentError) if tensor == "few" else known
+        assert isinstance(ours.error, kinds), (tensor, ours.error, theirs.error)
+
+
+def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None:
+    tokens = [
+        b"a\r",
+        b"\xff\x00b",
+        b"  c ",
+        "\N{SNOWMAN}".encode(),
+        b"d",
+        b"\xef\xbb\xbfe",
+        b"f\tg",
+    ]
+    (tmp_path / "old.txt").write_bytes(b"\r\n".join([*tokens, b"last"]))
+    (tmp_path / "new.txt").write_bytes(b"\n".join([*reversed(tokens), b"new", b"last\r", b"x\r"]))
+    vocabulary = tb.VocabInfo(str(tmp_path / "new.txt"), 10, 0, str(tmp_path / "old.txt"))
+    (value,) = require_same(folder, model((10, 3), True), settings(vocabulary))
+    # All but the first: its carriage return belongs to the line's end in one file alone.
+    assert (value[:, 0] > 0).sum() == 7
+
+
+def test_the_private_function_means_the_same(folder: Path, resource: bool) -> None:
+    from tensorflow.python.training import warm_starting_util
+
+    from tensorbundle.tf.warm_starting import warm_start_var_with_vocab
+
+    found = []
+    for function in (warm_starting_util._warm_start_var_with_vocab, warm_start_var_with_vocab):
+        with tf.Graph().as_default(), tf1.Session() as session:
+            variable = model((14, 3), resource, 3)()
+            paths = str(folder / "new.txt"), 11, str(folder), str(folder / "old.txt")
+            function(
+                variable,
+                *paths,
+                current_oov_buckets=3,
+                prev_tensor_name="renamed",
+                initializer=_counting,
+            )
+            session.run(tf1.global_variables_initializer())
+            found.append(session.run(tf.convert_to_tensor(variable)))
+            for wrong in ([variable], "emb", ()):
+                with pytest.raises(TypeError, match="var MUST be one of"):
+                    function(wrong, *paths)
+            with pytest.raises(ValueError, match="Must provide all of"):
+                function(variable, paths[0], 11, "", paths[3])
+    np.testing.assert_array_equal(*found)

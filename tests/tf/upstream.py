@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a file of TensorFlow's own tests, with or without ours installed.
+
+The file lies outside this repository: it is read and run, never copied. A process of its own runs
+it in TF1 mode, for which those tests were written and which a wheel turns off at import::
+
+    python tests/tf/upstream.py [--installed] [--as-is] [--match WORD] FILE
+
+prints one line per test that did not pass, and the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[2] / "python"
+# Beyond it a file hangs: the longest takes about three minutes on two cores.
+TIMEOUT_SECONDS = 1200
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of each test of one file.
+
+    Attributes:
+        outcomes: Test name to "passed", "failed" or "skipped".
+        details: Name of a failed test to its traceback.
+        calls: `tensorbundle.tf.calls()` at the end; empty without the installation.
+        output: What the process wrote.
+    """
+
+    outcomes: dict[str, str]
+    details: dict[str, str]
+    calls: dict[str, int]
+    output: str
+
+    def names(self, outcome: str) -> set[str]:
+        """The tests with that outcome."""
+        return {name for name, each in self.outcomes.items() if each == outcome}
+
+
+class _Recorder(unittest.TestResult):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: dict[str, str] = {}
+        self.details: dict[str, str] = {}
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self.outcomes[test.id()] = "passed"
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        super().addSkip(test, reason)
+        self.outcomes[test.id()] = "skipped"
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
+        super().addExpectedFailure(test, err)
+        self.outcomes[test.id()] = "skipped"
+
+    def _fail(self, test: unittest.TestCase, err: Any) -> None:
+        self.outcomes[test.id()] = "failed"
+        self.details[test.id()] = self._exc_info_to_string(err, test)
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
+        super().addError(test, err)
+        self._fail(test, err)
+
+    def addFailure(self, test: unittest.TestCase, err: Any) -> None:
+        super().addFailure(test, err)
+        self._fail(test, err)
+
+    def addSubTest(self, test: unittest.TestCase, subtest: Any, err: Any) -> None:
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self._fail(test, err)
+
+
+def run(
+    file: str | Path,
+    *,
+    installed: bool,
+    match: str = "",
+    op: str = "auto",
+    as_is: bool = False,
+) -> Report:
+    """Runs one file of tests in a process of its own.
+
+    Args:
+        file: The file, anywhere.
+        installed: Whether TensorFlow's names lead to ours.
+        match: Only tests with this in their name.
+        op: `tensorbundle.tf.options`' ``op``, for the whole process; or ``"absent"``, as if there
+            were no op library.
+        as_is: In TF2 mode, for tests that were written for it.
+
+    Raises:
+        RuntimeError: The process ended without a report; says what it wrote.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "report.json"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")]),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TEST_TMPDIR": scratch,
+        }
+        arguments = [str(file), "--match", match, "--op", op, "--result", str(result)]
+        arguments += ["--installed"] * installed + ["--as-is"] * as_is
+        process = subprocess.run(
+            [sys.executable, __file__, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        if not result.exists():
+            raise RuntimeError(
+                f"{file}: no report (exit status {process.returncode}):\n{process.stdout[-4000:]}"
+            )
+        return Report(**json.loads(result.read_text()), output=process.stdout)
+
+
+def _name_keras_for_estimator() -> None:
+    """Gives Estimator's newest tests the Keras names that they import from its package."""
+    import tensorflow as tf
+
+    try:
+        from tensorflow_estimator.python.estimator import util
+    except ImportError:
+        return
+    for name, module in [
+        ("tf_keras", tf.keras),
+        ("tf_keras_v1", tf.compat.v1.keras),
+        ("tf_keras_v2", tf.keras),
+    ]:
+        if not hasattr(util, name):
+            setattr(util, name, module)
+
+
+def _load(file: Path) -> Any:
+    specification = importlib.util.spec_from_file_location(f"upstream_{file.stem}", file)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[module.__name__] = module  # where some tests look for their own classes
+    specification.loader.exec_module(module)
+    return module
+
+
+def _selected(suite: unittest.TestSuite, match: str) -> unittest.TestSuite:
+    chosen = unittest.TestSuite()
+    for each in suite:
+        if isinstance(each, unittest.TestSuite):
+            chosen.addTest(_selected(each, match))
+        elif match in each.id():
+            chosen.addTest(each)
+    return chosen
+
+
+def _run_here(options: argparse.Namespace) -> dict[str, Any]:
+    import tensorflow as tf
+    from absl import flags
+
+    from tensorbundle.tf import hooks, library
+    from tensorbundle.tf.options import set_options
+
+    if not options.as_is:
+        tf.compat.v1.disable_v2_behavior()
+    flags.FLAGS(sys.argv[:1])
+    _name_keras_for_estimator()
+    if options.installed:
+        hooks.install()
+        if options.op == "absent":
+            library.load = lambda: None
+            library.why_not = lambda: "this run does without"
+        else:
+            set_options(op=options.op)
+    suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
+    recorder = _Recorder()
+    _selected(suite, options.match).run(recorder)
+    calls = hooks.calls() if options.installed else {}
+    return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
+
+
+def _say(report: Report) -> None:
+    for name in sorted(report.names("failed")):
+        print(f"failed {name}\n{report.details[name]}")
+    print(collections.Counter(report.outcomes.values()), report.calls)
+
+
+def main() -> None:
+    """Runs the file named on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file")
+    parser.add_argument("--installed", action="store_true")
+    parser.add_argument("--as-is", action="store_true", help="with TF2 behaviour")
+    parser.add_argument("--match", default="")
+    parser.add_argument("--op", default="auto", choices=["auto", "stock", "absent"])
+    parser.add_argument("--result", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.result:
+        Path(options.result).write_text(json.dumps(_run_here(options)))
+    else:
+        given = {name: value for name, value in vars(options).items() if name != "result"}
+        _say(run(given.pop("file"), **given))
+
+
+if __name__ == "__main__":
+    main()
