@@ -62,6 +62,17 @@ def test_only_the_bindings_see_python(repo):
     assert not wrong, "\n".join(wrong)
 
 
+def test_nothing_sees_tensorflows_headers(repo):
+    wrong = [
+        f"{repo.name(path)} includes {name}"
+        for path in repo.sources(".h", ".cc", under="cpp")
+        for names in includes(path)
+        for name in names
+        if name.startswith("tensorflow/")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_headers_are_included_once(repo):
     wrong = [
         repo.name(path)

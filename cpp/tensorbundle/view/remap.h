@@ -15,10 +15,10 @@ namespace tensorbundle {
 // Where each new row and column comes from. -1 is one that the old table does not have.
 struct Remapping {
   // Nothing: `num_rows` rows in order, from `first_row` on.
-  std::optional<std::span<const int64_t>> rows;
+  std::optional<std::span<const int64_t>> rows = std::nullopt;
   uint64_t num_rows = 0;
   // Elements of axis 1. Nothing: all, in order.
-  std::optional<std::span<const int64_t>> columns;
+  std::optional<std::span<const int64_t>> columns = std::nullopt;
   uint64_t first_row = 0;  // without `rows`: the row that the first one is
 };
 

@@ -17,8 +17,13 @@ from typing import Any
 
 from tensorbundle import plugin
 
-# One of the ops; they come and go together.
-_OP = "TensorbundleReadV1"
+OPS = (
+    "TensorbundleReadV1",
+    "TensorbundleVerifyV1",
+    "TensorbundleMissingV1",
+    "TensorbundleRemapV1",
+)
+_WRAPPER = "tensorbundle_read_v1"
 
 _lock = threading.RLock()
 _module: ModuleType | None = None
@@ -90,10 +95,30 @@ def _load() -> ModuleType:
     _check_only_copy(path)
     try:
         module: ModuleType = tf.load_op_library(str(path))
-    except (tf.errors.OpError, OSError) as error:
+        if not hasattr(module, _WRAPPER):
+            module = _wrap_registered()
+    except (tf.errors.OpError, OSError, ImportError, AttributeError) as error:
         raise _CannotLoadError(f"{path}: {' '.join(str(error).split())}") from error
-    if not hasattr(module, "tensorbundle_read_v1"):
+    if not hasattr(module, _WRAPPER):
         raise _CannotLoadError(f"{path}: {_problem(path) or 'it registered nothing'}")
+    return module
+
+
+def _wrap_registered() -> ModuleType:
+    """Functions for the ops that TensorFlow knows already.
+
+    It remembers which ops came with which path. Where the same file came by another one, the link
+    of the plugin for instance, it has nothing to say about ours.
+    """
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
+
+    known = [op for name in OPS if (op := op_def_registry.get(name)) is not None]
+    source = _pywrap_python_op_gen.GetPythonWrappers(
+        op_def_pb2.OpList(op=known).SerializeToString()
+    )
+    module = ModuleType("tensorbundle_ops")
+    exec(source, module.__dict__)  # as tf.load_op_library does
     return module
 
 
@@ -115,7 +140,9 @@ def loaded_copies() -> list[str]:
         return []
     # address perms offset dev inode path, and " (deleted)" after a file that is gone
     paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
-    return sorted(p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == plugin.LIBRARY)
+    return sorted(
+        p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == plugin.LIBRARY
+    )
 
 
 def _same_file(one: str, other: Path) -> bool:

@@ -144,6 +144,9 @@ TEST(File, IdentityChangesWithTheFile) {
   const FileIdentity one = File::Open(dir.Write("f", "abc"))->identity();
   EXPECT_EQ(one, File::Open(dir / "f")->identity());
   EXPECT_NE(one, File::Open(dir.Write("g", "abc"))->identity());
+  EXPECT_EQ(one, File::Identify(dir / "f"));
+  EXPECT_EQ(File::Identify(dir / "nothing"), std::nullopt);
+  EXPECT_EQ(File::Identify(dir / "f/below"), std::nullopt);
 }
 
 TEST(File, DirectReadsAgreeWithBufferedOnes) {

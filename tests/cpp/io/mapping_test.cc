@@ -50,6 +50,26 @@ TEST(Mapping, WritesStayPrivate) {
   }
 }
 
+TEST(Mapping, PaddingIsMemoryOfItsOwn) {
+  const TempDir dir;
+  for (const uint64_t size : {uint64_t{10}, uint64_t{4096}, uint64_t{65536}, uint64_t{65537}}) {
+    const std::string text(size, 'x');
+    const auto file = File::Open(dir.Write("f", text));
+    for (const uint64_t offset : {uint64_t{0}, uint64_t{7}}) {
+      const uint64_t padding = 300'000;  // pages behind the file's last
+      const auto mapping = Mapping::CopyOnWrite(*file, offset, size - offset, padding);
+      ASSERT_EQ(mapping->bytes().size(), size - offset + padding);
+      EXPECT_EQ(AsText(mapping->bytes()).substr(0, size - offset), text.substr(offset));
+      for (uint64_t at = 0; at < padding; at += 4096) {
+        mapping->writable_data()[size - offset + at] = 'p';
+      }
+      EXPECT_EQ(mapping->bytes().back(), 0);
+      EXPECT_EQ(AsText(Mapping::OfFile(*file)->bytes()), text);
+    }
+    EXPECT_THROW(Mapping::CopyOnWrite(*file, 0, size, UINT64_MAX), IOFailure);
+  }
+}
+
 TEST(Mapping, CopyOnWriteStaysInsideTheFile) {
   const TempDir dir;
   const auto file = File::Open(dir.Write("f", "0123456789"));

@@ -308,6 +308,23 @@ TEST_F(VocabTest, PartOfTheOldVocabulary) {
   EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", OldSize(-2)), "");
 }
 
+TEST_F(VocabTest, KindsOfFaults) {
+  const auto kind_of = [this](std::string_view new_bytes, std::string_view old_bytes) {
+    try {
+      JoinFiles(new_bytes, old_bytes, {});
+    } catch (const VocabularyError& error) {
+      return std::optional(error.kind());
+    }
+    return std::optional<VocabularyError::Kind>();
+  };
+  EXPECT_EQ(kind_of("a\n", "b\n"), std::nullopt);
+  EXPECT_EQ(kind_of("", "a\n"), VocabularyError::Kind::kNoLine);
+  EXPECT_EQ(kind_of("a\n", ""), VocabularyError::Kind::kNoLine);
+  EXPECT_EQ(kind_of("\n", "a\n"), VocabularyError::Kind::kEmptyLine);
+  EXPECT_EQ(kind_of("a\n", "a\n\n"), VocabularyError::Kind::kEmptyLine);
+  EXPECT_EQ(kind_of("a\n", "a\na\n"), VocabularyError::Kind::kDuplicate);
+}
+
 TEST_F(VocabTest, FilesWithoutLines) {
   for (const std::string& nothing : {""s, "\r"s}) {
     EXPECT_TRUE(Contains(Failure<CorruptionError>(nothing, "a\n", Wanted(0, 0)), Path("new")));

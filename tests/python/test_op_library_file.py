@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The built op library: what it needs, and what it shows to the process that loads it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tensorbundle import plugin
+
+LIBRARY = plugin.find_library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not built")
+
+# The C library in its parts, and the loader, which every program has.
+MAY_NEED = re.compile(r"lib(c|m|pthread|dl)\.so\.\d+|ld-linux[-a-z0-9_]*\.so\.\d+")
+
+
+def readelf(option: str) -> list[str]:
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    done = subprocess.run(
+        ["readelf", "-W", option, str(LIBRARY)], check=True, capture_output=True, text=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_it_needs_nothing_but_the_c_library() -> None:
+    needed = [line.split("[")[1].rstrip("]") for line in readelf("-d") if "(NEEDED)" in line]
+    assert needed
+    assert not [name for name in needed if not MAY_NEED.fullmatch(name)]
+
+
+def test_no_symbol_of_tensorflow_is_left_to_the_loader() -> None:
+    undefined = [line.split()[-1] for line in readelf("--dyn-syms") if " UND " in line]
+    assert not [name for name in undefined if re.match(r"TF_|_ZN10tensorflow|_ZN3tsl", name)]
+
+
+def test_it_shows_one_symbol() -> None:
+    fields = [line.split() for line in readelf("--dyn-syms") if re.match(r"\s*\d+:", line)]
+    shown = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
+    assert shown == ["tensorbundle_tf_problem"]
+
+
+def test_without_tensorflow_it_loads_and_says_what_is_missing() -> None:
+    """In a process of its own, which ends well."""
+    script = (
+        "import ctypes, sys; library = ctypes.CDLL(sys.argv[1]);"
+        "library.tensorbundle_tf_problem.restype = ctypes.c_char_p;"
+        "print(library.tensorbundle_tf_problem().decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(LIBRARY)], check=True, capture_output=True, text=True
+    )
+    assert "libtensorflow_framework" in done.stdout
+    assert "is not loaded" in done.stdout
+
+
+def test_a_second_copy_registers_nothing(tmp_path: Path) -> None:
+    script = (
+        "import ctypes, sys; ctypes.CDLL(sys.argv[1]); library = ctypes.CDLL(sys.argv[2]);"
+        "library.tensorbundle_tf_problem.restype = ctypes.c_char_p;"
+        "print(library.tensorbundle_tf_problem().decode())"
+    )
+    copy = tmp_path / plugin.LIBRARY
+    shutil.copy(str(LIBRARY), copy)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(LIBRARY), str(copy)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"another copy of the op library is loaded already: {LIBRARY}" in done.stdout

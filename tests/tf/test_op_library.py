@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading the ops: once, from one file, whoever asks first. Each case in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tensorbundle
+from tensorbundle import plugin
+
+pytest.importorskip("tensorflow")
+LIBRARY = plugin.find_library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not built")
+
+
+def run(script: str, *args: object, path: Path | None = None) -> str:
+    """What a script prints; it must end well."""
+    folders = [str(Path(tensorbundle.__file__).parents[1]), *([str(path)] if path else [])]
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, args)],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+WORKS = """
+value, _ = ops.tensorbundle_read_v1(prefix=sys.argv[1], tensor="conv2d/bias", dtype=tf.float32)
+print(value.shape)
+"""
+MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1" / "model.ckpt-46900"
+
+
+def test_importing_does_not_load_tensorflow() -> None:
+    out = run(
+        "import sys, tensorbundle.tf, tensorbundle.tf.library as library\n"
+        "print(library.find(), library.state(), 'tensorflow' in sys.modules)"
+    )
+    assert out == f"{LIBRARY} not loaded False\n"
+
+
+def test_twice_is_once() -> None:
+    out = run(
+        "import sys, tensorflow as tf, tensorbundle.tf\n"
+        "from tensorbundle.tf import library\n"
+        "ops = tensorbundle.tf.load_op_library()\n"
+        "assert tensorbundle.tf.load_op_library() is ops and library.load() is ops\n"
+        "assert library.why_not() is None and library.state() == 'loaded'\n" + WORKS,
+        MNIST,
+    )
+    assert out == "(32,)\n"
+
+
+def test_after_somebody_else_loaded_the_same_file(tmp_path: Path) -> None:
+    """By another name, as TensorFlow does with the link in its plugin folder."""
+    link = tmp_path / "tensorflow-plugins" / plugin.LIBRARY
+    link.parent.mkdir()
+    link.symlink_to(str(LIBRARY))
+    out = run(
+        "import sys, tensorflow as tf\n"
+        "tf.load_library(sys.argv[2])\n"
+        "from tensorbundle.tf import library\n"
+        "ops = library.load_op_library()\n" + WORKS,
+        MNIST, link,
+    )  # fmt: skip
+    assert out == "(32,)\n"
+
+
+def test_another_copy_is_refused(tmp_path: Path) -> None:
+    copy = tmp_path / plugin.LIBRARY
+    shutil.copy(str(LIBRARY), copy)
+    out = run(
+        "import sys, tensorflow as tf\n"
+        "ops = tf.load_op_library(sys.argv[2])\n"
+        "from tensorbundle.tf import library\n"
+        "assert library.load() is None\n"
+        "print(library.why_not())\n"
+        "try:\n"
+        "    library.load_op_library()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n" + WORKS,
+        MNIST, copy,
+    )  # fmt: skip
+    why_not, raised, shape = out.splitlines()
+    assert f"another copy of it is loaded already, {copy}" in why_not
+    assert raised.endswith(why_not)
+    assert shape == "(32,)"  # the copy that came first still works
+
+
+def test_ours_first_then_a_copy(tmp_path: Path) -> None:
+    """The second one says so instead of breaking the first."""
+    copy = tmp_path / plugin.LIBRARY
+    shutil.copy(str(LIBRARY), copy)
+    out = run(
+        "import sys, tensorflow as tf, tensorbundle.tf\n"
+        "ops = tensorbundle.tf.load_op_library()\n"
+        "tf.load_library(sys.argv[2])\n" + WORKS,
+        MNIST, copy,
+    )  # fmt: skip
+    assert out == "(32,)\n"
+
+
+def test_without_tensorflow(tmp_path: Path) -> None:
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('broken')\n")
+    out = run(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from tensorbundle.tf import library\n"
+        "print(library.why_not())",
+        tmp_path,
+    )
+    assert out == "TensorFlow cannot be imported: broken\n"
+
+
+def test_import_tensorflow_finds_it_by_the_link() -> None:
+    """No user code: only for an installation that may be written to, and that has no link."""
+    before = plugin.status()
+    if before.state != "disabled" or not os.access(Path(str(before.link)).parents[1], os.W_OK):
+        pytest.skip(f"the plugin is {before.state} here, or its folder not ours")
+    plugin.enable()
+    try:
+        out = run(
+            "import tensorflow as tf\n"
+            "from tensorflow.python.framework import op_def_registry\n"
+            "print(op_def_registry.get('TensorbundleReadV1') is not None)\n"
+            "from tensorbundle.tf import library\n"
+            "print(library.load_op_library().tensorbundle_read_v1.__name__)"
+        )
+    finally:
+        plugin.disable()
+    assert out == "True\ntensorbundle_read_v1\n"

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ops share: joins and indexes are made once, also when many ask at the same time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle, index_path
+from craft.compare import same_bits
+
+tf = pytest.importorskip("tensorflow")
+
+PARTS = 8
+TOKENS = 200_000
+
+
+def bytes_read() -> int:
+    """Bytes that this process has asked the system for, so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(lines[0].removeprefix("rchar: "))
+
+
+def write_vocab(path: Path, tokens: Any) -> str:
+    path.write_text("".join(f"token {token}\n" for token in tokens))
+    return str(path)
+
+
+@pytest.fixture
+def vocabs(tmp_path: Path) -> dict[str, str]:
+    return {
+        "new_vocab": write_vocab(tmp_path / "new", range(TOKENS - 1, -1, -1)),
+        "old_vocab": write_vocab(tmp_path / "old", range(0, TOKENS, 2)),
+    }
+
+
+def size_of(vocabs: dict[str, str]) -> int:
+    return sum(Path(path).stat().st_size for path in vocabs.values())
+
+
+@pytest.mark.parametrize("inter_op_threads", [1, 8])
+def test_partitions_share_one_join(
+    inter_op_threads: int, vocabs: dict[str, str], ops: ModuleType
+) -> None:
+    rows = TOKENS // PARTS
+    config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=inter_op_threads)
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+        counts = [
+            ops.tensorbundle_missing_v1(**vocabs, offset=i * rows, num_new=rows)
+            for i in range(PARTS)
+        ]
+        session.run(tf.constant(0))
+        start = bytes_read()
+        assert session.run(counts) == [rows // 2] * PARTS
+        assert bytes_read() - start < size_of(vocabs) * 1.5
+
+
+def test_a_failed_join_fails_all_and_is_not_kept(
+    vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
+) -> None:
+    good = (tmp_path / "old").read_bytes()
+    (tmp_path / "old").write_bytes(good + b"\n")
+
+    def ask(_: int) -> int:
+        return int(ops.tensorbundle_missing_v1(**vocabs, num_new=TOKENS).numpy())
+
+    with ThreadPoolExecutor(PARTS) as pool:
+        for future in [pool.submit(ask, i) for i in range(PARTS)]:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="is empty"):
+                future.result()
+        (tmp_path / "old").write_bytes(good)
+        assert set(pool.map(ask, range(PARTS))) == {TOKENS // 2}
+
+
+def test_an_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
+    bundle = Bundle()
+    for i in range(5_000):
+        bundle.add(f"tensor/with/a/long/name/{i}", np.float32(i))
+    prefix = bundle.write(tmp_path / "ck")
+    size = index_path(prefix).stat().st_size
+
+    def read(i: int) -> float:
+        value, _ = ops.tensorbundle_read_v1(
+            prefix=str(prefix), tensor=f"tensor/with/a/long/name/{i}", dtype=tf.float32
+        )
+        return float(value.numpy())
+
+    with ThreadPoolExecutor(PARTS) as pool:
+        start = bytes_read()
+        assert list(pool.map(read, range(0, 5_000, 7))) == list(range(0, 5_000, 7))
+        # one parse; the rest are the values, and what the system says about itself
+        assert bytes_read() - start < 2 * size
+
+
+def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.arange(100_000, dtype=np.float32))
+    prefix = bundle.write(tmp_path / "ck")
+    for mode in ("copy", "map"):
+        value, _ = ops.tensorbundle_read_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float32, mode=mode
+        )
+        del value
+        targets = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
+        assert not [target for target in targets if target.startswith(str(tmp_path))]
+
+
+def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
+    """While the checkpoint is replaced again and again: one version or the other, or an error."""
+    prefix = tmp_path / "ck"
+    shape = (3000, 17)
+
+    def write(number: int) -> None:
+        bundle = Bundle()
+        bundle.add("t", np.full(shape, number, np.float32))
+        fresh = bundle.write(tmp_path / "fresh")
+        for path in tmp_path.glob("fresh.*"):
+            path.replace(path.with_name(path.name.replace("fresh", "ck")))
+        assert fresh.name == "fresh"
+
+    write(0)
+    stop = threading.Event()
+
+    def keep_writing() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            write(number)
+
+    def read(_: int) -> bool:
+        try:
+            value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)
+        except (tf.errors.DataLossError, tf.errors.NotFoundError):
+            return False
+        array = value.numpy()
+        assert same_bits(array, np.full(shape, array[0, 0]))
+        return True
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(read, range(200)))
+    finally:
+        stop.set()
+        writer.join()
+    assert read(0)
