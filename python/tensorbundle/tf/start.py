@@ -55,6 +55,11 @@ class Start:
                 raise
         self.prefix = os.fsencode(self.path) if self.source is None else self.source.prefix
 
+    def close(self) -> None:
+        """Lets go of the checkpoint."""
+        if self.source is not None:
+            self.source.checkpoint.close()
+
     def run(self, wanted: Any, infos: Mapping[str, Any], names: Mapping[str, str]) -> None:
         """Does what ``warm_start`` documents."""
         log = _log()

@@ -140,7 +140,11 @@ def _across_replicas(path: AnyPath, work: Callable[[Start], None]) -> None:
 
     def once(_strategy: Any) -> None:
         # Replicas meet in a thread that may not be the caller's.
-        work(Start(path, given or current()))
+        start = Start(path, given or current())
+        try:
+            work(start)
+        finally:
+            start.close()
 
     def call() -> None:
         if tf.distribute.in_cross_replica_context():
