@@ -48,20 +48,24 @@ def warm_start(
         >>> info = tb.VocabInfo("new.txt", 1000, 1, "old.txt")
         >>> tb.warm_start("model.ckpt-7", var_name_to_vocab_info={"embedding": info})
     """
-    if remote.is_remote(ckpt_to_initialize_from):
-        remote.tensorflows_own("warm_start")(
-            ckpt_to_initialize_from,
-            vars_to_warm_start,
-            var_name_to_vocab_info,
-            var_name_to_prev_var_name,
-        )
-        return
-    _across_replicas(
+    import tensorflow as tf
+
+    # Inside a function AutoGraph would rewrite all of this as if it were the model's code.
+    tf.autograph.experimental.do_not_convert(_warm_start)(
         ckpt_to_initialize_from,
-        lambda start: start.run(
-            vars_to_warm_start, var_name_to_vocab_info or {}, var_name_to_prev_var_name or {}
-        ),
+        vars_to_warm_start,
+        var_name_to_vocab_info,
+        var_name_to_prev_var_name,
     )
+
+
+def _warm_start(
+    path: AnyPath, wanted: Any, infos: Mapping[str, Any] | None, names: Mapping[str, str] | None
+) -> None:
+    if remote.is_remote(path):
+        remote.tensorflows_own("warm_start")(path, wanted, infos, names)
+    else:
+        _across_replicas(path, lambda start: start.run(wanted, infos or {}, names or {}))
 
 
 def warm_start_var_with_vocab(
@@ -146,11 +150,7 @@ def _across_replicas(path: AnyPath, work: Callable[[Start], None]) -> None:
         finally:
             start.close()
 
-    def call() -> None:
-        if tf.distribute.in_cross_replica_context():
-            once(None)
-        else:
-            tf.distribute.get_replica_context().merge_call(once)
-
-    # Inside a function AutoGraph would rewrite all of this as if it were the model's code.
-    tf.autograph.experimental.do_not_convert(call)()
+    if tf.distribute.in_cross_replica_context():
+        once(None)
+    else:
+        tf.distribute.get_replica_context().merge_call(once)
