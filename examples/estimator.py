@@ -25,7 +25,6 @@ import numpy as np
 import tensorflow as tf
 
 import tensorbundle as tb
-import tensorbundle.tf
 
 WORDS = 400_000
 WIDTH = 32

@@ -8,12 +8,12 @@ import pytest
 
 import tensorbundle as tb
 from tensorbundle.assignment import Slice, Variable
+from tensorbundle.vocab_info import check_info
 from tensorbundle.warm_start import (
     Group,
     Load,
     Remap,
     VocabInfo,
-    check_info,
     described,
     object_graph_names,
     plan_warm_start,

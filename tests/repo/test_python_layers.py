@@ -18,7 +18,7 @@ LAYERS = [
     {"reader"},
     {"compat"},
     {"remapping"},
-    {"assignment", "remap_pieces", "vocab"},
+    {"assignment", "remap_pieces", "vocab", "vocab_info"},
     {"warm_start"},
     {"tf"},
     {"__init__"},

@@ -89,13 +89,16 @@ def save() -> Callable[..., str]:
     tf = pytest.importorskip("tensorflow")
 
     def run(prefix: str | Path, arrays: Any, specs: list[str] | None = None) -> str:
+        from tensorflow.python.eager import context
+
         pairs = list(arrays.items() if isinstance(arrays, dict) else arrays)
-        tf.raw_ops.SaveV2(
-            prefix=str(prefix),
-            tensor_names=[name for name, _ in pairs],
-            shape_and_slices=specs or [""] * len(pairs),
-            tensors=[value for _, value in pairs],
-        )
+        with context.eager_mode():  # also where TensorFlow's first version is asked for
+            tf.raw_ops.SaveV2(
+                prefix=str(prefix),
+                tensor_names=[name for name, _ in pairs],
+                shape_and_slices=specs or [""] * len(pairs),
+                tensors=[value for _, value in pairs],
+            )
         return str(prefix)
 
     return run

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -336,6 +338,39 @@ def test_importing_it_imports_no_tensorflow() -> None:
         assert "tensorflow" not in sys.modules
         """
     )
+
+
+def test_without_tensorflow_nothing_is_held(prefix: str) -> None:
+    run(
+        """
+        import sys
+        from tensorbundle.tf import hooks
+
+        sys.modules["tensorflow"] = None  # which makes importing it an ImportError
+        try:
+            hooks.install()
+        except ImportError:
+            pass
+        else:
+            raise AssertionError
+        del sys.modules["tensorflow"]
+        import tensorflow as tf
+
+        assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
+        hooks.uninstall()
+        with hooks.installed():
+            tf.train.load_checkpoint(sys.argv[1])
+            assert hooks.calls() == {"load_checkpoint": 1}
+        """,
+        prefix,
+    )
+
+
+def test_pickles_by_name(prefix: str) -> None:
+    with hooks.installed():
+        again = pickle.loads(pickle.dumps(tf.train.load_checkpoint))
+        assert again is tf.train.load_checkpoint
+        assert list(inspect.signature(again).parameters) == ["ckpt_dir_or_file"]
 
 
 def test_paths_of_other_file_systems_stay_tensorflow_s() -> None:

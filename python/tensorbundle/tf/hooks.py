@@ -65,18 +65,19 @@ class _Installation:
 
     def hold(self, key: object, remote: bool) -> None:
         with self.lock:
-            first = not self.holds
+            # Each time: a module that was loaded anew meanwhile may hold TensorFlow's functions.
+            # And first: where there is no TensorFlow, nothing is held. It acts from `holds` on.
+            _put_ours(self)
+            if not self.holds:
+                self.calls.clear()
             self.holds.pop(key, None)  # the latest stands last
             self.holds[key] = remote
             placement.set_other_tasks(remote)
-            if first:
-                self.calls.clear()
-            # Each time: a module that was loaded anew meanwhile may hold TensorFlow's functions.
-            _put_ours(self)
 
-    def release(self, keys: list[object]) -> None:
+    def release(self, *keys: object) -> None:
+        """Lets go of these; of all, if none is named."""
         with self.lock:
-            for key in keys:
+            for key in keys or list(self.holds):
                 self.holds.pop(key, None)
             placement.set_other_tasks(not self.holds or list(self.holds.values())[-1])
             if not self.holds:
@@ -106,7 +107,7 @@ def install(remote: bool = False) -> None:
 
 def uninstall() -> None:
     """Gives TensorFlow all its names back, inside a ``with installed()`` too."""
-    _installation.release(list(_installation.holds))
+    _installation.release()
 
 
 @contextlib.contextmanager
@@ -124,7 +125,7 @@ def installed(remote: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        _installation.release([key])
+        _installation.release(key)
 
 
 def calls() -> dict[str, int]:

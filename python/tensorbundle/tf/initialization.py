@@ -84,18 +84,30 @@ def initialize(
     Raises:
         ValueError, TypeError, OpError: As ``init_from_checkpoint``.
     """
+    if source is not None:
+        _initialize(source, ckpt_dir_or_file, assignment_map, options)
+        return
+    opened = open_source(ckpt_dir_or_file)
+    try:
+        _initialize(opened, ckpt_dir_or_file, assignment_map, options)
+    finally:
+        opened.checkpoint.close()
+
+
+def _initialize(
+    source: Source, label: AnyPath, assignment_map: AssignmentMap, options: Options
+) -> None:
     import tensorflow as tf
 
-    opened = source or open_source(ckpt_dir_or_file)
     pairs = assignment_map.items() if isinstance(assignment_map, Mapping) else assignment_map
     plan = assignment.plan_assignments(
         [(tensor, facts.target_of(value)) for tensor, value in pairs],
-        opened.for_plans(),
+        source.for_plans(),
         facts.VariableStore(),
         mismatch=errors.shape_mismatch,
     )
     # Whatever can go wrong is found before the first variable is touched.
-    readings = [restore.plan_readings(opened, planned, options) for planned in plan.assignments]
+    readings = [restore.plan_readings(source, planned, options) for planned in plan.assignments]
     for remark in plan.remarks:
         tf.compat.v1.logging.warning(remark)
     for planned, each in zip(plan.assignments, readings, strict=True):
@@ -103,6 +115,6 @@ def initialize(
         tf.compat.v1.logging.debug(
             "Initialize variable %s from checkpoint %s with %s",
             planned.label,
-            ckpt_dir_or_file,
+            label,
             planned.tensor,
         )

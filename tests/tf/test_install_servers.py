@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two parameter servers and a worker, as processes: each server reads its own half, and no more."""
+"""TensorFlow's names, installed in a worker, and two parameter servers: all of them processes.
+
+What the servers do by themselves is in ``test_init_servers``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,8 +31,8 @@ pytestmark = [
 SERVER = Path(__file__).parent / "cluster" / "parameter_server.py"
 WORKER = SERVER.with_name("worker.py")
 ROWS, WIDTH = 131_072, 64  # 32 MiB
+IDS = [0, ROWS - 1, ROWS // 2, 5, 6, 7, 8]
 TABLE_BYTES = ROWS * WIDTH * 4
-SHARD = ".data-00000-of-00001"
 # The index, Python's own small files, and the graph: far from a table, far from nothing.
 SMALL = 2 << 20
 
@@ -41,7 +43,7 @@ def table() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The table, stored whole, at an offset that can be mapped: it is the only tensor."""
+    """The table, stored whole."""
     path = tmp_path_factory.mktemp("table") / "model.ckpt"
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         value = tf.compat.v1.placeholder(tf.float32, [ROWS, WIDTH])
@@ -100,9 +102,10 @@ def work(prefix: str, *, kind: str = "ops", **task: Any) -> dict[str, Any]:
             "prefix": prefix,
             "rows": ROWS,
             "width": WIDTH,
-            "mode": "copy",
+            "ids": IDS,
             "remote": True,
-            "resource": True,
+            "verify": "full",
+            "vocabularies": None,
             **task,
         }
         done = subprocess.run(
@@ -118,60 +121,48 @@ def work(prefix: str, *, kind: str = "ops", **task: Any) -> dict[str, Any]:
     return report
 
 
-def check_values(report: dict[str, Any]) -> None:
-    wanted = table()[[0, ROWS - 1, ROWS // 2, 5]]
-    np.testing.assert_array_equal(np.array(report["first"], np.float32), wanted)
-    # A rate of 1 and a gradient of 1; near 2**23 a float32 has no finer steps than 0.5.
-    assert report["moved"] == [1.0]
+def check(report: dict[str, Any], rows: np.ndarray) -> None:
+    np.testing.assert_array_equal(np.array(report["rows"], np.float32), rows)
     tasks = [tf.DeviceSpec.from_string(each) for each in report["devices"]]
     assert [(each.job, each.task) for each in tasks] == [("ps", 0), ("ps", 1)]
 
 
-@pytest.mark.parametrize("resource", [True, False], ids=["resource", "ref"])
-def test_each_server_reads_its_half_and_no_more(prefix: str, resource: bool) -> None:
-    report = work(prefix, resource=resource)
-    check_values(report)
+def test_tensorflow_s_name_reaches_the_servers(prefix: str) -> None:
+    report = work(prefix)
+    check(report, table()[IDS])
     assert "TensorbundleReadV1" in report["types"]
     assert "RestoreV2" not in report["types"]
-    for read in report["initialized"]["read"]:
+    for read in report["spent"]["read"]:
         assert TABLE_BYTES // 2 <= read < TABLE_BYTES // 2 + SMALL
-    # No other program should be busy on this device meanwhile; a quarter of the table is ours.
-    assert report["initialized"]["loopback"] < SMALL
-
-
-@pytest.mark.parametrize("resource", [True, False], ids=["resource", "ref"])
-def test_a_mapped_table_is_neither_read_nor_sent(prefix: str, resource: bool) -> None:
-    report = work(prefix, mode="map", resource=resource)
-    check_values(report)
-    for read in report["trained"]["read"]:
-        assert read < SMALL
-    for kib in report["trained"]["anonymous_kib"]:
-        assert kib << 10 < TABLE_BYTES // 4
-    assert report["trained"]["loopback"] < SMALL
-
-
-def test_damage_is_the_worker_s_exception(prefix: str, tmp_path: Path) -> None:
-    """The servers' checksums are combined, so that damage in one half stops both."""
-    copy = str(tmp_path / "damaged")
-    for suffix in (".index", SHARD):
-        shutil.copy(prefix + suffix, copy + suffix)
-    with open(copy + SHARD, "r+b") as file:
-        file.seek(TABLE_BYTES - 1000)
-        file.write(b"damaged")
-    report = work(copy)
-    assert "DataLossError" in report["error"]
-    assert "table" in report["message"]
-    assert report["uninitialized"] == 2
+    assert report["spent"]["loopback"] < SMALL
 
 
 def test_servers_without_our_ops_are_spared_them(prefix: str) -> None:
     report = work(prefix, kind="plain", remote=False)
-    check_values(report)
+    check(report, table()[IDS])
     assert "RestoreV2" in report["types"]
     assert not [each for each in report["types"] if each.startswith("Tensorbundle")]
 
 
-def test_servers_without_our_ops_say_so(prefix: str) -> None:
-    report = work(prefix, kind="plain", remote=True)
-    assert "NotFoundError" in report["error"]
-    assert "TensorbundleReadV1" in report["message"]
+@pytest.mark.parametrize("verify", ["none", "full"])
+def test_a_changed_vocabulary(prefix: str, tmp_path: Path, verify: str) -> None:
+    """Each server joins the vocabularies for itself and reads the rows that it needs."""
+    old = [f"word-{number}" for number in range(ROWS)]
+    new = old[::-1]
+    new[::4] = [f"new-{number}" for number in range(len(new[::4]))]
+    for name, words in (("old.txt", old), ("new.txt", new)):
+        (tmp_path / name).write_text("\n".join(words) + "\n")
+    vocabularies = [str(tmp_path / "new.txt"), str(tmp_path / "old.txt")]
+    report = work(prefix, vocabularies=vocabularies, verify=verify)
+    expected = table()[::-1].copy()
+    expected[::4] = 0
+    check(report, expected[IDS])
+    assert "TensorbundleRemapV1" in report["types"]
+    joined = sum((tmp_path / name).stat().st_size for name in ("old.txt", "new.txt"))
+    # Three quarters of each half, and both vocabularies; whose task compares the checksum reads
+    # the table once more.
+    rows = TABLE_BYTES // 2 * 3 // 4
+    extra = TABLE_BYTES if verify == "full" else 0
+    assert sum(report["spent"]["read"]) < 2 * (rows + joined + SMALL) + extra
+    assert min(report["spent"]["read"]) < rows + joined + SMALL
+    assert report["spent"]["loopback"] < SMALL

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variables whose memory is a mapping: how long it lives, who sees it, and that the file stays."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import tensorbundle.tf  # noqa: E402
+from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf.initialization import init_from_checkpoint  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded"),
+    pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are listed by Linux"),
+]
+
+v1 = tf.compat.v1
+TABLE = np.random.default_rng(3).standard_normal((4096, 64)).astype(np.float32)  # 1 MiB
+SHARD = ".data-00000-of-00001"
+KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
+    """One tensor alone, so that it lies at offset 0."""
+    return save(tmp_path / "model", {"table": TABLE})
+
+
+def mappings(prefix: str) -> int:
+    return Path("/proc/self/maps").read_text().count(prefix + SHARD)
+
+
+def digest(prefix: str) -> str:
+    return hashlib.sha256(Path(prefix + SHARD).read_bytes()).hexdigest()
+
+
+def started(prefix: str, resource: bool, mode: str = "map") -> Any:
+    """A variable of the current graph that starts from the checkpoint."""
+    variable = v1.get_variable("table", TABLE.shape, use_resource=resource)
+    with tensorbundle.tf.options(mode=mode):
+        init_from_checkpoint(prefix, {"table": variable})
+    return variable
+
+
+def sparse_step(variable: Any) -> Any:
+    loss = tf.reduce_sum(tf.nn.embedding_lookup(variable, [1, 5]))
+    return v1.train.GradientDescentOptimizer(1.0).minimize(loss)
+
+
+def trained(steps: int = 1) -> np.ndarray:
+    """What the table is after that many steps."""
+    expected = TABLE.copy()
+    for _ in range(steps):
+        expected[[1, 5]] -= 1
+    return expected
+
+
+@KINDS
+def test_closing_the_session_unmaps(prefix: str, resource: bool) -> None:
+    with tf.Graph().as_default():
+        variable = started(prefix, resource)
+        session = v1.Session()
+        session.run(variable.initializer)
+        assert mappings(prefix) == 1
+        session.close()
+        assert mappings(prefix) == 0
+
+
+@KINDS
+def test_a_fetched_value_outlives_the_session(prefix: str, resource: bool) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        variable = started(prefix, resource)
+        session.run(variable.initializer)
+        value = session.run(variable)
+    del session, variable
+    gc.collect()
+    np.testing.assert_array_equal(value, TABLE)
+
+
+@KINDS
+def test_two_sessions_at_once_have_a_table_each(prefix: str, resource: bool) -> None:
+    with tf.Graph().as_default():
+        variable = started(prefix, resource)
+        step = sparse_step(variable)
+        with v1.Session() as first, v1.Session() as second:
+            for session in (first, second):
+                session.run(variable.initializer)
+            first.run(step)
+            np.testing.assert_array_equal(first.run(variable), trained())
+            np.testing.assert_array_equal(second.run(variable), TABLE)
+
+
+@KINDS
+@pytest.mark.parametrize("mode", ["copy", "map", "auto"])
+def test_training_never_changes_the_file(prefix: str, resource: bool, mode: str) -> None:
+    before = digest(prefix)
+    with tf.Graph().as_default(), v1.Session() as session:
+        variable = started(prefix, resource, mode)
+        step = sparse_step(variable)
+        dense = v1.assign_add(variable, tf.ones_like(variable))
+        session.run(variable.initializer)
+        session.run(step)
+        np.testing.assert_array_equal(session.run(variable), trained())
+        session.run(dense)
+        np.testing.assert_array_equal(session.run(variable), trained() + 1)
+        assert digest(prefix) == before
+        session.run(variable.initializer)  # from the file again
+        np.testing.assert_array_equal(session.run(variable), TABLE)
+    assert digest(prefix) == before
+
+
+@KINDS
+def test_a_mapped_table_is_saved_over_its_own_checkpoint(prefix: str, resource: bool) -> None:
+    """TensorFlow replaces files by renaming, so the mapping keeps the old one's bytes."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        variable = started(prefix, resource)
+        step = sparse_step(variable)
+        session.run(variable.initializer)
+        session.run(step)
+        saved = v1.train.Saver([variable]).save(session, prefix, write_meta_graph=False)
+        assert saved == prefix
+        np.testing.assert_array_equal(tf.train.load_variable(prefix, "table"), trained())
+        session.run(step)
+        np.testing.assert_array_equal(session.run(variable), trained(2))
+        session.run(variable.initializer)  # resolved anew: the checkpoint that is there now
+        np.testing.assert_array_equal(session.run(variable), trained())
+
+
+@KINDS
+def test_a_deleted_checkpoint_lives_as_long_as_the_table(prefix: str, resource: bool) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        variable = started(prefix, resource)
+        step = sparse_step(variable)
+        session.run(variable.initializer)
+        for suffix in (".index", SHARD):
+            os.remove(prefix + suffix)
+        session.run(step)
+        np.testing.assert_array_equal(session.run(variable), trained())
+        with pytest.raises(tf.errors.NotFoundError):
+            session.run(variable.initializer)
+        np.testing.assert_array_equal(session.run(variable), trained())
+
+
+def test_a_fork_changes_nothing_for_the_parent(prefix: str) -> None:
+    """The child has the parent's pages, and what it does to them stays its own."""
+    script = """
+        import os, sys
+        import numpy as np
+        import tensorflow as tf
+        import tensorbundle.tf
+        from tensorbundle.tf.initialization import init_from_checkpoint
+
+        prefix = sys.argv[1]
+        v1 = tf.compat.v1
+        with tf.Graph().as_default(), v1.Session() as session:
+            variable = v1.get_variable("table", [4096, 64])
+            with tensorbundle.tf.options(mode="map"):
+                init_from_checkpoint(prefix, {"table": variable})
+            session.run(variable.initializer)
+            rows = tf.nn.embedding_lookup(variable, [1, 5])
+            step = v1.train.GradientDescentOptimizer(1.0).minimize(tf.reduce_sum(rows))
+            session.run(step)
+            before = session.run(rows)
+            mapped = open("/proc/self/maps").read().count(prefix)
+            child = os.fork()
+            if child == 0:
+                same = open("/proc/self/maps").read().count(prefix) == mapped
+                os._exit(0 if same and mapped else 3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            np.testing.assert_array_equal(session.run(rows), before)
+            session.run(step)
+            np.testing.assert_array_equal(session.run(rows), before - 1)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), prefix],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert np.frombuffer(Path(prefix + SHARD).read_bytes(), np.float32).size == TABLE.size

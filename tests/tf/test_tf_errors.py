@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our exceptions as TensorFlow raises them: both kinds of ``except`` work."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+
+from tensorbundle.tf import errors  # noqa: E402
+from tensorbundle.tf.errors import as_tensorflow_raises, translated  # noqa: E402
+
+CASES = {
+    "no checkpoint": (tb.CheckpointNotFoundError("m", "f"), tf.errors.NotFoundError),
+    "no tensor": (tb.TensorNotFoundError("m"), tf.errors.NotFoundError),
+    "damage": (tb.CorruptionError("m"), tf.errors.DataLossError),
+    "shapes": (tb.ShapeMismatchError("m"), tf.errors.InvalidArgumentError),
+    "unsupported": (tb.UnsupportedError("m"), tf.errors.UnimplementedError),
+    "refused": (tb.IOFailure("m", errno.EACCES, "f"), tf.errors.PermissionDeniedError),
+    "failed": (tb.IOFailure("m", errno.EIO, "f"), tf.errors.InternalError),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_error_is_of_both_kinds(name: str) -> None:
+    error, kind = CASES[name]
+    with pytest.raises(kind) as caught, as_tensorflow_raises():
+        raise error
+    for same in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(same, type(error))
+        assert isinstance(same, kind)
+        assert type(same).__module__ == "tensorbundle.tf.errors"
+        assert str(same) == str(error)
+        assert same.message == str(error)
+        assert same.error_code == kind(None, None, "m").error_code
+        assert (same.op, same.node_def) == (None, None)
+        if isinstance(error, OSError):
+            assert (same.errno, same.filename) == (error.errno, "f")
+    assert caught.value.__cause__ is error
+
+
+def test_what_tensorflow_calls_a_value_error_stays_one(tmp_path: object) -> None:
+    message = "Couldn't find 'checkpoint' file"
+    with pytest.raises(ValueError, match=message) as caught, as_tensorflow_raises():
+        tb.open(str(tmp_path))
+    assert not isinstance(caught.value, tf.errors.OpError)
+    assert translated(caught.value) is caught.value
+
+
+def test_an_error_is_translated_once() -> None:
+    outer = pytest.raises(tf.errors.DataLossError)
+    with outer as caught, as_tensorflow_raises(), as_tensorflow_raises():
+        raise tb.CorruptionError("m")
+    assert isinstance(caught.value.__cause__, tb.CorruptionError)
+    assert not isinstance(caught.value.__cause__, tf.errors.OpError)
+
+
+def test_the_module_has_no_other_classes() -> None:
+    with pytest.raises(AttributeError):
+        errors.AbortedError  # noqa: B018

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warm starts inside functions, sessions that recover, exported graphs and other strategies."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from warm_starts import write_vocabulary
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+pytestmark = pytest.mark.usefixtures("way")
+
+STORED = np.arange(20, dtype=np.float32).reshape(5, 4)
+EXPECTED = np.stack([STORED[4], np.zeros(4, np.float32), STORED[0]])
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
+    return save(tmp_path / "model", {"emb": STORED, "w": np.float32([1, 2])})
+
+
+@pytest.fixture
+def info(tmp_path: Path) -> tb.VocabInfo:
+    old = write_vocabulary(tmp_path / "old.txt", "abcde")
+    return tb.VocabInfo(write_vocabulary(tmp_path / "new.txt", "exa"), 3, 0, old)
+
+
+def table(**more: Any) -> Any:
+    return tf1.get_variable("emb", (3, 4), initializer=tf1.ones_initializer(), **more)
+
+
+def test_a_function_starts_its_variables_each_time_it_runs(prefix: str, info: tb.VocabInfo) -> None:
+    variable = tf.Variable(tf.ones([3, 4]), name="emb")
+
+    @tf.function
+    def start() -> None:
+        tb.warm_start(prefix, [variable], {"emb": info})
+
+    for _ in range(2):
+        variable.assign(tf.ones([3, 4]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            start()
+        np.testing.assert_array_equal(variable, EXPECTED)
+
+
+def test_a_variable_that_a_function_makes_is_refused(prefix: str, info: tb.VocabInfo) -> None:
+    """TensorFlow drops the new initializer without a word."""
+    made: list[Any] = []
+
+    @tf.function
+    def start() -> Any:
+        if not made:
+            made.append(tf.Variable(tf.ones([3, 4]), name="emb"))
+        tb.warm_start(prefix, [made[0]], {"emb": info})
+        return made[0].read_value()
+
+    with pytest.raises(ValueError, match="being created by the function"):
+        start()
+
+
+def test_an_imported_graph_starts_from_the_checkpoint(
+    prefix: str, info: tb.VocabInfo, way: str
+) -> None:
+    if way == "numpy":
+        pytest.skip("a NumPy function is not in an exported graph")
+    with tf.Graph().as_default():
+        table(use_resource=True)
+        tb.warm_start(prefix, var_name_to_vocab_info={"emb": info})
+        exported = tf1.train.export_meta_graph()
+    with tf.Graph().as_default(), tf1.Session() as session:
+        tf1.train.import_meta_graph(exported)
+        session.run(tf1.global_variables_initializer())
+        np.testing.assert_array_equal(session.run(tf1.global_variables()[0]), EXPECTED)
+
+
+def test_a_monitored_session_starts_from_the_checkpoint_once(
+    prefix: str, info: tb.VocabInfo, tmp_path: Path
+) -> None:
+    for step in range(2):
+        with tf.Graph().as_default():
+            variable = table(partitioner=tf1.fixed_size_partitioner(2))
+            other = tf1.get_variable("w", [2])
+            count = tf1.assign_add(tf1.train.get_or_create_global_step(), 1)
+            moved = tf1.group(*[tf1.assign_add(piece, tf.ones_like(piece)) for piece in variable])
+            whole = tf.convert_to_tensor(variable)
+            tb.warm_start(prefix, var_name_to_vocab_info={"emb": info})
+            with tf1.train.MonitoredTrainingSession(
+                checkpoint_dir=str(tmp_path / "run"), log_step_count_steps=None
+            ) as session:
+                # What the session finds there itself comes after the initializers.
+                np.testing.assert_array_equal(session.run(whole), EXPECTED + step)
+                np.testing.assert_array_equal(session.run(other), [1, 2])
+                session.run([moved, count])
+
+
+@pytest.mark.parametrize("vocabulary", [True, False])
+def test_sharded_variables(prefix: str, info: tb.VocabInfo, vocabulary: bool) -> None:
+    from tensorflow.python.distribute import sharded_variable
+
+    rows = [2, 1] if vocabulary else [2, 3]
+    shards = [
+        tf.Variable(tf.ones([count, 4]), name=f"emb/part_{number}")
+        for number, count in enumerate(rows)
+    ]
+    sharded = sharded_variable.ShardedVariable(shards, name="emb")
+    tb.warm_start(prefix, [sharded], {"emb": info} if vocabulary else None)
+    value = np.concatenate([shard.numpy() for shard in sharded.variables])
+    np.testing.assert_array_equal(value, EXPECTED if vocabulary else STORED)
+
+
+def test_central_storage_with_two_replicas(prefix: str, info: tb.VocabInfo) -> None:
+    """TensorFlow sets the initializer of a wrapper that nobody runs."""
+    strategy = tf.distribute.experimental.CentralStorageStrategy(["/cpu:0", "/cpu:1"], "/cpu:0")
+    config = tf1.ConfigProto(device_count={"CPU": 2})
+    with tf.Graph().as_default(), strategy.scope(), tf1.Session(config=config) as session:
+        variable = table()
+        tb.warm_start(prefix, None, {"emb": info})
+        session.run(tf1.global_variables_initializer())
+        np.testing.assert_array_equal(session.run(variable), EXPECTED)
+
+
+def test_remote_paths_go_to_tensorflow(info: tb.VocabInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(tf1.train, "warm_start", lambda *args: calls.append(args))
+    tb.warm_start("gs://bucket/model", None, {"emb": info}, {"emb": "e"})
+    tb.warm_start("hdfs://host/model")
+    assert calls == [
+        ("gs://bucket/model", None, {"emb": info}, {"emb": "e"}),
+        ("hdfs://host/model", ".*", None, None),
+    ]
+
+
+def test_remote_vocabularies_are_read_by_tensorflows_op(
+    prefix: str, info: tb.VocabInfo, way: str
+) -> None:
+    paths = []
+    for name in ("new", "old"):
+        text = Path(getattr(info, f"{name}_vocab")).read_text()
+        paths.append(f"ram://vocabularies-{way}/{name}.txt")
+        with tf.io.gfile.GFile(paths[-1], "w") as file:
+            file.write(text)
+    far = info._replace(new_vocab=paths[0], old_vocab=paths[1])
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = table()
+        tb.warm_start(prefix, var_name_to_vocab_info={"emb": far})
+        session.run(tf1.global_variables_initializer())
+        np.testing.assert_array_equal(session.run(variable), EXPECTED)
