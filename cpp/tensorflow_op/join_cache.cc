@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/vocabulary.h"
 #include "tensorflow_op/shared_cache.h"
 #include "tensorflow_op/threads.h"
 
@@ -22,16 +21,13 @@ FileIdentity Identify(const std::string& path) {
   throw OpError(Code::kNotFound, path + "; No such file or directory");
 }
 
+// Of the whole new vocabulary, so that variables of different sizes share it.
 JoinResult MakeJoin(const JoinRequest& request, uint64_t num_bytes) {
   JoinOptions options;
   options.threads = ThreadsFor(0, num_bytes);
   options.old_size = request.old_size;
-  const auto new_vocabulary = Vocabulary::OfFile(*File::Open(request.new_vocab), options.threads);
-  const auto old_vocabulary = Vocabulary::OfFile(*File::Open(request.old_vocab), options.threads);
-  const auto num_lines = static_cast<int64_t>(new_vocabulary->size());
-  options.num_new = request.new_size < 0 ? num_lines : std::min(num_lines, request.new_size);
   try {
-    return Join(*new_vocabulary, *old_vocabulary, options);
+    return JoinFiles(File::Open(request.new_vocab), File::Open(request.old_vocab), options);
   } catch (const std::invalid_argument& error) {
     if (request.old_size != 0) throw;
     throw OpError(Code::kOutOfRange, error.what());  // as for a file without a line
@@ -44,7 +40,6 @@ std::shared_ptr<const JoinResult> JoinOf(const JoinRequest& request) {
   const FileIdentity old_file = Identify(request.old_vocab);
   const std::string separator(1, '\0');  // in no path
   const std::string name = request.new_vocab + separator + request.old_vocab + separator +
-                           std::to_string(request.new_size) + separator +
                            std::to_string(request.old_size);
   return cache.Get({name, {new_file, old_file}}, [&]() -> SharedCache<JoinResult>::Made {
     auto joined = std::make_shared<const JoinResult>(MakeJoin(request, new_file.size));
@@ -62,7 +57,8 @@ JoinRequest JoinRequestOf(const Attributes& attributes) {
 
 JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count) {
   std::shared_ptr<const JoinResult> joined = JoinOf(request);
-  const auto size = static_cast<int64_t>(joined->ids().size());
+  auto size = static_cast<int64_t>(joined->ids().size());
+  if (request.new_size >= 0) size = std::min(size, request.new_size);
   if (offset < 0 || count < 0 || offset > size || count > size - offset) {
     throw OpError(Code::kInvalidArgument,
                   "lookup table size must be larger than last new vocab entry's line: rows " +
