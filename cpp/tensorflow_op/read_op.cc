@@ -117,11 +117,12 @@ class ReadKernel {
     const int threads = ThreadsFor(threads_, size);
     const Checkpoint& checkpoint = *source.checkpoint;
     if (verify_ == Verify::kFull || verify_ == Verify::kParts) {
-      *parts = ReadBoxInParts(checkpoint, *source.tensor, box, bytes.first(size), threads);
+      *parts = ReadBoxInParts(checkpoint, *source.tensor, box, bytes.first(size),
+                              {threads, /*verify=*/false, /*fresh=*/true});
       if (verify_ == Verify::kFull) CheckParts(source, *parts);
     } else {
       ReadBox(checkpoint, *source.tensor, box, bytes.first(size),
-              {threads, verify_ == Verify::kLazy});
+              {threads, verify_ == Verify::kLazy, /*fresh=*/true});
     }
   }
 

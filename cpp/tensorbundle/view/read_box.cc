@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <vector>
@@ -12,7 +13,9 @@
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/fresh_pages.h"
 #include "tensorbundle/view/byte_swap.h"
+#include "tensorbundle/view/element_buffer.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
 
@@ -32,6 +35,7 @@ struct Job {
   const Piece* piece;
   RunLayout layout;
   bool checksum;                      // compute one while reading: the runs have no gaps
+  std::unique_ptr<FreshPages> fresh;  // of the memory that it fills, if that pays
   std::vector<uint32_t> task_crcs{};  // of this job's tasks, in order
   std::vector<uint64_t> task_sizes{};
 };
@@ -96,9 +100,18 @@ class BoxReader {
       const bool own_checksum =
           piece.encoding == Encoding::kDense && checkpoint_.records() == nullptr;
       const bool wanted = in_parts ? layout.contiguous_source() : check;
-      jobs_.push_back({&piece, layout, wanted && own_checksum});
+      jobs_.push_back({&piece, layout, wanted && own_checksum, FreshMemoryOf(piece, layout)});
       CutIntoTasks(jobs_.size() - 1);
     }
+  }
+
+  // Null where the pages would not be filled one by one, or the system does not play along.
+  std::unique_ptr<FreshPages> FreshMemoryOf(const Piece& piece, const RunLayout& layout) const {
+    const bool is_one_run = piece.encoding == Encoding::kDense && layout.count() == 1;
+    if (!options_.fresh || !is_one_run || layout.run_size() < FreshPages::kMinSize) return nullptr;
+    auto fresh =
+        std::make_unique<FreshPages>(out_.subspan(layout.first_destination(), layout.run_size()));
+    return fresh->active() ? std::move(fresh) : nullptr;
   }
 
   // A V1 piece's checksum covers the block around it, so it cannot be computed while the piece is
@@ -118,9 +131,14 @@ class BoxReader {
     if (jobs_[job].piece->encoding == Encoding::kRecord) {
       add(0, layout.count(), 0, layout.run_size() * layout.count());
     } else if (layout.run_size() >= kReadChunkSize || layout.count() == 1) {
+      // Tasks that end where pages end never have to share one.
+      const uint8_t* first = out_.data() + layout.first_destination();
+      const uint64_t odd = jobs_[job].fresh != nullptr ? FreshPages::UntilPage(first) : 0;
       for (uint64_t run = 0; run < layout.count(); ++run) {
-        for (uint64_t begin = 0; begin < layout.run_size(); begin += kReadChunkSize) {
-          add(run, 1, begin, std::min(kReadChunkSize, layout.run_size() - begin));
+        uint64_t size = odd > 0 ? odd : kReadChunkSize;
+        for (uint64_t begin = 0; begin < layout.run_size(); begin += size, size = kReadChunkSize) {
+          size = std::min(size, layout.run_size() - begin);
+          add(run, 1, begin, size);
         }
       }
     } else {
@@ -149,9 +167,13 @@ class BoxReader {
   void ReadPartOfRun(const Job& job, const Task& task) {
     job.layout.ForEach(task.first_run, 1, [&](const RunLayout::Run& run) {
       const MutableByteSpan part = out_.subspan(run.destination + task.begin, task.size);
-      FileOf(job).ReadAt(job.piece->offset + run.source + task.begin, part);
-      if (job.checksum) StoreChecksum(task, part);
-      SwapBytes(part, SwapUnit());
+      const ElementBuffer buffer(job.fresh != nullptr ? task.size : 0);
+      const MutableByteSpan bytes =
+          job.fresh != nullptr ? MutableByteSpan(buffer.data(), task.size) : part;
+      FileOf(job).ReadAt(job.piece->offset + run.source + task.begin, bytes);
+      if (job.checksum) StoreChecksum(task, bytes);
+      SwapBytes(bytes, SwapUnit());
+      if (job.fresh != nullptr) job.fresh->Write(part.data(), bytes);
     });
   }
 
@@ -270,10 +292,11 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
 }
 
 std::vector<PiecePart> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
-                                      const Box& box, MutableByteSpan out, int threads) {
+                                      const Box& box, MutableByteSpan out,
+                                      const ReadOptions& options) {
   const DataTypeInfo& info = RequireKnownType(tensor);
   if (!CheckRequest(checkpoint, tensor, info, box, out)) return {};
-  return BoxReader(checkpoint, tensor, info, out, {threads, /*verify=*/false}).ReadInParts(box);
+  return BoxReader(checkpoint, tensor, info, out, options).ReadInParts(box);
 }
 
 }  // namespace tensorbundle

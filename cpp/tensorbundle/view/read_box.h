@@ -16,6 +16,7 @@ struct ReadOptions {
   int threads = 1;
   bool verify =
       true;  // compare the checksum of every piece that is read whole and was not verified before
+  bool fresh = false;  // the destination's memory was just got, and nobody else touches it
 };
 
 // Copies the elements of `box`, row-major and native-endian, to `out`, which has exactly their
@@ -39,7 +40,8 @@ struct PiecePart {
 // The same as ReadBox, but compares nothing: returns what it read, one part for every piece that
 // the box meets, for VerifyParts (view/piece_parts.h). A box of no elements meets none.
 std::vector<PiecePart> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
-                                      const Box& box, MutableByteSpan out, int threads);
+                                      const Box& box, MutableByteSpan out,
+                                      const ReadOptions& options);
 
 // Throws CorruptionError when a computed checksum is not the stored one, or when none is stored.
 void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece,

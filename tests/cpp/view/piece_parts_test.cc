@@ -39,7 +39,7 @@ class PiecePartsTest : public ::testing::Test {
     const auto checkpoint = Open();
     const Tensor& tensor = TensorOf(*checkpoint);
     std::vector<uint8_t> bytes(Volume(box) * RequireKnownType(tensor).item_size);
-    std::vector<PiecePart> parts = ReadBoxInParts(*checkpoint, tensor, box, bytes, 3);
+    std::vector<PiecePart> parts = ReadBoxInParts(*checkpoint, tensor, box, bytes, {3, false});
     out->assign(bytes.begin(), bytes.end());
     return parts;
   }

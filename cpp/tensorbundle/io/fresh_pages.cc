@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/fresh_pages.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <string>
+
+#if defined(__linux__) && __has_include(<linux/userfaultfd.h>)
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#define TENSORBUNDLE_HAS_USERFAULTFD 1
+#endif
+
+namespace tensorbundle {
+namespace {
+
+uint64_t PageSize() {
+  static const auto size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+#ifdef TENSORBUNDLE_HAS_USERFAULTFD
+
+// One huge page costs less than the small ones in its place, however those are filled.
+bool HugePagesComeUnasked() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string choices;
+  std::getline(file, choices);
+  return choices.find("[always]") != std::string::npos;
+}
+
+// Faults of this process only: that needs no privilege. (The name came with Linux 5.11.)
+constexpr int kUserModeOnly = 1;
+
+int OpenUserfaultfd() {
+  static const bool is_worth_it = !HugePagesComeUnasked();
+  if (!is_worth_it) return -1;
+  const auto descriptor =
+      static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly));
+  if (descriptor < 0) return -1;
+  uffdio_api api{UFFD_API, 0, 0};
+  if (::ioctl(descriptor, UFFDIO_API, &api) == 0) return descriptor;
+  ::close(descriptor);
+  return -1;
+}
+
+uffdio_range RangeOf(const uint8_t* begin, const uint8_t* end) {
+  return {reinterpret_cast<uintptr_t>(begin), static_cast<uint64_t>(end - begin)};
+}
+
+// From now on a touch of a page that is not there waits until somebody brings it.
+bool Register(int descriptor, const uffdio_range& range) {
+  uffdio_register request{range, UFFDIO_REGISTER_MODE_MISSING, 0};
+  if (::ioctl(descriptor, UFFDIO_REGISTER, &request) != 0) return false;
+  return (request.ioctls >> _UFFDIO_COPY & 1) != 0;
+}
+
+#endif
+
+}  // namespace
+
+uint64_t FreshPages::UntilPage(const void* address) {
+  return -reinterpret_cast<uintptr_t>(address) % PageSize();
+}
+
+#ifdef TENSORBUNDLE_HAS_USERFAULTFD
+
+FreshPages::FreshPages(MutableByteSpan memory) {
+  if (memory.size() < kMinSize) return;
+  begin_ = memory.data() + UntilPage(memory.data());
+  end_ = memory.data() + memory.size();
+  end_ -= reinterpret_cast<uintptr_t>(end_) % PageSize();
+  descriptor_ = OpenUserfaultfd();
+  if (descriptor_ < 0) return;
+  active_ = Register(descriptor_, RangeOf(begin_, end_));
+  if (!active_) GiveUp();
+}
+
+FreshPages::~FreshPages() {
+  if (descriptor_ >= 0) ::close(descriptor_);  // ends the registration, too
+}
+
+void FreshPages::Write(uint8_t* place, ByteSpan bytes) {
+  const bool whole_pages = (place <= begin_ || UntilPage(place) == 0) &&
+                           (place + bytes.size() >= end_ || UntilPage(place + bytes.size()) == 0);
+  if (active() && !whole_pages) GiveUp();
+  if (!active()) {
+    std::memcpy(place, bytes.data(), bytes.size());
+    return;
+  }
+  const auto before = static_cast<uint64_t>(std::clamp<ptrdiff_t>(begin_ - place, 0, bytes.size()));
+  const auto until =
+      static_cast<uint64_t>(std::clamp<ptrdiff_t>(end_ - place, before, bytes.size()));
+  std::memcpy(place, bytes.data(), before);
+  Place(place + before, bytes.subspan(before, until - before));
+  std::memcpy(place + until, bytes.data() + until, bytes.size() - until);
+}
+
+void FreshPages::Place(uint8_t* place, ByteSpan pages) {
+  while (!pages.empty()) {
+    uffdio_copy request{reinterpret_cast<uintptr_t>(place),
+                        reinterpret_cast<uintptr_t>(pages.data()), pages.size(), 0, 0};
+    if (::ioctl(descriptor_, UFFDIO_COPY, &request) == 0) return;
+    uint64_t done = request.copy > 0 ? static_cast<uint64_t>(request.copy) : 0;
+    if (errno == EEXIST) {  // there already, so that writing to it waits for nobody
+      done = PageSize();
+      std::memcpy(place, pages.data(), done);
+    } else if (errno != EAGAIN) {
+      GiveUp();
+      std::memcpy(place, pages.data(), pages.size());
+      return;
+    }
+    place += done;
+    pages = pages.subspan(done);
+  }
+}
+
+void FreshPages::GiveUp() {
+  const std::lock_guard<std::mutex> lock(giving_up_);
+  active_ = false;
+  uffdio_range range = RangeOf(begin_, end_);
+  ::ioctl(descriptor_, UFFDIO_UNREGISTER, &range);
+}
+
+#else
+
+FreshPages::FreshPages(MutableByteSpan) {}
+FreshPages::~FreshPages() = default;
+void FreshPages::Write(uint8_t* place, ByteSpan bytes) {
+  std::memcpy(place, bytes.data(), bytes.size());
+}
+void FreshPages::Place(uint8_t*, ByteSpan) {}
+void FreshPages::GiveUp() {}
+
+#endif
+
+}  // namespace tensorbundle

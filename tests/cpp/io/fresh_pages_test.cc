@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/fresh_pages.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "tensorbundle/base/parallel.h"
+
+namespace tensorbundle {
+namespace {
+
+const auto kPage = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+
+// Memory of the system's that nobody has touched.
+class Untouched {
+ public:
+  explicit Untouched(size_t size) : size_(size) {
+    data_ = static_cast<uint8_t*>(
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  }
+  ~Untouched() { ::munmap(data_, size_); }
+  MutableByteSpan bytes() const { return {data_, size_}; }
+
+ private:
+  uint8_t* data_;
+  size_t size_;
+};
+
+std::vector<uint8_t> Pattern(size_t size) {
+  std::mt19937 random(1);
+  std::vector<uint8_t> bytes(size);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  return bytes;
+}
+
+const size_t kSize = FreshPages::kMinSize + 5 * kPage;
+const std::vector<uint8_t> kWanted = Pattern(kSize);
+
+// Cuts of [0, size) that fall on the memory's page borders, and its ends.
+std::vector<size_t> CutsAtPages(MutableByteSpan memory, size_t pages) {
+  std::vector<size_t> cuts{0};
+  for (size_t at = FreshPages::UntilPage(memory.data()); at < memory.size(); at += pages * kPage) {
+    if (at > 0) cuts.push_back(at);
+  }
+  cuts.push_back(memory.size());
+  return cuts;
+}
+
+void WriteAll(FreshPages* fresh, MutableByteSpan memory, const std::vector<size_t>& cuts,
+              int threads) {
+  ParallelFor(cuts.size() - 1, threads, [&](size_t i) {
+    fresh->Write(memory.data() + cuts[i],
+                 ByteSpan(kWanted).subspan(cuts[i], cuts[i + 1] - cuts[i]));
+  });
+}
+
+void ExpectWanted(ByteSpan memory) {
+  EXPECT_EQ(std::memcmp(memory.data(), kWanted.data(), memory.size()), 0);
+}
+
+TEST(FreshPages, FillsWhateverTheAlignment) {
+  for (const size_t shift : {size_t{0}, size_t{1}, size_t{64}, kPage - 1}) {
+    for (const size_t less : {size_t{0}, size_t{1}, kPage / 2}) {
+      const Untouched untouched(kSize + kPage);
+      const MutableByteSpan memory = untouched.bytes().subspan(shift, kSize - less);
+      {
+        FreshPages fresh(memory);
+        WriteAll(&fresh, memory, CutsAtPages(memory, 16), 3);
+      }
+      ExpectWanted(memory);
+    }
+  }
+}
+
+TEST(FreshPages, NeighboursStayAsTheyAre) {
+  const Untouched untouched(kSize + 2 * kPage);
+  const MutableByteSpan memory = untouched.bytes().subspan(100, kSize);
+  untouched.bytes()[99] = 7;
+  untouched.bytes()[100 + kSize] = 8;
+  {
+    FreshPages fresh(memory);
+    WriteAll(&fresh, memory, CutsAtPages(memory, 3), 2);
+  }
+  ExpectWanted(memory);
+  EXPECT_EQ(untouched.bytes()[99], 7);
+  EXPECT_EQ(untouched.bytes()[100 + kSize], 8);
+}
+
+TEST(FreshPages, OverwritesWhatWasTouchedBefore) {
+  const Untouched untouched(kSize);
+  const MutableByteSpan memory = untouched.bytes();
+  for (size_t page = 0; page < kSize / kPage; page += 3) memory[page * kPage] = 9;
+  {
+    FreshPages fresh(memory);
+    WriteAll(&fresh, memory, CutsAtPages(memory, 8), 2);
+  }
+  ExpectWanted(memory);
+}
+
+TEST(FreshPages, CutsInsidePagesAreNotWaitedFor) {
+  std::mt19937 random(2);
+  for (int round = 0; round < 20; ++round) {
+    const Untouched untouched(kSize);
+    const MutableByteSpan memory = untouched.bytes();
+    std::vector<size_t> cuts{0, kSize};
+    for (int i = 0; i < 20; ++i) cuts.push_back(random() % kSize);
+    std::sort(cuts.begin(), cuts.end());
+    {
+      FreshPages fresh(memory);
+      WriteAll(&fresh, memory, cuts, 4);
+    }
+    ExpectWanted(memory);
+  }
+}
+
+TEST(FreshPages, SmallMemoryIsJustCopied) {
+  const Untouched untouched(2 * kPage);
+  FreshPages fresh(untouched.bytes());
+  EXPECT_FALSE(fresh.active());
+  fresh.Write(untouched.bytes().data() + 3, ByteSpan(kWanted).first(100));
+  EXPECT_EQ(std::memcmp(untouched.bytes().data() + 3, kWanted.data(), 100), 0);
+}
+
+TEST(FreshPages, UntouchedAfterwardsIsZero) {
+  const Untouched untouched(kSize);
+  {
+    FreshPages fresh(untouched.bytes());
+  }
+  EXPECT_EQ(untouched.bytes()[kSize / 2], 0) << "reading it waited for nobody";
+}
+
+}  // namespace
+}  // namespace tensorbundle
