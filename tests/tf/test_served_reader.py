@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pickle
 import shutil
@@ -238,3 +239,20 @@ def test_saved_models_load(tmp_path: Path) -> None:
         loaded = tf.saved_model.load(str(tmp_path / "saved"))
         assert hooks.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])
+
+
+def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
+    """Keras 2 opens what it loads by a patched name, and takes an error for another format."""
+    if not importlib.metadata.version("keras").startswith("2."):
+        pytest.skip("Keras 3 has formats of its own")
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+    weights = [array + 1 for array in model.get_weights()]
+    model.set_weights(weights)
+    with hooks.installed():
+        for path, form in [(tmp_path / "bundle", "tf"), (tmp_path / "hdf5", "h5")]:
+            model.save_weights(str(path), save_format=form)
+            other = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+            other.load_weights(str(path))
+            for ours, theirs in zip(other.get_weights(), weights, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        assert hooks.calls()["NewCheckpointReader"] > 1
