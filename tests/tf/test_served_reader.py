@@ -19,6 +19,8 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 
+from tensorflow.python.eager import context  # noqa: E402
+
 from tensorbundle.tf import hooks  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -215,15 +217,13 @@ def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
     """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
-    first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
-    with hooks.installed():
+    with context.eager_mode(), hooks.installed():
+        first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
         saved = first.save(str(tmp_path / "objects"))
         second = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]))
-        status = second.restore(saved)
+        second.restore(saved).assert_existing_objects_matched()
         assert hooks.calls()["NewCheckpointReader"] > 0
-        if tf.executing_eagerly():
-            status.assert_existing_objects_matched()
-            np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
+        np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
         third = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]), step=tf.Variable(0, dtype=tf.int64))
         third.read(saved).expect_partial()
         assert int(third.step.numpy()) == 5
@@ -232,9 +232,9 @@ def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
 
 
 def test_saved_models_load(tmp_path: Path) -> None:
-    module = tf.Module()
-    module.v = tf.Variable([1.0, 2.0])
-    with hooks.installed():
+    with context.eager_mode(), hooks.installed():
+        module = tf.Module()
+        module.v = tf.Variable([1.0, 2.0])
         tf.saved_model.save(module, str(tmp_path / "saved"))
         loaded = tf.saved_model.load(str(tmp_path / "saved"))
         assert hooks.calls()["NewCheckpointReader"] > 0
