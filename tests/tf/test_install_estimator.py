@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,3 +175,20 @@ def test_a_model_function_that_starts_from_a_checkpoint(
             estimator.get_variable_value("mine/table"),
             tf.train.load_variable(str(trained["dnn"]), name),
         )
+
+
+def test_the_example(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root / "python"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(root / "examples" / "estimator.py"), "2000"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "equal, bit for bit" in done.stdout
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,8 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+from tensorflow.python.eager import context  # noqa: E402
+
 from tensorbundle.tf import hooks, library  # noqa: E402
 
 v1 = tf.compat.v1
@@ -176,14 +178,12 @@ def test_without_an_installation_the_caller_answers_for_the_servers(model: Path)
 
 
 def test_eager_variables(model: Path) -> None:
-    with tf.init_scope():
-        if not tf.executing_eagerly():
-            pytest.skip("without eager execution")
+    with context.eager_mode():
         variable = tf.Variable(tf.zeros([4, 3]))
         with hooks.installed():
             v1.train.init_from_checkpoint(str(model), {"fruit/table": variable})
             assert hooks.calls() == {"init_from_checkpoint": 1}
-    np.testing.assert_array_equal(variable.numpy(), TABLE)
+        np.testing.assert_array_equal(variable.numpy(), TABLE)
 
 
 def test_mirrored_variables(model: Path) -> None:
@@ -200,9 +200,7 @@ def test_mirrored_variables(model: Path) -> None:
 
 def test_inside_a_function(model: Path) -> None:
     """AutoGraph leaves our code alone, as it leaves TensorFlow's."""
-    with tf.init_scope():
-        if not tf.executing_eagerly():
-            pytest.skip("without eager execution")
+    with context.eager_mode():
         variable = tf.Variable(tf.zeros([3]))
 
         @tf.function
@@ -213,4 +211,4 @@ def test_inside_a_function(model: Path) -> None:
         with hooks.installed():
             np.testing.assert_array_equal(start(), TABLE[0])
             assert hooks.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
-    np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0, 3.0])
+        np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0, 3.0])

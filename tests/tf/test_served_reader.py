@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pickle
 import shutil
@@ -17,6 +18,8 @@ from craft.compare import same_bits
 import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
+
+from tensorflow.python.eager import context  # noqa: E402
 
 from tensorbundle.tf import hooks  # noqa: E402
 
@@ -214,15 +217,13 @@ def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
     """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
-    first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
-    with hooks.installed():
+    with context.eager_mode(), hooks.installed():
+        first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
         saved = first.save(str(tmp_path / "objects"))
         second = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]))
-        status = second.restore(saved)
+        second.restore(saved).assert_existing_objects_matched()
         assert hooks.calls()["NewCheckpointReader"] > 0
-        if tf.executing_eagerly():
-            status.assert_existing_objects_matched()
-            np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
+        np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
         third = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]), step=tf.Variable(0, dtype=tf.int64))
         third.read(saved).expect_partial()
         assert int(third.step.numpy()) == 5
@@ -231,10 +232,27 @@ def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
 
 
 def test_saved_models_load(tmp_path: Path) -> None:
-    module = tf.Module()
-    module.v = tf.Variable([1.0, 2.0])
-    with hooks.installed():
+    with context.eager_mode(), hooks.installed():
+        module = tf.Module()
+        module.v = tf.Variable([1.0, 2.0])
         tf.saved_model.save(module, str(tmp_path / "saved"))
         loaded = tf.saved_model.load(str(tmp_path / "saved"))
         assert hooks.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])
+
+
+def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
+    """Keras 2 opens what it loads by a patched name, and takes an error for another format."""
+    if not importlib.metadata.version("keras").startswith("2."):
+        pytest.skip("Keras 3 has formats of its own")
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+    weights = [array + 1 for array in model.get_weights()]
+    model.set_weights(weights)
+    with hooks.installed():
+        for path, form in [(tmp_path / "bundle", "tf"), (tmp_path / "hdf5", "h5")]:
+            model.save_weights(str(path), save_format=form)
+            other = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+            other.load_weights(str(path))
+            for ours, theirs in zip(other.get_weights(), weights, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+        assert hooks.calls()["NewCheckpointReader"] > 1

@@ -76,6 +76,25 @@ def _find(ending: str) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["checkpoint_utils_test", "warm_starting_util_test"])
+def test_with_resource_variables(name: str) -> None:
+    file = _find(f"training/{name}.py")
+    without = upstream.run(file, installed=False, resource=True)
+    with_ours = upstream.run(file, installed=True, resource=True)
+    broken = without.names("passed") - with_ours.names("passed")
+    assert not broken, "\n".join(with_ours.details.get(name, name) for name in sorted(broken))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ["stock", "absent"])
+@pytest.mark.parametrize("name", ["checkpoint_utils_test", "warm_starting_util_test"])
+def test_without_our_ops(name: str, op: str) -> None:
+    report = upstream.run(_find(f"training/{name}.py"), installed=True, op=op)
+    assert report.names("passed")
+    assert not report.details, "\n".join(report.details.values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "match", "as_is", "reaches"), FILES, ids=[f[0] for f in FILES])
 def test_what_passes_without_ours_passes_with(
     ending: str, match: str, as_is: bool, reaches: set[str]

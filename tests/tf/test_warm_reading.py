@@ -184,16 +184,29 @@ def test_damage_is_noticed_before_anything_is_assigned(folder: Path, way: str, v
             session.run(initializers)
 
 
-def test_initializers_lie_on_the_cpu_of_their_variables_task(folder: Path, way: str) -> None:
+def test_everything_happens_on_the_task_of_its_variable(folder: Path, way: str) -> None:
+    """TensorFlow's own ops are left where TensorFlow leaves them."""
     if way == "numpy":
         pytest.skip("a NumPy function runs in this process alone")
+    tasks = [f"/job:ps/task:{number}" for number in range(2)]
+    backup = tf1.random_normal_initializer(seed=1)
     with tf.Graph().as_default() as graph:
-        tasks = [f"/job:ps/task:{number}" for number in range(2)]
         with tf1.device(tf1.train.replica_device_setter(ps_device="/job:ps", ps_tasks=2)):
             model(parts=2)
-        tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
-        devices = [op.device for op in graph.get_operations() if op.type == "TensorbundleRemapV1"]
-        if way == "op":
-            assert devices == [f"{task}/device:CPU:0" for task in tasks]
-        else:
-            assert not devices
+        before = set(graph.get_operations())
+        vocabulary = info(folder, backup_initializer=backup)
+        tb.warm_start(str(folder / "model"), None, {"emb": vocabulary})
+        made = [op for op in graph.get_operations() if op not in before]
+    places = {
+        kind: [op.device for op in made if op.type == kind]
+        for kind in ("TensorbundleRemapV1", "TensorbundleMissingV1", "RandomStandardNormal")
+    }
+    if way == "op":
+        assert set(map(tuple, places.values())) == {tuple(f"{t}/device:CPU:0" for t in tasks)}
+        assert all(op.device for op in made if op.type != "NoOp")
+    else:
+        assert places == {
+            "TensorbundleRemapV1": [],
+            "TensorbundleMissingV1": [],
+            "RandomStandardNormal": ["", ""],
+        }

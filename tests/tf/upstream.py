@@ -4,7 +4,7 @@
 The file lies outside this repository: it is read and run, never copied. A process of its own runs
 it in TF1 mode, for which those tests were written and which a wheel turns off at import::
 
-    python tests/tf/upstream.py [--installed] [--as-is] [--match WORD] FILE
+    python tests/tf/upstream.py [--installed] [--as-is] [--resource] [--match WORD] FILE
 
 prints one line per test that did not pass, and the counts.
 """
@@ -93,6 +93,7 @@ def run(
     match: str = "",
     op: str = "auto",
     as_is: bool = False,
+    resource: bool = False,
 ) -> Report:
     """Runs one file of tests in a process of its own.
 
@@ -103,6 +104,7 @@ def run(
         op: `tensorbundle.tf.options`' ``op``, for the whole process; or ``"absent"``, as if there
             were no op library.
         as_is: In TF2 mode, for tests that were written for it.
+        resource: With resource variables in TF1 mode too.
 
     Raises:
         RuntimeError: The process ended without a report; says what it wrote.
@@ -118,6 +120,7 @@ def run(
         }
         arguments = [str(file), "--match", match, "--op", op, "--result", str(result)]
         arguments += ["--installed"] * installed + ["--as-is"] * as_is
+        arguments += ["--resource"] * resource
         process = subprocess.run(
             [sys.executable, __file__, *arguments],
             env=environment,
@@ -180,6 +183,8 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
 
     if not options.as_is:
         tf.compat.v1.disable_v2_behavior()
+    if options.resource:
+        tf.compat.v1.enable_resource_variables()
     flags.FLAGS(sys.argv[:1])
     _name_keras_for_estimator()
     if options.installed:
@@ -208,6 +213,7 @@ def main() -> None:
     parser.add_argument("file")
     parser.add_argument("--installed", action="store_true")
     parser.add_argument("--as-is", action="store_true", help="with TF2 behaviour")
+    parser.add_argument("--resource", action="store_true", help="with resource variables")
     parser.add_argument("--match", default="")
     parser.add_argument("--op", default="auto", choices=["auto", "stock", "absent"])
     parser.add_argument("--result", help=argparse.SUPPRESS)

@@ -7,6 +7,7 @@ are joined once per process, for all partitions of all tables that share them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any, Protocol
@@ -146,10 +147,22 @@ def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options)
     verified = None
     if not all(piece.all_new for piece in step.pieces):
         verified = remapper.verification(variables[0])
-    return [
-        _after(verified, _value(remapper, piece, step, variable), variable)
-        for piece, variable in zip(step.pieces, variables, strict=True)
-    ]
+    made = []
+    for piece, variable in zip(step.pieces, variables, strict=True):
+        with _near(remapper, variable):
+            value = _value(remapper, piece, step, variable)
+        made.append(_after(verified, value, variable))
+    return made
+
+
+def _near(remapper: Remapper, variable: Any) -> contextlib.AbstractContextManager[None]:
+    """Where a variable's missing cells are made: on its own task, so that none of them travels.
+
+    In this process their device is the caller's, as TensorFlow's is: seeded values depend on it.
+    """
+    if isinstance(remapper, OpRemap) and facts.on_another_job(variable):
+        return values.on_cpu_of(variable)
+    return contextlib.nullcontext()
 
 
 def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any) -> Any:
