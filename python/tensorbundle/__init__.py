@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tensorbundle.alignment import AlignReport, align
 from tensorbundle.compat import (
     CheckpointReader,
@@ -36,13 +39,16 @@ from tensorbundle.state import (
     latest_checkpoint,
 )
 from tensorbundle.tensor import Partition, Tensor
-from tensorbundle.tf.initialization import init_from_checkpoint
-from tensorbundle.tf.warm_starting import warm_start
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
 from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
-from tensorbundle.warm_start import VocabInfo
+from tensorbundle.vocab_info import VocabInfo
+
+if TYPE_CHECKING:
+    from tensorbundle import tf as tf
+    from tensorbundle.tf.initialization import init_from_checkpoint
+    from tensorbundle.tf.warm_starting import warm_start
 
 # `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
 # name.
@@ -83,3 +89,22 @@ __all__ = [
     "show_versions",
     "warm_start",
 ]
+
+# TensorFlow's side is imported when it is first asked for: most readers never do.
+_LATER = {
+    "init_from_checkpoint": "tensorbundle.tf.initialization",
+    "warm_start": "tensorbundle.tf.warm_starting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tf":
+        return importlib.import_module("tensorbundle.tf")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, "tf"})

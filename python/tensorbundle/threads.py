@@ -37,7 +37,7 @@ def checked(n: int) -> int:
 
 
 def current(wanted: int | None, processors: int | None = None) -> int:
-    """The number of threads for a call: what the handle wants, else the process's default, else all.
+    """The number of threads of a call: what the handle wants, else the default, else all there are.
 
     `processors` is how many there are, if the caller knows: asking the system takes microseconds.
     """

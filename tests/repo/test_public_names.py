@@ -2,6 +2,8 @@
 """Every public name is there, and says what it is."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -55,7 +57,17 @@ def test_the_fixed_names_are_exported():
     assert (
         set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | REWRITING_NAMES | ERROR_NAMES
     )
-    assert callable(tensorbundle.warm_start), "the function, not the module of that name"
+
+
+def test_tensorflows_side_is_imported_when_it_is_asked_for(tmp_path):
+    code = """
+import sys, tensorbundle
+assert "tensorbundle.tf" not in sys.modules
+assert {"tf", "warm_start", "init_from_checkpoint"} <= set(dir(tensorbundle))
+assert callable(tensorbundle.warm_start) and callable(tensorbundle.init_from_checkpoint)
+assert tensorbundle.tf.options is not None and "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_the_names_that_need_tensorflow_are_there_without_it():

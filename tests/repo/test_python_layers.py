@@ -19,7 +19,7 @@ LAYERS = [
     {"compat"},
     {"remapping"},
     {"assignment", "remap_pieces", "vocab", "vocab_info"},
-    {"warm_start"},
+    {"warm_plan"},
     {"tf"},
     {"__init__"},
     {"terminal"},

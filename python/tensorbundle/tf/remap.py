@@ -18,7 +18,7 @@ from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_numpy import NumpyRemap
 from tensorbundle.tf.remap_stock import StockRemap
-from tensorbundle.warm_start import Remap
+from tensorbundle.warm_plan import Remap
 
 _NAME = "checkpoint_initializer"
 

@@ -17,7 +17,7 @@ from tensorbundle.tf import facts, initialization, remap, restore
 from tensorbundle.tf.errors import as_tensorflow_raises, shape_mismatch
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.source import Source, open_source
-from tensorbundle.warm_start import (
+from tensorbundle.warm_plan import (
     Group,
     Load,
     Plan,

@@ -9,7 +9,7 @@ import pytest
 import tensorbundle as tb
 from tensorbundle.assignment import Slice, Variable
 from tensorbundle.vocab_info import check_info
-from tensorbundle.warm_start import (
+from tensorbundle.warm_plan import (
     Group,
     Load,
     Remap,
