@@ -230,3 +230,21 @@ def test_copy_on_write_leaves_the_file_alone(tmp_path: Path) -> None:
         assert same_bits(ck["t"], source)
     with tb.open(prefix, verify="full") as ck:
         assert same_bits(ck["t"], source)
+
+
+@pytest.mark.parametrize("before", [0, 4, 8, 60])
+def test_destinations_at_every_distance_from_the_source(tmp_path, before):
+    """A destination just ahead of its source, within a page, is filled another way."""
+    values = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
+    bundle = Bundle()
+    if before:
+        bundle.add("a", np.zeros(before, np.uint8))
+    bundle.add("t", values)
+    memory = np.empty(values.nbytes + 2 * 4096, np.uint8)
+    start = -memory.ctypes.data % 4096
+    with tb.open(bundle.write(tmp_path / "ck")) as ck:
+        for shift in range(0, 132, 4):
+            out = memory[start + shift : start + shift + values.nbytes].view(np.float32)
+            out[:] = np.nan
+            ck["t"].read(out=out)
+            assert same_bits(out, values), shift
