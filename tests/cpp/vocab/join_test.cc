@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/vocab/join.h"
+
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -18,10 +19,10 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/join.h"
 #include "tensorbundle/vocab/token_table.h"
 #include "tensorbundle/vocab/vocabulary.h"
 #include "vocab/tokens.h"
+#include "vocab/vocabulary_files.h"
 
 namespace tensorbundle {
 namespace {
@@ -29,34 +30,16 @@ namespace {
 using namespace std::string_literals;
 
 using Ids = std::vector<int64_t>;
+using testing::Contains;
+using testing::kManyTokens;
+using testing::Lines;
 using testing::OfTokens;
 using testing::Tokens;
+using testing::TokensOf;
 using testing::VocabularyPtr;
 
-// Larger than the pieces that threads take of a file or of a vocabulary.
-constexpr size_t kManyTokens = 150'000;
-
-class VocabTest : public ::testing::Test {
+class JoinTest : public testing::VocabularyFiles {
  protected:
-  VocabTest() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "vocab_test_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
-    directory_ = pattern;
-  }
-  ~VocabTest() override { std::filesystem::remove_all(directory_); }
-
-  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
-
-  std::string Write(const std::string& name, std::string_view bytes) const {
-    std::ofstream file(Path(name), std::ios::binary);
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    return Path(name);
-  }
-
-  VocabularyPtr OfFile(const std::string& name, std::string_view bytes, int threads = 2) const {
-    return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
-  }
-
   // What a join of files with these contents gives, whether it holds the new one or not.
   JoinResult Joined(std::string_view new_bytes, std::string_view old_bytes,
                     const JoinOptions& options, bool hold) const {
@@ -95,21 +78,7 @@ class VocabTest : public ::testing::Test {
     EXPECT_EQ(messages[0], messages[1]);
     return messages[0];
   }
-
-  std::filesystem::path directory_;
 };
-
-Tokens TokensOf(const Vocabulary& vocabulary) {
-  Tokens tokens;
-  for (uint64_t row = 0; row < vocabulary.size(); ++row) tokens.emplace_back(vocabulary.token(row));
-  return tokens;
-}
-
-std::string Lines(const Tokens& tokens, const std::string& end = "\n") {
-  std::string text;
-  for (const std::string& token : tokens) text += token + end;
-  return text;
-}
 
 JoinOptions Wanted(int64_t new_offset, int64_t num_new, int64_t old_size = JoinOptions::kAll) {
   JoinOptions options;
@@ -121,31 +90,7 @@ JoinOptions Wanted(int64_t new_offset, int64_t num_new, int64_t old_size = JoinO
 
 JoinOptions OldSize(int64_t old_size) { return Wanted(0, JoinOptions::kAll, old_size); }
 
-bool Contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-TEST_F(VocabTest, LinesEndInNewlines) {
-  const auto tokens = [this](std::string_view bytes) { return TokensOf(*OfFile("file", bytes)); };
-  EXPECT_EQ(tokens("a\nbc\nd\n"), (Tokens{"a", "bc", "d"}));
-  EXPECT_EQ(tokens("a\nbc\nd"), (Tokens{"a", "bc", "d"}));
-  EXPECT_EQ(tokens("a"), (Tokens{"a"}));
-  EXPECT_EQ(tokens(""), Tokens{});
-  EXPECT_EQ(tokens("a\n\nb\n"), (Tokens{"a", "", "b"}));
-}
-
-TEST_F(VocabTest, OneCarriageReturnBelongsToTheEndOfTheLine) {
-  const auto tokens = [this](std::string_view bytes) { return TokensOf(*OfFile("file", bytes)); };
-  EXPECT_EQ(tokens("a\r\nb\r\n"), (Tokens{"a", "b"}));
-  EXPECT_EQ(tokens("a\r\nb\r"), (Tokens{"a", "b"}));
-  EXPECT_EQ(tokens("a\r\r\nb\r\r"), (Tokens{"a\r", "b\r"}));
-  EXPECT_EQ(tokens("a\rb\n\rc\n"), (Tokens{"a\rb", "\rc"}));
-  EXPECT_EQ(tokens("a\n\r"), (Tokens{"a"}));  // alone at the end, it is no line
-  EXPECT_EQ(tokens("\r"), Tokens{});
-  EXPECT_EQ(tokens("a\n\r\r"), (Tokens{"a", "\r"}));
-}
-
-TEST_F(VocabTest, BytesAreTakenAsTheyAre) {
+TEST_F(JoinTest, BytesAreTakenAsTheyAre) {
   const Tokens tokens{
       "\xef\xbb\xbf"
       "a",
@@ -162,32 +107,8 @@ TEST_F(VocabTest, BytesAreTakenAsTheyAre) {
             (Ids{-1, -1, -1, -1, -1, 1, -1, -1, -1}));
 }
 
-TEST_F(VocabTest, LinesAcrossChunks) {
-  for (const std::string& end : {"\n"s, "\r\n"s}) {
-    for (const size_t length : {524'286u, 524'287u, 524'288u, 524'289u, 1'600'000u}) {
-      const Tokens tokens{"first", std::string(length, 'x'), "third", std::string(length, 'y'),
-                          "last"};
-      for (const int threads : {1, 3}) {
-        const VocabularyPtr vocabulary = OfFile("file", Lines(tokens, end), threads);
-        EXPECT_EQ(TokensOf(*vocabulary), tokens) << length;
-        EXPECT_EQ(vocabulary->first_empty_line(), std::nullopt);
-      }
-    }
-  }
-}
-
-// The line before the first '\n' of a chunk begins in an earlier one.
-TEST_F(VocabTest, EmptyLinesAtChunkBorders) {
-  for (size_t length = 524'284; length <= 524'290; ++length) {
-    const std::string text = std::string(length, 'x') + "\n\r\nb\n\n";
-    const VocabularyPtr vocabulary = OfFile("file", text);
-    EXPECT_EQ(vocabulary->first_empty_line(), 1u) << length;
-    EXPECT_EQ(vocabulary->end_of_first_empty_line(), length + 3) << length;
-  }
-}
-
 // The end that an open line gets may be the first byte of a block, or of a chunk.
-TEST_F(VocabTest, OpenLinesThatEndAtBorders) {
+TEST_F(JoinTest, OpenLinesThatEndAtBorders) {
   for (const size_t border : {64u, 65'536u, 262'144u}) {
     for (size_t size = border - 2; size <= border + 2; ++size) {
       for (const std::string& end : {""s, "\r"s}) {
@@ -204,7 +125,7 @@ TEST_F(VocabTest, OpenLinesThatEndAtBorders) {
   }
 }
 
-TEST_F(VocabTest, TokensWithNewlinesAreNotSeveralTokens) {
+TEST_F(JoinTest, TokensWithNewlinesAreNotSeveralTokens) {
   const VocabularyPtr wanted = OfTokens({"a\nb", "a", "b", "a\n", "\nb", "b\r", "\n", ""});
   const JoinResult lines = Join(*wanted, *OfFile("old", "a\nb\r\n"), {});
   EXPECT_EQ(Ids(lines.ids().begin(), lines.ids().end()), (Ids{-1, 0, 1, -1, -1, -1, -1, -1}));
@@ -212,7 +133,7 @@ TEST_F(VocabTest, TokensWithNewlinesAreNotSeveralTokens) {
   EXPECT_EQ(Ids(tokens.ids().begin(), tokens.ids().end()), (Ids{-1, 0, 1, -1, -1, 2, -1, 3}));
 }
 
-TEST_F(VocabTest, ManyTokensInMemory) {
+TEST_F(JoinTest, ManyTokensInMemory) {
   JoinOptions options;
   options.old_duplicates = Duplicates::kTakeFirst;
   Tokens tokens(kManyTokens);  // of no bytes: nothing but their ends
@@ -227,7 +148,7 @@ TEST_F(VocabTest, ManyTokensInMemory) {
   for (size_t i = 0; i < 70'000; ++i) ASSERT_EQ(result.ids()[i], static_cast<int64_t>(70'000 + i));
 }
 
-TEST_F(VocabTest, TokensInMemoryAreNotLines) {
+TEST_F(JoinTest, TokensInMemoryAreNotLines) {
   const Tokens tokens{"a\r", "", "b\n", "\n", "c"};
   const VocabularyPtr vocabulary = OfTokens(tokens);
   EXPECT_EQ(TokensOf(*vocabulary), tokens);
@@ -237,52 +158,20 @@ TEST_F(VocabTest, TokensInMemoryAreNotLines) {
   EXPECT_EQ(Ids(result.ids().begin(), result.ids().end()), (Ids{4, 1, -1}));
 }
 
-TEST_F(VocabTest, SequencesMayBeEmpty) {
+TEST_F(JoinTest, SequencesMayBeEmpty) {
   EXPECT_EQ(Join(*OfTokens({}), *OfTokens({"a"}), {}).ids().size(), 0u);
   const JoinResult result = Join(*OfTokens({"a", ""}), *OfTokens({}), {});
   EXPECT_EQ(Ids(result.ids().begin(), result.ids().end()), (Ids{-1, -1}));
   EXPECT_EQ(result.num_present, 0u);
 }
 
-TEST_F(VocabTest, WrongOffsets) {
-  const auto make = [](std::vector<uint64_t> offsets) {
-    Vocabulary::OfTokens("t", AsBytes("abc"), offsets);
-  };
-  EXPECT_NO_THROW(make({0, 1, 3}));
-  EXPECT_NO_THROW(make({1, 2}));
-  EXPECT_THROW(make({}), std::invalid_argument);
-  EXPECT_THROW(make({0, 2, 1}), std::invalid_argument);
-  EXPECT_THROW(make({0, 4}), std::invalid_argument);
-  EXPECT_THROW(make({UINT64_MAX}), std::invalid_argument);
-}
-
-TEST_F(VocabTest, MissingFileAndDirectory) {
-  EXPECT_THROW(File::Open(Path("missing")), CheckpointNotFoundError);
-  EXPECT_THROW(File::Open(directory_.string()), IOFailure);
-}
-
-TEST_F(VocabTest, AFileThatShrinksAfterItWasOpened) {
-  const std::string path = Write("file", "a\nb\n");
-  const auto file = File::Open(path);
-  std::filesystem::resize_file(path, 2);
-  EXPECT_THROW(Vocabulary::OfFile(*file, 1), CorruptionError);
-}
-
-TEST_F(VocabTest, AVocabularyOutlivesItsFile) {
-  const std::string path = Write("file", "a\nb\n");
-  const VocabularyPtr vocabulary = Vocabulary::OfFile(*File::Open(path), 1);
-  std::filesystem::resize_file(path, 0);
-  EXPECT_EQ(TokensOf(*vocabulary), (Tokens{"a", "b"}));
-  EXPECT_EQ(vocabulary->identity()->size, 4u);
-}
-
-TEST_F(VocabTest, IdsAreRowsOfTheOldVocabulary) {
+TEST_F(JoinTest, IdsAreRowsOfTheOldVocabulary) {
   EXPECT_EQ(JoinFiles("a\nb\nc", "c\nb\na"), (Ids{2, 1, 0}));
   EXPECT_EQ(JoinFiles("a\r\nx\r\nc\r\n", "a\nb\nc\n"), (Ids{0, -1, 2}));
   EXPECT_EQ(JoinFiles("a\na\nb\n", "b\na\n"), (Ids{1, 1, 0}));  // twice in the new one is fine
 }
 
-TEST_F(VocabTest, PartOfTheNewVocabulary) {
+TEST_F(JoinTest, PartOfTheNewVocabulary) {
   EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(1, 2)), (Ids{1, 0}));
   EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(1, JoinOptions::kAll)), (Ids{1, 0}));
   EXPECT_EQ(JoinFiles("a\nb\nc\n", "c\nb\na\n", Wanted(3, 0)), Ids{});
@@ -298,7 +187,7 @@ TEST_F(VocabTest, PartOfTheNewVocabulary) {
   EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", Wanted(0, -2)), "");
 }
 
-TEST_F(VocabTest, PartOfTheOldVocabulary) {
+TEST_F(JoinTest, PartOfTheOldVocabulary) {
   EXPECT_EQ(JoinFiles("a\nb\nc\n", "a\nb\nc\n", OldSize(2)), (Ids{0, 1, -1}));
   EXPECT_EQ(JoinFiles("a\nb\nc\n", "a\nb\nc\n", OldSize(3)), (Ids{0, 1, 2}));
   const std::string message = Failure<std::invalid_argument>("a\n", "a\nb\nc\n", OldSize(4));
@@ -308,7 +197,7 @@ TEST_F(VocabTest, PartOfTheOldVocabulary) {
   EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", OldSize(-2)), "");
 }
 
-TEST_F(VocabTest, KindsOfFaults) {
+TEST_F(JoinTest, KindsOfFaults) {
   const auto kind_of = [this](std::string_view new_bytes, std::string_view old_bytes) {
     try {
       JoinFiles(new_bytes, old_bytes, {});
@@ -325,7 +214,7 @@ TEST_F(VocabTest, KindsOfFaults) {
   EXPECT_EQ(kind_of("a\n", "a\na\n"), VocabularyError::Kind::kDuplicate);
 }
 
-TEST_F(VocabTest, FilesWithoutLines) {
+TEST_F(JoinTest, FilesWithoutLines) {
   for (const std::string& nothing : {""s, "\r"s}) {
     EXPECT_TRUE(Contains(Failure<CorruptionError>(nothing, "a\n", Wanted(0, 0)), Path("new")));
     EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", nothing), Path("old")));
@@ -333,7 +222,7 @@ TEST_F(VocabTest, FilesWithoutLines) {
   EXPECT_NE(Failure<std::invalid_argument>("a\n", "", OldSize(2)), "");
 }
 
-TEST_F(VocabTest, EmptyLines) {
+TEST_F(JoinTest, EmptyLines) {
   const std::string message = Failure<CorruptionError>("ab\n\nb\n", "a\n", Wanted(0, 1));
   EXPECT_TRUE(Contains(message, "line 2 of " + Path("new"))) << message;
   EXPECT_TRUE(Contains(message, "offset 4")) << message;
@@ -347,7 +236,7 @@ TEST_F(VocabTest, EmptyLines) {
   EXPECT_EQ(JoinFiles("a\n", "a\n\nb\n", OldSize(1)), (Ids{0}));  // not looked at
 }
 
-TEST_F(VocabTest, DuplicatesInTheOldVocabulary) {
+TEST_F(JoinTest, DuplicatesInTheOldVocabulary) {
   const std::string message = Failure<CorruptionError>("a\n", "b\na\nx\na\nb\n");
   EXPECT_TRUE(
       Contains(message, "line 4 of " + Path("old") + " repeats 'a' of line 2 of " + Path("old")))
@@ -360,7 +249,7 @@ TEST_F(VocabTest, DuplicatesInTheOldVocabulary) {
   EXPECT_THROW(Join(*OfTokens({}), *OfTokens({"", ""}), {}), CorruptionError);
 }
 
-TEST_F(VocabTest, TheFirstFaultOfTheOldVocabularyCounts) {
+TEST_F(JoinTest, TheFirstFaultOfTheOldVocabularyCounts) {
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n\n"), "repeats"));
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\na\n"), "is empty"));
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n", OldSize(5)), "repeats"));
@@ -369,7 +258,7 @@ TEST_F(VocabTest, TheFirstFaultOfTheOldVocabularyCounts) {
   EXPECT_TRUE(Contains(Failure<CorruptionError>("", "a\n", OldSize(0)), Path("new")));
 }
 
-TEST_F(VocabTest, LongTokensAreCutInMessages) {
+TEST_F(JoinTest, LongTokensAreCutInMessages) {
   const std::string token(5000, 'x');
   const std::string message = Failure<CorruptionError>("a\n", Lines({token, token}));
   EXPECT_TRUE(Contains(message, "...")) << message;
@@ -409,7 +298,7 @@ Tokens RandomTokens(std::mt19937_64& random, size_t count, int letters, size_t m
   return tokens;
 }
 
-TEST_F(VocabTest, RandomVocabulariesWithManyDuplicates) {
+TEST_F(JoinTest, RandomVocabulariesWithManyDuplicates) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 300; ++round) {
     const int letters = 1 + static_cast<int>(random() % 4);
@@ -431,7 +320,7 @@ TEST_F(VocabTest, RandomVocabulariesWithManyDuplicates) {
   }
 }
 
-TEST_F(VocabTest, ThreadsDoNotChangeTheResult) {
+TEST_F(JoinTest, ThreadsDoNotChangeTheResult) {
   std::mt19937_64 random(2);
   const Tokens new_tokens = RandomTokens(random, kManyTokens, 3, 14);
   const Tokens old_tokens = RandomTokens(random, kManyTokens, 3, 14);

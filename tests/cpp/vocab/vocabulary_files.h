@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vocabulary files, for tests.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "tensorbundle/io/file.h"
+#include "tensorbundle/vocab/vocabulary.h"
+#include "vocab/tokens.h"
+
+namespace tensorbundle::testing {
+
+// Larger than the pieces that threads take of a file or of a vocabulary.
+inline constexpr size_t kManyTokens = 150'000;
+
+// Writes files into a directory of its own.
+class VocabularyFiles : public ::testing::Test {
+ protected:
+  VocabularyFiles() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "vocab_test_XXXXXX").string();
+    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+    directory_ = pattern;
+  }
+  ~VocabularyFiles() override { std::filesystem::remove_all(directory_); }
+
+  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+
+  std::string Write(const std::string& name, std::string_view bytes) const {
+    std::ofstream file(Path(name), std::ios::binary);
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    return Path(name);
+  }
+
+  VocabularyPtr OfFile(const std::string& name, std::string_view bytes, int threads = 2) const {
+    return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
+  }
+
+  std::filesystem::path directory_;
+};
+
+inline Tokens TokensOf(const Vocabulary& vocabulary) {
+  Tokens tokens;
+  for (uint64_t row = 0; row < vocabulary.size(); ++row) tokens.emplace_back(vocabulary.token(row));
+  return tokens;
+}
+
+inline std::string Lines(const Tokens& tokens, const std::string& end = "\n") {
+  std::string text;
+  for (const std::string& token : tokens) text += token + end;
+  return text;
+}
+
+inline bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace tensorbundle::testing
