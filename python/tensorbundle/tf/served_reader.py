@@ -70,7 +70,7 @@ class CheckpointReader(compat.CheckpointReader):
         import tensorflow as tf
 
         rows = self._checkpoint._opened.listing(self._checkpoint._names)
-        return {name: tf.as_dtype(number) for name, _, number in rows}
+        return {name: tf.as_dtype(number) for _, name, _, number in rows}
 
     def _ends_early(self, name: str | bytes) -> bool:
         """Whether a data file ends before a piece of the tensor does."""
