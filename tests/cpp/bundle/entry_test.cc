@@ -65,12 +65,13 @@ TEST(BundleEntry, ShortCutsSayWhatTheGeneralDecoderSays) {
   size_t num_good = 0;
   for (int i = 0; i < 100'000; ++i) {
     const Dims dims(random() % 4, static_cast<int64_t>(1) << random() % 40);
-    std::string message =
-        Record{
-            static_cast<DataType>(random() % 34),  dims,
-            static_cast<int32_t>(random() % 3),    static_cast<int64_t>(random()) << random() % 20,
-            static_cast<int64_t>(random() % 1000), random() & 0xffffffff}
-            .Message();
+    std::string message = Record{static_cast<DataType>(random() % 34),
+                                 dims,
+                                 static_cast<int32_t>(random() % 3),
+                                 uint64_t{random()} << random() % 20,
+                                 uint64_t{random() % 1000},
+                                 static_cast<uint32_t>(random())}
+                              .Message();
     for (size_t faults = random() % 3; faults > 0; --faults) {
       message[random() % message.size()] ^= static_cast<char>(1 << random() % 8);
     }
