@@ -109,6 +109,20 @@ def is_lost_in_function(variable: Any) -> bool:
         return not tf.raw_ops.VarIsInitializedOp(resource=handle)
 
 
+def check_not_lost_in_function(variable: Any) -> None:
+    """Refuses a variable whose new initializer TensorFlow would drop without a word.
+
+    Raises:
+        ValueError: It is being made by the function that is being traced.
+    """
+    if is_lost_in_function(variable):
+        raise ValueError(
+            f"variable {variable.name!r} is being created by the function that is traced: "
+            "TensorFlow takes its first value from its own initializer, whatever is assigned "
+            "here. Create it before the function, or call this outside of it"
+        )
+
+
 def is_left_out_of_function(variable: Any) -> bool:
     """Whether nothing would run what a graph function assigns to a variable from outside of it.
 

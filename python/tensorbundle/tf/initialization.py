@@ -8,8 +8,8 @@ from typing import Any
 
 from tensorbundle import assignment
 from tensorbundle.filenames import AnyPath
-from tensorbundle.tf import errors, facts, remote, restore
-from tensorbundle.tf.options import Options, current, in_context
+from tensorbundle.tf import errors, facts, remote, replicas, restore
+from tensorbundle.tf.options import Options
 from tensorbundle.tf.source import Source, open_source
 
 AssignmentMap = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -49,21 +49,10 @@ def init_from_checkpoint(ckpt_dir_or_file: AnyPath, assignment_map: AssignmentMa
 
 def _in_the_right_context(ckpt_dir_or_file: AnyPath, assignment_map: AssignmentMap) -> None:
     """Does the work once, however many replicas ask for it."""
-    import tensorflow as tf
-
     if remote.is_remote(ckpt_dir_or_file):
         remote.tensorflows_own("init_from_checkpoint")(ckpt_dir_or_file, assignment_map)
         return
-    given = in_context()
-
-    def work(_strategy: Any) -> None:
-        # Replicas meet in a thread that may not be the caller's.
-        initialize(ckpt_dir_or_file, assignment_map, given or current())
-
-    if tf.distribute.in_cross_replica_context():
-        work(None)
-    else:
-        tf.distribute.get_replica_context().merge_call(work)
+    replicas.once(lambda options: initialize(ckpt_dir_or_file, assignment_map, options))
 
 
 def initialize(

@@ -137,12 +137,7 @@ def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options)
         ValueError: TensorFlow would drop a variable's new initializer without a word.
     """
     for variable in variables:
-        if facts.is_lost_in_function(variable):
-            raise ValueError(
-                f"variable {variable.name!r} is being created by the function that is traced: "
-                "TensorFlow takes its first value from its own initializer, whatever is assigned "
-                "here. Create it before the function, or call this outside of it"
-            )
+        facts.check_not_lost_in_function(variable)
     remapper = _remapper(prefix, step, variables, options)
     verified = None
     if not all(piece.all_new for piece in step.pieces):

@@ -20,12 +20,7 @@ def plan_readings(source: Source, planned: Assignment, options: Options) -> list
             initializer without a word.
     """
     for variable, _ in planned.pieces:
-        if facts.is_lost_in_function(variable.handle):
-            raise ValueError(
-                f"variable {variable.name!r} is being created by the function that is traced: "
-                "TensorFlow takes its first value from its own initializer, whatever is assigned "
-                "here. Create it before the function, or call this outside of it"
-            )
+        facts.check_not_lost_in_function(variable.handle)
     return [
         values.plan_reading(source, planned, variable, part, options)
         for variable, part in planned.pieces

@@ -8,8 +8,8 @@ from typing import Any
 
 from tensorbundle.assignment import Variable
 from tensorbundle.filenames import AnyPath
-from tensorbundle.tf import facts, remote
-from tensorbundle.tf.options import current, in_context
+from tensorbundle.tf import facts, remote, replicas
+from tensorbundle.tf.options import Options
 from tensorbundle.tf.start import Start, name_of
 from tensorbundle.vocab_info import VocabInfo, check_info
 
@@ -138,19 +138,12 @@ def _pieces_of_one(var: Any) -> list[Variable]:
 
 def _across_replicas(path: AnyPath, work: Callable[[Start], None]) -> None:
     """Does it once, however many replicas ask for it."""
-    import tensorflow as tf
 
-    given = in_context()
-
-    def once(_strategy: Any) -> None:
-        # Replicas meet in a thread that may not be the caller's.
-        start = Start(path, given or current())
+    def run(options: Options) -> None:
+        start = Start(path, options)
         try:
             work(start)
         finally:
             start.close()
 
-    if tf.distribute.in_cross_replica_context():
-        once(None)
-    else:
-        tf.distribute.get_replica_context().merge_call(once)
+    replicas.once(run)
