@@ -13,7 +13,8 @@ namespace tensorbundle {
 // A copy into memory that has no pages yet spends more time on the pages than on the bytes: at each
 // one the system interrupts the copy, clears a page, and only then lets it be overwritten. Linux
 // can also be handed a page's contents with the request for it (userfaultfd's UFFDIO_COPY), which
-// takes half as long. Where it cannot, or gives out huge pages anyway, this is a plain copy.
+// takes two thirds of the time. Where it cannot, or gives out huge pages anyway, this is a plain
+// copy.
 //
 // While an object lives, nobody may touch its memory but through it.
 class FreshPages {
