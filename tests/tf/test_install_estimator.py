@@ -179,13 +179,12 @@ def test_a_model_function_that_starts_from_a_checkpoint(
 
 def test_the_example(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root / "python"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(root / "examples" / "estimator.py"), "2000"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # the package tested
         timeout=300,
         check=False,
     )

@@ -63,8 +63,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment() -> dict[str, str]:
-    package = str(Path(__file__).parents[2] / "python")
-    path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
+    """This process's own: its package is the one that is tested, wherever it is installed."""
+    path = os.pathsep.join(sys.path)
     return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
