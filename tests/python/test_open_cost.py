@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from craft.bundle import Bundle, index_path, shard_path
+
+import tensorbundle as tb
+
+MANY = 10_000  # from here on listing speaks with the garbage collector
 
 OPEN = """
 import sys
@@ -42,3 +49,58 @@ def test_peak_memory_is_a_small_multiple_of_the_index(tmp_path: Path) -> None:
     index_size = index_path(prefix).stat().st_size
     assert index_size > 500_000
     assert int(done.stdout) < 12 * index_size + (1 << 20)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = Bundle()
+    value = np.zeros((2, 3), np.int8)
+    for i in range(MANY):
+        bundle.add(f"{i:05d}", value)
+    return bundle.write(tmp_path_factory.mktemp("many") / "c")
+
+
+@pytest.fixture
+def collector() -> Iterator[None]:
+    """The collector as it was, whatever a test does to it."""
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_listing_leaves_the_collector_as_it_was(enabled: bool, many: Path, collector: None) -> None:
+    (gc.enable if enabled else gc.disable)()
+    shapes = tb.load_checkpoint(many).get_variable_to_shape_map()
+    assert gc.isenabled() is enabled
+    assert gc.get_freeze_count() == 0
+    assert len(shapes) == MANY
+
+
+def test_what_was_frozen_stays_frozen(many: Path, collector: None) -> None:
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    assert frozen > 0
+    tb.load_checkpoint(many).get_variable_to_shape_map()
+    assert gc.get_freeze_count() == frozen
+
+
+def test_a_cycle_through_a_listing_is_collected(many: Path) -> None:
+    class Node:
+        def __init__(self, shape: list[object]) -> None:
+            shape.append(self)
+            self.shape = shape
+
+    node = weakref.ref(Node(tb.load_checkpoint(many).get_variable_to_shape_map()["00000"]))  # type: ignore[arg-type]
+    assert node() is not None
+    gc.collect()
+    assert node() is None
+
+
+def test_the_collector_does_not_visit_what_was_just_listed(many: Path) -> None:
+    reader = tb.load_checkpoint(many)
+    gc.collect()
+    listed = reader.get_variable_to_shape_map()
+    young = len(gc.get_objects(generation=0)) + len(gc.get_objects(generation=1))
+    assert len(listed) == MANY
+    assert young < MANY

@@ -12,12 +12,14 @@
 
 namespace tensorbundle {
 
+inline constexpr uint64_t kCacheLine = 64;
+
 // Copies `size` bytes. Other threads see them after FenceStreams().
 inline void StreamCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
 #if defined(__SSE2__)
-  constexpr uint64_t kStep = 64;  // a cache line, so that each is written whole
-  if (reinterpret_cast<uintptr_t>(out) % sizeof(__m128i) == 0 && size % kStep == 0) {
-    for (uint64_t at = 0; at < size; at += kStep) {
+  // A cache line at a time, so that each is written whole.
+  if (reinterpret_cast<uintptr_t>(out) % sizeof(__m128i) == 0 && size % kCacheLine == 0) {
+    for (uint64_t at = 0; at < size; at += kCacheLine) {
       const auto* source = reinterpret_cast<const __m128i*>(in + at);
       auto* destination = reinterpret_cast<__m128i*>(out + at);
       const __m128i a = _mm_loadu_si128(source);

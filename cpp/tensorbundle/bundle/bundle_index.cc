@@ -7,8 +7,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "tensorbundle/base/byte_arena.h"
 #include "tensorbundle/base/checked.h"
-#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/entry.h"
@@ -16,7 +16,7 @@
 #include "tensorbundle/bundle/ordered_code.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/table/entries.h"
+#include "tensorbundle/table/entry_cursor.h"
 
 namespace tensorbundle {
 namespace {
@@ -27,25 +27,51 @@ constexpr uint64_t kMinStoredVariantSize = 1 + 4;  // an empty payload's length,
 constexpr char kV1FirstByte =
     0x0a;  // SavedTensorSlices.meta, where a V2 header begins with num_shards
 
-// Turns the records of one index into a catalog. Lives for one call of ReadBundleIndex.
+// Of the indexes that TensorFlow writes: a record takes 30 bytes and more, keys share most of a
+// prefix. Memory that is not touched costs nothing; growing and moving does.
+constexpr uint64_t kUsualRecordSize = 30;
+constexpr uint64_t kUsualKeyExpansion = 2;
+
+uint64_t StoredSize(const Table& table) {
+  uint64_t size = 0;
+  for (const BlockIndexEntry& block : table.blocks()) size += block.handle.size;
+  return size;
+}
+
+// A slice record, or one that might be: kept until the tensor comes that lists it.
+struct EarlyRecord {
+  std::string_view key;
+  std::string_view value;
+  bool is_slice = false;
+  bool claimed = false;  // by a tensor
+};
+
+// Turns the records of one index into a catalog, as they come. Lives for one call of
+// ReadBundleIndex.
 class IndexLoader {
  public:
-  IndexLoader(std::string path, std::string prefix, TableEntries entries)
-      : path_(std::move(path)), prefix_(std::move(prefix)), entries_(std::move(entries)) {}
+  IndexLoader(std::string prefix, const Table& table)
+      : path_(table.source().path()),
+        prefix_(std::move(prefix)),
+        stored_size_(StoredSize(table)),
+        names_(kUsualKeyExpansion * stored_size_),
+        cursor_(table, &names_) {}
 
-  Catalog Load() {
+  BundleIndex Load() {
     ReadHeader();
-    claimed_.assign(entries_.size(), false);
-    catalog_.tensors.reserve(entries_.size());
-    catalog_.pieces.reserve(entries_.size());
-    catalog_.dims.reserve(2 * entries_.size());  // most tensors are vectors and matrices
-    for (size_t i = 1; i < entries_.size(); ++i) {
-      if (!IsSliceRecord(i)) AddTensor(i);
+    const uint64_t expected = stored_size_ / kUsualRecordSize;
+    catalog_.tensors.reserve(expected);
+    catalog_.pieces.reserve(expected);
+    catalog_.dims.reserve(2 * expected);  // most tensors are vectors and matrices
+    bool more = ReadEarlyRecords();
+    for (const EarlyRecord& record : early_) {
+      if (!record.is_slice) AddTensor(record.key, AsBytes(record.value));
     }
+    for (; more; more = cursor_.Next()) AddTensor(cursor_.key(), cursor_.value());
     CheckOrphans();
     catalog_.big_endian = header_.big_endian;
-    catalog_.names = entries_.TakeKeys();
-    return std::move(catalog_);
+    catalog_.names = std::move(names_);
+    return {std::move(catalog_), cursor_.checksum()};
   }
 
  private:
@@ -54,36 +80,50 @@ class IndexLoader {
   }
 
   void ReadHeader() {
-    if (entries_.size() == 0 || !entries_.key(0).empty()) {
+    if (!cursor_.Next() || !cursor_.key().empty()) {
       throw CorruptionError(path_ +
                             ": the first key is not the empty one: there is no bundle header");
     }
-    const std::string_view header = AsText(entries_.value(0));
+    const std::string_view header = AsText(cursor_.value());
     if (!header.empty() && header[0] == kV1FirstByte) {
       throw CorruptionError(
           path_ + " is a V1 checkpoint with the name of a V2 index; rename it without .index");
     }
-    header_ = DecodeBundleHeader(entries_.value(0), path_);
+    header_ = DecodeBundleHeader(cursor_.value(), path_);
   }
 
-  // The record of entry `i`, checked on its own. Returns its number of elements.
-  uint64_t DecodeRecord(size_t i, std::string_view tensor_name, BundleEntry* record) const {
-    if (!DecodeBundleEntry(entries_.value(i), record)) Throw(tensor_name, "malformed index record");
+  // Every slice key begins with a zero byte, as few other names do. So slice records come before
+  // nearly all the tensors that list them. Leaves the cursor at the first key that begins with
+  // something else. False when there is none.
+  //
+  // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
+  // may begin with a zero byte too, but none that TensorFlow writes parses as a whole slice key.
+  bool ReadEarlyRecords() {
+    while (cursor_.Next()) {
+      const std::string_view key = cursor_.key();
+      if (key[0] != '\0') return true;
+      early_.push_back({key, early_values_.Add(AsText(cursor_.value())), IsSliceKey(key)});
+    }
+    return false;
+  }
+
+  EarlyRecord* FindEarly(std::string_view key) {
+    const auto found = std::lower_bound(
+        early_.begin(), early_.end(), key,
+        [](const EarlyRecord& record, std::string_view wanted) { return record.key < wanted; });
+    return found == early_.end() || found->key != key ? nullptr : &*found;
+  }
+
+  // A record, checked on its own. Returns its number of elements.
+  uint64_t DecodeRecord(ByteSpan value, std::string_view tensor_name, BundleEntry* record) const {
+    if (!DecodeBundleEntry(value, record)) Throw(tensor_name, "malformed index record");
     const std::optional<uint64_t> volume = CheckedVolume(record->dims);
     if (!volume) Throw(tensor_name, "impossible shape " + ShapeToString(record->dims));
     return *volume;
   }
 
-  // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
-  // may begin with a zero byte too, but none that TensorFlow writes parses as a whole slice key.
-  bool IsSliceRecord(size_t i) const {
-    const std::string_view key = entries_.key(i);
-    return key[0] == '\0' && IsSliceKey(key);
-  }
-
-  void AddTensor(size_t i) {
-    const std::string_view name = entries_.key(i);
-    const uint64_t volume = DecodeRecord(i, name, &record_);
+  void AddTensor(std::string_view name, ByteSpan value) {
+    const uint64_t volume = DecodeRecord(value, name, &record_);
     CheckByteCount(name, volume);
     Tensor tensor;
     tensor.name = name;
@@ -119,15 +159,15 @@ class IndexLoader {
     for (uint64_t k = 0; k < record_.num_slices; ++k) {
       const std::span<const Extent> spelled =
           std::span(record_.slice_extents).subspan(k * rank, rank);
-      const size_t found = entries_.Find(SliceKey(name, spelled));
-      if (found == entries_.size()) {
+      EarlyRecord* const found = FindEarly(SliceKey(name, spelled));
+      if (found == nullptr) {
         Throw(name, "the index lists slice " + ToString(Normalized(name, spelled)) +
                         " but has no record of it");
       }
-      if (claimed_[found])
+      if (found->claimed)
         Throw(name, "slice " + ToString(Normalized(name, spelled)) + " is listed twice");
-      claimed_[found] = true;
-      AddSlice(name, found, Normalized(name, spelled));
+      found->claimed = true;
+      AddSlice(name, AsBytes(found->value), Normalized(name, spelled));
     }
   }
 
@@ -139,8 +179,8 @@ class IndexLoader {
     return *std::move(box);
   }
 
-  void AddSlice(std::string_view name, size_t entry, const Box& box) {
-    DecodeRecord(entry, name, &slice_record_);
+  void AddSlice(std::string_view name, ByteSpan value, const Box& box) {
+    DecodeRecord(value, name, &slice_record_);
     const bool same_shape =
         std::equal(box.begin(), box.end(), slice_record_.dims.begin(), slice_record_.dims.end(),
                    [](const Extent& extent, int64_t dim) { return extent.length == dim; });
@@ -199,9 +239,9 @@ class IndexLoader {
   // Slice records that no tensor lists are checked like all others, counted, and left out.
   void CheckOrphans() {
     size_t orphans = 0;
-    for (size_t i = 1; i < entries_.size(); ++i) {
-      if (claimed_[i] || !IsSliceRecord(i)) continue;
-      DecodeRecord(i, entries_.key(i), &slice_record_);
+    for (const EarlyRecord& record : early_) {
+      if (record.claimed || !record.is_slice) continue;
+      DecodeRecord(AsBytes(record.value), record.key, &slice_record_);
       ++orphans;
     }
     if (orphans > 0) {
@@ -228,10 +268,13 @@ class IndexLoader {
 
   std::string path_;
   std::string prefix_;
-  TableEntries entries_;
+  uint64_t stored_size_;
+  ByteArena names_;
+  EntryCursor cursor_;
   BundleHeader header_;
   Catalog catalog_;
-  std::vector<bool> claimed_;  // slice records that a tensor lists
+  std::vector<EarlyRecord> early_;  // in the order of their keys
+  ByteArena early_values_;
   std::unordered_map<int32_t, uint32_t> file_of_shard_;
   int32_t last_shard_ = -1;  // records of one shard mostly follow each other
   uint32_t last_file_ = 0;
@@ -241,27 +284,24 @@ class IndexLoader {
 
 }  // namespace
 
-std::shared_ptr<const MemorySource> LoadIndexFile(const std::string& prefix) {
+std::shared_ptr<const File> OpenIndexFile(const std::string& prefix) {
   const std::string path = prefix + ".index";
-  const std::shared_ptr<const File> file = File::Open(path);
+  std::shared_ptr<const File> file = File::Open(path);
   if (file->size() > kMaxIndexSize) {
     throw UnsupportedError(path + " has " + std::to_string(file->size()) +
                            " bytes; an index of more than " + std::to_string(kMaxIndexSize) +
                            " is not read");
   }
-  return std::make_shared<const MemorySource>(*file);
+  return file;
 }
 
 BundleIndex ReadBundleIndex(const std::string& prefix) {
-  return ReadBundleIndex(prefix, LoadIndexFile(prefix));
+  return ReadBundleIndex(prefix, std::make_shared<FileSource>(OpenIndexFile(prefix)));
 }
 
-BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const MemorySource> source) {
-  BundleIndex index;
-  index.checksum = crc32c::Value(source->bytes().data(), source->bytes().size());
-  const Table table = Table::Open(source);
-  index.catalog = IndexLoader(source->path(), prefix, TableEntries::ReadAll(table)).Load();
-  return index;
+BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const ByteSource> index) {
+  const Table table = Table::Open(std::move(index));
+  return IndexLoader(prefix, table).Load();
 }
 
 std::string DataFilePath(const std::string& prefix, int32_t shard, int32_t num_shards) {

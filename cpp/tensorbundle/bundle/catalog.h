@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tensorbundle/base/byte_arena.h"
 #include "tensorbundle/bundle/data_type.h"
 #include "tensorbundle/bundle/extent.h"
 
@@ -37,7 +38,7 @@ struct Piece {
 };
 
 struct Tensor {
-  std::string_view name;  // points into Catalog::names
+  std::string_view name;  // lies in Catalog::names
   DataType dtype = DataType::kInvalid;
   uint32_t rank = 0;
   uint64_t first_dim = 0;  // in Catalog::dims
@@ -56,10 +57,10 @@ struct Catalog {
   Catalog() = default;
   Catalog(Catalog&&) = default;
   Catalog& operator=(Catalog&&) = default;
-  Catalog(const Catalog&) = delete;  // the names of a copy's tensors would point into the original
+  Catalog(const Catalog&) = delete;  // the names of a copy's tensors would lie in the original
   Catalog& operator=(const Catalog&) = delete;
 
-  std::vector<char> names;
+  ByteArena names;
   std::vector<Tensor> tensors;
   std::vector<int64_t> dims;
   std::vector<Piece> pieces;

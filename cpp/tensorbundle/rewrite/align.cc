@@ -88,11 +88,13 @@ bool AreSameFile(const std::string& a, const std::string& b) {
 
 AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move(source)) {
   CheckAlignment(alignment);
-  index_ = LoadIndexFile(source_);
-  catalog_ = ReadBundleIndex(source_, index_).catalog;
-  entries_ = TableEntries::ReadAll(Table::Open(index_));
-  header_ = DecodeBundleHeader(entries_.value(0), index_->path());
-  pieces_ = PlacePieces(entries_, header_, alignment, index_->path());
+  // Read once: what is planned and what is written must be the same save.
+  const auto index = std::make_shared<MemorySource>(*OpenIndexFile(source_));
+  index_path_ = index->path();
+  catalog_ = ReadBundleIndex(source_, index).catalog;
+  entries_ = TableEntries::ReadAll(Table::Open(index));
+  header_ = DecodeBundleHeader(entries_.value(0), index_path_);
+  pieces_ = PlacePieces(entries_, header_, alignment, index_path_);
   shards_ = ByShard(pieces_);
   for (const Shard& shard : shards_) bytes_to_copy_ += BytesToCopy(shard);
 }
@@ -191,7 +193,7 @@ std::string AlignPlan::ShardPath(const std::string& prefix, int32_t shard) const
 // Throws when a file that would be written is there, or when a V1 checkpoint has that name.
 void AlignPlan::CheckFree(const std::string& destination) const {
   const std::string index = destination + ".index";
-  if (AreSameFile(index, index_->path())) {
+  if (AreSameFile(index, index_path_)) {
     throw std::invalid_argument("the destination " + destination +
                                 " is the source: an aligned checkpoint needs a name of its own");
   }

@@ -63,8 +63,8 @@ class AlignPlan {
   void CheckFree(const std::string& destination) const;
 
   std::string source_;
-  std::shared_ptr<const MemorySource> index_;  // holds what the entries show
-  Catalog catalog_;                            // for the names in messages
+  std::string index_path_;
+  Catalog catalog_;  // for the names in messages
   TableEntries entries_;
   BundleHeader header_;
   std::vector<PlacedPiece> pieces_;

@@ -103,9 +103,9 @@ void Table::ReadBlockIndex() {
   }
 }
 
-Block Table::ReadBlock(const BlockHandle& handle) const {
-  std::vector<uint8_t> scratch;
-  const ByteSpan stored = source_->Read(handle.offset, handle.size + kTrailerSize, &scratch);
+Block Table::ReadBlock(const BlockHandle& handle, Block used) const {
+  std::vector<uint8_t> memory = std::move(used).TakeMemory();
+  const ByteSpan stored = source_->Read(handle.offset, handle.size + kTrailerSize, &memory);
   const uint8_t* trailer = stored.data() + handle.size;
   const uint32_t expected = crc32c::Unmask(LoadFixed32(trailer + 1));
   const uint32_t actual = crc32c::Value(stored.data(), handle.size + 1);
@@ -116,12 +116,12 @@ Block Table::ReadBlock(const BlockHandle& handle) const {
   const ByteSpan contents = stored.first(handle.size);
   switch (static_cast<BlockType>(*trailer)) {
     case BlockType::kPlain:
-      if (!scratch.empty()) scratch.resize(handle.size);  // drops the trailer; `contents` stays put
-      return {contents, std::move(scratch)};
+      return {contents, std::move(memory), actual};
     case BlockType::kSnappy: {
       std::optional<std::vector<uint8_t>> plain = SnappyUncompress(contents);
       if (!plain) throw CorruptionError(At(*source_, handle) + ": malformed Snappy data");
-      return {ByteSpan(), std::move(*plain)};
+      const ByteSpan bytes(*plain);
+      return {bytes, std::move(*plain), actual};
     }
   }
   throw CorruptionError(At(*source_, handle) + ": unknown block type " + std::to_string(*trailer) +

@@ -20,17 +20,25 @@ namespace tensorbundle {
 // A verified, uncompressed block and whatever memory it needed.
 class Block {
  public:
-  Block(ByteSpan borrowed, std::vector<uint8_t> owned)
-      : owned_(std::move(owned)), bytes_(owned_.empty() ? borrowed : ByteSpan(owned_)) {}
+  Block() = default;
+  // `bytes` lie in `memory` or in the table's source.
+  Block(ByteSpan bytes, std::vector<uint8_t> memory, uint32_t checksum)
+      : memory_(std::move(memory)), bytes_(bytes), checksum_(checksum) {}
   Block(Block&&) = default;
   Block& operator=(Block&&) = default;
 
   // Valid as long as this block and, when nothing had to be copied, the source.
   ByteSpan bytes() const { return bytes_; }
+  // CRC32C of the block as it is stored.
+  uint32_t checksum() const { return checksum_; }
+
+  // Gives the memory away, for another block.
+  std::vector<uint8_t> TakeMemory() && { return std::move(memory_); }
 
  private:
-  std::vector<uint8_t> owned_;  // moving a vector keeps its memory where it is
+  std::vector<uint8_t> memory_;  // moving a vector keeps its memory where it is
   ByteSpan bytes_;
+  uint32_t checksum_ = 0;
 };
 
 // One entry of the index block: every key of the data block is <= separator, every later key is
@@ -50,8 +58,9 @@ class Table {
   const ByteSource& source() const { return *source_; }
   const std::vector<BlockIndexEntry>& blocks() const { return blocks_; }
 
-  // Reads a block, compares its checksum, decompresses it. Thread-safe. Throws CorruptionError.
-  Block ReadBlock(const BlockHandle& handle) const;
+  // Reads a block, compares its checksum, decompresses it. Into the memory of `used`, which nobody
+  // looks at any more, when it needs any. Thread-safe. Throws CorruptionError.
+  Block ReadBlock(const BlockHandle& handle, Block used = {}) const;
 
   // The block that would hold `key`, or null when every key is smaller.
   const BlockIndexEntry* FindBlock(std::string_view key) const;

@@ -26,31 +26,23 @@ bool BlockEntries::Index() {
   std::optional<BlockWalker> walker = BlockWalker::Open(block_.bytes());
   KeyBudget budget(block_.bytes().size());
   BlockEntry entry;
+  std::string_view last;
   while (walker && walker->Next(&entry)) {
     const uint64_t size = uint64_t{entry.shared} + entry.key_delta.size();
-    const bool first = entries_.empty();
-    if (entry.shared > (first ? 0 : entries_.back().key_size) || !budget.Take(size)) return false;
-    AppendKey(entry);
-    const Entry next = {keys_.size() - size, size, entry.value};
-    if (!first && KeyOf(next) <= KeyOf(entries_.back())) return false;
-    entries_.push_back(next);
+    if (entry.shared > last.size() || !budget.Take(size)) return false;
+    const std::string_view key = keys_.Add(last.substr(0, entry.shared), AsText(entry.key_delta));
+    if (!entries_.empty() && key <= last) return false;
+    entries_.push_back({key, entry.value});
+    last = key;
   }
   return walker && walker->ok();
-}
-
-void BlockEntries::AppendKey(const BlockEntry& entry) {
-  const size_t offset = keys_.size();
-  keys_.resize(offset + entry.shared + entry.key_delta.size());
-  char* p = keys_.data() + offset;
-  if (entry.shared > 0) p = std::copy_n(keys_.data() + entries_.back().key_offset, entry.shared, p);
-  std::copy_n(AsText(entry.key_delta).data(), entry.key_delta.size(), p);
 }
 
 std::optional<ByteSpan> BlockEntries::Find(std::string_view key) const {
   const auto found = std::lower_bound(
       entries_.begin(), entries_.end(), key,
-      [this](const Entry& entry, std::string_view wanted) { return KeyOf(entry) < wanted; });
-  if (found == entries_.end() || KeyOf(*found) != key) return std::nullopt;
+      [this](const Entry& entry, std::string_view wanted) { return entry.key < wanted; });
+  if (found == entries_.end() || found->key != key) return std::nullopt;
   return found->value;
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "tensorbundle/base/byte_arena.h"
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/table/table.h"
@@ -29,22 +30,17 @@ class BlockEntries {
 
  private:
   struct Entry {
-    uint64_t key_offset;
-    uint64_t key_size;
+    std::string_view key;
     ByteSpan value;
   };
   BlockEntries(Block block, const BlockHandle& handle, bool is_plain)
       : block_(std::move(block)), handle_(handle), is_plain_(is_plain) {}
   bool Index();
-  void AppendKey(const BlockEntry& entry);
-  std::string_view KeyOf(const Entry& entry) const {
-    return {keys_.data() + entry.key_offset, entry.key_size};
-  }
 
   Block block_;
   BlockHandle handle_;
   bool is_plain_;
-  std::vector<char> keys_;
+  ByteArena keys_;
   std::vector<Entry> entries_;
 };
 

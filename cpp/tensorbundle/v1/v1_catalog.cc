@@ -39,7 +39,6 @@ class MetaMerger {
     for (uint32_t file = 0; file < shards_.size(); ++file) ReadListings(file);
     std::stable_sort(listings_.begin(), listings_.end(),
                      [](const Listing& a, const Listing& b) { return a.name < b.name; });
-    ReserveNames();
     for (auto first = listings_.begin(); first != listings_.end();) {
       const auto last = std::find_if(
           first, listings_.end(), [&](const Listing& other) { return other.name != first->name; });
@@ -70,19 +69,12 @@ class MetaMerger {
     }
   }
 
-  // Names are pointed to while more are added: their memory must not move.
-  void ReserveNames() {
-    size_t size = 0;
-    for (const Listing& listing : listings_) size += listing.name.size();
-    catalog_.names.reserve(size);
-  }
-
   // Adds a tensor from all that the metas say about it.
   void AddTensor(std::span<const Listing> listings) {
     const Listing& first = listings.front();
     Decode(first);
     Tensor tensor;
-    tensor.name = AddName(first.name);
+    tensor.name = catalog_.names.Add(first.name);
     tensor.dtype = static_cast<DataType>(meta_.dtype);
     tensor.rank = static_cast<uint32_t>(meta_.dims.size());
     tensor.first_dim = catalog_.dims.size();
@@ -102,12 +94,6 @@ class MetaMerger {
 
   void Decode(const Listing& listing) {
     if (!DecodeSliceMeta(listing.message, &meta_)) Throw(listing, "malformed entry of the meta");
-  }
-
-  std::string_view AddName(std::string_view name) {
-    const size_t offset = catalog_.names.size();
-    catalog_.names.insert(catalog_.names.end(), name.begin(), name.end());
-    return {catalog_.names.data() + offset, name.size()};
   }
 
   // The number of elements of `meta_`'s shape, when they and their bytes can be counted.

@@ -12,11 +12,10 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
-#include "tensorbundle/base/stream_copy.h"
 #include "tensorbundle/io/checked_read.h"
 #include "tensorbundle/io/fresh_pages.h"
 #include "tensorbundle/view/byte_swap.h"
-#include "tensorbundle/view/element_buffer.h"
+#include "tensorbundle/view/landing.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
 
@@ -26,9 +25,6 @@ namespace {
 // Runs that lie closer than this are read together with what is between them: those bytes are on
 // pages that the runs touch anyway, and a system call costs as much as copying them.
 constexpr uint64_t kMaxGap = 4096;
-
-constexpr uint64_t kCacheLine = 64;
-constexpr uint64_t kAliasing = 4096;  // addresses are told apart by so many bytes at first
 
 // Runs far apart are handed out in this many tasks at most, so that the plan stays small beside the
 // data.
@@ -172,19 +168,13 @@ class BoxReader {
     job.layout.ForEach(task.first_run, 1, [&](const RunLayout::Run& run) {
       const MutableByteSpan part = out_.subspan(run.destination + task.begin, task.size);
       const uint64_t offset = job.piece->offset + run.source + task.begin;
-      if (job.fresh == nullptr && !Collides(part.data(), offset)) {
-        ReadInto(job, task, offset, part);
-        return;
-      }
-      const uint64_t skew = offset % kCacheLine;  // as in the file, which makes a copy fastest
-      const ElementBuffer buffer(task.size + skew);
-      const MutableByteSpan bytes(buffer.data() + skew, task.size);
-      ReadInto(job, task, offset, bytes);
-      if (job.fresh != nullptr) {
-        job.fresh->Write(part.data(), bytes);
+      const bool is_fresh = job.fresh != nullptr;
+      const Landing landing(part, offset, is_fresh ? LandAt::kBeside : LandAt::kFastest);
+      ReadInto(job, task, offset, landing.bytes());
+      if (is_fresh) {
+        job.fresh->Write(part.data(), landing.bytes());
       } else {
-        StreamCopy(part.data(), bytes.data(), bytes.size());
-        FenceStreams();
+        landing.Settle();
       }
     });
   }
@@ -194,14 +184,6 @@ class BoxReader {
     FileOf(job).ReadAt(offset, bytes);
     if (job.checksum) StoreChecksum(task, bytes);
     SwapBytes(bytes, SwapUnit());
-  }
-
-  // Whether a copy from the page cache would be slow: where the destination lies just ahead of the
-  // source within a page, processors take each load for one of the bytes just stored. On an AMD
-  // EPYC that took three times as long as any other distance.
-  static bool Collides(const uint8_t* destination, uint64_t offset) {
-    const uint64_t ahead = (reinterpret_cast<uintptr_t>(destination) - offset) % kAliasing;
-    return ahead > 0 && ahead < kCacheLine;
   }
 
   // Several runs: read together when they lie close, one by one when not.

@@ -9,8 +9,6 @@
 namespace tensorbundle {
 namespace {
 
-constexpr uint64_t kCacheLine = 64;
-
 // Bytes on their way at once. Fetching into the second-level cache is not limited by the first
 // level's few fill buffers; measured with 256-byte rows, 32 ahead were faster than 8 or 16, and 64
 // no faster.

@@ -13,6 +13,7 @@
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/io/checked_read.h"
 #include "tensorbundle/view/byte_swap.h"
+#include "tensorbundle/view/landing.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
@@ -212,28 +213,29 @@ void RowReader::RunTask(Task* task, const Chunk& chunk) const {
 
 void RowReader::ReadTask(Task* task, const Chunk& chunk) const {
   const Part& part = chunk.parts_[task->part];
-  const MutableByteSpan out = chunk.out_;
-  const uint64_t run_size = part.layout.run_size();
-  const bool in_place = task->num_runs == 1;
-  std::unique_ptr<uint8_t[]> bounce;
-  MutableByteSpan bytes;
-  uint64_t position = 0;  // in the piece
-  part.layout.ForEach(task->first_run, 1, [&](const RunLayout::Run& run) {
-    position = run.source + task->begin;
-    if (in_place) bytes = out.subspan(run.destination + task->begin, task->size);
-  });
-  if (!in_place) {
-    bounce = std::make_unique_for_overwrite<uint8_t[]>(task->size);
-    bytes = {bounce.get(), task->size};
+  const auto read = [&](uint64_t position, MutableByteSpan bytes) {
+    part.file->ReadAt(part.state->piece->offset + position, bytes);
+    if (part.state->check) task->crc = crc32c::Value(bytes.data(), bytes.size());
+    SwapBytes(bytes, swap_unit_);
+  };
+  RunLayout::Run first{};
+  part.layout.ForEach(task->first_run, 1, [&](const RunLayout::Run& run) { first = run; });
+  if (task->num_runs == 1) {
+    const uint64_t position = first.source + task->begin;
+    const bool is_direct = part.file->mode() == ReadMode::kDirect;  // has a buffer of its own
+    const Landing landing(chunk.out_.subspan(first.destination + task->begin, task->size),
+                          part.state->piece->offset + position,
+                          is_direct ? LandAt::kDestination : LandAt::kFastest);
+    read(position, landing.bytes());
+    landing.Settle();
+    return;
   }
-  part.file->ReadAt(part.state->piece->offset + position, bytes);
-  if (part.state->check) task->crc = crc32c::Value(bytes.data(), bytes.size());
-  SwapBytes(bytes, swap_unit_);
-  if (in_place) return;
-  const uint8_t* from = bytes.data();
+  const auto together = std::make_unique_for_overwrite<uint8_t[]>(task->size);
+  read(first.source, {together.get(), task->size});
+  const uint8_t* from = together.get();
   part.layout.ForEach(task->first_run, task->num_runs, [&](const RunLayout::Run& run) {
-    std::memcpy(out.data() + run.destination, from, run_size);
-    from += run_size;
+    std::memcpy(chunk.out_.data() + run.destination, from, part.layout.run_size());
+    from += part.layout.run_size();
   });
 }
 
