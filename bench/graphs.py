@@ -99,10 +99,12 @@ def model(
 
 
 def load_ops() -> None:
-    """What a process needs once for ours."""
-    from tensorbundle.tf.library import load_op_library
+    """What a process needs once for ours: the op library, and the modules behind the names."""
+    import tensorbundle as tb
 
-    load_op_library()
+    tb.tf.load_op_library()
+    for name in ("init_from_checkpoint", "warm_start"):
+        getattr(tb, name)
 
 
 def _warm_up(tf: Any) -> None:

@@ -32,7 +32,9 @@ class Outcome:
         values: Of the variables, in order, after their initializers ran.
         log: The lines at DEBUG and above.
         initializers: The types of the variables' initializers.
-        stray: Nodes that only an initializer's may stand beside.
+        stray: Types of the nodes that stand beside the initializer's, but for the copies in which
+            TensorFlow lets a value go to a variable.
+        next_names: What nodes that are made afterwards are called.
     """
 
     stage: str | None = None
@@ -41,6 +43,7 @@ class Outcome:
     log: list[str] = field(default_factory=list)
     initializers: list[type] = field(default_factory=list)
     stray: list[str] = field(default_factory=list)
+    next_names: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -90,8 +93,14 @@ def outcome(
         result.stray = sorted(
             f"{op.type}"
             for op in graph.get_operations()
-            if op.name not in before and not _OF_INITIALIZERS.match(op.name)
+            if op.name not in before
+            and not _OF_INITIALIZERS.match(op.name)
+            and op.type != "Identity"
         )
+        result.next_names = [
+            graph.unique_name(name, mark_as_used=False)
+            for name in ("Identity", "AssignVariableOp", "Assign", "checkpoint_initializer")
+        ]
         flat = [part for v in variables for part in (v if isinstance(v, list) else [v])]
         result.initializers = [type(v.initializer) for v in flat]
         with tf.compat.v1.Session(graph=graph) as session:
@@ -128,3 +137,4 @@ def require_same(ours: Outcome, theirs: Outcome) -> None:
     assert ours.log == theirs.log
     assert ours.initializers == theirs.initializers
     assert ours.stray == theirs.stray
+    assert ours.next_names == theirs.next_names

@@ -20,7 +20,6 @@ class OpRead:
         shape: The whole tensor's, when the graph was built.
         part: What is wanted of it; None for everything.
         fixed: Whether it must still have that shape when it is read.
-        mapped: Whether the value is to be a mapping.
         verify: What the op does about checksums: ``"full"``, ``"parts"``, ``"lazy"``, ``"none"``.
         threads: For the read; None leaves it to the process that reads.
     """
@@ -30,7 +29,6 @@ class OpRead:
     shape: tuple[int, ...]
     part: Slice | None
     fixed: bool
-    mapped: bool
     verify: str
     threads: int | None
 
@@ -53,11 +51,46 @@ class OpRead:
         return slice_spec(self.shape, [0] * len(self.shape), self.shape)
 
 
-def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[Any, Any]:
+class Bounds:
+    """Where slices begin and how long they are, as constants that slices of one size share.
+
+    A constant for every slice would be half of a graph that maps a table in many pieces. For one
+    context: control dependencies and loops included.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, tuple[int, ...]], tuple[Any, Any]] = {}
+
+    def from_origin(self, extent: tuple[int, ...], device: str) -> tuple[Any, Any]:
+        """A slice of that extent from the first element on.
+
+        Args:
+            extent: The slice's shape.
+            device: Whatever tells apart where slices are; ops are made on the current one.
+        """
+        import tensorflow as tf
+
+        key = device, extent
+        if key not in self._made:
+            begin = tf.constant([0] * len(extent), tf.int64, name="begin")
+            self._made[key] = begin, tf.constant(extent, tf.int64, name="size")
+        return self._made[key]
+
+
+def value_and_parts(
+    library: Any, read: OpRead, dtype: Any, name: str, bounds: tuple[Any, Any] | None
+) -> tuple[Any, Any]:
     """The value, which gets the name, and the checksums of the byte ranges that it was read from.
 
     A mapping comes with one row too many, sliced off here: TensorFlow owns a slice, and would copy
     what it does not own at the first update.
+
+    Args:
+        library: The op library.
+        read: What is read, and how.
+        dtype: The tensor's.
+        name: Of the value.
+        bounds: Of the extent, for a mapping.
     """
     import tensorflow as tf
 
@@ -66,13 +99,14 @@ def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[
         tensor=read.tensor.encode("utf-8", "surrogateescape"),
         slice_spec=read.spec,
         dtype=dtype,
-        mode="map" if read.mapped else "copy",
+        mode="map" if bounds else "copy",
         verify=read.verify,
         threads=read.threads or 0,
-        name="read" if read.mapped else name,
+        name="read" if bounds else name,
     )
-    if read.mapped:
-        value = tf.slice(value, [0] * len(read.extent), list(read.extent), name=name)
+    if bounds:
+        begin, size = bounds
+        value = tf.slice(value, begin, size, name=name)
     if read.fixed:
         value.set_shape(read.extent)
     return value, parts

@@ -125,9 +125,10 @@ def values(readings: Sequence[Reading]) -> list[Any]:
     if ways == {"numpy"}:
         return _by_numpy(readings)
     alike = len({(reading.mapped, reading.verify) for reading in readings}) == 1
+    bounds = op_reads.Bounds()
     if ways == {"op"} and alike and len(readings) > 1 and _are_distinct(readings):
-        return _by_ops_together(readings)
-    return [_alone(reading) for reading in readings]
+        return _by_ops_together(readings, bounds)
+    return [_alone(reading, bounds) for reading in readings]
 
 
 def verified(source: Source, tensor: str, dtype: Any, parts: Sequence[Any], near: Any) -> Any:
@@ -151,7 +152,7 @@ def library_in_use() -> Any:
     return library.load()
 
 
-def _alone(reading: Reading) -> Any:
+def _alone(reading: Reading, bounds: op_reads.Bounds) -> Any:
     """A value that verifies itself."""
     import tensorflow as tf
 
@@ -163,9 +164,15 @@ def _alone(reading: Reading) -> Any:
         if reading.way == "numpy":
             return _by_numpy([reading])[0]
         with tf.name_scope(_NAME) as scope:
-            read = _op_read(reading, reading.verify)
-            value, _ = op_reads.value_and_parts(library_in_use(), read, reading.dtype, scope)
+            value, _ = _by_op(reading, reading.verify, scope, bounds)
             return value
+
+
+def _by_op(reading: Reading, verify: str, name: str, bounds: op_reads.Bounds) -> tuple[Any, Any]:
+    """The value, and the checksums of its parts, on the current device."""
+    mapped = bounds.from_origin(reading.extent, reading.variable.device) if reading.mapped else None
+    read = _op_read(reading, verify)
+    return op_reads.value_and_parts(library_in_use(), read, reading.dtype, name, mapped)
 
 
 def _by_stock_op(reading: Reading) -> Any:
@@ -180,24 +187,24 @@ def _by_stock_op(reading: Reading) -> Any:
     )[0]
 
 
-def _by_ops_together(readings: Sequence[Reading]) -> list[Any]:
+def _by_ops_together(readings: Sequence[Reading], bounds: op_reads.Bounds) -> list[Any]:
     """Values of which none exists unless everything that they touch is undamaged."""
     import tensorflow as tf
 
     first = readings[0]
     if first.verify != "full":
-        return [_alone(reading) for reading in readings]
+        return [_alone(reading, bounds) for reading in readings]
     pieces: list[Any] = []
     parts: list[Any] = []
     scopes: list[str | None] = []
     for reading in readings:
         if reading.is_empty_slice:
-            pieces.append(_alone(reading))
+            pieces.append(_alone(reading, bounds))
             scopes.append(None)
             continue
         with on_cpu_of(reading.variable), tf.name_scope(_NAME) as scope:
-            read = _op_read(reading, "none" if reading.mapped else "parts")
-            piece, part = op_reads.value_and_parts(library_in_use(), read, reading.dtype, "piece")
+            verify = "none" if reading.mapped else "parts"
+            piece, part = _by_op(reading, verify, "piece", bounds)
         pieces.append(piece)
         scopes.append(scope)
         if not reading.mapped:
@@ -250,7 +257,6 @@ def _op_read(reading: Reading, verify: str) -> op_reads.OpRead:
         shape=reading.shape,
         part=reading.part,
         fixed=reading.fixed,
-        mapped=reading.mapped,
         verify=verify,
         threads=reading.threads,
     )
