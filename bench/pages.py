@@ -61,7 +61,7 @@ _HIDDEN = """\
 _METHOD = """\
 The contenders of one table run in one process, in turns, round by round, in an order drawn anew
 for every round. The first run of each is looked at for its result, every element of it, and not
-timed. A figure is the median of {rounds} rounds, with the fastest and the slowest beside it;
+timed. A figure is the median of {rounds} rounds or more, with the fastest and slowest beside it;
 short runs are repeated within a round. Processor time counts all threads. Memory, bytes read and
 pages touched come from one more run, in a fresh process of its own: "memory" is the peak of what
 belongs to no file, beyond what was there when the run began (sampled every 0.2 ms; the given
@@ -70,12 +70,17 @@ read calls handed over (`rchar`), "touched" what one run brought into an empty p
 contender would need too long it did a part of the task, named beside it, and its time is scaled
 up.
 
-Variables are initialised in a process of its own for every figure. It imports TensorFlow, runs a
-trivial session, builds the variables and reads the files into the page cache; then the call that
-sets the initialisers is timed ("building") and the `session.run` of the initialisers ("running").
-The median is of the sum. Ours loads its op library once per process, which is told ("loading") and
-not added, as TensorFlow's own ops come with its import. Some rows are compared
-before and after an update, every time; memory counts from before the call to after that update.
+Vocabularies are joined in a process of its own for every figure, after a small join for which
+libraries are loaded: who keeps memory that he freed would find new memory dear only once, and a
+process joins two vocabularies only once.
+
+Variables are initialised in a process of its own for every figure, too. It imports TensorFlow,
+runs a trivial session, builds the variables and reads the files into the page cache; then the
+call that sets the initialisers is timed ("building") and the `session.run` of the initialisers
+("running"). The median is of the sum. Ours imports its TensorFlow side and loads its op library
+once per process, which is told ("loading") and not added, as TensorFlow's own ops come with its
+import. Some rows are compared before and after an update, every time; memory counts from before
+the call to after that update.
 The floor of initialising is one parallel `pread` of the table's bytes into memory that the system
 has yet to give, with a CRC-32C of every block while the caches hold it. A mapping has no floor
 worth naming: one system call, whatever the size. The floor of warm starting is a sum: both
@@ -114,7 +119,7 @@ def performance(results: Results, plots: dict[str, str]) -> str:
 
 
 def _note(results: Results) -> str:
-    if results.rounds >= 5:
+    if results.rounds >= 3:
         return "Written by `python -m bench.report`; not to be edited by hand."
     return (
         f"**Written from {results.rounds} round(s) only: a rehearsal, whose figures mean nothing.**"
