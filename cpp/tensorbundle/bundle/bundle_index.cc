@@ -108,9 +108,7 @@ class IndexLoader {
   }
 
   EarlyRecord* FindEarly(std::string_view key) {
-    const auto found = std::lower_bound(
-        early_.begin(), early_.end(), key,
-        [](const EarlyRecord& record, std::string_view wanted) { return record.key < wanted; });
+    const auto found = std::ranges::lower_bound(early_, key, {}, &EarlyRecord::key);
     return found == early_.end() || found->key != key ? nullptr : &*found;
   }
 

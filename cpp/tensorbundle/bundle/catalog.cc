@@ -12,9 +12,7 @@ Box Catalog::BoxOf(const Tensor& tensor, const Piece& piece) const {
 }
 
 size_t Catalog::Find(std::string_view name) const {
-  const auto found = std::lower_bound(
-      tensors.begin(), tensors.end(), name,
-      [](const Tensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
+  const auto found = std::ranges::lower_bound(tensors, name, {}, &Tensor::name);
   if (found == tensors.end() || found->name != name) return kNotFound;
   return static_cast<size_t>(found - tensors.begin());
 }

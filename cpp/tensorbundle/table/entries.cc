@@ -17,9 +17,7 @@ TableEntries TableEntries::ReadAll(const Table& table) {
 }
 
 size_t TableEntries::Find(std::string_view wanted) const {
-  const auto found =
-      std::lower_bound(entries_.begin(), entries_.end(), wanted,
-                       [](const Entry& entry, std::string_view key) { return entry.key < key; });
+  const auto found = std::ranges::lower_bound(entries_, wanted, {}, &Entry::key);
   if (found == entries_.end() || found->key != wanted) return size();
   return static_cast<size_t>(found - entries_.begin());
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/table/entry_cursor.h"
 
-#include <algorithm>
 #include <string>
 #include <utility>
 

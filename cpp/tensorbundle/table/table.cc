@@ -129,10 +129,7 @@ Block Table::ReadBlock(const BlockHandle& handle, Block used) const {
 }
 
 const BlockIndexEntry* Table::FindBlock(std::string_view key) const {
-  const auto found = std::lower_bound(blocks_.begin(), blocks_.end(), key,
-                                      [](const BlockIndexEntry& block, std::string_view wanted) {
-                                        return block.separator < wanted;
-                                      });
+  const auto found = std::ranges::lower_bound(blocks_, key, {}, &BlockIndexEntry::separator);
   return found == blocks_.end() ? nullptr : &*found;
 }
 

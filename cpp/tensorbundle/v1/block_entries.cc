@@ -39,9 +39,7 @@ bool BlockEntries::Index() {
 }
 
 std::optional<ByteSpan> BlockEntries::Find(std::string_view key) const {
-  const auto found = std::lower_bound(
-      entries_.begin(), entries_.end(), key,
-      [this](const Entry& entry, std::string_view wanted) { return entry.key < wanted; });
+  const auto found = std::ranges::lower_bound(entries_, key, {}, &Entry::key);
   if (found == entries_.end() || found->key != key) return std::nullopt;
   return found->value;
 }
