@@ -2,7 +2,6 @@
 #include "tensorbundle/vocab/file_lines.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -10,7 +9,6 @@
 #include <fstream>
 #include <mutex>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,37 +20,22 @@
 #include "tensorbundle/vocab/newlines.h"
 #include "tensorbundle/vocab/vocabulary.h"
 #include "vocab/tokens.h"
+#include "vocab/vocabulary_files.h"
 
 namespace tensorbundle {
 namespace {
 
+using testing::Contains;
 using testing::OfTokens;
 using testing::Tokens;
 using testing::VocabularyPtr;
 
-class FileLinesTest : public ::testing::Test {
+class FileLinesTest : public testing::VocabularyFiles {
  protected:
-  FileLinesTest() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "lines_test_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
-    directory_ = pattern;
-  }
-  ~FileLinesTest() override { std::filesystem::remove_all(directory_); }
-
-  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
-
-  std::string Write(const std::string& name, std::string_view bytes) const {
-    std::ofstream file(Path(name), std::ios::binary);
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    return Path(name);
-  }
-
   FileLines Lines(std::string_view bytes, int threads = 2,
                   uint64_t chunk_size = FileLines::kChunkSize) const {
     return FileLines(File::Open(Write("file", bytes)), threads, chunk_size);
   }
-
-  std::filesystem::path directory_;
 };
 
 // The tokens of some rows, each of which must come exactly once.
@@ -87,10 +70,6 @@ std::string MessageOf(const auto& call) {
     return error.what();
   }
   return "";
-}
-
-bool Contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // Texts of few letters have every way in which lines can end and be empty; chunks of every size put

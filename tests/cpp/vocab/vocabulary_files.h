@@ -3,14 +3,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
+#include "temp_dir.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/vocab/vocabulary.h"
 #include "vocab/tokens.h"
@@ -23,26 +20,17 @@ inline constexpr size_t kManyTokens = 150'000;
 // Writes files into a directory of its own.
 class VocabularyFiles : public ::testing::Test {
  protected:
-  VocabularyFiles() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "vocab_test_XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
-    directory_ = pattern;
-  }
-  ~VocabularyFiles() override { std::filesystem::remove_all(directory_); }
-
-  std::string Path(const std::string& name) const { return (directory_ / name).string(); }
+  std::string Path(const std::string& name) const { return directory_ / name; }
 
   std::string Write(const std::string& name, std::string_view bytes) const {
-    std::ofstream file(Path(name), std::ios::binary);
-    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    return Path(name);
+    return directory_.Write(name, bytes);
   }
 
   VocabularyPtr OfFile(const std::string& name, std::string_view bytes, int threads = 2) const {
     return Vocabulary::OfFile(*File::Open(Write(name, bytes)), threads);
   }
 
-  std::filesystem::path directory_;
+  const TempDir directory_;
 };
 
 inline Tokens TokensOf(const Vocabulary& vocabulary) {
