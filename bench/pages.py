@@ -46,8 +46,11 @@ _HIDDEN = """\
   table: one safetensors file; one Zarr 3 array in chunks of 16 MiB, neither compressed nor with
   checksums.
 - **TensorFlow's start.** Its ops run eagerly in a process that has imported it long ago. What a
-  graph costs to build, and a session to start, is in no figures but those of initialising and warm
-  starting.
+  graph costs to build and to optimize is in no figures but those of initialising and warm starting.
+  The first session of a process is in none, nor is what oneDNN's graph pass finds out about a kind
+  of op when a process first runs one: a millisecond or two, for Identity in TensorFlow's
+  initializers and for Slice in ours. The model that uses the variable is built after it was
+  initialised.
 - **What comes after.** A mapped variable is paid for when its rows are first used: "first use" is
   the first lookup of 1,000 rows and the first update of one row per partition. Training that
   updates every row copies every page in the end, and more slowly than a copy at the start.
@@ -119,7 +122,7 @@ def performance(results: Results, plots: dict[str, str]) -> str:
 
 
 def _note(results: Results) -> str:
-    if results.rounds >= 3:
+    if results.rounds >= 5:
         return "Written by `python -m bench.report`; not to be edited by hand."
     return (
         f"**Written from {results.rounds} round(s) only: a rehearsal, whose figures mean nothing.**"

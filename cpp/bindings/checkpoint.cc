@@ -115,8 +115,7 @@ py::object ViewOnePiece(const Checkpoint& self, size_t index, size_t piece_index
   const Piece& piece = PieceAt(self, index, piece_index);
   const TensorView view = ViewPiece(self, tensor, piece);
   if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
-  std::vector<int64_t> shape;
-  for (const Extent& extent : self.catalog().BoxOf(tensor, piece)) shape.push_back(extent.length);
+  const std::vector<int64_t> shape = Lengths(self.catalog().BoxOf(tensor, piece));
   return ToArrayOrReason(view, dtype, shape, Access::kReadOnly);
 }
 

@@ -79,6 +79,9 @@ using TypeNumber = int;
      TF_Status*))                                                                           \
   X(void, OpKernelConstruction_GetAttrString,                                               \
     (TF_OpKernelConstruction*, const char* name, char* out, size_t capacity, TF_Status*))   \
+  X(void, OpKernelConstruction_GetAttrStringList,                                           \
+    (TF_OpKernelConstruction*, const char* name, char** out, size_t* sizes, int capacity,   \
+     void* storage, size_t storage_size, TF_Status*))                                       \
   X(void, OpKernelConstruction_GetAttrType,                                                 \
     (TF_OpKernelConstruction*, const char* name, int* out, TF_Status*))                     \
   X(void, OpKernelConstruction_GetAttrInt64,                                                \

@@ -35,6 +35,24 @@ std::string Attributes::String(const char* name) const {
   return value;
 }
 
+std::vector<std::string> Attributes::Strings(const char* name) const {
+  const StatusPtr status = NewStatus();
+  int32_t count = 0;
+  int32_t total_size = 0;
+  Tf().OpKernelConstruction_GetAttrSize(node_, name, &count, &total_size, status.get());
+  CheckStatus(status.get());
+  const auto size = static_cast<size_t>(std::max(0, count));
+  std::string storage(static_cast<size_t>(std::max(0, total_size)), '\0');
+  std::vector<char*> begins(size);
+  std::vector<size_t> sizes(size);
+  Tf().OpKernelConstruction_GetAttrStringList(node_, name, begins.data(), sizes.data(), count,
+                                              storage.data(), storage.size(), status.get());
+  CheckStatus(status.get());
+  std::vector<std::string> values;
+  for (size_t i = 0; i < size; ++i) values.emplace_back(begins[i], sizes[i]);
+  return values;
+}
+
 int64_t Attributes::Int(const char* name) const {
   const StatusPtr status = NewStatus();
   int64_t value = 0;

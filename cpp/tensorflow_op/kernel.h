@@ -46,6 +46,7 @@ class Attributes {
   explicit Attributes(TF_OpKernelConstruction* node) : node_(node) {}
 
   std::string String(const char* name) const;
+  std::vector<std::string> Strings(const char* name) const;
   int64_t Int(const char* name) const;
   std::vector<int64_t> Ints(const char* name) const;
   TypeNumber Type(const char* name) const;

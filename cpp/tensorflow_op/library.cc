@@ -16,6 +16,7 @@ void Load() {
   try {
     if (!IsSoleCopy(&problem) || !FindTensorflow(&problem)) return;
     RegisterReadOp();
+    RegisterMapOp();
     RegisterVerifyOp();
     RegisterMissingOp();
     RegisterRemapOp();

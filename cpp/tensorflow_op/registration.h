@@ -34,6 +34,7 @@ void RegisterOpAndKernel(const OpSpec& spec) {
 }
 
 void RegisterReadOp();
+void RegisterMapOp();
 void RegisterVerifyOp();
 void RegisterMissingOp();
 void RegisterRemapOp();

@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "tensorbundle/view/piece_parts.h"
+#include "tensorflow_op/compare_parts.h"
 #include "tensorflow_op/open_tensor.h"
 #include "tensorflow_op/parts_tensor.h"
 #include "tensorflow_op/registration.h"
-#include "tensorflow_op/threads.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -28,11 +28,7 @@ class VerifyKernel {
       AppendParts(run.Input(input).get(), &parts);
     }
     if (run.num_inputs() == 0) parts = UnreadPieces(*source.tensor);
-    uint64_t size = 0;
-    for (const Piece& piece : source.checkpoint->catalog().Pieces(*source.tensor)) {
-      size += piece.size;
-    }
-    VerifyParts(*source.checkpoint, *source.tensor, parts, ThreadsFor(0, size));
+    CompareParts(source, parts, 0);
     const TensorPtr ok = run.Allocate(0, static_cast<TypeNumber>(DataType::kBool), {});
     MutableBytesOf(ok.get())[0] = 1;
   }

@@ -66,10 +66,9 @@ def write(folder: Path, layout: str, pad: int, *, shards: int = 1, big_endian: b
 def by_op(prefix: str, part: Slice) -> np.ndarray | None:
     """What the op maps, or None where it refuses."""
     try:
-        value, _ = library.load_op_library().tensorbundle_read_v1(
-            prefix=prefix, tensor="t", slice_spec=part.spec, dtype=tf.float32, mode="map",
-            verify="none",
-        )  # fmt: skip
+        (value,), _, _ = library.load_op_library().tensorbundle_map_v1(
+            prefix=prefix, tensor="t", slice_specs=[part.spec], N=1, dtype=tf.float32, verify="none"
+        )
     except tf.errors.InvalidArgumentError:
         return None
     return value.numpy()[:-1]

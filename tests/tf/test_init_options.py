@@ -29,7 +29,8 @@ needs_op = pytest.mark.skipif(library.find() is None, reason="built without the 
 
 # 64-byte rows, so that every slice of an aligned table can be mapped.
 TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
-READS = ("RestoreV2", "TensorbundleReadV1", "TensorbundleVerifyV1", "PyFunc")
+OURS = ("TensorbundleReadV1", "TensorbundleMapV1", "TensorbundleVerifyV1")
+READS = ("RestoreV2", *OURS, "PyFunc")
 
 
 @pytest.fixture
@@ -103,14 +104,56 @@ def test_mapped_values(
         pieces = partitioned(shards, resource)
         with tb.tf.options(mode=mode, verify=verify):
             tb.init_from_checkpoint(prefix, {"a": pieces if shards else pieces[0]})
-        modes = {op.get_attr("mode") for op in graph.get_operations() if op.type == READS[1]}
-        assert modes == {b"map"}
-        assert (READS[2] in reads(graph)) == (verify == "full" and bool(shards))
+        assert reads(graph) == ["TensorbundleMapV1"]
         session.run([piece.initializer for piece in pieces])
         assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
         session.run([piece.assign_add(tf.ones(piece.shape)) for piece in pieces])
         assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE + 1)
     assert Path(f"{prefix}.data-00000-of-00001").read_bytes() == before
+
+
+@needs_op
+def test_one_partition_is_mapped_alone(prefix: str) -> None:
+    """What the op maps for the others is let go."""
+    shard = Path(f"{prefix}.data-00000-of-00001")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        pieces = partitioned(4)
+        with tb.tf.options(mode="map"):
+            tb.init_from_checkpoint(prefix, {"a": pieces})
+        for i, piece in enumerate(pieces):
+            session.run(piece.initializer)
+            assert Path("/proc/self/maps").read_text().count(str(shard)) == i + 1
+            assert same_bits(session.run(piece), TABLE[24 * i : 24 * (i + 1)])
+        session.run(pieces[2].initializer)  # again
+        assert same_bits(np.concatenate(session.run(pieces)), TABLE)
+
+
+@needs_op
+@pytest.mark.parametrize("flipped", [None, 5, 90], ids=["sound", "first", "last"])
+def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None:
+    """One op for each; damage in a part of one leaves all of them without a value."""
+    shard = Path(f"{prefix}.data-00000-of-00001")
+    if flipped is not None:
+        content = bytearray(shard.read_bytes())
+        content[flipped * TABLE.strides[0]] ^= 1
+        shard.write_bytes(content)
+    devices = ["/cpu:0", "/job:localhost/task:0/cpu:0", "/cpu:0"]
+    with tf.Graph().as_default() as graph, tf1.Session() as session:
+        with tf1.device(lambda op: devices[int(op.name.partition("part_")[2][:1])]):
+            pieces = partitioned(3)
+        with tb.tf.options(mode="map", verify="full"):
+            tb.init_from_checkpoint(prefix, {"a": pieces})
+        made = [op for op in graph.get_operations() if op.type == "TensorbundleMapV1"]
+        assert [op.get_attr("N") for op in made] == [2, 1]
+        for piece in pieces:
+            if flipped is None:
+                session.run(piece.initializer)
+                continue
+            with pytest.raises(tf.errors.DataLossError):
+                session.run(piece.initializer)
+            assert not session.run(tf1.is_variable_initialized(piece))
+        if flipped is None:
+            assert same_bits(np.concatenate(session.run(pieces)), TABLE)
 
 
 @needs_op

@@ -44,11 +44,13 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     return bundle.write(tmp_path_factory.mktemp("map") / "ck"), values
 
 
-def padded_slice(ops: ModuleType, prefix: Path, shape: tuple[int, ...], **options: Any) -> Any:
-    value, _ = ops.tensorbundle_read_v1(
-        prefix=str(prefix), tensor="t", dtype=tf.float32, mode="map", verify="none", **options
+def mapped(ops: ModuleType, prefix: Path, shape: tuple[int, ...] | None = None) -> Any:
+    (value,), begin, (size,) = ops.tensorbundle_map_v1(
+        prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=[""], N=1, verify="none"
     )
-    return tf.slice(value, [0] * len(shape), shape)
+    value = tf.slice(value, begin, size)
+    value.set_shape(shape)
+    return value
 
 
 @pytest.mark.parametrize("use_resource", [True, False])
@@ -60,7 +62,7 @@ def test_a_trained_variable_without_a_copy(
     before = hashlib.sha256(shard.read_bytes()).hexdigest()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         variable = tf.compat.v1.get_variable(
-            "v", initializer=lambda: padded_slice(ops, prefix, SHAPE), use_resource=use_resource,
+            "v", initializer=lambda: mapped(ops, prefix, SHAPE), use_resource=use_resource,
         )  # fmt: skip
         ids = tf.constant([0, 77, ROWS - 1])
         rows = tf.nn.embedding_lookup(variable, ids)
@@ -82,7 +84,7 @@ def test_a_trained_variable_without_a_copy(
 def test_eagerly(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
     prefix, values = big
     start = anonymous_mib()
-    variable = tf.Variable(padded_slice(ops, prefix, SHAPE))
+    variable = tf.Variable(mapped(ops, prefix))
     assert same_bits(tf.gather(variable, [5, 6]).numpy(), values[5:7])
     variable.scatter_sub(tf.IndexedSlices(tf.ones((1, COLUMNS)), [5]))
     assert same_bits(tf.gather(variable, [5, 6]).numpy(), values[5:7] - np.float32([[1], [0]]))
@@ -99,8 +101,8 @@ def test_the_last_row_of_the_file_is_followed_by_memory(tmp_path: Path, ops: Mod
         bundle = Bundle()
         bundle.add("t", values)
         prefix = bundle.write(tmp_path / f"ck{rows}")
-        padded, _ = ops.tensorbundle_read_v1(
-            prefix=str(prefix), tensor="t", dtype=tf.float32, mode="map"
+        (padded,), _, _ = ops.tensorbundle_map_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=[""], N=1
         )
         assert padded.shape == (rows + 1, 16)
         array = padded.numpy()  # touches the row that is not in the file
@@ -114,19 +116,14 @@ def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
         bundle.pad(offset)
         bundle.add("t", values)
         prefix = bundle.write(tmp_path / f"ck{offset}")
-        options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
         if offset % 64:
             with pytest.raises(
                 tf.errors.InvalidArgumentError,
                 match=rf"offset {offset} of .*no multiple of 64.*tensorbundle align",
             ):
-                ops.tensorbundle_read_v1(mode="map", **options)
+                mapped(ops, prefix)
         else:
-            value, _ = ops.tensorbundle_read_v1(mode="map", **options)
-            assert same_bits(value.numpy()[:2], values)
-        value, _ = ops.tensorbundle_read_v1(mode="auto", **options)  # maps or copies: padded
-        assert value.shape == (3, 16)
-        assert same_bits(value.numpy()[:2], values)
+            assert same_bits(mapped(ops, prefix).numpy(), values)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +145,72 @@ def test_which_parts_can_be_mapped(
     bundle = Bundle()
     bundle.add_sliced("t", values, boxes)
     prefix = bundle.write(tmp_path / "ck")
-    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "slice_spec": spec}
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
     if reason is None:
-        wanted, _ = ops.tensorbundle_read_v1(**options)
-        value, _ = ops.tensorbundle_read_v1(mode="map", **options)
+        wanted, _ = ops.tensorbundle_read_v1(slice_spec=spec, **options)
+        (value,), _, (size,) = ops.tensorbundle_map_v1(slice_specs=[spec], N=1, **options)
         assert same_bits(value.numpy()[:-1], wanted.numpy())
+        assert size.numpy().tolist() == list(wanted.shape)
     else:
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
-            ops.tensorbundle_read_v1(mode="map", **options)
+            ops.tensorbundle_map_v1(slice_specs=[spec], N=1, **options)
+
+
+def test_several_slices_at_once(tmp_path: Path, ops: ModuleType) -> None:
+    """Each has memory of its own: where slices overlap, an update of one is none of another."""
+    values = np.arange(128, dtype=np.float32).reshape(8, 16)
+    bundle = Bundle()
+    bundle.add("t", values)
+    prefix = bundle.write(tmp_path / "ck")
+    specs = ["8 16 0,4:-", "8 16 4,4:-", "8 16 2,3:-", ""]
+    pieces, begin, sizes = ops.tensorbundle_map_v1(
+        prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=specs, N=4
+    )
+    assert begin.numpy().tolist() == [0, 0]
+    assert [size.numpy().tolist() for size in sizes] == [[4, 16], [4, 16], [3, 16], [8, 16]]
+    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(pieces, sizes, strict=True)]
+    del pieces
+    assert maps_of(shard_path(prefix)) == 4
+    for variable in found:
+        variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 16)), [0]))
+    assert maps_of(shard_path(prefix)) >= 4  # in place
+    for variable, box in zip(
+        found, [slice(0, 4), slice(4, 8), slice(2, 5), slice(0, 8)], strict=True
+    ):
+        wanted = values[box].copy()
+        wanted[0] -= 1
+        assert same_bits(variable.numpy(), wanted)
+    assert shard_path(prefix).read_bytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("specs", "count", "error"),
+    [
+        (["8 16 0,4:-"], 2, "N is 2, but slice_specs are 1"),
+        (["8 16 0,4:-", "9 16 0,4:-"], 2, "9,16"),  # of another tensor than the stored one
+        (["8 16 0,4:-", "nonsense"], 2, "nonsense"),
+    ],
+)
+def test_specs_that_are_wrong(
+    specs: list[str], count: int, error: str, tmp_path: Path, ops: ModuleType
+) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros((8, 16), np.float32))
+    prefix = bundle.write(tmp_path / "ck")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=error):
+        ops.tensorbundle_map_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=specs, N=count
+        )
+    assert maps_of(shard_path(prefix)) == 0
+
+
+@pytest.mark.parametrize("value", [np.float32(3), np.zeros((0, 4), np.float32)])
+def test_what_has_no_rows(value: Any, tmp_path: Path, ops: ModuleType) -> None:
+    bundle = Bundle()
+    bundle.add("t", value)
+    prefix = bundle.write(tmp_path / "ck")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot be mapped: it has no rows"):
+        mapped(ops, prefix)
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: b""])
@@ -167,7 +222,7 @@ def test_a_shard_truncated_before_it_is_mapped(
     prefix = bundle.write(tmp_path / "ck")
     shard_path(prefix).write_bytes(harm(bytes(bundle.shards[0])))
     with pytest.raises(tf.errors.DataLossError, match="truncated"):
-        padded_slice(ops, prefix, (1000, 64))
+        mapped(ops, prefix)
 
 
 def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
@@ -183,7 +238,7 @@ def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
     except OSError:
         pytest.skip("the file system has no files of that size")
     start = anonymous_mib()
-    variable = tf.Variable(padded_slice(ops, prefix, (rows, 64)))
+    variable = tf.Variable(mapped(ops, prefix))
     variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 64)), tf.constant([rows - 1], tf.int64)))
     assert tf.gather(variable, tf.constant([rows - 1], tf.int64)).numpy().sum() == -64
     assert anonymous_mib() - start < 64

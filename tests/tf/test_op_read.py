@@ -19,7 +19,6 @@ from craft.v1 import V1File
 tf = pytest.importorskip("tensorflow")
 
 FLOAT = 1
-MODES = ["copy", "map", "auto"]
 VERIFY = ["full", "parts", "lazy", "none"]
 
 
@@ -65,7 +64,7 @@ def table(tmp_path: Path) -> tuple[Path, np.ndarray]:
 
 
 @pytest.mark.parametrize("number", FIXED)
-def test_every_type_in_every_mode(number: int, ops: ModuleType, tmp_path: Path) -> None:
+def test_every_type(number: int, ops: ModuleType, tmp_path: Path) -> None:
     values = sample(KINDS[number], (5, 3), seed=number)
     bundle = Bundle()
     bundle.add("t", values, number=number)
@@ -74,24 +73,27 @@ def test_every_type_in_every_mode(number: int, ops: ModuleType, tmp_path: Path) 
     bundle.add("empty", values[:0], number=number)
     prefix = bundle.write(tmp_path / "ck")
     dtype = tf.as_dtype(number)
-    for mode in MODES:
-        for verify in VERIFY:
-            options = {"prefix": str(prefix), "dtype": dtype, "mode": mode, "verify": verify}
-            value, _ = ops.tensorbundle_read_v1(tensor="t", **options)
-            assert value.shape == ((5, 3) if mode == "copy" else (6, 3))
-            wanted = as_bytes(restore(prefix, "t", "", dtype))
-            assert as_bytes(value)[: len(wanted)] == wanted
-            scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
-            assert scalar.shape == ()
-            assert as_bytes(scalar) == as_bytes(restore(prefix, "scalar", "", dtype))
-            empty, parts = ops.tensorbundle_read_v1(tensor="empty", **options)
-            assert empty.shape == ((0, 3) if mode == "copy" else (1, 3))
-            assert parts.shape == (0, 4)
+    for verify in VERIFY:
+        options = {"prefix": str(prefix), "dtype": dtype, "verify": verify}
+        value, _ = ops.tensorbundle_read_v1(tensor="t", **options)
+        assert value.shape == (5, 3)
+        wanted = as_bytes(restore(prefix, "t", "", dtype))
+        assert as_bytes(value) == wanted
+        scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
+        assert scalar.shape == ()
+        assert as_bytes(scalar) == as_bytes(restore(prefix, "scalar", "", dtype))
+        empty, parts = ops.tensorbundle_read_v1(tensor="empty", **options)
+        assert empty.shape == (0, 3)
+        assert parts.shape == (0, 4)
+    (mapped,), _, _ = ops.tensorbundle_map_v1(
+        prefix=str(prefix), tensor="t", dtype=dtype, slice_specs=[""], N=1
+    )
+    assert mapped.shape == (6, 3)
+    assert as_bytes(mapped)[: len(wanted)] == wanted
 
 
-@pytest.mark.parametrize("mode", ["copy", "auto"])
 @pytest.mark.parametrize("seed", range(12))
-def test_slices_of_slices(seed: int, mode: str, ops: ModuleType, tmp_path: Path) -> None:
+def test_slices_of_slices(seed: int, ops: ModuleType, tmp_path: Path) -> None:
     rng = random.Random(seed)
     shape = tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 4)))
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
@@ -103,12 +105,10 @@ def test_slices_of_slices(seed: int, mode: str, ops: ModuleType, tmp_path: Path)
         spec = spec_of(shape, box)
         for verify in VERIFY:
             value, parts = ops.tensorbundle_read_v1(
-                prefix=str(prefix), tensor="t", slice_spec=spec, dtype=tf.float32, mode=mode,
-                verify=verify,
-            )  # fmt: skip
-            mine = value.numpy() if mode == "copy" else value.numpy()[:-1]
-            assert same_bits(mine, values[tilings.slices(box)])
-            assert same_bits(mine, restore(prefix, "t", spec, tf.float32).numpy())
+                prefix=str(prefix), tensor="t", slice_spec=spec, dtype=tf.float32, verify=verify
+            )
+            assert same_bits(value.numpy(), values[tilings.slices(box)])
+            assert same_bits(value.numpy(), restore(prefix, "t", spec, tf.float32).numpy())
             assert (len(parts) > 0) == (verify == "parts")
 
 
@@ -127,18 +127,19 @@ def test_big_endian_values_are_swapped(verify: str, ops: ModuleType, tmp_path: P
         del options["verify"]
         assert ops.tensorbundle_verify_v1(parts=[parts], **options).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="big-endian"):
-        ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float64, mode="map")
+        ops.tensorbundle_map_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float64, slice_specs=[""], N=1
+        )
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("verify", VERIFY)
-def test_strings(mode: str, verify: str, ops: ModuleType, tmp_path: Path) -> None:
+def test_strings(verify: str, ops: ModuleType, tmp_path: Path) -> None:
     values = [b"", b"short", b"x" * 22, b"y" * 23, b"\x00\xff", b"z" * 10_000]
     bundle = Bundle()
     bundle.add_strings("s", values, (2, 3))
     bundle.add_strings("scalar", [b"one and only, and not a short one"], ())
     prefix = bundle.write(tmp_path / "ck")
-    options = {"prefix": str(prefix), "dtype": tf.string, "mode": mode, "verify": verify}
+    options = {"prefix": str(prefix), "dtype": tf.string, "verify": verify}
     value, parts = ops.tensorbundle_read_v1(tensor="s", **options)
     assert value.numpy().tolist() == [values[:3], values[3:]]
     assert parts.shape == (0, 4)
@@ -146,6 +147,10 @@ def test_strings(mode: str, verify: str, ops: ModuleType, tmp_path: Path) -> Non
     assert part.numpy().tolist() == [values[1:3], values[4:]]
     scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
     assert scalar.numpy() == b"one and only, and not a short one"
+    with pytest.raises(tf.errors.InvalidArgumentError, match="'s' cannot be mapped"):
+        ops.tensorbundle_map_v1(
+            prefix=str(prefix), tensor="s", dtype=tf.string, slice_specs=[""], N=1
+        )
 
 
 def test_a_flipped_bit_in_strings(ops: ModuleType, tmp_path: Path) -> None:
@@ -242,9 +247,10 @@ def test_an_attribute_that_is_none_of_the_words(
     table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32}
-    for wrong in ({"mode": "mop"}, {"verify": "some"}):
-        with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="allowed values"):
-            ops.tensorbundle_read_v1(**options, **wrong)
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="allowed values"):
+        ops.tensorbundle_read_v1(**options, verify="some")
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="allowed values"):
+        ops.tensorbundle_map_v1(**options, slice_specs=[""], N=1, verify="parts")
 
 
 @pytest.mark.parametrize("verify", VERIFY)
@@ -255,9 +261,8 @@ def test_a_short_or_missing_shard(
     shard = shard_path(prefix)
     options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32, "verify": verify}
     shard.write_bytes(values.tobytes()[:-1])
-    for mode in MODES:
-        with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
-            ops.tensorbundle_read_v1(mode=mode, **options)
+    with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
+        ops.tensorbundle_read_v1(**options)
     shard.unlink()
     with pytest.raises(tf.errors.NotFoundError, match="is missing"):
         ops.tensorbundle_read_v1(**options)

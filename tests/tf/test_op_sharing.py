@@ -103,11 +103,12 @@ def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(100_000, dtype=np.float32))
     prefix = bundle.write(tmp_path / "ck")
-    for mode in ("copy", "map"):
-        value, _ = ops.tensorbundle_read_v1(
-            prefix=str(prefix), tensor="t", dtype=tf.float32, mode=mode
-        )
-        del value
+    options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
+    for read in (
+        lambda: ops.tensorbundle_read_v1(**options),
+        lambda: ops.tensorbundle_map_v1(**options, slice_specs=[""], N=1),
+    ):
+        read()
         targets = [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
         assert not [target for target in targets if target.startswith(str(tmp_path))]
 

@@ -141,18 +141,27 @@ def test_the_same_rows_read_twice(stored: tuple[Path, np.ndarray], ops: ModuleTy
 
 
 def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
+    """Every stored piece that one of the slices meets, and no other."""
+    values = np.arange(60, dtype=np.float32).reshape(10, 6)
     bundle = Bundle()
-    bundle.add("t", np.arange(12, dtype=np.float32).reshape(3, 4))
+    bundle.pad(64)
+    bundle.add_sliced("t", values, tilings.cut((10, 6), 0, [5, 5]))
     prefix = bundle.write(tmp_path / "ck")
-    _, parts = read(ops, prefix, "", mode="map")
-    assert parts.numpy().tolist() == [[0, 0, 0, 0]]
-    assert verify(ops, prefix, [parts])
-    flip(prefix, 7)
-    _, parts = read(ops, prefix, "", mode="map")
-    with pytest.raises(tf.errors.DataLossError):
-        verify(ops, prefix, [parts])
-    with pytest.raises(tf.errors.DataLossError):
-        ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32, mode="map")
+
+    def mapped(verify: str, *specs: str) -> list[Any]:
+        pieces, _, _ = ops.tensorbundle_map_v1(
+            prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=list(specs),
+            N=len(specs), verify=verify,
+        )  # fmt: skip
+        return [piece.numpy()[:-1] for piece in pieces]
+
+    first, both = "10 6 0,4:-", ""
+    assert same_bits(mapped("full", first, both)[1], values)
+    flip(prefix, 64 + 5 * 6 * 4)  # in the second piece
+    assert same_bits(mapped("full", first)[0], values[:4])
+    with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
+        mapped("full", first, both)
+    assert not same_bits(mapped("none", first, both)[1], values)
 
 
 @pytest.mark.parametrize(

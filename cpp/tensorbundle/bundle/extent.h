@@ -31,6 +31,14 @@ inline Box WholeBox(std::span<const int64_t> dims) {
   return box;
 }
 
+// The shape of a box.
+inline std::vector<int64_t> Lengths(std::span<const Extent> box) {
+  std::vector<int64_t> lengths;
+  lengths.reserve(box.size());
+  for (const Extent& extent : box) lengths.push_back(extent.length);
+  return lengths;
+}
+
 // What a slice of a tensor of shape `dims` is when its whole axes are written out. Nothing, and why
 // in `fault`, when it is empty or not inside the tensor. `spelled` has the tensor's rank.
 std::optional<Box> WriteOut(std::span<const Extent> spelled, std::span<const int64_t> dims,

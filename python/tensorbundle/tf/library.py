@@ -19,6 +19,7 @@ from tensorbundle import plugin
 
 OPS = (
     "TensorbundleReadV1",
+    "TensorbundleMapV1",
     "TensorbundleVerifyV1",
     "TensorbundleMissingV1",
     "TensorbundleRemapV1",

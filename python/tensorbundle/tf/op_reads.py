@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle.assignment import Slice, slice_spec
+from tensorbundle.tf import nodes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class OpRead:
         return self.shape if self.part is None else self.part.extent
 
     @property
+    def encoded_name(self) -> bytes:
+        """The tensor's name, as an op carries it."""
+        return self.tensor.encode("utf-8", "surrogateescape")
+
+    @property
     def spec(self) -> str:
         """The slice, with the whole shape even where everything is wanted.
 
@@ -51,65 +57,67 @@ class OpRead:
         return slice_spec(self.shape, [0] * len(self.shape), self.shape)
 
 
-class Bounds:
-    """Where slices begin and how long they are, as constants that slices of one size share.
-
-    A constant for every slice would be half of a graph that maps a table in many pieces. For one
-    context: control dependencies and loops included.
-    """
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[str, tuple[int, ...]], tuple[Any, Any]] = {}
-
-    def from_origin(self, extent: tuple[int, ...], device: str) -> tuple[Any, Any]:
-        """A slice of that extent from the first element on.
-
-        Args:
-            extent: The slice's shape.
-            device: Whatever tells apart where slices are; ops are made on the current one.
-        """
-        import tensorflow as tf
-
-        key = device, extent
-        if key not in self._made:
-            begin = tf.constant([0] * len(extent), tf.int64, name="begin")
-            self._made[key] = begin, tf.constant(extent, tf.int64, name="size")
-        return self._made[key]
-
-
-def value_and_parts(
-    library: Any, read: OpRead, dtype: Any, name: str, bounds: tuple[Any, Any] | None
-) -> tuple[Any, Any]:
+def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[Any, Any]:
     """The value, which gets the name, and the checksums of the byte ranges that it was read from.
-
-    A mapping comes with one row too many, sliced off here: TensorFlow owns a slice, and would copy
-    what it does not own at the first update.
 
     Args:
         library: The op library.
         read: What is read, and how.
         dtype: The tensor's.
         name: Of the value.
-        bounds: Of the extent, for a mapping.
     """
-    import tensorflow as tf
-
     value, parts = library.tensorbundle_read_v1(
         prefix=read.prefix,
-        tensor=read.tensor.encode("utf-8", "surrogateescape"),
+        tensor=read.encoded_name,
         slice_spec=read.spec,
         dtype=dtype,
-        mode="map" if bounds else "copy",
         verify=read.verify,
         threads=read.threads or 0,
-        name="read" if bounds else name,
+        name=name,
     )
-    if bounds:
-        begin, size = bounds
-        value = tf.slice(value, begin, size, name=name)
     if read.fixed:
         value.set_shape(read.extent)
     return value, parts
+
+
+def mapped(library: Any, reads: Sequence[OpRead], dtype: Any, names: Sequence[str]) -> list[Any]:
+    """Values that are the checkpoint's memory, all from one op, where any of them is computed.
+
+    They come with one row too many, sliced off here: TensorFlow owns a slice, and would copy what
+    it does not own at the first update.
+
+    Args:
+        library: The op library.
+        reads: Parts of one tensor, each with all of its rows one behind the other in its file.
+        dtype: The tensor's.
+        names: Scopes, ending in ``/``. The values get their names; the op goes into the first.
+    """
+    import tensorflow as tf
+
+    count = len(reads)
+    attributes = {
+        "prefix": reads[0].prefix,
+        "tensor": reads[0].encoded_name,
+        "slice_specs": [read.spec.encode() for read in reads],
+        "dtype": dtype,
+        "verify": reads[0].verify,
+        "threads": reads[0].threads or 0,
+        "N": count,
+    }
+    if tf.executing_eagerly():
+        pieces, begin, sizes = library.tensorbundle_map_v1(**attributes)
+        return [tf.slice(piece, begin, size) for piece, size in zip(pieces, sizes, strict=True)]
+    dtypes = [*[dtype] * count, tf.int64, *[tf.int64] * count]
+    outputs = nodes.make("TensorbundleMapV1", [], dtypes, f"{names[0]}map/", attributes).outputs
+    begin = outputs[count]
+    values = []
+    for piece, size, name, read in zip(
+        outputs[:count], outputs[count + 1 :], names, reads, strict=True
+    ):
+        value = nodes.make("Slice", [piece, begin, size], [dtype], name).outputs[0]
+        value.set_shape(read.extent)
+        values.append(value)
+    return values
 
 
 def verified(library: Any, prefix: bytes, tensor: str, dtype: Any, parts: Sequence[Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle.assignment import Assignment
-from tensorbundle.tf import facts, values
+from tensorbundle.tf import facts, nodes, values
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.source import Source
 
@@ -84,7 +84,7 @@ def _assignment(variable: Any, value: Any) -> Any:
 
         tf.compat.v1.get_default_graph().unique_name("Identity")
         with tf.compat.v1.device(variable.device):
-            return tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+            return nodes.make("AssignVariableOp", [variable.handle, value], [], "AssignVariableOp")
     return _saveable(variable).restore([value], restored_shapes=None)
 
 

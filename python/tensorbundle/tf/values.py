@@ -125,10 +125,11 @@ def values(readings: Sequence[Reading]) -> list[Any]:
     if ways == {"numpy"}:
         return _by_numpy(readings)
     alike = len({(reading.mapped, reading.verify) for reading in readings}) == 1
-    bounds = op_reads.Bounds()
+    if ways == {"op"} and alike and readings[0].mapped:
+        return _by_mapping(readings)
     if ways == {"op"} and alike and len(readings) > 1 and _are_distinct(readings):
-        return _by_ops_together(readings, bounds)
-    return [_alone(reading, bounds) for reading in readings]
+        return _by_ops_together(readings)
+    return [_alone(reading) for reading in readings]
 
 
 def verified(source: Source, tensor: str, dtype: Any, parts: Sequence[Any], near: Any) -> Any:
@@ -152,7 +153,7 @@ def library_in_use() -> Any:
     return library.load()
 
 
-def _alone(reading: Reading, bounds: op_reads.Bounds) -> Any:
+def _alone(reading: Reading) -> Any:
     """A value that verifies itself."""
     import tensorflow as tf
 
@@ -163,16 +164,17 @@ def _alone(reading: Reading, bounds: op_reads.Bounds) -> Any:
             return _by_stock_op(reading)
         if reading.way == "numpy":
             return _by_numpy([reading])[0]
+        if reading.mapped:
+            return _by_mapping([reading])[0]
         with tf.name_scope(_NAME) as scope:
-            value, _ = _by_op(reading, reading.verify, scope, bounds)
+            value, _ = _by_op(reading, reading.verify, scope)
             return value
 
 
-def _by_op(reading: Reading, verify: str, name: str, bounds: op_reads.Bounds) -> tuple[Any, Any]:
+def _by_op(reading: Reading, verify: str, name: str) -> tuple[Any, Any]:
     """The value, and the checksums of its parts, on the current device."""
-    mapped = bounds.from_origin(reading.extent, reading.variable.device) if reading.mapped else None
     read = _op_read(reading, verify)
-    return op_reads.value_and_parts(library_in_use(), read, reading.dtype, name, mapped)
+    return op_reads.value_and_parts(library_in_use(), read, reading.dtype, name)
 
 
 def _by_stock_op(reading: Reading) -> Any:
@@ -187,31 +189,70 @@ def _by_stock_op(reading: Reading) -> Any:
     )[0]
 
 
-def _by_ops_together(readings: Sequence[Reading], bounds: op_reads.Bounds) -> list[Any]:
-    """Values of which none exists unless everything that they touch is undamaged."""
+def _by_mapping(readings: Sequence[Reading]) -> list[Any]:
+    """Mappings, all of one task from one op; none exists unless all of them are undamaged."""
+    import tensorflow as tf
+
+    scopes = []
+    for _ in readings:
+        with tf.name_scope(_NAME) as scope:
+            scopes.append(scope)
+    tasks: dict[Any, list[int]] = {}
+    for i, reading in enumerate(readings):
+        tasks.setdefault((reading.variable.device, reading.dtype), []).append(i)
+    first = readings[0]
+    # One op compares all of its pieces before it gives any away; several need one that is asked
+    # before each. Nothing is read that could be compared in passing.
+    full = first.verify == "full"
+    apart = full and len(tasks) > 1
+    verify = "full" if full and not apart else "none"
+    names = [f"{scope}piece/" for scope in scopes] if apart else scopes
+    found: list[Any] = [None] * len(readings)
+    for indices in tasks.values():
+        reads = [_op_read(readings[i], verify) for i in indices]
+        near = readings[indices[0]]
+        with on_cpu_of(near.variable):
+            made = op_reads.mapped(library_in_use(), reads, near.dtype, [names[i] for i in indices])
+        for i, value in zip(indices, made, strict=True):
+            found[i] = value
+    if not apart:
+        return found
+    ok = verified(first.source, first.tensor, first.dtype, [], first.variable)
+    return _after(ok, readings, found, scopes)
+
+
+def _by_ops_together(readings: Sequence[Reading]) -> list[Any]:
+    """Copies of which none exists unless everything that they touch is undamaged."""
     import tensorflow as tf
 
     first = readings[0]
     if first.verify != "full":
-        return [_alone(reading, bounds) for reading in readings]
+        return [_alone(reading) for reading in readings]
     pieces: list[Any] = []
     parts: list[Any] = []
     scopes: list[str | None] = []
     for reading in readings:
         if reading.is_empty_slice:
-            pieces.append(_alone(reading, bounds))
+            pieces.append(_alone(reading))
             scopes.append(None)
             continue
         with on_cpu_of(reading.variable), tf.name_scope(_NAME) as scope:
-            verify = "none" if reading.mapped else "parts"
-            piece, part = _by_op(reading, verify, "piece", bounds)
+            piece, part = _by_op(reading, "parts", "piece")
         pieces.append(piece)
         scopes.append(scope)
-        if not reading.mapped:
-            parts.append(part)
+        parts.append(part)
     ok = verified(first.source, first.tensor, first.dtype, parts, first.variable)
+    return _after(ok, readings, pieces, scopes)
+
+
+def _after(
+    ok: Any, readings: Sequence[Reading], pieces: Sequence[Any], scopes: Sequence[str | None]
+) -> list[Any]:
+    """Values that nobody gets before their tensor was found undamaged; in eager mode it was."""
+    import tensorflow as tf
+
     if tf.executing_eagerly():
-        return pieces
+        return list(pieces)
     gated = []
     for reading, piece, scope in zip(readings, pieces, scopes, strict=True):
         with on_cpu_of(reading.variable), tf.control_dependencies([ok]):

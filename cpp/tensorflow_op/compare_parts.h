@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ops that read know of their bytes, against the stored checksums.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "tensorbundle/view/read_box.h"
+#include "tensorflow_op/open_tensor.h"
+
+namespace tensorbundle::op {
+
+// VerifyParts with as many threads as the tensor's size is worth; `threads` is an op's attribute.
+void CompareParts(const OpenTensor& source, std::span<const PiecePart> parts, int64_t threads);
+
+}  // namespace tensorbundle::op
