@@ -30,7 +30,7 @@ class Contender:
         name: For the tables.
         start: Enters a context that gives the function to be timed. What is done on the way there
             (opening, allocating the destination) does not count.
-        role: ``"ours"``, ``"rival"`` or ``"floor"`` (C without checks).
+        role: ``"ours"``, ``"rival"`` or ``"floor"``: C without checks, unless it needs a module.
         checksum: ``VERIFIED``, ``UNVERIFIED`` or ``NONE``.
         needs: Modules to import.
         api: Names of ours that must exist, as "Tensor.take" or "remap_vocab".
@@ -51,7 +51,7 @@ class Contender:
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, or None."""
-        if self.role == FLOOR:
+        if self.role == FLOOR and not self.needs:
             return ceiling.unavailable()
         lacking = [name for name in self.api if not _has(name)]
         return f"no {lacking[0]} yet" if lacking else rivals.missing(*self.needs)

@@ -85,8 +85,9 @@ once per process, which is told ("loading") and not added, as TensorFlow's own o
 import. Some rows are compared before and after an update, every time; memory counts from before
 the call to after that update.
 The floor of initialising is one parallel `pread` of the table's bytes into memory that the system
-has yet to give, with a CRC-32C of every block while the caches hold it. A mapping has no floor
-worth naming: one system call, whatever the size. The floor of warm starting is a sum: both
+has yet to give, with a CRC-32C of every block while the caches hold it. A mapping is a few system
+calls, whatever the size: its floor is what TensorFlow needs to run any initialisers at all, those
+that fill as many variables of a few rows with zeros. The floor of warm starting is a sum: both
 vocabularies read, their lines found and one random slot of memory touched for each; the old table
 read once for its CRC-32C; its rows, their numbers known, gathered into new memory.
 
