@@ -129,6 +129,22 @@ def test_one_partition_is_mapped_alone(prefix: str) -> None:
 
 
 @needs_op
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "function"])
+def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None:
+    shard = Path(f"{prefix}.data-00000-of-00001")
+    pieces = [tf.Variable(tf.zeros([48, 16])) for _ in range(2)]
+    sharded = tf.__internal__.distribute.ShardedVariable(pieces)
+
+    def start() -> None:
+        with tb.tf.options(mode="map"):
+            tb.init_from_checkpoint(prefix, {"a": sharded})
+
+    (tf.function(start) if traced else start)()
+    assert same_bits(np.concatenate([piece.numpy() for piece in pieces]), TABLE)
+    assert Path("/proc/self/maps").read_text().count(str(shard)) == 2
+
+
+@needs_op
 @pytest.mark.parametrize("flipped", [None, 5, 90], ids=["sound", "first", "last"])
 def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None:
     """One op for each; damage in a part of one leaves all of them without a value."""
