@@ -23,33 +23,36 @@ std::vector<int64_t> DimsOf(const TF_Tensor* tensor) {
   return dims;
 }
 
-std::string Attributes::String(const char* name) const {
+Attributes::Size Attributes::SizeOf(const char* name) const {
   const StatusPtr status = NewStatus();
-  int32_t list_size = 0;
-  int32_t size = 0;
-  Tf().OpKernelConstruction_GetAttrSize(node_, name, &list_size, &size, status.get());
+  int32_t items = 0;
+  int32_t bytes = 0;
+  Tf().OpKernelConstruction_GetAttrSize(node_, name, &items, &bytes, status.get());
   CheckStatus(status.get());
-  std::string value(static_cast<size_t>(std::max(0, size)), '\0');
+  // -1 where an attribute has no such size.
+  return {static_cast<size_t>(std::max(0, items)), static_cast<size_t>(std::max(0, bytes))};
+}
+
+std::string Attributes::String(const char* name) const {
+  std::string value(SizeOf(name).bytes, '\0');
+  const StatusPtr status = NewStatus();
   Tf().OpKernelConstruction_GetAttrString(node_, name, value.data(), value.size(), status.get());
   CheckStatus(status.get());
   return value;
 }
 
 std::vector<std::string> Attributes::Strings(const char* name) const {
+  const Size size = SizeOf(name);
+  std::string storage(size.bytes, '\0');
+  std::vector<char*> begins(size.items);
+  std::vector<size_t> sizes(size.items);
   const StatusPtr status = NewStatus();
-  int32_t count = 0;
-  int32_t total_size = 0;
-  Tf().OpKernelConstruction_GetAttrSize(node_, name, &count, &total_size, status.get());
-  CheckStatus(status.get());
-  const auto size = static_cast<size_t>(std::max(0, count));
-  std::string storage(static_cast<size_t>(std::max(0, total_size)), '\0');
-  std::vector<char*> begins(size);
-  std::vector<size_t> sizes(size);
-  Tf().OpKernelConstruction_GetAttrStringList(node_, name, begins.data(), sizes.data(), count,
-                                              storage.data(), storage.size(), status.get());
+  Tf().OpKernelConstruction_GetAttrStringList(node_, name, begins.data(), sizes.data(),
+                                              static_cast<int>(size.items), storage.data(),
+                                              storage.size(), status.get());
   CheckStatus(status.get());
   std::vector<std::string> values;
-  for (size_t i = 0; i < size; ++i) values.emplace_back(begins[i], sizes[i]);
+  for (size_t i = 0; i < size.items; ++i) values.emplace_back(begins[i], sizes[i]);
   return values;
 }
 
@@ -62,13 +65,10 @@ int64_t Attributes::Int(const char* name) const {
 }
 
 std::vector<int64_t> Attributes::Ints(const char* name) const {
+  std::vector<int64_t> values(SizeOf(name).items);
   const StatusPtr status = NewStatus();
-  int32_t size = 0;
-  int32_t total_size = 0;
-  Tf().OpKernelConstruction_GetAttrSize(node_, name, &size, &total_size, status.get());
-  CheckStatus(status.get());
-  std::vector<int64_t> values(static_cast<size_t>(std::max(0, size)));
-  Tf().OpKernelConstruction_GetAttrInt64List(node_, name, values.data(), size, status.get());
+  Tf().OpKernelConstruction_GetAttrInt64List(node_, name, values.data(),
+                                             static_cast<int>(values.size()), status.get());
   CheckStatus(status.get());
   return values;
 }

@@ -52,6 +52,12 @@ class Attributes {
   TypeNumber Type(const char* name) const;
 
  private:
+  struct Size {
+    size_t items;  // of a list
+    size_t bytes;  // of a string, or of all strings of a list
+  };
+  Size SizeOf(const char* name) const;
+
   TF_OpKernelConstruction* node_;
 };
 

@@ -263,6 +263,9 @@ def test_a_short_or_missing_shard(
     shard.write_bytes(values.tobytes()[:-1])
     with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
         ops.tensorbundle_read_v1(**options)
+    if verify in ("full", "none"):
+        with pytest.raises(tf.errors.DataLossError, match="839 bytes"):
+            ops.tensorbundle_map_v1(**options, slice_specs=[""], N=1)
     shard.unlink()
     with pytest.raises(tf.errors.NotFoundError, match="is missing"):
         ops.tensorbundle_read_v1(**options)

@@ -148,10 +148,10 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
     bundle.add_sliced("t", values, tilings.cut((10, 6), 0, [5, 5]))
     prefix = bundle.write(tmp_path / "ck")
 
-    def mapped(verify: str, *specs: str) -> list[Any]:
+    def mapped(check: str, *specs: str) -> list[Any]:
         pieces, _, _ = ops.tensorbundle_map_v1(
             prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=list(specs),
-            N=len(specs), verify=verify,
+            N=len(specs), verify=check,
         )  # fmt: skip
         return [piece.numpy()[:-1] for piece in pieces]
 
@@ -161,6 +161,10 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
     assert same_bits(mapped("full", first)[0], values[:4])
     with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
         mapped("full", first, both)
+    first_unread, second_unread = tf.constant([[[0, 0, 0, 0]], [[1, 0, 0, 0]]], tf.int64)
+    assert verify(ops, prefix, [first_unread])
+    with pytest.raises(tf.errors.DataLossError):
+        verify(ops, prefix, [first_unread, second_unread])
     assert not same_bits(mapped("none", first, both)[1], values)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorbundle.assignment import Slice, slice_spec
 from tensorbundle.tf import nodes
+from tensorbundle.tf.source import key_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,11 +40,6 @@ class OpRead:
         return self.shape if self.part is None else self.part.extent
 
     @property
-    def encoded_name(self) -> bytes:
-        """The tensor's name, as an op carries it."""
-        return self.tensor.encode("utf-8", "surrogateescape")
-
-    @property
     def spec(self) -> str:
         """The slice, with the whole shape even where everything is wanted.
 
@@ -68,7 +64,7 @@ def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[
     """
     value, parts = library.tensorbundle_read_v1(
         prefix=read.prefix,
-        tensor=read.encoded_name,
+        tensor=key_of(read.tensor),
         slice_spec=read.spec,
         dtype=dtype,
         verify=read.verify,
@@ -94,14 +90,14 @@ def mapped(library: Any, reads: Sequence[OpRead], dtype: Any, names: Sequence[st
     """
     import tensorflow as tf
 
-    count = len(reads)
+    first, count = reads[0], len(reads)
     attributes = {
-        "prefix": reads[0].prefix,
-        "tensor": reads[0].encoded_name,
+        "prefix": first.prefix,
+        "tensor": key_of(first.tensor),
         "slice_specs": [read.spec.encode() for read in reads],
         "dtype": dtype,
-        "verify": reads[0].verify,
-        "threads": reads[0].threads or 0,
+        "verify": first.verify,
+        "threads": first.threads or 0,
         "N": count,
     }
     if tf.executing_eagerly():
@@ -133,7 +129,7 @@ def verified(library: Any, prefix: bytes, tensor: str, dtype: Any, parts: Sequen
     return library.tensorbundle_verify_v1(
         parts=list(parts),
         prefix=prefix,
-        tensor=tensor.encode("utf-8", "surrogateescape"),
+        tensor=key_of(tensor),
         dtype=dtype,
         name="checkpoint_initializer_verify",
     )

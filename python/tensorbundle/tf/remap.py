@@ -18,6 +18,7 @@ from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_numpy import NumpyRemap
 from tensorbundle.tf.remap_stock import StockRemap
+from tensorbundle.tf.source import key_of
 from tensorbundle.warm_plan import Remap
 
 _NAME = "checkpoint_initializer"
@@ -200,11 +201,10 @@ def _remapper(prefix: bytes, step: Remap, variables: list[Any], options: Options
         old_size = info.old_vocab_size
         return StockRemap(prefix, step.tensor, (new_vocab, old_vocab), old_size, size)
     if way == "op":
-        tensor = step.tensor.encode("utf-8", "surrogateescape")
         return OpRemap(
             library=values.library_in_use(),
             prefix=prefix,
-            tensor=tensor,
+            tensor=key_of(step.tensor),
             new_vocab=new_vocab,
             old_vocab=old_vocab,
             new_size=size,

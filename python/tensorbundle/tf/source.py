@@ -65,10 +65,15 @@ class Source:
         # Keys are matched as they are: bytes never are a name here.
         if not isinstance(name, str):
             return None
-        return self.checkpoint._opened.find(name.encode("utf-8", "surrogateescape"))
+        return self.checkpoint._opened.find(key_of(name))
 
     def _names(self) -> Sequence[str]:
         return list(self.checkpoint)
+
+
+def key_of(tensor: str) -> bytes:
+    """A tensor's name as a checkpoint has it and as ops carry it: bytes that need not be UTF-8."""
+    return tensor.encode("utf-8", "surrogateescape")
 
 
 def open_source(path: AnyPath) -> Source:

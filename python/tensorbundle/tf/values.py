@@ -18,7 +18,7 @@ from tensorbundle import assignment
 from tensorbundle.assignment import Slice
 from tensorbundle.tf import backend, numpy_reads, op_reads
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import Source, is_always_copied, why_not_mapped
+from tensorbundle.tf.source import Source, is_always_copied, key_of, why_not_mapped
 
 _NAME = "checkpoint_initializer"
 
@@ -157,6 +157,8 @@ def _alone(reading: Reading) -> Any:
     """A value that verifies itself."""
     import tensorflow as tf
 
+    if reading.mapped:
+        return _by_mapping([reading])[0]
     with on_cpu_of(reading.variable):
         if reading.is_empty_slice:
             return tf.zeros(reading.extent, reading.dtype, name=_NAME)
@@ -164,8 +166,6 @@ def _alone(reading: Reading) -> Any:
             return _by_stock_op(reading)
         if reading.way == "numpy":
             return _by_numpy([reading])[0]
-        if reading.mapped:
-            return _by_mapping([reading])[0]
         with tf.name_scope(_NAME) as scope:
             value, _ = _by_op(reading, reading.verify, scope)
             return value
@@ -182,7 +182,7 @@ def _by_stock_op(reading: Reading) -> Any:
 
     return tf.raw_ops.RestoreV2(
         prefix=reading.source.prefix,
-        tensor_names=[reading.tensor.encode("utf-8", "surrogateescape")],
+        tensor_names=[key_of(reading.tensor)],
         shape_and_slices=["" if reading.part is None else reading.part.spec],
         dtypes=[reading.dtype],
         name=_NAME,
