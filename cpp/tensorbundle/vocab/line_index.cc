@@ -61,11 +61,13 @@ LineIndex LineIndex::Read(const File& file, uint8_t* text, int threads) {
     }
   });
 
+  // The index covers one byte more than the file, for the end that an open last line gets. Where
+  // the file fills its last block, that byte has a block of its own, which no task has counted.
+  LineSurvey& last = surveys[size / kChunkSize];
+  if (size % kBlockSize == 0) {
+    index.Counts()[size / kBlockSize] = static_cast<uint16_t>(last.num_lines);
+  }
   if (EndsInOpenLine({text, static_cast<size_t>(size)})) {
-    LineSurvey& last = surveys[size / kChunkSize];
-    if (size % kBlockSize == 0) {
-      index.Counts()[size / kBlockSize] = static_cast<uint16_t>(last.num_lines);
-    }
     text[size] = '\n';
     ++last.num_lines;
     last.end_of_last = size + 1;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/io/file.h"
 #include "vocab/tokens.h"
 #include "vocab/vocabulary_files.h"
@@ -70,6 +71,29 @@ TEST_F(VocabularyTest, EmptyLinesAtChunkBorders) {
     const VocabularyPtr vocabulary = OfFile("file", text);
     EXPECT_EQ(vocabulary->first_empty_line(), 1u) << length;
     EXPECT_EQ(vocabulary->end_of_first_empty_line(), length + 3) << length;
+  }
+}
+
+// The index counts lines in blocks of 64 bytes and chunks of 64 KiB. Files that fill their last
+// block, or miss that by a few bytes, find every line, with any end of the last one.
+TEST_F(VocabularyTest, FilesAroundMultiplesOfABlockAndOfAChunk) {
+  for (const size_t unit : {size_t{64}, size_t{128}, size_t{65'536}, size_t{131'072}}) {
+    for (size_t size = unit - 3; size <= unit + 3; ++size) {
+      for (const std::string& end : {"\n"s, "\r\n"s, ""s, "\r"s, "\n\r"s, "x"s}) {
+        Tokens tokens{"first", "second"};
+        const std::string begin = "first\nsecond\n";
+        tokens.emplace_back(size - begin.size() - end.size(), 'y');
+        const std::string text = begin + tokens.back() + end;
+        if (end == "x") tokens.back() += "x";
+        const VocabularyPtr vocabulary = OfFile("file", text);
+        EXPECT_EQ(TokensOf(*vocabulary), tokens) << size << Quoted(end);
+        for (uint64_t row = 0, place = 0; row < tokens.size(); ++row) {
+          EXPECT_EQ(vocabulary->RowAt(place), row) << size << Quoted(end);
+          EXPECT_EQ(vocabulary->TokenAt(place), tokens[row]) << size << Quoted(end);
+          place += tokens[row].size() + 1;
+        }
+      }
+    }
   }
 }
 
