@@ -12,6 +12,7 @@ import numpy as np
 from tensorbundle import _core, dtypes
 from tensorbundle.destination import check_out
 from tensorbundle.errors import UnsupportedError
+from tensorbundle.rows import apart_from
 from tensorbundle.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -35,6 +36,9 @@ def load(
     if num_oov_columns:
         shape = (shape[0], body[1] + num_oov_columns, *body[2:])
     result = _destination(tensor, shape, out)
+    if out is not None:
+        rows = None if rows is None else apart_from(out, rows)
+        columns = None if columns is None else apart_from(out, columns)
     checkpoint = tensor._checkpoint
 
     def missing() -> list[int]:

@@ -30,9 +30,12 @@ def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
     shape = numbers.shape + tensor.shape[1:]
     if out is not None:
         check_out(tensor, out, shape)
+        numbers = apart_from(out, numbers)
     if tensor.dtype == object:
         return _take_objects(tensor, numbers, out, fill)
     kind, filling = _filling(tensor, fill, numbers)
+    if out is not None:
+        filling = apart_from(out, filling)
     result = out if out is not None and out.flags.c_contiguous else np.empty(shape, tensor.dtype)
     checkpoint = tensor._checkpoint
     rows = checkpoint._rows(tensor._index)
@@ -42,6 +45,11 @@ def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
     if out is not None and result is not out:
         out[...] = result
     return result if out is None else out
+
+
+def apart_from(out: Array, array: Array) -> Array:
+    """`array`, or a copy of it where it may overlap `out`: what is read is not what is written."""
+    return array.copy() if np.may_share_memory(out, array) else array
 
 
 def _row_numbers(ids: Any) -> Array:

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/view/read_box.h"
@@ -16,6 +17,9 @@
 namespace tensorbundle {
 namespace {
 
+// The numbers are checked twice. The first pass looks at all of them, so that nothing is written
+// when one is wrong. The second pass reads each number once, checks it, and copies the row:
+// whatever happens to the caller's memory in between, no address outside the table is computed.
 template <typename Id>
 class Gatherer {
  public:
@@ -50,12 +54,6 @@ class Gatherer {
     return ids_.subspan(begin, std::min(kRowsPerTask, ids_.size() - begin));
   }
 
-  // The row's number, or -1 for a missing one. Nothing else is negative after Check.
-  int64_t Row(Id id) const {
-    const auto row = static_cast<int64_t>(id);
-    return row < 0 && fill_.kind == RowFill::Kind::kNone ? row + num_rows_ : row;
-  }
-
   // The least number that is a row or a missing one. An unsigned number beyond int64 turns negative
   // when it is looked at as one, so none of those may be.
   int64_t Least() const {
@@ -66,28 +64,29 @@ class Gatherer {
   // Looks at the numbers of one task and counts its missing rows.
   uint64_t Check(size_t task) const {
     const std::span<const Id> ids = IdsOf(task);
-    const int64_t least = Least();
+    // Bit 63 of `outside` is set if a number minus the least one is negative or beyond the last
+    // one. No comparison of 64-bit integers: baseline x86-64 has none for vectors.
+    const auto least = static_cast<uint64_t>(Least());
+    const uint64_t last = static_cast<uint64_t>(num_rows_) - 1 - least;
     uint64_t missing = 0;
-    bool all_good = true;
+    uint64_t outside = 0;
     for (const Id id : ids) {
-      const auto row = static_cast<int64_t>(id);
-      all_good &= row >= least && row < num_rows_;
-      missing += row < 0;
+      const auto row = static_cast<uint64_t>(static_cast<int64_t>(id));
+      outside |= (row - least) | (last - (row - least));
+      missing += row >> 63;
     }
-    if (!all_good) ThrowBadId(task);
+    if (outside >> 63 != 0) {
+      const auto check = RowAt(task);
+      for (size_t i = 0; i < ids.size(); ++i) check(i);
+    }
     return fill_.kind == RowFill::Kind::kNone ? 0 : missing;
   }
 
-  [[noreturn]] void ThrowBadId(size_t task) const {
-    const std::span<const Id> ids = IdsOf(task);
-    const int64_t least = Least();
-    const auto bad = std::find_if(ids.begin(), ids.end(), [&](Id id) {
-      return static_cast<int64_t>(id) < least || static_cast<int64_t>(id) >= num_rows_;
-    });
-    throw std::out_of_range("row " + std::to_string(*bad) + " at position " +
-                            std::to_string(task * kRowsPerTask + (bad - ids.begin())) +
-                            " is not in tensor " + Quoted(tensor_.name) + " of " +
-                            std::to_string(num_rows_) + " rows");
+  // `row` is the number as a signed one: that is how the caller wrote it, but for uint64.
+  [[noreturn]] void ThrowBadId(int64_t row, size_t position) const {
+    throw std::out_of_range("row " + std::to_string(static_cast<Id>(row)) + " at position " +
+                            std::to_string(position) + " is not in tensor " + Quoted(tensor_.name) +
+                            " of " + std::to_string(num_rows_) + " rows");
   }
 
   void CheckFill() const {
@@ -104,13 +103,26 @@ class Gatherer {
     }
   }
 
+  // The rows that the numbers of one task stand for, negative for a missing one. The function
+  // throws std::out_of_range for a number that is no row. It holds what it needs: it is called for
+  // each row.
+  auto RowAt(size_t task) const {
+    const auto least = static_cast<uint64_t>(Least());
+    const uint64_t range = static_cast<uint64_t>(num_rows_) - least;
+    const int64_t from_end = fill_.kind == RowFill::Kind::kNone ? num_rows_ : 0;
+    return [this, ids = IdsOf(task).data(), least, range, from_end, task](size_t i) {
+      const auto row = static_cast<int64_t>(ReadOnce(ids[i]));
+      // One comparison tells both bounds: what is below the least number wraps around.
+      if (static_cast<uint64_t>(row) - least >= range) ThrowBadId(row, task * kRowsPerTask + i);
+      return row < 0 ? row + from_end : row;
+    };
+  }
+
   void Copy(size_t task) const {
-    const std::span<const Id> ids = IdsOf(task);
     uint64_t missing = missing_before_[task];
     RowCopier copier(bands_, big_endian_ ? info_.swap_size : 1, HintFor(out_.size()));
     copier.Copy(
-        ids.size(), [&](size_t i) { return Row(ids[i]); },
-        [&](uint8_t* out) { Fill(missing++, out); },
+        IdsOf(task).size(), RowAt(task), [&](uint8_t* row) { Fill(missing++, row); },
         out_.data() + task * kRowsPerTask * bands_.row_size, bands_.row_size);
   }
 
@@ -120,10 +132,14 @@ class Gatherer {
       for (uint64_t at = 0; at < row_size; at += fill_.bytes.size()) {
         std::memcpy(out + at, fill_.bytes.data(), fill_.bytes.size());
       }
-    } else {
-      const uint64_t begin = fill_.kind == RowFill::Kind::kRows ? ordinal * row_size : 0;
-      std::memcpy(out, fill_.bytes.data() + begin, row_size);
+      return;
     }
+    const uint64_t begin = fill_.kind == RowFill::Kind::kRows ? ordinal * row_size : 0;
+    if (!RangeFits(begin, row_size, fill_.bytes.size())) {
+      throw std::out_of_range("the row numbers for tensor " + Quoted(tensor_.name) +
+                              " changed while they were read");
+    }
+    std::memcpy(out, fill_.bytes.data() + begin, row_size);
   }
 
   const Tensor& tensor_;

@@ -2,6 +2,7 @@
 #include "tensorbundle/view/remap.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -25,21 +26,30 @@ constexpr uint64_t kScratchSize = uint64_t{128} << 10;
 // A fill's element is repeated up to this size.
 constexpr uint64_t kMaxPattern = 4096;
 
+[[noreturn]] void ThrowChanged(const Tensor& tensor) {
+  throw std::out_of_range("the row numbers for tensor " + Quoted(tensor.name) +
+                          " changed while they were read");
+}
+
 // Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
+// `position` is that of the first number, for the message.
 uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
-                      const char* axis) {
+                      const char* axis, size_t position) {
   uint64_t missing = 0;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    missing += ids[i] == -1;
-    if (ids[i] < -1 || ids[i] >= size) {
-      throw std::out_of_range(std::string(axis) + " " + std::to_string(ids[i]) + " at position " +
-                              std::to_string(i) + " is not in tensor " + Quoted(tensor.name) +
-                              ", which has " + std::to_string(size));
+  for (const int64_t id : ids) {
+    missing += id == -1;
+    if (id < -1 || id >= size) {
+      throw std::out_of_range(std::string(axis) + " " + std::to_string(id) + " at position " +
+                              std::to_string(position) + " is not in tensor " +
+                              Quoted(tensor.name) + ", which has " + std::to_string(size));
     }
+    ++position;
   }
   return missing;
 }
 
+// Row numbers are checked twice, as in gather.cc: all of them before anything is written, and each
+// one again when it is read to be used. Column numbers are few: they are copied once.
 class Remapper {
  public:
   Remapper(const Checkpoint& checkpoint, const Tensor& tensor, const Remapping& remapping)
@@ -52,7 +62,6 @@ class Remapper {
 
   // Checks every number, and adds up what is missing before each task.
   uint64_t Count(int threads) {
-    if (remapping_.columns) CountMissing(tensor_, *remapping_.columns, shape_[1], "column");
     const size_t num_tasks = (remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask;
     missing_before_.assign(num_tasks + 1, 0);
     if (!remapping_.rows) CheckPlainRows();
@@ -61,7 +70,7 @@ class Remapper {
       uint64_t missing = 0;
       if (remapping_.rows) {
         missing = CountMissing(tensor_, remapping_.rows->subspan(task * kRowsPerTask, rows),
-                               shape_[0], "row");
+                               shape_[0], "row", task * kRowsPerTask);
       }
       missing_before_[task + 1] =
           missing * columns_.new_row_size() + (rows - missing) * columns_.missing_size();
@@ -90,7 +99,7 @@ class Remapper {
     const std::vector<uint8_t> pattern = PatternOf(fill);
     const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
     ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      Filler filler(fill, pattern, missing_before_[task], out.data(), hint);
+      Filler filler(tensor_, fill, pattern, missing_before_[task], out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
         CopyRows(bands, task, &filler, first, out_stride, hint);
@@ -104,9 +113,14 @@ class Remapper {
   // Hands out the fill, in order. Borrows everything.
   class Filler {
    public:
-    Filler(const CellFill& fill, ByteSpan pattern, uint64_t used, const uint8_t* destination,
-           StoreHint hint)
-        : fill_(fill), pattern_(pattern), destination_(destination), used_(used), hint_(hint) {}
+    Filler(const Tensor& tensor, const CellFill& fill, ByteSpan pattern, uint64_t used,
+           const uint8_t* destination, StoreHint hint)
+        : tensor_(tensor),
+          fill_(fill),
+          pattern_(pattern),
+          destination_(destination),
+          used_(used),
+          hint_(hint) {}
 
     void Fill(uint8_t* out, uint64_t size) {
       switch (fill_.kind) {
@@ -116,6 +130,7 @@ class Remapper {
           }
           break;
         case CellFill::Kind::kCells:
+          if (!RangeFits(used_, size, fill_.bytes.size())) ThrowChanged(tensor_);
           Copy(out, fill_.bytes.data() + used_, size);
           used_ += size;
           break;
@@ -136,6 +151,7 @@ class Remapper {
       }
     }
 
+    const Tensor& tensor_;
     const CellFill& fill_;
     const ByteSpan pattern_;
     const uint8_t* const destination_;
@@ -165,9 +181,20 @@ class Remapper {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
   }
 
-  int64_t RowAt(uint64_t row) const {
-    return remapping_.rows ? (*remapping_.rows)[row]
-                           : static_cast<int64_t>(remapping_.first_row + row);
+  // The rows of the old table, or -1, for new rows from `first` on. The function throws
+  // std::out_of_range for a number that is no row. It holds what it needs: it is called for each
+  // row.
+  auto RowAt(uint64_t first) const {
+    const int64_t* ids = remapping_.rows ? remapping_.rows->data() : nullptr;
+    const auto plain = static_cast<int64_t>(remapping_.first_row + first);
+    return [this, ids, plain, first, num_rows = shape_[0]](size_t i) {
+      if (ids == nullptr) return plain + static_cast<int64_t>(i);
+      const int64_t row = ReadOnce(ids[first + i]);
+      if (static_cast<uint64_t>(row + 1) > static_cast<uint64_t>(num_rows)) {
+        CountMissing(tensor_, {&row, 1}, num_rows, "row", first + i);  // throws
+      }
+      return row;
+    };
   }
 
   void CheckPlainRows() const {
@@ -183,7 +210,7 @@ class Remapper {
                 uint64_t out_stride, StoreHint hint) const {
     RowCopier copier(bands, swap_unit_, hint);
     copier.Copy(
-        RowsOf(task), [&](size_t i) { return RowAt(task * kRowsPerTask + i); },
+        RowsOf(task), RowAt(task * kRowsPerTask),
         [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
   }
 
@@ -191,16 +218,21 @@ class Remapper {
   void OrderRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
                  uint64_t out_stride) const {
     const uint64_t row_size = std::max<uint64_t>(1, bands.row_size);
-    const uint64_t batch = std::max<uint64_t>(1, kScratchSize / row_size);
+    const uint64_t batch = std::clamp<uint64_t>(kScratchSize / row_size, 1, kRowsPerTask);
     std::vector<uint8_t> scratch(batch * row_size);
+    std::vector<uint8_t> is_missing(batch);
     RowCopier copier(bands, swap_unit_, StoreHint::kCached);
     const uint64_t first_row = task * kRowsPerTask;
     for (uint64_t done = 0; done < RowsOf(task); done += batch) {
       const uint64_t count = std::min(batch, RowsOf(task) - done);
-      const auto row_at = [&](size_t i) { return RowAt(first_row + done + i); };
+      const auto row_at = [&, next = RowAt(first_row + done)](size_t i) {
+        const int64_t row = next(i);
+        is_missing[i] = row < 0;
+        return row;
+      };
       copier.Copy(count, row_at, [](uint8_t*) {}, scratch.data(), row_size);
       for (uint64_t i = 0; i < count; ++i, out += out_stride) {
-        if (row_at(i) < 0) {
+        if (is_missing[i] != 0) {
           filler->Fill(out, columns_.new_row_size());
           continue;
         }
@@ -226,7 +258,10 @@ class Remapper {
     uint64_t cell_size = item_size;
     for (size_t axis = 2; axis < shape.size(); ++axis)
       cell_size *= static_cast<uint64_t>(shape[axis]);
-    return ColumnOrder(*remapping.columns, cell_size);
+    const std::vector<int64_t> columns(remapping.columns->begin(), remapping.columns->end());
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is what is checked and used
+    CountMissing(tensor, columns, shape[1], "column", 0);
+    return ColumnOrder(columns, cell_size);
   }
 
   const Tensor& tensor_;

@@ -41,7 +41,8 @@ uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
                            const Remapping& remapping, int threads);
 
 // Writes the new table's rows to `out`, `out_stride` bytes from one to the next, in one pass by
-// threads. Every number is checked before anything is written. Throws as CountMissingCells;
+// threads. Every number is checked before anything is written; memory that changes meanwhile does
+// what it does in GatherRows. Throws as CountMissingCells;
 // std::invalid_argument when the fill does not have as many elements as there are missing cells, or
 // `out` is too small; as File::ReadAt.
 void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,

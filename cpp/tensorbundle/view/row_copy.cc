@@ -14,16 +14,6 @@ namespace {
 // no faster.
 constexpr uint64_t kBytesAhead = 8192;
 
-// Of a long row only the beginning is fetched ahead: the processor's own prefetcher follows once
-// copying starts.
-constexpr uint64_t kMaxPrefetch = 1024;
-
-void Prefetch(const uint8_t* p, uint64_t size) {
-  const uint64_t ahead = std::min(size, kMaxPrefetch);
-  for (uint64_t at = 0; at < ahead; at += kCacheLine) __builtin_prefetch(p + at, 0, 1);
-  __builtin_prefetch(p + ahead - 1, 0, 1);  // a row that starts inside a line ends in one more
-}
-
 }  // namespace
 
 RowCopier::RowCopier(const RowBands& bands, unsigned swap_unit, StoreHint hint)
@@ -41,10 +31,6 @@ RowCopier::RowCopier(const RowBands& bands, unsigned swap_unit, StoreHint hint)
 
 RowCopier::~RowCopier() {
   if (hint_ == StoreHint::kStreaming) FenceStreams();
-}
-
-void RowCopier::PrefetchEven(int64_t row) const {
-  if (row >= 0) Prefetch(base_ + static_cast<uint64_t>(row) * stride_, row_size_);
 }
 
 void RowCopier::CopyWhole(uint8_t* out, const uint8_t* in) const {
