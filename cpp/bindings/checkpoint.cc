@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The class behind tensorbundle.Checkpoint. Everything here converts arguments, lets go of the GIL,
 // calls the core, and converts the result; tensors are named by their index in the catalog.
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -70,15 +71,19 @@ py::list PiecesOf(const Checkpoint& self, size_t index) {
   return rows;
 }
 
-// Why the tensor cannot be read whole, or None.
+// Why the tensor cannot be read whole and compared with its checksums, or None.
 std::optional<std::string> ProblemOf(const Checkpoint& self, size_t index) {
   const Tensor& tensor = TensorAt(self, index);
   try {
     RequireKnownType(tensor);
-    for (const Piece& piece : self.catalog().Pieces(tensor)) self.CheckPiece(tensor, piece);
+    for (const Piece& piece : self.catalog().Pieces(tensor)) {
+      self.CheckPiece(tensor, piece, Compared::kYes);
+    }
     if (tensor.num_elements > 0) {
       CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
     }
+  } catch (const IOFailure& error) {
+    return std::string(error.what()) + ": " + std::strerror(error.error_number());
   } catch (const Error& error) {
     return error.what();
   }
@@ -126,9 +131,8 @@ py::object CopyOnWrite(const Checkpoint& self, size_t index, const py::dtype& dt
   return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kWritable);
 }
 
-void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
-          const std::vector<int64_t>& lengths, py::array out, int threads, bool verify) {
-  const Tensor& tensor = TensorAt(self, index);
+Box BoxIn(const Checkpoint& self, const Tensor& tensor, const std::vector<int64_t>& starts,
+          const std::vector<int64_t>& lengths) {
   const std::span<const int64_t> shape = self.catalog().Shape(tensor);
   if (starts.size() != shape.size() || lengths.size() != shape.size()) {
     throw std::invalid_argument("a box needs one start and one length per axis");
@@ -141,6 +145,42 @@ void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& star
     }
     box.push_back({starts[axis], lengths[axis]});
   }
+  return box;
+}
+
+// (piece, its starts, its lengths, starts and lengths of what the box takes of it) for each piece
+// that a box takes elements from. Starts are those in the tensor.
+py::list PiecesOfBox(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
+                     const std::vector<int64_t>& lengths) {
+  const Tensor& tensor = TensorAt(self, index);
+  const Box box = BoxIn(self, tensor, starts, lengths);
+  if (Volume(box) == 0) return py::list();
+  const std::vector<PieceOverlap> overlaps = [&] {
+    const py::gil_scoped_release release;
+    return CoverBox(self.catalog(), tensor, box);
+  }();
+  const Piece* first = self.catalog().Pieces(tensor).data();
+  py::list rows;
+  for (const PieceOverlap& overlap : overlaps) {
+    rows.append(py::make_tuple(overlap.piece - first, Starts(overlap.piece_box),
+                               Lengths(overlap.piece_box), Starts(overlap.common),
+                               Lengths(overlap.common)));
+  }
+  return rows;
+}
+
+void Require(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
+             const std::vector<int64_t>& lengths) {
+  const Tensor& tensor = TensorAt(self, index);
+  const Box box = BoxIn(self, tensor, starts, lengths);
+  const py::gil_scoped_release release;
+  RequireBox(self, tensor, box);
+}
+
+void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
+          const std::vector<int64_t>& lengths, py::array out, int threads, bool verify) {
+  const Tensor& tensor = TensorAt(self, index);
+  const Box box = BoxIn(self, tensor, starts, lengths);
   const MutableByteSpan destination = Destination(out);
   // `out` is referenced by this frame, so its memory stays while the GIL is away.
   const py::gil_scoped_release release;
@@ -162,8 +202,14 @@ py::list ReadStringPiece(const Checkpoint& self, size_t index, size_t piece_inde
   return list;
 }
 
-// The bytes that there are, and (tensor index, file, offset, nbytes, message) of everything
-// damaged.
+// The file that a fault of a tensor as a whole is in: the index, or the first of V1's tables.
+std::string ListingFile(const Checkpoint& self) {
+  if (self.files().index()) return self.files().index()->path;
+  return self.catalog().files.empty() ? std::string() : self.catalog().files[0];
+}
+
+// The bytes that were read, and (tensor index, file, offset, nbytes, message, cause, error number)
+// of everything that is wrong.
 py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int threads,
                  py::object callback) {
   const Catalog& catalog = self.catalog();
@@ -172,18 +218,21 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
     for (const Piece& piece : catalog.Pieces(TensorAt(self, index))) total += piece.size;
   }
   Progress progress(std::move(callback), total);
-  const std::vector<Damage> damages = [&] {
+  const VerifyResult result = [&] {
     const py::gil_scoped_release release;
     return VerifyTensors(self, indices, threads, [&](uint64_t bytes) { progress.Add(bytes); });
   }();
   progress.Finish();
   py::list rows;
-  for (const Damage& damage : damages) {
-    const Piece& piece = *damage.piece;
-    rows.append(py::make_tuple(damage.tensor, PathOf(catalog.files[piece.file]), piece.offset,
-                               piece.size, TextOf(damage.message)));
+  for (const Damage& damage : result.damages) {
+    const Piece none;
+    const Piece& piece = damage.piece == nullptr ? none : *damage.piece;
+    const std::string file =
+        damage.piece == nullptr ? ListingFile(self) : catalog.files[piece.file];
+    rows.append(py::make_tuple(damage.tensor, PathOf(file), piece.offset, piece.size,
+                               TextOf(damage.message), TextOf(damage.cause), damage.error_number));
   }
-  return py::make_tuple(total, rows);
+  return py::make_tuple(result.num_bytes, rows);
 }
 
 // {full_name: checkpoint_key} of a serialized object graph, both as bytes. The first of several
@@ -277,6 +326,8 @@ void RegisterCheckpoint(py::module_& module) {
       .def("view", &View, "index"_a, "dtype"_a)
       .def("view_piece", &ViewOnePiece, "index"_a, "piece"_a, "dtype"_a)
       .def("copy_on_write", &CopyOnWrite, "index"_a, "dtype"_a)
+      .def("pieces_of_box", &PiecesOfBox, "index"_a, "starts"_a, "lengths"_a)
+      .def("require_box", &Require, "index"_a, "starts"_a, "lengths"_a)
       .def("read", &Read, "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(), "threads"_a,
            "verify"_a)
       .def("read_strings", &ReadStringPiece, "index"_a, "piece"_a, py::kw_only(), "verify"_a)

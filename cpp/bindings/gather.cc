@@ -50,10 +50,18 @@ std::optional<std::span<const int64_t>> OptionalIds(const py::object& ids) {
   throw std::invalid_argument("a remapping must be int64");
 }
 
+Remapping RemappingOf(const py::object& rows, uint64_t num_rows, const py::object& columns) {
+  const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
+  if (remapping.rows && remapping.rows->size() != num_rows) {
+    throw std::invalid_argument("there must be one row number per row");
+  }
+  return remapping;
+}
+
 // Elements that a remapped table has and its source has not.
 uint64_t MissingCells(const Checkpoint& checkpoint, size_t index, const py::object& rows,
                       uint64_t num_rows, const py::object& columns, int threads) {
-  const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
+  const Remapping remapping = RemappingOf(rows, num_rows, columns);
   const py::gil_scoped_release release;
   return CountMissingCells(checkpoint, checkpoint.catalog().tensors.at(index), remapping, threads);
 }
@@ -78,14 +86,29 @@ class Rows {
     GatherRows(*checkpoint_, tensor_, bands_, row_ids, row_fill, destination, threads);
   }
 
+  // What Take would throw for the numbers.
+  void CheckTake(const py::array& ids, const std::string& kind, int threads) const {
+    const RowIds row_ids = ToRowIds(ids);
+    const RowFill::Kind fill_kind = ParseKind(kind);
+    const py::gil_scoped_release release;
+    CheckRows(*checkpoint_, tensor_, bands_, row_ids, fill_kind, threads);
+  }
+
+  // What Remap would throw for the numbers.
+  void CheckRemap(const py::object& rows, uint64_t num_rows, const py::object& columns,
+                  int threads) const {
+    const Remapping remapping = RemappingOf(rows, num_rows, columns);
+    const py::gil_scoped_release release;
+    RequireRemappable(*checkpoint_, tensor_, bands_, remapping, threads);
+  }
+
+  bool has_faults() const { return bands_.has_faults; }
+
   // `rows` and `columns` are int64 arrays or None.
   void Remap(const py::object& rows, uint64_t num_rows, const py::object& columns,
              const py::array& fill, bool fill_is_element, py::array out, uint64_t out_stride,
              int threads) const {
-    const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
-    if (remapping.rows && remapping.rows->size() != num_rows) {
-      throw std::invalid_argument("there must be one row number per row");
-    }
+    const Remapping remapping = RemappingOf(rows, num_rows, columns);
     const CellFill cell_fill{fill_is_element ? CellFill::Kind::kElement : CellFill::Kind::kCells,
                              BytesOf(fill)};
     const MutableByteSpan destination = Destination(out);
@@ -107,6 +130,10 @@ void RegisterGather(py::module_& module) {
       .def(py::init<std::shared_ptr<Checkpoint>, size_t>(), "checkpoint"_a, "index"_a,
            py::call_guard<py::gil_scoped_release>())
       .def("take", &Rows::Take, "ids"_a, "out"_a, "fill_kind"_a, "fill"_a, py::kw_only(),
+           "threads"_a)
+      .def_property_readonly("has_faults", &Rows::has_faults)
+      .def("check_take", &Rows::CheckTake, "ids"_a, "fill_kind"_a, py::kw_only(), "threads"_a)
+      .def("check_remap", &Rows::CheckRemap, "rows"_a, "num_rows"_a, "columns"_a, py::kw_only(),
            "threads"_a)
       .def("remap", &Rows::Remap, "rows"_a, "num_rows"_a, "columns"_a, "fill"_a,
            "fill_is_element"_a, "out"_a, "out_stride"_a, py::kw_only(), "threads"_a);

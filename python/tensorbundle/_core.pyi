@@ -91,6 +91,14 @@ class Checkpoint:
     def copy_on_write(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
         """A writable array over a private mapping, or why there can be none."""
 
+    def pieces_of_box(
+        self, index: int, starts: Sequence[int], lengths: Sequence[int]
+    ) -> list[tuple[int, list[int], list[int], list[int], list[int]]]:
+        """(piece, its starts and lengths, starts and lengths of what the box takes of it)."""
+
+    def require_box(self, index: int, starts: Sequence[int], lengths: Sequence[int]) -> None:
+        """Raises what reading the box would raise before memory is needed for it."""
+
     def read(
         self,
         index: int,
@@ -112,8 +120,10 @@ class Checkpoint:
         *,
         threads: int,
         progress: Callable[[int, int], object] | None = None,
-    ) -> tuple[int, list[tuple[int, str, int, int, str]]]:
-        """Bytes in all, and (tensor, file, offset, nbytes, message) of what is damaged."""
+    ) -> tuple[int, list[tuple[int, str, int, int, str, str, int]]]:
+        """Bytes that were read, and (tensor, file, offset, nbytes, message, cause, errno) of what is
+        wrong.
+        """
 
 @final
 class Rows:
@@ -130,6 +140,23 @@ class Rows:
         threads: int,
     ) -> None:
         """Copies rows to `out`. `fill_kind`: "none", "element", "row" or "rows"."""
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether some rows cannot be read."""
+
+    def check_take(self, ids: np.ndarray[Any, Any], fill_kind: str, *, threads: int) -> None:
+        """Raises what `take` would raise for the numbers."""
+
+    def check_remap(
+        self,
+        rows: np.ndarray[Any, Any] | None,
+        num_rows: int,
+        columns: np.ndarray[Any, Any] | None,
+        *,
+        threads: int,
+    ) -> None:
+        """Raises what `remap` would raise for the numbers."""
 
     def remap(
         self,

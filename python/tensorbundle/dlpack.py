@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorbundle import _core, dtypes
+from tensorbundle.errors import IOFailure
 
 if TYPE_CHECKING:
     from tensorbundle.tensor import Array, Tensor
@@ -45,15 +46,26 @@ def export(
 
 
 def _aligned_view(tensor: Tensor) -> Array | None:
+    """The tensor in a private mapping of its own, read-only to those who look; None if unaligned.
+
+    Consumers write to what they get, whatever its flag says. They reach no other view then.
+    """
     view = tensor._view()
     if isinstance(view, str) or view.__array_interface__["data"][0] % _ALIGNMENT:
         return None
-    return view
+    try:
+        own = tensor._core.copy_on_write(tensor._index, tensor.dtype)
+    except IOFailure:  # the system refuses such mappings
+        return view
+    assert isinstance(own, np.ndarray)
+    own.flags.writeable = False
+    return own
 
 
 def _aligned_copy(tensor: Tensor) -> Array:
     """An owned copy that starts at a multiple of 64 bytes, which NumPy's own memory need not."""
     nbytes = tensor.size * tensor.dtype.itemsize
+    tensor._core.require_box(tensor._index, [0] * tensor.ndim, tensor.shape)
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.__array_interface__["data"][0] % _ALIGNMENT
     array = memory[start : start + nbytes].view(tensor.dtype).reshape(tensor.shape)

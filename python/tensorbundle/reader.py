@@ -227,11 +227,16 @@ class Checkpoint(Mapping[str, Tensor]):
         return Tensor(self, index, core.name(index), core.shape(index), core.type_number(index))
 
     def _rows(self, index: int) -> _core.Rows:
-        """Where a tensor's rows lie, found once per tensor."""
+        """Where a tensor's rows lie, found once per tensor.
+
+        What was found wrong with some of them is not kept: a missing file may come back.
+        """
         core = self._opened
         table = self._row_tables.get(index)
         if table is None:
-            table = self._row_tables[index] = _core.Rows(core, index)
+            table = _core.Rows(core, index)
+            if not table.has_faults:
+                self._row_tables[index] = table
         return table
 
     def _tensors(self) -> Iterator[Tensor]:

@@ -35,11 +35,14 @@ def load(
     shape = (count + num_oov_rows, *body[1:])
     if num_oov_columns:
         shape = (shape[0], body[1] + num_oov_columns, *body[2:])
+    checkpoint = tensor._checkpoint
+    table = checkpoint._rows(tensor._index)
+    if table.has_faults:  # what is not stored is an error before it is an allocation
+        table.check_remap(rows, count, columns, threads=checkpoint.threads)
     result = _destination(tensor, shape, out)
     if out is not None:
         rows = None if rows is None else apart_from(out, rows)
         columns = None if columns is None else apart_from(out, columns)
-    checkpoint = tensor._checkpoint
 
     def missing() -> list[int]:
         body_cells = _core.missing_cells(
@@ -49,7 +52,6 @@ def load(
         return [body_cells, oov_rows, num_oov_columns * shape[0] * math.prod(body[2:])]
 
     fills = _Fills(tensor, fill, missing)
-    table = checkpoint._rows(tensor._index)
     row_bytes = math.prod(shape[1:]) * tensor.dtype.itemsize
     cells, is_element = fills.take(0)
     table.remap(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorbundle import dtypes
+from tensorbundle import dtypes, strings
 from tensorbundle.destination import check_out
 from tensorbundle.errors import ShapeMismatchError
 
@@ -36,9 +36,11 @@ def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
     kind, filling = _filling(tensor, fill, numbers)
     if out is not None:
         filling = apart_from(out, filling)
-    result = out if out is not None and out.flags.c_contiguous else np.empty(shape, tensor.dtype)
     checkpoint = tensor._checkpoint
     rows = checkpoint._rows(tensor._index)
+    if rows.has_faults:  # what is not stored is an error before it is an allocation
+        rows.check_take(numbers, kind, threads=checkpoint.threads)
+    result = out if out is not None and out.flags.c_contiguous else np.empty(shape, tensor.dtype)
     rows.take(numbers, result, kind, filling, threads=checkpoint.threads)
     if tensor._number in dtypes.SIGN_EXTENDED:
         dtypes.sign_extend(result, dtypes.SIGN_EXTENDED[tensor._number])
@@ -120,10 +122,18 @@ def _take_objects(tensor: Tensor, numbers: Array, out: Array | None, fill: Any) 
         raise IndexError(
             f"row {positions[at]} at position {at} is not in tensor {tensor.name!r} of {count} rows"
         )
-    whole = np.asarray(tensor)
-    result = np.empty((positions.size, *tensor.shape[1:]), object)
     present = np.full(positions.size, True) if fill is None else positions >= 0
-    result[present] = whole[positions[present]]
+    wanted = positions[present]
+    found = strings.take_rows(
+        tensor._core,
+        tensor._index,
+        tensor.shape,
+        np.where(wanted < 0, wanted + count, wanted),
+        tensor.name,
+        tensor._checkpoint._verifies,
+    )
+    result = np.empty((positions.size, *tensor.shape[1:]), object)
+    result[present] = found
     if fill is not None:
         result[~present] = fill
     result = result.reshape(numbers.shape + tensor.shape[1:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from tensorbundle import _core, dtypes
+from tensorbundle import _core, dtypes, strings
 from tensorbundle.errors import ShapeMismatchError, TensorNotFoundError
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def stream(
     def advance() -> tuple[str, Array]:
         index, _, _, array = source.next()
         if array is None:
-            array = _strings(core, index, verifies)
+            shape = core.shape(index)
+            array = strings.read_box(core, index, [0] * len(shape), shape, verifies)
         assert isinstance(array, np.ndarray)
         bits = dtypes.SIGN_EXTENDED.get(core.type_number(index))
         if bits is not None:
@@ -220,7 +221,7 @@ def _made_of_strings(
             if first >= end:
                 continue
             if i not in held:
-                held[i] = _as_objects(core.read_strings(index, i, verify=verify), lengths)
+                held[i] = strings.read_piece(core, index, i, lengths, verify)
             columns = (slice(a, a + n) for a, n in zip(starts[1:], lengths[1:], strict=True))
             where = (slice(first - start, end - start), *columns)
             chunk[where] = held[i][first - starts[0] : end - starts[0]]
@@ -228,20 +229,3 @@ def _made_of_strings(
                 del held[i]
         yield start, chunk
         del chunk
-
-
-def _strings(core: _core.Checkpoint, index: int, verify: bool) -> Array:
-    """A whole tensor of strings or variants."""
-    shape = core.shape(index)
-    _core.ranges_of_box(core, index, [0] * len(shape), shape)
-    whole = np.empty(shape, object)
-    for i, (starts, lengths, *_) in enumerate(core.pieces(index)):
-        where = tuple(slice(a, a + n) for a, n in zip(starts, lengths, strict=True))
-        whole[where] = _as_objects(core.read_strings(index, i, verify=verify), lengths)
-    return whole
-
-
-def _as_objects(elements: list[bytes], lengths: Sequence[int]) -> Array:
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array.reshape(lengths)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tensorbundle import _core as core_module
-from tensorbundle import dtypes, indexing, plan, rows, streaming
+from tensorbundle import dtypes, indexing, plan, rows, streaming, strings
 from tensorbundle.destination import check_out
 from tensorbundle.errors import UnsupportedError
 
@@ -21,6 +21,9 @@ Array = np.ndarray[Any, Any]
 
 # Tensors that enter TensorFlow, JAX or PyTorch without a copy must start at a multiple of this.
 _ALIGNMENT = 64
+
+# Memory of this size is got only for elements that are known to be stored.
+_LARGE = 1 << 20
 
 
 class Partition(NamedTuple):
@@ -311,31 +314,24 @@ class Tensor:
 
     def _view_in_one_piece(self, box: indexing.BoxIndex) -> Array | None:
         """A view of a box that lies inside one stored piece, or None."""
-        partitions = self._core.pieces(self._index)
-        if len(partitions) == 1 or self._number in dtypes.SIGN_EXTENDED:
+        if self._number in dtypes.SIGN_EXTENDED:
             return None
-        for i, (starts, lengths, *_) in enumerate(partitions):
-            inside = all(
-                start <= first and first + count <= start + length
-                for start, length, first, count in zip(
-                    starts, lengths, box.starts, box.lengths, strict=True
-                )
-            )
-            if inside:
-                view = self._core.view_piece(self._index, i, self.dtype)
-                if isinstance(view, str):
-                    return None
-                ranges = zip(box.starts, starts, box.lengths, strict=True)
-                return view[tuple(slice(a - b, a - b + n) for a, b, n in ranges)]
-        return None
+        pieces = self._core.pieces_of_box(self._index, box.starts, box.lengths)
+        if len(pieces) != 1:
+            return None
+        ((piece, starts, *_),) = pieces
+        view = self._core.view_piece(self._index, piece, self.dtype)
+        if isinstance(view, str):
+            return None
+        ranges = zip(box.starts, starts, box.lengths, strict=True)
+        return view[tuple(slice(a - b, a - b + n) for a, b, n in ranges)]
 
     def _read_box(self, box: indexing.BoxIndex, out: Array | None) -> Array:
         """The box's elements as an array of its lengths."""
         if self._number in (dtypes.STRING, dtypes.VARIANT):
             return self._read_strings(box)
         if out is None:
-            self._require_known_type()
-            out = np.empty(box.lengths, self.dtype)
+            out = self._empty(box)
         self._core.read(
             self._index,
             box.starts,
@@ -348,16 +344,17 @@ class Tensor:
             dtypes.sign_extend(out, dtypes.SIGN_EXTENDED[self._number])
         return out
 
+    def _empty(self, box: indexing.BoxIndex) -> Array:
+        """An array for a box. A large one only if its elements are stored, whatever the shape says."""
+        self._require_known_type()
+        if math.prod(box.lengths) * self.dtype.itemsize >= _LARGE:
+            self._core.require_box(self._index, box.starts, box.lengths)
+        return np.empty(box.lengths, self.dtype)
+
     def _read_strings(self, box: indexing.BoxIndex) -> Array:
-        whole = np.empty(self.shape, object)
-        core = self._core
-        for i, (starts, lengths, *_) in enumerate(core.pieces(self._index)):
-            elements = core.read_strings(self._index, i, verify=self._checkpoint._verifies)
-            part = np.empty(len(elements), object)
-            part[:] = elements
-            where = tuple(slice(a, a + n) for a, n in zip(starts, lengths, strict=True))
-            whole[where] = part.reshape(lengths)
-        return whole[tuple(slice(a, a + n) for a, n in zip(box.starts, box.lengths, strict=True))]
+        return strings.read_box(
+            self._core, self._index, box.starts, box.lengths, self._checkpoint._verifies
+        )
 
     def _require_basic(self, index: Any) -> None:
         if not indexing.is_basic(index):

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tensorbundle.errors import CorruptionError, TensorNotFoundError
+from tensorbundle.errors import CorruptionError, IOFailure, TensorNotFoundError
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Damage:
-    """A stored piece that cannot be trusted.
+    """Something that is wrong with a tensor, mostly with a stored slice of it.
 
     Attributes:
         tensor: The tensor's name.
         file: The file that it lies in.
         offset: Where its bytes begin in that file.
-        nbytes: How many there are.
+        nbytes: How many there are; 0 where the tensor as a whole is at fault, stored in part or
+            partly stored twice. The file is the index then.
         message: What is wrong with it.
+        cause: What is wrong with the file, where that is the reason; else ``""``. The same for all
+            tensors in the file.
+        errno: The system's error number, where it failed a read; else 0.
     """
 
     tensor: str
@@ -30,6 +34,8 @@ class Damage:
     offset: int
     nbytes: int
     message: str
+    cause: str = ""
+    errno: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,30 +44,59 @@ class VerifyReport:
 
     Attributes:
         path: The checkpoint.
-        checked_bytes: Bytes that were to be read.
+        checked_bytes: Bytes that were read and compared.
         damaged: What is damaged, in the order of files and offsets.
+        unreadable: What the system failed to read, so that nothing is known of it: no permission,
+            too many open files, a failing disk. That is not damage, and may be gone next time.
         notes: What is odd but harmless.
     """
 
     path: str
     checked_bytes: int
     damaged: tuple[Damage, ...]
+    unreadable: tuple[Damage, ...]
     notes: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every byte is as it was written."""
-        return not self.damaged
+        """Whether every byte was read, and is as it was written."""
+        return not (self.damaged or self.unreadable)
 
     def raise_for_damage(self) -> None:
-        """Raises CorruptionError, with the first messages, if anything is damaged."""
-        if self.ok:
-            return
-        shown = "; ".join(damage.message for damage in self.damaged[:3])
-        more = f"; and {len(self.damaged) - 3} more" if len(self.damaged) > 3 else ""
-        raise CorruptionError(
-            f"{self.path!r} is damaged in {len(self.damaged)} places: {shown}{more}"
-        )
+        """Raises CorruptionError if anything is damaged, IOFailure if the system failed a read.
+
+        The message has the first few findings; what many tensors share is said once.
+        """
+        if self.damaged:
+            count = len(self.damaged)
+            raise CorruptionError(
+                f"{self.path!r} is damaged in {count} place{'s' * (count > 1)}: "
+                + "; ".join(summarized(self.damaged))
+            )
+        if self.unreadable:
+            first = self.unreadable[0]
+            raise IOFailure(
+                f"{self.path!r} cannot be read whole: " + "; ".join(summarized(self.unreadable)),
+                first.errno,
+                first.file,
+            )
+
+
+def summarized(findings: Sequence[Damage], limit: int = 3) -> list[str]:
+    """The first few findings in words: those of one cause as one, which names the cause."""
+    groups: dict[tuple[str, str], list[Damage]] = {}
+    for finding in findings:
+        key = (finding.file, finding.cause) if finding.cause else (finding.message, "")
+        groups.setdefault(key, []).append(finding)
+    shown = []
+    for (_, cause), group in list(groups.items())[:limit]:
+        tensors = {finding.tensor for finding in group}
+        if cause and len(tensors) > 1:
+            shown.append(f"{cause} (this concerns {len(tensors)} tensors)")
+        else:
+            shown.append(group[0].message)
+    more = len(groups) - len(shown)
+    return [*shown, f"and {more} more"] if more else shown
 
 
 def verify_tensors(
@@ -81,8 +116,11 @@ def verify_tensors(
                 raise TensorNotFoundError(checkpoint._not_found(name))
             indices.append(index)
     checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
-    damaged = tuple(
-        Damage(core.name(index), file, offset, nbytes, message)
-        for index, file, offset, nbytes, message in rows
+    found = [Damage(core.name(index), *what) for index, *what in rows]
+    return VerifyReport(
+        path=checkpoint.path,
+        checked_bytes=checked_bytes,
+        damaged=tuple(finding for finding in found if not finding.errno),
+        unreadable=tuple(finding for finding in found if finding.errno),
+        notes=tuple(core.notes),
     )
-    return VerifyReport(checkpoint.path, checked_bytes, damaged, tuple(core.notes))

@@ -148,12 +148,12 @@ class BundleBuilder {
   }
 
   void Write(const std::string& prefix) const {
-    std::ofstream(prefix + ".index", std::ios::binary) << Index();
     const auto num_shards = static_cast<int32_t>(data_.size());
     for (int32_t shard = 0; shard < num_shards; ++shard) {
       std::ofstream(DataFilePath(prefix, shard, num_shards), std::ios::binary)
           << data_[static_cast<size_t>(shard)];
     }
+    std::ofstream(prefix + ".index", std::ios::binary) << Index();  // last, as writers do
   }
 
  private:

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from craft import tilings
-from craft.bundle import Bundle
-from craft.compare import same_bits
+from craft.bundle import Bundle, shard_path
+from craft.compare import mapped_file, same_bits
 from craft.dtypes import KINDS, sample
 
 import tensorbundle as tb
@@ -21,6 +22,7 @@ NUMPY_TYPES = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 15, 17, 18, 19, 22, 23)
 versioned = pytest.mark.skipif(
     np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy asks for no version"
 )
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
 class Offer:
@@ -71,27 +73,28 @@ def test_misaligned_data_are_copied(tmp_path: Path) -> None:
         assert got.ctypes.data % 64 == 0
 
 
+@linux
 @versioned
 def test_aligned_data_are_shared(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
-        view = np.asarray(ck["aligned"])
         got = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0)))
         assert same_bits(got, source)
-        assert got.ctypes.data == view.ctypes.data
+        assert mapped_file(got) == (str(shard_path(Path(ck.path))), "rw-p")
+        assert got.ctypes.data != np.asarray(ck["aligned"]).ctypes.data  # a mapping of its own
         assert not got.flags.writeable
 
 
+@linux
 @versioned
 def test_copy_argument(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
-        view = np.asarray(ck["aligned"])
         mine = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=True))
         assert same_bits(mine, source)
-        assert mine.ctypes.data != view.ctypes.data
+        assert mapped_file(mine) in (None, ("[heap]", "rw-p"))
         shared = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=False))
-        assert shared.ctypes.data == view.ctypes.data
+        assert mapped_file(shared) == (str(shard_path(Path(ck.path))), "rw-p")
         with pytest.raises(BufferError):
             ck["odd"].__dlpack__(max_version=(1, 0), copy=False)
         assert same_bits(ck["aligned"], source)

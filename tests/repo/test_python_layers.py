@@ -6,7 +6,16 @@ import ast
 # A module may import from its own layer and from those above it.
 LAYERS = [
     {"_core", "errors"},
-    {"destination", "dtypes", "filenames", "indexing", "plugin", "state_text", "threads"},
+    {
+        "destination",
+        "dtypes",
+        "filenames",
+        "indexing",
+        "plugin",
+        "state_text",
+        "strings",
+        "threads",
+    },
     {"version"},
     {"state"},
     {"path_diagnosis"},

@@ -71,7 +71,7 @@ class IndexLoader {
     CheckOrphans();
     catalog_.big_endian = header_.big_endian;
     catalog_.names = std::move(names_);
-    return {std::move(catalog_), cursor_.checksum()};
+    return {std::move(catalog_), cursor_.checksum(), std::nullopt};
   }
 
  private:
@@ -213,6 +213,10 @@ class IndexLoader {
     piece.offset = offset;
     piece.size = size;
     piece.file = FileOfShard(record.shard);
+    if (size > 0) {
+      uint64_t& end = catalog_.file_ends[piece.file];
+      end = std::max(end, offset + size);
+    }
     piece.masked_checksum = record.masked_checksum;
     piece.has_checksum = record.has_checksum;
     if (dtype == DataType::kString) piece.encoding = Encoding::kStrings;
@@ -260,7 +264,10 @@ class IndexLoader {
   uint32_t FindFile(int32_t shard) {
     const auto [found, is_new] =
         file_of_shard_.try_emplace(shard, static_cast<uint32_t>(catalog_.files.size()));
-    if (is_new) catalog_.files.push_back(DataFilePath(prefix_, shard, header_.num_shards));
+    if (is_new) {
+      catalog_.files.push_back(DataFilePath(prefix_, shard, header_.num_shards));
+      catalog_.file_ends.push_back(0);
+    }
     return found->second;
   }
 
@@ -294,7 +301,21 @@ std::shared_ptr<const File> OpenIndexFile(const std::string& prefix) {
 }
 
 BundleIndex ReadBundleIndex(const std::string& prefix) {
-  return ReadBundleIndex(prefix, std::make_shared<FileSource>(OpenIndexFile(prefix)));
+  std::shared_ptr<const File> file = OpenIndexFile(prefix);
+  const IndexFile index_file{file->path(), file->identity()};
+  BundleIndex index;
+  try {
+    index = ReadBundleIndex(prefix, std::make_shared<FileSource>(std::move(file)));
+  } catch (const CorruptionError& error) {
+    // Half of an old index and half of a new one are not damage.
+    if (index_file.WasReplaced()) {
+      throw IndexReplacedError(index_file.path +
+                               " was rewritten while it was read: " + error.what());
+    }
+    throw;
+  }
+  index.file = index_file;
+  return index;
 }
 
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const ByteSource> index) {

@@ -66,6 +66,8 @@ struct Catalog {
   std::vector<Piece> pieces;
   std::vector<Extent> extents;
   std::vector<std::string> files;  // paths of the files that hold pieces
+  // Where the last piece with bytes ends, per file; empty where that says nothing of the file.
+  std::vector<uint64_t> file_ends;
   bool big_endian = false;
   std::vector<std::string> notes;  // odd, but harmless: for reports
 

@@ -1,53 +1,182 @@
 // SPDX-License-Identifier: Apache-2.0
+// Opening a checkpoint that may be replaced at the same time.
+//
+// TensorFlow writes data files aside and renames them, and writes the index last. Whoever opens an
+// index and then its data files can meet:
+//   1. a new index while the old one is read: its identity (inode, size, times) has changed since;
+//   2. new data files with the old index, which is replaced soon after: its identity has changed
+//      when it is looked at again, after the data files were opened;
+//   3. new data files with the old index, which is still in its place: the data files were made
+//      after the index was last changed.
+// In the first two cases all of it is opened again. The third one looks like a checkpoint that was
+// copied, the index first. So some stored pieces are compared with their checksums. If they differ,
+// a new index is waited for a little. If none comes, or if the pieces do not differ but the file is
+// young, every piece of the file is compared before bytes of it are handed out unchecked.
+//
+// Not noticed:
+//   - a data file that is rewritten in place, keeping its inode;
+//   - a save that ended between the two renamings more than kYoung ago, of which the sampled pieces
+//     are unchanged;
+//   - such a save that was begun in the tick of the file system's clock in which the one before it
+//     ended: a finished save often has one time for all of its files.
+// Whole reads and verification compare checksums in these cases too.
 #include "tensorbundle/bundle/checkpoint.h"
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/bundle_index.h"
 
 namespace tensorbundle {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr int kMaxAttempts = 20;
+constexpr milliseconds kPause(1);
+constexpr milliseconds kMaxWait(20);  // for the index that belongs to other data files
+constexpr std::chrono::minutes kYoung(10);
+
+constexpr size_t kMaxSampled = 16;
+constexpr uint64_t kMaxSampledSize = uint64_t{16} << 10;
+constexpr uint64_t kMaxOnlySampledSize = uint64_t{4} << 20;  // where all pieces are large
+
+bool IsYoung(const File& file) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const std::chrono::nanoseconds changed(file.identity().changed_ns);
+  return now - changed < kYoung;  // also when the clock of the file system is ahead of ours
+}
+
+bool CanBeSampled(const Piece& piece, uint32_t file) {
+  return piece.file == file && piece.size > 0 && piece.has_checksum &&
+         piece.encoding == Encoding::kDense;
+}
+
+// The smallest piece of a file and small ones from all over it.
+std::vector<const Piece*> Sample(const Catalog& catalog, uint32_t file) {
+  std::vector<const Piece*> small;
+  const Piece* smallest = nullptr;
+  for (const Piece& piece : catalog.pieces) {
+    if (!CanBeSampled(piece, file)) continue;
+    if (smallest == nullptr || piece.size < smallest->size) smallest = &piece;
+    if (piece.size <= kMaxSampledSize) small.push_back(&piece);
+  }
+  if (smallest == nullptr || smallest->size > kMaxOnlySampledSize) return {};
+  std::vector<const Piece*> sample{smallest};
+  const size_t step = small.size() / kMaxSampled + 1;
+  for (size_t i = 0; i < small.size(); i += step) sample.push_back(small[i]);
+  return sample;
+}
+
+// Whether the sampled pieces of a file have the checksums of the index. What cannot be read is left
+// to whoever needs it.
+bool MatchesIndex(const Catalog& catalog, const File& file, uint32_t number) {
+  std::vector<uint8_t> bytes;
+  for (const Piece* piece : Sample(catalog, number)) {
+    if (!RangeFits(piece->offset, piece->size, file.size())) continue;
+    bytes.resize(piece->size);
+    try {
+      file.ReadAt(piece->offset, bytes);
+    } catch (const Error&) {
+      continue;
+    }
+    if (crc32c::Value(bytes.data(), bytes.size()) != crc32c::Unmask(piece->masked_checksum)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether the index is replaced within a little time.
+bool IsReplacedSoon(const IndexFile& index) {
+  const auto end = steady_clock::now() + kMaxWait;
+  while (steady_clock::now() < end) {
+    if (index.WasReplaced()) return true;
+    std::this_thread::sleep_for(kPause / 4);
+  }
+  return false;
+}
+
+// Compares files that may be newer than the index with it. Returns false when the checkpoint has to
+// be opened again.
+bool SettleAges(const Catalog& catalog, DataFiles* files) {
+  for (uint32_t file = 0; file < catalog.files.size(); ++file) {
+    if (!files->IsOpen(file)) continue;
+    const DataFiles::Age age = files->AgeOf(file);
+    if (age == DataFiles::Age::kOlder) continue;
+    const File& opened = files->Get(file);
+    const bool matches = MatchesIndex(catalog, opened, file);
+    if (!matches && IsReplacedSoon(*files->index())) return false;
+    if (age == DataFiles::Age::kNewer && (!matches || IsYoung(opened))) files->SetDoubtful(file);
+  }
+  return true;
+}
+
+}  // namespace
 
 std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& prefix, IoMode mode) {
-  BundleIndex index = ReadBundleIndex(prefix);
-  return std::make_shared<const Checkpoint>(std::move(index.catalog), index.checksum, mode,
-                                            nullptr);
+  for (int attempt = 1;; ++attempt) {
+    try {
+      auto index = std::make_shared<const BundleIndex>(ReadBundleIndex(prefix));
+      if (auto checkpoint = OpenFiles(std::move(index), nullptr, mode)) return checkpoint;
+    } catch (const IndexReplacedError&) {
+      if (attempt == kMaxAttempts) throw;
+    }
+    if (attempt == kMaxAttempts) {
+      throw CorruptionError("the checkpoint " + prefix +
+                            " is replaced faster than it can be opened");
+    }
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 std::shared_ptr<const Checkpoint> Checkpoint::OpenTensor(std::shared_ptr<const BundleIndex> index,
                                                          const Tensor& tensor, IoMode mode) {
-  const uint32_t checksum = index->checksum;
-  std::shared_ptr<const Catalog> catalog(index, &index->catalog);
-  std::vector<bool> wanted(catalog->files.size());
-  for (const Piece& piece : catalog->Pieces(tensor)) wanted[piece.file] = true;
-  DataFiles files(catalog->files, mode, wanted);
-  return std::shared_ptr<const Checkpoint>(
-      new Checkpoint(std::move(catalog), std::move(files), checksum, mode, nullptr));
+  std::vector<bool> wanted(index->catalog.files.size());
+  for (const Piece& piece : index->catalog.Pieces(tensor)) wanted[piece.file] = true;
+  return OpenFiles(std::move(index), &wanted, mode);
 }
 
-Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, DataFiles files,
-                       uint32_t index_checksum, IoMode mode,
-                       std::unique_ptr<const RecordStore> records)
+std::shared_ptr<const Checkpoint> Checkpoint::OpenFiles(std::shared_ptr<const BundleIndex> index,
+                                                        const std::vector<bool>* wanted,
+                                                        IoMode mode) {
+  std::shared_ptr<const Catalog> catalog(index, &index->catalog);
+  auto files = std::make_unique<DataFiles>(*catalog, mode, index->file, wanted);
+  if (index->file && (index->file->WasReplaced() || !SettleAges(*catalog, files.get()))) {
+    return nullptr;
+  }
+  return std::shared_ptr<const Checkpoint>(
+      new Checkpoint(std::move(catalog), std::move(files), index->checksum, mode));
+}
+
+Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, std::unique_ptr<DataFiles> files,
+                       uint32_t index_checksum, IoMode mode)
     : catalog_(std::move(catalog)),
       files_(std::move(files)),
+      index_checksum_(index_checksum),
+      mode_(mode),
+      verified_(new std::atomic<bool>[catalog_->pieces.size()]()) {}
+
+Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
+                       std::unique_ptr<const RecordStore> records)
+    : catalog_(std::make_shared<const Catalog>(std::move(catalog))),
+      files_(std::make_unique<DataFiles>(*catalog_, mode)),
       index_checksum_(index_checksum),
       mode_(mode),
       records_(std::move(records)),
       verified_(new std::atomic<bool>[catalog_->pieces.size()]()) {}
 
-Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
-                       std::unique_ptr<const RecordStore> records)
-    : Checkpoint(std::make_shared<const Catalog>(std::move(catalog)), DataFiles({}, mode),
-                 index_checksum, mode, std::move(records)) {
-  files_ = DataFiles(catalog_->files, mode);
-}
-
 const File& Checkpoint::FileOf(const Tensor& tensor, const Piece& piece) const {
   try {
-    return files_.Get(piece.file);
+    return files_->Get(piece.file);
   } catch (const CheckpointNotFoundError& error) {
     throw CheckpointNotFoundError(Describe(*catalog_, tensor, piece) + ": " + error.what(),
                                   error.path());
@@ -57,9 +186,14 @@ const File& Checkpoint::FileOf(const Tensor& tensor, const Piece& piece) const {
   }
 }
 
-void Checkpoint::CheckPiece(const Tensor& tensor, const Piece& piece) const {
+void Checkpoint::CheckPiece(const Tensor& tensor, const Piece& piece, Compared compared) const {
   const File& file = FileOf(tensor, piece);
-  if (RangeFits(piece.offset, piece.size, file.size())) return;
+  const bool fits = RangeFits(piece.offset, piece.size, file.size());
+  const std::string& foreign = files_->ForeignReason(piece.file);
+  if (!foreign.empty() && (!fits || (compared == Compared::kNo && piece.size > 0))) {
+    throw CorruptionError(Describe(*catalog_, tensor, piece) + ": " + foreign);
+  }
+  if (fits) return;
   throw CorruptionError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +
                         Describe(*catalog_, tensor, piece) + " takes " +
                         std::to_string(piece.size) + " at offset " + std::to_string(piece.offset) +

@@ -31,6 +31,14 @@ inline Box WholeBox(std::span<const int64_t> dims) {
   return box;
 }
 
+// Where a box begins.
+inline std::vector<int64_t> Starts(std::span<const Extent> box) {
+  std::vector<int64_t> starts;
+  starts.reserve(box.size());
+  for (const Extent& extent : box) starts.push_back(extent.start);
+  return starts;
+}
+
 // The shape of a box.
 inline std::vector<int64_t> Lengths(std::span<const Extent> box) {
   std::vector<int64_t> lengths;

@@ -10,6 +10,8 @@
 namespace tensorbundle {
 namespace {
 
+constexpr uint64_t kMaxTogether = uint64_t{4} << 30;
+
 // A range cut into chunks. The last one may be short.
 struct Chunks {
   uint64_t size;
@@ -50,15 +52,20 @@ uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByte
 
 uint32_t ParallelChecksum(const File& file, uint64_t offset, uint64_t size, int threads,
                           const std::function<void(uint64_t)>& progress) {
-  const Chunks chunks{size};
-  std::vector<uint32_t> checksums(chunks.count());
-  ParallelFor(chunks.count(), threads, [&](size_t i) {
-    std::vector<uint8_t> part(chunks.length(i));
-    file.ReadAt(offset + chunks.start(i), part);
-    checksums[i] = crc32c::Value(part.data(), part.size());
-    progress(part.size());
-  });
-  return CombineAll(chunks, checksums);
+  // A file may be larger than memory is for the checksums of all its chunks.
+  uint32_t whole = 0;
+  for (uint64_t done = 0; done < size; done += kMaxTogether) {
+    const Chunks chunks{std::min(kMaxTogether, size - done)};
+    std::vector<uint32_t> checksums(chunks.count());
+    ParallelFor(chunks.count(), threads, [&](size_t i) {
+      std::vector<uint8_t> part(chunks.length(i));
+      file.ReadAt(offset + done + chunks.start(i), part);
+      checksums[i] = crc32c::Value(part.data(), part.size());
+      progress(part.size());
+    });
+    whole = crc32c::Combine(whole, CombineAll(chunks, checksums), chunks.size);
+  }
+  return whole;
 }
 
 }  // namespace tensorbundle

@@ -135,6 +135,20 @@ std::optional<FileIdentity> File::Identify(const std::string& path) {
 
 File::~File() { ::close(descriptor_); }
 
+int64_t File::BornOrChanged() const {
+#if defined(__APPLE__)
+  struct stat status{};
+  if (::fstat(descriptor_, &status) == 0) return Nanoseconds(status.st_birthtimespec);
+#elif defined(STATX_BTIME)
+  struct statx status{};
+  const int done = ::statx(descriptor_, "", AT_EMPTY_PATH, STATX_BTIME, &status);
+  if (done == 0 && (status.stx_mask & STATX_BTIME) != 0) {
+    return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
+  }
+#endif
+  return identity_.changed_ns;
+}
+
 void File::ReadAt(uint64_t offset, MutableByteSpan out) const {
   if (mode_ == ReadMode::kDirect) {
     ReadDirect(offset, out);

@@ -51,6 +51,10 @@ class File {
   int descriptor() const { return descriptor_; }
   ReadMode mode() const { return mode_; }
 
+  // When the file was made, in nanoseconds since 1970; where the file system does not keep that,
+  // when it was last changed.
+  int64_t BornOrChanged() const;
+
   // Fills `out` with the bytes from `offset` on. Throws CorruptionError when the file ends before
   // that and IOFailure when the system fails the read.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;

@@ -40,6 +40,14 @@ std::shared_ptr<const Mapping> Mapping::OfFile(const File& file) {
   return std::shared_ptr<const Mapping>(new Mapping(base, file.size(), 0, file.size()));
 }
 
+std::shared_ptr<const Mapping> Mapping::Private(const File& file) {
+  try {
+    return CopyOnWrite(file, 0, file.size());
+  } catch (const IOFailure&) {
+    return OfFile(file);
+  }
+}
+
 std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t offset,
                                                     uint64_t size, uint64_t padding) {
   if (!RangeFits(offset, size, file.size())) {

@@ -20,6 +20,11 @@ class Mapping {
   // Maps the whole file read-only. An empty file gives a mapping of no bytes.
   static std::shared_ptr<const Mapping> OfFile(const File& file);
 
+  // Maps the whole file for those who may not keep to reading: what they write goes to pages of
+  // this process, and neither fails nor reaches the file. No memory is reserved for that. Where the
+  // system refuses such a mapping (strict overcommit, a limit on data), this is OfFile.
+  static std::shared_ptr<const Mapping> Private(const File& file);
+
   // Maps [offset, offset + size) of the file privately and writably: writes stay in this process,
   // the file never changes, and no memory is reserved for pages that are not written.
   // `padding` more bytes behind them may be read and written too, whether or not the file goes on;

@@ -34,21 +34,27 @@ class Gatherer {
         fill_(fill),
         out_(out) {}
 
-  void Run(int threads) {
-    const size_t num_tasks = (ids_.size() + kRowsPerTask - 1) / kRowsPerTask;
-    missing_before_.assign(num_tasks + 1, 0);
-    ParallelFor(num_tasks, threads,
+  // Looks at all numbers. Nothing is written.
+  void CheckAll(int threads) {
+    missing_before_.assign(NumTasks() + 1, 0);
+    ParallelFor(NumTasks(), threads,
                 [this](size_t task) { missing_before_[task + 1] = Check(task); });
-    for (size_t task = 0; task < num_tasks; ++task) {
+    for (size_t task = 0; task < NumTasks(); ++task) {
       missing_before_[task + 1] += missing_before_[task];
     }
+  }
+
+  void Run(int threads) {
+    CheckAll(threads);
     CheckFill();
     if (out_.empty()) return;
     for (const File* file : bands_.mapped_files) file->CheckNotShrunk();
-    ParallelFor(num_tasks, threads, [this](size_t task) { Copy(task); });
+    ParallelFor(NumTasks(), threads, [this](size_t task) { Copy(task); });
   }
 
  private:
+  size_t NumTasks() const { return (ids_.size() + kRowsPerTask - 1) / kRowsPerTask; }
+
   std::span<const Id> IdsOf(size_t task) const {
     const size_t begin = task * kRowsPerTask;
     return ids_.subspan(begin, std::min(kRowsPerTask, ids_.size() - begin));
@@ -75,7 +81,7 @@ class Gatherer {
       outside |= (row - least) | (last - (row - least));
       missing += row >> 63;
     }
-    if (outside >> 63 != 0) {
+    if (outside >> 63 != 0 || bands_.has_faults) {
       const auto check = RowAt(task);
       for (size_t i = 0; i < ids.size(); ++i) check(i);
     }
@@ -104,17 +110,20 @@ class Gatherer {
   }
 
   // The rows that the numbers of one task stand for, negative for a missing one. The function
-  // throws std::out_of_range for a number that is no row. It holds what it needs: it is called for
-  // each row.
+  // throws std::out_of_range for a number that is no row, and what is wrong with a row that cannot
+  // be read. It holds what it needs: it is called for each row.
   auto RowAt(size_t task) const {
     const auto least = static_cast<uint64_t>(Least());
     const uint64_t range = static_cast<uint64_t>(num_rows_) - least;
     const int64_t from_end = fill_.kind == RowFill::Kind::kNone ? num_rows_ : 0;
-    return [this, ids = IdsOf(task).data(), least, range, from_end, task](size_t i) {
+    const bool has_faults = bands_.has_faults;
+    return [this, ids = IdsOf(task).data(), least, range, from_end, has_faults, task](size_t i) {
       const auto row = static_cast<int64_t>(ReadOnce(ids[i]));
       // One comparison tells both bounds: what is below the least number wraps around.
       if (static_cast<uint64_t>(row) - least >= range) ThrowBadId(row, task * kRowsPerTask + i);
-      return row < 0 ? row + from_end : row;
+      const int64_t found = row < 0 ? row + from_end : row;
+      if (has_faults && found >= 0) bands_.RequireRow(found);
+      return found;
     };
   }
 
@@ -154,6 +163,17 @@ class Gatherer {
 };
 
 }  // namespace
+
+void CheckRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+               const RowIds& ids, RowFill::Kind kind, int threads) {
+  const RowFill fill{kind, {}};
+  std::visit(
+      [&](auto typed) {
+        using Id = typename decltype(typed)::value_type;
+        Gatherer<Id>(checkpoint, tensor, bands, typed, fill, {}).CheckAll(threads);
+      },
+      ids);
+}
 
 void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
                 const RowIds& ids, const RowFill& fill, MutableByteSpan out, int threads) {

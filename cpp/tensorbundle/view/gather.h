@@ -28,12 +28,17 @@ struct RowFill {
   ByteSpan bytes;  // of the destination's byte order
 };
 
+// Throws what GatherRows would throw for the numbers, before there is any memory for the rows.
+void CheckRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+               const RowIds& ids, RowFill::Kind kind, int threads);
+
 // Copies the rows to `out`, which has exactly their size. Every number is checked before anything
 // is written. Memory that changes meanwhile (another thread writes to the numbers or the fill, or
 // they are part of `out`) gives other rows or std::out_of_range, and no access outside the table.
 // Threads share the rows; each has the next ones on their way from memory while it copies. Throws
-// std::out_of_range for a number that is no row, std::invalid_argument when `fill` has another size
-// than it must have, and as File::ReadAt where rows are read and not mapped.
+// std::out_of_range for a number that is no row; what is wrong with a row that cannot be read;
+// std::invalid_argument when `fill` has another size than it must have; as File::ReadAt where rows
+// are read and not mapped.
 void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
                 const RowIds& ids, const RowFill& fill, MutableByteSpan out, int threads);
 

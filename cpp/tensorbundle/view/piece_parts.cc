@@ -22,7 +22,7 @@ class PieceVerifier {
       : checkpoint_(checkpoint), tensor_(tensor), piece_(piece), threads_(threads) {}
 
   void Verify(std::vector<PiecePart> parts) const {
-    checkpoint_.CheckPiece(tensor_, piece_);
+    checkpoint_.CheckPiece(tensor_, piece_, Compared::kYes);
     if (checkpoint_.records() != nullptr) {
       checkpoint_.records()->Verify(tensor_, piece_);
     } else if (piece_.encoding != Encoding::kDense) {

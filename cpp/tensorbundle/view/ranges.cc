@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/io/residency.h"
 #include "tensorbundle/io/stream_source.h"
 #include "tensorbundle/view/read_box.h"
@@ -98,9 +99,23 @@ void AddRows(const PieceOverlap& overlap, std::span<const Extent> spans,
   ranges->insert(ranges->end(), own.begin(), own.end());
 }
 
+// Throws CorruptionError when some of the rows are stored nowhere or twice.
+void RequireSpans(const RowCover& cover, std::span<const Extent> spans) {
+  if (!cover.has_faults) return;
+  for (const Extent& span : spans) {
+    for (int64_t row = span.start; row < span.end();) {
+      const RowBandCover& band = cover.At(row);
+      if (!band.fault.empty()) throw CorruptionError(band.fault);
+      row = band.end;
+    }
+  }
+}
+
 void CheckPieces(const Checkpoint& checkpoint, const Tensor& tensor,
                  std::span<const PieceOverlap> overlaps) {
-  for (const PieceOverlap& overlap : overlaps) checkpoint.CheckPiece(tensor, *overlap.piece);
+  for (const PieceOverlap& overlap : overlaps) {
+    checkpoint.CheckPiece(tensor, *overlap.piece, Compared::kNo);
+  }
 }
 
 // Whether some of a piece is in the ranges, and whether all of it is.
@@ -165,14 +180,13 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
   RequireKnownType(tensor);
   if (rows.empty() || tensor.num_elements == 0) return {};
   const std::vector<Extent> spans = Spans(rows);
-  Box box = WholeBox(checkpoint.catalog().Shape(tensor));
-  box[0] = {spans.front().start, spans.back().end() - spans.front().start};
-  const std::vector<PieceOverlap> overlaps = CoverBox(checkpoint.catalog(), tensor, box);
+  const RowCover cover = CoverRows(checkpoint.catalog(), tensor);
+  RequireSpans(cover, spans);
   std::vector<FileRange> ranges;
-  for (const PieceOverlap& overlap : overlaps) {
+  for (const PieceOverlap& overlap : cover.overlaps) {
     const size_t before = ranges.size();
     AddRows(overlap, spans, &ranges);
-    if (ranges.size() != before) checkpoint.CheckPiece(tensor, *overlap.piece);
+    if (ranges.size() != before) checkpoint.CheckPiece(tensor, *overlap.piece, Compared::kNo);
   }
   return Merged(std::move(ranges));
 }

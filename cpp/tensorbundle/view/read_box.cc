@@ -18,6 +18,7 @@
 #include "tensorbundle/view/landing.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
+#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -93,7 +94,12 @@ class BoxReader {
   void Plan(const Box& box, bool in_parts) {
     for (const PieceOverlap& overlap : CoverBox(checkpoint_.catalog(), tensor_, box)) {
       const Piece& piece = *overlap.piece;
-      checkpoint_.CheckPiece(tensor_, piece);
+      const bool compared = in_parts || (options_.verify && overlap.whole_piece());
+      if (compared) {
+        checkpoint_.CheckPiece(tensor_, piece, Compared::kYes);
+      } else {
+        RequireReadable(checkpoint_, tensor_, piece);
+      }
       const bool check = options_.verify && overlap.whole_piece() && !checkpoint_.IsVerified(piece);
       if (check && checkpoint_.records() != nullptr) VerifyRecord(piece);
       const RunLayout layout(overlap.piece_box, box, overlap.common, info_.item_size);
@@ -265,8 +271,10 @@ void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Pie
     throw CorruptionError(what + "the index stores no checksum to verify it with");
   const uint32_t expected = crc32c::Unmask(piece.masked_checksum);
   if (actual == expected) return;
+  const std::string& foreign = checkpoint.files().ForeignReason(piece.file);
   throw CorruptionError(what + "the stored CRC32C is " + std::to_string(expected) +
-                        ", the bytes give " + std::to_string(actual));
+                        ", the bytes give " + std::to_string(actual) +
+                        (foreign.empty() ? "" : "; " + foreign));
 }
 
 namespace {
@@ -285,13 +293,21 @@ bool CheckRequest(const Checkpoint& checkpoint, const Tensor& tensor, const Data
   }
   if (tensor.num_elements == 0) {  // nothing to read, but a missing shard is still missing
     for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) {
-      checkpoint.CheckPiece(tensor, piece);
+      checkpoint.CheckPiece(tensor, piece, Compared::kNo);
     }
   }
   return !out.empty();
 }
 
 }  // namespace
+
+void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box) {
+  RequireKnownType(tensor);
+  if (Volume(box) == 0) return;
+  for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), tensor, box)) {
+    checkpoint.CheckPiece(tensor, *overlap.piece, Compared::kYes);
+  }
+}
 
 void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
              MutableByteSpan out, const ReadOptions& options) {

@@ -19,6 +19,11 @@ struct ReadOptions {
   bool fresh = false;  // the destination's memory was just got, and nobody else touches it
 };
 
+// Throws what ReadBox would throw before it reads: for elements that are stored nowhere or twice,
+// and for files that are missing or too short. For callers that get memory for the box: none is
+// needed for what is not stored.
+void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box);
+
 // Copies the elements of `box`, row-major and native-endian, to `out`, which has exactly their
 // size. Reads the bytes that the box needs, and no more than a page between them; what a box asks
 // for is checked before anything is written. Elements of fixed size only. Throws UnsupportedError

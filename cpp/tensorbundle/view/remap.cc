@@ -60,24 +60,39 @@ class Remapper {
         columns_(ColumnOrderOf(tensor, shape_, remapping, info_.item_size)),
         swap_unit_(checkpoint.catalog().big_endian ? info_.swap_size : 1) {}
 
-  // Checks every number, and adds up what is missing before each task.
+  // Checks every number, and adds up what is missing before each task. Memory is for row numbers
+  // that the caller has, never for rows that a shape declares.
   uint64_t Count(int threads) {
-    const size_t num_tasks = (remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask;
-    missing_before_.assign(num_tasks + 1, 0);
-    if (!remapping_.rows) CheckPlainRows();
-    ParallelFor(num_tasks, threads, [this](size_t task) {
+    if (!remapping_.rows) return CountPlain() / info_.item_size;
+    missing_before_.assign(NumTasks() + 1, 0);
+    ParallelFor(NumTasks(), threads, [this](size_t task) {
       const uint64_t rows = RowsOf(task);
-      uint64_t missing = 0;
-      if (remapping_.rows) {
-        missing = CountMissing(tensor_, remapping_.rows->subspan(task * kRowsPerTask, rows),
-                               shape_[0], "row", task * kRowsPerTask);
-      }
+      const uint64_t missing =
+          CountMissing(tensor_, remapping_.rows->subspan(task * kRowsPerTask, rows), shape_[0],
+                       "row", task * kRowsPerTask);
       missing_before_[task + 1] =
           missing * columns_.new_row_size() + (rows - missing) * columns_.missing_size();
     });
-    for (size_t task = 0; task < num_tasks; ++task)
+    for (size_t task = 0; task < NumTasks(); ++task)
       missing_before_[task + 1] += missing_before_[task];
     return missing_before_.back() / info_.item_size;
+  }
+
+  // Throws what is wrong with the first wanted row that cannot be read.
+  void RequireRows(const RowBands& bands) const {
+    if (!bands.has_faults) return;
+    if (!remapping_.rows) {
+      const auto end = static_cast<int64_t>(remapping_.first_row + remapping_.num_rows);
+      for (auto row = static_cast<int64_t>(remapping_.first_row); row < end;) {
+        bands.RequireRow(row);
+        row = bands.At(row).end;
+      }
+      return;
+    }
+    for (const int64_t& id : *remapping_.rows) {
+      const int64_t row = ReadOnce(id);
+      if (row >= 0 && row < shape_[0]) bands.RequireRow(row);
+    }
   }
 
   void Run(const RowBands& bands, const CellFill& fill, MutableByteSpan out, uint64_t out_stride,
@@ -94,12 +109,13 @@ class Remapper {
       throw std::invalid_argument("the destination has only " + std::to_string(out.size()) +
                                   " bytes");
     }
+    RequireRows(bands);
     if (columns_.new_row_size() == 0) return;
     for (const File* file : bands.mapped_files) file->CheckNotShrunk();
     const std::vector<uint8_t> pattern = PatternOf(fill);
     const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
-    ParallelFor(missing_before_.size() - 1, threads, [&](size_t task) {
-      Filler filler(tensor_, fill, pattern, missing_before_[task], out.data(), hint);
+    ParallelFor(NumTasks(), threads, [&](size_t task) {
+      Filler filler(tensor_, fill, pattern, MissingBefore(task), out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
         CopyRows(bands, task, &filler, first, out_stride, hint);
@@ -177,6 +193,24 @@ class Remapper {
     return kind == CellFill::Kind::kElement ? info_.item_size : missing * info_.item_size;
   }
 
+  size_t NumTasks() const {
+    return static_cast<size_t>((remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask);
+  }
+
+  // The bytes that are missing where each row lacks the same columns.
+  uint64_t CountPlain() const {
+    CheckPlainRows();
+    const std::optional<uint64_t> missing =
+        CheckedMul(remapping_.num_rows, columns_.missing_size());
+    if (missing) return *missing;
+    throw std::invalid_argument("tensor " + Quoted(tensor_.name) +
+                                " would have more missing cells than can be counted");
+  }
+
+  uint64_t MissingBefore(size_t task) const {
+    return remapping_.rows ? missing_before_[task] : task * kRowsPerTask * columns_.missing_size();
+  }
+
   uint64_t RowsOf(size_t task) const {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
   }
@@ -184,15 +218,16 @@ class Remapper {
   // The rows of the old table, or -1, for new rows from `first` on. The function throws
   // std::out_of_range for a number that is no row. It holds what it needs: it is called for each
   // row.
-  auto RowAt(uint64_t first) const {
+  auto RowAt(const RowBands& bands, uint64_t first) const {
     const int64_t* ids = remapping_.rows ? remapping_.rows->data() : nullptr;
     const auto plain = static_cast<int64_t>(remapping_.first_row + first);
-    return [this, ids, plain, first, num_rows = shape_[0]](size_t i) {
-      if (ids == nullptr) return plain + static_cast<int64_t>(i);
+    return [this, &bands, ids, plain, first, num_rows = shape_[0]](size_t i) {
+      if (ids == nullptr) return plain + static_cast<int64_t>(i);  // checked as a whole
       const int64_t row = ReadOnce(ids[first + i]);
       if (static_cast<uint64_t>(row + 1) > static_cast<uint64_t>(num_rows)) {
         CountMissing(tensor_, {&row, 1}, num_rows, "row", first + i);  // throws
       }
+      if (row >= 0) bands.RequireRow(row);
       return row;
     };
   }
@@ -210,7 +245,7 @@ class Remapper {
                 uint64_t out_stride, StoreHint hint) const {
     RowCopier copier(bands, swap_unit_, hint);
     copier.Copy(
-        RowsOf(task), RowAt(task * kRowsPerTask),
+        RowsOf(task), RowAt(bands, task * kRowsPerTask),
         [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
   }
 
@@ -225,7 +260,7 @@ class Remapper {
     const uint64_t first_row = task * kRowsPerTask;
     for (uint64_t done = 0; done < RowsOf(task); done += batch) {
       const uint64_t count = std::min(batch, RowsOf(task) - done);
-      const auto row_at = [&, next = RowAt(first_row + done)](size_t i) {
+      const auto row_at = [&, next = RowAt(bands, first_row + done)](size_t i) {
         const int64_t row = next(i);
         is_missing[i] = row < 0;
         return row;
@@ -270,10 +305,17 @@ class Remapper {
   const Remapping& remapping_;
   const ColumnOrder columns_;
   const unsigned swap_unit_;
-  std::vector<uint64_t> missing_before_;  // bytes, per task and in all
+  std::vector<uint64_t> missing_before_;  // bytes, per task and in all; for rows by number
 };
 
 }  // namespace
+
+void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                       const Remapping& remapping, int threads) {
+  Remapper remapper(checkpoint, tensor, remapping);
+  remapper.Count(threads);  // checks the numbers
+  remapper.RequireRows(bands);
+}
 
 uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
                            const Remapping& remapping, int threads) {

@@ -35,6 +35,11 @@ struct CellFill {
   ByteSpan bytes;
 };
 
+// Throws what RemapTable would throw for the numbers, and for rows that cannot be read, before
+// there is any memory for the new table.
+void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
+                       const Remapping& remapping, int threads);
+
 // Elements of the new table that the old one does not have. Throws std::out_of_range for numbers
 // below -1 or beyond the table, std::invalid_argument for columns of a tensor of rank 1.
 uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
@@ -42,9 +47,9 @@ uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
 
 // Writes the new table's rows to `out`, `out_stride` bytes from one to the next, in one pass by
 // threads. Every number is checked before anything is written; memory that changes meanwhile does
-// what it does in GatherRows. Throws as CountMissingCells;
-// std::invalid_argument when the fill does not have as many elements as there are missing cells, or
-// `out` is too small; as File::ReadAt.
+// what it does in GatherRows. Throws as CountMissingCells; what is wrong with a row that cannot be
+// read; std::invalid_argument when the fill does not have as many elements as there are missing
+// cells, or `out` is too small; as File::ReadAt.
 void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowBands& bands,
                 const Remapping& remapping, const CellFill& fill, MutableByteSpan out,
                 uint64_t out_stride, int threads);

@@ -9,6 +9,7 @@
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
+#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -49,50 +50,65 @@ class BandBuilder {
     for (size_t axis = 1; axis < shape_.size(); ++axis) {
       result_.row_size *= static_cast<uint64_t>(shape_[axis]);
     }
-    if (tensor_.num_elements == 0) return std::move(result_);
-    std::vector<PieceOverlap> overlaps = CoverBox(checkpoint_.catalog(), tensor_, WholeBox(shape_));
-    AddEmptyBands(overlaps);
-    for (const PieceOverlap& overlap : overlaps) AddPiece(overlap);
+    const RowCover cover = CoverRows(checkpoint_.catalog(), tensor_);
+    places_.resize(cover.overlaps.size());
+    for (const RowBandCover& rows : cover.bands) {
+      RowBand band{rows.begin, rows.end, {}, nullptr};
+      try {
+        if (!rows.fault.empty()) throw CorruptionError(rows.fault);
+        for (const size_t i : rows.overlaps) AddPiece(cover.overlaps[i], &places_[i], &band);
+      } catch (const Error&) {
+        band.segments.clear();
+        band.fault = std::current_exception();
+        result_.has_faults = true;
+      }
+      result_.bands.push_back(std::move(band));
+    }
     return std::move(result_);
   }
 
  private:
-  // A band begins wherever any piece does, and ends where the next begins.
-  void AddEmptyBands(const std::vector<PieceOverlap>& overlaps) {
-    std::vector<int64_t> begins;
-    for (const PieceOverlap& overlap : overlaps) begins.push_back(overlap.piece_box[0].start);
-    std::sort(begins.begin(), begins.end());
-    begins.erase(std::unique(begins.begin(), begins.end()), begins.end());
-    for (size_t i = 0; i < begins.size(); ++i) {
-      const int64_t end = i + 1 < begins.size() ? begins[i + 1] : shape_[0];
-      result_.bands.push_back({begins[i], end, {}});
+  // What is known of a piece, found when its first band is laid out.
+  struct Place {
+    std::vector<RowSegment> of_row;  // of the piece's first row
+    RowSegment base;
+    std::exception_ptr fault;
+    bool is_known = false;
+  };
+
+  // Adds the segments that a piece gives to the rows of a band. Throws what is wrong with the
+  // piece.
+  void AddPiece(const PieceOverlap& overlap, Place* place, RowBand* band) {
+    if (!place->is_known) *place = PlaceOf(overlap);
+    if (place->fault) std::rethrow_exception(place->fault);
+    num_segments_ += place->of_row.size();
+    if (num_segments_ > kMaxSegments) {
+      throw UnsupportedError("tensor " + Quoted(tensor_.name) +
+                             " is stored in slices that cut its rows into more than " +
+                             std::to_string(kMaxSegments) + " parts; read it in boxes instead");
+    }
+    const int64_t first = overlap.piece_box[0].start;
+    for (RowSegment segment : place->of_row) {
+      const uint64_t skip =
+          segment.offset + static_cast<uint64_t>(band->begin - first) * segment.stride;
+      segment.memory = place->base.memory == nullptr ? nullptr : place->base.memory + skip;
+      segment.file = place->base.file;
+      segment.offset = place->base.offset + skip;
+      band->segments.push_back(segment);
     }
   }
 
-  void AddPiece(const PieceOverlap& overlap) {
-    checkpoint_.CheckPiece(tensor_, *overlap.piece);
-    const RowSegment base = Locate(*overlap.piece);
-    const std::vector<RowSegment> of_row = SegmentsOfRow(overlap, shape_, item_size_);
-    const Extent& rows = overlap.piece_box[0];
-    auto band = std::lower_bound(
-        result_.bands.begin(), result_.bands.end(), rows.start,
-        [](const RowBand& candidate, int64_t row) { return candidate.begin < row; });
-    for (; band != result_.bands.end() && band->begin < rows.end(); ++band) {
-      num_segments_ += of_row.size();
-      if (num_segments_ > kMaxSegments) {
-        throw UnsupportedError("tensor " + Quoted(tensor_.name) +
-                               " is stored in slices that cut its rows into more than " +
-                               std::to_string(kMaxSegments) + " parts; read it in boxes instead");
-      }
-      for (RowSegment segment : of_row) {
-        const uint64_t skip =
-            segment.offset + static_cast<uint64_t>(band->begin - rows.start) * segment.stride;
-        segment.memory = base.memory == nullptr ? nullptr : base.memory + skip;
-        segment.file = base.file;
-        segment.offset = base.offset + skip;
-        band->segments.push_back(segment);
-      }
+  Place PlaceOf(const PieceOverlap& overlap) {
+    Place place;
+    place.is_known = true;
+    try {
+      RequireReadable(checkpoint_, tensor_, *overlap.piece);
+      place.base = Locate(*overlap.piece);
+      place.of_row = SegmentsOfRow(overlap, shape_, item_size_);
+    } catch (const Error&) {
+      place.fault = std::current_exception();
     }
+    return place;
   }
 
   // The piece's first byte: in memory if it can be had there, else in its file.
@@ -106,7 +122,7 @@ class BandBuilder {
     }
     const auto [known, is_new] = mapped_.try_emplace(piece.file, nullptr);
     if (is_new) {
-      std::shared_ptr<const Mapping> mapping = checkpoint_.files().Map(piece.file);
+      std::shared_ptr<const Mapping> mapping = checkpoint_.files().MapForReading(piece.file);
       if (mapping != nullptr) {
         known->second = mapping->bytes().data();
         result_.mappings.push_back(std::move(mapping));
@@ -124,15 +140,18 @@ class BandBuilder {
   const std::span<const int64_t> shape_;
   const uint64_t item_size_;
   RowBands result_;
+  std::vector<Place> places_;                  // by number of the overlap
   std::map<uint32_t, const uint8_t*> mapped_;  // by file; null where nothing is mapped
   uint64_t num_segments_ = 0;
 };
 
 }  // namespace
 
-bool RowBands::whole_rows() const {
-  return std::all_of(bands.begin(), bands.end(),
-                     [](const RowBand& band) { return band.segments.size() == 1; });
+const RowBand& RowBands::At(int64_t row) const {
+  const auto next =
+      std::upper_bound(bands.begin(), bands.end(), row,
+                       [](int64_t wanted, const RowBand& band) { return wanted < band.begin; });
+  return *(next - 1);
 }
 
 RowBands LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor) {

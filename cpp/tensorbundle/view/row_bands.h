@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct RowBand {
   int64_t begin = 0;
   int64_t end = 0;
   std::vector<RowSegment> segments;  // together they are the whole row
+  std::exception_ptr fault;          // why the rows cannot be read; they have no segments then
 };
 
 // The bands of a tensor, in order, without a gap, and what keeps their memory alive.
@@ -37,16 +39,23 @@ struct RowBands {
   std::vector<std::shared_ptr<const Mapping>> mappings;
   std::vector<const File*> mapped_files;  // must not have shrunk when their rows are touched
   std::vector<std::unique_ptr<std::vector<uint8_t>>> decoded;
+  bool has_faults = false;
 
-  // Every row is one run.
-  bool whole_rows() const;
+  // The band of a row that the tensor has.
+  const RowBand& At(int64_t row) const;
+
+  // Throws what is wrong with the band of the row, if anything is.
+  void RequireRow(int64_t row) const {
+    if (!has_faults) return;
+    if (const std::exception_ptr& fault = At(row).fault) std::rethrow_exception(fault);
+  }
 };
 
 // Lays out the rows of a tensor of rank 1 or more and fixed element size. Maps files where the
 // checkpoint's mode allows it, decodes pieces that are stored encoded, and leaves the rest to be
-// read row by row. Throws CorruptionError for holes, overlaps and short files; UnsupportedError for
-// types without a size and for tilings that cut rows into more parts than are worth a table; as
-// DataFiles::Get.
+// read row by row. Rows that are stored nowhere or twice, or lie in files that are missing, short
+// or foreign, are bands with a fault: the others can be read. Throws UnsupportedError for other
+// tensors and for slices in a pattern that would take too much time.
 RowBands LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor);
 
 }  // namespace tensorbundle

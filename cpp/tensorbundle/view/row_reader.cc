@@ -17,6 +17,7 @@
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
+#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -99,10 +100,10 @@ RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
   swap_unit_ = checkpoint.catalog().big_endian ? info.swap_size : 1;
   const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
   num_rows_ = shape.empty() ? 1 : shape[0];
+  if (tensor.num_elements > 0) CoverBox(checkpoint.catalog(), tensor, WholeBox(shape));
   for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) AddPiece(piece);
   if (tensor.num_elements == 0) return;
   row_size_ = tensor.num_elements / static_cast<uint64_t>(num_rows_) * item_size_;
-  CoverBox(checkpoint.catalog(), tensor, WholeBox(shape));
   std::stable_sort(states_.begin(), states_.end(), [](const PieceState& a, const PieceState& b) {
     return a.first_row < b.first_row;
   });
@@ -111,7 +112,12 @@ RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
 RowReader::~RowReader() = default;
 
 void RowReader::AddPiece(const Piece& piece) {
-  checkpoint_.CheckPiece(tensor_, piece);
+  // Chunks are handed out before the end of a piece is reached, and its checksum compared.
+  if (options_.verify && options_.is_whole) {
+    checkpoint_.CheckPiece(tensor_, piece, Compared::kYes);
+  } else {
+    RequireReadable(checkpoint_, tensor_, piece);
+  }
   Box box = checkpoint_.catalog().BoxOf(tensor_, piece);
   if (Volume(box) == 0) return;
   const Extent rows = box.empty() ? Extent{0, 1} : box[0];

@@ -147,8 +147,10 @@ class Producer {
   void ReadTensor(size_t index) {
     const Tensor& tensor = checkpoint_.catalog().tensors[index];
     if (HasVariableSize(tensor.dtype)) return DeliverAlone(index, nullptr);
-    RowReader reader(checkpoint_, tensor,
-                     {state_.options.threads, state_.options.verify, may_bypass_, &state_.stop});
+    const ReadAheadOptions& options = state_.options;
+    RowReader reader(
+        checkpoint_, tensor,
+        {options.threads, options.verify, may_bypass_, options.rows == 0, &state_.stop});
     ChunkProducer(state_, reader, index, LanesFor(reader.row_size())).Run();
   }
 

@@ -9,6 +9,7 @@
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/view/read_box.h"
+#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -148,7 +149,11 @@ StringElements ReadStrings(const Checkpoint& checkpoint, const Tensor& tensor, c
   const uint64_t count = piece.first_extent == Piece::kWholeTensor
                              ? tensor.num_elements
                              : Volume(checkpoint.catalog().BoxOf(tensor, piece));
-  checkpoint.CheckPiece(tensor, piece);
+  if (verify) {
+    checkpoint.CheckPiece(tensor, piece, Compared::kYes);
+  } else {
+    RequireReadable(checkpoint, tensor, piece);
+  }
   if (piece.encoding == Encoding::kRecord) return FromRecord(checkpoint, tensor, piece);
   std::vector<uint8_t> bytes(piece.size);
   checkpoint.files().Get(piece.file).ReadAt(piece.offset, bytes);

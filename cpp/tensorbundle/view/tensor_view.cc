@@ -7,6 +7,7 @@
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"
+#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -41,7 +42,7 @@ StoredRange FindStoredRange(const Checkpoint& checkpoint, const Tensor& tensor) 
     return range;
   }
   for (const Piece* piece : pieces) {
-    checkpoint.CheckPiece(tensor, *piece);
+    RequireReadable(checkpoint, tensor, *piece);
     range.size += piece->size;
   }
   range.file = pieces[0]->file;
@@ -50,7 +51,7 @@ StoredRange FindStoredRange(const Checkpoint& checkpoint, const Tensor& tensor) 
 }
 
 TensorView ViewRange(const Checkpoint& checkpoint, uint32_t file, uint64_t offset, uint64_t size) {
-  std::shared_ptr<const Mapping> mapping = checkpoint.files().Map(file);
+  std::shared_ptr<const Mapping> mapping = checkpoint.files().MapForViews(file);
   if (mapping == nullptr) return {{}, {}, kNeverMaps};
   const ByteSpan bytes = mapping->bytes().subspan(offset, size);
   return {std::move(mapping), bytes};
@@ -64,7 +65,7 @@ StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Bo
   std::map<uint64_t, StoredRun> runs;  // by where they belong in the box
   for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), tensor, box)) {
     const Piece& piece = *overlap.piece;
-    checkpoint.CheckPiece(tensor, piece);
+    RequireReadable(checkpoint, tensor, piece);
     if (piece.encoding != Encoding::kDense) return {.why_not = kMustBeDecoded};
     const RunLayout layout(overlap.piece_box, box, overlap.common, item_size);
     if (layout.count() != 1) return {.why_not = "its rows are parts of longer stored rows"};
@@ -91,17 +92,21 @@ TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
 TensorView ViewPiece(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece) {
   if (const char* why_not = WhyNot(checkpoint, tensor)) return {{}, {}, why_not};
   if (piece.encoding != Encoding::kDense) return {{}, {}, kMustBeDecoded};
-  checkpoint.CheckPiece(tensor, piece);
+  RequireReadable(checkpoint, tensor, piece);
   return ViewRange(checkpoint, piece.file, piece.offset, piece.size);
 }
 
 TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
   const StoredRange range = FindStoredRange(checkpoint, tensor);
+  if (range.why_not == kScattered || range.why_not == kMustBeDecoded) {
+    CoverBox(checkpoint.catalog(), tensor, WholeBox(checkpoint.catalog().Shape(tensor)));
+  }
   if (range.why_not != nullptr) return {{}, {}, range.why_not};
-  // Asking for the mapping tells whether the file has shrunk, too.
-  if (checkpoint.files().Map(range.file) == nullptr) return {{}, {}, kNeverMaps};
-  std::shared_ptr<const Mapping> mapping =
-      Mapping::CopyOnWrite(checkpoint.files().Get(range.file), range.offset, range.size);
+  const IoMode mode = checkpoint.mode();
+  if (mode == IoMode::kPread || mode == IoMode::kDirect) return {{}, {}, kNeverMaps};
+  const File& file = checkpoint.files().Get(range.file);
+  file.CheckNotShrunk();
+  std::shared_ptr<const Mapping> mapping = Mapping::CopyOnWrite(file, range.offset, range.size);
   const ByteSpan bytes = mapping->bytes();
   return {std::move(mapping), bytes};
 }

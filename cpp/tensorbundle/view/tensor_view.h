@@ -40,7 +40,8 @@ TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor);
 // One stored piece of it.
 TensorView ViewPiece(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece);
 
-// Writable memory over a private mapping of all of a tensor: writes never reach the file.
+// Writable memory over a private mapping of all of a tensor: writes never reach the file. Throws
+// also as CoverBox, and IOFailure when the system refuses the mapping.
 TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor);
 
 }  // namespace tensorbundle

@@ -19,6 +19,10 @@ namespace {
 constexpr uint64_t kMaxLooks = 100'000'000;
 constexpr uint64_t kMaxLooksPerPiece = 1'000;  // a grid of many axes
 
+// Parts of bands in a row cover. Real tilings need one per piece; a table that is larger than this
+// would rival the data.
+constexpr uint64_t kMaxBandParts = uint64_t{1} << 22;
+
 using Pieces = std::span<PieceOverlap>;
 
 std::string InTensor(const Tensor& tensor) { return "tensor " + Quoted(tensor.name) + ": "; }
@@ -58,15 +62,14 @@ const PieceOverlap* FindOverlapInPairs(Pieces pieces) {
 
 // A piece that overlaps another, or null. Cuts the set in two wherever a straight cut goes through:
 // near-linear for the tilings that exist, where comparing all pairs is not.
-const PieceOverlap* FindOverlap(const Tensor& tensor, Pieces pieces) {
+const PieceOverlap* FindOverlap(const Tensor& tensor, Pieces pieces, uint64_t* looks_left) {
   std::vector<Pieces> open = {pieces};
-  uint64_t looks_left = kMaxLooks + kMaxLooksPerPiece * pieces.size();
   const auto look = [&](uint64_t times) {
-    if (times > looks_left) {
+    if (times > *looks_left) {
       throw UnsupportedError(InTensor(tensor) + std::to_string(pieces.size()) +
                              " slices lie in a pattern that straight cuts do not divide");
     }
-    looks_left -= times;
+    *looks_left -= times;
   };
   while (!open.empty()) {
     const Pieces group = open.back();
@@ -101,28 +104,114 @@ std::optional<uint64_t> RunStart(const Box& box, std::span<const int64_t> shape)
   return start;
 }
 
-}  // namespace
+uint64_t LooksFor(size_t num_pieces) { return kMaxLooks + kMaxLooksPerPiece * num_pieces; }
 
-std::vector<PieceOverlap> CoverBox(const Catalog& catalog, const Tensor& tensor, const Box& box) {
-  std::vector<PieceOverlap> overlaps;
+// Throws CorruptionError unless every element of the box is in exactly one of the pieces. Sorts
+// them.
+void RequireCover(const Tensor& tensor, Pieces overlaps, const Box& box, uint64_t* looks_left) {
   uint64_t covered = 0;
-  for (const Piece& piece : catalog.Pieces(tensor)) {
-    Box piece_box = catalog.BoxOf(tensor, piece);
-    std::optional<Box> common = Intersect(piece_box, box);
-    if (!common) continue;
-    covered += Volume(*common);
-    overlaps.push_back({&piece, std::move(piece_box), std::move(*common)});
-  }
-  if (const PieceOverlap* found = FindOverlap(tensor, overlaps)) {
+  for (const PieceOverlap& overlap : overlaps) covered += Volume(overlap.common);
+  if (const PieceOverlap* found = FindOverlap(tensor, overlaps, looks_left)) {
     throw CorruptionError(InTensor(tensor) + "stored slice " + ToString(found->piece_box) +
                           " overlaps another one");
   }
   if (covered != Volume(box)) {
-    throw CorruptionError(InTensor(tensor) + "the stored slices hold " + std::to_string(covered) +
-                          " of the " + std::to_string(Volume(box)) + " elements of " +
-                          ToString(box) + "; was it saved in part?");
+    throw CorruptionError(InTensor(tensor) + "stored in part: the stored slices hold " +
+                          std::to_string(covered) + " of the " + std::to_string(Volume(box)) +
+                          " elements of " + ToString(box));
+  }
+}
+
+// The parts of the pieces that lie in a box.
+std::vector<PieceOverlap> OverlapsWith(const Catalog& catalog, const Tensor& tensor,
+                                       const Box& box) {
+  std::vector<PieceOverlap> overlaps;
+  for (const Piece& piece : catalog.Pieces(tensor)) {
+    Box piece_box = catalog.BoxOf(tensor, piece);
+    std::optional<Box> common = Intersect(piece_box, box);
+    if (!common) continue;
+    overlaps.push_back({&piece, std::move(piece_box), std::move(*common)});
   }
   return overlaps;
+}
+
+// Bands that end wherever a piece begins or ends, with the pieces that each takes its rows from.
+std::vector<RowBandCover> CutIntoBands(std::span<const int64_t> shape, Pieces overlaps) {
+  std::vector<int64_t> cuts{0, shape[0]};
+  for (const PieceOverlap& overlap : overlaps) {
+    cuts.push_back(overlap.piece_box[0].start);
+    cuts.push_back(overlap.piece_box[0].end());
+  }
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::vector<RowBandCover> bands;
+  for (size_t i = 0; i + 1 < cuts.size(); ++i) bands.push_back({cuts[i], cuts[i + 1], {}, {}});
+  return bands;
+}
+
+}  // namespace
+
+std::vector<PieceOverlap> CoverBox(const Catalog& catalog, const Tensor& tensor, const Box& box) {
+  std::vector<PieceOverlap> overlaps = OverlapsWith(catalog, tensor, box);
+  uint64_t looks_left = LooksFor(overlaps.size());
+  RequireCover(tensor, overlaps, box, &looks_left);
+  return overlaps;
+}
+
+RowCover CoverRows(const Catalog& catalog, const Tensor& tensor) {
+  const std::span<const int64_t> shape = catalog.Shape(tensor);
+  RowCover cover;
+  if (tensor.num_elements == 0) return cover;
+  const Box whole = WholeBox(shape);
+  cover.overlaps = OverlapsWith(catalog, tensor, whole);
+  uint64_t looks_left = LooksFor(cover.overlaps.size());
+  try {
+    RequireCover(tensor, cover.overlaps, whole, &looks_left);
+  } catch (const CorruptionError&) {
+    cover.has_faults = true;
+  }
+  std::sort(cover.overlaps.begin(), cover.overlaps.end(),
+            [](const PieceOverlap& a, const PieceOverlap& b) {
+              return a.piece_box[0].start < b.piece_box[0].start;
+            });
+  cover.bands = CutIntoBands(shape, cover.overlaps);
+  uint64_t num_parts = 0;
+  for (size_t i = 0; i < cover.overlaps.size(); ++i) {
+    const Extent rows = cover.overlaps[i].piece_box[0];
+    auto band = std::lower_bound(cover.bands.begin(), cover.bands.end(), rows.start,
+                                 [](const RowBandCover& b, int64_t row) { return b.begin < row; });
+    for (; band != cover.bands.end() && band->begin < rows.end(); ++band) {
+      if (++num_parts > kMaxBandParts) {
+        throw UnsupportedError(InTensor(tensor) + "its slices cut it into more than " +
+                               std::to_string(kMaxBandParts) +
+                               " parts of rows; read it in boxes instead");
+      }
+      band->overlaps.push_back(i);
+    }
+  }
+  if (!cover.has_faults) return cover;
+  for (RowBandCover& band : cover.bands) {
+    Box box = whole;
+    box[0] = {band.begin, band.end - band.begin};
+    std::vector<PieceOverlap> own;
+    for (const size_t i : band.overlaps) {
+      own.push_back(cover.overlaps[i]);
+      own.back().common = *Intersect(own.back().piece_box, box);
+    }
+    try {
+      RequireCover(tensor, own, box, &looks_left);
+    } catch (const CorruptionError& error) {
+      band.fault = error.what();
+    }
+  }
+  return cover;
+}
+
+const RowBandCover& RowCover::At(int64_t row) const {
+  const auto next = std::upper_bound(
+      bands.begin(), bands.end(), row,
+      [](int64_t wanted, const RowBandCover& band) { return wanted < band.begin; });
+  return *(next - 1);
 }
 
 std::vector<const Piece*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor) {

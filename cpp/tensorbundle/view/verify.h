@@ -12,18 +12,31 @@
 
 namespace tensorbundle {
 
-// A piece that cannot be trusted, and why.
+// Something that is wrong with a tensor.
 struct Damage {
-  size_t tensor;  // index in the catalog
-  const Piece* piece;
+  size_t tensor;       // index in the catalog
+  const Piece* piece;  // null: the tensor is stored in part, or an element of it twice
   std::string message;
+  std::string cause{};   // the part of the message that other tensors of the file share, or ""
+  int error_number = 0;  // of the system, which failed a read: nothing is known of the bytes
 };
 
-// Reads every byte of the tensors, in file order and by threads, and compares. Missing and short
-// files are damage like any other; only a failure that has nothing to do with the checkpoint is
+struct VerifyResult {
+  std::vector<Damage> damages;  // in the order of files and offsets
+  uint64_t num_bytes = 0;       // that were read
+};
+
+// Reads every byte of the tensors, in file order and by threads, and compares; looks whether every
+// element is stored once. Missing and short files are damage like any other; a failure of the
+// system is a Damage with its error number; only what has nothing to do with the checkpoint is
 // thrown. `progress` is called from any thread with the number of bytes just done; what it throws
 // stops the work and comes out.
-std::vector<Damage> VerifyTensors(const Checkpoint& checkpoint, std::span<const size_t> tensors,
-                                  int threads, const std::function<void(uint64_t)>& progress);
+VerifyResult VerifyTensors(const Checkpoint& checkpoint, std::span<const size_t> tensors,
+                           int threads, const std::function<void(uint64_t)>& progress);
+
+// Throws unless bytes of a stored piece may be used without a look at their checksum: as
+// Checkpoint::CheckPiece; where the piece's file may be newer than the index, the piece is compared
+// with its checksum now, unless that was done before. Call it before any such use.
+void RequireReadable(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece);
 
 }  // namespace tensorbundle

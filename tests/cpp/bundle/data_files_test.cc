@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "temp_dir.h"
@@ -17,37 +19,107 @@ namespace {
 
 using testing::TempDir;
 
+Catalog CatalogOf(std::vector<std::string> paths, std::vector<uint64_t> ends = {}) {
+  Catalog catalog;
+  catalog.files = std::move(paths);
+  catalog.file_ends = std::move(ends);
+  return catalog;
+}
+
 TEST(DataFiles, OneMissingFileConcernsNobodyElse) {
   const TempDir dir;
-  const DataFiles files({dir / "gone", dir.Write("here", "abc"), dir / "."}, IoMode::kAuto);
+  const Catalog catalog = CatalogOf({dir / "gone", dir.Write("here", "abc"), dir / "."});
+  const DataFiles files(catalog, IoMode::kAuto);
   EXPECT_EQ(files.Get(1).size(), 3U);
-  EXPECT_EQ(AsText(files.Map(1)->bytes()), "abc");
+  EXPECT_EQ(AsText(files.MapForViews(1)->bytes()), "abc");
+  EXPECT_EQ(AsText(files.MapForReading(1)->bytes()), "abc");
   for (int round = 0; round < 2; ++round) {
     EXPECT_THROW(files.Get(0), CheckpointNotFoundError);
-    EXPECT_THROW(files.Map(0), CheckpointNotFoundError);
+    EXPECT_THROW(files.MapForViews(0), CheckpointNotFoundError);
     EXPECT_THROW(files.Get(2), IOFailure);
   }
   EXPECT_THROW(files.Get(3), std::out_of_range);
+  dir.Write("gone", "back");
+  EXPECT_EQ(AsText(files.MapForReading(0)->bytes()), "back");
+}
+
+TEST(DataFiles, OnlyWantedOnes) {
+  const TempDir dir;
+  const Catalog catalog = CatalogOf({dir.Write("a", "1"), dir.Write("b", "2")});
+  const std::vector<bool> wanted{false, true};
+  const DataFiles files(catalog, IoMode::kAuto, std::nullopt, &wanted);
+  EXPECT_THROW(files.Get(0), std::out_of_range);
+  EXPECT_EQ(files.Get(1).size(), 1U);
 }
 
 TEST(DataFiles, ModesThatNeverMap) {
   const TempDir dir;
-  const std::vector<std::string> paths = {dir.Write("f", "abc")};
-  EXPECT_EQ(DataFiles(paths, IoMode::kPread).Map(0), nullptr);
-  EXPECT_NE(DataFiles(paths, IoMode::kMmap).Map(0), nullptr);
+  const Catalog catalog = CatalogOf({dir.Write("f", "abc")});
+  EXPECT_EQ(DataFiles(catalog, IoMode::kPread).MapForViews(0), nullptr);
+  EXPECT_EQ(DataFiles(catalog, IoMode::kPread).MapForReading(0), nullptr);
+  EXPECT_NE(DataFiles(catalog, IoMode::kMmap).MapForViews(0), nullptr);
 }
 
 TEST(DataFiles, AShrunkFileIsNotShown) {
   const TempDir dir;
-  const DataFiles files({dir.Write("f", "abc")}, IoMode::kAuto);
-  EXPECT_NO_THROW(files.Map(0));
+  const Catalog catalog = CatalogOf({dir.Write("f", "abc")});
+  const DataFiles files(catalog, IoMode::kAuto);
+  EXPECT_NO_THROW(files.MapForViews(0));
   std::filesystem::resize_file(dir / "f", 2);
-  EXPECT_THROW(files.Map(0), CorruptionError);
+  EXPECT_THROW(files.MapForViews(0), CorruptionError);
+  EXPECT_THROW(files.MapForReading(0), CorruptionError);
+}
+
+// What somebody writes to a view is seen by views alone.
+TEST(DataFiles, ViewsArePrivate) {
+  const TempDir dir;
+  const Catalog catalog = CatalogOf({dir.Write("f", "abc")});
+  const DataFiles files(catalog, IoMode::kAuto);
+  files.MapForViews(0)->writable_data()[0] = 'X';
+  EXPECT_EQ(AsText(files.MapForViews(0)->bytes()), "Xbc");
+  EXPECT_EQ(AsText(files.MapForReading(0)->bytes()), "abc");
+  uint8_t byte = 0;
+  files.Get(0).ReadAt(0, {&byte, 1});
+  EXPECT_EQ(byte, 'a');
+}
+
+TEST(DataFiles, ForeignFiles) {
+  const TempDir dir;
+  const Catalog catalog = CatalogOf(
+      {dir.Write("exact", "abc"), dir.Write("longer", "abcd"), dir.Write("short", "ab"),
+       dir.Write("empty", ""), dir.Write("lfs", "version https://git-lfs.github.com/spec/v1\n"),
+       dir.Write("html", " <!DOCTYPE HTML>"), dir.Write("no bytes wanted", "")},
+      {3, 3, 3, 3, 3, 3, 0});
+  const DataFiles files(catalog, IoMode::kAuto);
+  const auto reason = [&](uint32_t file) { return files.ForeignReason(file); };
+  EXPECT_EQ(reason(0), "");
+  EXPECT_EQ(reason(1), "");
+  EXPECT_NE(reason(2).find("2 bytes, its stored slices end at 3"), std::string::npos);
+  EXPECT_NE(reason(3).find("is empty"), std::string::npos);
+  EXPECT_NE(reason(4).find("Git-LFS"), std::string::npos);
+  EXPECT_NE(reason(5).find("HTML"), std::string::npos);
+  EXPECT_EQ(reason(6), "");
+}
+
+TEST(DataFiles, AReplacedIndex) {
+  const TempDir dir;
+  const std::string path = dir.Write("p.index", "old");
+  const IndexFile index{path, File::Open(path)->identity()};
+  EXPECT_FALSE(index.WasReplaced());
+  const Catalog catalog = CatalogOf({dir / "gone"});
+  const DataFiles files(catalog, IoMode::kAuto, index);
+  std::filesystem::remove(path);
+  EXPECT_FALSE(index.WasReplaced());  // deleted
+  dir.Write("p.index", "newer");
+  EXPECT_TRUE(index.WasReplaced());
+  dir.Write("gone", "of the newer one");
+  EXPECT_THROW(files.Get(0), CorruptionError);
 }
 
 TEST(DataFiles, ThreadsMayFailTogether) {
   const TempDir dir;
-  const DataFiles files({dir / "gone"}, IoMode::kAuto);
+  const Catalog catalog = CatalogOf({dir / "gone"});
+  const DataFiles files(catalog, IoMode::kAuto);
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
@@ -62,6 +134,24 @@ TEST(DataFiles, ThreadsMayFailTogether) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// Some ask while the file comes into being.
+TEST(DataFiles, ThreadsOpenAFileOnce) {
+  const TempDir dir;
+  const Catalog catalog = CatalogOf({dir / "f"});
+  const DataFiles files(catalog, IoMode::kAuto);
+  dir.Write("f", "abc");
+  std::vector<std::thread> threads;
+  std::vector<const File*> found(4);
+  for (size_t i = 0; i < found.size(); ++i) {
+    threads.emplace_back([&, i] {
+      found[i] = &files.Get(0);
+      EXPECT_EQ(AsText(files.MapForViews(0)->bytes()), "abc");
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const File* file : found) EXPECT_EQ(file, found[0]);
 }
 
 }  // namespace

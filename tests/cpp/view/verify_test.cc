@@ -41,10 +41,10 @@ class VerifyTest : public ::testing::Test {
     std::vector<size_t> all(checkpoint_->catalog().tensors.size());
     std::iota(all.begin(), all.end(), size_t{0});
     std::atomic<uint64_t> done{0};
-    std::vector<Damage> damages =
-        VerifyTensors(*checkpoint_, all, threads, [&](uint64_t n) { done += n; });
+    VerifyResult result = VerifyTensors(*checkpoint_, all, threads, [&](uint64_t n) { done += n; });
+    EXPECT_EQ(result.num_bytes, done);
     if (bytes != nullptr) *bytes = done;
-    return damages;
+    return std::move(result.damages);
   }
 
   std::string NameOf(const Damage& damage) const {
@@ -111,10 +111,10 @@ TEST_F(VerifyTest, ProgressMayStopIt) {
 
 TEST_F(VerifyTest, SomeTensorsOrNone) {
   Verify(1);
-  EXPECT_TRUE(VerifyTensors(*checkpoint_, {}, 4, [](uint64_t) { ADD_FAILURE(); }).empty());
+  EXPECT_TRUE(VerifyTensors(*checkpoint_, {}, 4, [](uint64_t) { ADD_FAILURE(); }).damages.empty());
   const std::vector<size_t> one = {checkpoint_->catalog().Find("a")};
   std::atomic<uint64_t> bytes{0};
-  EXPECT_TRUE(VerifyTensors(*checkpoint_, one, 4, [&](uint64_t n) { bytes += n; }).empty());
+  EXPECT_TRUE(VerifyTensors(*checkpoint_, one, 4, [&](uint64_t n) { bytes += n; }).damages.empty());
   EXPECT_EQ(bytes.load(), 1000U);
 }
 

@@ -29,3 +29,18 @@ def shows_a_file(array: np.ndarray) -> bool:
     while isinstance(root, np.ndarray) and root.base is not None:
         root = root.base
     return not isinstance(root, np.ndarray)
+
+
+def mapped_file(array: np.ndarray) -> tuple[str, str] | None:
+    """The file that the array's memory shows and how it is mapped ("rw-p"); None where it is none.
+
+    Linux only: looks into /proc.
+    """
+    address = array.ctypes.data
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            fields = line.split(maxsplit=5)
+            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            if begin <= address < end:
+                return (fields[5].strip(), fields[1]) if len(fields) > 5 else None
+    return None

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that another process replaces: the data files first, the index last, by renaming.
+
+An old index never speaks of new data without an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle, index_path, shard_path
+from craft.compare import same_bits
+
+import tensorbundle as tb
+
+
+def contents(step: int, *, only: str = "") -> dict[str, np.ndarray]:
+    """Tensors of one layout, whose values depend on the step; or just those of one tensor do."""
+    shapes = {"bias": (10,), "kernel": (300, 8), "table": (40_000, 8)}
+    return {
+        name: np.full(shape, step if only in ("", name) else 0, np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def save(prefix: Path, tensors: dict[str, np.ndarray], shards: int = 1) -> Path:
+    bundle = Bundle(num_shards=shards)
+    for i, (name, array) in enumerate(tensors.items()):
+        bundle.add(name, array, shard=i % shards)
+    boxes = [((0, 1), (0, 4)), ((1, 2), (0, 4))]
+    sliced = np.full((3, 4), tensors["bias"][0], np.float32)
+    bundle.add_sliced("sliced", sliced, boxes, shard_of=lambda i: i % shards)
+    bundle.add_strings("words", [b"%d" % int(tensors["bias"][0])], (1,))
+    prefix.parent.mkdir(exist_ok=True)
+    return bundle.write(prefix)
+
+
+def move(source: Path, target: Path) -> None:
+    """A new file in the place of an old one, as a writer does it."""
+    aside = target.with_name(target.name + ".tempstate")
+    shutil.copyfile(source, aside)
+    os.replace(aside, target)
+
+
+def later() -> None:
+    """Lets the clock of the file system go on, which counts in ticks of some milliseconds."""
+    time.sleep(0.03)
+
+
+WAYS: dict[str, Callable[[tb.Tensor], Any]] = {
+    "view": np.asarray,
+    "slice": lambda t: t[1:2],
+    "copied slice": lambda t: t.read(np.s_[1:2]),
+    "gather": lambda t: t[[1, 0]],
+    "remap": lambda t: tb.load_and_remap(t, rows=[1, 0]),
+    "chunks": lambda t: np.concatenate([part.copy() for _, part in t.chunks(1 << 12)]),
+    "copy on write": lambda t: t.copy_on_write(),
+    "read": lambda t: t.read(),
+    "dlpack": np.from_dlpack,
+}
+
+
+@pytest.mark.parametrize("io", ["auto", "pread"])
+@pytest.mark.parametrize("verify", ["lazy", "none"])
+@pytest.mark.parametrize("only", ["", "bias", "table"])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_new_data_file_with_an_old_index(
+    tmp_path: Path, shards: int, only: str, verify: str, io: str
+) -> None:
+    prefix = save(tmp_path / "old" / "c", contents(0), shards)
+    new = save(tmp_path / "new" / "c", contents(1, only=only), shards)
+    later()
+    for shard in range(shards):
+        move(shard_path(new, shard, shards), shard_path(prefix, shard, shards))
+    changed = {only} if only else {"bias", "kernel", "table"}
+    with tb.open(prefix, verify=verify, io=io) as ck:
+        for name in ("bias", "kernel", "table"):
+            for way, read in WAYS.items():
+                if io == "pread" and way == "copy on write":
+                    continue
+                if name in changed:
+                    with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
+                        read(ck[name])
+                else:
+                    assert (read(ck[name]) == 0).all()
+        if only in ("", "bias"):
+            for name in ("sliced", "words"):
+                for read in (lambda t: t.read(), lambda t: t[0:1], lambda t: t[[0]]):
+                    with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
+                        read(ck[name])
+
+
+def test_the_message_says_what_to_do(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "old" / "c", contents(0))
+    new = save(tmp_path / "new" / "c", contents(1))
+    later()
+    move(shard_path(new), shard_path(prefix))
+    with tb.open(prefix) as ck, pytest.raises(tb.CorruptionError) as caught:
+        ck["table"][0:1]
+    assert str(shard_path(prefix)) in str(caught.value)
+    assert "newer than its index" in str(caught.value)
+    assert "Open it again" in str(caught.value)
+
+
+def test_a_replaced_checkpoint_is_the_new_one(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "old" / "c", contents(0))
+    new = save(tmp_path / "new" / "c", contents(1))
+    before = tb.open(prefix)
+    move(shard_path(new), shard_path(prefix))
+    move(index_path(new), index_path(prefix))
+    with tb.open(prefix) as ck:
+        for read in WAYS.values():
+            assert (read(ck["table"]) == 1).all()
+    with before as ck:  # opened before, and still what it was
+        for read in WAYS.values():
+            assert (read(ck["table"]) == 0).all()
+
+
+def test_a_copy_whose_index_came_first(tmp_path: Path) -> None:
+    source = save(tmp_path / "c", contents(3))
+    target = tmp_path / "copy" / "c"
+    target.parent.mkdir()
+    shutil.copyfile(index_path(source), index_path(target))
+    later()
+    shutil.copyfile(shard_path(source), shard_path(target))
+    with tb.open(target) as ck:
+        for read in WAYS.values():
+            assert (read(ck["table"]) == 3).all()
+        assert ck["words"].read().tolist() == [b"3"]
+
+
+def test_a_data_file_that_came_after_the_checkpoint_was_replaced(tmp_path: Path) -> None:
+    prefix = save(tmp_path / "old" / "c", contents(0))
+    new = save(tmp_path / "new" / "c", contents(1))
+    shard_path(prefix).unlink()
+    with tb.open(prefix) as ck:
+        with pytest.raises(tb.CheckpointNotFoundError):
+            ck["table"].read()
+        move(shard_path(new), shard_path(prefix))
+        move(index_path(new), index_path(prefix))
+        for read in WAYS.values():
+            with pytest.raises(tb.CorruptionError, match="replaced since"):
+                read(ck["table"])
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["renamed", "index rewritten"])
+def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> None:
+    """TensorFlow renames the index of a simple save, and rewrites that of a merged one."""
+    sources = [save(tmp_path / str(step) / "c", contents(step)) for step in (1, 2)]
+    prefix = tmp_path / "c"
+    for path in (shard_path, index_path):
+        shutil.copyfile(path(sources[0]), path(prefix))
+    done = threading.Event()
+
+    def write() -> None:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            source = sources[turn % 2]
+            move(shard_path(source), shard_path(prefix))
+            if in_place:
+                data = index_path(source).read_bytes()
+                with open(index_path(prefix), "wb", buffering=0) as file:
+                    for begin in range(0, len(data), 100):
+                        file.write(data[begin : begin + 100])
+            else:
+                move(index_path(source), index_path(prefix))
+            time.sleep(0.002)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    opened = errors = 0
+    end = time.monotonic() + 3
+    try:
+        while time.monotonic() < end:
+            opened += 1
+            try:
+                with tb.open(prefix) as ck:
+                    row = ck["table"][5]
+                    assert same_bits(row, np.full(8, row[0], np.float32))
+                    # Which save it is, the checksum says.
+                    assert row[0] == ck["bias"].read()[0]
+            except tb.CorruptionError:
+                errors += 1
+    finally:
+        done.set()
+        writer.join()
+    assert opened > 100
+    # An index that is half written is an error, as it is for TensorFlow.
+    assert errors < (opened / 2 if in_place else opened / 100)
