@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tensorbundle.errors import CorruptionError, TensorNotFoundError
+from tensorbundle import naming
+from tensorbundle.errors import CorruptionError
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -71,15 +72,12 @@ def verify_tensors(
 ) -> VerifyReport:
     """Does the work of ``Checkpoint.verify``."""
     core = checkpoint._opened
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     if names is None:
         indices = list(range(len(core)))
     else:
-        indices = []
-        for name in names:
-            index = checkpoint._find(name)
-            if index is None:
-                raise TensorNotFoundError(checkpoint._not_found(name))
-            indices.append(index)
+        indices = [checkpoint._require(name) for name in naming.several(names)]
     checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
     damaged = tuple(
         Damage(core.name(index), file, offset, nbytes, message)

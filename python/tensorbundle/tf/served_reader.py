@@ -38,10 +38,10 @@ class CheckpointReader(compat.CheckpointReader):
             super().__init__(filepattern)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
-        """Whether there is a tensor of that name; the empty one is the V2 header's."""
+        """Whether there is a tensor with that key; the empty one is the V2 header's."""
         if tensor_str in ("", b""):
             return self._checkpoint.format == 2
-        return super().has_tensor(tensor_str)
+        return self._checkpoint._find_key(tensor_str) is not None
 
     def get_tensor(self, tensor_str: str | bytes) -> Any:
         """Reads a tensor whole and compares its checksum.
@@ -54,10 +54,7 @@ class CheckpointReader(compat.CheckpointReader):
         try:
             return super().get_tensor(tensor_str)
         except TensorNotFoundError as error:
-            key = tensor_str if isinstance(tensor_str, str) else os.fsdecode(tensor_str)
-            kind = "" if self._checkpoint.format == 2 else " file"
-            words = f"Key {key} not found in checkpoint{kind}: {error}"
-            raise errors.translated(TensorNotFoundError(words)) from error
+            raise errors.translated(self._in_tensorflows_words(error, tensor_str)) from error
         except CorruptionError as error:
             if self._ends_early(tensor_str):
                 raise _truncation()(f"Read less bytes than requested: {error}") from error
@@ -71,6 +68,13 @@ class CheckpointReader(compat.CheckpointReader):
 
         rows = self._checkpoint._opened.listing(self._checkpoint._names)
         return {name: tf.as_dtype(number) for _, name, _, number in rows}
+
+    def _in_tensorflows_words(
+        self, error: TensorNotFoundError, name: str | bytes
+    ) -> TensorNotFoundError:
+        key = name if isinstance(name, str) else os.fsdecode(name)
+        kind = "" if self._checkpoint.format == 2 else " file"
+        return type(error)(lambda: f"Key {key} not found in checkpoint{kind}: {error}")
 
     def _ends_early(self, name: str | bytes) -> bool:
         """Whether a data file ends before a piece of the tensor does."""
