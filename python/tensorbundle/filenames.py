@@ -69,6 +69,11 @@ def path_text(path: AnyPath) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """Return a name for a message without quotes: bytes that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def url_without_slash(path: str) -> str | None:
     """Return the URL that ``pathlib.Path`` turned into this path by dropping a slash, or None."""
     match = _LOST_SLASH.match(path)

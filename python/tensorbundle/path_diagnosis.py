@@ -12,6 +12,7 @@ from tensorbundle.filenames import (
     INDEX_SUFFIX,
     data_file_prefix,
     names_in,
+    printable,
     url_without_slash,
     v1_pattern,
     v1_shard_parts,
@@ -81,7 +82,8 @@ def no_checkpoint_in(directory: str, problem: str | None = None) -> str:
         problem: What is wrong with its state file; None if there is no such file.
     """
     # TensorFlow's own sentence comes first: people search for it.
-    text = f"Couldn't find 'checkpoint' file or checkpoints in given directory {directory}"
+    begin = "Couldn't find 'checkpoint' file or checkpoints in given directory"
+    text = f"{begin} {printable(directory)}"
     if problem is not None:
         text += f": {problem}"
     names = names_in(directory)

@@ -25,6 +25,7 @@ from tensorbundle.filenames import (
     INDEX_SUFFIX,
     AnyPath,
     path_text,
+    printable,
     v1_pattern_parts,
     v1_shards_on_disk,
 )
@@ -124,7 +125,7 @@ def read_state(
     text = _read_text(os.path.join(directory, name))
     state = parse_checkpoint_state(text.removeprefix("\ufeff") if allow_mark else text)
     if not state.model_checkpoint_path:
-        raise CorruptionError(f"Invalid checkpoint state loaded from {directory}")
+        raise CorruptionError(f"Invalid checkpoint state loaded from {printable(directory)}")
     return CheckpointState(
         # os.path.join() keeps an absolute path as it is.
         os.path.join(directory, state.model_checkpoint_path),

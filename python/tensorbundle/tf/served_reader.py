@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader behind TensorFlow's names: what it returns and raises is TensorFlow's.
 
-It differs from ``tensorbundle.CheckpointReader`` in three things only: dtypes are ``tf.DType``,
-exceptions are also ``tf.errors``', with the words that TensorFlow's own code and tests look for,
-and the empty name is known, as TensorFlow's reader knows it from the index's header.
+It differs from ``tensorbundle.CheckpointReader`` in four things only: it accepts the paths that
+TensorFlow's reader accepts; ``has_tensor`` knows keys, and the empty name of the index's header,
+but no full names; dtypes are ``tf.DType``; and exceptions are also ``tf.errors``', with the words
+that TensorFlow's own code and tests look for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tensorbundle import compat
+from tensorbundle import compat, paths, reader
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     CorruptionError,
     Error,
     TensorNotFoundError,
 )
+from tensorbundle.filenames import printable
 from tensorbundle.tf import errors
 
 
@@ -35,7 +37,8 @@ class CheckpointReader(compat.CheckpointReader):
             tf.errors.DataLossError: The file is no checkpoint, or a damaged one.
         """
         with _opening(filepattern):
-            super().__init__(filepattern)
+            location = paths.resolve(filepattern, as_tensorflow=True)
+            self._checkpoint = reader.Checkpoint(location)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
         """Whether there is a tensor with that key; the empty one is the V2 header's."""
@@ -72,7 +75,7 @@ class CheckpointReader(compat.CheckpointReader):
     def _in_tensorflows_words(
         self, error: TensorNotFoundError, name: str | bytes
     ) -> TensorNotFoundError:
-        key = name if isinstance(name, str) else os.fsdecode(name)
+        key = printable(name if isinstance(name, str) else os.fsdecode(name))
         kind = "" if self._checkpoint.format == 2 else " file"
         return type(error)(lambda: f"Key {key} not found in checkpoint{kind}: {error}")
 
