@@ -94,8 +94,7 @@ def load_checkpoint(ckpt_dir_or_file: PathLike) -> CheckpointReader:
     """Opens a checkpoint, as ``tf.train.load_checkpoint`` does.
 
     Args:
-        ckpt_dir_or_file: A directory with a ``checkpoint`` file, or anything else that
-            ``tensorbundle.open`` takes.
+        ckpt_dir_or_file: A directory, or anything else that ``tensorbundle.open`` takes.
 
     Raises:
         ValueError: A directory without a checkpoint.

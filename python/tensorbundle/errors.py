@@ -61,8 +61,9 @@ class TensorNotFoundError(NotFoundError, KeyError):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._message!r})"
 
-    def __reduce__(self) -> tuple[type[TensorNotFoundError], tuple[str]]:
-        return type(self), (self._message,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        notes = {name: value for name, value in vars(self).items() if name != "_source"}
+        return type(self), (self._message,), notes
 
 
 class AmbiguousNameError(TensorNotFoundError, ValueError):

@@ -49,14 +49,14 @@ def ends_of(path: str) -> Ends | None:
     Never waits: not for the writer of a pipe either.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        # Another file may have taken the name by now.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None  # whoever opens it next says why, with the system's own reason
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        size = status.st_size
+        size = os.fstat(descriptor).st_size
         head = os.pread(descriptor, _END_BYTES, 0)
         tail = os.pread(descriptor, _END_BYTES, max(0, size - _END_BYTES))
         return Ends(head, tail, size)
@@ -108,6 +108,8 @@ def kind_of(head: bytes, tail: bytes = b"", size: int | None = None) -> str | No
         return "is an HDF5 file (Keras weights), not a checkpoint: h5py reads it"
     if head.startswith(b"ustar", 257):
         return "is a tar archive: unpack it first"
+    if _UTF16.match(head):
+        return "is UTF-16 text, as a redirect of PowerShell writes it: convert it to UTF-8"
     if _PICKLE.match(head):
         return _describe_pickle(head)
     if _is_safetensors(head, size):
@@ -149,6 +151,7 @@ _SIGNATURES = (
 )
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_UTF16 = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4}|(?:\xfe\xff)?(?:\0[\t\n\r -~]){4}")
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml\b|Error\b)")
 # Protocols 2 to 5 with the opcodes that a pickle begins with; and what begins protocol 0.
 _PICKLE = re.compile(

@@ -50,7 +50,8 @@ def path_text(path: AnyPath) -> str:
         text = str(os.fsdecode(path))
     except TypeError:
         kind = type(path).__name__
-        raise TypeError(f"a path is a str, bytes or os.PathLike, not {kind}: {path!r}") from None
+        message = f"a path must be a str, bytes or os.PathLike, not {kind}: {path!r:.100}"
+        raise TypeError(message) from None
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:

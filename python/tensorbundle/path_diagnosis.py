@@ -110,7 +110,9 @@ def _hints_for_directory(directory: str, names: list[str]) -> list[str]:
     below = _prefixes_below(directory, names)
     if below:
         hints.append(f"These prefixes are in its subdirectories, give one of them: {below}")
-    return hints or [f"No name in it ends in '{INDEX_SUFFIX}', and no file in it is V1's"]
+    return hints or [
+        f"No name in it ends in '{INDEX_SUFFIX}', and no file in it is a V1 checkpoint"
+    ]
 
 
 def _prefixes_below(directory: str, names: list[str]) -> str:
@@ -159,7 +161,7 @@ def not_found(text: str, also: str | None = None) -> str:
     if text.endswith("/"):
         message += ": there is no directory of that name"
         if _is_checkpoint(prefix):
-            return f"{message}, but a checkpoint: take the slash off, give {prefix!r}"
+            return f"{message}, but there is a checkpoint: take the slash off, give {prefix!r}"
     else:
         message += f": there is no file {index!r}"
     if prefix == text:
@@ -274,7 +276,8 @@ def _partial_hints(directory: str, base: str, names: list[str]) -> list[str]:
     """What is left of a checkpoint that was copied in part, or whose writer was stopped."""
     if base + INDEX_SUFFIX in names:
         return []
-    hints = [_renamed(name, base) for name in names if _is_renamed_index(name, base)][:_SHOWN]
+    renamed = [name for name in names if _is_renamed_index(name, base)][:_SHOWN]
+    hints = [_renamed(directory, name, base) for name in renamed]
     data = [name for name in names if data_file_prefix(name) == base]
     if data:
         found = f"Its data files are there ({enumerated(data)}), its index is not"
@@ -282,12 +285,12 @@ def _partial_hints(directory: str, base: str, names: list[str]) -> list[str]:
         if orphans:
             hints.append(
                 f"{found}: if {enumerated(orphans)} belongs to them, rename it to "
-                f"'{base}{INDEX_SUFFIX}'"
+                f"{base + INDEX_SUFFIX!r}"
             )
         elif hints:
             hints.insert(0, found)
         else:
-            hints.append(f"{found}: copy '{base}{INDEX_SUFFIX}' too")
+            hints.append(f"{found}: copy {base + INDEX_SUFFIX!r} too")
     leftovers = [name for name in names if _is_leftover(directory, base, name)]
     if leftovers:
         hints.append(
@@ -296,8 +299,8 @@ def _partial_hints(directory: str, base: str, names: list[str]) -> list[str]:
         )
     if not hints and f"{base}.meta" in names:
         hints.append(
-            f"'{base}.meta' is there, but it holds the graph only: "
-            f"copy '{base}{INDEX_SUFFIX}' and the '{base}.data-' files too"
+            f"{base + '.meta'!r} is there, but it holds the graph only: "
+            f"copy {base + INDEX_SUFFIX!r} and the {base + '.data-'!r} files too"
         )
     return hints
 
@@ -312,10 +315,13 @@ def _is_renamed_index(name: str, base: str) -> bool:
     )
 
 
-def _renamed(name: str, base: str) -> str:
+def _renamed(directory: str, name: str, base: str) -> str:
     index = base + INDEX_SUFFIX
     if name.endswith(_UNFINISHED):
         return f"The download of {index!r} did not finish: {name!r} is there"
+    kind = file_kinds.kind_of_file(os.path.join(directory, name))
+    if kind is not None:
+        return f"{name!r} is there, but it {kind}"
     return f"{name!r} is there: if it is the index, rename it to {index!r}"
 
 

@@ -39,8 +39,9 @@ def open(
     """Opens a checkpoint. Reads its index and nothing else.
 
     Args:
-        path: A prefix; a directory with a ``checkpoint`` file, or a SavedModel; a ``.index`` or
-            ``.data-...`` file; or a V1 file, also sharded.
+        path: A prefix; a directory, which means what its ``checkpoint`` file says, a SavedModel's
+            variables or the only checkpoint in it; a ``.index`` or ``.data-...`` file; or a V1
+            file, also sharded.
         verify: When checksums are compared. ``"none"``: never. ``"lazy"``: for every stored piece
             that one call reads whole, once; not for views and slices. ``"full"``: for everything,
             now.
@@ -58,7 +59,7 @@ def open(
         CorruptionError: The index is damaged; with ``verify="full"``, or the data.
         UnsupportedError: A newer format, or a path that is not local.
         IOFailure: The system failed a read.
-        ValueError: A directory without a checkpoint, or a bad option.
+        ValueError: A directory without a checkpoint, or with several; or a bad option.
     """
     return Checkpoint(path, verify=verify, io=io, threads=threads)
 
@@ -324,11 +325,11 @@ class Checkpoint(Mapping[str, Tensor]):
             except IOFailure:
                 raise  # the next attempt may succeed
             except Error as error:
-                unreadable = f"its object graph cannot be read: {error}"
+                unreadable = f"the object graph cannot be read: {error}"
                 self._graph_names = naming.FullNames(problem=unreadable)
             else:
                 rows, complete = _core.full_names(core, graph)
-                malformed = None if complete else "parts of its object graph are malformed"
+                malformed = None if complete else "parts of the object graph are malformed"
                 self._graph_names = naming.full_names(rows, malformed)
         return self._graph_names
 

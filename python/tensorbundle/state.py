@@ -8,7 +8,6 @@ was moved together with its state file is found.
 
 from __future__ import annotations
 
-import codecs
 import errno
 import logging
 import math
@@ -297,8 +296,6 @@ def _read_text(path: str) -> str:
 
 
 def _described(data: bytes, error: UnicodeDecodeError) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "it is UTF-16 text, as a redirect of PowerShell writes it: convert it to UTF-8"
     kind = file_kinds.kind_of(data)
     if kind is not None:
         return f"it {kind}"

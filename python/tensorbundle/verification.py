@@ -77,7 +77,9 @@ def verify_tensors(
     if names is None:
         indices = list(range(len(core)))
     else:
-        indices = [checkpoint._require(name) for name in naming.several(names)]
+        # Once each, also where a tensor is named by its key and by its full name.
+        required = map(checkpoint._require, naming.several(names))
+        indices = list(dict.fromkeys(required))
     checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
     damaged = tuple(
         Damage(core.name(index), file, offset, nbytes, message)

@@ -155,6 +155,10 @@ def test_the_message_is_the_same_however_it_is_shown(tmp_path: Path) -> None:
     assert "'kernel'" in shown[0]
     assert repr(miss(checkpoint, "kernels")) == f"TensorNotFoundError({shown[0]!r})"
     error = miss(checkpoint, "kernels")
+    if hasattr(error, "add_note"):
+        error.add_note("asked for by the optimizer")
+        again = pickle.loads(pickle.dumps(error))
+        assert again.__notes__ == ["asked for by the optimizer"]
     error.args = ("another",)
     assert str(error) == "another"
     assert str(tb.TensorNotFoundError("plain")) == "plain"

@@ -147,6 +147,7 @@ def test_a_directory_called_checkpoint_is_not_a_state_file(
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
         (b"<html><body>404", "HTML page"),
         (b'{"model": 1}', "JSON text"),
+        ('model_checkpoint_path: "m"\n'.encode("utf-16-le"), "UTF-16 text"),  # without its mark
     ],
 )
 def test_the_state_file_wins_even_if_it_is_of_no_use(

@@ -152,6 +152,12 @@ def test_a_shared_full_name_raises_and_names_the_keys(
     assert not tb.load_checkpoint(prefix).has_tensor(name)
 
 
+def test_a_tensor_that_is_named_twice_is_verified_once(prefix: Path) -> None:
+    with tb.open(prefix) as checkpoint:
+        names = ["a" + SUFFIX, "enc/kernel", "enc/kernel", "plain"]
+        assert checkpoint.verify(names).checked_bytes == 16
+
+
 def test_names_of_another_type(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         for name in (3, None, 2**64, bytearray(b"plain"), ("plain",), np.float32(1)):
@@ -229,7 +235,7 @@ def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
         assert checkpoint.get("enc/kernel") is None
         with pytest.raises(tb.TensorNotFoundError) as caught:
             checkpoint["enc/kernel"]
-        assert "Full names may be missing, because its object graph cannot be read" in str(
+        assert "Full names may be missing, because the object graph cannot be read" in str(
             caught.value
         )
         with pytest.raises(tb.Error) as damaged:
@@ -247,7 +253,7 @@ def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> 
     bundle.add_strings(GRAPH, [good.SerializeToString() + b"\x0a\x7f"], (), shard=1)
     with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
         assert checkpoint["enc/kernel"].name == "a"
-        with pytest.raises(tb.TensorNotFoundError, match="parts of its object graph are malformed"):
+        with pytest.raises(tb.TensorNotFoundError, match="parts of the object graph are malformed"):
             checkpoint["dec/kernel"]
         with pytest.raises(tb.CorruptionError, match="malformed"):
             _ = checkpoint.full_names

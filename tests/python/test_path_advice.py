@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import time
 from pathlib import Path
@@ -120,6 +121,13 @@ def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) ->
     assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in message
     assert f"'m{DATA}'" in message
     assert "copy" not in message
+
+
+def test_an_index_that_was_compressed(tmp_path: Path) -> None:
+    prefix = v2(tmp_path / "m")
+    (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
+    os.remove(tmp_path / "m.index")
+    assert "'m.index.gz' is there, but it is compressed with gzip" in refusal(prefix)
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
