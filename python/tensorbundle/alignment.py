@@ -125,6 +125,8 @@ def _destination(path: AnyPath, source: str) -> str:
     text = path_text(path)
     if not text or "\0" in text:
         raise ValueError(f"a destination is a path, not {text!r}")
+    if text.startswith("~") and not os.path.lexists(text.partition("/")[0]):
+        text = os.path.expanduser(text)
     if text.endswith(os.sep) or os.path.isdir(text):
         return os.path.join(text, os.path.basename(source))
     return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)

@@ -20,12 +20,13 @@ from tensorbundle import _core
 TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 
 _END_BYTES = 4096  # as many of each end of a file as are looked at
+_RECORD_BYTES = 16  # enough for the beginning of a table's first record
 _SHORT_TEXT = 200  # bytes of a text that a message can quote
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The first and the last bytes of a file, 4 KiB each.
+    """The first and the last bytes of a file.
 
     Attributes:
         head: The first bytes.
@@ -43,7 +44,7 @@ class Ends:
         return self.tail.endswith(TABLE_MAGIC)
 
 
-def ends_of(path: str) -> Ends | None:
+def ends_of(path: str, count: int = _END_BYTES) -> Ends | None:
     """Return both ends of a regular file; None for anything else, and what cannot be read.
 
     Never waits: not for the writer of a pipe either.
@@ -57,13 +58,19 @@ def ends_of(path: str) -> Ends | None:
         return None  # whoever opens it next says why, with the system's own reason
     try:
         size = os.fstat(descriptor).st_size
-        head = os.pread(descriptor, _END_BYTES, 0)
-        tail = os.pread(descriptor, _END_BYTES, max(0, size - _END_BYTES))
+        head = os.pread(descriptor, count, 0)
+        tail = os.pread(descriptor, count, max(0, size - count))
         return Ends(head, tail, size)
     except OSError:
         return None
     finally:
         os.close(descriptor)
+
+
+def is_v1_file(path: str) -> bool:
+    """Whether a file is a V1 checkpoint, or a shard of one, by its first and last bytes."""
+    ends = ends_of(path, _RECORD_BYTES)
+    return ends is not None and ends.is_table and not is_renamed_index(ends.head)
 
 
 def kind_of_file(path: str) -> str | None:

@@ -59,8 +59,7 @@ def prefixes_in(directory: str, names: Sequence[str], limit: int | None = None) 
         if limit is not None and looked_into >= limit:
             break
         looked_into += 1
-        ends = file_kinds.ends_of(os.path.join(directory, name))
-        if ends and ends.is_table and not file_kinds.is_renamed_index(ends.head):
+        if file_kinds.is_v1_file(os.path.join(directory, name)):
             found.add(called)
     return sorted(found)
 
@@ -104,8 +103,8 @@ def give_one_of(directory: str, prefixes: Sequence[str]) -> str:
 def _hints_for_directory(directory: str, names: list[str]) -> list[str]:
     """What is in a directory that has no prefix."""
     hints = _foreign_hints(directory, names)
-    stems = sorted({stem for name in names if (stem := data_file_prefix(name)) is not None})
-    for stem in stems[:_SHOWN]:
+    stems = {data_file_prefix(name) or _stem_of_index(name) for name in names} - {None}
+    for stem in sorted(filter(None, stems))[:_SHOWN]:
         hints += _partial_hints(directory, stem, names)
     below = _prefixes_below(directory, names)
     if below:
@@ -313,6 +312,12 @@ def _is_renamed_index(name: str, base: str) -> bool:
         name.startswith(base)
         and re.fullmatch(r" ?\(\d+\)\.index", name.removeprefix(base)) is not None
     )
+
+
+def _stem_of_index(name: str) -> str | None:
+    """The prefix of a file that may be an index with something behind its name."""
+    stem, suffix, _ = name.partition(INDEX_SUFFIX)
+    return stem if suffix and ".tempstate" not in name else None
 
 
 def _renamed(directory: str, name: str, base: str) -> str:

@@ -34,9 +34,9 @@ from tensorbundle.filenames import (
 from tensorbundle.state import (
     DEFAULT_STATE_FILE,
     StateEncodingError,
-    checkpoint_exists,
     find_latest,
     get_checkpoint_state,
+    latest_in,
     read_state,
 )
 from tensorbundle.state_text import ParseError
@@ -147,7 +147,12 @@ def _in_directory(directory: str) -> Location:
     for prefix in (saved_model, directory):
         if is_there(prefix + INDEX_SUFFIX):
             return _plausible(_bundle(prefix))
-    prefixes = path_diagnosis.prefixes_in(directory, names_in(directory))
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        message = f"cannot list the directory {directory!r}"
+        raise IOFailure(message, error.errno or errno.EIO, directory) from error
+    prefixes = path_diagnosis.prefixes_in(directory, names)
     if len(prefixes) == 1:
         prefix = os.path.join(directory, prefixes[0])
         return _checked(_locate(prefix), prefix)
@@ -193,12 +198,13 @@ def _advice(directory: str) -> str:
 
 def _in_directory_as_tensorflow(directory: str) -> Location:
     state = get_checkpoint_state(directory)
-    latest = None if state is None else state.model_checkpoint_path
-    if latest is not None and checkpoint_exists(latest):
+    latest = None if state is None else latest_in(state, directory, moved=False)
+    if latest is not None:
         return _checked(
             _bundle_at(latest) or _table_at(latest) or _tables_of_pattern(latest), latest
         )
-    problem = None if latest is None else f"its 'checkpoint' file names {latest!r}, which is gone"
+    recorded = None if state is None else state.model_checkpoint_path
+    problem = recorded and f"its 'checkpoint' file names {recorded!r}, which does not exist"
     raise DirectoryWithoutCheckpointError(
         path_diagnosis.no_checkpoint_in(directory, problem), directory
     )

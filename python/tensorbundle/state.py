@@ -153,38 +153,45 @@ def latest_checkpoint(
     return None if state is None else latest_in(state, path_text(checkpoint_dir))
 
 
-def latest_in(state: CheckpointState, directory: str) -> str | None:
+def latest_in(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
     """Return the prefix of the latest checkpoint of a state that was read from ``directory``.
 
-    None, and a line in the log, if there is none. See `find_latest`.
+    None, and a line in the log, if it does not exist. See `find_latest`.
     """
-    found = find_latest(state, directory)
+    found = find_latest(state, directory, moved=moved)
     if found is None:
         _logger.error("Couldn't match files for checkpoint %s", state.model_checkpoint_path)
     return found
 
 
-def find_latest(state: CheckpointState, directory: str) -> str | None:
-    """Return the prefix of the latest checkpoint of a state that was read from ``directory``.
+def find_latest(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
+    """Return the prefix of the latest checkpoint of a state, or None.
 
-    State files hold absolute paths, and directories are moved, also from Windows. So a path that
+    State files have absolute paths, and directories are moved, also from Windows. So a path that
     leads nowhere is tried once more by its last component, in ``directory``; then with backslashes
     taken for slashes.
+
+    Args:
+        state: The state.
+        directory: Where it was read from.
+        moved: Follow a checkpoint that was moved. TensorFlow does not.
     """
     recorded = state.model_checkpoint_path
     if _matches_something(recorded):
         return recorded
+    if not moved:
+        return None
     names = [os.path.basename(recorded)]
     if "\\" in recorded:
         inside = recorded.removeprefix(os.path.join(directory, ""))
         names += [inside.replace("\\", "/"), inside.rpartition("\\")[2]]
     for name in names:
-        moved = os.path.join(directory, name)
-        if not os.path.isdir(moved) and _matches_something(moved):
+        path = os.path.join(directory, name)
+        if not os.path.isdir(path) and _matches_something(path):
             _logger.warning(
-                "Checkpoint %s is not there any more; taking %s instead", recorded, moved
+                "Checkpoint %s is not there any more; taking %s instead", recorded, path
             )
-            return moved
+            return path
     return None
 
 

@@ -261,6 +261,18 @@ def test_a_state_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert caught.value.filename == f"{tmp_path}/checkpoint"
 
 
+def test_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    v2(tmp_path / "m")
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.open(tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(tmp_path))
+
+
 def test_the_steps_of_reading_a_state_are_public_to_the_package(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m"')

@@ -119,6 +119,8 @@ def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) ->
     os.rename(tmp_path / "m.index", tmp_path / name)
     message = refusal(prefix)
     assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in message
+    if not name.endswith(".index"):
+        assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in refusal(tmp_path)
     assert f"'m{DATA}'" in message
     assert "copy" not in message
 
@@ -198,7 +200,9 @@ def test_a_directory_of_many_files_is_answered_soon(tmp_path: Path) -> None:
 # --- what TensorFlow would accept
 
 
-def test_the_rule_of_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_of_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     prefix = v2(tmp_path / "run" / "m")
     run = prefix.parent
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -216,6 +220,11 @@ def test_the_rule_of_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             resolve(directory, as_tensorflow=True)
     for text, found in [("m", True), ("gone/m", False), ("nowhere", False), ("", None)]:
         (run / "checkpoint").write_text(f'model_checkpoint_path: "{text}"')
+        caplog.clear()
+        if found is False:
+            with pytest.raises(ValueError, match="Couldn't find"):
+                resolve(run, as_tensorflow=True)
+            assert caplog.messages == [f"Couldn't match files for checkpoint {run}/{text}"]
         if found:
             assert resolve(run, as_tensorflow=True) == expected
         else:
