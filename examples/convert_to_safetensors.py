@@ -1,26 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the numeric tensors of a TensorFlow checkpoint into one safetensors file.
 
-    pip install safetensors
+    pip install 'safetensors>=0.8'
     python examples/convert_to_safetensors.py CHECKPOINT OUT.safetensors
 
-The tensors are handed over as views of the mapped file: only the writer copies.
+Names, shapes, types and values stay as they are; a scalar stays a scalar. The exit status is 1 when
+something was left out, with a line on stdout for each tensor, and 2 when nothing was written. The
+tensors are handed over as views of the mapped file: only the writer copies.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 from safetensors.numpy import save_file
 
 import tensorbundle as tb
 
-# What safetensors' NumPy writer takes; strings, for example, have no place in its format.
-DTYPES = {np.dtype(code) for code in "?bBhHiIlLefd"}
+# What safetensors' NumPy writer takes, by TensorFlow's names, which are NumPy's here.
+DTYPES = {
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "complex64", "bfloat16"),
+    *("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2fnuz"),
+}
+# Integers that TensorFlow reads as numbers of a scale that is stored elsewhere.
+QUANTIZED = {"qint8", "quint8", "qint16", "quint16", "qint32"}
 
 
-def convert(source: str, target: str) -> list[str]:
+def why_not(tensor: tb.Tensor) -> str | None:
+    """Why the format has no place for a tensor, or None."""
+    stored = tensor.stored_dtype
+    # The dtype has another name where NumPy here does not know the stored one.
+    known = stored in QUANTIZED or (stored in DTYPES and tensor.dtype.name == stored)
+    if not known:
+        return f"safetensors has no type {stored}"
+    if tensor.name == "__metadata__":
+        return "safetensors uses that name itself"
+    try:
+        tensor.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    return None
+
+
+def convert(source: str, target: str) -> dict[str, str]:
     """Converts a checkpoint.
 
     Args:
@@ -28,27 +53,32 @@ def convert(source: str, target: str) -> list[str]:
         target: The file to write.
 
     Returns:
-        The names of the tensors that were left out, because the format has no room for their dtype.
+        The names of the tensors that were left out, each with the reason.
     """
     with tb.open(source, verify="full") as checkpoint:
-        kept = {name: tensor for name, tensor in checkpoint.items() if tensor.dtype in DTYPES}
-        save_file(
-            {name: np.ascontiguousarray(tensor) for name, tensor in kept.items()},
-            target,
-            metadata={"source": source},
-        )
-        return [name for name in checkpoint if name not in kept]
+        reasons = {name: why_not(tensor) for name, tensor in checkpoint.items()}
+        kept = {
+            name: np.asarray(checkpoint[name]) for name, reason in reasons.items() if reason is None
+        }
+        save_file(kept, target, metadata={"source": source.encode(errors="replace").decode()})
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def main() -> None:
-    """Reads the command line."""
+def main() -> int:
+    """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
     parser.add_argument("out")
     options = parser.parse_args()
-    for name in convert(options.checkpoint, options.out):
-        print(f"left out: {name}")
+    try:
+        left_out = convert(options.checkpoint, options.out)
+    except (tb.Error, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for name, reason in left_out.items():
+        print(f"left out: {name!r}: {reason}")
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

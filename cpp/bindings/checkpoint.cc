@@ -15,7 +15,6 @@
 #include "bindings/text.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/bundle/object_graph.h"
 #include "tensorbundle/bundle/storage_notes.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
 #include "tensorbundle/view/read_box.h"
@@ -235,20 +234,9 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
   return py::make_tuple(result.num_bytes, rows);
 }
 
-// {full_name: checkpoint_key} of a serialized object graph, both as bytes. The first of several
-// wins.
-py::dict FullNameMap(const py::bytes& object_graph) {
-  py::dict map;
-  for (const auto& [name, key] : FullNames(AsBytes(static_cast<std::string_view>(object_graph)))) {
-    map.attr("setdefault")(py::bytes(name.data(), name.size()), py::bytes(key.data(), key.size()));
-  }
-  return map;
-}
-
 }  // namespace
 
 void RegisterCheckpoint(py::module_& module) {
-  module.def("full_names", &FullNameMap, "object_graph"_a);
   py::class_<Checkpoint, std::shared_ptr<Checkpoint>>(module, "Checkpoint", py::is_final())
       .def_static(
           "open_bundle",

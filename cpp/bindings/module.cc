@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterChecksum(module);
   tensorbundle::RegisterDlpack(module);
   tensorbundle::RegisterCheckpoint(module);
+  tensorbundle::RegisterNames(module);
   tensorbundle::RegisterGather(module);
   tensorbundle::RegisterRanges(module);
   tensorbundle::RegisterRewrite(module);

@@ -16,7 +16,9 @@ void RegisterErrors();
 void RegisterChecksum(py::module_& module);
 void RegisterDlpack(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
-void RegisterGather(py::module_& module);  // after the checkpoint, whose class it names
+// After the checkpoint, whose class they name.
+void RegisterNames(py::module_& module);
+void RegisterGather(py::module_& module);
 void RegisterRanges(py::module_& module);
 void RegisterRewrite(py::module_& module);
 void RegisterStreaming(py::module_& module);

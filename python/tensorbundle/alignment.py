@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import SupportsIndex
 
+import numpy as np
+
 from tensorbundle import _core, paths
 from tensorbundle import threads as thread_count
 from tensorbundle.errors import IOFailure, UnsupportedError
@@ -79,15 +81,21 @@ def align(
         IOFailure: The system failed a read or a write, as when the disk is full.
         UnsupportedError: The source is a V1 checkpoint, or has tensors that overlap in part; or a
             path is not local.
-        ValueError: The destination is the source, or the alignment is none.
+        TypeError: An argument is not of its type.
+        ValueError: The destination is the source, or `alignment` is not a power of two from 64 to
+            2**30.
 
     Example:
         >>> tb.align("model.ckpt-1000", "aligned/model.ckpt-1000").path
         'aligned/model.ckpt-1000'
     """
+    if not hasattr(type(alignment), "__index__") or isinstance(alignment, (bool, np.bool_)):
+        raise TypeError(f"alignment must be an int, not {type(alignment).__name__}")
     number = operator.index(alignment)
     if not 0 <= number < 1 << 64:
-        raise ValueError(f"the alignment must be a power of two from 64 on, not {number}")
+        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {number}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     count = thread_count.current(None if threads is None else thread_count.checked(threads))
     source = paths.resolve(src)
     if source.format != 2:
@@ -117,6 +125,8 @@ def _destination(path: AnyPath, source: str) -> str:
     text = path_text(path)
     if not text or "\0" in text:
         raise ValueError(f"a destination is a path, not {text!r}")
+    if text.startswith("~") and not os.path.lexists(text.partition("/")[0]):
+        text = os.path.expanduser(text)
     if text.endswith(os.sep) or os.path.isdir(text):
         return os.path.join(text, os.path.basename(source))
     return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)

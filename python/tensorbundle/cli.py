@@ -12,9 +12,11 @@ import contextlib
 import dataclasses
 import fnmatch
 import io
+import logging
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,24 +46,62 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit status.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             # A tensor's name may hold what the terminal's encoding cannot show.
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None or sys.stdout.closed:
+        return _complain("standard output is closed")
+    with _silent_log():
+        status = _status_of(sys.argv[1:] if args is None else args)
     try:
-        status = _run(sys.argv[1:] if args is None else args)
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _give_up_stdout()
+    return status
+
+
+def _status_of(args: Sequence[str]) -> int:
+    """Runs the program; what goes wrong becomes one line on stderr, and a status."""
+    try:
+        status = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads on; the interpreter must not try to flush to them at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
         return _complain(error.format_message())
-    except (tensorbundle.Error, OSError) as error:
+    except MemoryError:
+        return _complain("there is not enough memory")
+    except (tensorbundle.Error, ValueError) as error:
         return _complain(str(error))
+    except OSError as error:
+        # Errors of the checkpoint's own files are all of tensorbundle's classes.
+        named = error.filename is not None
+        return _complain(str(error) if named else f"cannot write the output: {error.strerror}")
+    except Exception as error:
+        return _complain(f"{type(error).__name__}: {error}")
     return status
+
+
+@contextlib.contextmanager
+def _silent_log() -> Iterator[None]:
+    """Keeps the library's log off stderr: what the user must know is in the error's one line."""
+    logger = logging.getLogger("tensorbundle")
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _give_up_stdout() -> None:
+    """Leads stdout nowhere, so that the interpreter does not fail to flush it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _run(args: Sequence[str]) -> int:
@@ -88,8 +128,8 @@ def program() -> None:
 def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool) -> int:
     """Lists the tensors of a checkpoint.
 
-    PATH is a prefix, a directory, or one of the checkpoint's files. PATTERN selects names, with
-    *, ? and [].
+    PATH is a prefix, a directory, or one of the checkpoint's files. PATTERN selects tensors by
+    name, with *, ? and []; the full names of an object graph count as well.
     """
     with tensorbundle.open(path, verify="none") as checkpoint:
         tensors = [checkpoint[name] for name in _select(checkpoint, patterns)]
@@ -185,7 +225,7 @@ def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
     return OK
 
 
-@program.group("plugin")
+@program.group("plugin", no_args_is_help=False)
 def plugin_group() -> None:
     """The link by which `import tensorflow` loads the ops by itself.
 
@@ -234,12 +274,30 @@ def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     """The names that match any of the patterns, or all; a pattern that matches none is an error."""
     chosen: set[str] = set()
     for pattern in patterns:
-        # An exact name first: names may hold brackets of their own.
-        found = [pattern] if pattern in checkpoint else fnmatch.filter(checkpoint, pattern)
-        if not found:
-            raise click.UsageError(f"no tensor is named like {pattern!r}")
-        chosen.update(checkpoint[name].name for name in found)
+        # An exact name first: names may have brackets of their own.
+        exact = checkpoint.get(pattern)
+        chosen.update(_matches(checkpoint, pattern) if exact is None else [exact.name])
     return [name for name in checkpoint if name in chosen] if patterns else list(checkpoint)
+
+
+def _matches(checkpoint: Checkpoint, pattern: str) -> list[str]:
+    """The keys of the tensors with a key or a full name like `pattern`."""
+    if not any(character in pattern for character in "*?["):
+        return [checkpoint[pattern].name]  # which says what is near it
+    problem = ""
+    full_names: Mapping[str, str] = {}
+    try:
+        full_names = checkpoint.full_names
+    except tensorbundle.Error as error:
+        problem = f"; full names may be missing: {error}"
+    try:
+        found = fnmatch.filter(checkpoint, pattern)
+        found += [key for key, name in full_names.items() if fnmatch.fnmatchcase(name, pattern)]
+    except re.error as error:
+        raise click.UsageError(f"{pattern!r} is not a pattern: {error}") from None
+    if not found:
+        raise click.UsageError(f"no tensor has a name like {pattern!r}{problem}")
+    return found
 
 
 def _describe(tensor: Tensor) -> dict[str, Any]:
@@ -293,5 +351,6 @@ def _shape(tensor: Tensor) -> str:
 
 def _complain(message: str) -> int:
     """Says what went wrong, in one line."""
-    click.echo(f"tensorbundle: {shown(' '.join(message.split()))}", err=True)
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
+        click.echo(f"tensorbundle: {shown(' '.join(message.split()))}", err=True)
     return UNREADABLE

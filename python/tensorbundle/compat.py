@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import dtypes, reader
-from tensorbundle.errors import TensorNotFoundError
+from tensorbundle.errors import AmbiguousNameError
 
 PathLike = str | bytes | os.PathLike[Any]
 
@@ -35,24 +35,33 @@ class CheckpointReader:
         self._checkpoint = reader.open(filepattern)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
-        """Whether there is a tensor of that name. Names in an object graph do not count."""
-        return self._index(tensor_str) is not None
+        """Whether ``get_tensor`` finds a tensor of that name.
+
+        A full name of the object graph counts, unless several tensors have it. (TensorFlow's reader
+        knows keys only.)
+        """
+        try:
+            return self._checkpoint._find(tensor_str) is not None
+        except AmbiguousNameError:
+            return False
 
     def get_tensor(self, tensor_str: str | bytes) -> Any:
         """Reads a tensor whole and compares its checksum.
+
+        Args:
+            tensor_str: A key, or the full name of a variable in the object graph.
 
         Returns:
             An array that the caller owns and may write to. Rank 0: a NumPy scalar, or ``bytes``.
             Strings are an object array of ``bytes``.
 
         Raises:
-            TensorNotFoundError: There is no tensor of that name.
+            TensorNotFoundError: There is no tensor of that name, or (AmbiguousNameError) several
+                have that full name.
             CorruptionError: The stored bytes are damaged.
         """
-        index = self._index(tensor_str)
-        if index is None:
-            raise TensorNotFoundError(self._checkpoint._not_found(tensor_str))
-        return self._checkpoint._tensor(index).read()
+        checkpoint = self._checkpoint
+        return checkpoint._tensor(checkpoint._require(tensor_str)).read()
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
         """A new dict from the name of every tensor to its shape."""
@@ -71,12 +80,6 @@ class CheckpointReader:
         ]
         return "".join(lines).encode("utf-8", "surrogateescape")
 
-    def _index(self, name: str | bytes) -> int | None:
-        if not isinstance(name, (str, bytes)):
-            raise TypeError(f"a tensor's name is a str or bytes, not {type(name).__name__}")
-        key = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-        return self._checkpoint._opened.find(key)
-
 
 def NewCheckpointReader(filepattern: PathLike) -> CheckpointReader:
     """Opens a checkpoint, as ``tf.compat.v1.train.NewCheckpointReader`` does.
@@ -91,8 +94,7 @@ def load_checkpoint(ckpt_dir_or_file: PathLike) -> CheckpointReader:
     """Opens a checkpoint, as ``tf.train.load_checkpoint`` does.
 
     Args:
-        ckpt_dir_or_file: A directory with a ``checkpoint`` file, or anything else that
-            ``tensorbundle.open`` takes.
+        ckpt_dir_or_file: A directory, or anything else that ``tensorbundle.open`` takes.
 
     Raises:
         ValueError: A directory without a checkpoint.
@@ -106,14 +108,22 @@ def list_variables(ckpt_dir_or_file: PathLike) -> list[tuple[str, list[int]]]:
     return sorted(load_checkpoint(ckpt_dir_or_file).get_variable_to_shape_map().items())
 
 
-def load_variable(ckpt_dir_or_file: PathLike, name: str) -> Any:
+def load_variable(ckpt_dir_or_file: PathLike, name: str | bytes) -> Any:
     """Reads one tensor, as ``tf.train.load_variable`` does.
 
     Args:
         ckpt_dir_or_file: As for ``load_checkpoint``.
-        name: The tensor's name; one trailing ``":0"`` is ignored.
+        name: A key, or the full name of a variable in the object graph; one trailing ``":0"`` is
+            ignored.
 
     Raises:
-        TensorNotFoundError: There is no tensor of that name.
+        TensorNotFoundError: There is no tensor of that name, or (AmbiguousNameError) several have
+            that full name.
     """
-    return load_checkpoint(ckpt_dir_or_file).get_tensor(name.removesuffix(":0"))
+    if isinstance(name, str):
+        name = name.removesuffix(":0")
+    elif isinstance(name, bytes):
+        name = name.removesuffix(b":0")
+    else:
+        raise TypeError(f"name must be a str or bytes, not {type(name).__name__}")
+    return load_checkpoint(ckpt_dir_or_file).get_tensor(name)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,12 +28,13 @@ def export(
     """Makes the capsule that ``Tensor.__dlpack__`` documents."""
     if stream is not None:
         raise BufferError("a tensor in main memory has no stream")
-    if dl_device is not None and tuple(dl_device) != _CPU:
+    version = None if max_version is None else _pair("max_version", max_version)
+    if dl_device is not None and _pair("dl_device", dl_device) != _CPU:
         raise BufferError(f"tensor {tensor.name!r} is in main memory, not on device {dl_device}")
     kind = dtypes.dlpack_type(tensor.dtype)
     if kind is None:
         raise BufferError(f"DLPack has no type for {tensor.stored_dtype}")
-    versioned = max_version is not None and max_version[0] >= 1
+    versioned = version is not None and version[0] >= 1
     view = None if copy else _aligned_view(tensor)
     if view is None or not versioned:
         if copy is False:
@@ -43,6 +45,15 @@ def export(
         array, copied = view, False
     code, bits = kind
     return _core.dlpack_capsule(array, code=code, bits=bits, versioned=versioned, copied=copied)
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    try:
+        first, second = value
+        return operator.index(first), operator.index(second)
+    except (TypeError, ValueError):
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a pair of ints, not {kind}: {value!r:.50}") from None
 
 
 def _aligned_view(tensor: Tensor) -> Array | None:

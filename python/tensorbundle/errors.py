@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from collections.abc import Callable
+from typing import Any
 
 
 class Error(Exception):
@@ -20,10 +22,52 @@ class NotFoundError(Error):
 
 
 class TensorNotFoundError(NotFoundError, KeyError):
-    """The checkpoint holds no tensor of that name; the message names the nearest ones."""
+    """The checkpoint holds no tensor of that name; the message names the nearest ones.
+
+    The nearest names are looked for when the message is first shown (``str``, ``repr``, ``args``, a
+    traceback, a pickle): a program that asks for many absent names does not pay for them.
+    """
+
+    _source: str | Callable[[], str]
+
+    def __init__(self, message: str | Callable[[], str] = "") -> None:
+        """Takes the message, or a function that composes it when it is shown."""
+        super().__init__()
+        self._source = message
+
+    @property
+    def _message(self) -> str:
+        if not isinstance(self._source, str):
+            self._source = self._source()
+        return self._source
+
+    @_message.setter
+    def _message(self, source: str | Callable[[], str]) -> None:
+        self._source = source
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message, as the only item."""
+        return (self._message,)
+
+    @args.setter
+    def args(self, values: tuple[Any, ...]) -> None:
+        (self._message,) = values
 
     # KeyError.__str__ shows the repr of the message, quotes and escapes included.
-    __str__ = Exception.__str__
+    def __str__(self) -> str:
+        return self._message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._message!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        notes = {name: value for name, value in vars(self).items() if name != "_source"}
+        return type(self), (self._message,), notes
+
+
+class AmbiguousNameError(TensorNotFoundError, ValueError):
+    """Several tensors have that full name in the object graph; the message names their keys."""
 
 
 class CheckpointNotFoundError(NotFoundError, FileNotFoundError):

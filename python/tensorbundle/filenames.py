@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from typing import TypeAlias
 
 from tensorbundle.errors import IOFailure, UnsupportedError
@@ -23,6 +24,12 @@ _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5})-of-\d{5,}", re.D
 _V1_PATTERN = re.compile(r"(?P<stem>.+)-\?{5}-of-(?P<count>\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+# URLs of the stores that checkpoints are kept in, as pathlib.Path writes them: with one slash.
+_LOST_SLASH = re.compile(
+    r"(?P<scheme>gs|gcs|s3|s3a|s3n|hdfs|webhdfs|viewfs|har|https?|ftp|abfss?|adl|az|wasbs?|oss|cos|"
+    r"dbfs|memory|ram|hf|file):/(?!/)",
+    re.IGNORECASE,
+)
 
 # The name stands for no file: stat() failed because of what the path says, not because of who asks.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
@@ -37,12 +44,21 @@ def path_text(path: AnyPath) -> str:
     Raises:
         TypeError: It is none of these.
         UnsupportedError: It is a URL.
+        ValueError: It has a character that no file name can have.
     """
     try:
         text = str(os.fsdecode(path))
     except TypeError:
         kind = type(path).__name__
-        raise TypeError(f"a path is a str, bytes or os.PathLike, not {kind}: {path!r}") from None
+        message = f"a path must be a str, bytes or os.PathLike, not {kind}: {path!r:.100}"
+        raise TypeError(message) from None
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a path cannot have the character {text[error.start]!r}, which the file system's "
+            f"encoding ({sys.getfilesystemencoding()}) cannot represent: {text!r}"
+        ) from None
     scheme = _SCHEME.match(text)
     if scheme is None:
         return text
@@ -52,6 +68,17 @@ def path_text(path: AnyPath) -> str:
         f"{text!r} is on a remote file system; only local paths can be read: copy the checkpoint "
         "to a local directory, or mount it"
     )
+
+
+def printable(text: str) -> str:
+    """Return a name for a message without quotes: bytes that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def url_without_slash(path: str) -> str | None:
+    """Return the URL that ``pathlib.Path`` turned into this path by dropping a slash, or None."""
+    match = _LOST_SLASH.match(path)
+    return f"{match['scheme']}://{path[match.end() :]}" if match else None
 
 
 def is_there(path: str) -> bool:

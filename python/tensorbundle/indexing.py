@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+_MOST = 1 << 63  # more elements than an axis can have
+
 
 @dataclass(frozen=True)
 class BoxIndex:
@@ -31,7 +33,11 @@ class BoxIndex:
 
 
 def is_basic(index: Any) -> bool:
-    """Whether an index has integers, slices, ``...`` and ``None`` only."""
+    """Whether an index has integers, slices, ``...`` and ``None`` only.
+
+    Raises:
+        IndexError: An integer is beyond every possible axis. NumPy would raise OverflowError.
+    """
     parts = index if isinstance(index, tuple) else (index,)
     return all(
         part is None or part is Ellipsis or isinstance(part, slice) or _is_integer(part)
@@ -42,9 +48,17 @@ def is_basic(index: Any) -> bool:
 def _is_integer(part: Any) -> bool:
     if isinstance(part, (bool, np.bool_)):
         return False
-    return isinstance(part, (int, np.integer)) or (
-        isinstance(part, np.ndarray) and part.ndim == 0 and part.dtype.kind in "iu"
-    )
+    if isinstance(part, (int, np.integer)):
+        if not -_MOST <= part < _MOST:
+            raise IndexError(f"index {part} is out of bounds for every axis")
+        return True
+    if isinstance(part, np.ndarray):
+        return part.ndim == 0 and part.dtype.kind in "iu"
+    try:
+        operator.index(part)  # whatever else may count as an integer, such as a scalar handle
+    except TypeError:
+        return False
+    return True
 
 
 def to_box(index: Any, shape: tuple[int, ...]) -> BoxIndex:

@@ -3,22 +3,30 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import partial
 from itertools import starmap
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from tensorbundle import _core, paths, streaming
+from tensorbundle import _core, naming, paths, streaming
 from tensorbundle import threads as thread_count
-from tensorbundle.errors import CorruptionError, TensorNotFoundError
+from tensorbundle.errors import (
+    AmbiguousNameError,
+    CorruptionError,
+    Error,
+    IOFailure,
+    TensorNotFoundError,
+)
 from tensorbundle.tensor import Tensor
 from tensorbundle.verification import VerifyReport, verify_tensors
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VERIFY = ("none", "lazy", "full")
+_IO = ("auto", "mmap", "pread", "direct")
+
+Default = TypeVar("Default")
 
 
 def open(
@@ -31,8 +39,9 @@ def open(
     """Opens a checkpoint. Reads its index and nothing else.
 
     Args:
-        path: A prefix; a directory with a ``checkpoint`` file, or a SavedModel; a ``.index`` or
-            ``.data-...`` file; or a V1 file, also sharded.
+        path: A prefix; a directory, which means what its ``checkpoint`` file says, a SavedModel's
+            variables or the only checkpoint in it; a ``.index`` or ``.data-...`` file; or a V1
+            file, also sharded.
         verify: When checksums are compared. ``"none"``: never. ``"lazy"``: for every stored piece
             that one call reads whole, once; not for views and slices. ``"full"``: for everything,
             now.
@@ -50,7 +59,7 @@ def open(
         CorruptionError: The index is damaged; with ``verify="full"``, or the data.
         UnsupportedError: A newer format, or a path that is not local.
         IOFailure: The system failed a read.
-        ValueError: A directory without a checkpoint, or a bad option.
+        ValueError: A directory without a checkpoint, or with several; or a bad option.
     """
     return Checkpoint(path, verify=verify, io=io, threads=threads)
 
@@ -68,15 +77,15 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __init__(
         self,
-        path: str | bytes | os.PathLike[Any],
+        path: str | bytes | os.PathLike[Any] | paths.Location,
         *,
         verify: str = "lazy",
         io: str = "auto",
         threads: int | None = None,
     ) -> None:
-        if verify not in _VERIFY:
-            raise ValueError(f"verify must be one of {_VERIFY}, not {verify!r}")
-        location = paths.resolve(path)
+        _check_option("verify", verify, _VERIFY)
+        _check_option("io", io, _IO)
+        location = path if isinstance(path, paths.Location) else paths.resolve(path)
         self.path: str = location.prefix
         self._location = location
         self._verify = verify
@@ -85,7 +94,7 @@ class Checkpoint(Mapping[str, Tensor]):
         # Asking the system takes longer than a small gather.
         self._processors = _core.available_processors()
         self._name_list: list[str] | None = None
-        self._aliases: dict[str, str] | None = None
+        self._graph_names: naming.FullNames | None = None
         self._row_tables: dict[int, _core.Rows] = {}
         self._handle: _core.Checkpoint | None = _open_core(location, io)
         if verify == "full":
@@ -137,19 +146,52 @@ class Checkpoint(Mapping[str, Tensor]):
         return _NamedTensors(self)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, (str, bytes)) and self._find(name) is not None
+        """Whether ``self[name]`` succeeds: False for a full name that several tensors have."""
+        try:
+            return isinstance(name, (str, bytes)) and self._find(name) is not None
+        except AmbiguousNameError:
+            return False
 
     def __getitem__(self, name: str | bytes) -> Tensor:
-        """The tensor of that name, or of that ``full_name`` in the checkpoint's object graph.
+        """The tensor with that key, else the one with that full name in the object graph.
 
         Raises:
-            TensorNotFoundError: There is none.
+            TensorNotFoundError: There is no such tensor.
+            AmbiguousNameError: Several tensors have that full name (``tensorbundle.errors``; it is
+                a TensorNotFoundError and a ValueError).
+            ValueError: The checkpoint is closed.
+        """
+        return self._tensor(self._require(name))
+
+    def get(  # type: ignore[override]
+        self, name: str | bytes, default: Default | None = None
+    ) -> Tensor | Default | None:
+        """The tensor that ``self[name]`` returns, or `default` if there is no such tensor.
+
+        Raises:
+            AmbiguousNameError: Several tensors have that full name: there is no single answer.
             ValueError: The checkpoint is closed.
         """
         index = self._find(name)
-        if index is None:
-            raise TensorNotFoundError(self._not_found(name))
-        return self._tensor(index)
+        return default if index is None else self._tensor(index)
+
+    @property
+    def full_names(self) -> Mapping[str, str]:
+        """Key to full name, of the tensors that the object graph names; empty without a graph.
+
+        A full name is what a variable was called in the program that saved it. Several tensors may
+        have the same one.
+
+        Raises:
+            CorruptionError: The object graph is damaged.
+            CheckpointNotFoundError: The data file that holds it is missing.
+            ValueError: The checkpoint is closed.
+        """
+        found = self._names_of_graph()
+        if found.problem is not None:
+            self._read_graph()  # raises the reason, where the graph cannot be read at all
+            raise CorruptionError(f"{self.path!r}: {found.problem}")
+        return found.by_key
 
     def verify(
         self,
@@ -247,43 +289,71 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._verify != "none"
 
     def _find(self, name: str | bytes) -> int | None:
-        if not isinstance(name, (str, bytes)):
-            raise TypeError(f"a tensor's name is a str, not {type(name).__name__}")
-        key = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
-        index = self._opened.find(key)
+        """The index of the tensor that a name means: a stored key, else a full name.
+
+        Raises:
+            AmbiguousNameError: Several tensors have that full name.
+            TypeError: It is neither a str nor bytes.
+        """
+        index = self._find_key(name)
         if index is None:
-            alias = self._full_names().get(key.decode("utf-8", "surrogateescape"))
-            index = (
-                None
-                if alias is None
-                else self._opened.find(alias.encode("utf-8", "surrogateescape"))
-            )
+            text = naming.as_text(name)
+            keys = self._names_of_graph().keys.get(text)
+            if keys is not None:
+                if len(keys) > 1:
+                    raise naming.ambiguous(text, keys, self.path)
+                index = self._find_key(keys[0])
+        return index
+
+    def _find_key(self, name: str | bytes) -> int | None:
+        """The index of the tensor with exactly that key; full names do not count."""
+        key = naming.as_key(name)
+        return None if key is None else self._opened.find(key)
+
+    def _require(self, name: str | bytes) -> int:
+        """As `_find`; an absent name raises TensorNotFoundError."""
+        index = self._find(name)
+        if index is None:
+            raise TensorNotFoundError(self._not_found(name))
         return index
 
     def _full_names(self) -> dict[str, str]:
-        """Names that variables had in their program, by the object graph, to keys."""
-        if self._aliases is None:
-            index = self._opened.find(_OBJECT_GRAPH.encode())
-            graph = None if index is None else self._tensor(index)
-            aliases: dict[str, str] = {}
-            if (
-                graph is not None
-                and graph.stored_dtype == "string"
-                and graph.shape == ()
-                and not graph.problem
-            ):
-                for name, key in _core.full_names(graph.read()).items():
-                    aliases[name.decode("utf-8", "surrogateescape")] = key.decode(
-                        "utf-8", "surrogateescape"
-                    )
-            self._aliases = aliases
-        return self._aliases
+        """Full name to key. Of a name that several tensors have, the first key in the graph."""
+        return {name: keys[0] for name, keys in self._names_of_graph().keys.items()}
 
-    def _not_found(self, name: str | bytes) -> str:
-        text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-        nearest = difflib.get_close_matches(text, [*self, *self._full_names()], n=3)
-        hint = f"; the nearest are {', '.join(map(repr, nearest))}" if nearest else ""
-        return f"no tensor {text!r} among the {len(self)} of {self.path!r}{hint}"
+    def _names_of_graph(self) -> naming.FullNames:
+        """The full names in the object graph, read once."""
+        core = self._opened
+        if self._graph_names is None:
+            try:
+                graph = self._read_graph()
+            except IOFailure:
+                raise  # the next attempt may succeed
+            except Error as error:
+                unreadable = f"the object graph cannot be read: {error}"
+                self._graph_names = naming.FullNames(problem=unreadable)
+            else:
+                rows, complete = _core.full_names(core, graph)
+                malformed = None if complete else "parts of the object graph are malformed"
+                self._graph_names = naming.full_names(rows, malformed)
+        return self._graph_names
+
+    def _read_graph(self) -> bytes:
+        """The serialized object graph; empty where there is none."""
+        index = self._find_key(_OBJECT_GRAPH)
+        graph = None if index is None else self._tensor(index)
+        if graph is None or graph.stored_dtype != "string" or graph.shape != ():
+            return b""
+        content: bytes = graph.read()
+        return content
+
+    def _not_found(self, name: str | bytes) -> Callable[[], str]:
+        """A function that composes the message about an absent name, for TensorNotFoundError.
+
+        It holds names and no open file.
+        """
+        text = naming.as_text(name)
+        return naming.not_found(text, self._names, self._names_of_graph(), self.path)
 
 
 class _Tensors(ValuesView[Tensor]):
@@ -302,6 +372,15 @@ class _NamedTensors(ItemsView[str, Tensor]):
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return zip(self._mapping._names, self._mapping._tensors(), strict=True)
+
+
+def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if value not in choices:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, not {value[:50]!r}"
+        )
 
 
 def _open_core(location: paths.Location, io: str) -> _core.Checkpoint:

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import numbers
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from tensorbundle import file_kinds
 from tensorbundle.errors import CorruptionError
 from tensorbundle.filenames import (
     INDEX_SUFFIX,
     AnyPath,
     path_text,
+    printable,
     v1_pattern_parts,
     v1_shards_on_disk,
 )
@@ -29,9 +34,11 @@ __all__ = [
     "CheckpointState",
     "checkpoint_exists",
     "checkpoints_iterator",
+    "find_latest",
     "get_checkpoint_state",
     "latest_checkpoint",
     "latest_in",
+    "read_state",
 ]
 
 DEFAULT_STATE_FILE = "checkpoint"
@@ -42,6 +49,7 @@ _logger = logging.getLogger("tensorbundle")
 _MAX_STATE_FILE_BYTES = 64 << 20
 
 _POLL_SECONDS = 1
+_LONGEST_SLEEP = 86400.0  # the system refuses to sleep for centuries
 
 # TensorFlow's log lines begin with the name of its own exception.
 _TENSORFLOW_NAMES = {
@@ -55,6 +63,15 @@ _TENSORFLOW_NAMES = {
 
 class StateEncodingError(CorruptionError, UnicodeDecodeError):
     """A state file that is not UTF-8 text."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def with_advice(self, advice: str) -> StateEncodingError:
+        """The same with something behind the message."""
+        return StateEncodingError(
+            self.encoding, self.object, self.start, self.end, self.reason + advice
+        )
 
 
 def get_checkpoint_state(
@@ -79,7 +96,7 @@ def get_checkpoint_state(
     if not os.path.exists(state_file):
         return None
     try:
-        state = parse_checkpoint_state(_read_text(state_file))
+        return read_state(directory, name)
     except OSError as error:
         kind = _TENSORFLOW_NAMES.get(error.errno or 0, "UnknownError")
         _log_ignored(state_file, kind, f"{state_file}; {error.strerror}")
@@ -87,8 +104,27 @@ def get_checkpoint_state(
     except ParseError as error:
         _log_ignored(state_file, type(error).__name__, str(error))
         return None
+
+
+def read_state(
+    directory: str, name: str = DEFAULT_STATE_FILE, *, allow_mark: bool = False
+) -> CheckpointState:
+    """Read a state file as `get_checkpoint_state` does; what is wrong with it is raised.
+
+    Args:
+        directory: The directory.
+        name: The state file's name in it.
+        allow_mark: Skip a UTF-8 byte-order mark at the beginning, at which TensorFlow stops.
+
+    Raises:
+        OSError: The file cannot be read.
+        ParseError: It is not the text of a state file.
+        CorruptionError: It names no latest checkpoint, or is not UTF-8.
+    """
+    text = _read_text(os.path.join(directory, name))
+    state = parse_checkpoint_state(text.removeprefix("\ufeff") if allow_mark else text)
     if not state.model_checkpoint_path:
-        raise CorruptionError(f"Invalid checkpoint state loaded from {directory}")
+        raise CorruptionError(f"Invalid checkpoint state loaded from {printable(directory)}")
     return CheckpointState(
         # os.path.join() keeps an absolute path as it is.
         os.path.join(directory, state.model_checkpoint_path),
@@ -117,20 +153,45 @@ def latest_checkpoint(
     return None if state is None else latest_in(state, path_text(checkpoint_dir))
 
 
-def latest_in(state: CheckpointState, directory: str) -> str | None:
+def latest_in(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
     """Return the prefix of the latest checkpoint of a state that was read from ``directory``.
 
-    A path that leads nowhere is tried once more by its last component, in ``directory``: state
-    files hold absolute paths, and directories are moved.
+    None, and a line in the log, if it does not exist. See `find_latest`.
+    """
+    found = find_latest(state, directory, moved=moved)
+    if found is None:
+        _logger.error("Couldn't match files for checkpoint %s", state.model_checkpoint_path)
+    return found
+
+
+def find_latest(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
+    """Return the prefix of the latest checkpoint of a state, or None.
+
+    State files have absolute paths, and directories are moved, also from Windows. So a path that
+    leads nowhere is tried once more by its last component, in ``directory``; then with backslashes
+    taken for slashes.
+
+    Args:
+        state: The state.
+        directory: Where it was read from.
+        moved: Follow a checkpoint that was moved. TensorFlow does not.
     """
     recorded = state.model_checkpoint_path
     if _matches_something(recorded):
         return recorded
-    moved = os.path.join(directory, os.path.basename(recorded))
-    if not os.path.isdir(moved) and _matches_something(moved):
-        _logger.warning("Checkpoint %s is not there any more; taking %s instead", recorded, moved)
-        return moved
-    _logger.error("Couldn't match files for checkpoint %s", recorded)
+    if not moved:
+        return None
+    names = [os.path.basename(recorded)]
+    if "\\" in recorded:
+        inside = recorded.removeprefix(os.path.join(directory, ""))
+        names += [inside.replace("\\", "/"), inside.rpartition("\\")[2]]
+    for name in names:
+        path = os.path.join(directory, name)
+        if not os.path.isdir(path) and _matches_something(path):
+            _logger.warning(
+                "Checkpoint %s is not there any more; taking %s instead", recorded, path
+            )
+            return path
     return None
 
 
@@ -162,7 +223,12 @@ def checkpoints_iterator(
 
     Raises:
         CorruptionError: As `latest_checkpoint`.
+        TypeError, ValueError: An interval or a time-out is not a number; from the first step.
     """
+    interval = _seconds("min_interval_secs", min_interval_secs)
+    timeout = None if timeout is None else _seconds("timeout", timeout)
+    if timeout_fn is not None and not callable(timeout_fn):
+        raise TypeError(f"timeout_fn must be callable, not {type(timeout_fn).__name__}")
     previous: str | None = None
     while True:
         found = _wait_for_new_checkpoint(checkpoint_dir, previous, timeout)
@@ -170,15 +236,29 @@ def checkpoints_iterator(
             previous = found
             begin = time.monotonic()
             yield found
-            pause = begin + min_interval_secs - time.monotonic()
-            if pause > 0:
-                time.sleep(pause)
+            pause = begin + interval - time.monotonic()
+            while pause > 0:
+                time.sleep(min(pause, _LONGEST_SLEEP))
+                pause -= _LONGEST_SLEEP
         elif timeout_fn is None:
             _logger.info("Timed-out waiting for a checkpoint (without timeout_fn).")
             return
         if timeout_fn is not None and timeout_fn():
             _logger.info("Done. No new checkpoints will be generated.")
             return
+
+
+def _seconds(name: str, value: Any) -> float:
+    """A number of seconds; more than the system can count are infinitely many."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = -math.inf if value < 0 else math.inf
+    if math.isnan(seconds):
+        raise ValueError(f"{name} must be a number of seconds, not {seconds}")
+    return seconds
 
 
 def _wait_for_new_checkpoint(
@@ -216,8 +296,17 @@ def _read_text(path: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        reason = f"{error.reason} (state file {path!r})"
-        raise StateEncodingError("utf-8", data, error.start, error.end, reason) from error
+        reason = f"{path!r} is not a state file of TensorFlow: {_described(data, error)}"
+        # The bytes before and after the place belong to the file, not to the message.
+        place = data[error.start : error.end]
+        raise StateEncodingError("utf-8", place, 0, len(place), reason) from None
+
+
+def _described(data: bytes, error: UnicodeDecodeError) -> str:
+    kind = file_kinds.kind_of(data)
+    if kind is not None:
+        return f"it {kind}"
+    return f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8 text"
 
 
 def _matches_something(prefix: str) -> bool:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Iterator
+from typing import ClassVar
 
 from tensorbundle.errors import CorruptionError
 
@@ -54,7 +56,7 @@ def parse_checkpoint_state(text: str) -> CheckpointState:
 def _read_field(tokens: _Tokens, state: CheckpointState) -> CheckpointState:
     name = tokens.current
     if name not in _FIELD_NAMES:
-        raise tokens.error(f"a state file has no field {name!r}")
+        raise tokens.error(f"a state file has no field {tokens.shown()}")
     tokens.advance()
     tokens.expect(":")
     if name == "model_checkpoint_path":
@@ -91,17 +93,18 @@ def _read_string(tokens: _Tokens) -> str:
     """Read one string; adjacent literals are one, even if a character is split over two."""
     if not tokens.is_string():
         raise tokens.error(f"expected a string, found {tokens.shown()}")
-    value = b""
+    parts = []
     while tokens.is_string():
         try:
-            value += _unescape(tokens.current[1:-1])
+            if len(tokens.current) > len("''"):
+                parts.append(_unescape(tokens.current[1:-1]))
         except ValueError as error:
-            raise tokens.error(f"bad escape in {tokens.current}: {error}") from error
+            raise tokens.error(f"bad escape in {tokens.shown()}: {error}") from None
         tokens.advance()
     try:
-        return value.decode("utf-8")
+        return b"".join(parts).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise tokens.error(f"a string that is not UTF-8: {error}") from error
+        raise tokens.error(f"a string that is not UTF-8: {error.reason}") from None
 
 
 def _unescape(literal: str) -> bytes:
@@ -121,7 +124,10 @@ def _escaped(match: re.Match[str]) -> bytes:
     if match["octal"]:
         return bytes([int(match["octal"], 8)])
     if match["code"]:
-        return chr(int(match["code"][1:], 16)).encode("utf-8")
+        number = int(match["code"][1:], 16)
+        if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
+            raise ValueError(f"{match[0]} does not stand for a character")
+        return chr(number).encode("utf-8")
     if match["other"] in "xuUN":
         raise ValueError(f"\\{match['other']} needs its digits")
     # TensorFlow keeps the backslash of an escape that means nothing.
@@ -157,12 +163,13 @@ def _read_number(tokens: _Tokens) -> float:
         if _OCTAL.match(token):
             raise ValueError(token)
         value = float(token[:-1] if has_suffix else token)
-    except ValueError as error:
-        raise tokens.error(f"expected a number, found {tokens.shown()}") from error
+    except ValueError:
+        raise tokens.error(f"expected a number, found {tokens.shown()}") from None
     tokens.advance()
     return value
 
 
+_SHOWN = 60  # as many characters of a token as a message shows
 _INFINITY = re.compile(r"[+-]?inf", re.IGNORECASE)
 _OCTAL = re.compile(r"-?0[0-9]")
 
@@ -174,14 +181,14 @@ class _Tokens:
     without its partner on the same line, for example.
     """
 
-    _SKIP = re.compile(r"(?:\s|#[^\n]*)*")
+    # The engine needs memory for every repetition of a group: so many at a time.
+    _SKIP = re.compile(r"\s*(?:#[^\n]*\s*){0,1000}")
+    _INSIDE: ClassVar = {
+        '"': re.compile(r'[^"\\\n]*(?:\\[^\n][^"\\\n]*){0,1000}'),
+        "'": re.compile(r"[^'\\\n]*(?:\\[^\n][^'\\\n]*){0,1000}"),
+    }
     _TOKEN = re.compile(
-        r"[A-Za-z_][0-9A-Za-z_+-]*"
-        r"|(?:[0-9+-]|\.[0-9])[0-9A-Za-z_.+-]*"
-        r'|"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"'
-        r"|'[^'\\\n]*(?:\\[^\n][^'\\\n]*)*'"
-        r"|.",
-        re.DOTALL,
+        r"[A-Za-z_][0-9A-Za-z_+-]*|(?:[0-9+-]|\.[0-9])[0-9A-Za-z_.+-]*|.", re.DOTALL
     )
 
     def __init__(self, text: str) -> None:
@@ -192,11 +199,22 @@ class _Tokens:
 
     def advance(self) -> None:
         """Go to the next token."""
-        begin = self._start + len(self.current)
-        skipped = self._SKIP.match(self._text, begin)
-        self._start = skipped.end() if skipped else begin
+        self._start = self._end_of_all(self._SKIP, self._start + len(self.current))
         token = self._TOKEN.match(self._text, self._start)
         self.current = token[0] if token else ""
+        if self.current in self._INSIDE:
+            quote = self.current
+            end = self._end_of_all(self._INSIDE[quote], self._start + 1)
+            if self._text[end : end + 1] == quote:
+                self.current = self._text[self._start : end + 1]
+
+    def _end_of_all(self, pattern: re.Pattern[str], begin: int) -> int:
+        """Where the longest run of matches of a pattern ends."""
+        while True:
+            match = pattern.match(self._text, begin)
+            if match is None or match.end() == begin:
+                return begin
+            begin = match.end()
 
     def take(self, symbol: str) -> bool:
         """Step over the current token if it is this one."""
@@ -218,6 +236,8 @@ class _Tokens:
         """The current token for an error message."""
         if self.current in ('"', "'"):
             return "a string without its closing quote"
+        if len(self.current) > _SHOWN:
+            return f"{self.current[:_SHOWN]!r}..."
         return repr(self.current) if self.current else "the end of the file"
 
     def error(self, message: str) -> ParseError:

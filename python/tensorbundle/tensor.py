@@ -13,6 +13,7 @@ from tensorbundle import _core as core_module
 from tensorbundle import dtypes, indexing, plan, rows, streaming, strings
 from tensorbundle.destination import check_out
 from tensorbundle.errors import UnsupportedError
+from tensorbundle.scalars import ScalarConversions
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -42,7 +43,7 @@ class Partition(NamedTuple):
     nbytes: int
 
 
-class Tensor:
+class Tensor(ScalarConversions):
     """A tensor of an open checkpoint. Nothing of its data is read until someone asks for elements.
 
     Handles are cheap, immutable, safe to share between threads, and pickle as the checkpoint's path

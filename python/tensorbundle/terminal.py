@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 
 def print_rows(header: list[str], rows: list[list[str]]) -> None:
     """A table at a terminal, tab-separated lines without a header elsewhere."""
-    if not sys.stdout.isatty():
+    if not _is_terminal(sys.stdout):
         for row in rows:
             print_line(*row)
         return
     from rich.console import Console
 
     Console().print(_table(header, rows))
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    """Whether someone looks at a stream; a stream that is closed or missing has no audience."""
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):
+        return False
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Table:
@@ -71,7 +79,7 @@ def print_json(document: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def progress(title: str, task: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on stderr, where someone looks at it."""
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         yield None
         return
     from rich.console import Console

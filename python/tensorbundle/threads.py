@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
+
+import numpy as np
+
 from tensorbundle import _core
 
+_MOST = 1 << 16  # more than any machine has processors
 _default: int | None = None
 
 
-def set_num_threads(n: int | None) -> None:
+def set_num_threads(n: SupportsIndex | None) -> None:
     """Sets how many threads a call may use when nothing else was asked for.
 
     Args:
@@ -22,18 +28,19 @@ def set_num_threads(n: int | None) -> None:
     _default = None if n is None else checked(n)
 
 
-def checked(n: int) -> int:
+def checked(n: SupportsIndex) -> int:
     """Returns `n` if it is a usable number of threads.
 
     Raises:
-        TypeError: `n` is no integer.
-        ValueError: `n` is less than 1.
+        TypeError: `n` is not an integer.
+        ValueError: `n` is less than 1, or more than any machine has.
     """
-    if isinstance(n, bool) or not isinstance(n, int):
+    if isinstance(n, (bool, np.bool_)) or not hasattr(type(n), "__index__"):
         raise TypeError(f"threads must be an int, not {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"threads must be at least 1, not {n}")
-    return n
+    count = operator.index(n)
+    if not 1 <= count <= _MOST:
+        raise ValueError(f"threads must be from 1 to {_MOST}, not {count}")
+    return count
 
 
 def current(wanted: int | None, processors: int | None = None) -> int:

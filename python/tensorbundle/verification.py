@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tensorbundle.errors import CorruptionError, IOFailure, TensorNotFoundError
+from tensorbundle import naming
+from tensorbundle.errors import CorruptionError, IOFailure
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -106,15 +107,14 @@ def verify_tensors(
 ) -> VerifyReport:
     """Does the work of ``Checkpoint.verify``."""
     core = checkpoint._opened
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     if names is None:
         indices = list(range(len(core)))
     else:
-        indices = []
-        for name in names:
-            index = checkpoint._find(name)
-            if index is None:
-                raise TensorNotFoundError(checkpoint._not_found(name))
-            indices.append(index)
+        # Once each, also where a tensor is named by its key and by its full name.
+        required = map(checkpoint._require, naming.several(names))
+        indices = list(dict.fromkeys(required))
     checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
     found = [Damage(core.name(index), *what) for index, *what in rows]
     return VerifyReport(

@@ -235,6 +235,21 @@ def test_a_relative_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert_same(source, tmp_path / "d")
 
 
+def test_a_destination_in_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle()
+    bundle.add("a", np.arange(3.0))
+    source = bundle.write(tmp_path / "m")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    assert tb.align(source, "~/aligned").path == f"{tmp_path}/home/aligned"
+    (tmp_path / "here" / "~").mkdir()
+    assert tb.align(source, "~/aligned").path == "~/aligned"
+
+
 def test_progress(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     source = everything().write(tmp_path / "c")

@@ -25,7 +25,7 @@ def bundle(prefix: Path, shards: int = 1) -> Location:
     """An empty V2 checkpoint's files; where we expect it to be found."""
     for shard in range(shards):
         touch(prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}"))
-    index = touch(prefix.with_name(f"{prefix.name}.index"))
+    index = touch(prefix.with_name(f"{prefix.name}.index"), MAGIC)
     return Location(2, str(prefix), (index,))
 
 
@@ -87,8 +87,8 @@ def test_a_path_is_kept_as_it_was_spelt(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     prefix = os.fsencode(tmp_path) + b"/\xffm"
     try:
-        with open(prefix + b".index", "wb"):
-            pass
+        with open(prefix + b".index", "wb") as file:
+            file.write(MAGIC)
     except OSError:
         pytest.skip("this file system has UTF-8 names only")
     assert os.fsencode(resolve(prefix).prefix) == prefix
@@ -225,7 +225,7 @@ def test_a_state_file_that_names_its_own_directory(tmp_path: Path) -> None:
     ("state", "reason"),
     [
         (None, "m-1"),
-        (b"nonsense", "not a readable state file"),
+        (b"nonsense", "not a state file of TensorFlow"),
         (b'model_checkpoint_path: "gone"', "gone"),
     ],
 )
@@ -410,7 +410,7 @@ def test_a_table_is_a_table_whatever_its_name(tmp_path: Path, name: str, head: b
     assert resolve(file) == Location(1, file, (file,))
 
 
-@pytest.mark.parametrize("data", [b"", b"x", bytes(100), MAGIC[:7]])
+@pytest.mark.parametrize("data", [b"\0\1\2\3" * 100, MAGIC[:7], b"\xff" * 5000])
 def test_other_junk_is_left_to_the_reader(tmp_path: Path, data: bytes) -> None:
     file = touch(tmp_path / "m", data)
     assert resolve(file) == Location(1, file, (file,))

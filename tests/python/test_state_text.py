@@ -154,3 +154,52 @@ def test_text_of_a_megabyte_is_read_in_linear_time() -> None:
     with pytest.raises(ParseError):
         parse_checkpoint_state('model_checkpoint_path: "' + r"\x6d" * 100_000)
     assert time.process_time() - begin < 10
+
+
+MANY = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * MANY,
+        "\u3000" * MANY,
+        "#\n" * MANY,
+        " #x\n" * MANY,
+        '"' * MANY,
+        'model_checkpoint_path: "' + "\\" * MANY,
+        'model_checkpoint_path: "' + "\\" * (2 * MANY) + '"',
+        "model_checkpoint_path: " + '"' * MANY,
+        "model_checkpoint_path: " + '"a"' * (MANY // 3),
+        "model_checkpoint_path: " + "'" * MANY + '"',
+        'model_checkpoint_path: "' + "a" * MANY,
+        'model_checkpoint_path: "' + "a" * MANY + '\\u12"',
+        'all_model_checkpoint_paths: ["' + "a" * MANY + '"',
+        "all_model_checkpoint_paths: [" + "'a'," * (MANY // 4),
+        "all_model_checkpoint_paths: " + "[" * MANY,
+        "last_preserved_timestamp: " + "1" * MANY,
+        "last_preserved_timestamp: 1e" + "9" * MANY,
+        "last_preserved_timestamp: 0x" + "9" * MANY,
+        "a" * MANY,
+        ":" * MANY,
+    ],
+    ids=lambda text: ascii(text[:40]),
+)
+def test_a_crafted_text_costs_little_time_and_gets_a_short_message(text: str) -> None:
+    begin = time.process_time()
+    try:
+        parse_checkpoint_state(text)
+    except ParseError as error:
+        assert len(str(error)) < 300
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "escape", [r"\U99999999", r"\UFFFFFFFF", r"\U00110000", r"\ud800", r"\udfff", r"\U0000d800"]
+)
+def test_an_escape_that_is_no_character_says_so(escape: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_checkpoint_state(f'model_checkpoint_path: "a{escape}b"')
+    assert f"{escape} does not stand for a character" in str(caught.value)
+    assert "codec" not in str(caught.value)
+    assert caught.value.__cause__ is None

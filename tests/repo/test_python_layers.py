@@ -6,16 +6,8 @@ import ast
 # A module may import from its own layer and from those above it.
 LAYERS = [
     {"_core", "errors"},
-    {
-        "destination",
-        "dtypes",
-        "filenames",
-        "indexing",
-        "plugin",
-        "state_text",
-        "strings",
-        "threads",
-    },
+    {"destination", "dtypes", "file_kinds", "filenames", "indexing", "naming", "plugin"},
+    {"scalars", "state_text", "strings", "threads"},
     {"version"},
     {"state"},
     {"path_diagnosis"},

@@ -16,6 +16,8 @@ import pytest
 from craft.compare import same_bits
 
 import tensorbundle as tb
+from tensorbundle import naming
+from tensorbundle.errors import AmbiguousNameError
 
 tf = pytest.importorskip("tensorflow")
 
@@ -213,6 +215,63 @@ def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
     with hooks.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
     assert theirs.value.message in ours.value.message
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An object-based checkpoint with two variables of one full name."""
+    prefix = str(tmp_path_factory.mktemp("objects") / "ck")
+    with context.eager_mode():
+        named = tf.Variable([1.0], name="enc/kernel")
+        tf.train.Checkpoint(a=named, b=tf.Variable(2.0), c=tf.Variable(3.0)).write(prefix)
+    return prefix
+
+
+def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
+    """``has_tensor`` and the maps are TensorFlow's; what TensorFlow refuses to read is read."""
+    equal_readers(*both(lambda: tf.train.load_checkpoint(objects)))
+    theirs = tf.train.load_checkpoint(objects)
+    with hooks.installed():
+        ours = tf.train.load_checkpoint(objects)
+        for name in ("enc/kernel", b"enc/kernel", "Variable", "a/.ATTRIBUTES/VARIABLE_VALUE"):
+            assert ours.has_tensor(name) is theirs.has_tensor(name)
+        assert same_bits(ours.get_tensor("enc/kernel"), np.array([1.0], np.float32))
+        loaded = tf.train.load_variable(objects, "enc/kernel:0")
+        assert same_bits(loaded, np.array([1.0], np.float32))
+
+
+def test_a_shared_full_name_is_not_found_and_says_why(objects: str) -> None:
+    with hooks.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
+        tf.train.load_variable(objects, "Variable")
+    assert isinstance(caught.value, AmbiguousNameError)
+    assert "Key Variable not found in checkpoint" in caught.value.message
+    assert "'b/.ATTRIBUTES/VARIABLE_VALUE', 'c/.ATTRIBUTES/VARIABLE_VALUE'" in str(caught.value)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), AmbiguousNameError)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "\ud800", b"\xff", "enc/kernl"])
+def test_a_missing_name_costs_microseconds_until_it_is_shown(
+    objects: str, monkeypatch: pytest.MonkeyPatch, name: Any
+) -> None:
+    searches: list[str] = []
+    original = naming.nearest
+
+    def nearest(name: str, *arguments: Any) -> list[str]:
+        searches.append(name)
+        return original(name, *arguments)
+
+    monkeypatch.setattr(naming, "nearest", nearest)
+    with hooks.installed():
+        reader = tf.train.load_checkpoint(objects)
+        with pytest.raises(tf.errors.NotFoundError) as caught:
+            reader.get_tensor(name)
+    assert not searches
+    message = caught.value.message
+    assert len(searches) == 1
+    assert message == str(caught.value) == caught.value.args[0]
+    assert message.encode("utf-8")  # it can be printed
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+    assert len(searches) == 1
 
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:

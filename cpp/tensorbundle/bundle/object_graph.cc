@@ -10,9 +10,7 @@ namespace {
 // checkpoint_key}.
 constexpr uint32_t kNodes = 1, kAttributes = 2, kFullName = 2, kCheckpointKey = 3;
 
-using Names = std::vector<std::pair<std::string_view, std::string_view>>;
-
-void AddAttribute(ByteSpan attribute, Names* names) {
+void AddAttribute(ByteSpan attribute, FullNameList* list) {
   std::string_view full_name;
   std::string_view key;
   WireReader reader(attribute);
@@ -21,13 +19,14 @@ void AddAttribute(ByteSpan attribute, Names* names) {
     if (field.Is(kFullName, WireType::kBytes)) full_name = AsText(field.bytes);
     if (field.Is(kCheckpointKey, WireType::kBytes)) key = AsText(field.bytes);
   }
-  if (reader.ok() && !full_name.empty() && !key.empty()) names->emplace_back(full_name, key);
+  list->complete &= reader.ok();
+  if (reader.ok() && !full_name.empty() && !key.empty()) list->names.emplace_back(full_name, key);
 }
 
 }  // namespace
 
-Names FullNames(ByteSpan object_graph) {
-  Names names;
+FullNameList FullNames(ByteSpan object_graph) {
+  FullNameList list;
   WireReader graph(object_graph);
   WireField node;
   while (graph.Next(&node)) {
@@ -35,10 +34,12 @@ Names FullNames(ByteSpan object_graph) {
     WireReader reader(node.bytes);
     WireField attribute;
     while (reader.Next(&attribute)) {
-      if (attribute.Is(kAttributes, WireType::kBytes)) AddAttribute(attribute.bytes, &names);
+      if (attribute.Is(kAttributes, WireType::kBytes)) AddAttribute(attribute.bytes, &list);
     }
+    list.complete &= reader.ok();
   }
-  return names;
+  list.complete &= graph.ok();
+  return list;
 }
 
 }  // namespace tensorbundle

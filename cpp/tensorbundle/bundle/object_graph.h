@@ -14,9 +14,16 @@ namespace tensorbundle {
 // The tensor that holds the serialized graph.
 inline constexpr std::string_view kObjectGraphKey = "_CHECKPOINTABLE_OBJECT_GRAPH";
 
-// (full_name, checkpoint_key) of every attribute that has both, in the order of the graph. Both are
-// borrowed from the message. A flat pass over the nodes: cycles and sharing cannot matter.
-// Malformed parts are left out, since nothing but an alias depends on them.
-std::vector<std::pair<std::string_view, std::string_view>> FullNames(ByteSpan object_graph);
+// What names an object graph gives to tensors.
+struct FullNameList {
+  // (full_name, checkpoint_key) of every attribute that has both, in the order of the graph. The
+  // same name may have several keys. Both are borrowed from the message.
+  std::vector<std::pair<std::string_view, std::string_view>> names;
+  // False when parts of the message are malformed: they were left out, and names may be missing.
+  bool complete = true;
+};
+
+// Reads the names in one flat pass over the nodes: cycles and sharing cannot matter.
+FullNameList FullNames(ByteSpan object_graph);
 
 }  // namespace tensorbundle

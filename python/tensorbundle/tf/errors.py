@@ -19,6 +19,7 @@ from tensorbundle import errors
 _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] = {
     "CheckpointNotFoundError": (errors.CheckpointNotFoundError, "NotFoundError", ()),
     "TensorNotFoundError": (errors.TensorNotFoundError, "NotFoundError", ()),
+    "AmbiguousNameError": (errors.AmbiguousNameError, "NotFoundError", ()),
     "DataLossError": (errors.CorruptionError, "DataLossError", ()),
     "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
     "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
@@ -39,6 +40,10 @@ def __getattr__(name: str) -> Any:
 
 def translated(error: errors.Error) -> Exception:
     """The exception of this module that says what `error` says; `error` itself where none does."""
+    if isinstance(error, errors.TensorNotFoundError):
+        is_ambiguous = isinstance(error, errors.AmbiguousNameError)
+        name = "AmbiguousNameError" if is_ambiguous else "TensorNotFoundError"
+        return _new(name, error._source)  # the message is composed when it is shown
     message = str(error)
     if isinstance(error, errors.CheckpointNotFoundError):
         # A directory without a checkpoint is a ValueError in both worlds, and never an OpError.
@@ -49,7 +54,7 @@ def translated(error: errors.Error) -> Exception:
         refused = error.errno in (errno.EACCES, errno.EPERM)
         name = "PermissionDeniedError" if refused else "InternalError"
         return _new(name, message, error.filename, error.errno)
-    for name in ("TensorNotFoundError", "DataLossError", "ShapeMismatchError"):
+    for name in ("DataLossError", "ShapeMismatchError"):
         if isinstance(error, _BASES[name][0]):
             return _new(name, message)
     if isinstance(error, errors.UnsupportedError):

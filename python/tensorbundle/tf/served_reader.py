@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reader behind TensorFlow's names: what it returns and raises is TensorFlow's.
 
-It differs from ``tensorbundle.CheckpointReader`` in three things only: dtypes are ``tf.DType``,
-exceptions are also ``tf.errors``', with the words that TensorFlow's own code and tests look for,
-and the empty name is known, as TensorFlow's reader knows it from the index's header.
+It differs from ``tensorbundle.CheckpointReader`` in four things only: it accepts the paths that
+TensorFlow's reader accepts; ``has_tensor`` knows keys, and the empty name of the index's header,
+but no full names; dtypes are ``tf.DType``; and exceptions are also ``tf.errors``', with the words
+that TensorFlow's own code and tests look for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tensorbundle import compat
+from tensorbundle import compat, paths, reader
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     CorruptionError,
     Error,
     TensorNotFoundError,
 )
+from tensorbundle.filenames import printable
 from tensorbundle.tf import errors
 
 
@@ -35,13 +37,14 @@ class CheckpointReader(compat.CheckpointReader):
             tf.errors.DataLossError: The file is no checkpoint, or a damaged one.
         """
         with _opening(filepattern):
-            super().__init__(filepattern)
+            location = paths.resolve(filepattern, as_tensorflow=True)
+            self._checkpoint = reader.Checkpoint(location)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
-        """Whether there is a tensor of that name; the empty one is the V2 header's."""
+        """Whether there is a tensor with that key; the empty one is the V2 header's."""
         if tensor_str in ("", b""):
             return self._checkpoint.format == 2
-        return super().has_tensor(tensor_str)
+        return self._checkpoint._find_key(tensor_str) is not None
 
     def get_tensor(self, tensor_str: str | bytes) -> Any:
         """Reads a tensor whole and compares its checksum.
@@ -54,10 +57,7 @@ class CheckpointReader(compat.CheckpointReader):
         try:
             return super().get_tensor(tensor_str)
         except TensorNotFoundError as error:
-            key = tensor_str if isinstance(tensor_str, str) else os.fsdecode(tensor_str)
-            kind = "" if self._checkpoint.format == 2 else " file"
-            words = f"Key {key} not found in checkpoint{kind}: {error}"
-            raise errors.translated(TensorNotFoundError(words)) from error
+            raise errors.translated(self._in_tensorflows_words(error, tensor_str)) from error
         except CorruptionError as error:
             if self._ends_early(tensor_str):
                 raise _truncation()(f"Read less bytes than requested: {error}") from error
@@ -71,6 +71,13 @@ class CheckpointReader(compat.CheckpointReader):
 
         rows = self._checkpoint._opened.listing(self._checkpoint._names)
         return {name: tf.as_dtype(number) for _, name, _, number in rows}
+
+    def _in_tensorflows_words(
+        self, error: TensorNotFoundError, name: str | bytes
+    ) -> TensorNotFoundError:
+        key = printable(name if isinstance(name, str) else os.fsdecode(name))
+        kind = "" if self._checkpoint.format == 2 else " file"
+        return type(error)(lambda: f"Key {key} not found in checkpoint{kind}: {error}")
 
     def _ends_early(self, name: str | bytes) -> bool:
         """Whether a data file ends before a piece of the tensor does."""

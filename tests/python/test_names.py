@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names: the stored key, else a full name of the object graph, in every place that takes one."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle, shard_path
+from craft.compare import same_bits
+from craft.messages import TrackableObjectGraph
+
+import tensorbundle as tb
+from tensorbundle.errors import AmbiguousNameError
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def with_graph(names: list[tuple[str | bytes, str | bytes]], stored: list[str]) -> Bundle:
+    """A checkpoint whose graph has (full name, key) and that stores some keys.
+
+    The value of each tensor is its position in `stored`.
+    """
+
+    def as_bytes(text: str | bytes) -> bytes:
+        return text.encode() if isinstance(text, str) else text
+
+    bundle = Bundle(2)
+    for i, key in enumerate(stored):
+        bundle.add(key, np.array([float(i)]))
+    graph = TrackableObjectGraph()
+    for name, key in names:
+        attribute = graph.nodes.add().attributes.add(name=b"VARIABLE_VALUE")
+        attribute.full_name, attribute.checkpoint_key = as_bytes(name), as_bytes(key)
+    bundle.add_strings(GRAPH, [graph.SerializeToString()], (), shard=1)
+    return bundle
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """Full names of each kind.
+
+    `enc/kernel` is one tensor's, twice in the graph; `bias` three tensors'; `plain` is also a
+    tensor's key; `gone` leads to a key that is not stored; `half` to two keys, one of them stored;
+    two names lead to `two`.
+    """
+    names = [
+        ("enc/kernel", "a" + SUFFIX),
+        ("enc/kernel", "a" + SUFFIX),
+        ("bias", "b" + SUFFIX),
+        ("bias", "c" + SUFFIX),
+        ("bias", "d" + SUFFIX),
+        ("plain", "e" + SUFFIX),
+        ("gone", "lost" + SUFFIX),
+        ("half", "lost" + SUFFIX),
+        ("half", "f" + SUFFIX),
+        ("first", "two" + SUFFIX),
+        ("second", "two" + SUFFIX),
+        ("", "a" + SUFFIX),
+        ("no key", ""),
+        (b"\xff\xfe", "bytes" + SUFFIX),
+    ]
+    keys = [key + SUFFIX for key in ("a", "b", "c", "d", "e", "f", "two", "bytes")]
+    return with_graph(names, [*keys, "plain"]).write(tmp_path / "m")
+
+
+# What takes a name, and returns an array or raises.
+LOOKUPS: dict[str, Callable[[Path, Any], Any]] = {
+    "[]": lambda prefix, name: tb.open(prefix)[name].read(),
+    "get": lambda prefix, name: tb.open(prefix).get(name, _absent).read(),
+    "stream": lambda prefix, name: dict(tb.open(prefix).stream([name]))[name],
+    "get_tensor": lambda prefix, name: tb.load_checkpoint(prefix).get_tensor(name),
+    "load_variable": tb.load_variable,
+    "a pickled handle": lambda p, name: pickle.loads(pickle.dumps(tb.open(p)[name])).read(),
+}
+
+
+class _Absent:
+    def read(self) -> Any:
+        raise tb.TensorNotFoundError("the default of get")
+
+
+_absent = _Absent()
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a" + SUFFIX, 0),
+        ("enc/kernel", 0),
+        ("plain", 8),  # the key wins over the full name
+        ("e" + SUFFIX, 4),
+        ("half", 5),
+        ("first", 6),
+        ("second", 6),
+        (b"enc/kernel", 0),
+        ("\udcff\udcfe", 7),
+        (b"\xff\xfe", 7),
+    ],
+)
+def test_a_name_means_the_same_everywhere(
+    prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes, value: int
+) -> None:
+    assert same_bits(lookup(prefix, name), np.array([float(value)]))
+    with tb.open(prefix) as checkpoint:
+        assert name in checkpoint
+        assert checkpoint.verify([name]).ok
+    assert tb.load_checkpoint(prefix).has_tensor(name)
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+@pytest.mark.parametrize(
+    "name", ["gone", "nowhere", "", "no key", "\ud800", "enc", b"\xff", GRAPH[1:]]
+)
+def test_an_absent_name_is_absent_everywhere(
+    prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
+) -> None:
+    with pytest.raises(tb.TensorNotFoundError) as caught:
+        lookup(prefix, name)
+    assert not isinstance(caught.value, AmbiguousNameError)
+    with tb.open(prefix) as checkpoint:
+        assert name not in checkpoint
+        assert checkpoint.get(name) is None
+        with pytest.raises(tb.TensorNotFoundError):
+            checkpoint.verify(["plain", name])
+    assert not tb.load_checkpoint(prefix).has_tensor(name)
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+@pytest.mark.parametrize("name", ["bias", b"bias"])
+def test_a_shared_full_name_raises_and_names_the_keys(
+    prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
+) -> None:
+    with pytest.raises(AmbiguousNameError) as caught:
+        lookup(prefix, name)
+    error = caught.value
+    assert isinstance(error, tb.TensorNotFoundError) and isinstance(error, ValueError)
+    for key in "bcd":
+        assert repr(key + SUFFIX) in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is AmbiguousNameError and str(again) == str(error)
+    with tb.open(prefix) as checkpoint:
+        assert name not in checkpoint  # exactly when checkpoint[name] raises
+        with pytest.raises(AmbiguousNameError):
+            checkpoint.verify([name])
+    assert not tb.load_checkpoint(prefix).has_tensor(name)
+
+
+def test_a_tensor_that_is_named_twice_is_verified_once(prefix: Path) -> None:
+    with tb.open(prefix) as checkpoint:
+        names = ["a" + SUFFIX, "enc/kernel", "enc/kernel", "plain"]
+        assert checkpoint.verify(names).checked_bytes == 16
+
+
+def test_names_of_another_type(prefix: Path) -> None:
+    with tb.open(prefix) as checkpoint:
+        for name in (3, None, 2**64, bytearray(b"plain"), ("plain",), np.float32(1)):
+            assert name not in checkpoint
+            for lookup in (checkpoint.__getitem__, checkpoint.get):
+                with pytest.raises(TypeError, match="a tensor's name must be a str or bytes, not"):
+                    lookup(name)  # type: ignore[operator]
+        for names in ("plain", b"plain", 3):
+            with pytest.raises(TypeError, match="names must be a sequence of names"):
+                checkpoint.verify(names)  # type: ignore[arg-type]
+        assert checkpoint[np.str_("plain")].name == "plain"
+
+
+def test_the_suffix_of_a_tensorflow_tensor_is_taken_off_once(prefix: Path) -> None:
+    for name in ("enc/kernel:0", b"enc/kernel:0"):
+        assert same_bits(tb.load_variable(prefix, name), np.array([0.0]))
+    with pytest.raises(tb.TensorNotFoundError):
+        tb.load_variable(prefix, "enc/kernel:0:0")
+    with pytest.raises(TypeError, match="name must be a str or bytes"):
+        tb.load_variable(prefix, 3)  # type: ignore[arg-type]
+
+
+# --- full_names
+
+
+def test_full_names_by_key(prefix: Path) -> None:
+    with tb.open(prefix) as checkpoint:
+        names = checkpoint.full_names
+        assert dict(names) == {
+            "a" + SUFFIX: "enc/kernel",
+            **{key + SUFFIX: "bias" for key in "bcd"},
+            "e" + SUFFIX: "plain",
+            "f" + SUFFIX: "half",
+            "two" + SUFFIX: "first",
+            "bytes" + SUFFIX: "\udcff\udcfe",
+        }
+        assert all(key in checkpoint for key in names)
+        with pytest.raises(TypeError):
+            names["x"] = "y"  # type: ignore[index]
+        assert names is checkpoint.full_names
+    with pytest.raises(ValueError, match="closed"):
+        _ = checkpoint.full_names
+
+
+@pytest.mark.parametrize("graph", [None, "a float", "a vector"])
+def test_without_an_object_graph_there_are_no_full_names(tmp_path: Path, graph: str | None) -> None:
+    bundle = Bundle()
+    bundle.add("w", np.arange(3.0))
+    if graph == "a float":
+        bundle.add(GRAPH, np.float32(1))
+    elif graph == "a vector":
+        bundle.add_strings(GRAPH, [b"x", b"y"], (2,))
+    with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
+        assert dict(checkpoint.full_names) == {}
+        assert "kernel" not in checkpoint
+
+
+def damage(prefix: Path, how: str) -> None:
+    """Damages the data file that has nothing but the object graph."""
+    file = shard_path(prefix, 1, 2)
+    if how == "missing":
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[-3] ^= 0x40
+        file.write_bytes(data[:-1] if how == "short" else data)
+
+
+@pytest.mark.parametrize("how", ["missing", "short", "flipped"])
+def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
+    damage(prefix, how)
+    with tb.open(prefix) as checkpoint:
+        assert same_bits(checkpoint["plain"], np.array([8.0]))
+        assert "enc/kernel" not in checkpoint
+        assert checkpoint.get("enc/kernel") is None
+        with pytest.raises(tb.TensorNotFoundError) as caught:
+            checkpoint["enc/kernel"]
+        assert "Full names may be missing, because the object graph cannot be read" in str(
+            caught.value
+        )
+        with pytest.raises(tb.Error) as damaged:
+            _ = checkpoint.full_names
+        assert GRAPH in str(damaged.value)
+    reader = tb.load_checkpoint(prefix)
+    assert same_bits(reader.get_tensor("plain"), np.array([8.0]))
+    assert not reader.has_tensor("enc/kernel")
+
+
+def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> None:
+    bundle = with_graph([("enc/kernel", "a")], ["a"])
+    good = TrackableObjectGraph()
+    good.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
+    bundle.add_strings(GRAPH, [good.SerializeToString() + b"\x0a\x7f"], (), shard=1)
+    with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
+        assert checkpoint["enc/kernel"].name == "a"
+        with pytest.raises(tb.TensorNotFoundError, match="parts of the object graph are malformed"):
+            checkpoint["dec/kernel"]
+        with pytest.raises(tb.CorruptionError, match="malformed"):
+            _ = checkpoint.full_names
+
+
+def test_many_tensors_of_one_full_name(tmp_path: Path) -> None:
+    """Unnamed variables are all called "Variable"; sorting them takes no square of their number."""
+    keys = [f"v/{i:05d}" for i in range(20_000)]
+    bundle = Bundle(2)
+    entry = bundle.add(keys[0], np.float32(1))
+    bundle.entries.update({key.encode(): entry for key in keys})
+    graph = TrackableObjectGraph()
+    for key in keys:
+        node = graph.nodes.add()
+        for _ in range(2):
+            node.attributes.add(full_name=b"Variable", checkpoint_key=key.encode())
+    bundle.add_strings(GRAPH, [graph.SerializeToString()], (), shard=1)
+    with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
+        with pytest.raises(AmbiguousNameError) as caught:
+            checkpoint["Variable"]
+        assert "20000 tensors" in str(caught.value)
+        assert "and 19995 more" in str(caught.value)
+        assert len(checkpoint.full_names) == 20_000

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Odd arguments: each gets an answer, or a documented exception with a sentence."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from craft.bundle import Bundle
+
+import tensorbundle as tb
+
+
+class Index:
+    def __index__(self) -> int:
+        return 1
+
+
+class BadPath:
+    def __fspath__(self) -> int:
+        return 3
+
+
+INTEGERS: list[Any] = [
+    *(True, False, -1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63), 2**200),
+    *(np.int64(3), np.int8(-1), np.uint64(2**63), np.bool_(True), np.array(5), Index()),
+]
+TEXTS: list[Any] = [
+    *("", "x", "\ud800", "\udcff", "a\0b", "\U0010ffff", "x" * 100_000, np.str_("t")),
+    *(b"", b"x", b"\xff", b"a\0b", bytearray(b"x"), memoryview(b"x")),
+]
+OTHERS: list[Any] = [
+    *(
+        None,
+        1.5,
+        float("nan"),
+        float("inf"),
+        1j,
+        np.float32(1),
+        np.array(1.5),
+        np.datetime64("2020"),
+    ),
+    *([], [1], ["x"], ["\ud800"], [None], (), (1, 2), {}, {"x": 1}, set(), range(3), iter([1])),
+    *(np.array([1, 2]), np.array([]), np.array(["a"]), np.dtype("f4")),
+    *(slice(None), slice(2**70, -(2**70), 2**65), slice(1.5), slice(0, 1, 0), slice("a"), ...),
+    *(object(), int, tb.Error, BadPath(), pathlib.Path("\ud800")),
+]
+ODD = INTEGERS + TEXTS + OTHERS
+# Words of the machinery below: of pybind11, of codecs, of C.
+MACHINERY = [
+    *("incompatible function arguments", "incompatible constructor", "codec can't"),
+    *("surrogates not allowed", "C long", "C int", "too large to convert", "Unable to cast"),
+]
+
+
+def show(value: Any) -> str:
+    """A name for a test, the same in every process."""
+    text = ascii(value)
+    return type(value).__name__ if " at 0x" in text else text[:40]
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    bundle = Bundle()
+    bundle.add("t", np.arange(12, dtype=np.float32).reshape(3, 4))
+    bundle.add("scalar", np.int64(7))
+    bundle.add("int4", np.array([1, 2], ml_dtypes.int4))
+    bundle.add("empty", np.zeros((0, 3), np.float32))
+    bundle.add_strings("strings", [b"a", b"bb"], (2,))
+    bundle.add_sliced("sliced", np.arange(8.0), [((0, 4),), ((4, 4),)])
+    return bundle.write(tmp_path_factory.mktemp("odd") / "m")
+
+
+def attempt(call: Callable[[], object]) -> None:
+    """Calls; what is raised must be documented, with a sentence of ours or of NumPy."""
+    try:
+        call()
+    except (tb.Error, TypeError, ValueError, IndexError, BufferError) as error:
+        assert not isinstance(error, UnicodeError)
+        message = str(error)
+        assert message
+        assert len(message) < 1000
+        assert not [words for words in MACHINERY if words in message], message
+
+
+# Name of the case: function of (prefix, the odd value).
+OPENING: dict[str, Callable[[pathlib.Path, Any], object]] = {
+    "open": lambda prefix, odd: tb.open(odd),
+    "open(verify)": lambda prefix, odd: tb.open(prefix, verify=odd),
+    "open(io)": lambda prefix, odd: tb.open(prefix, io=odd),
+    "open(threads)": lambda prefix, odd: tb.open(prefix, threads=odd),
+    "load_checkpoint": lambda prefix, odd: tb.load_checkpoint(odd),
+    "NewCheckpointReader": lambda prefix, odd: tb.NewCheckpointReader(odd),
+    "list_variables": lambda prefix, odd: tb.list_variables(odd),
+    "load_variable(path)": lambda prefix, odd: tb.load_variable(odd, "t"),
+    "load_variable(name)": tb.load_variable,
+    "checkpoint_exists": lambda prefix, odd: tb.checkpoint_exists(odd),
+    "latest_checkpoint": lambda prefix, odd: tb.latest_checkpoint(odd),
+    "latest_checkpoint(name)": lambda prefix, odd: tb.latest_checkpoint(prefix.parent, odd),
+    "get_checkpoint_state": lambda prefix, odd: tb.get_checkpoint_state(odd),
+    "iterator(directory)": lambda prefix, odd: list(tb.checkpoints_iterator(odd, timeout=0)),
+    "iterator(interval)": lambda prefix, odd: list(
+        tb.checkpoints_iterator(prefix.parent, odd, timeout=0)
+    ),
+    "align(source)": lambda prefix, odd: tb.align(odd, prefix.parent / "aligned"),
+    "align(alignment)": lambda prefix, odd: tb.align(
+        prefix, prefix.parent / "new" / str(abs(hash(ascii(odd)))), alignment=odd
+    ),
+    "align(threads)": lambda prefix, odd: tb.align(
+        prefix, prefix.parent / "threads" / str(abs(hash(ascii(odd)))), threads=odd
+    ),
+}
+READING: dict[str, Callable[[tb.Checkpoint, Any], object]] = {
+    "[]": lambda checkpoint, odd: checkpoint[odd],
+    "get": lambda checkpoint, odd: checkpoint.get(odd),
+    "in": lambda checkpoint, odd: odd in checkpoint,
+    "verify(names)": lambda checkpoint, odd: checkpoint.verify(odd),
+    "verify([name])": lambda checkpoint, odd: checkpoint.verify([odd]),
+    "verify(progress)": lambda checkpoint, odd: checkpoint.verify(progress=odd),
+    "get_tensor": lambda checkpoint, odd: tb.load_checkpoint(checkpoint.path).get_tensor(odd),
+    "has_tensor": lambda checkpoint, odd: tb.load_checkpoint(checkpoint.path).has_tensor(odd),
+    "==": lambda checkpoint, odd: checkpoint["t"] == odd,
+    "dlpack(stream)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(stream=odd),
+    "dlpack(version)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(max_version=odd),
+    "dlpack(device)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(dl_device=odd),
+}
+TENSORS = ["t", "scalar", "int4", "empty", "strings", "sliced"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("case", OPENING)
+def test_opening(
+    prefix: pathlib.Path, case: str, odd: Any, tmp_path: pathlib.Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attempt(lambda: OPENING[case](prefix, odd))
+
+
+@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("case", READING)
+def test_reading(prefix: pathlib.Path, case: str, odd: Any) -> None:
+    with tb.open(prefix) as checkpoint:
+        attempt(lambda: READING[case](checkpoint, odd))
+
+
+@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("name", TENSORS)
+def test_indexing(prefix: pathlib.Path, name: str, odd: Any) -> None:
+    with tb.open(prefix) as checkpoint:
+        tensor = checkpoint[name]
+        for index in (odd, (odd,), (odd, odd), (None, odd), (..., odd)):
+            attempt(lambda index=index: tensor[index])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=show)
+def test_the_number_of_threads(odd: Any) -> None:
+    try:
+        attempt(lambda: tb.set_num_threads(odd))
+    finally:
+        tb.set_num_threads(None)
+
+
+@pytest.mark.parametrize("count", [1, np.int64(3), np.uint8(2), np.array(2), Index()])
+def test_every_integer_is_a_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+    assert tb.open(prefix, threads=count).threads == int(count.__index__())
+
+
+@pytest.mark.parametrize("count", [True, np.bool_(True), 1.0, "1", [1]])
+def test_what_is_no_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+    with pytest.raises(TypeError, match="threads must be an int"):
+        tb.open(prefix, threads=count)
+
+
+@pytest.mark.parametrize("seconds", ["1", None, [], 1j, object()])
+def test_intervals_and_time_outs_are_numbers(tmp_path: pathlib.Path, seconds: Any) -> None:
+    with pytest.raises(TypeError, match="min_interval_secs must be a number of seconds"):
+        next(tb.checkpoints_iterator(tmp_path, seconds))
+    if seconds is not None:
+        with pytest.raises(TypeError, match="timeout must be a number of seconds"):
+            next(tb.checkpoints_iterator(tmp_path, timeout=seconds))
+    with pytest.raises(ValueError, match="not nan"):
+        next(tb.checkpoints_iterator(tmp_path, timeout=float("nan")))
+    with pytest.raises(TypeError, match="timeout_fn must be callable"):
+        next(tb.checkpoints_iterator(tmp_path, timeout_fn=3))  # type: ignore[arg-type]
+    assert list(tb.checkpoints_iterator(tmp_path, timeout=-(10**400))) == []
+
+
+def test_a_pause_longer_than_the_system_can_sleep(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.index").touch()
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m"')
+    sleeps: list[float] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 3:
+            raise EnoughError
+
+    monkeypatch.setattr("time.sleep", sleep)
+    found = tb.checkpoints_iterator(tmp_path, min_interval_secs=10**400, timeout=0)
+    assert next(found) == f"{tmp_path}/m"
+    with pytest.raises(EnoughError):
+        next(found)
+    assert sleeps == [86400.0] * 3
