@@ -3,7 +3,6 @@
 // calls the core, and converts the result; tensors are named by their index in the catalog.
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -70,33 +69,45 @@ py::list PiecesOf(const Checkpoint& self, size_t index) {
   return rows;
 }
 
-// Why the tensor cannot be read whole and compared with its checksums, or None.
-std::optional<std::string> ProblemOf(const Checkpoint& self, size_t index) {
+// Why a tensor cannot be read whole and compared with its checksums.
+struct Problem {
+  const char* kind = nullptr;  // in two or three words; null: it can
+  std::string message;
+};
+
+Problem ProblemOf(const Checkpoint& self, size_t index) {
   const Tensor& tensor = TensorAt(self, index);
+  const char* damage = "damaged file";
   try {
     RequireKnownType(tensor);
     for (const Piece& piece : self.catalog().Pieces(tensor)) {
       self.CheckPiece(tensor, piece, Compared::kYes);
     }
+    damage = "stored in part";
     if (tensor.num_elements > 0) {
       CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
     }
+  } catch (const CheckpointNotFoundError& error) {
+    return {"missing file", error.what()};
   } catch (const IOFailure& error) {
-    return std::string(error.what()) + ": " + std::strerror(error.error_number());
+    return {"unreadable file",
+            std::string(error.what()) + ": " + std::strerror(error.error_number())};
+  } catch (const UnsupportedError& error) {
+    return {"not supported", error.what()};
   } catch (const Error& error) {
-    return error.what();
+    return {damage, error.what()};
   }
-  return std::nullopt;
+  return {};
 }
 
 py::object ProblemText(const Checkpoint& self, size_t index) {
-  std::optional<std::string> problem;
+  Problem problem;
   {
     const py::gil_scoped_release release;
     problem = ProblemOf(self, index);
   }
-  if (!problem) return py::none();
-  return TextOf(*problem);
+  if (problem.kind == nullptr) return py::none();
+  return py::make_tuple(problem.kind, TextOf(problem.message));
 }
 
 // An array, or a str that says why there can be none.

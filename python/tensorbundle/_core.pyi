@@ -90,8 +90,8 @@ class Checkpoint:
     def pieces(self, index: int) -> list[tuple[tuple[int, ...], tuple[int, ...], str, int, int]]:
         """(starts, lengths, file, offset, nbytes) of every stored piece."""
 
-    def problem(self, index: int) -> str | None:
-        """Why a tensor cannot be read, checksums aside."""
+    def problem(self, index: int) -> tuple[str, str] | None:
+        """Why a tensor cannot be read, checksums aside: in two words, and in a sentence."""
 
     def view(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
         """A read-only array over the mapping, or why there can be none."""
@@ -134,7 +134,7 @@ class Checkpoint:
         threads: int,
         progress: Callable[[int, int], object] | None = None,
     ) -> tuple[int, list[tuple[int, str, int, int, str, str, int]]]:
-        """Bytes that were read, and (tensor, file, offset, nbytes, message, cause, errno) of what is
+        """Bytes that were read; (tensor, file, offset, nbytes, message, cause, errno) of what is
         wrong.
         """
 

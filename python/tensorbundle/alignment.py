@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import errno
-import operator
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import SupportsIndex
 
-import numpy as np
-
-from tensorbundle import _core, paths
+from tensorbundle import _core, arguments, paths
 from tensorbundle import threads as thread_count
 from tensorbundle.errors import IOFailure, UnsupportedError
 from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, data_file_prefix, path_text
@@ -89,11 +86,10 @@ def align(
         >>> tb.align("model.ckpt-1000", "aligned/model.ckpt-1000").path
         'aligned/model.ckpt-1000'
     """
-    if not hasattr(type(alignment), "__index__") or isinstance(alignment, (bool, np.bool_)):
-        raise TypeError(f"alignment must be an int, not {type(alignment).__name__}")
-    number = operator.index(alignment)
-    if not 0 <= number < 1 << 64:
-        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {number}")
+    number = arguments.integer(alignment, "alignment")
+    if not 64 <= number <= 1 << 30:
+        shown = arguments.shown(number)
+        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {shown}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     count = thread_count.current(None if threads is None else thread_count.checked(threads))

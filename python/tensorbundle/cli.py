@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import tensorbundle
-from tensorbundle import plugin
+from tensorbundle import plugin, verification
 from tensorbundle.terminal import print_json, print_line, print_rows, progress, shown
 
 if TYPE_CHECKING:
@@ -130,6 +130,9 @@ def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool
 
     PATH is a prefix, a directory, or one of the checkpoint's files. PATTERN selects tensors by
     name, with *, ? and []; the full names of an object graph count as well.
+
+    Exit status 1: elements of some of these tensors are stored nowhere, or twice. Files that are
+    missing or damaged are reported, but need not be there for a list.
     """
     with tensorbundle.open(path, verify="none") as checkpoint:
         tensors = [checkpoint[name] for name in _select(checkpoint, patterns)]
@@ -138,7 +141,7 @@ def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool
         else:
             header, rows = _pieces(tensors) if long else _summaries(tensors)
             print_rows(header, rows)
-    return OK
+        return DAMAGED if any(map(_is_stored_in_part, tensors)) else OK
 
 
 @program.command()
@@ -161,28 +164,32 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
                 "path": path,
                 "ok": report.ok,
                 "checked_bytes": report.checked_bytes,
-                "damaged": [
-                    {
-                        "tensor": piece.tensor,
-                        "file": piece.file,
-                        "offset": piece.offset,
-                        "nbytes": piece.nbytes,
-                        "message": piece.message,
-                    }
-                    for piece in report.damaged
-                ],
+                "damaged": [dataclasses.asdict(item) for item in report.damaged],
+                "unreadable": [dataclasses.asdict(item) for item in report.unreadable],
                 "notes": list(report.notes),
             }
         )
     else:
-        for piece in report.damaged:
-            place = (piece.tensor, piece.file, piece.offset, piece.nbytes, piece.message)
-            print_line("damaged", *place)
+        for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable)):
+            for text, group in verification.by_cause(findings).items():
+                # What many tensors share is said once, and before them.
+                shared = len(group) > 1
+                if shared:
+                    print_line("cause", group[0].file, text)
+                for item in group:
+                    message = "see the cause above" if shared else item.message
+                    print_line(kind, item.tensor, item.file, item.offset, item.nbytes, message)
         for note in report.notes:
             print_line("note", note)
-        verdict = "ok" if report.ok else f"{len(report.damaged)} damaged"
-        click.echo(f"{verdict}: {report.checked_bytes} bytes checked")
-    return OK if report.ok else DAMAGED
+        counts = [
+            f"{len(findings)} {kind}"
+            for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable))
+            if findings
+        ]
+        click.echo(f"{', '.join(counts) or 'ok'}: {report.checked_bytes} bytes checked")
+    if report.damaged or report.ok:
+        return DAMAGED if report.damaged else OK
+    return _complain("; ".join(verification.summarized(report.unreadable)))
 
 
 @program.command()
@@ -320,6 +327,7 @@ def _dtype(tensor: Tensor) -> str:
 
 def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
     """One row per tensor."""
+    problems = _Problems()
     rows = [
         [
             tensor.name,
@@ -327,7 +335,7 @@ def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
             _shape(tensor),
             str(tensor.nbytes),
             str(len(tensor.partitions)),
-            tensor.problem or "",
+            problems.of(tensor),
         ]
         for tensor in tensors
     ]
@@ -337,12 +345,40 @@ def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
 def _pieces(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
     """One row per stored piece of a tensor, in the words of a slice: start, and how far."""
     rows = []
+    problems = _Problems()
     for tensor in tensors:
         for extents, file, offset, nbytes in tensor.partitions:
             part = ",".join(f"{start}:{start + extent}" for start, extent in extents)
             row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{part}]"]
-            rows.append([*row, str(nbytes), file, str(offset), tensor.problem or ""])
+            rows.append([*row, str(nbytes), file, str(offset), problems.of(tensor)])
     return ["name", "dtype", "shape", "slice", "bytes", "file", "offset", "problem"], rows
+
+
+_IN_PART = "stored in part"
+
+
+def _is_stored_in_part(tensor: Tensor) -> bool:
+    found = tensor._core.problem(tensor._index)
+    return found is not None and found[0] == _IN_PART
+
+
+class _Problems:
+    """Why tensors cannot be read, for a list: what many share is said once, then in two words."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def of(self, tensor: Tensor) -> str:
+        found = tensor._core.problem(tensor._index)
+        if found is None:
+            return ""
+        kind, message = found
+        # What is wrong with a file is the same for all of its tensors, but for their names.
+        cause = message if kind == _IN_PART else message.partition(": ")[2]
+        if cause in self._said:
+            return kind
+        self._said.add(cause)
+        return message
 
 
 def _shape(tensor: Tensor) -> str:

@@ -70,8 +70,8 @@ class AmbiguousNameError(TensorNotFoundError, ValueError):
     """Several tensors have that full name in the object graph; the message names their keys."""
 
 
-class CheckpointNotFoundError(NotFoundError, FileNotFoundError):
-    """No such checkpoint, index file or data shard.
+class _MissingFileError(NotFoundError, FileNotFoundError):
+    """A file that is not there.
 
     Attributes:
         filename: The path that was looked for.
@@ -84,8 +84,16 @@ class CheckpointNotFoundError(NotFoundError, FileNotFoundError):
     def __str__(self) -> str:
         return self._message
 
-    def __reduce__(self) -> tuple[type[CheckpointNotFoundError], tuple[str, str | None]]:
+    def __reduce__(self) -> tuple[type[_MissingFileError], tuple[str, str | None]]:
         return type(self), (self._message, self.filename)
+
+
+class CheckpointNotFoundError(_MissingFileError):
+    """No such checkpoint, index file or data shard."""
+
+
+class VocabularyNotFoundError(_MissingFileError):
+    """No such vocabulary file."""
 
 
 class CorruptionError(Error, ValueError):

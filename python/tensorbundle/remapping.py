@@ -37,7 +37,8 @@ def load(
         shape = (shape[0], body[1] + num_oov_columns, *body[2:])
     checkpoint = tensor._checkpoint
     table = checkpoint._rows(tensor._index)
-    if table.has_faults:  # what is not stored is an error before it is an allocation
+    if table.has_faults or rows is None:
+        # Rows that are not there, or not stored, are an error before they are an allocation.
         table.check_remap(rows, count, columns, threads=checkpoint.threads)
     result = _destination(tensor, shape, out)
     if out is not None:
@@ -75,8 +76,6 @@ def _wanted_rows(tensor: Tensor, rows: Array | None, num_rows: int | None) -> Ar
         raise UnsupportedError(
             f"tensor {tensor.name!r} of type {tensor.stored_dtype} has no elements of fixed size"
         )
-    if num_rows is not None and num_rows < 0:
-        raise ValueError(f"num_rows must be at least 0, not {num_rows}")
     if rows is None or num_rows is None:
         return rows
     if num_rows > len(rows):

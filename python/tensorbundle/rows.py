@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorbundle import dtypes, strings
+from tensorbundle.arguments import shown
 from tensorbundle.destination import check_out
 from tensorbundle.errors import ShapeMismatchError
 
@@ -104,10 +105,10 @@ def as_fill(tensor: Tensor, fill: Any) -> Array:
     wanted = tensor.dtype.kind
     numbers = "biu" if wanted in "biu" else "biufc" if wanted == "c" else "biuf"
     if given.dtype.kind not in numbers:
-        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}")
+        raise TypeError(f"{shown(fill)} is no fill for {tensor.dtype}")
     array = given.astype(tensor.dtype)
     if given.dtype.kind in "iu" and not np.array_equal(array.astype(given.dtype), given):
-        raise TypeError(f"{fill!r} is no fill for {tensor.dtype}: it would not keep its value")
+        raise TypeError(f"{shown(fill)} is no fill for {tensor.dtype}: it would not keep its value")
     return array
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from tensorbundle import _core, dtypes, strings
-from tensorbundle.errors import ShapeMismatchError, TensorNotFoundError
+from tensorbundle import _core, dtypes, naming, strings
+from tensorbundle.arguments import integer, size
+from tensorbundle.errors import ShapeMismatchError
 
 if TYPE_CHECKING:
     from tensorbundle.reader import Checkpoint
@@ -76,8 +77,11 @@ def chunks(
     outs = [] if out is None else [out] if isinstance(out, np.ndarray) else list(out)
     if out is not None:
         rows = _checked_outs(tensor, rows, outs)
-    if rows is not None and rows < 1:
-        raise ValueError(f"a chunk needs at least one row, not {rows}")
+    if rows is not None:
+        rows = integer(rows, "rows")
+        if rows < 1:
+            raise ValueError(f"a chunk needs at least one row, not {rows}")
+        rows = min(rows, max(1, len(tensor)))
     if tensor._number in (dtypes.STRING, dtypes.VARIANT):
         return _string_chunks(tensor, rows, outs)
     core = tensor._core
@@ -117,8 +121,7 @@ def stream(
     checkpoint: Checkpoint, names: Iterable[str] | None, max_bytes: int
 ) -> Stream[tuple[str, Array]]:
     """Does the work of ``Checkpoint.stream``."""
-    if max_bytes < 0:
-        raise ValueError(f"max_bytes must not be negative, not {max_bytes}")
+    max_bytes = size(max_bytes, "max_bytes")
     core = checkpoint._opened
     wanted = _indices(checkpoint, names)
     source = _core.Stream(
@@ -147,19 +150,11 @@ def stream(
     return Stream(advance, source.close)
 
 
-def _indices(checkpoint: Checkpoint, names: Iterable[str] | None) -> dict[int, str]:
+def _indices(checkpoint: Checkpoint, names: Iterable[str] | None) -> dict[int, Any]:
     """The tensors asked for, and the names that they were asked for by."""
     if names is None:
         return dict(enumerate(checkpoint._names))
-    if isinstance(names, (str, bytes)):
-        raise TypeError("names must be several names, not one")
-    wanted = {}
-    for name in names:
-        index = checkpoint._find(name)
-        if index is None:
-            raise TensorNotFoundError(checkpoint._not_found(name))
-        wanted[index] = name
-    return wanted
+    return {checkpoint._require(name): name for name in naming.several(names)}
 
 
 def _checked_outs(tensor: Tensor, rows: int | None, outs: list[Array]) -> int:

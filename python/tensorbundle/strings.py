@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of strings and variants: object arrays of ``bytes``, read by stored slices.
 
-Elements have no fixed size, so a stored slice is read whole, whatever is wanted of it. Memory follows
-what is wanted and stored, never the declared shape.
+Elements have no fixed size, so a stored slice is read whole, whatever is wanted of it. Memory
+follows what is wanted and stored, never the declared shape.
 """
 
 from __future__ import annotations

@@ -106,7 +106,8 @@ class Tensor(ScalarConversions):
     @property
     def problem(self) -> str | None:
         """Why this tensor cannot be read, or None. Checksums are not looked at: see ``verify``."""
-        return self._core.problem(self._index)
+        found = self._core.problem(self._index)
+        return None if found is None else found[1]
 
     def __len__(self) -> int:
         if not self.shape:
@@ -132,7 +133,7 @@ class Tensor(ScalarConversions):
         Raises:
             ValueError: ``copy=False``, and there can be no view.
         """
-        wanted = self.dtype if dtype is None else np.dtype(dtype)
+        wanted = self.dtype if dtype is None else _as_dtype(dtype)
         if copy is not True:
             view = self._view()
             if isinstance(view, np.ndarray) and wanted == self.dtype:
@@ -346,7 +347,7 @@ class Tensor(ScalarConversions):
         return out
 
     def _empty(self, box: indexing.BoxIndex) -> Array:
-        """An array for a box. A large one only if its elements are stored, whatever the shape says."""
+        """An array for a box; a large one only if its elements are stored."""
         self._require_known_type()
         if math.prod(box.lengths) * self.dtype.itemsize >= _LARGE:
             self._core.require_box(self._index, box.starts, box.lengths)
@@ -370,6 +371,14 @@ class Tensor(ScalarConversions):
                 f"tensor {self.name!r} in {self._checkpoint.path!r} has a type that this version "
                 f"of tensorbundle does not know: {self.stored_dtype}"
             )
+
+
+def _as_dtype(dtype: Any) -> np.dtype[Any]:
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except UnicodeEncodeError:
+        raise TypeError(f"{dtype!r} is not the name of a dtype") from None
+    return found
 
 
 def _steps_are_one(box: indexing.BoxIndex) -> bool:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import operator
 from typing import SupportsIndex
 
-import numpy as np
-
 from tensorbundle import _core
+from tensorbundle.arguments import size
 
 _MOST = 1 << 16  # more than any machine has processors
 _default: int | None = None
@@ -35,12 +33,7 @@ def checked(n: SupportsIndex) -> int:
         TypeError: `n` is not an integer.
         ValueError: `n` is less than 1, or more than any machine has.
     """
-    if isinstance(n, (bool, np.bool_)) or not hasattr(type(n), "__index__"):
-        raise TypeError(f"threads must be an int, not {type(n).__name__}")
-    count = operator.index(n)
-    if not 1 <= count <= _MOST:
-        raise ValueError(f"threads must be from 1 to {_MOST}, not {count}")
-    return count
+    return size(n, "threads", 1, _MOST)
 
 
 def current(wanted: int | None, processors: int | None = None) -> int:

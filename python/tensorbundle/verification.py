@@ -83,19 +83,27 @@ class VerifyReport:
             )
 
 
+def by_cause(findings: Sequence[Damage]) -> dict[str, list[Damage]]:
+    """The findings that several tensors share, by their cause; a finding of its own by its message.
+
+    In the order of the first of each.
+    """
+    groups: dict[str, list[Damage]] = {}
+    for finding in findings:
+        groups.setdefault(finding.cause or finding.message, []).append(finding)
+    return {
+        text if len({finding.tensor for finding in group}) > 1 else group[0].message: group
+        for text, group in groups.items()
+    }
+
+
 def summarized(findings: Sequence[Damage], limit: int = 3) -> list[str]:
     """The first few findings in words: those of one cause as one, which names the cause."""
-    groups: dict[tuple[str, str], list[Damage]] = {}
-    for finding in findings:
-        key = (finding.file, finding.cause) if finding.cause else (finding.message, "")
-        groups.setdefault(key, []).append(finding)
+    groups = by_cause(findings)
     shown = []
-    for (_, cause), group in list(groups.items())[:limit]:
-        tensors = {finding.tensor for finding in group}
-        if cause and len(tensors) > 1:
-            shown.append(f"{cause} (this concerns {len(tensors)} tensors)")
-        else:
-            shown.append(group[0].message)
+    for text, group in list(groups.items())[:limit]:
+        count = len({finding.tensor for finding in group})
+        shown.append(f"{text} (this concerns {count} tensors)" if count > 1 else text)
     more = len(groups) - len(shown)
     return [*shown, f"and {more} more"] if more else shown
 
@@ -116,7 +124,10 @@ def verify_tensors(
         required = map(checkpoint._require, naming.several(names))
         indices = list(dict.fromkeys(required))
     checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
-    found = [Damage(core.name(index), *what) for index, *what in rows]
+    found = [
+        Damage(core.name(index), file, offset, nbytes, message, cause, errno)
+        for index, file, offset, nbytes, message, cause, errno in rows
+    ]
     return VerifyReport(
         path=checkpoint.path,
         checked_bytes=checked_bytes,

@@ -6,14 +6,20 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tensorbundle import _core, threads
-from tensorbundle.errors import UnsupportedError
+from tensorbundle.arguments import shown, size
+from tensorbundle.errors import (
+    CheckpointNotFoundError,
+    UnsupportedError,
+    VocabularyNotFoundError,
+)
+from tensorbundle.filenames import path_text
 
 Array = np.ndarray[Any, Any]
 Tokens = Sequence[str | bytes]
@@ -65,16 +71,18 @@ def remap_vocab(
         The remap, with `new_size` ids.
 
     Raises:
-        FileNotFoundError: No such file.
+        VocabularyNotFoundError: No such file. It is a FileNotFoundError.
         CorruptionError: A file has an empty line, or no line, or the old one has a token twice;
             or a file shrinks, or the new one gets other lines, while it is read.
-        ValueError: More rows are asked for than there are, or a size is negative.
+        ValueError: More rows are asked for than there are, a size is negative, or a token cannot be
+            written as UTF-8.
+        TypeError: A size is not an integer, or a token neither a str nor bytes.
     """
-    ids = _joined(
-        new_vocab, old_vocab, -1 if old_size is None else _at_least(old_size, 0, "old_size")
-    )
-    first = _at_least(new_offset, 0, "new_offset")
-    wanted = len(ids) - first if new_size is None else _at_least(new_size, 0, "new_size")
+    limit = -1 if old_size is None else size(old_size, "old_size")
+    first = size(new_offset, "new_offset")
+    count = None if new_size is None else size(new_size, "new_size")
+    ids = _joined(new_vocab, old_vocab, limit)
+    wanted = len(ids) - first if count is None else count
     if first > len(ids) or wanted > len(ids) - first:
         raise ValueError(
             f"rows {first} to {first + wanted} were asked for, the new vocabulary has {len(ids)}"
@@ -127,10 +135,10 @@ def load_and_remap(
         tensor,
         _ids(rows),
         _ids(columns),
-        num_rows,
+        None if num_rows is None else size(num_rows, "num_rows"),
         fill,
-        _at_least(num_oov_rows, 0, "num_oov_rows"),
-        _at_least(num_oov_columns, 0, "num_oov_columns"),
+        size(num_oov_rows, "num_oov_rows"),
+        size(num_oov_columns, "num_oov_columns"),
         out,
     )
 
@@ -149,12 +157,6 @@ def _ids(remap: Remap | Array | Sequence[int] | None) -> Array | None:
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
         raise TypeError(f"a remap is a 1-D array of integers, not {ids.ndim}-D {ids.dtype}")
     return np.ascontiguousarray(ids, np.int64)
-
-
-def _at_least(value: int, least: int, name: str) -> int:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-    return value
 
 
 class _JoinCache:
@@ -219,26 +221,47 @@ def _identity(path: Any) -> Hashable:
     """What changes when a file does, or None when there is none to look at."""
     try:
         status = os.stat(os.fspath(path))
-    except OSError:
-        return None
+    except (OSError, ValueError):
+        return None  # whoever opens it says why
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _vocabulary(source: Any, name: str) -> _core.Vocabulary:
     if _is_path(source):
-        path = os.fsencode(source)
-        if b"://" in path and not path.startswith(b"file://"):
-            raise UnsupportedError(f"{os.fsdecode(path)!r}: vocabularies are read from local files")
-        return _core.Vocabulary.of_file(path.removeprefix(b"file://"))
-    tokens = [_token(token) for token in source]
+        return _vocabulary_file(source, name)
+    if not isinstance(source, Iterable):
+        raise TypeError(
+            f"{name} must be a path or a sequence of tokens, not {type(source).__name__}"
+        )
+    tokens = [_token(token, name, row) for row, token in enumerate(source)]
     offsets = np.zeros(len(tokens) + 1, np.uint64)
     np.cumsum([len(token) for token in tokens], out=offsets[1:])
     return _core.Vocabulary.of_tokens(name, b"".join(tokens), offsets)
 
 
-def _token(token: Any) -> bytes:
-    if isinstance(token, str):
-        return token.encode("utf-8")
+def _vocabulary_file(path: Any, name: str) -> _core.Vocabulary:
+    try:
+        text = path_text(path)
+    except UnsupportedError:
+        message = f"{name} {os.fsdecode(path)!r} is on a remote file system; copy it to a local one"
+        raise UnsupportedError(message) from None
+    if "\0" in text:
+        raise ValueError(f"the path of {name} cannot hold a NUL byte: {text!r}")
+    try:
+        return _core.Vocabulary.of_file(os.fsencode(text))
+    except CheckpointNotFoundError as error:
+        message = f"{name} {text!r} does not exist"
+        raise VocabularyNotFoundError(message, error.filename) from None
+
+
+def _token(token: Any, name: str, row: int) -> bytes:
     if isinstance(token, bytes):
         return token
-    raise TypeError(f"a token is a str or bytes, not {type(token).__name__}")
+    if not isinstance(token, str):
+        raise TypeError(f"token {row} of {name} must be a str or bytes, not {type(token).__name__}")
+    try:
+        return token.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"token {row} of {name} cannot be written as UTF-8: {shown(token)}"
+        ) from None

@@ -245,7 +245,7 @@ def test_a_destination_in_the_home_directory(
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path / "here")
-    assert tb.align(source, "~/aligned").path == f"{tmp_path}/home/aligned"
+    assert tb.align(source, "~/aligned").path == str(tmp_path / "home" / "aligned")
     (tmp_path / "here" / "~").mkdir()
     assert tb.align(source, "~/aligned").path == "~/aligned"
 

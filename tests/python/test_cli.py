@@ -11,8 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from craft.bundle import Bundle, shard_path
 
 import tensorbundle as tb
 from tensorbundle import cli, terminal
@@ -110,6 +112,45 @@ def test_ls_says_why_a_tensor_cannot_be_read(tmp_path, capsys):
     status, out, _ = run(capsys, "ls", tmp_path / PREFIX, "conv2d/bias")
     assert status == 0
     assert SHARD in out.rstrip("\n").split("\t")[5]
+    _, out, _ = run(capsys, "ls", tmp_path / PREFIX)
+    assert out.count(SHARD) == 1  # said once
+    assert all(line.split("\t")[5] for line in out.splitlines())
+
+
+def test_tensors_that_are_stored_in_part(tmp_path, capsys):
+    bundle = Bundle()
+    bundle.add("whole", np.zeros(3, np.float32))
+    bundle.add_sliced("part", np.zeros((6, 4), np.float32), [((0, 2), (0, 4))])
+    prefix = bundle.write(tmp_path / "c")
+    for long in ([], ["--long"]):
+        status, out, _ = run(capsys, "ls", prefix, *long)
+        assert status == 1
+        assert ["stored in part" in line for line in out.splitlines()] == [True, False]
+        assert run(capsys, "ls", prefix, "whole", *long)[0] == 0
+    status, out, _ = run(capsys, "ls", "--json", prefix)
+    assert status == 1
+    assert "stored in part" in json.loads(out)["tensors"][0]["problem"]
+    status, out, _ = run(capsys, "verify", prefix)
+    assert status == 1
+    assert "stored in part" in out
+    assert out.splitlines()[-1] == f"1 damaged: {12 + 32} bytes checked"
+    assert run(capsys, "verify", prefix, "--names", "whole")[0] == 0
+
+
+def test_verify_names_a_cause_once(tmp_path, capsys):
+    bundle = Bundle(num_shards=2)
+    for i in range(20):
+        bundle.add(f"t{i}", np.zeros(3, np.float32), shard=i % 2)
+    prefix = bundle.write(tmp_path / "c")
+    shard_path(prefix, 1, 2).write_bytes(b"<html>404</html>")
+    status, out, _ = run(capsys, "verify", prefix)
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert status == 1
+    assert out.count("HTML page") == 1
+    assert [line[0] for line in lines[:-1]] == ["cause"] + ["damaged"] * 10
+    assert lines[-1] == [f"10 damaged: {10 * 12} bytes checked"]
+    status, out, _ = run(capsys, "verify", "--json", prefix)
+    assert len({item["cause"] for item in json.loads(out)["damaged"]}) == 1
 
 
 def test_ls_shows_every_checkpoint_that_we_have(capsys):

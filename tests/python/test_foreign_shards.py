@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data files that are not what the index says: pointers, pages, cut-off files, files of another name.
+"""Data files that are not what the index says: pointers, pages, cut off, or of another name.
 
 Bytes of them are handed out only where their checksum was compared.
 """
@@ -112,7 +112,7 @@ def test_verify_names_a_cause_once(tmp_path: Path) -> None:
     with tb.open(prefix) as ck:
         report = ck.verify()
     assert len(report.damaged) == 50
-    assert report.checked_bytes == len(LFS) // SMALL.nbytes * SMALL.nbytes
+    assert report.checked_bytes == 0
     assert {damage.cause for damage in report.damaged if "00000-of" in damage.file} == {
         f"{shard_path(prefix, 0, 2)} is a Git-LFS pointer, not the data: run 'git lfs pull' in its "
         "repository"

@@ -203,3 +203,23 @@ def test_a_thousand_million_missing_cells_are_counted(tmp_path: Path) -> None:
         with pytest.raises(MemoryError):
             tb.load_and_remap(ck["t"], rows=np.full(30_000, -1), fill=fill)
         assert asked == [3_000_000_000]
+
+
+@pytest.mark.parametrize("name", ["num_rows", "num_oov_rows", "num_oov_columns"])
+@pytest.mark.parametrize("value", [True, 1.5, float("nan"), "1", [], -1, 2**64])
+def test_odd_numbers(tmp_path: Path, name: str, value: object) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros((3, 2), np.float32))
+    with (
+        tb.open(bundle.write(tmp_path / "c")) as ck,
+        pytest.raises((TypeError, ValueError), match=name),
+    ):
+        tb.load_and_remap(ck["t"], **{name: value})
+
+
+@pytest.mark.parametrize("count", [4, 2**31, 2**60])
+def test_more_rows_than_there_are(tmp_path: Path, count: int) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros((3, 2), np.float32))
+    with tb.open(bundle.write(tmp_path / "c")) as ck, pytest.raises(IndexError, match="3 rows"):
+        tb.load_and_remap(ck["t"], num_rows=count)

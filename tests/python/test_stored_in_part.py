@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of which some elements are stored nowhere, or twice.
 
-What is stored once can be read by slices and rows. Everything else is a CorruptionError in every way
-of reading, and never memory for what is not there.
+What is stored once can be read by slices and rows. Everything else is a CorruptionError in every
+way of reading, and never memory for what is not there.
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ with tb.open(sys.argv[1]) as ck:
         last = tuple(size - 1 for size in t.shape)
         assert t[first] in (7.0, b"a")
         ways = [
-            t.read, lambda: np.asarray(t), lambda: t[last], lambda: t[-1:], lambda: t.read(np.s_[1:]),
+            t.read, lambda: np.asarray(t), lambda: t[last], lambda: t[-1:],
+            lambda: t.read(np.s_[1:]),
             lambda: t.take([t.shape[0] - 1]), lambda: list(t.chunks()), lambda: list(t.chunks(1)),
             lambda: t[1:], t.explain,
         ]

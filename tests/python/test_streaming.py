@@ -390,3 +390,31 @@ def test_two_chunks_of_memory_are_enough(tmp_path: Path, io: str) -> None:
         if io == "direct" and "no direct I/O" in error.stderr:
             pytest.skip("this file system has no direct I/O")
         raise
+
+
+@pytest.mark.parametrize("value", [True, 1.5, float("nan"), "1", [], -1, 0, 2**64, np.bool_(True)])
+def test_odd_numbers_of_rows(tmp_path: Path, value: object) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.arange(6, dtype=np.int32))
+    bundle.add_strings("s", [b"a", b"b"], (2,))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        for name in ("t", "s"):
+            if isinstance(value, int) and value == 2**64:
+                ((start, array),) = ck[name].chunks(value)
+                assert (start, len(array)) == (0, len(ck[name]))
+                continue
+            with pytest.raises((TypeError, ValueError), match="row"):
+                ck[name].chunks(value)
+        ((start, array), *_) = ck["t"].chunks(np.int64(4))
+        assert (start, array.tolist()) == (0, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("value", [True, 1.5, float("inf"), "1", [], -1, 2**64, None])
+def test_odd_limits_of_bytes(tmp_path: Path, value: object) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.arange(6, dtype=np.int32))
+    with (
+        tb.open(bundle.write(tmp_path / "c")) as ck,
+        pytest.raises((TypeError, ValueError), match="max_bytes"),
+    ):
+        ck.stream(max_bytes=value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures of the system are no damage, are reported with their number, and end with their cause."""
+"""Failures of the system: not damage, reported with their number, gone with their cause."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pickle
 import threading
 from pathlib import Path
 
@@ -123,3 +124,52 @@ def test_the_cache_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for size in range(1, 11):
         tb.remap_vocab(new, new, old_size=size)
     assert len(vocab._cache._ids) == 3
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_a_missing_vocabulary_says_so(tmp_path: Path, which: str) -> None:
+    good = lines(tmp_path / "good", [b"a"])
+    absent = tmp_path / "absent.txt"
+    pair = (absent, good) if which == "new" else (good, absent)
+    with pytest.raises(
+        FileNotFoundError, match=f"the {which} vocabulary .* does not exist"
+    ) as caught:
+        tb.remap_vocab(*pair)
+    assert isinstance(caught.value, tb.NotFoundError)
+    assert caught.value.filename == str(absent)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ((["a"], None), TypeError, "the old vocabulary must be a path or a sequence"),
+        ((["a", 3], ["a"]), TypeError, "token 1 of the new vocabulary"),
+        ((["a", "\ud800"], ["a"]), ValueError, "token 1 of the new vocabulary cannot be written"),
+        (("\ud800", ["a"]), ValueError, "cannot have the character"),
+        (("a\0b", ["a"]), ValueError, "NUL"),
+        ((pathlib.Path("gs:/bucket/vocab"), ["a"]), FileNotFoundError, "does not exist"),
+        (("gs://bucket/vocab", ["a"]), tb.UnsupportedError, "remote file system"),
+    ],
+)
+def test_odd_vocabularies(arguments: tuple, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        tb.remap_vocab(*arguments)
+
+
+def test_tokens_with_bytes_that_are_not_text() -> None:
+    assert tb.remap_vocab(["\udcff", b"\xfe"], [b"\xff", "\udcfe"]).ids.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["new_size", "old_size", "new_offset"])
+@pytest.mark.parametrize(
+    "value", [True, 1.5, float("nan"), "1", [], -1, 2**63, 2**200, np.float32(1), np.bool_(True)]
+)
+def test_odd_sizes(name: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        tb.remap_vocab(["a", "b"], ["b"], **{name: value})
+
+
+def test_sizes_may_be_numpys() -> None:
+    sizes = {"new_size": np.int8(1), "old_size": np.uint64(1), "new_offset": np.int64(1)}
+    assert tb.remap_vocab(["a", "b"], ["b"], **sizes).ids.tolist() == [0]

@@ -6,6 +6,7 @@ import ast
 # A module may import from its own layer and from those above it.
 LAYERS = [
     {"_core", "errors"},
+    {"arguments"},
     {"destination", "dtypes", "file_kinds", "filenames", "indexing", "naming", "plugin"},
     {"scalars", "state_text", "strings", "threads"},
     {"version"},

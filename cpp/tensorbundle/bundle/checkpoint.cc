@@ -189,9 +189,10 @@ const File& Checkpoint::FileOf(const Tensor& tensor, const Piece& piece) const {
 void Checkpoint::CheckPiece(const Tensor& tensor, const Piece& piece, Compared compared) const {
   const File& file = FileOf(tensor, piece);
   const bool fits = RangeFits(piece.offset, piece.size, file.size());
-  const std::string& foreign = files_->ForeignReason(piece.file);
-  if (!foreign.empty() && (!fits || (compared == Compared::kNo && piece.size > 0))) {
-    throw CorruptionError(Describe(*catalog_, tensor, piece) + ": " + foreign);
+  const ForeignFile& foreign = files_->Foreign(piece.file);
+  const bool is_used_unseen = compared == Compared::kNo && piece.size > 0;
+  if (!foreign.reason.empty() && (!fits || is_used_unseen || foreign.is_certain)) {
+    throw CorruptionError(Describe(*catalog_, tensor, piece) + ": " + foreign.reason);
   }
   if (fits) return;
   throw CorruptionError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +

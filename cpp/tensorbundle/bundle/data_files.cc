@@ -5,7 +5,6 @@
 #include <stdexcept>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/file_diagnosis.h"
 
 namespace tensorbundle {
 
@@ -17,7 +16,7 @@ bool IndexFile::WasReplaced() const {
 struct DataFiles::Entry {
   std::atomic<const File*> open{nullptr};  // set last, when the file is known
   std::shared_ptr<const File> file;
-  std::string foreign_reason;
+  ForeignFile foreign;
   std::shared_ptr<const Mapping> for_views;
   std::shared_ptr<const Mapping> for_reading;
   std::string missing_reason;  // found once: it takes a look at the directory
@@ -68,7 +67,7 @@ void DataFiles::Open(uint32_t file) const {
   const std::string& path = catalog_.files[file];
   entry.file = File::Open(path, mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered);
   if (file < catalog_.file_ends.size()) {
-    entry.foreign_reason = WhyForeign(*entry.file, catalog_.file_ends[file]);
+    entry.foreign = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
   entry.open.store(entry.file.get(), std::memory_order_release);
 }
@@ -96,9 +95,9 @@ bool DataFiles::IsOpen(uint32_t file) const {
   return file < size_ && entries_[file].open.load(std::memory_order_acquire) != nullptr;
 }
 
-const std::string& DataFiles::ForeignReason(uint32_t file) const {
+const ForeignFile& DataFiles::Foreign(uint32_t file) const {
   Get(file);
-  return entries_[file].foreign_reason;
+  return entries_[file].foreign;
 }
 
 DataFiles::Age DataFiles::AgeOf(uint32_t file) const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/bundle/file_diagnosis.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/io/mapping.h"
 
@@ -56,9 +57,9 @@ class DataFiles {
 
   bool IsOpen(uint32_t file) const;
 
-  // Why no byte of a file is to be trusted without its checksum, or "": it ends before the stored
-  // slices of the index do, or it is another kind of file. Throws as Get.
-  const std::string& ForeignReason(uint32_t file) const;
+  // Why no byte of a file is to be trusted without its checksum, if there is a reason: it ends
+  // before the stored slices of the index do, or it is another kind of file. Throws as Get.
+  const ForeignFile& Foreign(uint32_t file) const;
 
   // When an open file was made, compared with the index that was read.
   enum class Age {

@@ -91,15 +91,19 @@ std::vector<std::string> NamesLike(const std::filesystem::path& path) {
 
 }  // namespace
 
-std::string WhyForeign(const File& file, uint64_t end) {
-  if (file.size() == end) return "";
-  const std::string size = file.path() + " has " + std::to_string(file.size()) +
-                           " bytes, its stored slices end at " + std::to_string(end);
-  if (file.size() == 0)
-    return file.path() + " is empty, but its stored slices end at byte " + std::to_string(end);
-  if (const char* kind = KindOfText(Head(file))) return file.path() + " " + kind;
-  if (file.size() > end) return "";
-  return size + ": it was cut off, or belongs to another checkpoint";
+ForeignFile Diagnose(const File& file, uint64_t end) {
+  if (file.size() == end) return {};
+  const bool is_short = file.size() < end;
+  if (file.size() == 0) {
+    return {file.path() + " is empty, its stored slices end at byte " + std::to_string(end), true};
+  }
+  // A longer file may be data that begin so, with something behind them.
+  if (const char* kind = KindOfText(Head(file))) return {file.path() + " " + kind, is_short};
+  if (!is_short) return {};
+  return {file.path() + " has " + std::to_string(file.size()) +
+              " bytes, its stored slices end at " + std::to_string(end) +
+              ": it was cut off, or belongs to another checkpoint",
+          false};
 }
 
 std::string WhyMissing(const std::string& path) {

@@ -271,7 +271,7 @@ void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Pie
     throw CorruptionError(what + "the index stores no checksum to verify it with");
   const uint32_t expected = crc32c::Unmask(piece.masked_checksum);
   if (actual == expected) return;
-  const std::string& foreign = checkpoint.files().ForeignReason(piece.file);
+  const std::string& foreign = checkpoint.files().Foreign(piece.file).reason;
   throw CorruptionError(what + "the stored CRC32C is " + std::to_string(expected) +
                         ", the bytes give " + std::to_string(actual) +
                         (foreign.empty() ? "" : "; " + foreign));

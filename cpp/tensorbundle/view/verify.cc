@@ -66,7 +66,7 @@ Damage DamageOf(const Checkpoint& checkpoint, size_t index, const Piece* piece) 
   const std::string own = Describe(catalog, catalog.tensors[index], *piece) + ": ";
   const DataFiles& files = checkpoint.files();
   if (files.IsOpen(piece->file)) {
-    damage.cause = files.ForeignReason(piece->file);
+    damage.cause = files.Foreign(piece->file).reason;
   } else if (damage.message.starts_with(own)) {
     damage.cause = damage.message.substr(own.size());
   }
