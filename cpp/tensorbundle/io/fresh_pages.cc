@@ -83,7 +83,12 @@ FreshPages::FreshPages(MutableByteSpan memory) {
 }
 
 FreshPages::~FreshPages() {
-  if (descriptor_ >= 0) ::close(descriptor_);  // ends the registration, too
+  if (descriptor_ < 0) return;
+  // Closing the descriptor ends the registration only where it is the last one: a child that was
+  // forked meanwhile has a copy, and would keep this process's memory registered, with nobody to
+  // bring a page that is missing.
+  if (active()) GiveUp();
+  ::close(descriptor_);
 }
 
 void FreshPages::Write(uint8_t* place, ByteSpan bytes) {

@@ -2,12 +2,18 @@
 #include "tensorbundle/io/fresh_pages.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <future>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "tensorbundle/base/parallel.h"
@@ -133,6 +139,36 @@ TEST(FreshPages, UntouchedAfterwardsIsZero) {
     FreshPages fresh(untouched.bytes());
   }
   EXPECT_EQ(untouched.bytes()[kSize / 2], 0) << "reading it waited for nobody";
+}
+
+// A child that is forked meanwhile inherits the descriptor and may keep it for long.
+TEST(FreshPages, NothingStaysRegisteredThoughAChildWasForked) {
+  for (const bool all_written : {true, false}) {
+    const Untouched memory(kSize);
+    pid_t child = -1;
+    {
+      FreshPages fresh(memory.bytes());
+      if (!fresh.active()) GTEST_SKIP() << "this system has no userfaultfd for us";
+      child = ::fork();
+      if (child == 0) {
+        for (;;) ::pause();
+      }
+      ASSERT_GT(child, 0);
+      if (all_written) WriteAll(&fresh, memory.bytes(), CutsAtPages(memory.bytes(), 16), 2);
+    }
+    // Gives a page back to the system, as allocators do, and touches it: that may wait for nobody.
+    uint8_t* page =
+        memory.bytes().data() + FreshPages::UntilPage(memory.bytes().data()) + 2 * kPage;
+    ASSERT_EQ(::madvise(page, kPage, MADV_DONTNEED), 0);
+    std::promise<uint8_t> touched;
+    std::thread toucher([&] { touched.set_value(std::atomic_ref(*page).load()); });
+    std::future<uint8_t> value = touched.get_future();
+    EXPECT_EQ(value.wait_for(std::chrono::seconds(5)), std::future_status::ready);
+    ::kill(child, SIGKILL);  // which ends any registration
+    ::waitpid(child, nullptr, 0);
+    toucher.join();
+    EXPECT_EQ(value.get(), 0);
+  }
 }
 
 }  // namespace
