@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/held.h"
 #include "bindings/listing.h"
 #include "bindings/progress.h"
 #include "bindings/pybind.h"
@@ -212,12 +213,6 @@ py::list ReadStringPiece(const Checkpoint& self, size_t index, size_t piece_inde
   return list;
 }
 
-// The file that a fault of a tensor as a whole is in: the index, or the first of V1's tables.
-std::string ListingFile(const Checkpoint& self) {
-  if (self.files().index()) return self.files().index()->path;
-  return self.catalog().files.empty() ? std::string() : self.catalog().files[0];
-}
-
 // The bytes that were read, and (tensor index, file, offset, nbytes, message, cause, error number)
 // of everything that is wrong.
 py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int threads,
@@ -238,23 +233,36 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
     const Piece none;
     const Piece& piece = damage.piece == nullptr ? none : *damage.piece;
     const std::string file =
-        damage.piece == nullptr ? ListingFile(self) : catalog.files[piece.file];
+        damage.piece == nullptr ? self.listing_file() : catalog.files[piece.file];
     rows.append(py::make_tuple(damage.tensor, PathOf(file), piece.offset, piece.size,
                                TextOf(damage.message), TextOf(damage.cause), damage.error_number));
   }
   return py::make_tuple(result.num_bytes, rows);
 }
 
+py::list Notes(const Checkpoint& self) {
+  py::list notes;
+  for (const std::string& note : StorageNotes(self)) notes.append(TextOf(note));
+  return notes;
+}
+
+py::object Find(const Checkpoint& self, const std::string& name) {
+  const size_t index = self.catalog().Find(name);
+  if (index == Catalog::kNotFound) return py::none();
+  return py::int_(index);
+}
+
 }  // namespace
 
 void RegisterCheckpoint(py::module_& module) {
-  py::class_<Checkpoint, std::shared_ptr<Checkpoint>>(module, "Checkpoint", py::is_final())
+  py::class_<BoundCheckpoint, std::shared_ptr<BoundCheckpoint>>(module, "Checkpoint",
+                                                                py::is_final(), MadeByCore())
       .def_static(
           "open_bundle",
           [](const std::string& prefix, const std::string& io) {
             const IoMode mode = ParseMode(io);
             const py::gil_scoped_release release;
-            return std::const_pointer_cast<Checkpoint>(Checkpoint::OpenBundle(prefix, mode));
+            return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode));
           },
           "prefix"_a, "io"_a)
       .def_static(
@@ -262,75 +270,53 @@ void RegisterCheckpoint(py::module_& module) {
           [](const std::vector<std::string>& files, const std::string& io) {
             const IoMode mode = ParseMode(io);
             const py::gil_scoped_release release;
-            return std::const_pointer_cast<Checkpoint>(OpenV1(files, mode));
+            return std::make_shared<BoundCheckpoint>(OpenV1(files, mode));
           },
           "files"_a, "io"_a)
-      .def("__len__", [](const Checkpoint& self) { return self.catalog().tensors.size(); })
-      .def_property_readonly("index_checksum", &Checkpoint::index_checksum)
-      .def_property_readonly("notes",
-                             [](const Checkpoint& self) {
-                               py::list notes;
-                               for (const std::string& note : StorageNotes(self)) {
-                                 notes.append(TextOf(note));
-                               }
-                               return notes;
-                             })
+      .def("__len__", Of(+[](const Checkpoint& self) { return self.catalog().tensors.size(); }))
+      .def_property_readonly("index_checksum",
+                             Of(+[](const Checkpoint& self) { return self.index_checksum(); }))
+      .def_property_readonly("notes", Of(&Notes))
       .def_property_readonly("big_endian",
-                             [](const Checkpoint& self) { return self.catalog().big_endian; })
-      .def(
-          "find",
-          [](const Checkpoint& self, const std::string& name) -> py::object {
-            const size_t index = self.catalog().Find(name);
-            if (index == Catalog::kNotFound) return py::none();
-            return py::int_(index);
-          },
-          "name"_a)
-      .def("names", [](const Checkpoint& self) { return Names(self.catalog()); })
-      .def(
-          "listing",
-          [](const Checkpoint& self, const py::list& names) {
-            return Listing(self.catalog(), names);
-          },
-          "names"_a)
-      .def(
-          "shape_map",
-          [](const Checkpoint& self, const py::list& names) {
-            return ShapeMap(self.catalog(), names);
-          },
-          "names"_a)
-      .def(
-          "type_map",
-          [](const Checkpoint& self, const py::list& names, const py::tuple& types) {
-            return TypeMap(self.catalog(), names, types);
-          },
-          "names"_a, "dtypes"_a)
-      .def(
-          "name",
-          [](const Checkpoint& self, size_t index) { return NameOf(TensorAt(self, index)); },
-          "index"_a)
-      .def(
-          "shape",
-          [](const Checkpoint& self, size_t index) {
-            return ShapeOf(self.catalog(), TensorAt(self, index));
-          },
-          "index"_a)
-      .def(
-          "type_number",
-          [](const Checkpoint& self, size_t index) {
-            return static_cast<int32_t>(TensorAt(self, index).dtype);
-          },
-          "index"_a)
-      .def("pieces", &PiecesOf, "index"_a)
-      .def("problem", &ProblemText, "index"_a)
-      .def("view", &View, "index"_a, "dtype"_a)
-      .def("view_piece", &ViewOnePiece, "index"_a, "piece"_a, "dtype"_a)
-      .def("copy_on_write", &CopyOnWrite, "index"_a, "dtype"_a)
-      .def("pieces_of_box", &PiecesOfBox, "index"_a, "starts"_a, "lengths"_a)
-      .def("require_box", &Require, "index"_a, "starts"_a, "lengths"_a)
-      .def("read", &Read, "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(), "threads"_a,
-           "verify"_a)
-      .def("read_strings", &ReadStringPiece, "index"_a, "piece"_a, py::kw_only(), "verify"_a)
-      .def("verify", &Verify, "indices"_a, py::kw_only(), "threads"_a, "progress"_a = py::none());
+                             Of(+[](const Checkpoint& self) { return self.catalog().big_endian; }))
+      .def("find", Of(&Find), "name"_a)
+      .def("names", Of(+[](const Checkpoint& self) { return Names(self.catalog()); }))
+      .def("listing", Of(+[](const Checkpoint& self, const py::list& names) {
+             return Listing(self.catalog(), names);
+           }),
+           "names"_a)
+      .def("shape_map", Of(+[](const Checkpoint& self, const py::list& names) {
+             return ShapeMap(self.catalog(), names);
+           }),
+           "names"_a)
+      .def("type_map",
+           Of(+[](const Checkpoint& self, const py::list& names, const py::tuple& types) {
+             return TypeMap(self.catalog(), names, types);
+           }),
+           "names"_a, "dtypes"_a)
+      .def("name",
+           Of(+[](const Checkpoint& self, size_t index) { return NameOf(TensorAt(self, index)); }),
+           "index"_a)
+      .def("shape", Of(+[](const Checkpoint& self, size_t index) {
+             return ShapeOf(self.catalog(), TensorAt(self, index));
+           }),
+           "index"_a)
+      .def("type_number", Of(+[](const Checkpoint& self, size_t index) {
+             return static_cast<int32_t>(TensorAt(self, index).dtype);
+           }),
+           "index"_a)
+      .def("pieces", Of(&PiecesOf), "index"_a)
+      .def("problem", Of(&ProblemText), "index"_a)
+      .def("view", Of(&View), "index"_a, "dtype"_a)
+      .def("view_piece", Of(&ViewOnePiece), "index"_a, "piece"_a, "dtype"_a)
+      .def("copy_on_write", Of(&CopyOnWrite), "index"_a, "dtype"_a)
+      .def("pieces_of_box", Of(&PiecesOfBox), "index"_a, "starts"_a, "lengths"_a)
+      .def("require_box", Of(&Require), "index"_a, "starts"_a, "lengths"_a)
+      .def("read", Of(&Read), "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(),
+           "threads"_a, "verify"_a)
+      .def("read_strings", Of(&ReadStringPiece), "index"_a, "piece"_a, py::kw_only(), "verify"_a)
+      .def("verify", Of(&Verify), "indices"_a, py::kw_only(), "threads"_a,
+           "progress"_a = py::none());
 }
 
 }  // namespace tensorbundle

@@ -16,7 +16,14 @@ void Raise(const char* class_name, Args&&... args) {
   PyErr_SetObject(type.ptr(), error.ptr());
 }
 
+// Whether pybind11 threw because Python had no memory: it says "Could not allocate list object!" by
+// a std::runtime_error, and leaves Python's own exception where it is.
+bool IsOutOfMemory() {
+  return PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_MemoryError) != 0;
+}
+
 void Translate(std::exception_ptr thrown) {
+  if (IsOutOfMemory()) return;
   try {
     std::rethrow_exception(thrown);
   } catch (const TensorNotFoundError& error) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/arrays.h"
+#include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/view/gather.h"
@@ -67,9 +68,9 @@ uint64_t MissingCells(const Checkpoint& checkpoint, size_t index, const py::obje
 }
 
 // Where a tensor's rows lie: made once per handle, since finding it looks at every stored piece.
-class Rows {
+class Rows : public HeldByPython {
  public:
-  Rows(std::shared_ptr<Checkpoint> checkpoint, size_t index)
+  Rows(std::shared_ptr<const Checkpoint> checkpoint, size_t index)
       : checkpoint_(std::move(checkpoint)),
         tensor_(checkpoint_->catalog().tensors.at(index)),
         bands_(LayOutRows(*checkpoint_, tensor_)) {}
@@ -118,7 +119,7 @@ class Rows {
   }
 
  private:
-  std::shared_ptr<Checkpoint> checkpoint_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
   const Tensor& tensor_;
   RowBands bands_;
 };
@@ -126,9 +127,14 @@ class Rows {
 }  // namespace
 
 void RegisterGather(py::module_& module) {
-  py::class_<Rows, std::shared_ptr<Rows>>(module, "Rows", py::is_final())
-      .def(py::init<std::shared_ptr<Checkpoint>, size_t>(), "checkpoint"_a, "index"_a,
-           py::call_guard<py::gil_scoped_release>())
+  py::class_<Rows, std::shared_ptr<Rows>>(module, "Rows", py::is_final(), MadeByCore())
+      .def_static(
+          "of",
+          [](const BoundCheckpoint& checkpoint, size_t index) {
+            const py::gil_scoped_release release;
+            return std::make_shared<Rows>(checkpoint.core, index);
+          },
+          "checkpoint"_a, "index"_a)
       .def("take", &Rows::Take, "ids"_a, "out"_a, "fill_kind"_a, "fill"_a, py::kw_only(),
            "threads"_a)
       .def_property_readonly("has_faults", &Rows::has_faults)
@@ -137,7 +143,7 @@ void RegisterGather(py::module_& module) {
            "threads"_a)
       .def("remap", &Rows::Remap, "rows"_a, "num_rows"_a, "columns"_a, "fill"_a,
            "fill_is_element"_a, "out"_a, "out_stride"_a, py::kw_only(), "threads"_a);
-  module.def("missing_cells", &MissingCells, "checkpoint"_a, "index"_a, "rows"_a, "num_rows"_a,
+  module.def("missing_cells", Of(&MissingCells), "checkpoint"_a, "index"_a, "rows"_a, "num_rows"_a,
              "columns"_a, py::kw_only(), "threads"_a);
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/base/parallel.h"
+
 #include "bindings/pybind.h"
 
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+  tensorbundle::PrepareToThrow();                 // on the thread that most calls come from
   module.attr("version") = TENSORBUNDLE_VERSION;  // of pyproject.toml, through CMake
   tensorbundle::RegisterErrors();
   tensorbundle::RegisterChecksum(module);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "bindings/text.h"
 #include "tensorbundle/base/common_subsequence.h"
@@ -98,7 +99,7 @@ py::list SimilarNames(const py::bytes& name, const py::list& candidates, size_t 
 }  // namespace
 
 void RegisterNames(py::module_& module) {
-  module.def("full_names", &FullNamesOf, "checkpoint"_a, "object_graph"_a);
+  module.def("full_names", Of(&FullNamesOf), "checkpoint"_a, "object_graph"_a);
   module.def("similar_names", &SimilarNames, "name"_a, "candidates"_a, py::kw_only(), "count"_a,
              "least"_a);
 }

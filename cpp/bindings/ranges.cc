@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/view/ranges.h"
@@ -95,10 +96,10 @@ py::list FilePaths(const Checkpoint& checkpoint) {
 }  // namespace
 
 void RegisterRanges(py::module_& module) {
-  module.def("ranges_of_box", &OfBox, "checkpoint"_a, "index"_a, "starts"_a, "lengths"_a);
-  module.def("ranges_of_rows", &OfRows, "checkpoint"_a, "index"_a, "rows"_a);
-  module.def("inspect_ranges", &Inspect, "checkpoint"_a, "index"_a, "ranges"_a);
-  module.def("file_paths", &FilePaths, "checkpoint"_a);
+  module.def("ranges_of_box", Of(&OfBox), "checkpoint"_a, "index"_a, "starts"_a, "lengths"_a);
+  module.def("ranges_of_rows", Of(&OfRows), "checkpoint"_a, "index"_a, "rows"_a);
+  module.def("inspect_ranges", Of(&Inspect), "checkpoint"_a, "index"_a, "ranges"_a);
+  module.def("file_paths", Of(&FilePaths), "checkpoint"_a);
 }
 
 }  // namespace tensorbundle

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/vocab/file_lines.h"
@@ -25,7 +26,7 @@ py::tuple ToTuple(JoinResult result) {
 }
 
 // A vocabulary as it was named: a file that has not been read, or tokens.
-struct Source {
+struct Source : HeldByPython {
   std::shared_ptr<const File> file;
   std::shared_ptr<const Vocabulary> tokens;
 
@@ -34,16 +35,19 @@ struct Source {
   }
 };
 
-Source OfFile(const std::string& path) {
+std::shared_ptr<Source> OfFile(const std::string& path) {
   const py::gil_scoped_release release;
-  return {File::Open(path), nullptr};
+  auto source = std::make_shared<Source>();
+  source->file = File::Open(path);
+  return source;
 }
 
-Source OfTokens(const std::string& name, const py::bytes& text,
-                const py::array_t<uint64_t>& offsets) {
-  const auto bytes = static_cast<std::string_view>(text);
-  return {nullptr, Vocabulary::OfTokens(name, AsBytes(bytes),
-                                        {offsets.data(), static_cast<size_t>(offsets.size())})};
+std::shared_ptr<Source> OfTokens(const std::string& name, const py::bytes& text,
+                                 const py::array_t<uint64_t>& offsets) {
+  auto source = std::make_shared<Source>();
+  source->tokens = Vocabulary::OfTokens(name, AsBytes(static_cast<std::string_view>(text)),
+                                        {offsets.data(), static_cast<size_t>(offsets.size())});
+  return source;
 }
 
 JoinResult JoinSources(const Source& new_vocabulary, const Source& old_vocabulary,
@@ -70,7 +74,7 @@ py::tuple JoinVocabularies(const Source& new_vocabulary, const Source& old_vocab
 }  // namespace
 
 void RegisterVocab(py::module_& module) {
-  py::class_<Source>(module, "Vocabulary", py::is_final())
+  py::class_<Source, std::shared_ptr<Source>>(module, "Vocabulary", py::is_final(), MadeByCore())
       .def_static("of_file", &OfFile, "path"_a)
       .def_static("of_tokens", &OfTokens, "name"_a, "text"_a, "offsets"_a);
   module.def("join", &JoinVocabularies, "new_vocabulary"_a, "old_vocabulary"_a, py::kw_only(),

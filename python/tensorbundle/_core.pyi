@@ -142,7 +142,10 @@ class Checkpoint:
 class Rows:
     """Where the rows of one tensor lie."""
 
-    def __init__(self, checkpoint: Checkpoint, index: int) -> None: ...
+    @staticmethod
+    def of(checkpoint: Checkpoint, index: int) -> Rows:
+        """The rows of a tensor that has some."""
+
     def take(
         self,
         ids: np.ndarray[Any, Any],
@@ -223,8 +226,8 @@ def in_file_order(checkpoint: Checkpoint, tensors: Sequence[int]) -> list[int]:
 class Stream:
     """Arrays that are read ahead on a thread. Thread-safe; useless in a forked child."""
 
-    def __init__(
-        self,
+    @staticmethod
+    def open(
         checkpoint: Checkpoint,
         tensors: Sequence[int],
         *,
@@ -234,7 +237,7 @@ class Stream:
         dtypes: tuple[np.dtype[Any], ...],
         threads: int,
         verify: bool,
-    ) -> None:
+    ) -> Stream:
         """Arrays of `rows` rows (0: of whole tensors), or `outs` in turn."""
 
     def next(self) -> tuple[int, int, int, np.ndarray[Any, Any] | int | None]:

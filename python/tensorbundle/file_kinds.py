@@ -7,6 +7,7 @@ pointer, not the file itself: run 'git lfs pull' in its repository``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -64,7 +65,8 @@ def ends_of(path: str, count: int = _END_BYTES) -> Ends | None:
     except OSError:
         return None
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # it was only read; the descriptor is gone all the same
+            os.close(descriptor)
 
 
 def is_v1_file(path: str) -> bool:

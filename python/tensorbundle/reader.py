@@ -276,7 +276,7 @@ class Checkpoint(Mapping[str, Tensor]):
         core = self._opened
         table = self._row_tables.get(index)
         if table is None:
-            table = _core.Rows(core, index)
+            table = _core.Rows.of(core, index)
             if not table.has_faults:
                 self._row_tables[index] = table
         return table

@@ -88,7 +88,7 @@ def chunks(
     row_bytes = _core.check_rows(core, tensor._index)
     if rows is None:
         rows = max(1, CHUNK_BYTES // row_bytes if row_bytes else len(tensor))
-    source = _core.Stream(
+    source = _core.Stream.open(
         core,
         [tensor._index],
         rows=rows,
@@ -124,7 +124,7 @@ def stream(
     max_bytes = size(max_bytes, "max_bytes")
     core = checkpoint._opened
     wanted = _indices(checkpoint, names)
-    source = _core.Stream(
+    source = _core.Stream.open(
         core,
         _core.in_file_order(core, list(wanted)),
         rows=0,

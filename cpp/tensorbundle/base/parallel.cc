@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
 #include <mutex>
@@ -25,6 +26,9 @@ struct Shared {
   std::mutex mutex;
   std::exception_ptr error;  // guarded by mutex
 };
+
+// Of what the libraries keep per thread, with room to spare.
+constexpr size_t kThreadStateSize = 4096;
 
 void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared) {
   try {
@@ -66,6 +70,15 @@ int AffinityCount() {
 
 }  // namespace
 
+bool PrepareToThrow() {
+  // glibc ends the process when it has no memory for a library's thread-local variables, so we see
+  // first whether there is some.
+  void* volatile memory = std::malloc(kThreadStateSize);  // volatile: or it would be left out
+  if (memory == nullptr) return false;
+  std::free(memory);
+  return std::uncaught_exceptions() >= 0;  // makes libstdc++ use its variables
+}
+
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body) {
   Shared shared;
   const size_t wanted = std::min(count, static_cast<size_t>(std::max(1, threads)));
@@ -73,7 +86,9 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
   others.reserve(wanted);
   for (size_t i = 1; i < wanted; ++i) {
     try {
-      others.emplace_back(Work, count, std::cref(body), &shared);
+      others.emplace_back([&] {
+        if (PrepareToThrow()) Work(count, body, &shared);
+      });
     } catch (const std::exception&) {
       break;  // no thread or no memory for one to be had: the ones we have take all of it
     }

@@ -14,6 +14,10 @@ namespace tensorbundle {
 // work.
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body);
 
+// Makes sure that this thread can throw when it has no memory left: the first exception of a thread
+// needs some, and glibc aborts the process if there is none. False: there is none now.
+bool PrepareToThrow();
+
 // Processors this process may run on: its affinity mask, bounded by its cgroup's CPU quota.
 int AvailableProcessors();
 

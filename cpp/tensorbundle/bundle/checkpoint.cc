@@ -165,6 +165,11 @@ Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, std::unique_ptr<D
       mode_(mode),
       verified_(new std::atomic<bool>[catalog_->pieces.size()]()) {}
 
+std::string Checkpoint::listing_file() const {
+  if (files_->index()) return files_->index()->path;
+  return catalog_->files.empty() ? std::string() : catalog_->files[0];
+}
+
 Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
                        std::unique_ptr<const RecordStore> records)
     : catalog_(std::make_shared<const Catalog>(std::move(catalog))),

@@ -42,6 +42,9 @@ class Checkpoint {
   const Catalog& catalog() const { return *catalog_; }
   const DataFiles& files() const { return *files_; }
   const RecordStore* records() const { return records_.get(); }
+  // The file that lists the tensors: the index, or the first of V1's tables.
+  std::string listing_file() const;
+
   uint32_t index_checksum() const { return index_checksum_; }
   IoMode mode() const { return mode_; }
 

@@ -108,17 +108,18 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   // O_NONBLOCK: opening a FIFO that nobody writes to would block forever.
   const int flags =
       O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | (mode == ReadMode::kDirect ? kDirectFlag : 0);
-  int descriptor = -1;
+  const std::shared_ptr<File> file(new File(path, mode));
   do {
-    descriptor = ::open(path.c_str(), flags);
-  } while (descriptor < 0 && errno == EINTR);
-  if (descriptor < 0) ThrowOpenFailure(path, errno, mode);
+    file->descriptor_ = ::open(path.c_str(), flags);
+  } while (file->descriptor_ < 0 && errno == EINTR);
+  if (file->descriptor_ < 0) ThrowOpenFailure(path, errno, mode);
 
   struct stat status{};
-  const int failed = ::fstat(descriptor, &status) != 0 ? errno : 0;
-  const std::shared_ptr<const File> file(
-      new File(path, descriptor, failed ? FileIdentity{} : IdentityOf(status), mode));
-  if (failed != 0) throw IOFailure("cannot stat " + path, path, failed);
+  if (::fstat(file->descriptor_, &status) != 0) {
+    const int error = errno;  // making the message may change it
+    throw IOFailure("cannot stat " + path, path, error);
+  }
+  file->identity_ = IdentityOf(status);
   if (!S_ISREG(status.st_mode)) {
     throw IOFailure(path + " is " + KindOf(status.st_mode) + ", not a regular file", path,
                     S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
@@ -133,7 +134,9 @@ std::optional<FileIdentity> File::Identify(const std::string& path) {
   throw IOFailure("cannot stat " + path, path, errno);
 }
 
-File::~File() { ::close(descriptor_); }
+File::~File() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
 
 int64_t File::BornOrChanged() const {
 #if defined(__APPLE__)

@@ -64,13 +64,13 @@ class File {
   void CheckNotShrunk() const;
 
  private:
-  File(std::string path, int descriptor, FileIdentity identity, ReadMode mode)
-      : path_(std::move(path)), descriptor_(descriptor), identity_(identity), mode_(mode) {}
+  // Opens nothing: the object comes first, so that no descriptor is lost when memory runs out.
+  File(std::string path, ReadMode mode) : path_(std::move(path)), mode_(mode) {}
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;
 
   std::string path_;
-  int descriptor_;
+  int descriptor_ = -1;
   FileIdentity identity_;
   ReadMode mode_;
 };

@@ -35,9 +35,14 @@ void* Map(void* at, const File& file, uint64_t offset, uint64_t size, int protec
 }  // namespace
 
 std::shared_ptr<const Mapping> Mapping::OfFile(const File& file) {
-  if (file.size() == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
-  void* base = Map(nullptr, file, 0, file.size(), PROT_READ, MAP_SHARED);
-  return std::shared_ptr<const Mapping>(new Mapping(base, file.size(), 0, file.size()));
+  std::shared_ptr<Mapping> mapping(new Mapping);
+  if (file.size() == 0) {
+    mapping->Hold(&kEmptyRange, 0, 0, 0);
+  } else {
+    void* base = Map(nullptr, file, 0, file.size(), PROT_READ, MAP_SHARED);
+    mapping->Hold(base, file.size(), 0, file.size());
+  }
+  return mapping;
 }
 
 std::shared_ptr<const Mapping> Mapping::Private(const File& file) {
@@ -55,13 +60,18 @@ std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t o
                           ") are not in " + file.path() + " of " + std::to_string(file.size()) +
                           " bytes");
   }
-  if (size == 0) return std::shared_ptr<const Mapping>(new Mapping(&kEmptyRange, 0, 0, 0));
+  std::shared_ptr<Mapping> mapping(new Mapping);
+  if (size == 0) {
+    mapping->Hold(&kEmptyRange, 0, 0, 0);
+    return mapping;
+  }
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   const uint64_t skip = offset % page;
   const int flags = MAP_PRIVATE | kNoReserve;
   if (padding == 0) {
     void* base = Map(nullptr, file, offset - skip, size + skip, PROT_READ | PROT_WRITE, flags);
-    return std::shared_ptr<const Mapping>(new Mapping(base, size + skip, skip, size));
+    mapping->Hold(base, size + skip, skip, size);
+    return mapping;
   }
   // Pages of no file first, and the file's over the first of them: what follows its last page is
   // memory of its own.
@@ -72,9 +82,16 @@ std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t o
   if (base == MAP_FAILED) {
     throw IOFailure("cannot reserve memory to map " + file.path(), file.path(), ENOMEM);
   }
-  std::shared_ptr<const Mapping> mapping(new Mapping(base, *padded, skip, size + padding));
+  mapping->Hold(base, *padded, skip, size + padding);
   Map(base, file, offset - skip, size + skip, PROT_READ | PROT_WRITE, flags | MAP_FIXED);
   return mapping;
+}
+
+void Mapping::Hold(void* base, size_t mapped, size_t skip, size_t size) {
+  base_ = base;
+  mapped_ = mapped;
+  data_ = static_cast<uint8_t*>(base) + skip;
+  size_ = size;
 }
 
 Mapping::~Mapping() {

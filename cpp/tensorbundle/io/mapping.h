@@ -39,13 +39,14 @@ class Mapping {
   uint8_t* writable_data() const { return data_; }  // of CopyOnWrite only
 
  private:
-  Mapping(void* base, size_t mapped, size_t skip, size_t size)
-      : base_(base), mapped_(mapped), data_(static_cast<uint8_t*>(base) + skip), size_(size) {}
+  // Maps nothing: the object comes first, so that no mapping is lost when memory runs out.
+  Mapping() = default;
+  void Hold(void* base, size_t mapped, size_t skip, size_t size);
 
-  void* base_;
-  size_t mapped_;  // 0: nothing is mapped
-  uint8_t* data_;
-  size_t size_;
+  void* base_ = nullptr;
+  size_t mapped_ = 0;  // 0: nothing is mapped
+  uint8_t* data_ = nullptr;
+  size_t size_ = 0;
 };
 
 }  // namespace tensorbundle

@@ -48,13 +48,15 @@ std::string DirectoryOf(const std::string& path) {
 
 std::unique_ptr<NewFile> NewFile::Create(const std::string& path) {
   std::random_device random;
+  std::unique_ptr<NewFile> file(new NewFile(path));
   for (int attempt = 1;; ++attempt) {
     const uint64_t number = uint64_t{random()} << 32 | random();
-    const std::string temporary = path + ".tempstate" + std::to_string(number);
-    const int descriptor = Uninterrupted(
+    std::string temporary = path + ".tempstate" + std::to_string(number);
+    file->descriptor_ = Uninterrupted(
         [&] { return ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
-    if (descriptor >= 0) {
-      return std::unique_ptr<NewFile>(new NewFile(path, temporary, descriptor));
+    if (file->descriptor_ >= 0) {
+      file->temporary_ = std::move(temporary);
+      return file;
     }
     if (errno != EEXIST || attempt == kMaxNameAttempts) ThrowFailed("create", temporary);
   }
@@ -133,18 +135,19 @@ void NewFile::Publish() {
 }
 
 std::unique_ptr<NewDirectory> NewDirectory::For(const std::string& path) {
-  const std::string directory = DirectoryOf(path);
-  const bool made = ::mkdir(directory.c_str(), 0777) == 0;
-  if (!made && errno != EEXIST) {
+  std::unique_ptr<NewDirectory> directory(new NewDirectory(DirectoryOf(path)));
+  const char* name = directory->path_.c_str();
+  directory->kept_ = ::mkdir(name, 0777) != 0;
+  if (directory->kept_ && errno != EEXIST) {
     // A read-only file system may say so before it says that the directory is there.
     const int error = errno;
     struct stat status{};
-    if (::stat(directory.c_str(), &status) != 0) {
+    if (::stat(name, &status) != 0) {
       errno = error;
-      ThrowFailed("make the directory", directory);
+      ThrowFailed("make the directory", directory->path_);
     }
   }
-  return std::unique_ptr<NewDirectory>(new NewDirectory(directory, made));
+  return directory;
 }
 
 NewDirectory::~NewDirectory() {

@@ -43,12 +43,12 @@ class NewFile {
   void Keep() { kept_ = true; }
 
  private:
-  NewFile(std::string path, std::string temporary, int descriptor)
-      : path_(std::move(path)), temporary_(std::move(temporary)), descriptor_(descriptor) {}
+  // Opens nothing: the object comes first, so that no descriptor is lost when memory runs out.
+  explicit NewFile(std::string path) : path_(std::move(path)) {}
 
   std::string path_;
-  std::string temporary_;
-  int descriptor_;
+  std::string temporary_;  // empty: no file has that name
+  int descriptor_ = -1;
   bool published_ = false;
   bool kept_ = false;
 };
@@ -68,10 +68,10 @@ class NewDirectory {
   void Keep() { kept_ = true; }
 
  private:
-  NewDirectory(std::string path, bool made) : path_(std::move(path)), kept_(!made) {}
+  explicit NewDirectory(std::string path) : path_(std::move(path)) {}
 
   std::string path_;
-  bool kept_;
+  bool kept_ = true;
 };
 
 }  // namespace tensorbundle

@@ -2,9 +2,14 @@
 #include "tensorbundle/view/read_ahead.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <new>
 #include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/view/stream_producer.h"
 #include "tensorbundle/view/stream_state.h"
 
@@ -27,6 +32,18 @@ std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tens
   return tensors;
 }
 
+namespace {
+
+// For a forked child. The thread is not in its process, so that it cannot be joined, and whoever
+// waited for the condition or held the lock still seems to: the state is never destroyed. Nor is
+// memory taken, since destructors call this.
+void Abandon(std::shared_ptr<StreamState> state) {
+  alignas(std::shared_ptr<StreamState>) std::byte place[sizeof(state)];
+  new (place) std::shared_ptr<StreamState>(std::move(state));
+}
+
+}  // namespace
+
 LentBuffer::LentBuffer(std::shared_ptr<StreamState> state, ElementBuffer buffer)
     : state_(std::move(state)), buffer_(std::move(buffer)) {}
 
@@ -35,7 +52,7 @@ LentBuffer::~LentBuffer() {
   if (state_->InOwnProcess()) {
     state_->Return(std::move(buffer_));
   } else {
-    new std::shared_ptr<StreamState>(std::move(state_));  // see ~ReadAhead
+    Abandon(std::move(state_));
   }
 }
 
@@ -48,10 +65,8 @@ ReadAhead::~ReadAhead() {
     Stop();
     return;
   }
-  // The thread is not in this process, so that it cannot be joined, and whoever waited for the
-  // condition or held the lock still seems to: both are left as they are.
   thread_.release();
-  new std::shared_ptr<StreamState>(std::move(state_));
+  Abandon(std::move(state_));
 }
 
 ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem* item) {
@@ -62,10 +77,7 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
   }
   std::unique_lock lock(state.mutex);
   if (state.stop.load()) return Status::kEnd;
-  if (thread_ == nullptr) {
-    thread_ = std::make_unique<std::thread>(
-        [checkpoint = checkpoint_, shared = state_] { ProduceItems(*checkpoint, *shared); });
-  }
+  if (thread_ == nullptr) StartThread();
   if (state.ready.empty() && !state.ended) {
     ++state.waiting;
     state.changed.notify_all();
@@ -79,7 +91,13 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
     if (state.last_error) std::rethrow_exception(std::exchange(state.last_error, nullptr));
     return Status::kEnd;
   }
-  Finished next = std::move(state.ready.front());
+  std::unique_ptr<LentBuffer> lent;  // made first: what there is no memory for stays ready
+  Finished& front = state.ready.front();
+  if (!front.error && front.buffer.data() != nullptr) {
+    lent = std::make_unique<LentBuffer>(state_, std::move(front.buffer));
+    ++state.num_lent;
+  }
+  Finished next = std::move(front);
   state.ready.pop_front();
   --state.num_ahead;
   state.bytes_ahead -= next.size;
@@ -88,14 +106,21 @@ ReadAhead::Status ReadAhead::Next(std::chrono::milliseconds patience, StreamItem
     lock.unlock();
     std::rethrow_exception(next.error);
   }
-  if (next.buffer.data() != nullptr) {
-    ++state.num_lent;
-    next.item.buffer = std::make_unique<LentBuffer>(state_, std::move(next.buffer));
-  }
+  next.item.buffer = std::move(lent);
   state.changed.notify_all();
   lock.unlock();
   *item = std::move(next.item);  // gives back what was in it, for which the lock must be free
   return Status::kReady;
+}
+
+void ReadAhead::StartThread() {
+  try {
+    thread_ = std::make_unique<std::thread>(
+        [checkpoint = checkpoint_, shared = state_] { ProduceItems(*checkpoint, *shared); });
+  } catch (const std::system_error& error) {
+    const std::string path = checkpoint_->listing_file();
+    throw IOFailure("cannot start the thread that streams " + path, path, error.code().value());
+  }
 }
 
 void ReadAhead::Stop() {

@@ -73,13 +73,16 @@ class ReadAhead {
   enum class Status { kReady, kWaiting, kEnd };
 
   // The next array, if it comes within `patience`. Throws what reading it threw; after that comes
-  // the next tensor. With destinations, a call means that the array before may be overwritten.
+  // the next tensor. Throws IOFailure when the system has no thread for it: the call may be
+  // repeated. With destinations, a call means that the array before may be overwritten.
   Status Next(std::chrono::milliseconds patience, StreamItem* item);
 
   // Ends the thread, soon. What was handed out stays.
   void Stop();
 
  private:
+  void StartThread();
+
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::shared_ptr<StreamState> state_;
   std::unique_ptr<std::thread> thread_;

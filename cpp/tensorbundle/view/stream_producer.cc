@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -52,6 +53,7 @@ class ChunkProducer {
       while (ReadOne()) {
       }
     });
+    if (lost_) std::rethrow_exception(lost_);
   }
 
  private:
@@ -100,10 +102,16 @@ class ChunkProducer {
     if (failed_) {
       state_.Drop(next.size);
     } else {
+      const uint64_t size = next.size;
       if (error) next.buffer = {};
-      next.error = std::move(error);
-      failed_ = next.error != nullptr;
-      state_.Deliver(std::move(next));
+      next.error = error;
+      failed_ = error != nullptr;
+      error = Attempt([&] { state_.Deliver(std::move(next)); });
+      if (error) {  // no memory to deliver it: whoever waits for its turn must hear of that
+        state_.Drop(size);
+        failed_ = true;
+        lost_ = std::move(error);
+      }
     }
     ++num_finished_;
     turned_.notify_all();
@@ -125,6 +133,7 @@ class ChunkProducer {
   std::condition_variable turned_;
   size_t num_finished_ = 0;
   bool failed_ = false;
+  std::exception_ptr lost_;  // why a chunk or its error could not be delivered
 };
 
 // All tensors, one after another.
@@ -180,7 +189,8 @@ class Producer {
 }  // namespace
 
 void ProduceItems(const Checkpoint& checkpoint, StreamState& state) {
-  state.End(Attempt([&] { Producer(checkpoint, state).Run(); }));
+  state.End(PrepareToThrow() ? Attempt([&] { Producer(checkpoint, state).Run(); })
+                             : std::make_exception_ptr(std::bad_alloc()));
 }
 
 }  // namespace tensorbundle

@@ -1,9 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/view/stream_state.h"
 
+#include <new>
 #include <utility>
+#include <vector>
 
 namespace tensorbundle {
+
+namespace {
+
+// Makes room for one more. False: there is no memory for that.
+bool Reserve(std::vector<ElementBuffer>* buffers) {
+  try {
+    buffers->reserve(buffers->size() + 1);
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 bool StreamState::MayBegin(uint64_t size) {
   if (!options.destinations.empty()) {
@@ -71,9 +87,10 @@ void StreamState::Return(ElementBuffer buffer) {
   ElementBuffer unwanted;  // freed after the lock is
   const std::lock_guard lock(mutex);
   --num_lent;
-  const bool fits = bytes_ahead + spare_bytes + buffer.capacity() <= options.max_ahead;
-  if (fits && !stop.load() && !ended) {
-    spare_bytes += buffer.capacity();
+  const size_t capacity = buffer.capacity();
+  const bool fits = bytes_ahead + spare_bytes + capacity <= options.max_ahead;
+  if (fits && !stop.load() && !ended && Reserve(&spare)) {
+    spare_bytes += capacity;
     spare.push_back(std::move(buffer));
   } else {
     unwanted = std::move(buffer);

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No memory, or no thread: a documented exception, and the next call works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle
+from craft.v1 import V1File
+
+import tensorbundle as tb
+
+HERE = Path(__file__).parent
+TABLE = np.random.default_rng(1).standard_normal((600, 150)).astype(np.float32)
+ROWS = [5, 1, 599, -1]
+
+
+def write(directory: Path) -> None:
+    bundle = Bundle(2)
+    bundle.add("table", TABLE)
+    bundle.add("small", np.arange(10), shard=1)
+    bundle.add_strings("text", [b"a", b"bb", b""], (3,))
+    halves = [((0, 3), (0, 10)), ((3, 3), (0, 10))]
+    bundle.add_sliced("slices", np.arange(60.0).reshape(6, 10), halves, shard_of=lambda i: i)
+    bundle.write(directory / "c")
+    (directory / "new.txt").write_text("".join(f"token{i}\n" for i in range(0, 60000, 2)))
+    (directory / "old.txt").write_text("".join(f"token{i}\n" for i in range(600)))
+    v1 = V1File()
+    v1.add("f", 1, np.arange(30, dtype=np.float32))
+    v1.write(directory / "v1")
+
+
+def same(found: Any, wanted: Any) -> None:
+    np.testing.assert_array_equal(found, wanted)
+
+
+def align(directory: Path) -> None:
+    target = directory / "aligned"
+    try:
+        tb.align(directory / "c", target / "c", threads=2)
+        with tb.open(target / "c") as ck:
+            same(ck["table"].read(), TABLE)
+    finally:
+        left = sorted(path.name for path in target.iterdir()) if target.exists() else []
+        shutil.rmtree(target, ignore_errors=True)
+        assert not any("tempstate" in name for name in left), left
+
+
+def open_both(directory: Path) -> None:
+    with tb.open(directory / "c") as ck, tb.open(directory / "v1") as v1:
+        assert set(ck) == {"table", "small", "text", "slices"}
+        same(v1["f"].read(), np.arange(30))
+
+
+def remap(directory: Path) -> None:
+    tb.vocab.clear_caches()
+    ids = tb.remap_vocab(directory / "new.txt", directory / "old.txt").ids
+    same(ids[:300], np.arange(0, 600, 2))
+    assert (ids[300:] == -1).all()
+
+
+def stream(ck: tb.Checkpoint) -> None:
+    with ck.stream(max_bytes=1 << 17) as arrays:
+        found = dict(arrays)
+    assert found.keys() == set(ck)
+    same(found["table"], TABLE)
+
+
+def chunks(ck: tb.Checkpoint) -> None:
+    with ck["table"].chunks(50) as parts:
+        same(np.concatenate([part.copy() for _, part in parts]), TABLE)
+
+
+def load_and_remap(ck: tb.Checkpoint) -> None:
+    found = tb.load_and_remap(ck["table"], rows=[1, -1, 3], fill=0.0)
+    same(found, np.stack([TABLE[1], np.zeros(150), TABLE[3]]))
+
+
+# What is done with the directory, and with an open checkpoint.
+BY_PATH: dict[str, Callable[[Path], None]] = {
+    "open": open_both,
+    "align": align,
+    "remap_vocab": remap,
+}
+BY_CHECKPOINT: dict[str, Callable[[tb.Checkpoint], None]] = {
+    "read": lambda ck: same(ck["table"].read(), TABLE),
+    "slices": lambda ck: same(ck["slices"][1:5], np.arange(60.0).reshape(6, 10)[1:5]),
+    "strings": lambda ck: same(ck["text"].read(), np.array([b"a", b"bb", b""], object)),
+    "take": lambda ck: same(ck["table"].take(ROWS), TABLE[ROWS]),
+    "view": lambda ck: same(np.asarray(ck["table"])[:5], TABLE[:5]),
+    "copy_on_write": lambda ck: same(ck["table"].copy_on_write()[:5], TABLE[:5]),
+    "stream": stream,
+    "chunks": chunks,
+    "verify": lambda ck: ck.verify().raise_for_damage(),
+    "explain": lambda ck: [ck["table"].explain(), ck["slices"].byte_ranges()][0] and None,
+    "load_and_remap": load_and_remap,
+}
+
+
+class Failures:
+    """The controls of the preloaded library."""
+
+    def __init__(self, library: str) -> None:
+        import ctypes
+
+        shim = ctypes.CDLL(library)
+        counted = (ctypes.c_size_t * 4).in_dll(shim, "counted")
+        counted[:] = [*code_range("_core."), *code_range("libstdc++")]
+        self.fail_at = ctypes.c_int64.in_dll(shim, "fail_at")
+        self.num_calls = ctypes.c_int64.in_dll(shim, "num_calls")
+        self.fail_threads = ctypes.c_int.in_dll(shim, "fail_threads")
+
+    def arm(self, call: int) -> None:
+        self.num_calls.value = 0
+        self.fail_at.value = call
+
+
+def code_range(library: str) -> tuple[int, int]:
+    """The addresses at which a library is mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ranges = [line.split()[0].split("-") for line in lines if library in line]
+    return int(ranges[0][0], 16), int(ranges[-1][1], 16)
+
+
+def fail_each_allocation(failures: Failures, body: Callable[[], None]) -> int:
+    """Runs `body` again and again, each time with another allocation that fails."""
+    body()
+    body()  # with everything that is made once
+    before = len(os.listdir("/proc/self/fd"))
+    raised = 0
+    call = 1
+    while True:
+        failures.arm(call)
+        try:
+            body()
+        except MemoryError:
+            raised += 1
+        failures.fail_at.value = 0
+        if failures.num_calls.value < call:
+            break
+        body()
+        call += 1
+    assert raised > 0
+    assert len(os.listdir("/proc/self/fd")) == before
+    return raised
+
+
+def main(library: str, directory: Path) -> None:
+    failures = Failures(library)
+    for name, by_path in BY_PATH.items():
+        print(name, fail_each_allocation(failures, lambda body=by_path: body(directory)))
+    for io in ("auto", "pread"):
+        with tb.open(directory / "c", threads=2, io=io) as ck:
+            for name, body in BY_CHECKPOINT.items():
+                if io == "pread" and name == "copy_on_write":
+                    continue  # which is refused there
+                print(name, io, fail_each_allocation(failures, lambda body=body: body(ck)))
+    failures.fail_threads.value = 1
+    with tb.open(directory / "c", threads=2) as ck:
+        for name, body in BY_CHECKPOINT.items():
+            try:
+                body(ck)
+            except tb.IOFailure as error:
+                assert "Resource temporarily unavailable" in str(error), error
+                assert name in ("stream", "chunks"), name
+    remap(directory)
+    align(directory)
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("c++")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs a C++ compiler and Linux")
+    library = tmp_path_factory.mktemp("shim") / "no_memory.so"
+    source = HERE / "preload" / "no_memory.cc"
+    command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+def test_every_allocation_may_fail(shim: Path, tmp_path: Path) -> None:
+    write(tmp_path)
+    environment = {**os.environ, "LD_PRELOAD": str(shim)}
+    command = [sys.executable, __file__, str(shim), str(tmp_path)]
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(HERE), str(Path(tb.__file__).parent.parent), environment.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+OBJECTS = """
+import resource, sys
+import numpy as np
+import tensorbundle as tb
+
+ck = tb.open(sys.argv[1])
+core = ck._opened
+make = eval(sys.argv[2])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+held = []
+try:
+    while True:
+        held.append(make())
+except MemoryError:
+    count = len(held)
+    held.clear()
+assert count > 100, count
+assert ck["small"].read().tolist() == list(range(10))
+print("made", count)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+@pytest.mark.parametrize(
+    "made",
+    [
+        "lambda: tb._core.Rows.of(core, ck['table']._index)",
+        "lambda: tb._core.Vocabulary.of_tokens('v', b'', np.zeros(1, np.uint64))",
+        "lambda: ck.stream()",
+        "lambda: ck['table'][0:1]",
+        "lambda: ck['table'].take([0])",
+        "lambda: ck['table'].__dlpack__()",
+        "lambda: core.names()",
+        "lambda: core.pieces(ck['slices']._index)",
+        "lambda: core.listing(core.names())",
+        "lambda: core.view(ck['small']._index, np.dtype(np.int64))",
+        "lambda: tb.open(sys.argv[1])",
+    ],
+)
+def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    command = [sys.executable, "-c", OBJECTS, str(tmp_path / "c"), made]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("made")
+
+
+@pytest.mark.parametrize("name", ["Checkpoint", "Rows", "Stream", "Vocabulary"])
+def test_the_extension_makes_its_own_objects(name: str) -> None:
+    kind = getattr(tb._core, name)
+    with pytest.raises(TypeError, match="cannot create"):
+        kind()
+    with pytest.raises(TypeError):
+        object.__new__(kind)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
