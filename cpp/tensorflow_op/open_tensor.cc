@@ -11,6 +11,7 @@
 #include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
+#include "tensorbundle/view/tiling.h"
 #include "tensorflow_op/failure.h"
 #include "tensorflow_op/shared_cache.h"
 
@@ -98,7 +99,17 @@ OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber t
   return {Checkpoint::OpenTensor(index, tensor, mode), &tensor};
 }
 
+void CheckStored(const OpenTensor& source, const Box& box) {
+  if (Volume(box) == 0) return;
+  const Checkpoint& checkpoint = *source.checkpoint;
+  for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), *source.tensor, box)) {
+    checkpoint.CheckPiece(*source.tensor, *overlap.piece);
+  }
+}
+
 std::string TypeText(TypeNumber type) {
+  constexpr TypeNumber kResource = 20;  // which no checkpoint holds
+  if (type == kResource) return "resource";
   std::string text = DataTypeName(DataType{type});
   if (text.starts_with("DT_")) text.erase(0, 3);
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
