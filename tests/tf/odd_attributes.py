@@ -27,10 +27,10 @@ import tensorbundle as tb
 MOST = 2**63 - 1
 NUMBERS = [-MOST - 1, -MOST, -(2**32), -2, -1, 0, 1, 2, 3, 5, 2**31 - 1, 2**31, 2**32, 2**61,
            2**62, 2**62 + 1, MOST - 3, MOST]  # fmt: skip
-TYPES = [tf.float64, tf.int32, tf.string, tf.bool, tf.resource, tf.variant, tf.qint8, tf.as_dtype("int4"),
-         tf.float32._as_ref]  # fmt: skip
-TEXTS = ["", "\0", "no such", "%s%n", "a" * 5000, b"\xff\xfe", b"a\xc3", "\u00e9", "t\0", "/dev/null",
-         "/", "x-?????-of-99999", "x-?????-of-00000"]  # fmt: skip
+TYPES = [tf.float64, tf.int32, tf.string, tf.bool, tf.resource, tf.variant, tf.qint8,
+         tf.as_dtype("int4"), tf.float32._as_ref]  # fmt: skip
+TEXTS = ["", "\0", "no such", "%s%n", "a" * 5000, b"\xff\xfe", b"a\xc3", "\u00e9", "t\0",
+         "/dev/null", "/", "x-?????-of-99999", "x-?????-of-00000"]  # fmt: skip
 SPECS = ["", " ", "\0", "-", "3 4", "3 4 ", "3 4 -", "3 4 -:-:-", "3 4 0,0:-", "3 4 -1,1:-",
          "3 4 2,2:-", "3 4 0,9223372036854775807:-", "3 4 9223372036854775807,1:-",
          "3 4 1,18446744073709551615:-", "4 3 -:-", "-3 4 -:-", "3 4 -:-\0", "3  4 -:-", "+3 4 -:-",

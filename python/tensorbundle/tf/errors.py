@@ -23,6 +23,7 @@ _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] =
     "DataLossError": (errors.CorruptionError, "DataLossError", ()),
     "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
     "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
+    "PathError": (errors.CheckpointNotFoundError, "NotFoundError", (ValueError,)),
     "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
     # Not UnavailableError, for which a monitored session tries again, for ever.
     "InternalError": (errors.IOFailure, "InternalError", ()),
@@ -82,6 +83,11 @@ def shape_mismatch(message: str) -> Exception:
 def invalid_argument(message: str) -> Exception:
     """An Error that is a ValueError and an InvalidArgumentError."""
     return _new("InvalidArgumentError", message)
+
+
+def path_with_nul(path: str) -> Exception:
+    """What TensorFlow calls not found, and what is a ValueError to the system."""
+    return _new("PathError", f"a path cannot hold a NUL byte: {path!r}", path)
 
 
 def _is_translated(error: Exception) -> bool:

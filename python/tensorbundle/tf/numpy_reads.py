@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import reader
-from tensorbundle.assignment import Slice
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 from tensorbundle.tf.source import ALIGNMENT
+from tensorbundle.variables import Slice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from tensorbundle.assignment import Slice, slice_spec
 from tensorbundle.tf import nodes
 from tensorbundle.tf.source import key_of
+from tensorbundle.variables import Slice, slice_spec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -55,16 +55,15 @@ class NumpyRemap:
 
         return _called(missing, (), dtype, (), "missing_cells")
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any) -> Any:
+    def value(self, piece: PieceRemap, fills: Fills, _: Any, dtype: Any) -> Any:
         """The remapped partition, of shape `piece.made`."""
-        dtype = variable.dtype.base_dtype
 
         def remapped(*given: Array) -> Array:
             return self._read(piece, fills.layout, given, dtype.name)
 
         return _called(remapped, fills.tensors, dtype, piece.made, "checkpoint_initializer")
 
-    def verification(self, _: Any) -> Any:
+    def verification(self, *_: Any) -> Any:
         """A scalar that is computed only if the table is undamaged; None where nobody asks."""
         import tensorflow as tf
 
