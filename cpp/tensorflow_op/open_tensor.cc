@@ -103,7 +103,7 @@ void CheckStored(const OpenTensor& source, const Box& box) {
   if (Volume(box) == 0) return;
   const Checkpoint& checkpoint = *source.checkpoint;
   for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), *source.tensor, box)) {
-    checkpoint.CheckPiece(*source.tensor, *overlap.piece);
+    checkpoint.CheckPiece(*source.tensor, *overlap.piece, Compared::kYes);
   }
 }
 

@@ -9,9 +9,8 @@ everywhere.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tensorbundle import map_hints
 from tensorbundle.errors import Error, TensorNotFoundError
@@ -32,8 +31,7 @@ class NotInCheckpointError(TensorNotFoundError, ValueError):
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One tensor for one variable, whole or in pieces.
 
     Attributes:
@@ -53,8 +51,7 @@ class Assignment:
     dtype: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a map asks for.
 
     Attributes:
@@ -74,8 +71,7 @@ class Plan:
         return tuple(row.load for row in self.rows if row.load is not None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The checkpoint, as far as a plan needs it.
 
     Attributes:

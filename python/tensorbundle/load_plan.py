@@ -7,10 +7,9 @@ Pure: names, shapes and numbers of types. What a map or a warm start asks for is
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tensorbundle import dtypes
 from tensorbundle.load_report import LoadReport, Mismatch, shape_text
@@ -26,7 +25,6 @@ FLOATS = frozenset({1, 2, 14, 19, 24, 25})
 _LISTED = 10
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
     """What a call does about what does not fit.
 
@@ -36,17 +34,28 @@ class Policy:
         cast: Whether values are converted between float types.
     """
 
-    missing: str = "raise"
-    mismatch: str = "raise"
-    cast: bool = False
+    __slots__ = ("cast", "mismatch", "missing")
 
-    def __post_init__(self) -> None:
-        for name in ("missing", "mismatch"):
-            value = getattr(self, name)
+    def __init__(self, missing: str = "raise", mismatch: str = "raise", cast: bool = False) -> None:
+        """Takes the keywords of a call.
+
+        Raises:
+            ValueError: A word is neither ``"raise"`` nor ``"skip"``.
+            TypeError: `cast` is no bool.
+        """
+        for name, value in (("missing", missing), ("mismatch", mismatch)):
             if value not in ("raise", "skip"):
                 raise ValueError(f"{name} must be 'raise' or 'skip', not {value!r}")
-        if not isinstance(self.cast, bool):
-            raise TypeError(f"cast must be True or False, not {self.cast!r}")
+        if not isinstance(cast, bool):
+            raise TypeError(f"cast must be True or False, not {cast!r}")
+        self.missing = missing
+        self.mismatch = mismatch
+        self.cast = cast
+
+    @property
+    def is_tensorflows(self) -> bool:
+        """Whether it is what TensorFlow's functions do."""
+        return (self.missing, self.mismatch, self.cast) == ("raise", "raise", False)
 
     def skips(self, problem: Problem) -> bool:
         """Whether the variable is left alone instead of an exception being raised."""
@@ -82,8 +91,7 @@ class Problem:
         return str(self.error)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A tensor of the checkpoint.
 
     Attributes:
@@ -97,8 +105,7 @@ class Stored:
     dtype: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One variable, whole or partitioned, and the tensor that it gets.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tensorbundle.errors import ShapeMismatchError
 from tensorbundle.variables import Variable
@@ -20,8 +20,7 @@ Shape = tuple[int, ...]
 _INT32_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class PieceRemap:
+class PieceRemap(NamedTuple):
     """One partition's share of a remap.
 
     Attributes:

@@ -6,9 +6,8 @@ Pure: nothing here looks at the variable itself.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle.errors import Error, ShapeMismatchError
 from tensorbundle.load_plan import (
@@ -26,8 +25,7 @@ class TypeMismatchError(Error, ValueError):
     """A tensor and its variable differ in their element types."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Where one piece of a partitioned variable lies in the whole.
 
     Attributes:
@@ -48,7 +46,6 @@ class Slice:
         return slice_spec(self.full_shape, self.offset, self.extent)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Variable:
     """What a plan must know of a variable.
 
@@ -60,11 +57,22 @@ class Variable:
         dtype: The number of its type; None is not compared.
     """
 
-    name: str
-    shape: StaticShape
-    slice: Slice | None
-    handle: Any
-    dtype: int | None = None
+    __slots__ = ("dtype", "handle", "name", "shape", "slice")
+
+    def __init__(
+        self,
+        name: str,
+        shape: StaticShape,
+        slice: Slice | None,
+        handle: Any,
+        dtype: int | None = None,
+    ) -> None:
+        """Takes the attributes in their order."""
+        self.name = name
+        self.shape = shape
+        self.slice = slice
+        self.handle = handle
+        self.dtype = dtype
 
     @property
     def full_name(self) -> str:

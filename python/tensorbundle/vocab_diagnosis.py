@@ -8,10 +8,10 @@ without a word. Small files are joined, large ones are looked into at a few plac
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from tensorbundle.errors import Error
 JOINED_BYTES = 4 << 20
 
 # Of larger ones a part is looked at, in so many places: one byte in so many, within bounds.
-_SAMPLED = 128
-_LEAST_SAMPLE = 64 << 10
+_SAMPLED = 256
+_LEAST_SAMPLE = 32 << 10
 _MOST_SAMPLE = 512 << 10
 _PLACES = 8
 
@@ -35,8 +35,7 @@ _OLD_COMPARED = 20000
 _HARDLY = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """What joining two vocabularies comes to.
 
     Attributes:
@@ -58,8 +57,7 @@ class Joined:
 Join = Callable[[bytes, bytes, int, int, int], Joined]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One table and its vocabularies.
 
     Attributes:
@@ -93,8 +91,7 @@ class Question:
         return "row" if self.axis == 0 else "column"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What there is to say, in sentences.
 
     Attributes:
@@ -243,29 +240,33 @@ def _count_lines(path: bytes, _size: int, _changed: int) -> int:
 def _seem_foreign(new: bytes, old: bytes) -> bool:
     """Whether samples of two large files have less in common than files in any order would."""
     try:
-        new_tokens, old_tokens = (set(_sample(path)) for path in (new, old))
-        if not new_tokens or not old_tokens:
-            return False
-        length = sum(map(len, old_tokens)) / len(old_tokens) + 1
-        old_lines = os.stat(old).st_size / length
+        new_tokens, old_tokens = _sample(new), _sample(old)
+        old_size = os.stat(old).st_size
     except OSError:
         return False  # Whoever reads all of them is going to say so.
-    expected = len(new_tokens) * len(old_tokens) / old_lines
+    if not new_tokens or not old_tokens:
+        return False
+    length = sum(map(len, old_tokens)) / len(old_tokens) + 1
+    expected = len(new_tokens) * len(old_tokens) * length / old_size
     common = len(new_tokens & old_tokens)
     return common == 0 or common < expected / 20
 
 
-def _sample(path: bytes) -> Iterator[bytes]:
+def _sample(path: bytes) -> set[bytes]:
     """Whole lines from several places, the first lines among them."""
-    with open(path, "rb") as file:
+    found: set[bytes] = set()
+    with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         length = min(max(size // _SAMPLED, _LEAST_SAMPLE), _MOST_SAMPLE) // _PLACES
         for place in range(_PLACES):
             offset = max(0, size - length) * place // (_PLACES - 1)
             file.seek(offset)
-            lines = file.read(length).split(b"\n")
+            part = file.read(length)
+            if b"\r" in part:
+                part = part.replace(b"\r\n", b"\n")
             # The first and the last may be parts of lines.
-            yield from (line.removesuffix(b"\r") for line in lines[offset > 0 : -1])
+            found.update(part.split(b"\n")[offset > 0 : -1])
+    return found
 
 
 _BOM = b"\xef\xbb\xbf"

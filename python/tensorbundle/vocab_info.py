@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-
 # TensorFlow's sentence, with its brackets.
 INCOMPLETE = (
     "Invalid args: Must provide all of [current_vocab_path, current_vocab_size, prev_ckpt, "

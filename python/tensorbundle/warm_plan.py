@@ -9,8 +9,7 @@ Nothing here reads tensors or vocabularies, and nothing knows TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle import reader, remap_pieces
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
@@ -39,8 +38,7 @@ __all__ = [
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The variables, or the partitions of one, that a single stored tensor fills.
 
     Attributes:
@@ -52,8 +50,7 @@ class Group:
     trainable: bool = True
 
 
-@dataclass(frozen=True)
-class Remap:
+class Remap(NamedTuple):
     """A group that is filled through a vocabulary.
 
     Attributes:
@@ -81,8 +78,7 @@ class Remap:
         return max((piece.first_entry + piece.num_entries for piece in needed), default=0)
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """A group that is filled as it is stored.
 
     Attributes:
@@ -96,8 +92,7 @@ class Load:
     repeats: str | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a warm start does, in order, and what is wrong with its settings.
 
     Attributes:

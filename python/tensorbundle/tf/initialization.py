@@ -64,8 +64,16 @@ def init_from_checkpoint(
         >>> tb.init_from_checkpoint("model.ckpt-1000", {"embedding": table, "old/": "new/"})
     """
     policy = Policy(missing, mismatch, cast)
+    return _prepared(ckpt_dir_or_file, assignment_map, policy, plans.Prepared.carry_out)
+
+
+def served_init_from_checkpoint(
+    ckpt_dir_or_file: AnyPath, assignment_map: AssignmentMap, **keywords: Any
+) -> LoadReport:
+    """The same behind TensorFlow's name, which accepts the paths that TensorFlow accepts."""
+    policy = Policy(**keywords)
     return _prepared(
-        ckpt_dir_or_file, assignment_map, policy, lambda prepared: prepared.carry_out()
+        ckpt_dir_or_file, assignment_map, policy, plans.Prepared.carry_out, as_tensorflow=True
     )
 
 
@@ -108,11 +116,13 @@ def _prepared(
     assignment_map: AssignmentMap,
     policy: Policy,
     finish: Callable[[plans.Prepared], Result],
+    *,
+    as_tensorflow: bool = False,
 ) -> Result:
     """Prepares a call, and does something with it, once for all replicas that ask for it."""
 
     def work(options: Options) -> Result:
-        source = open_source(path)
+        source = open_source(path, as_tensorflow=as_tensorflow)
         try:
             return finish(_prepare(source, path, assignment_map, options, policy))
         finally:

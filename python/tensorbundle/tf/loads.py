@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle import assignment
 from tensorbundle.assignment import Assignment, Target
@@ -16,8 +15,7 @@ from tensorbundle.tf.source import AnySource
 from tensorbundle.variables import Variable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loads:
+class Loads(NamedTuple):
     """What a map comes to.
 
     Attributes:
@@ -87,4 +85,4 @@ def prepare(
 
 
 def _refused(row: Row, error: ValueError) -> Row:
-    return dataclasses.replace(row, problem=plans.raised(error), load=None)
+    return row._replace(problem=plans.raised(error), load=None)

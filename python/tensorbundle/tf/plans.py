@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle.errors import TensorNotFoundError
 from tensorbundle.load_plan import Policy, Problem, Row, listed, report_of, summary, table
@@ -13,8 +12,7 @@ from tensorbundle.load_report import LoadReport
 from tensorbundle.tf import errors, replicas
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """All that was decided about one call, with nothing done yet.
 
     Attributes:

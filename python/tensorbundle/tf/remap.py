@@ -8,9 +8,8 @@ are joined once per process, for all partitions of all tables that share them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tensorbundle.load_plan import Stored
 from tensorbundle.remap_pieces import PieceRemap
@@ -29,7 +28,7 @@ _NAME = "checkpoint_initializer"
 class Remapper(Protocol):
     """One way to remap one table."""
 
-    def count(self, piece: PieceRemap, variable: Any, /) -> Any:
+    def num_missing(self, piece: PieceRemap, variable: Any, /) -> Any:
         """A scalar tensor: how many cells of a partition are missing."""
 
     def value(self, piece: PieceRemap, fills: Fills, variable: Any, dtype: Any, /) -> Any:
@@ -39,8 +38,7 @@ class Remapper(Protocol):
         """A tensor that is computed only if the table, of that type, is undamaged, or None."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpRemap:
+class OpRemap(NamedTuple):
     """One table, remapped by our own ops in the process where they run.
 
     Attributes:
@@ -63,7 +61,7 @@ class OpRemap:
     old_size: int
     options: Options
 
-    def count(self, piece: PieceRemap, variable: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, variable: Any) -> Any:
         """A scalar, int32 where that suffices: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -183,7 +181,9 @@ def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any, st
         initializer = step.info.backup_initializer
         if piece.all_new:
             return backup.whole(initializer, piece, dtype)
-        fills = backup.fills(initializer, piece, dtype, lambda: remapper.count(piece, variable))
+        fills = backup.fills(
+            initializer, piece, dtype, lambda: remapper.num_missing(piece, variable)
+        )
     value = remap_cast.value(remapper, piece, fills, variable, stored)
     return tf.slice(value, piece.begin, piece.shape) if piece.is_window else value
 

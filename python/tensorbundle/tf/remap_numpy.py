@@ -6,13 +6,14 @@ In this process only: who runs the graph elsewhere does not have these functions
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorbundle import reader, vocab
+from tensorbundle.errors import CheckpointNotFoundError
 from tensorbundle.remap_pieces import PieceRemap
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
@@ -20,8 +21,7 @@ from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape
 Array = np.ndarray[Any, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class NumpyRemap:
+class NumpyRemap(NamedTuple):
     """One table, remapped when the graph runs, or at once in eager mode.
 
     Attributes:
@@ -42,7 +42,7 @@ class NumpyRemap:
     verify: bool
     threads: int | None
 
-    def count(self, piece: PieceRemap, _: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, _: Any) -> Any:
         """A scalar, int32 where that suffices: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -82,7 +82,7 @@ class NumpyRemap:
         return reader.open(self.prefix, verify="none", io="pread", threads=self.threads)
 
     def _ids(self, piece: PieceRemap) -> Array:
-        with as_tensorflow_raises():
+        with as_tensorflow_raises(), _naming_vocabularies():
             return vocab.remap_vocab(
                 self.new_vocab,
                 self.old_vocab,
@@ -120,6 +120,16 @@ class NumpyRemap:
                 f"Tensor {self.tensor} has shape {list(stored)}, from which no variable of shape "
                 f"{list(piece.made)} can be made by another vocabulary on axis {piece.axis}"
             )
+
+
+@contextlib.contextmanager
+def _naming_vocabularies() -> Iterator[None]:
+    """Says of a file that is not there what it should have been."""
+    try:
+        yield
+    except CheckpointNotFoundError as error:
+        name = error.filename
+        raise CheckpointNotFoundError(f"the vocabulary file {name} does not exist", name) from error
 
 
 def _fill(piece: PieceRemap, layout: str, given: tuple[Array, ...], ids: Array) -> Any:

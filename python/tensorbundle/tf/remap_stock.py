@@ -39,7 +39,7 @@ class StockRemap:
         self._size = size
         self._all_ids: Any = None
 
-    def count(self, piece: PieceRemap, _: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, _: Any) -> Any:
         """An int32 scalar: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -102,7 +102,7 @@ class StockRemap:
         if fills.layout == "cells":
             return fills.tensors[0]
         if fills.layout == "zero":
-            return tf.zeros([self.count(piece, None)])
+            return tf.zeros([self.num_missing(piece, None)])
         width = piece.made[1] if piece.axis == 0 else piece.num_cols
         body = tf.slice(fills.tensors[0], [0, 0], [piece.num_rows, width])
         return tf.boolean_mask(body, ids < 0, axis=piece.axis)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tensorbundle import assignment, reader, warm_plan
+from tensorbundle import assignment, paths, reader
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.tensor import Partition, Tensor
@@ -22,7 +21,6 @@ ALIGNMENT = 64
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """An open checkpoint. Only its index is read.
 
@@ -31,8 +29,12 @@ class Source:
         checkpoint: Our reader.
     """
 
-    label: str
-    checkpoint: reader.Checkpoint
+    __slots__ = ("checkpoint", "label")
+
+    def __init__(self, label: str, checkpoint: reader.Checkpoint) -> None:
+        """Keeps both."""
+        self.label = label
+        self.checkpoint = checkpoint
 
     @property
     def is_remote(self) -> bool:
@@ -110,6 +112,8 @@ class Source:
         Raises:
             DataLossError: The object graph is damaged.
         """
+        from tensorbundle import warm_plan
+
         with as_tensorflow_raises():
             return warm_plan.is_object_based(self.checkpoint)
 
@@ -135,12 +139,19 @@ def key_of(tensor: str) -> bytes:
     return tensor.encode("utf-8", "surrogateescape")
 
 
+if TYPE_CHECKING:
+    from tensorbundle.tf.remote_source import RemoteSource
+
 # Both say the same things of a checkpoint.
-AnySource: TypeAlias = Source | remote.RemoteSource
+AnySource: TypeAlias = "Source | RemoteSource"
 
 
-def open_source(path: AnyPath) -> AnySource:
+def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
     """Opens a checkpoint for the plans of one call.
+
+    Args:
+        path: The checkpoint.
+        as_tensorflow: Accept the paths that TensorFlow's functions accept, and no others.
 
     Raises:
         CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
@@ -148,13 +159,16 @@ def open_source(path: AnyPath) -> AnySource:
         TypeError: Not a path.
     """
     if remote.is_remote(path):
-        return remote.open_remote(path)
+        from tensorbundle.tf import remote_source
+
+        return remote_source.open_remote(path)
     text = path_text(path)
     if "\0" in text:
         raise path_with_nul(text)
     with as_tensorflow_raises():
+        where = paths.resolve(path, as_tensorflow=as_tensorflow)
         # Nothing but the index is read through this, and no data file is mapped.
-        return Source(str(path), reader.open(path, verify="none", io="pread"))
+        return Source(str(path), reader.Checkpoint(where, verify="none", io="pread"))
 
 
 def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[int]) -> str | None:

@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle.errors import CheckpointNotFoundError, Error
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
 from tensorbundle.load_report import LoadReport
-from tensorbundle.tf import copies, facts, loads, plans, remap, restore, tracing, vocabularies
+from tensorbundle.tf import (
+    backup,
+    copies,
+    facts,
+    loads,
+    plans,
+    remap,
+    restore,
+    tracing,
+    vocabularies,
+)
 from tensorbundle.tf.errors import invalid_argument
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.source import AnySource, open_source
@@ -33,7 +42,6 @@ from tensorbundle.warm_plan import (
 )
 
 
-@dataclasses.dataclass
 class Start:
     """One call, in the context in which its ops are made.
 
@@ -47,16 +55,27 @@ class Start:
         prefix: What ops call it.
     """
 
-    path: AnyPath
-    options: Options
-    policy: Policy
-    exact: bool = False
+    def __init__(
+        self,
+        path: AnyPath,
+        options: Options,
+        policy: Policy,
+        exact: bool = False,
+        as_tensorflow: bool = False,
+    ) -> None:
+        """Opens the checkpoint, if it is there.
 
-    def __post_init__(self) -> None:
+        Raises:
+            ValueError, TypeError, OpError: As ``open_source``.
+        """
+        self.path = path
+        self.options = options
+        self.policy = policy
+        self.exact = exact
         self.source: AnySource | None = None
         self._absent: Exception | None = None
         try:
-            self.source = open_source(self.path)
+            self.source = open_source(path, as_tensorflow=as_tensorflow)
         except CheckpointNotFoundError as error:
             if isinstance(error, ValueError):  # no name that could become a checkpoint's
                 raise
@@ -288,8 +307,7 @@ class Start:
 Values = dict[str, list[tuple[Any, Any, Any]]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Remapping:
+class _Remapping(NamedTuple):
     """One table's variables, and how their values are made.
 
     Attributes:
@@ -313,13 +331,13 @@ class _Remapping:
 
     def values(self) -> list[tuple[Any, Any, Any]]:
         """(variable, value, value for whoever asks for the initial one) for every piece."""
-        import tensorflow as tf
-
         with _outside_if_left_out(self.variables):
             since = copies.version()
             made = remap.remapped(self.prefix, self.step, self.stored, self.variables, self.options)
             initial = made
-            if self.step.info.backup_initializer is not None and not tf.executing_eagerly():
+            if self.step.slot_of is None and backup.may_be_seeded(
+                self.step.info.backup_initializer
+            ):
                 initial = [copies.independent(value, since) for value in made]
         return list(zip(self.variables, made, initial, strict=True))
 

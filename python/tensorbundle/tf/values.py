@@ -9,10 +9,9 @@ mode; and TensorFlow's own op. Whichever it is, damage is noticed before any of 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle import assignment
 from tensorbundle.load_plan import type_text
@@ -34,8 +33,7 @@ def on_cpu_of(variable: Any) -> Iterator[None]:
         yield
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One variable's share of a tensor, and how it is to be read.
 
     Attributes:

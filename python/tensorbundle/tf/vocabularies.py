@@ -8,7 +8,6 @@ another machine, with other files. What TensorFlow says nothing about is said he
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -62,7 +61,7 @@ def ask(
     if answer.error is None or not any(facts.on_another_job(piece.handle) for piece in pieces):
         return answer
     # Their machine may have other files.
-    return dataclasses.replace(answer, warnings=(*answer.warnings, answer.error), error=None)
+    return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
 
 
 def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> Joined:
@@ -71,7 +70,7 @@ def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: 
     Raises:
         Error: It cannot be made.
     """
-    summary = (ctypes.c_int64 * len(dataclasses.fields(Joined)))()
+    summary = (ctypes.c_int64 * len(Joined._fields))()
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
     code = _library().tensorbundle_tf_join(
         new,

@@ -67,24 +67,54 @@ def warm_start(
         >>> info = tb.VocabInfo("new.txt", 1000, 1, "old.txt")
         >>> tb.warm_start("model.ckpt-7", var_name_to_vocab_info={"embedding": info})
     """
+    return _warm_start(
+        ckpt_to_initialize_from,
+        vars_to_warm_start,
+        var_name_to_vocab_info,
+        var_name_to_prev_var_name,
+        Policy(missing, mismatch, cast),
+    )
+
+
+def served_warm_start(
+    ckpt_to_initialize_from: AnyPath,
+    vars_to_warm_start: Any = ".*",
+    var_name_to_vocab_info: Mapping[str, Any] | None = None,
+    var_name_to_prev_var_name: Mapping[str, str] | None = None,
+    **keywords: Any,
+) -> LoadReport:
+    """The same behind TensorFlow's name, which accepts the paths that TensorFlow accepts."""
+    return _warm_start(
+        ckpt_to_initialize_from,
+        vars_to_warm_start,
+        var_name_to_vocab_info,
+        var_name_to_prev_var_name,
+        Policy(**keywords),
+        as_tensorflow=True,
+    )
+
+
+def _warm_start(
+    path: AnyPath,
+    wanted: Any,
+    infos: Mapping[str, Any] | None,
+    names: Mapping[str, str] | None,
+    policy: Policy,
+    *,
+    as_tensorflow: bool = False,
+) -> LoadReport:
     import tensorflow as tf
 
-    policy = Policy(missing, mismatch, cast)
-    settings = (vars_to_warm_start, var_name_to_vocab_info or {}, var_name_to_prev_var_name or {})
-    if remote.is_remote(ckpt_to_initialize_from) and policy == Policy():
-        remote.tensorflows_own("warm_start")(
-            ckpt_to_initialize_from,
-            vars_to_warm_start,
-            var_name_to_vocab_info,
-            var_name_to_prev_var_name,
-        )
-        return report_by_names(*settings)
-    tf.compat.v1.logging.info("Warm-starting from: %s", ckpt_to_initialize_from)
+    if remote.is_remote(path) and policy.is_tensorflows:
+        remote.tensorflows_own("warm_start")(path, wanted, infos, names)
+        return report_by_names(wanted, infos or {}, names or {})
+    tf.compat.v1.logging.info("Warm-starting from: %s", path)
     return _prepared(
-        ckpt_to_initialize_from,
+        path,
         policy,
-        lambda start: start.prepare(*settings),
-        lambda prepared: prepared.carry_out(),
+        lambda start: start.prepare(wanted, infos or {}, names or {}),
+        plans.Prepared.carry_out,
+        as_tensorflow=as_tensorflow,
     )
 
 
@@ -144,7 +174,7 @@ def warm_start_var_with_vocab(
     initializer: Any = None,
     axis: int = 0,
 ) -> None:
-    """Makes one variable start from a checkpoint, by its vocabulary.
+    """Makes one variable start from a checkpoint, by its vocabulary: behind TensorFlow's name.
 
     Args:
         var: A variable, a list of a variable's pieces, or a partitioned variable.
@@ -182,7 +212,8 @@ def warm_start_var_with_vocab(
         prev_ckpt,
         Policy(),
         lambda start: start.prepare_one(names[0], pieces, info, prev_tensor_name),
-        lambda prepared: prepared.carry_out(),
+        plans.Prepared.carry_out,
+        as_tensorflow=True,
     )
 
 
@@ -207,11 +238,12 @@ def _prepared(
     finish: Callable[[plans.Prepared], Result],
     *,
     exact: bool = False,
+    as_tensorflow: bool = False,
 ) -> Result:
     """Prepares a warm start, and does something with it, once for all replicas that ask for it."""
 
     def work(options: Options) -> Result:
-        start = Start(path, options, policy, exact)
+        start = Start(path, options, policy, exact, as_tensorflow)
         try:
             return finish(prepare(start))
         finally:
