@@ -24,12 +24,9 @@ struct OpenTensor {
 
 // `prefix` is that of a V2 checkpoint, or, where there is no "<prefix>.index", a V1 file or the
 // pattern "<name>-?????-of-NNNNN" of its shards. Throws OpError, in TensorFlow's words, when there
-// is no such checkpoint or tensor, or it is not of that type; as ReadBundleIndex and OpenV1.
+// is no such checkpoint or tensor, or it is not of that type; CorruptionError when it is replaced
+// again and again; as ReadBundleIndex and OpenV1.
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode);
-
-// Throws CorruptionError unless every element of the box is stored, in bytes that its files have;
-// as DataFiles::Get. A shape is what an index declares: call this before memory is taken for it.
-void CheckStored(const OpenTensor& source, const Box& box);
 
 // "float", "int32", as TensorFlow's messages spell types.
 std::string TypeText(TypeNumber type);

@@ -42,7 +42,7 @@ class ReadKernel {
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
     const Box box = ParseSliceSpec(spec_, name_, source.shape());
-    CheckStored(source, box);
+    RequireBox(*source.checkpoint, *source.tensor, box);  // before memory is taken for it
     std::vector<PiecePart> parts;
     if (HasVariableSize(source.tensor->dtype)) {
       ReadStrings(run, source, box);

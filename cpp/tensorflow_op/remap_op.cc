@@ -66,10 +66,10 @@ class RemapKernel {
     CheckBytes(item_size);
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
-    // What is not stored is found out before memory is taken for it.
+    const Remapping remapping = RemappingOf(joined.ids);
     RowBands bands;
     const bool is_empty = CheckedVolume(shape_) == 0;
-    if (!is_empty) bands = LayOutRows(*source.checkpoint, *source.tensor);
+    if (!is_empty) bands = LayOut(source, remapping);
     bool forwarded = false;
     // Before the inputs are held here: what two hold is not passed on.
     const TensorPtr out = fill_ == Fill::kFull ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
@@ -82,7 +82,7 @@ class RemapKernel {
       fills.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
     }
     CheckSize(bytes.size(), item_size);
-    if (!is_empty) WriteTable(source, bands, joined.ids, fills, bytes, item_size);
+    if (!is_empty) WriteTable(source, bands, remapping, fills, bytes, item_size);
   }
 
  private:
@@ -95,11 +95,7 @@ class RemapKernel {
     return word == "cells" ? Fill::kCells : Fill::kFull;  // the op's definition allows no other
   }
 
-  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
-  void WriteTable(const OpenTensor& source, const RowBands& bands, std::span<const int64_t> ids,
-                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
-    const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
-    const int threads = ThreadsFor(threads_, out.size());
+  Remapping RemappingOf(std::span<const int64_t> ids) const {
     Remapping remapping;
     remapping.num_rows = static_cast<uint64_t>(num_rows_);
     if (axis_ == 0) {
@@ -108,6 +104,26 @@ class RemapKernel {
       remapping.first_row = static_cast<uint64_t>(offset_);
       remapping.columns = ids;
     }
+    return remapping;
+  }
+
+  // Throws what is wrong with the rows that are asked for: before memory is taken for them.
+  RowBands LayOut(const OpenTensor& source, const Remapping& remapping) const {
+    const int threads = ThreadsFor(threads_, remapping.num_rows * sizeof(int64_t));
+    RowBands bands = LayOutRows(*source.checkpoint, *source.tensor);
+    try {
+      RequireRemappable(*source.checkpoint, *source.tensor, bands, remapping, threads);
+    } catch (const std::out_of_range& error) {
+      ThrowBeyond(source.shape(), axis_ == 0 ? *remapping.rows : *remapping.columns, error.what());
+    }
+    return bands;
+  }
+
+  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
+  void WriteTable(const OpenTensor& source, const RowBands& bands, const Remapping& remapping,
+                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
+    const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
+    const int threads = ThreadsFor(threads_, out.size());
     const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
     const uint8_t zero[16] = {};  // the widest element
     CellFill fill{CellFill::Kind::kElement, {zero, item_size}};
@@ -115,12 +131,8 @@ class RemapKernel {
     if (fill_ == Fill::kFull) {
       fill = {CellFill::Kind::kPlaces, fills[0].first(table.size())};
     }
-    try {
-      RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
-                 threads);
-    } catch (const std::out_of_range& error) {
-      ThrowBeyond(source.shape(), ids, error.what());
-    }
+    RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
+               threads);
     if (num_oov_ == 0) return;
     if (axis_ == 0) {
       WriteOov(fills, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensorbundle/view/piece_parts.h"
+#include "tensorbundle/view/read_box.h"
 #include "tensorflow_op/compare_parts.h"
 #include "tensorflow_op/open_tensor.h"
 #include "tensorflow_op/parts_tensor.h"
@@ -28,7 +29,7 @@ class VerifyKernel {
       AppendParts(run.Input(input).get(), &parts);
     }
     if (run.num_inputs() == 0) {
-      CheckStored(source, WholeBox(source.shape()));
+      RequireBox(*source.checkpoint, *source.tensor, WholeBox(source.shape()));
       parts = UnreadPieces(*source.tensor);
     }
     CompareParts(source, parts, 0);
