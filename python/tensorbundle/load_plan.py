@@ -178,7 +178,10 @@ def table(rows: Sequence[Row], policy: Policy) -> str:
         return ""
     cells = [["tensor", "variable", "shape", "dtype", "what happens"]]
     cells += [
-        [row.tensor, row.variable, _shapes(row), _types(row), _happens(row, policy)] for row in rows
+        list(
+            map(plain, (row.tensor, row.variable, _shapes(row), _types(row), _happens(row, policy)))
+        )
+        for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
@@ -192,7 +195,7 @@ def summary(title: str, texts: Sequence[str]) -> str:
     """``title`` with its number, and one line for each; empty where there is none."""
     if not texts:
         return ""
-    return "\n".join([f"{title}: {len(texts)}", *(f"  - {text}" for text in texts)])
+    return "\n".join([f"{title} ({len(texts)}):", *(f"  - {plain(text)}" for text in texts)])
 
 
 def listed(title: str, names: Sequence[str]) -> str:
@@ -201,7 +204,12 @@ def listed(title: str, names: Sequence[str]) -> str:
         return ""
     rest = len(names) - _LISTED
     more = f", and {rest} more" if rest > 0 else ""
-    return f"{title}: {len(names)}: {', '.join(map(repr, names[:_LISTED]))}{more}"
+    return f"{title} ({len(names)}): {', '.join(map(repr, names[:_LISTED]))}{more}"
+
+
+def plain(text: str) -> str:
+    """A text that any terminal shows on one line: names in a checkpoint may be any bytes."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _shapes(row: Row) -> str:

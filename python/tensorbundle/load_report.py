@@ -52,7 +52,8 @@ class LoadReport(NamedTuple):
     mismatched: dict[str, Mismatch]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} variables loaded, {len(self.unused)} tensors unused"]
+        loaded, unused = len(self.loaded), len(self.unused)
+        lines = [f"{counted(loaded, 'variable')} loaded, {counted(unused, 'tensor')} unused"]
         for name, tensor in self.missing.items():
             lines.append(f"{name!r} left alone: tensor {tensor!r} is not in the checkpoint")
         for name, mismatch in self.mismatched.items():
@@ -65,3 +66,8 @@ def shape_text(shape: Sequence[int | None] | None) -> str:
     if shape is None:
         return "<unknown>"
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 tensor``, ``2 tensors``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -94,6 +94,19 @@ def test_a_table_has_a_line_for_each_variable():
 
 def test_lists_are_cut_off_and_counted():
     assert listed("unused", []) == summary("problems", []) == ""
-    assert listed("unused", ["a", "b"]) == "unused: 2: 'a', 'b'"
+    assert listed("unused", ["a", "b"]) == "unused (2): 'a', 'b'"
     assert listed("unused", [str(i) for i in range(25)]).endswith("'9', and 15 more")
-    assert summary("problems", ["one.", "two."]) == "problems: 2\n  - one.\n  - two."
+    assert summary("problems", ["one.", "two."]) == "problems (2):\n  - one.\n  - two."
+
+
+def test_names_of_any_bytes_are_shown_on_one_line():
+    odd = "a\n\udcff\x1b[1m"
+    row = Row(odd, odd, Stored("k", (1,), 1), (1,), 1, "loaded")
+    text = "\n".join([
+        table([row], Policy()),
+        summary("problems", [f"{odd} is odd"]),
+        listed("unused", [odd]),
+        str(LoadReport({odd: odd}, {odd: odd}, (odd,), {odd: Mismatch(odd, (), "f", (), "g")})),
+    ])  # fmt: skip
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert text.encode("utf-8").count(b"a\\n\\udcff\\x1b[1m") >= 5

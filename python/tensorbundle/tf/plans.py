@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tensorbundle.errors import TensorNotFoundError
 from tensorbundle.load_plan import Policy, Problem, Row, listed, report_of, summary, table
-from tensorbundle.load_report import LoadReport
+from tensorbundle.load_report import LoadReport, counted
 from tensorbundle.tf import errors, replicas
 
 
@@ -104,14 +104,15 @@ class LoadPlan:
 
     def __repr__(self) -> str:
         return (
-            f"<tensorbundle.tf.LoadPlan {self._prepared.title}: {len(self._prepared.rows)} "
-            f"variables, {len(self.problems)} problems>"
+            f"<tensorbundle.tf.LoadPlan {self._prepared.title}: "
+            f"{counted(len(self._prepared.rows), 'variable')}, "
+            f"{counted(len(self.problems), 'problem')}>"
         )
 
     def __str__(self) -> str:
         rows = self._prepared.rows
         parts = (
-            f"{self._prepared.title}: {len(rows)} variables",
+            f"{self._prepared.title}: {counted(len(rows), 'variable')}",
             table(rows, self._prepared.policy),
             summary("problems", self.problems),
             summary("warnings", self.warnings),

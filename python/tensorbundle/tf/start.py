@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 from tensorbundle.errors import CheckpointNotFoundError, Error
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
-from tensorbundle.load_report import LoadReport
 from tensorbundle.tf import (
     backup,
     copies,
-    facts,
     loads,
     plans,
     remap,
     restore,
+    selection,
     tracing,
     vocabularies,
 )
@@ -38,7 +37,6 @@ from tensorbundle.warm_plan import (
     described,
     plan_warm_start,
     renames,
-    selected,
 )
 
 
@@ -114,7 +112,7 @@ class Start:
         """
         if announce:
             self._begin.append(f"Warm-starting from: {self.path!s}")
-        variables, originals, from_trainable = _grouped(wanted)
+        variables, originals, from_trainable = selection.grouped(wanted)
         if from_trainable:
             self._begin.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
         if not names and self.source is not None and self.source.is_object_based():
@@ -122,7 +120,7 @@ class Start:
                 self.source.find, variables, skip=self.policy.missing == "skip"
             )
             self._problems += problems
-        groups = {name: _group(pieces, wanted) for name, pieces in variables.items()}
+        groups = {name: selection.group_of(pieces, wanted) for name, pieces in variables.items()}
         plan = plan_warm_start(
             groups, infos, names, load_others=bool(wanted), stored=self._shape_of
         )
@@ -132,7 +130,7 @@ class Start:
         self._log("info", "Warm-started %d variables.", count)
         self._problems += plan.unused
         if not plan.groups:
-            self._warnings.append(_nothing_selected(wanted))
+            self._warnings.append(selection.nothing_selected(wanted))
         return self._prepared("warm_start")
 
     def prepare_one(
@@ -213,8 +211,8 @@ class Start:
                     "Requested prev_var_name %s initialize both %s and %s; calling "
                     "init_from_checkpoint.",
                     step.tensor,
-                    _as_given(originals[step.repeats]),
-                    _as_given(originals[step.group]),
+                    selection.as_given(originals[step.repeats]),
+                    selection.as_given(originals[step.group]),
                 )
                 self._load(made[number])
                 number += 1
@@ -232,7 +230,8 @@ class Start:
             assert self._absent is not None
             return loads.Loads(self.path, (), (plans.raised(self._absent),), (), [])
         pairs = [
-            (step.tensor, _target(variables[step.group], originals[step.group])) for step in batch
+            (step.tensor, selection.target(variables[step.group], originals[step.group]))
+            for step in batch
         ]
         return loads.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
 
@@ -347,81 +346,6 @@ class _Remapping(NamedTuple):
         with _outside_if_left_out(self.variables):
             for variable, value, initial in values:
                 restore.set_initializer(variable, value, initial)
-
-
-def report_by_names(wanted: Any, infos: Mapping[str, Any], names: Mapping[str, str]) -> LoadReport:
-    """What TensorFlow's function has loaded, as it raises nothing: known from names alone."""
-    groups = _grouped(wanted)[0]
-    loaded = {name: names.get(name) or name for name in groups if wanted or infos.get(name)}
-    return LoadReport(loaded, {}, (), {})
-
-
-def _grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]], bool]:
-    """The selected variables by name, in the order of selection.
-
-    Returns:
-        All pieces of each; each as it was given; and whether only trainable ones were looked at.
-    """
-    import tensorflow as tf
-
-    def collection(key: str, scope: str | None) -> list[Any]:
-        return list(tf.compat.v1.get_collection(key, scope=scope))
-
-    def is_variable(thing: Any) -> bool:
-        return facts.is_variable(facts.plain(thing)) or facts.pieces_of(thing) is not None
-
-    found, from_trainable = selected(wanted, collection, is_variable)
-    grouped: dict[str, list[Variable]] = {}
-    originals: dict[str, list[Any]] = {}
-    for variable in found:
-        pieces = facts.pieces_of(variable) or [facts.of_variable(variable)]
-        name = name_of(pieces[0])
-        grouped.setdefault(name, []).extend(pieces)
-        originals.setdefault(name, []).append(variable)
-    return grouped, originals, from_trainable
-
-
-def name_of(piece: Variable) -> str:
-    """The name that TensorFlow's saver gives a variable: without ``:0``, and of the whole."""
-    from tensorflow.python.training.saving import saveable_object_util
-
-    if piece.slice is not None:
-        return piece.slice.full_name
-    if piece.name != piece.handle.name:  # Keras's name for it.
-        return piece.name
-    names = list(saveable_object_util.op_list_to_dict([piece.handle]))
-    return str(names[0])
-
-
-def _target(pieces: list[Variable], given: list[Any]) -> Variable | list[Variable]:
-    """A variable that was selected alone is itself, even if it is a piece of another."""
-    is_single = len(pieces) == len(given) == 1 and facts.pieces_of(given[0]) is None
-    return pieces[0] if is_single else pieces
-
-
-def _as_given(variables: list[Any]) -> Any:
-    return variables[0] if len(variables) == 1 else variables
-
-
-def _group(pieces: list[Variable], wanted: Any) -> Group:
-    trainable = not isinstance(wanted, list) or any(piece.handle.trainable for piece in pieces)
-    return Group(tuple(pieces), trainable)
-
-
-def _nothing_selected(wanted: Any) -> str:
-    """What to say where a selection is empty."""
-    import tensorflow as tf
-
-    what = f"vars_to_warm_start={wanted!r} selects no variable: nothing is warm-started"
-    if tf.executing_eagerly() and not (isinstance(wanted, list) and not wanted):
-        return f"{what}. In eager mode variables are in no collection: give a list of the variables"
-    is_trainable = wanted is None or isinstance(wanted, str)
-    known = tf.compat.v1.trainable_variables() if is_trainable else tf.compat.v1.global_variables()
-    kind = "trainable" if is_trainable else "global"
-    return (
-        f"{what}. The graph has {len(known)} {kind} variables; an expression is matched with the "
-        "beginnings of their names, which end in ':0'"
-    )
 
 
 def _outside_if_left_out(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:

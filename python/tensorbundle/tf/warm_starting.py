@@ -11,7 +11,8 @@ from tensorbundle.load_plan import Policy
 from tensorbundle.load_report import LoadReport
 from tensorbundle.tf import facts, plans, remote, replicas
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.start import Start, name_of, report_by_names
+from tensorbundle.tf.selection import name_of, report_by_names
+from tensorbundle.tf.start import Start
 from tensorbundle.variables import Variable
 from tensorbundle.vocab_info import INCOMPLETE, VocabInfo, check_info
 
