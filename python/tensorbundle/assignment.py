@@ -281,7 +281,7 @@ class _Planner:
 
         def not_found() -> Exception:
             return NotInCheckpointError(
-                f"Tensor {tensor} ({rest} in {key}) is not found in "
+                f"Tensor {tensor} ({name[len(scope) + 1 :]} in {key}) is not found in "
                 f"{self._source.label} checkpoint{map_hints.nearest(tensor, self._source.names())}"
                 f"{map_hints.scope_without_slash(value, self._store)}"
             )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said about two vocabularies and their table."""
 
-import dataclasses
 import os
 
 import numpy as np
@@ -35,7 +34,7 @@ def ask(tmp_path):
             num_oov=0,
             table_rows=len(old),
         )
-        return answer(dataclasses.replace(question, **settings), by_reader, exact=exact)
+        return answer(question._replace(**settings), by_reader, exact=exact)
 
     return run
 

@@ -96,7 +96,7 @@ def require_same(path: Any, build: Build, settings: Settings) -> list[np.ndarray
     for our, their in zip(ours.values, theirs.values, strict=True):
         assert our.dtype == their.dtype
         assert same_bits(np.asarray(our), np.asarray(their)), (our, their)
-    assert without_warnings(ours.log) == without_warnings(theirs.log)
+    assert without_warnings(ours.log) == without_warnings(theirs.log), (ours.log, theirs.log)
     return ours.values
 
 

@@ -128,7 +128,9 @@ def test_a_vocabulary_that_is_not_there_yet(folder: Path, way: str, which: str) 
     with pytest.raises(tf.errors.OpError) as caught:
         warm(folder)
     if way != "stock":
-        assert f"the vocabulary file {path} does not exist" in str(caught.value)
+        assert isinstance(caught.value, tf.errors.NotFoundError) or way == "numpy"
+        message = str(caught.value).replace("'", "")
+        assert f"{path} does not exist" in message and "vocabulary" in message
     path.write_bytes(content)
     assert not warm(folder)
 

@@ -18,6 +18,7 @@ from tensorbundle import errors
 # Class of ours here: (base of ours, name in tf.errors, other bases).
 _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] = {
     "CheckpointNotFoundError": (errors.CheckpointNotFoundError, "NotFoundError", ()),
+    "VocabularyNotFoundError": (errors.VocabularyNotFoundError, "NotFoundError", ()),
     "TensorNotFoundError": (errors.TensorNotFoundError, "NotFoundError", ()),
     "AmbiguousNameError": (errors.AmbiguousNameError, "NotFoundError", ()),
     "DataLossError": (errors.CorruptionError, "DataLossError", ()),
@@ -51,6 +52,8 @@ def translated(error: errors.Error) -> Exception:
         if isinstance(error, ValueError):
             return error
         return _new("CheckpointNotFoundError", message, error.filename)
+    if isinstance(error, errors.VocabularyNotFoundError):
+        return _new("VocabularyNotFoundError", message, error.filename)
     if isinstance(error, errors.IOFailure):
         refused = error.errno in (errno.EACCES, errno.EPERM)
         name = "PermissionDeniedError" if refused else "InternalError"

@@ -6,14 +6,12 @@ In this process only: who runs the graph elsewhere does not have these functions
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorbundle import reader, vocab
-from tensorbundle.errors import CheckpointNotFoundError
 from tensorbundle.remap_pieces import PieceRemap
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
@@ -82,7 +80,7 @@ class NumpyRemap(NamedTuple):
         return reader.open(self.prefix, verify="none", io="pread", threads=self.threads)
 
     def _ids(self, piece: PieceRemap) -> Array:
-        with as_tensorflow_raises(), _naming_vocabularies():
+        with as_tensorflow_raises():
             return vocab.remap_vocab(
                 self.new_vocab,
                 self.old_vocab,
@@ -120,16 +118,6 @@ class NumpyRemap(NamedTuple):
                 f"Tensor {self.tensor} has shape {list(stored)}, from which no variable of shape "
                 f"{list(piece.made)} can be made by another vocabulary on axis {piece.axis}"
             )
-
-
-@contextlib.contextmanager
-def _naming_vocabularies() -> Iterator[None]:
-    """Says of a file that is not there what it should have been."""
-    try:
-        yield
-    except CheckpointNotFoundError as error:
-        name = error.filename
-        raise CheckpointNotFoundError(f"the vocabulary file {name} does not exist", name) from error
 
 
 def _fill(piece: PieceRemap, layout: str, given: tuple[Array, ...], ids: Array) -> Any:
