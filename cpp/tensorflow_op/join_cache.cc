@@ -18,32 +18,37 @@ constexpr uint64_t kCapacity = uint64_t{256} << 20;
 FileIdentity Identify(const std::string& path) {
   const std::optional<FileIdentity> found = File::Identify(path);
   if (found) return *found;
-  throw OpError(Code::kNotFound, path + "; No such file or directory");
+  throw OpError(Code::kNotFound, "the vocabulary file " + path + " does not exist: " + path +
+                                     "; No such file or directory");
 }
 
 // Of the whole new vocabulary, so that variables of different sizes share it.
-JoinResult MakeJoin(const JoinRequest& request, uint64_t num_bytes) {
+Joined MakeJoin(const JoinRequest& request, uint64_t num_bytes) {
   JoinOptions options;
   options.threads = ThreadsFor(0, num_bytes);
   options.old_size = request.old_size;
   try {
-    return JoinFiles(File::Open(request.new_vocab), File::Open(request.old_vocab), options);
+    const FileLines new_lines(File::Open(request.new_vocab), options.threads);
+    const auto old_vocabulary = Vocabulary::OfFile(*File::Open(request.old_vocab), options.threads);
+    const auto old_lines = static_cast<int64_t>(old_vocabulary->size());
+    return {Join(new_lines, *old_vocabulary, options),
+            request.old_size < 0 ? old_lines : std::min(request.old_size, old_lines)};
   } catch (const std::invalid_argument& error) {
     if (request.old_size != 0) throw;
     throw OpError(Code::kOutOfRange, error.what());  // as for a file without a line
   }
 }
 
-std::shared_ptr<const JoinResult> JoinOf(const JoinRequest& request) {
-  static SharedCache<JoinResult> cache(kCapacity);
+std::shared_ptr<const Joined> JoinOf(const JoinRequest& request) {
+  static SharedCache<Joined> cache(kCapacity);
   const FileIdentity new_file = Identify(request.new_vocab);
   const FileIdentity old_file = Identify(request.old_vocab);
   const std::string separator(1, '\0');  // in no path
   const std::string name = request.new_vocab + separator + request.old_vocab + separator +
                            std::to_string(request.old_size);
-  return cache.Get({name, {new_file, old_file}}, [&]() -> SharedCache<JoinResult>::Made {
-    auto joined = std::make_shared<const JoinResult>(MakeJoin(request, new_file.size));
-    const uint64_t size = joined->ids().size_bytes();
+  return cache.Get({name, {new_file, old_file}}, [&]() -> SharedCache<Joined>::Made {
+    auto joined = std::make_shared<const Joined>(MakeJoin(request, new_file.size));
+    const uint64_t size = joined->result.ids().size_bytes();
     return {std::move(joined), size};
   });
 }
@@ -51,13 +56,13 @@ std::shared_ptr<const JoinResult> JoinOf(const JoinRequest& request) {
 }  // namespace
 
 JoinRequest JoinRequestOf(const Attributes& attributes) {
-  return {attributes.String("new_vocab"), attributes.String("old_vocab"),
-          attributes.Int("new_size"), attributes.Int("old_size")};
+  return {attributes.Path("new_vocab"), attributes.Path("old_vocab"), attributes.Int("new_size"),
+          attributes.Int("old_size")};
 }
 
 JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count) {
-  std::shared_ptr<const JoinResult> joined = JoinOf(request);
-  auto size = static_cast<int64_t>(joined->ids().size());
+  std::shared_ptr<const Joined> joined = JoinOf(request);
+  auto size = static_cast<int64_t>(joined->result.ids().size());
   if (request.new_size >= 0) size = std::min(size, request.new_size);
   if (offset < 0 || count < 0 || offset > size || count > size - offset) {
     throw OpError(Code::kInvalidArgument,
@@ -67,8 +72,22 @@ JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count) {
                       std::to_string(size) + " that count");
   }
   const std::span<const int64_t> ids =
-      joined->ids().subspan(static_cast<size_t>(offset), static_cast<size_t>(count));
+      joined->result.ids().subspan(static_cast<size_t>(offset), static_cast<size_t>(count));
   return {std::move(joined), ids};
+}
+
+JoinSummary Summarize(const JoinRequest& request, int64_t count, int64_t table_rows) {
+  const std::shared_ptr<const Joined> joined = JoinOf(request);
+  const std::span<const int64_t> ids = joined->result.ids();
+  JoinSummary summary{static_cast<int64_t>(ids.size()), joined->old_lines, 0, -1, -1};
+  for (int64_t i = 0; i < std::min(count, summary.new_lines); ++i) {
+    const int64_t row = ids[static_cast<size_t>(i)];
+    summary.present += row >= 0;
+    if (row < table_rows || summary.beyond >= 0) continue;
+    summary.beyond = i;
+    summary.row = row;
+  }
+  return summary;
 }
 
 }  // namespace tensorbundle::op

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorflow_op/kernel.h"
 
-#include <algorithm>
+#include "tensorbundle/base/checked.h"
+#include "tensorflow_op/slice_spec.h"
 
 namespace tensorbundle::op {
+namespace {
+
+// TensorShape::MaxDimensions().
+constexpr size_t kMaxRank = 254;
+
+}  // namespace
 
 void CheckStatus(const TF_Status* status) {
   const int code = Tf().GetCode(status);
@@ -29,30 +36,44 @@ Attributes::Size Attributes::SizeOf(const char* name) const {
   int32_t bytes = 0;
   Tf().OpKernelConstruction_GetAttrSize(node_, name, &items, &bytes, status.get());
   CheckStatus(status.get());
-  // -1 where an attribute has no such size.
-  return {static_cast<size_t>(std::max(0, items)), static_cast<size_t>(std::max(0, bytes))};
+  return {items, bytes};
+}
+
+size_t Attributes::Require(int32_t size, const char* name, const char* kind) {
+  if (size >= 0) return static_cast<size_t>(size);
+  throw OpError(Code::kInvalidArgument,
+                std::string("attribute ") + name + " is not " + kind + ", as the op expects");
 }
 
 std::string Attributes::String(const char* name) const {
-  std::string value(SizeOf(name).bytes, '\0');
+  std::string value(Require(SizeOf(name).bytes, name, "a string"), '\0');
   const StatusPtr status = NewStatus();
   Tf().OpKernelConstruction_GetAttrString(node_, name, value.data(), value.size(), status.get());
   CheckStatus(status.get());
   return value;
 }
 
+std::string Attributes::Path(const char* name) const {
+  std::string path = String(name);
+  if (path.find('\0') == std::string::npos) return path;
+  throw OpError(Code::kInvalidArgument,
+                std::string("attribute ") + name + " is a path with a NUL byte: '" + path + "'");
+}
+
 std::vector<std::string> Attributes::Strings(const char* name) const {
   const Size size = SizeOf(name);
-  std::string storage(size.bytes, '\0');
-  std::vector<char*> begins(size.items);
-  std::vector<size_t> sizes(size.items);
+  const size_t count = Require(size.items, name, "a list");
+  // A list of no strings has no bytes either.
+  std::string storage(count == 0 ? 0 : Require(size.bytes, name, "a list of strings"), '\0');
+  std::vector<char*> begins(count);
+  std::vector<size_t> sizes(count);
   const StatusPtr status = NewStatus();
   Tf().OpKernelConstruction_GetAttrStringList(node_, name, begins.data(), sizes.data(),
-                                              static_cast<int>(size.items), storage.data(),
+                                              static_cast<int>(count), storage.data(),
                                               storage.size(), status.get());
   CheckStatus(status.get());
   std::vector<std::string> values;
-  for (size_t i = 0; i < size.items; ++i) values.emplace_back(begins[i], sizes[i]);
+  for (size_t i = 0; i < count; ++i) values.emplace_back(begins[i], sizes[i]);
   return values;
 }
 
@@ -65,7 +86,7 @@ int64_t Attributes::Int(const char* name) const {
 }
 
 std::vector<int64_t> Attributes::Ints(const char* name) const {
-  std::vector<int64_t> values(SizeOf(name).items);
+  std::vector<int64_t> values(Require(SizeOf(name).items, name, "a list"));
   const StatusPtr status = NewStatus();
   Tf().OpKernelConstruction_GetAttrInt64List(node_, name, values.data(),
                                              static_cast<int>(values.size()), status.get());
@@ -90,7 +111,17 @@ TensorPtr Run::Input(int index) const {
   return owned;
 }
 
+namespace {
+
+void CheckAllocatable(std::span<const int64_t> dims) {
+  if (dims.size() <= kMaxRank && CheckedVolume(dims)) return;
+  throw OpError(Code::kInvalidArgument, "no tensor can have the shape " + ShapeText(dims));
+}
+
+}  // namespace
+
 TensorPtr Run::Allocate(int index, TypeNumber type, std::span<const int64_t> dims) const {
+  CheckAllocatable(dims);
   const StatusPtr status = NewStatus();
   // TensorFlow computes the size itself and ignores the one that it is told.
   TensorPtr owned(Tf().AllocateOutput(context_, index, type, dims.data(),
@@ -101,6 +132,7 @@ TensorPtr Run::Allocate(int index, TypeNumber type, std::span<const int64_t> dim
 
 TensorPtr Run::ForwardOrAllocate(int input, int index, std::span<const int64_t> dims,
                                  bool* forwarded) const {
+  CheckAllocatable(dims);
   const StatusPtr status = NewStatus();
   int taken = -1;
   TensorPtr owned(Tf().ForwardInputOrAllocateOutput(context_, &input, 1, index, dims.data(),

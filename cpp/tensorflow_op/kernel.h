@@ -47,16 +47,22 @@ class Attributes {
 
   std::string String(const char* name) const;
   std::vector<std::string> Strings(const char* name) const;
+  // A string that names a file. Throws OpError (INVALID_ARGUMENT) where it holds a NUL byte: the
+  // system would take what is in front of it for the whole path.
+  std::string Path(const char* name) const;
   int64_t Int(const char* name) const;
   std::vector<int64_t> Ints(const char* name) const;
   TypeNumber Type(const char* name) const;
 
  private:
+  // -1 where the attribute has no such size.
   struct Size {
-    size_t items;  // of a list
-    size_t bytes;  // of a string, or of all strings of a list
+    int32_t items;  // of a list
+    int32_t bytes;  // of a string, or of all strings of a list
   };
   Size SizeOf(const char* name) const;
+  // Throws OpError (INVALID_ARGUMENT) where the attribute is not of the kind that has this size.
+  static size_t Require(int32_t size, const char* name, const char* kind);
 
   TF_OpKernelConstruction* node_;
 };
@@ -69,10 +75,12 @@ class Run {
   int num_inputs() const { return Tf().NumInputs(context_); }
   TensorPtr Input(int index) const;
 
-  // Memory that TensorFlow owns and passes on as output `index`.
+  // Memory that TensorFlow owns and passes on as output `index`. Throws OpError (INVALID_ARGUMENT)
+  // for a shape that no tensor can have: TensorFlow would end the process.
   TensorPtr Allocate(int index, TypeNumber type, std::span<const int64_t> dims) const;
 
-  // The same; an input's memory is taken over where nobody else holds it. `forwarded` says whether.
+  // The same, and throws as that; an input's memory is taken over where nobody else holds it.
+  // `forwarded` says whether.
   TensorPtr ForwardOrAllocate(int input, int index, std::span<const int64_t> dims,
                               bool* forwarded) const;
 

@@ -26,7 +26,7 @@ void WriteInt64s(const Run& run, int index, std::span<const int64_t> values) {
 class MapKernel {
  public:
   explicit MapKernel(const Attributes& attributes)
-      : prefix_(attributes.String("prefix")),
+      : prefix_(attributes.Path("prefix")),
         name_(attributes.String("tensor")),
         specs_(attributes.Strings("slice_specs")),
         type_(attributes.Type("dtype")),

@@ -49,7 +49,9 @@ TensorPtr MapBox(const OpenTensor& source, const Box& box) {
                                   static_cast<int>(dims.size()), (*owner)->writable_data(),
                                   run.size + row_size, &ReleaseMapping, owner.get()));
   owner.release();  // now held by the tensor's buffer, even if there is no tensor
-  if (tensor == nullptr) throw OpError(Code::kInternal, "TensorFlow refused a mapped tensor");
+  if (tensor == nullptr) {
+    throw OpError(Code::kUnimplemented, Refusal(source) + "TensorFlow has no such tensors");
+  }
   return tensor;
 }
 

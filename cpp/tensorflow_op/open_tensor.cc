@@ -2,8 +2,10 @@
 #include "tensorflow_op/open_tensor.h"
 
 #include <cctype>
+#include <chrono>
 #include <optional>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -22,6 +24,10 @@ constexpr uint64_t kIndexCapacity = uint64_t{64} << 20;
 constexpr uint64_t kBytesPerTensor = sizeof(Tensor) + sizeof(Piece) + 64;
 
 constexpr uint64_t kMaxOpenV1 = 2;
+
+// For a checkpoint that is replaced while it is opened.
+constexpr int kMaxAttempts = 20;
+constexpr std::chrono::milliseconds kPause(1);
 
 std::shared_ptr<const BundleIndex> IndexOf(const std::string& prefix, const FileIdentity& found) {
   static SharedCache<BundleIndex> cache(kIndexCapacity);
@@ -84,21 +90,39 @@ const Tensor& FindTensor(const Catalog& catalog, const std::string& name, TypeNu
                                             TypeText(stored));
 }
 
-}  // namespace
-
-OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
+// Nothing when the index was replaced while the files were opened.
+std::optional<OpenTensor> TryOpen(const std::string& prefix, const std::string& name,
+                                  TypeNumber type, IoMode mode) {
   const std::optional<FileIdentity> index_file = File::Identify(prefix + ".index");
   if (!index_file) {
     std::shared_ptr<const Checkpoint> checkpoint = V1Checkpoint(prefix, mode);
     const Tensor& tensor = FindTensor(checkpoint->catalog(), name, type);
-    return {std::move(checkpoint), &tensor};
+    return OpenTensor{std::move(checkpoint), &tensor};
   }
   const std::shared_ptr<const BundleIndex> index = IndexOf(prefix, *index_file);
   const Tensor& tensor = FindTensor(index->catalog, name, type);
-  return {Checkpoint::OpenTensor(index, tensor, mode), &tensor};
+  std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensor(index, tensor, mode);
+  if (checkpoint == nullptr) return std::nullopt;
+  return OpenTensor{std::move(checkpoint), &tensor};
+}
+
+}  // namespace
+
+OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
+  for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
+    if (attempt > 1) std::this_thread::sleep_for(kPause);
+    try {
+      if (std::optional<OpenTensor> opened = TryOpen(prefix, name, type, mode)) return *opened;
+    } catch (const IndexReplacedError&) {
+      continue;
+    }
+  }
+  throw CorruptionError("the checkpoint " + prefix + " is replaced faster than it can be opened");
 }
 
 std::string TypeText(TypeNumber type) {
+  constexpr TypeNumber kResource = 20;  // which no checkpoint holds
+  if (type == kResource) return "resource";
   std::string text = DataTypeName(DataType{type});
   if (text.starts_with("DT_")) text.erase(0, 3);
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/extent.h"
 #include "tensorflow_op/c_api.h"
 
 namespace tensorbundle::op {
@@ -23,7 +24,8 @@ struct OpenTensor {
 
 // `prefix` is that of a V2 checkpoint, or, where there is no "<prefix>.index", a V1 file or the
 // pattern "<name>-?????-of-NNNNN" of its shards. Throws OpError, in TensorFlow's words, when there
-// is no such checkpoint or tensor, or it is not of that type; as ReadBundleIndex and OpenV1.
+// is no such checkpoint or tensor, or it is not of that type; CorruptionError when it is replaced
+// again and again; as ReadBundleIndex and OpenV1.
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode);
 
 // "float", "int32", as TensorFlow's messages spell types.

@@ -32,7 +32,7 @@ Verify VerifyOf(const std::string& word) {
 class ReadKernel {
  public:
   explicit ReadKernel(const Attributes& attributes)
-      : prefix_(attributes.String("prefix")),
+      : prefix_(attributes.Path("prefix")),
         name_(attributes.String("tensor")),
         spec_(attributes.String("slice_spec")),
         type_(attributes.Type("dtype")),
@@ -42,6 +42,7 @@ class ReadKernel {
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
     const Box box = ParseSliceSpec(spec_, name_, source.shape());
+    RequireBox(*source.checkpoint, *source.tensor, box);  // before memory is taken for it
     std::vector<PiecePart> parts;
     if (HasVariableSize(source.tensor->dtype)) {
       ReadStrings(run, source, box);
@@ -69,8 +70,8 @@ class ReadKernel {
     const TensorPtr out = run.Allocate(0, type_, Lengths(box));
     const MutableByteSpan bytes = MutableBytesOf(out.get());
     if (bytes.size() != size) {
-      throw OpError(Code::kInternal, "tensor_name = " + name_ + "; " + std::to_string(size) +
-                                         " stored bytes do not fit type " + TypeText(type_));
+      throw OpError(Code::kUnimplemented, "tensor_name = " + name_ + "; " + std::to_string(size) +
+                                              " stored bytes do not fit type " + TypeText(type_));
     }
     const int threads = ThreadsFor(threads_, size);
     const Checkpoint& checkpoint = *source.checkpoint;

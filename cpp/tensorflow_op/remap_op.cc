@@ -2,6 +2,7 @@
 // TensorbundleRemapV1: a table of a checkpoint in the order of a new vocabulary.
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,10 +26,18 @@ enum class Fill {
   kFull    // values in the output's shape, of which those count that the table does not have
 };
 
+// Of attributes, none of which is negative. Nothing where the sum is too large.
+std::optional<int64_t> Sum(int64_t a, int64_t b) {
+  const std::optional<uint64_t> sum =
+      CheckedAdd(static_cast<uint64_t>(a), static_cast<uint64_t>(b));
+  if (!sum || *sum > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+  return static_cast<int64_t>(*sum);
+}
+
 class RemapKernel {
  public:
   explicit RemapKernel(const Attributes& attributes)
-      : prefix_(attributes.String("prefix")),
+      : prefix_(attributes.Path("prefix")),
         name_(attributes.String("tensor")),
         type_(attributes.Type("dtype")),
         axis_(attributes.Int("axis")),
@@ -40,17 +49,27 @@ class RemapKernel {
         fill_(FillOf(attributes.String("fill_layout"))),
         shape_(attributes.Ints("shape")),
         threads_(attributes.Int("threads")) {
-    if (axis_ == 1 && num_cols_ < 0) {
-      throw OpError(Code::kInvalidArgument, "axis 1 needs num_cols");
+    if (axis_ != 0 && axis_ != 1) Refuse("axis is " + std::to_string(axis_) + ", not 0 or 1");
+    if (axis_ == 1 && num_cols_ < 0) Refuse("axis 1 needs num_cols");
+    if (axis_ == 0 && num_cols_ >= 0) Refuse("num_cols is for axis 1, and axis is 0");
+    if (!Sum(axis_ == 0 ? num_rows_ : num_cols_, num_oov_)) {
+      Refuse("num_oov is " + std::to_string(num_oov_) + ", which is too many to count");
     }
+    if (!CheckedVolume(shape_)) Refuse("no tensor can have the shape " + ShapeText(shape_));
   }
 
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kAuto);
     CheckShape(source.shape());
     CheckFills(run);
+    const uint64_t item_size = ItemSize(*source.tensor);
+    CheckBytes(item_size);
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
+    const Remapping remapping = RemappingOf(joined.ids);
+    RowBands bands;
+    const bool is_empty = CheckedVolume(shape_) == 0;
+    if (!is_empty) bands = LayOut(source, remapping);
     bool forwarded = false;
     // Before the inputs are held here: what two hold is not passed on.
     const TensorPtr out = fill_ == Fill::kFull ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
@@ -62,22 +81,21 @@ class RemapKernel {
       if (!forwarded) inputs.push_back(run.Input(i));
       fills.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
     }
-    const uint64_t item_size = RequireKnownType(*source.tensor).item_size;
     CheckSize(bytes.size(), item_size);
-    if (!bytes.empty()) WriteTable(source, joined.ids, fills, bytes, item_size);
+    if (!is_empty) WriteTable(source, bands, remapping, fills, bytes, item_size);
   }
 
  private:
+  [[noreturn]] static void Refuse(const std::string& what) {
+    throw OpError(Code::kInvalidArgument, what);
+  }
+
   static Fill FillOf(const std::string& word) {
     if (word == "zero") return Fill::kZero;
     return word == "cells" ? Fill::kCells : Fill::kFull;  // the op's definition allows no other
   }
 
-  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
-  void WriteTable(const OpenTensor& source, std::span<const int64_t> ids,
-                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
-    const uint64_t row_size = shape_[0] == 0 ? 0 : out.size() / static_cast<uint64_t>(shape_[0]);
-    const int threads = ThreadsFor(threads_, out.size());
+  Remapping RemappingOf(std::span<const int64_t> ids) const {
     Remapping remapping;
     remapping.num_rows = static_cast<uint64_t>(num_rows_);
     if (axis_ == 0) {
@@ -86,6 +104,26 @@ class RemapKernel {
       remapping.first_row = static_cast<uint64_t>(offset_);
       remapping.columns = ids;
     }
+    return remapping;
+  }
+
+  // Throws what is wrong with the rows that are asked for: before memory is taken for them.
+  RowBands LayOut(const OpenTensor& source, const Remapping& remapping) const {
+    const int threads = ThreadsFor(threads_, remapping.num_rows * sizeof(int64_t));
+    RowBands bands = LayOutRows(*source.checkpoint, *source.tensor);
+    try {
+      RequireRemappable(*source.checkpoint, *source.tensor, bands, remapping, threads);
+    } catch (const std::out_of_range& error) {
+      ThrowBeyond(source.shape(), axis_ == 0 ? *remapping.rows : *remapping.columns, error.what());
+    }
+    return bands;
+  }
+
+  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
+  void WriteTable(const OpenTensor& source, const RowBands& bands, const Remapping& remapping,
+                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
+    const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
+    const int threads = ThreadsFor(threads_, out.size());
     const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
     const uint8_t zero[16] = {};  // the widest element
     CellFill fill{CellFill::Kind::kElement, {zero, item_size}};
@@ -93,9 +131,8 @@ class RemapKernel {
     if (fill_ == Fill::kFull) {
       fill = {CellFill::Kind::kPlaces, fills[0].first(table.size())};
     }
-    const Checkpoint& checkpoint = *source.checkpoint;
-    RemapTable(checkpoint, *source.tensor, LayOutRows(checkpoint, *source.tensor), remapping, fill,
-               table, row_size, threads);
+    RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
+               threads);
     if (num_oov_ == 0) return;
     if (axis_ == 0) {
       WriteOov(fills, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());
@@ -105,6 +142,24 @@ class RemapKernel {
       WriteOov(fills, out.data() + known, static_cast<uint64_t>(shape_[0]), row_size - known,
                row_size, out.data());
     }
+  }
+
+  // Of all that RemapTable finds outside of the table, ids that the old vocabulary gave are the
+  // likely thing: it has more tokens than the table has rows.
+  [[noreturn]] void ThrowBeyond(std::span<const int64_t> table, std::span<const int64_t> ids,
+                                const std::string& error) const {
+    const int64_t size = table[static_cast<size_t>(axis_)];
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] < size) continue;
+      const int64_t entry = static_cast<int64_t>(i) + (axis_ == 0 ? offset_ : 0);
+      const std::string entries = axis_ == 0 ? " rows" : " columns";
+      Refuse(error + ": the token in line " + std::to_string(entry + 1) + " of the vocabulary " +
+             request_.new_vocab + " is in line " + std::to_string(ids[i] + 1) +
+             " of the old vocabulary " + request_.old_vocab + ", but the table has only " +
+             std::to_string(size) + entries + ". If its first " + std::to_string(size) +
+             " lines belong to the table, set old_vocab_size=" + std::to_string(size));
+    }
+    Refuse(error);
   }
 
   // `count` runs of `size` bytes, `stride` bytes from one to the next.
@@ -158,6 +213,13 @@ class RemapKernel {
                   "the fill has shape " + ShapeText(dims) + ", expected " + ShapeText(shape_));
   }
 
+  uint64_t ItemSize(const Tensor& tensor) const {
+    const uint64_t size = RequireKnownType(tensor).item_size;
+    if (size > 0) return size;
+    throw OpError(Code::kUnimplemented, "tensor " + Quoted(name_) + " of type " + TypeText(type_) +
+                                            " cannot be remapped");
+  }
+
   void CheckShape(std::span<const int64_t> table) const {
     if (table.size() <= static_cast<size_t>(axis_)) {
       throw OpError(Code::kInvalidArgument, "tensor " + Quoted(name_) + " of shape " +
@@ -165,6 +227,7 @@ class RemapKernel {
                                                 std::to_string(axis_) + " to remap");
     }
     std::vector<int64_t> expected(table.begin(), table.end());
+    // The sums were checked at construction.
     expected[0] = num_rows_ + (axis_ == 0 ? num_oov_ : 0);
     if (axis_ == 1) expected[1] = num_cols_ + num_oov_;
     if (expected == shape_) return;
@@ -174,9 +237,15 @@ class RemapKernel {
                       ShapeText(expected) + ", expected " + ShapeText(shape_));
   }
 
+  void CheckBytes(uint64_t item_size) const {
+    const std::optional<uint64_t> bytes = CheckedMul(*CheckedVolume(shape_), item_size);
+    if (bytes && *bytes <= static_cast<uint64_t>(INT64_MAX)) return;
+    Refuse("no tensor of type " + TypeText(type_) + " can have the shape " + ShapeText(shape_));
+  }
+
   void CheckSize(uint64_t size, uint64_t item_size) const {
     const std::optional<uint64_t> volume = CheckedVolume(shape_);
-    if (item_size > 0 && volume && CheckedMul(*volume, item_size) == size) return;
+    if (volume && CheckedMul(*volume, item_size) == size) return;
     throw OpError(Code::kUnimplemented, "tensor " + Quoted(name_) + " of type " + TypeText(type_) +
                                             " cannot be remapped");
   }

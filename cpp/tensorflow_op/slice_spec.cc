@@ -29,8 +29,12 @@ std::optional<int64_t> Number(std::string_view text) {
   return value;
 }
 
-[[noreturn]] void Refuse(Code code, const std::string& what, const std::string& spec) {
-  throw OpError(code, what + " in shape_and_slice specification \"" + spec + "\"");
+[[noreturn]] void Refuse(const std::string& what, const std::string& spec) {
+  // Of a spec that goes on and on, its beginning.
+  constexpr size_t kShown = 200;
+  throw OpError(Code::kInvalidArgument, what + " in shape_and_slice specification \"" +
+                                            spec.substr(0, kShown) +
+                                            (spec.size() > kShown ? "...\"" : "\""));
 }
 
 std::vector<int64_t> Dims(std::span<const std::string_view> words, const std::string& spec) {
@@ -38,7 +42,7 @@ std::vector<int64_t> Dims(std::span<const std::string_view> words, const std::st
   for (const std::string_view word : words) {
     const std::optional<int64_t> dim = Number(word);
     if (!dim || *dim < 0) {
-      Refuse(Code::kInvalidArgument, "Non numerical dimension '" + std::string(word) + "'", spec);
+      Refuse("Non numerical dimension '" + std::string(word) + "'", spec);
     }
     dims.push_back(*dim);
   }
@@ -56,18 +60,15 @@ Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec) 
     length = Number(text.substr(comma + 1));
   }
   if (!start || !length) {
-    Refuse(Code::kInvalidArgument,
-           "Expected a pair of numbers or '-' but got '" + std::string(text) + "'", spec);
+    Refuse("Expected a pair of numbers or '-' but got '" + std::string(text) + "'", spec);
   }
   if (*start < 0 || *length <= 0) {
-    Refuse(Code::kInvalidArgument,
-           "Expected non-negative start and positive length but got start = " +
+    Refuse("Expected non-negative start and positive length but got start = " +
                std::to_string(*start) + ", length = " + std::to_string(*length),
            spec);
   }
   if (*start > dim || *length > dim - *start) {
-    Refuse(Code::kInternal,
-           "Extent out of bounds: start = " + std::to_string(*start) +
+    Refuse("Extent out of bounds: start = " + std::to_string(*start) +
                ", length = " + std::to_string(*length) + ", dimension = " + std::to_string(dim),
            spec);
   }
@@ -81,7 +82,7 @@ Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
   if (spec.empty()) return WholeBox(shape);
   const std::vector<std::string_view> words = Split(spec, ' ');
   if (words.size() < 2) {
-    Refuse(Code::kInvalidArgument, "Need least two elements", spec);
+    Refuse("Need least two elements", spec);
   }
   const std::vector<int64_t> dims = Dims(std::span(words).first(words.size() - 1), spec);
   if (!std::equal(dims.begin(), dims.end(), shape.begin(), shape.end())) {
@@ -92,8 +93,7 @@ Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
   std::vector<std::string_view> items = Split(words.back(), ':');
   std::erase(items, std::string_view());
   if (items.size() != dims.size()) {
-    Refuse(Code::kInternal,
-           "Expected " + std::to_string(dims.size()) + " extents, found " +
+    Refuse("Expected " + std::to_string(dims.size()) + " extents, found " +
                std::to_string(items.size()),
            spec);
   }

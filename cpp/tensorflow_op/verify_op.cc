@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensorbundle/view/piece_parts.h"
+#include "tensorbundle/view/read_box.h"
 #include "tensorflow_op/compare_parts.h"
 #include "tensorflow_op/open_tensor.h"
 #include "tensorflow_op/parts_tensor.h"
@@ -16,7 +17,7 @@ namespace {
 class VerifyKernel {
  public:
   explicit VerifyKernel(const Attributes& attributes)
-      : prefix_(attributes.String("prefix")),
+      : prefix_(attributes.Path("prefix")),
         name_(attributes.String("tensor")),
         type_(attributes.Type("dtype")) {}
 
@@ -27,7 +28,10 @@ class VerifyKernel {
     for (int input = 0; input < run.num_inputs(); ++input) {
       AppendParts(run.Input(input).get(), &parts);
     }
-    if (run.num_inputs() == 0) parts = UnreadPieces(*source.tensor);
+    if (run.num_inputs() == 0) {
+      RequireBox(*source.checkpoint, *source.tensor, WholeBox(source.shape()));
+      parts = UnreadPieces(*source.tensor);
+    }
     CompareParts(source, parts, 0);
     const TensorPtr ok = run.Allocate(0, static_cast<TypeNumber>(DataType::kBool), {});
     MutableBytesOf(ok.get())[0] = 1;

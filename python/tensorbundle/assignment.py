@@ -3,23 +3,20 @@
 
 Pure: it speaks of names, shapes and slices, imports no TensorFlow and reads no data. The meaning of
 a map is that of TensorFlow's ``init_from_checkpoint``, with its order and its corner cases, except
-that a scope in which there is nothing to fill is an error, and that shapes are compared everywhere.
+that a scope in which there is nothing to fill is an error, and that shapes and types are compared
+everywhere.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from tensorbundle.errors import ShapeMismatchError, TensorNotFoundError
+from tensorbundle import map_hints
+from tensorbundle.errors import Error, TensorNotFoundError
+from tensorbundle.load_plan import Problem, Row, Stored, type_text
+from tensorbundle.variables import Slice, Variable, compare
 
-# None where the rank is unknown, or one extent.
-StaticShape: TypeAlias = "tuple[int | None, ...] | None"
-
-# Names that a message compares a misspelt one with, so that a huge checkpoint costs no minutes.
-_COMPARED = 5000
 _PART = "/part_"
 
 
@@ -30,98 +27,63 @@ class NotInCheckpointError(TensorNotFoundError, ValueError):
     """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Slice:
-    """Where one piece of a partitioned variable lies in the whole.
-
-    Attributes:
-        full_name: The whole variable's name.
-        full_shape: Its shape.
-        offset: Where the piece begins, per axis.
-        extent: How far it goes, per axis.
-    """
-
-    full_name: str
-    full_shape: tuple[int, ...]
-    offset: tuple[int, ...]
-    extent: tuple[int, ...]
-
-    @property
-    def spec(self) -> str:
-        """As TensorFlow's restore op takes it: ``"10 10 4,3:0,10"``."""
-        return slice_spec(self.full_shape, self.offset, self.extent)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Variable:
-    """What a plan must know of a variable.
-
-    Attributes:
-        name: As the variable says it, with its ``:0``.
-        shape: Static shape; None where the rank is unknown.
-        slice: None where it is no piece of a partitioned variable.
-        handle: The variable itself, which nothing here looks at.
-    """
-
-    name: str
-    shape: StaticShape
-    slice: Slice | None
-    handle: Any
-
-
 # What a map's value stands for: a variable, the pieces of one, or a name that is to be looked up.
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One tensor for one variable, whole or in pieces.
 
     Attributes:
-        tensor: Its name in the checkpoint.
+        tensor: Its key in the checkpoint.
         shape: Its shape there.
         pieces: (variable, its slice of the tensor, or None where it gets the whole).
         label: What the log calls the variable.
+        name: What the map calls the tensor.
+        dtype: The number of its type there; None is the variable's.
     """
 
     tensor: str
     shape: tuple[int, ...]
     pieces: tuple[tuple[Variable, Slice | None], ...]
     label: str
+    name: str
+    dtype: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
-    """What a call will do.
+class Plan(NamedTuple):
+    """What a map asks for.
 
     Attributes:
-        assignments: In TensorFlow's order; a later one overrides an earlier.
-        remarks: What is odd in the map though it has a meaning.
+        rows: A row for each variable, in TensorFlow's order: a later one overrides an earlier. The
+            ``load`` of one without a problem is an `Assignment`.
+        problems: All problems in the order in which TensorFlow would meet them, those of rows too.
+        warnings: What is odd in the map though it has a meaning.
     """
 
-    assignments: tuple[Assignment, ...]
-    remarks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """What can be loaded, in order."""
+        return tuple(row.load for row in self.rows if row.load is not None)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The checkpoint, as far as a plan needs it.
 
     Attributes:
         label: What the caller called it, for messages.
-        shape_of: The shape of the tensor of exactly that name, or None.
+        find: The tensor that a name means, or None. It may raise an ``Error``, where a name means
+            several.
         names: All names, asked for only when there is something to say about them.
     """
 
     label: str
-    shape_of: Callable[[str], tuple[int, ...] | None]
+    find: Callable[[str], Stored | None]
     names: Callable[[], Sequence[str]]
-
-
-def slice_spec(full_shape: Sequence[int], offset: Sequence[int], extent: Sequence[int]) -> str:
-    """A box of a tensor in the notation of TensorFlow's restore op."""
-    dims = "".join(f"{size} " for size in full_shape)
-    return dims + ":".join(f"{a},{n}" for a, n in zip(offset, extent, strict=True))
 
 
 def plan_assignments(
@@ -129,54 +91,60 @@ def plan_assignments(
     source: Source,
     store: Mapping[str, Variable],
     *,
-    mismatch: Callable[[str], Exception] = ShapeMismatchError,
+    cast: bool = False,
+    nameless: str = "",
 ) -> Plan:
     """Pairs every variable that a map means with the tensor that fills it.
 
-    Changes nothing, so a plan that fails leaves every variable as it was.
+    Changes nothing, and raises nothing: what is wrong with a map is among the plan's problems.
 
     Args:
         pairs: (name in the checkpoint, target), in any order.
         source: The checkpoint.
         store: The graph's variables by full name, pieces as ``name/part_<i>``.
-        mismatch: Makes the exception for two shapes that differ.
-
-    Raises:
-        NotInCheckpointError: A tensor is not in the checkpoint.
-        ShapeMismatchError: A tensor and its variable differ in shape; or what `mismatch` makes.
-        TypeError: Names of several kinds cannot be sorted.
-        ValueError: A map of scopes is malformed or meets no variable; or slices are not all of one
-            variable.
+        cast: Whether values are converted between float types.
+        nameless: Why no variable is known by its name, if that is so; for messages.
     """
-    planner = _Planner(source, store, mismatch)
-    # By the checkpoint's name alone, and stable: which entry wins depends on it.
-    for tensor, target in sorted(pairs, key=lambda pair: pair[0]):
+    planner = _Planner(source, store, cast, nameless)
+    try:
+        # By the checkpoint's name alone, and stable: which entry wins depends on it.
+        ordered = sorted(pairs, key=lambda pair: pair[0])
+    except TypeError as error:
+        again = error  # The name of an except clause is gone after it.
+        return Plan((), (Problem("setting", lambda: again),), ())
+    for tensor, target in ordered:
         planner.add(tensor, target)
-    return Plan(tuple(planner.assignments), tuple(planner.remarks))
+    return Plan(tuple(planner.rows), tuple(planner.problems), tuple(planner.warnings))
 
 
 class _Planner:
     """The plan so far."""
 
     def __init__(
-        self,
-        source: Source,
-        store: Mapping[str, Variable],
-        mismatch: Callable[[str], Exception],
+        self, source: Source, store: Mapping[str, Variable], cast: bool, nameless: str
     ) -> None:
-        self.assignments: list[Assignment] = []
-        self.remarks: list[str] = []
+        self.rows: list[Row] = []
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
         self._source = source
         self._store = store
-        self._mismatch = mismatch
+        self._cast = cast
+        self._nameless = nameless
 
-    def add(self, tensor: str, target: Target) -> None:
+    def add(self, tensor: Any, target: Target) -> None:
         found = self._look_up(target) if isinstance(target, str) else target
-        if found is None:
+        if found is not None:
+            label = (
+                found.name
+                if isinstance(found, Variable)
+                else ",".join(piece.name for piece in found)
+            )
+            self._add(tensor, found, label, lambda: self._not_found(tensor, target))
+        elif isinstance(tensor, str):
             assert isinstance(target, str)
             self._add_scope(tensor, target)
         else:
-            self._add_variable(tensor, found)
+            self._fail("missing", lambda: self._not_found(tensor, target))
 
     def _look_up(self, name: str) -> Variable | Sequence[Variable] | None:
         """The variable of that name in the store, or its pieces up to the first gap."""
@@ -188,69 +156,101 @@ class _Planner:
             pieces.append(piece)
         return pieces or None
 
-    def _add_variable(self, tensor: str, target: Variable | Sequence[Variable]) -> None:
-        shape = self._source.shape_of(tensor)
-        if shape is None:
-            raise NotInCheckpointError(
-                f"Tensor {tensor} is not found in {self._source.label} checkpoint"
-                + self._nearest(tensor)
-            )
-        if isinstance(target, Variable):
-            self._append(tensor, shape, target, target.name)
-        else:
-            self._append(tensor, shape, target, ",".join(piece.name for piece in target))
+    def _add(
+        self,
+        tensor: str,
+        target: Variable | Sequence[Variable],
+        label: str,
+        not_found: Callable[[], Exception],
+    ) -> None:
+        """One tensor for one variable."""
+        pieces = [target] if isinstance(target, Variable) else target
+        stored, problem = self._find(tensor, not_found)
+        if not pieces:
+            self._add_nothing(tensor, stored, problem)
+            return
+        parts = [None] if isinstance(target, Variable) else [piece.slice for piece in pieces]
+        problem = problem or _mixed_slices(pieces, tensor)
+        if problem is None:
+            assert stored is not None
+            for piece, part in zip(pieces, parts, strict=True):
+                problem = problem or compare(
+                    piece, part, stored, tensor, self._source.label, self._cast
+                )
+        self._append(tensor, stored, problem, pieces, parts, label)
+
+    def _add_nothing(self, tensor: str, stored: Stored | None, problem: Problem | None) -> None:
+        """A list of no variables, for which TensorFlow logs a line."""
+        load = None
+        if stored is not None:
+            load = Assignment(stored.key, stored.shape, (), "", tensor, stored.dtype)
+            self.warnings.append(f"The list for tensor {tensor!r} is empty: no variable gets it")
+        if problem is not None:
+            self.problems.append(problem)
+        self.rows.append(Row("", tensor, stored, None, None, "nothing", problem, load))
 
     def _append(
         self,
         tensor: str,
-        shape: tuple[int, ...],
-        target: Variable | Sequence[Variable],
+        stored: Stored | None,
+        problem: Problem | None,
+        pieces: Sequence[Variable],
+        parts: Sequence[Slice | None],
         label: str,
     ) -> None:
-        pieces = (
-            [(target, None)]
-            if isinstance(target, Variable)
-            else [(piece, piece.slice) for piece in _slices_of_one(target, tensor)]
-        )
-        for variable, part in pieces:
-            self._require_shape(tensor, shape, variable, part)
-        self.assignments.append(Assignment(tensor, shape, tuple(pieces), label))
-
-    def _require_shape(
-        self, tensor: str, shape: tuple[int, ...], variable: Variable, part: Slice | None
-    ) -> None:
-        wanted: StaticShape = variable.shape if part is None else part.full_shape
-        if _compatible(wanted, shape):
-            return
-        whole = "" if part is None else f", a slice of {part.full_name}"
-        hint = ""
-        if part is None and variable.slice is not None and variable.slice.full_shape == shape:
-            hint = (
-                ". It is one piece of a partitioned variable: give the list of its pieces, or a "
-                "list of just this one"
+        first = pieces[0]
+        load = None
+        action = "loaded"
+        if problem is not None:
+            self.problems.append(problem)
+        elif stored is not None:
+            load = Assignment(
+                stored.key,
+                stored.shape,
+                tuple(zip(pieces, parts, strict=True)),
+                label,
+                tensor,
+                stored.dtype,
             )
-        raise self._mismatch(
-            f"Shape of variable {variable.name}{whole} ({_shown(wanted)}) doesn't match with shape "
-            f"of tensor {tensor} ({_shown(shape)}) from checkpoint reader of "
-            f"{self._source.label}{hint}"
+            if None not in (stored.dtype, first.dtype) and stored.dtype != first.dtype:
+                action = f"loaded, cast to {type_text(first.dtype)}"
+        self.rows.append(
+            Row(
+                first.full_name,
+                tensor,
+                stored,
+                first.full_shape,
+                first.dtype,
+                action,
+                problem,
+                load,
+            )
         )
+
+    def _find(
+        self, tensor: str, not_found: Callable[[], Exception]
+    ) -> tuple[Stored | None, Problem | None]:
+        try:
+            stored = self._source.find(tensor)
+        except Error as error:
+            again = error  # The name of an except clause is gone after it.
+            return None, Problem("setting", lambda: again)
+        return stored, None if stored is not None else Problem("missing", not_found)
+
+    def _fail(self, kind: str, error: Callable[[], Exception]) -> None:
+        self.problems.append(Problem(kind, error))
 
     def _add_scope(self, key: str, value: str) -> None:
         scope = value[: value.rindex("/")] if "/" in value else ""
         if not key.endswith("/"):
-            raise ValueError(
-                f"Assignment map with scope only name {scope} should map to scope only {key}. "
-                f"Should be 'scope/': 'other_scope/'.{self._misspelt(value)}"
-            )
+            self._fail("setting", lambda: self._no_scope(key, value, scope))
+            return
         names = self._variables_in(scope)
         if not names:
-            where = f"scope {scope!r}" if scope else "this graph"
-            raise ValueError(
-                f"the assignment map's {key!r}: {value!r} fills nothing: there is no variable made "
-                f"by get_variable in {where}{self._misspelt(value)}"
-            )
+            self._fail("setting", lambda: self._empty_scope(key, value, scope))
+            return
         if not value.endswith("/"):
-            self.remarks.append(
+            self.warnings.append(
                 f"The assignment map's {key!r}: {value!r} names no variable, and its last part is "
                 f"not looked at: it fills all of {scope + '/' if scope else 'the graph'!r}"
             )
@@ -276,63 +276,62 @@ class _Planner:
         if value != "/":
             rest = rest[1:]
         tensor = (rest if key == "/" else key + rest).removesuffix("/")
-        shape = self._source.shape_of(tensor)
-        if shape is None:
-            raise NotInCheckpointError(
-                f"Tensor {tensor} ({name[len(scope) + 1 :]} in {key}) is not found in "
-                f"{self._source.label} checkpoint{self._nearest(tensor)}"
-            )
         found = self._look_up(name)
         assert found is not None, f"{name} was in the store a moment ago"
-        self._append(tensor, shape, found, name)
 
-    def _nearest(self, tensor: str) -> str:
+        def not_found() -> Exception:
+            return NotInCheckpointError(
+                f"Tensor {tensor} ({name[len(scope) + 1 :]} in {key}) is not found in "
+                f"{self._source.label} checkpoint{map_hints.nearest(tensor, self._source.names())}"
+                f"{map_hints.scope_without_slash(value, self._store)}"
+            )
+
+        self._add(tensor, found, name, not_found)
+
+    def _not_found(self, tensor: Any, target: Target) -> Exception:
         names = self._source.names()
-        nearest = difflib.get_close_matches(tensor, names[:_COMPARED], n=3)
-        hint = f"; the nearest are {', '.join(map(repr, nearest))}" if nearest else ""
-        return f", which has {len(names)} tensors{hint}"
+        value = target if isinstance(target, str) else None
+        return NotInCheckpointError(
+            f"Tensor {tensor} is not found in {self._source.label} checkpoint"
+            f"{map_hints.nearest(tensor, names)}"
+            f"{map_hints.of_key(tensor, value, names, self._store)}"
+        )
 
-    def _misspelt(self, value: str) -> str:
-        known = list(self._store)[:_COMPARED]
-        scopes = {name[: i + 1] for name in known for i, c in enumerate(name) if c == "/"}
-        nearest = difflib.get_close_matches(value, [*known, *sorted(scopes)], n=3)
-        return f"; the nearest in the graph are {', '.join(map(repr, nearest))}" if nearest else ""
+    def _no_scope(self, key: str, value: str, scope: str) -> Exception:
+        return ValueError(
+            f"Assignment map with scope only name {scope} should map to scope only {key}. "
+            f"Should be 'scope/': 'other_scope/'."
+            f"{map_hints.of_value(key, value, self._source.names(), self._store, self._nameless)}"
+        )
+
+    def _empty_scope(self, key: str, value: str, scope: str) -> Exception:
+        where = f"scope {scope!r}" if scope else "this graph"
+        hint = map_hints.of_value(key, value, self._source.names(), self._store, self._nameless)
+        end = "" if not hint or hint.startswith(";") else "."
+        return ValueError(
+            f"the assignment map's {key!r}: {value!r} fills nothing: there is no variable made "
+            f"by get_variable in {where}{end}{hint}"
+        )
 
 
-def _slices_of_one(pieces: Sequence[Variable], tensor: str) -> Sequence[Variable]:
-    """The pieces, if all are of the same variable; a list of one whole variable is that variable.
-
-    Raises:
-        ValueError: They are not.
-    """
-    first: Slice | None = None
-    for piece in pieces:
-        if piece.slice is None:
-            if len(pieces) == 1:
-                break
-            raise ValueError(
-                f"the list for tensor {tensor!r} has {piece.name!r}, which is no piece of a "
+def _mixed_slices(pieces: Sequence[Variable], tensor: str) -> Problem | None:
+    """What is wrong with a list: a list of one whole variable is that variable."""
+    if len(pieces) < 2:
+        return None
+    whole = next((piece for piece in pieces if piece.slice is None), None)
+    if whole is not None:
+        return Problem(
+            "setting",
+            lambda: ValueError(
+                f"the list for tensor {tensor!r} has {whole.name!r}, which is no piece of a "
                 "partitioned variable: nothing says which part of the tensor it gets"
-            )
-        first = first or piece.slice
-        if piece.slice.full_name != first.full_name:
-            raise ValueError(
-                "Slices must all be from the same tensor: "
-                f"{first.full_name} != {piece.slice.full_name}"
-            )
-    return pieces
-
-
-def _compatible(static: StaticShape, shape: tuple[int, ...]) -> bool:
-    """Whether what is known of a shape agrees with one that is fully known."""
-    if static is None:
-        return True
-    return len(static) == len(shape) and all(
-        known is None or known == size for known, size in zip(static, shape, strict=True)
+            ),
+        )
+    names = [piece.full_name for piece in pieces]
+    other = next((name for name in names if name != names[0]), None)
+    if other is None:
+        return None
+    return Problem(
+        "setting",
+        lambda: ValueError(f"Slices must all be from the same tensor: {names[0]} != {other}"),
     )
-
-
-def _shown(shape: StaticShape) -> str:
-    if shape is None:
-        return "<unknown>"
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from tensorbundle.assignment import StaticShape, Variable
 from tensorbundle.errors import ShapeMismatchError
+from tensorbundle.variables import Variable
 
 Shape = tuple[int, ...]
 
 _INT32_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True)
-class PieceRemap:
+class PieceRemap(NamedTuple):
     """One partition's share of a remap.
 
     Attributes:
@@ -97,11 +96,6 @@ def plan_pieces(
         ShapeMismatchError: A shape is unknown, has no such axis, or does not suit the sizes.
     """
     return tuple(_plan_piece(name, piece, axis, new_size, num_oov) for piece in pieces)
-
-
-def whole_shape(piece: Variable) -> StaticShape:
-    """The shape of the variable that this is, or is a slice of."""
-    return piece.shape if piece.slice is None else piece.slice.full_shape
 
 
 def _plan_piece(name: str, piece: Variable, axis: int, new_size: int, num_oov: int) -> PieceRemap:

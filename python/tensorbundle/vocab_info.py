@@ -5,6 +5,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# TensorFlow's sentence, with its brackets.
+INCOMPLETE = (
+    "Invalid args: Must provide all of [current_vocab_path, current_vocab_size, prev_ckpt, "
+    "prev_vocab_path}."
+)
+
 
 class _VocabInfoFields(NamedTuple):
     new_vocab: Any
@@ -66,10 +72,7 @@ def check_info(info: Any) -> None:
         TypeError: A number is none.
     """
     if not (info.new_vocab and info.new_vocab_size and info.old_vocab):
-        raise ValueError(
-            "Invalid args: Must provide all of [current_vocab_path, current_vocab_size, prev_ckpt, "
-            "prev_vocab_path}."
-        )
+        raise ValueError(INCOMPLETE)
     _check_axis(info.axis)
     if info.old_vocab_size < -1:
         raise ValueError(f"old_vocab_size must be -1 (all) or more, not {info.old_vocab_size}")

@@ -8,13 +8,15 @@ Nothing here reads tensors or vocabularies, and nothing knows TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tensorbundle import reader, remap_pieces
-from tensorbundle.assignment import Variable
+from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
+from tensorbundle.load_plan import Problem, Stored, can_cast
+from tensorbundle.load_report import shape_text
 from tensorbundle.remap_pieces import PieceRemap
+from tensorbundle.variables import Variable, other_type
 from tensorbundle.vocab_info import VocabInfo, check_info
 
 Shape = tuple[int, ...]
@@ -25,8 +27,9 @@ __all__ = [
     "Plan",
     "Remap",
     "VocabInfo",
+    "compare_table",
     "described",
-    "object_graph_names",
+    "is_object_based",
     "plan_warm_start",
     "renames",
     "selected",
@@ -35,8 +38,7 @@ __all__ = [
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """The variables, or the partitions of one, that a single stored tensor fills.
 
     Attributes:
@@ -48,8 +50,7 @@ class Group:
     trainable: bool = True
 
 
-@dataclass(frozen=True)
-class Remap:
+class Remap(NamedTuple):
     """A group that is filled through a vocabulary.
 
     Attributes:
@@ -69,9 +70,15 @@ class Remap:
     pieces: tuple[PieceRemap, ...]
     slot_of: str | None = None
 
+    @property
+    def wanted(self) -> int:
+        """How many entries of the new vocabulary any partition needs, from the first."""
+        # What lies behind all entries needs none, and begins at none that there has to be.
+        needed = [piece for piece in self.pieces if not piece.all_new]
+        return max((piece.first_entry + piece.num_entries for piece in needed), default=0)
 
-@dataclass(frozen=True)
-class Load:
+
+class Load(NamedTuple):
     """A group that is filled as it is stored.
 
     Attributes:
@@ -85,36 +92,20 @@ class Load:
     repeats: str | None = None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a warm start does, in order, and what of its settings nobody asked for."""
+class Plan(NamedTuple):
+    """What a warm start does, in order, and what is wrong with its settings.
+
+    Attributes:
+        steps: In TensorFlow's order. Groups whose own settings are wrong have none.
+        groups: All that were selected.
+        problems: What is wrong with groups.
+        unused: Settings for variables that were not selected: TensorFlow finds these last.
+    """
 
     steps: tuple[Remap | Load, ...]
     groups: tuple[str, ...]
-    unused_names: frozenset[str]
-    unused_vocabularies: frozenset[str]
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether there is something that nobody asked for."""
-        return bool(self.unused_names or self.unused_vocabularies)
-
-    def raise_for_unused(self) -> None:
-        """Refuses settings for variables that were not selected.
-
-        Raises:
-            ValueError: There are some. Renamed ones are named first.
-        """
-        for unused, setting in (
-            (self.unused_names, "var_name_to_prev_var_name"),
-            (self.unused_vocabularies, "var_name_to_vocab_info"),
-        ):
-            if unused:
-                raise ValueError(
-                    f"You provided the following variables in {setting} that were not used: "
-                    f"{set(unused)}.  Perhaps you misspelled them?  Here is the list of viable "
-                    f"variable names: {list(self.groups)}"
-                )
+    problems: tuple[Problem, ...]
+    unused: tuple[Problem, ...]
 
 
 def selected(
@@ -150,39 +141,53 @@ def selected(
     )
 
 
-def object_graph_names(checkpoint: reader.Checkpoint) -> dict[str, str] | None:
-    """Names that variables had in their program, to keys of an object-based checkpoint.
-
-    Returns:
-        None if the checkpoint is name-based.
+def is_object_based(checkpoint: reader.Checkpoint) -> bool:
+    """Whether variables go by the names of an object graph, and not by keys of their own.
 
     Raises:
         CorruptionError: The object graph is damaged.
     """
     graph = checkpoint.get(_OBJECT_GRAPH)
     if graph is None:
-        return None
-    graph.read()  # Says what is wrong with it, where the names below would stay away.
-    return dict(checkpoint._full_names())
+        return False
+    graph.read()  # Says what is wrong with it, where its names would stay away.
+    return True
 
 
-def renames(keys: Mapping[str, str] | None, groups: Iterable[str]) -> dict[str, str]:
-    """The stored names of all groups, by an object graph's names.
+def renames(
+    find: Callable[[str], Stored | None], groups: Iterable[str], *, skip: bool
+) -> tuple[dict[str, str], list[Problem]]:
+    """The keys of groups in an object-based checkpoint.
 
-    Raises:
-        ValueError: The object graph lacks some of them.
+    Args:
+        find: The tensor that a name means, or None. It may raise an ``Error``.
+        groups: The groups' names.
+        skip: Whether groups that the checkpoint lacks are no problem.
+
+    Returns:
+        Keys by group, and what is wrong.
     """
-    if keys is None:
-        return {}
-    names = list(groups)
-    missing = {name for name in names if name not in keys}
-    if missing:
-        raise ValueError(
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    missing: set[str] = set()
+    for name in groups:
+        try:
+            stored = find(name)
+        except Error as error:
+            problems.append(_problem(error))
+            continue
+        if stored is None:
+            missing.add(name)
+        else:
+            found[name] = stored.key
+    if missing and not skip:
+        absent = ValueError(
             "Attempting to warm-start from an object-based checkpoint, but found that the "
             "checkpoint did not contain values for all variables. The following variables were "
             f"missing: {missing}"
         )
-    return {name: keys[name] for name in names}
+        problems.append(Problem("missing", lambda: absent))
+    return found, problems
 
 
 def plan_warm_start(
@@ -203,40 +208,126 @@ def plan_warm_start(
         stored: The shape of a stored tensor, None if there is none. Asked only about what may be an
             optimizer's slot of a table with a vocabulary, and about that table.
 
-    Raises:
-        ValueError: A group's shape, sizes or partitions do not suit its vocabulary, or two
-            variables have the same name.
-        TypeError: A vocabulary's setting is not of its type.
+    Raises nothing: what is wrong with a group is among the plan's problems.
     """
-    steps: list[Remap | Load] = []
-    pending: dict[str, str] = {}
+    planner = _Planner(groups, infos, names, stored)
     for name, group in groups.items():
-        renamed = names.get(name) or None
+        try:
+            planner.add(name, group, load_others)
+        except (ValueError, TypeError, AttributeError) as error:
+            planner.problems.append(_problem(error))
+    return Plan(
+        tuple(planner.steps), tuple(groups), tuple(planner.problems), tuple(planner.unused())
+    )
+
+
+class _Planner:
+    """The steps so far."""
+
+    def __init__(
+        self,
+        groups: Mapping[str, Group],
+        infos: Mapping[str, Any],
+        names: Mapping[str, str],
+        stored: Callable[[str], Shape | None],
+    ) -> None:
+        self.steps: list[Remap | Load] = []
+        self.problems: list[Problem] = []
+        self._groups = groups
+        self._infos = infos
+        self._names = names
+        self._stored = stored
+        self._pending: dict[str, str] = {}
+
+    def add(self, name: str, group: Group, load_others: bool) -> None:
+        renamed = self._names.get(name) or None
         tensor = renamed or name
-        info = infos.get(name)
-        table = _table_of(name, group, groups, infos, names, stored) if not info else None
+        info = self._infos.get(name)
         if info:
             if renamed is None:
                 _check_one_variable(name, group)
-            steps.append(Remap(name, tensor, renamed, info, _pieces(name, group, info)))
+            self.steps.append(Remap(name, tensor, renamed, info, _pieces(name, group, info)))
         elif load_others:
             _check_one_variable(name, group)
+            table = _table_of(name, group, self._groups, self._infos, self._names, self._stored)
             if table is not None:
-                pieces = _pieces(name, group, infos[table])
-                steps.append(Remap(name, tensor, renamed, infos[table], pieces, table))
-                continue
-            repeats = pending.get(tensor)
+                pieces = _pieces(name, group, self._infos[table])
+                self.steps.append(Remap(name, tensor, renamed, self._infos[table], pieces, table))
+                return
+            repeats = self._pending.get(tensor)
             if repeats is not None:
-                pending.clear()
-            pending[tensor] = name
-            steps.append(Load(name, tensor, renamed, repeats))
-    used = {name for name in groups if names.get(name)}
-    informed = {name for name in groups if infos.get(name)}
-    return Plan(
-        tuple(steps),
-        tuple(groups),
-        frozenset(names.keys() - used),
-        frozenset(infos.keys() - informed),
+                self._pending.clear()
+            self._pending[tensor] = name
+            self.steps.append(Load(name, tensor, renamed, repeats))
+
+    def unused(self) -> Iterator[Problem]:
+        """Settings for variables that were not selected; renamed ones come first."""
+        for settings, setting in (
+            (self._names, "var_name_to_prev_var_name"),
+            (self._infos, "var_name_to_vocab_info"),
+        ):
+            unused = settings.keys() - {name for name in self._groups if settings.get(name)}
+            if unused:
+                yield _problem(
+                    ValueError(
+                        f"You provided the following variables in {setting} that were not used: "
+                        f"{set(unused)}.  Perhaps you misspelled them?  Here is the list of viable "
+                        f"variable names: {list(self._groups)}{_output_hint(unused)}"
+                    )
+                )
+
+
+def _problem(error: Exception) -> Problem:
+    return Problem("setting", lambda: error)
+
+
+def _output_hint(unused: Iterable[str]) -> str:
+    named = sorted(name for name in unused if str(name).endswith(":0"))
+    return f". Take ':0' off: {', '.join(repr(name[:-2]) for name in named)}" if named else ""
+
+
+def compare_table(
+    step: Remap, variables: Sequence[Variable], stored: Stored | None, label: str, cast: bool
+) -> Problem | None:
+    """What is wrong with a stored table for the variables that are to follow a vocabulary.
+
+    Args:
+        step: What is to be done with them.
+        variables: The partitions, in the order of the step's pieces.
+        stored: The table; None where the checkpoint lacks it.
+        label: What messages call the checkpoint.
+        cast: Whether values are converted between float types.
+    """
+    if stored is None:
+        return Problem(
+            "missing",
+            lambda: TensorNotFoundError(
+                f"Key {step.tensor} not found in checkpoint {label}: variable {step.group!r} is to "
+                "follow a vocabulary"
+            ),
+        )
+    odd = next((piece for piece in step.pieces if not _fits(piece, stored.shape)), None)
+    if odd is not None:
+        return Problem("shape", lambda: _other_table(step, odd, stored, label))
+    have, want = stored.dtype, variables[0].dtype
+    if have == want or have is None or want is None or (cast and can_cast(have, want)):
+        return None
+    return Problem("dtype", lambda: other_type(variables[0], stored, step.tensor))
+
+
+def _fits(piece: PieceRemap, table: Shape) -> bool:
+    """Whether a partition can be made of a table, whatever the vocabularies say."""
+    kept = piece.axis + 1
+    if len(table) != len(piece.made) or table[kept:] != piece.made[kept:]:
+        return False
+    return piece.axis == 0 or piece.offset + piece.num_rows <= table[0]
+
+
+def _other_table(step: Remap, piece: PieceRemap, stored: Stored, label: str) -> ShapeMismatchError:
+    return ShapeMismatchError(
+        f"Shape of variable {step.group} doesn't match with shape of tensor {step.tensor} "
+        f"({shape_text(stored.shape)}) from checkpoint reader of {label}: no variable of shape "
+        f"{shape_text(piece.made)} can be made of it by another vocabulary on axis {piece.axis}"
     )
 
 
@@ -276,7 +367,7 @@ def _table_of(
     table, slash, _ = name.rpartition("/")
     if not slash or group.trainable or not infos.get(table) or table not in groups:
         return None
-    wholes = {remap_pieces.whole_shape(piece) for piece in (*group.pieces, *groups[table].pieces)}
+    wholes = {piece.full_shape for piece in (*group.pieces, *groups[table].pieces)}
     if len(wholes) != 1 or None in wholes:
         return None
     of_slot = stored(names.get(name) or name)

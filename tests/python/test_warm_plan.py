@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 
 import tensorbundle as tb
-from tensorbundle.assignment import Slice, Variable
+from tensorbundle.load_plan import Stored
+from tensorbundle.variables import Slice, Variable
 from tensorbundle.vocab_info import check_info
 from tensorbundle.warm_plan import (
     Group,
     Load,
     Remap,
     VocabInfo,
+    compare_table,
     described,
-    object_graph_names,
+    is_object_based,
     plan_warm_start,
     renames,
     selected,
@@ -45,9 +47,13 @@ def group(*pieces, trainable=True):
 
 
 def plan(groups, infos=(), names=(), *, load_others=True, stored=()):
-    return plan_warm_start(
+    """The plan; the first problem of a group is raised."""
+    made = plan_warm_start(
         groups, dict(infos), dict(names), load_others=load_others, stored=dict(stored).get
     )
+    for problem in made.problems:
+        raise problem.error
+    return made
 
 
 def steps(*args, **kwargs):
@@ -134,7 +140,7 @@ def test_groups_without_vocabulary_are_loaded_under_their_stored_names():
 def test_without_a_selection_only_vocabularies_count():
     found = plan(MODEL, {"emb": EMB}, {"bias": "b"}, load_others=False)
     assert [(type(step), step.group) for step in found.steps] == [(Remap, "emb")]
-    assert not found.is_unused
+    assert not found.unused
 
 
 def test_a_tensor_that_two_variables_take_is_dealt_with_in_turn():
@@ -151,17 +157,30 @@ def test_a_tensor_that_two_variables_take_is_dealt_with_in_turn():
 def test_false_names_and_vocabularies_are_none_and_count_as_unused():
     found = plan(MODEL, {"emb": None, "bias": ()}, {"emb": ""})
     assert [(type(step), step.tensor) for step in found.steps] == [(Load, "emb"), (Load, "bias")]
-    assert found.unused_names == {"emb"}
-    assert found.unused_vocabularies == {"emb", "bias"}
+    names, vocabularies = map(str, found.unused)
+    assert "var_name_to_prev_var_name that were not used: {'emb'}" in names
+    assert "var_name_to_vocab_info" in vocabularies and "'bias'" in vocabularies
 
 
 def test_unused_settings_are_refused_names_first():
-    both = plan(MODEL, {"emb:0": EMB}, {"bais": "b"})
+    first, second = plan(MODEL, {"emb:0": EMB}, {"bais": "b"}).unused
     with pytest.raises(ValueError, match=r"var_name_to_prev_var_name.*'bais'.*'emb', 'bias'"):
-        both.raise_for_unused()
-    with pytest.raises(ValueError, match=r"var_name_to_vocab_info.*'emb:0'"):
-        plan(MODEL, {"emb:0": EMB}).raise_for_unused()
-    plan(MODEL).raise_for_unused()
+        raise first.error
+    with pytest.raises(ValueError, match=r"var_name_to_vocab_info.*'emb:0'.*Take ':0' off: 'emb'"):
+        raise second.error
+    assert not plan(MODEL).unused
+
+
+def test_all_that_is_wrong_is_in_the_plan():
+    infos = {
+        "emb": EMB._replace(new_vocab=""),
+        "bias": EMB._replace(new_vocab_size=1),
+        "w": "new.txt",
+    }
+    groups = {**MODEL, "w": group(variable("w", (3, 3))), "v": group(variable("v", (2,)))}
+    made = plan_warm_start(groups, infos, {}, load_others=True, stored={}.get)
+    assert [str(problem).split()[0] for problem in made.problems] == ["Invalid", "'bias':", "'str'"]
+    assert [step.group for step in made.steps] == ["v"]
 
 
 def test_two_variables_of_one_name_are_refused():
@@ -206,27 +225,80 @@ def test_the_log_says_what_tensorflow_says():
     assert list(described(second)) == ["Warm-starting variable: bias; prev_var_name: Unchanged"]
 
 
+KEY = "x/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def finding(**keys):
+    return lambda name: Stored(keys[name], (2,)) if name in keys else None
+
+
 def test_object_graphs_rename_every_group_or_none():
-    assert renames(None, ["a"]) == {}
-    assert renames({"a": "x/.ATTRIBUTES/VARIABLE_VALUE", "b": "y"}, ["a"]) == {
-        "a": "x/.ATTRIBUTES/VARIABLE_VALUE"
-    }
+    assert renames(finding(a=KEY, b="y"), ["a"], skip=False) == ({"a": KEY}, [])
+    found, (problem,) = renames(finding(a=KEY), ["a", "c"], skip=False)
+    assert found == {"a": KEY} and problem.kind == "missing"
     with pytest.raises(ValueError, match=r"did not contain values for all variables.*\{'c'\}"):
-        renames({"a": "x"}, ["a", "c"])
+        raise problem.error
+    assert renames(finding(a=KEY), ["a", "c"], skip=True) == ({"a": KEY}, [])
+
+
+def test_full_names_of_several_variables_are_a_problem():
+    def find(name):
+        raise tb.TensorNotFoundError(f"{name} is several")
+
+    found, (problem,) = renames(find, ["a"], skip=True)
+    assert found == {} and str(problem) == "a is several"
 
 
 def test_object_graphs_are_found():
     with tb.open(DATA / "mnist_tf1") as checkpoint:
-        assert object_graph_names(checkpoint) is None
+        assert not is_object_based(checkpoint)
     found = []
     for index in sorted(DATA.glob("*/*.index")):
         with tb.open(index) as checkpoint:
-            if "_CHECKPOINTABLE_OBJECT_GRAPH" in checkpoint:
-                names = object_graph_names(checkpoint)
-                assert names is not None
-                assert set(names.values()) <= set(checkpoint)
-                found.append(len(names))
-    assert max(found) > 1
+            assert is_object_based(checkpoint) == ("_CHECKPOINTABLE_OBJECT_GRAPH" in checkpoint)
+            found.append(is_object_based(checkpoint))
+    assert any(found)
+
+
+FLOAT32, FLOAT64, INT32 = 1, 2, 3
+
+
+def table(shape=(6, 2), dtype=FLOAT32, info=EMB):
+    """A remapping step, and its variables."""
+    whole = Variable("emb:0", shape, None, None, dtype)
+    (step,) = steps({"emb": group(whole)}, {"emb": info})
+    return step, [whole]
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind"),
+    [
+        (Stored("emb", (9, 2), FLOAT32), None),
+        (Stored("emb", (9, 2)), None),
+        (Stored("emb", (9, 3), FLOAT32), "shape"),
+        (Stored("emb", (9,), FLOAT32), "shape"),
+        (Stored("emb", (9, 2), FLOAT64), "dtype"),
+        (Stored("emb", (9, 2), INT32), "dtype"),
+        (None, "missing"),
+    ],
+)
+def test_tables_are_compared_with_their_variables(stored, kind):
+    problem = compare_table(*table(), stored, "model", cast=False)
+    assert (problem and problem.kind) == kind
+    assert not problem or "emb" in str(problem)
+
+
+def test_tables_of_other_float_types_are_cast_on_request():
+    for dtype, can in ((FLOAT64, True), (INT32, False)):
+        problem = compare_table(*table(), Stored("emb", (9, 2), dtype), "model", cast=True)
+        assert (problem is None) == can
+
+
+def test_columns_need_all_rows_of_the_variable():
+    step, variables = table((3, 6), info=EMB._replace(axis=1))
+    for shape, fits in (((3, 9), True), ((4, 9), True), ((2, 9), False), ((3,), False)):
+        problem = compare_table(step, variables, Stored("emb", shape, FLOAT32), "m", cast=False)
+        assert (problem is None) == fits
 
 
 SLOT = {**MODEL, "emb/Adagrad": group(variable("emb/Adagrad", (6, 2)), trainable=False)}

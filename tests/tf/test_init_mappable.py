@@ -14,9 +14,9 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 
-from tensorbundle.assignment import Slice  # noqa: E402
 from tensorbundle.tf import library  # noqa: E402
-from tensorbundle.tf.source import open_source, why_not_mapped  # noqa: E402
+from tensorbundle.tf.source import open_source  # noqa: E402
+from tensorbundle.variables import Slice  # noqa: E402
 
 SHAPE = (24, 16)  # rows of 64 bytes
 TABLE = np.arange(24 * 16, dtype=np.float32).reshape(SHAPE)
@@ -80,7 +80,7 @@ def agree(prefix: str) -> int:
     source = open_source(prefix)
     for offset, extent in BOXES:
         part = Slice("t", SHAPE, offset, extent)
-        why = why_not_mapped(source, "t", part)
+        why = source.why_not_mapped("t", part)
         value = by_op(prefix, part)
         assert (why is None) == (value is not None), (offset, extent, why)
         if value is not None:
@@ -104,14 +104,14 @@ def test_the_op_agrees(tmp_path: Path, layout: str, pad: str) -> None:
 def test_slices_in_several_files_lie_apart(tmp_path: Path) -> None:
     agree(write(tmp_path, "rows in order", 0, shards=2))
     whole = Slice("t", SHAPE, (0, 0), SHAPE)
-    why = why_not_mapped(open_source(tmp_path / "m"), "t", whole)
+    why = open_source(tmp_path / "m").why_not_mapped("t", whole)
     assert why is not None
     assert "one behind the other" in why
 
 
 def test_big_endian_bytes_are_turned_round(tmp_path: Path) -> None:
     prefix = write(tmp_path, "in one", 0, big_endian=True)
-    why = why_not_mapped(open_source(prefix), "t", None)
+    why = open_source(prefix).why_not_mapped("t", None)
     assert why is not None
     assert "big-endian" in why
     variable = tf.Variable(tf.zeros(SHAPE))

@@ -73,14 +73,13 @@ def by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch) -> Assig
 
 
 def by_us(prefix: str, pairs: Pairs) -> Assigned | str:
-    try:
-        plan = assignment.plan_assignments(
-            [(tensor, facts.target_of(value)) for tensor, value in pairs],
-            open_source(prefix).for_plans(),
-            facts.VariableStore(),
-        )
-    except ValueError as error:
-        return str(error).split(" checkpoint")[0]
+    plan = assignment.plan_assignments(
+        [(tensor, facts.target_of(value)) for tensor, value in pairs],
+        open_source(prefix).for_plans(),
+        facts.VariableStore(),
+    )
+    if plan.problems:
+        return str(plan.problems[0]).split(" checkpoint")[0]
     return [(each.tensor, tuple(v.name for v, _ in each.pieces)) for each in plan.assignments]
 
 

@@ -219,3 +219,11 @@ def test_it_holds_back_the_assignments(stored: tuple[Path, np.ndarray], ops: Mod
                 session.run(tf.group(*assigns))
             left = session.run([tf.compat.v1.is_variable_initialized(v) for v in variables])
             assert not any(left)
+
+
+def test_a_tensor_that_is_stored_in_part_is_damaged(tmp_path: Path, ops: ModuleType) -> None:
+    bundle = Bundle()
+    bundle.add_sliced("t", np.arange(12, dtype=np.float32).reshape(4, 3), [((0, 2), (0, 3))])
+    prefix = str(bundle.write(tmp_path / "ck"))
+    with pytest.raises(tf.errors.DataLossError, match="6 of the 12 elements"):
+        ops.tensorbundle_verify_v1(parts=[], prefix=prefix, tensor="t", dtype=tf.float32)

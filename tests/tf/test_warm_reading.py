@@ -202,11 +202,13 @@ def test_everything_happens_on_the_task_of_its_variable(folder: Path, way: str) 
         for kind in ("TensorbundleRemapV1", "TensorbundleMissingV1", "RandomStandardNormal")
     }
     if way == "op":
+        # The initial value has a random op of its own.
+        places = {kind: sorted(set(found)) for kind, found in places.items()}
         assert set(map(tuple, places.values())) == {tuple(f"{t}/device:CPU:0" for t in tasks)}
         assert all(op.device for op in made if op.type != "NoOp")
     else:
         assert places == {
             "TensorbundleRemapV1": [],
             "TensorbundleMissingV1": [],
-            "RandomStandardNormal": ["", ""],
+            "RandomStandardNormal": [""] * 4,
         }

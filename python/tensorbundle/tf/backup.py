@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ from tensorbundle.remap_pieces import PieceRemap
 _CANNOT = (TypeError, ValueError, NotImplementedError)
 
 
-@dataclass(frozen=True)
-class Fills:
+class Fills(NamedTuple):
     """What missing cells get.
 
     Attributes:
@@ -119,6 +117,22 @@ def initial_value(variable: Any) -> Any:
     if value is None:
         raise ValueError(f"{variable.name} does not say what it starts from")
     return value
+
+
+def may_be_seeded(initializer: Any) -> bool:
+    """Whether a graph's values of an initializer may be random numbers from a seed."""
+    import tensorflow as tf
+    from tensorflow.python.ops import init_ops, init_ops_v2
+
+    if initializer is None or tf.executing_eagerly():
+        return False
+    kind = initializer if inspect.isclass(initializer) else type(initializer)
+    if issubclass(kind, (init_ops.Zeros, init_ops.Ones, init_ops.Constant)):
+        return False
+    if issubclass(kind, (init_ops_v2.Zeros, init_ops_v2.Ones, init_ops_v2.Constant)):
+        return False
+    seed = getattr(initializer, "seed", 0)
+    return seed is not None or tf.compat.v1.get_default_graph().seed is not None
 
 
 def _callable(initializer: Any) -> Any:

@@ -18,11 +18,13 @@ from tensorbundle import errors
 # Class of ours here: (base of ours, name in tf.errors, other bases).
 _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] = {
     "CheckpointNotFoundError": (errors.CheckpointNotFoundError, "NotFoundError", ()),
+    "VocabularyNotFoundError": (errors.VocabularyNotFoundError, "NotFoundError", ()),
     "TensorNotFoundError": (errors.TensorNotFoundError, "NotFoundError", ()),
     "AmbiguousNameError": (errors.AmbiguousNameError, "NotFoundError", ()),
     "DataLossError": (errors.CorruptionError, "DataLossError", ()),
     "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
     "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
+    "PathError": (errors.CheckpointNotFoundError, "NotFoundError", (ValueError,)),
     "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
     # Not UnavailableError, for which a monitored session tries again, for ever.
     "InternalError": (errors.IOFailure, "InternalError", ()),
@@ -50,6 +52,8 @@ def translated(error: errors.Error) -> Exception:
         if isinstance(error, ValueError):
             return error
         return _new("CheckpointNotFoundError", message, error.filename)
+    if isinstance(error, errors.VocabularyNotFoundError):
+        return _new("VocabularyNotFoundError", message, error.filename)
     if isinstance(error, errors.IOFailure):
         refused = error.errno in (errno.EACCES, errno.EPERM)
         name = "PermissionDeniedError" if refused else "InternalError"
@@ -82,6 +86,11 @@ def shape_mismatch(message: str) -> Exception:
 def invalid_argument(message: str) -> Exception:
     """An Error that is a ValueError and an InvalidArgumentError."""
     return _new("InvalidArgumentError", message)
+
+
+def path_with_nul(path: str) -> Exception:
+    """What TensorFlow calls not found, and what is a ValueError to the system."""
+    return _new("PathError", f"a path cannot hold a NUL byte: {path!r}", path)
 
 
 def _is_translated(error: Exception) -> bool:

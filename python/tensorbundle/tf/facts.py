@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tensorbundle.assignment import Slice, StaticShape, Target, Variable
+from tensorbundle.assignment import Target
+from tensorbundle.load_plan import StaticShape
+from tensorbundle.tf import tracing
+from tensorbundle.variables import Slice, Variable
 
 
 def is_variable(thing: Any) -> bool:
@@ -17,9 +21,58 @@ def is_variable(thing: Any) -> bool:
     return isinstance(thing, tf.Variable) or bool(resource_variable_ops.is_resource_variable(thing))
 
 
+def plain(thing: Any) -> Any:
+    """The ``tf.Variable`` inside a variable of Keras; anything else as it is.
+
+    Raises:
+        TypeError: A variable of another backend of Keras.
+        ValueError: A variable of Keras that has no value yet.
+    """
+    kind = _kind_in_keras(type(thing))  # type: ignore[arg-type]
+    if kind is None:
+        return thing
+    if kind == "AutoCastVariable":
+        return plain(thing._variable)
+    value = getattr(thing, "_value", None)
+    if value is None:
+        raise ValueError(f"Keras variable {thing.path!r} has no value yet: build its layer first")
+    if not is_variable(value):
+        raise TypeError(
+            f"Keras variable {thing.path!r} is not TensorFlow's: Keras runs on another backend, "
+            f"which keeps it as {type(value).__module__}.{type(value).__name__}"
+        )
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def _kind_in_keras(kind: type) -> str | None:
+    """Which of Keras's classes that wrap a variable something is of; None: of none of them."""
+    for base in kind.__mro__:
+        package = base.__module__.partition(".")[0]
+        if base.__name__ == "AutoCastVariable":
+            return "AutoCastVariable"
+        if package == "keras" and base.__name__ in ("KerasVariable", "Variable"):
+            return "Variable"
+    return None
+
+
 def of_variable(variable: Any) -> Variable:
-    """The facts of a single variable: whole, a piece, or distributed."""
-    return Variable(variable.name, _static_shape(variable.shape), _slice_of(variable), variable)
+    """The facts of a single variable: whole, a piece, or distributed; or of Keras.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: It belongs to another graph; or as ``plain``.
+    """
+    handle = plain(variable)
+    tracing.check_graph(handle)
+    # Keras calls many variables alike, and tells them apart by their paths.
+    name = handle.name if handle is variable else getattr(variable, "path", handle.name)
+    return Variable(
+        name,
+        _static_shape(handle.shape),
+        _slice_of(handle),
+        handle,
+        handle.dtype.base_dtype.as_datatype_enum,
+    )
 
 
 def pieces_of(thing: Any) -> list[Variable] | None:
@@ -39,16 +92,18 @@ def target_of(value: Any) -> Target:
 
     Raises:
         TypeError: It is no variable, no list or tuple of variables, and no name.
+        RuntimeError, ValueError: As ``of_variable``.
     """
     pieces = pieces_of(value)
     if pieces is not None:
         return pieces
-    if is_variable(value):
+    if is_variable(plain(value)):
         return of_variable(value)
-    if isinstance(value, (list, tuple)):
+    # An empty tuple is no list of variables to TensorFlow, and an empty list is.
+    if isinstance(value, list) or (isinstance(value, tuple) and value):
         if len(value) == 1 and (pieces := pieces_of(value[0])) is not None:
             return pieces
-        if all(is_variable(each) and pieces_of(each) is None for each in value):
+        if all(is_variable(plain(each)) and pieces_of(each) is None for each in value):
             return [of_variable(each) for each in value]
         kinds = sorted({type(each).__name__ for each in value})
         raise TypeError(f"a list in an assignment map holds variables, not {', '.join(kinds)}")
@@ -81,6 +136,15 @@ class VariableStore(Mapping[str, Variable]):
         return name in self._variables
 
 
+def whole_name(variable: Any) -> str:
+    """The name of a variable, or of the one that it is a piece of, without ``:0``."""
+    part = _slice_of(variable)
+    if part is not None:
+        return part.full_name
+    name = str(variable.name)
+    return name.rpartition(":")[0] or name
+
+
 def job_of(variable: Any) -> str | None:
     """The job that a variable is placed on, or None where its device names none."""
     import tensorflow as tf
@@ -94,46 +158,6 @@ def on_another_job(variable: Any) -> bool:
     return job_of(variable) not in (None, "", "localhost")
 
 
-def is_lost_in_function(variable: Any) -> bool:
-    """Whether a variable is being made by the function that is being traced.
-
-    Its value then comes from an initializer that TensorFlow lifts out of the trace, whatever else
-    is assigned to it.
-    """
-    import tensorflow as tf
-
-    handle = _handle_from_outside(variable)
-    if handle is None:
-        return False
-    with tf.init_scope():
-        return not tf.raw_ops.VarIsInitializedOp(resource=handle)
-
-
-def check_not_lost_in_function(variable: Any) -> None:
-    """Refuses a variable whose new initializer TensorFlow would drop without a word.
-
-    Raises:
-        ValueError: It is being made by the function that is being traced.
-    """
-    if is_lost_in_function(variable):
-        raise ValueError(
-            f"variable {variable.name!r} is being created by the function that is traced: "
-            "TensorFlow takes its first value from its own initializer, whatever is assigned "
-            "here. Create it before the function, or call this outside of it"
-        )
-
-
-def is_left_out_of_function(variable: Any) -> bool:
-    """Whether nothing would run what a graph function assigns to a variable from outside of it.
-
-    So it is under ``wrap_function``, which keeps just what the results need.
-    """
-    from tensorflow.python.framework import ops
-
-    runs_everything = getattr(ops.get_default_graph(), "_add_control_dependencies", True)
-    return not runs_everything and _handle_from_outside(variable) is not None
-
-
 def carriers_of(variable: Any) -> list[Any]:
     """The objects whose initializer a session runs for this variable.
 
@@ -144,20 +168,6 @@ def carriers_of(variable: Any) -> list[Any]:
     if isinstance(variable, ps_values.AggregatingVariable):
         return [variable, *carriers_of(variable._v)]
     return [variable]
-
-
-def _handle_from_outside(variable: Any) -> Any:
-    """The handle of an eager variable that is met while a function is traced, else None."""
-    import tensorflow as tf
-    from tensorflow.python.framework import func_graph, ops
-
-    if tf.executing_eagerly() or not isinstance(ops.get_default_graph(), func_graph.FuncGraph):
-        return None
-    if isinstance(variable, tf.distribute.DistributedValues):
-        # Outside of replicas it has no handle of its own.
-        variable = variable._primary
-    handle = getattr(variable, "handle", None)
-    return handle if isinstance(handle, tf.__internal__.EagerTensor) else None
 
 
 def _static_shape(shape: Any) -> StaticShape:
@@ -185,6 +195,8 @@ def _shards_of(sharded: Any) -> list[Variable]:
         extent = tuple(shard.shape.as_list())
         offset = (row, *[0] * (len(extent) - 1))
         part = Slice(sharded.name, full_shape, offset, extent)
-        found.append(Variable(shard.name, extent, part, shard))
+        tracing.check_graph(shard)
+        dtype = shard.dtype.base_dtype.as_datatype_enum
+        found.append(Variable(shard.name, extent, part, shard, dtype))
         row += extent[0]
     return found

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from tensorbundle.tf import placement
+from tensorbundle.tf import placement, served_paths
 from tensorbundle.tf import remote as remote_paths
 
 Function = Callable[..., Any]
@@ -40,6 +40,8 @@ _PATH_ARGUMENT = {
     "_warm_start_var_with_vocab": (3, "prev_ckpt"),
 }
 _FIRST = (0, "ckpt_dir_or_file")
+# Which TensorFlow's functions do not have.
+_OUR_KEYWORDS = {"missing", "mismatch", "cast"}
 _PACKAGES = ("tensorflow", "tensorflow_estimator")
 
 
@@ -193,7 +195,7 @@ def _replacement(name: str, theirs: Function) -> Function:
 
     def replacement(*args: Any, **kwargs: Any) -> Any:
         path = args[position] if len(args) > position else kwargs.get(keyword)
-        if not _installation.holds or remote_paths.is_remote(path):
+        if not _installation.holds or _is_handed_on(name, path, kwargs):
             return theirs(*args, **kwargs)
         _installation.count(name)
         return _ours(name)(*args, **kwargs)
@@ -203,16 +205,25 @@ def _replacement(name: str, theirs: Function) -> Function:
     return functools.update_wrapper(kept, theirs)
 
 
+def _is_handed_on(name: str, path: Any, keywords: dict[str, Any]) -> bool:
+    """Whether TensorFlow's own function serves a call, unless only ours knows its keywords."""
+    if _OUR_KEYWORDS & keywords.keys():
+        return False
+    return remote_paths.is_remote(path) or served_paths.are_tensorflows(name, path)
+
+
 def _ours(name: str) -> Function:
     # Here and not above: these modules are wanted when they are called, not at every import.
     if name == "init_from_checkpoint":
         from tensorbundle.tf import initialization
 
-        return initialization.init_from_checkpoint
+        return initialization.served_init_from_checkpoint
     if name in ("warm_start", "_warm_start_var_with_vocab"):
         from tensorbundle.tf import warm_starting
 
-        return getattr(warm_starting, name.removeprefix("_"))  # type: ignore[no-any-return]
+        if name == "warm_start":
+            return warm_starting.served_warm_start
+        return warm_starting.warm_start_var_with_vocab
     from tensorbundle.tf import served_reader
 
     return getattr(served_reader, name)  # type: ignore[no-any-return]

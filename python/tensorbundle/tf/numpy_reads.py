@@ -7,20 +7,18 @@ many, sliced off again, spares that: TensorFlow owns a slice, and does not own t
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorbundle import reader
-from tensorbundle.assignment import Slice
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 from tensorbundle.tf.source import ALIGNMENT
+from tensorbundle.variables import Slice
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A tensor, or a part of one, that is read when it is needed.
 
     Attributes:

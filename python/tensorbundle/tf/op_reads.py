@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tensorbundle.assignment import Slice, slice_spec
 from tensorbundle.tf import nodes
 from tensorbundle.tf.source import key_of
+from tensorbundle.variables import Slice, slice_spec
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpRead:
+class OpRead(NamedTuple):
     """One op, and what it is told.
 
     Attributes:

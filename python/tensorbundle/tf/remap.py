@@ -8,13 +8,14 @@ are joined once per process, for all partitions of all tables that share them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from tensorbundle.load_plan import Stored
 from tensorbundle.remap_pieces import PieceRemap
-from tensorbundle.tf import backend, backup, facts, remote, values
+from tensorbundle.tf import backend, backup, facts, remap_cast, remote, values
 from tensorbundle.tf.backup import Fills
+from tensorbundle.tf.errors import path_with_nul
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_numpy import NumpyRemap
 from tensorbundle.tf.remap_stock import StockRemap
@@ -27,18 +28,17 @@ _NAME = "checkpoint_initializer"
 class Remapper(Protocol):
     """One way to remap one table."""
 
-    def count(self, piece: PieceRemap, variable: Any, /) -> Any:
+    def num_missing(self, piece: PieceRemap, variable: Any, /) -> Any:
         """A scalar tensor: how many cells of a partition are missing."""
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any, /) -> Any:
-        """The remapped partition, of shape `piece.made`."""
+    def value(self, piece: PieceRemap, fills: Fills, variable: Any, dtype: Any, /) -> Any:
+        """The remapped partition, of shape `piece.made`, in the table's type."""
 
-    def verification(self, near: Any, /) -> Any:
-        """A tensor that is computed only if the table is undamaged, or None."""
+    def verification(self, near: Any, dtype: Any, /) -> Any:
+        """A tensor that is computed only if the table, of that type, is undamaged, or None."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OpRemap:
+class OpRemap(NamedTuple):
     """One table, remapped by our own ops in the process where they run.
 
     Attributes:
@@ -61,7 +61,7 @@ class OpRemap:
     old_size: int
     options: Options
 
-    def count(self, piece: PieceRemap, variable: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, variable: Any) -> Any:
         """A scalar, int32 where that suffices: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -80,14 +80,14 @@ class OpRemap:
         count.set_shape([])
         return count
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any) -> Any:
+    def value(self, piece: PieceRemap, fills: Fills, variable: Any, dtype: Any) -> Any:
         """The remapped partition, of shape `piece.made`."""
         with values.on_cpu_of(variable):
             value = self.library.tensorbundle_remap_v1(
                 fills=list(fills.tensors),
                 prefix=self.prefix,
                 tensor=self.tensor,
-                dtype=variable.dtype.base_dtype,
+                dtype=dtype,
                 axis=piece.axis,
                 new_vocab=self.new_vocab,
                 old_vocab=self.old_vocab,
@@ -105,7 +105,7 @@ class OpRemap:
         value.set_shape(piece.made)
         return value
 
-    def verification(self, near: Any) -> Any:
+    def verification(self, near: Any, dtype: Any) -> Any:
         """A tensor that is computed only if the table is undamaged; None where nobody asks."""
         if self.options.verification(mapped=False) != "full":
             return None
@@ -114,17 +114,20 @@ class OpRemap:
                 parts=[],
                 prefix=self.prefix,
                 tensor=self.tensor,
-                dtype=near.dtype.base_dtype,
+                dtype=dtype,
                 name="checkpoint_initializer_verify",
             )
 
 
-def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> list[Any]:
+def remapped(
+    prefix: bytes, step: Remap, stored: Stored | None, variables: list[Any], options: Options
+) -> list[Any]:
     """The values that a table's variables start from: the checkpoint's, by the new vocabulary.
 
     Args:
         prefix: The checkpoint.
         step: The plan for this table.
+        stored: The table; None where it is not known yet.
         variables: Its partitions, in the order of the plan's pieces.
         options: What was in force at the call.
 
@@ -135,18 +138,21 @@ def remapped(prefix: bytes, step: Remap, variables: list[Any], options: Options)
     Raises:
         UnsupportedError: Only TensorFlow's own ops may be used, and they cannot do it.
         TypeError: The backup initializer makes no values of the variables' type.
-        ValueError: TensorFlow would drop a variable's new initializer without a word.
     """
-    for variable in variables:
-        facts.check_not_lost_in_function(variable)
-    remapper = _remapper(prefix, step, variables, options)
+    import tensorflow as tf
+
+    dtype = variables[0].dtype.base_dtype
+    if stored is not None and stored.dtype is not None:
+        dtype = tf.as_dtype(stored.dtype)
+    key = step.tensor if stored is None else stored.key
+    remapper = _remapper(prefix, step, key, variables, options)
     verified = None
     if not all(piece.all_new for piece in step.pieces):
-        verified = remapper.verification(variables[0])
+        verified = remapper.verification(variables[0], dtype)
     made = []
     for piece, variable in zip(step.pieces, variables, strict=True):
         with _near(remapper, variable):
-            value = _value(remapper, piece, step, variable)
+            value = _value(remapper, piece, step, variable, dtype)
         made.append(_after(verified, value, variable))
     return made
 
@@ -161,7 +167,7 @@ def _near(remapper: Remapper, variable: Any) -> contextlib.AbstractContextManage
     return contextlib.nullcontext()
 
 
-def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any) -> Any:
+def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any, stored: Any) -> Any:
     """A partition's initial value."""
     import tensorflow as tf
 
@@ -175,8 +181,10 @@ def _value(remapper: Remapper, piece: PieceRemap, step: Remap, variable: Any) ->
         initializer = step.info.backup_initializer
         if piece.all_new:
             return backup.whole(initializer, piece, dtype)
-        fills = backup.fills(initializer, piece, dtype, lambda: remapper.count(piece, variable))
-    value = remapper.value(piece, fills, variable)
+        fills = backup.fills(
+            initializer, piece, dtype, lambda: remapper.num_missing(piece, variable)
+        )
+    value = remap_cast.value(remapper, piece, fills, variable, stored)
     return tf.slice(value, piece.begin, piece.shape) if piece.is_window else value
 
 
@@ -190,21 +198,21 @@ def _after(verified: Any, value: Any, variable: Any) -> Any:
         return tf.identity(value, name=_NAME)
 
 
-def _remapper(prefix: bytes, step: Remap, variables: list[Any], options: Options) -> Remapper:
+def _remapper(
+    prefix: bytes, step: Remap, key: str, variables: list[Any], options: Options
+) -> Remapper:
     info = step.info
-    new_vocab, old_vocab = map(_path, (info.new_vocab, info.old_vocab))
-    # What lies behind all entries needs none, and begins at none that there has to be.
-    needed = [piece for piece in step.pieces if not piece.all_new]
-    size = max((piece.first_entry + piece.num_entries for piece in needed), default=0)
+    new_vocab, old_vocab = map(path_in_ops, (info.new_vocab, info.old_vocab))
+    size = step.wanted
     way = _way((prefix, new_vocab, old_vocab), variables, options)
     if way == "stock":
         old_size = info.old_vocab_size
-        return StockRemap(prefix, step.tensor, (new_vocab, old_vocab), old_size, size)
+        return StockRemap(prefix, key_of(key), (new_vocab, old_vocab), old_size, size)
     if way == "op":
         return OpRemap(
             library=values.library_in_use(),
             prefix=prefix,
-            tensor=key_of(step.tensor),
+            tensor=key_of(key),
             new_vocab=new_vocab,
             old_vocab=old_vocab,
             new_size=size,
@@ -213,7 +221,7 @@ def _remapper(prefix: bytes, step: Remap, variables: list[Any], options: Options
         )
     verify = options.verification(mapped=False) == "full"
     return NumpyRemap(
-        prefix, step.tensor, new_vocab, old_vocab, info.old_vocab_size, verify, options.threads
+        prefix, key, new_vocab, old_vocab, info.old_vocab_size, verify, options.threads
     )
 
 
@@ -225,7 +233,14 @@ def _way(paths: tuple[bytes, ...], variables: list[Any], options: Options) -> st
     return ways.pop() if len(ways) == 1 else "stock"
 
 
-def _path(path: Any) -> bytes:
-    """A vocabulary's path as ops carry it; relative if it was."""
+def path_in_ops(path: Any) -> bytes:
+    """A vocabulary's path as ops carry it; relative if it was.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It holds a NUL byte.
+    """
     text = os.fsencode(path)
+    if b"\0" in text:
+        raise path_with_nul(os.fsdecode(text))
     return text if remote.is_remote(text) else text.removeprefix(b"file://")

@@ -6,9 +6,8 @@ In this process only: who runs the graph elsewhere does not have these functions
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +19,7 @@ from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape
 Array = np.ndarray[Any, Any]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class NumpyRemap:
+class NumpyRemap(NamedTuple):
     """One table, remapped when the graph runs, or at once in eager mode.
 
     Attributes:
@@ -42,7 +40,7 @@ class NumpyRemap:
     verify: bool
     threads: int | None
 
-    def count(self, piece: PieceRemap, _: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, _: Any) -> Any:
         """A scalar, int32 where that suffices: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -55,16 +53,15 @@ class NumpyRemap:
 
         return _called(missing, (), dtype, (), "missing_cells")
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any) -> Any:
+    def value(self, piece: PieceRemap, fills: Fills, _: Any, dtype: Any) -> Any:
         """The remapped partition, of shape `piece.made`."""
-        dtype = variable.dtype.base_dtype
 
         def remapped(*given: Array) -> Array:
             return self._read(piece, fills.layout, given, dtype.name)
 
         return _called(remapped, fills.tensors, dtype, piece.made, "checkpoint_initializer")
 
-    def verification(self, _: Any) -> Any:
+    def verification(self, *_: Any) -> Any:
         """A scalar that is computed only if the table is undamaged; None where nobody asks."""
         import tensorflow as tf
 

@@ -21,7 +21,7 @@ class StockRemap:
     """
 
     def __init__(
-        self, prefix: Any, tensor: str, vocabularies: tuple[Any, Any], old_size: int, size: int
+        self, prefix: Any, tensor: bytes, vocabularies: tuple[Any, Any], old_size: int, size: int
     ) -> None:
         """Makes no op yet.
 
@@ -39,7 +39,7 @@ class StockRemap:
         self._size = size
         self._all_ids: Any = None
 
-    def count(self, piece: PieceRemap, _: Any) -> Any:
+    def num_missing(self, piece: PieceRemap, _: Any) -> Any:
         """An int32 scalar: how many cells of a partition are missing."""
         import tensorflow as tf
 
@@ -47,7 +47,7 @@ class StockRemap:
         # Wraps from 2**31 on, as TensorFlow's count does: its op takes no more cells anyway.
         return (piece.num_entries - present) * piece.cells_per_entry
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any) -> Any:
+    def value(self, piece: PieceRemap, fills: Fills, variable: Any, dtype: Any) -> Any:
         """The remapped partition, of shape `piece.made`.
 
         Raises:
@@ -55,10 +55,10 @@ class StockRemap:
         """
         import tensorflow as tf
 
-        if variable.dtype.base_dtype != tf.float32 or len(piece.made) != 2:
+        if dtype != tf.float32 or len(piece.made) != 2:
             raise UnsupportedError(
                 f"{variable.name}: TensorFlow's own op remaps float32 matrices, not "
-                f"{variable.dtype.base_dtype.name} of rank {len(piece.made)}; ours, which is used "
+                f"{dtype.name} of rank {len(piece.made)}; ours, which is used "
                 "with op='auto' where it can be loaded, does"
             )
         ids = self._ids(piece)
@@ -78,7 +78,7 @@ class StockRemap:
             return matrix
         return tf.concat([matrix, _oov_block(piece, fills)], piece.axis)
 
-    def verification(self, _: Any) -> None:
+    def verification(self, *_: Any) -> None:
         """Nothing: TensorFlow's op compares checksums itself."""
 
     def _ids(self, piece: PieceRemap) -> Any:
@@ -102,7 +102,7 @@ class StockRemap:
         if fills.layout == "cells":
             return fills.tensors[0]
         if fills.layout == "zero":
-            return tf.zeros([self.count(piece, None)])
+            return tf.zeros([self.num_missing(piece, None)])
         width = piece.made[1] if piece.axis == 0 else piece.num_cols
         body = tf.slice(fills.tensors[0], [0, 0], [piece.num_rows, width])
         return tf.boolean_mask(body, ids < 0, axis=piece.axis)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths on other file systems, which are left to TensorFlow's own functions."""
+"""Paths on other file systems, which only TensorFlow's own reader and op can read."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle.assignment import Assignment
-from tensorbundle.tf import facts, nodes, values
+from tensorbundle.tf import facts, nodes, tracing, values
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import Source
+from tensorbundle.tf.source import AnySource
 
 
-def plan_readings(source: Source, planned: Assignment, options: Options) -> list[values.Reading]:
+def plan_readings(source: AnySource, planned: Assignment, options: Options) -> list[values.Reading]:
     """Decides how each variable of an assignment is read. Changes nothing.
 
     Raises:
@@ -20,7 +20,7 @@ def plan_readings(source: Source, planned: Assignment, options: Options) -> list
             initializer without a word.
     """
     for variable, _ in planned.pieces:
-        facts.check_not_lost_in_function(variable.handle)
+        tracing.check_not_lost(variable.handle)
     return [
         values.plan_reading(source, planned, variable, part, options)
         for variable, part in planned.pieces
@@ -40,7 +40,7 @@ def assign(readings: Sequence[values.Reading]) -> None:
 
     if not readings:
         return
-    if all(facts.is_left_out_of_function(reading.variable) for reading in readings):
+    if all(tracing.is_left_out(reading.variable) for reading in readings):
         with tf.init_scope():
             assign(readings)
         return
@@ -48,7 +48,7 @@ def assign(readings: Sequence[values.Reading]) -> None:
         set_initializer(reading.variable, value)
 
 
-def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = False) -> None:
+def set_initializer(variable: Any, value: Any, initial: Any = None) -> None:
     """Replaces a variable's initializer by an assignment of a value, as TensorFlow's function does.
 
     In eager mode the value is assigned now; inside a function, whenever it runs.
@@ -56,7 +56,7 @@ def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = Fal
     Args:
         variable: Of any kind, distributed ones included.
         value: A tensor, on the CPU of the variable's task.
-        keep_initial_value: Leaves ``initial_value`` as it was.
+        initial: What its ``initial_value`` becomes; by default `value`.
 
     Raises:
         ValueError: The shapes are known to differ.
@@ -70,8 +70,7 @@ def set_initializer(variable: Any, value: Any, *, keep_initial_value: bool = Fal
     value.set_shape(variable.shape)
     for carrier in facts.carriers_of(variable):
         carrier._initializer_op = initializer
-        if not keep_initial_value:
-            carrier._initial_value = value
+        carrier._initial_value = value if initial is None else initial
 
 
 def _assignment(variable: Any, value: Any) -> Any:

@@ -22,7 +22,7 @@ from tensorbundle.errors import (
     Error,
     TensorNotFoundError,
 )
-from tensorbundle.filenames import printable
+from tensorbundle.filenames import path_text, printable
 from tensorbundle.tf import errors
 
 
@@ -94,12 +94,12 @@ def NewCheckpointReader(filepattern: compat.PathLike) -> CheckpointReader:
         tf.errors.DataLossError: Among others, a directory without a checkpoint: TensorFlow's
             function knows no directories, and its callers take this for "not a checkpoint".
     """
-    try:
-        return CheckpointReader(filepattern)
-    except CheckpointNotFoundError as error:
-        if isinstance(error, ValueError):
-            raise errors.translated(CorruptionError(_unable(filepattern, error))) from error
-        raise
+    if os.path.isdir(path_text(filepattern)):
+        why = "it is a directory; load_checkpoint reads the checkpoint that its state file names"
+        raise errors.translated(
+            CorruptionError(f"Unable to open table file {filepattern!s}: {why}")
+        )
+    return CheckpointReader(filepattern)
 
 
 def load_checkpoint(ckpt_dir_or_file: compat.PathLike) -> CheckpointReader:

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tensorbundle import assignment, reader
-from tensorbundle.assignment import Slice
-from tensorbundle.filenames import AnyPath
+from tensorbundle import assignment, paths, reader
+from tensorbundle.filenames import AnyPath, path_text
+from tensorbundle.load_plan import Stored
 from tensorbundle.tensor import Partition, Tensor
-from tensorbundle.tf.errors import as_tensorflow_raises
+from tensorbundle.tf import remote
+from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
+from tensorbundle.variables import Slice
 
 # A buffer that TensorFlow takes over begins at a multiple of this.
 ALIGNMENT = 64
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """An open checkpoint. Only its index is read.
 
@@ -28,8 +29,17 @@ class Source:
         checkpoint: Our reader.
     """
 
-    label: str
-    checkpoint: reader.Checkpoint
+    __slots__ = ("checkpoint", "label")
+
+    def __init__(self, label: str, checkpoint: reader.Checkpoint) -> None:
+        """Keeps both."""
+        self.label = label
+        self.checkpoint = checkpoint
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether only TensorFlow's own reader and op can read it."""
+        return False
 
     @property
     def prefix(self) -> bytes:
@@ -41,31 +51,84 @@ class Source:
         """2 for an index with data files, 1 for the older single table."""
         return self.checkpoint.format
 
-    def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """The shape of the tensor of exactly that name; an object graph's names do not count."""
-        index = self._index(name)
-        return None if index is None else self.checkpoint._opened.shape(index)
+    def find(self, name: Any) -> Stored | None:
+        """The tensor of that name: a key, else a full name in the object graph; or None.
 
-    def tensor(self, name: str) -> Tensor:
-        """The handle of the tensor of exactly that name.
+        Raises:
+            TensorNotFoundError: Several variables have that full name.
+        """
+        # Bytes never are a name here.
+        if not isinstance(name, str):
+            return None
+        core = self.checkpoint._opened
+        key, index = name, core.find(key_of(name))
+        if index is None:
+            index = self.checkpoint._find(name)
+            if index is None:
+                return None
+            key = core.name(index)
+        return Stored(key, core.shape(index), core.type_number(index))
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The shape of the tensor of that name, or None."""
+        stored = self.find(name)
+        return None if stored is None else stored.shape
+
+    def tensor(self, key: str) -> Tensor:
+        """The handle of the tensor of exactly that key.
 
         Raises:
             KeyError: There is none.
         """
-        index = self._index(name)
+        index = self.checkpoint._opened.find(key_of(key))
         if index is None:
-            raise KeyError(name)
+            raise KeyError(key)
         return self.checkpoint._tensor(index)
+
+    def why_not_mapped(self, key: str, part: Slice | None) -> str | None:
+        """Why a tensor, or a slice of it, cannot be handed over as a mapping; None where it can.
+
+        What has no bytes to speak of (scalars, empty tensors, strings) is copied in every mode, and
+        says None here as well.
+        """
+        if self.format != 2:
+            return "it is in a V1 checkpoint, whose values are encoded"
+        handle = self.tensor(key)
+        extent = handle.shape if part is None else part.extent
+        if self.is_always_copied(key, extent):
+            return None
+        if self.checkpoint._opened.big_endian:
+            return "its bytes are stored big-endian"
+        offset = (0,) * handle.ndim if part is None else part.offset
+        return _why_not_contiguous(handle, offset, extent)
+
+    def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
+        """Whether there is nothing to map: scalars, empty tensors, elements of varying size."""
+        return not extent or math.prod(extent) == 0 or self.tensor(key).dtype == object
+
+    def is_object_based(self) -> bool:
+        """Whether variables go by the names of an object graph.
+
+        Raises:
+            DataLossError: The object graph is damaged.
+        """
+        from tensorbundle import warm_plan
+
+        with as_tensorflow_raises():
+            return warm_plan.is_object_based(self.checkpoint)
+
+    def close(self) -> None:
+        """Lets go of the checkpoint."""
+        self.checkpoint.close()
 
     def for_plans(self) -> assignment.Source:
         """What a plan needs of it."""
-        return assignment.Source(self.label, self.shape_of, self._names)
+        return assignment.Source(self.label, self.find, self._names)
 
-    def _index(self, name: Any) -> int | None:
-        # Keys are matched as they are: bytes never are a name here.
-        if not isinstance(name, str):
-            return None
-        return self.checkpoint._opened.find(key_of(name))
+    def unused(self, used: Iterable[str]) -> tuple[str, ...]:
+        """The keys of the tensors that are not among some; an object graph is no variable's."""
+        taken = {*used, _OBJECT_GRAPH}
+        return tuple(name for name in self.checkpoint._opened.names() if name not in taken)
 
     def _names(self) -> Sequence[str]:
         return list(self.checkpoint)
@@ -76,40 +139,36 @@ def key_of(tensor: str) -> bytes:
     return tensor.encode("utf-8", "surrogateescape")
 
 
-def open_source(path: AnyPath) -> Source:
+if TYPE_CHECKING:
+    from tensorbundle.tf.remote_source import RemoteSource
+
+# Both say the same things of a checkpoint.
+AnySource: TypeAlias = "Source | RemoteSource"
+
+
+def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
     """Opens a checkpoint for the plans of one call.
+
+    Args:
+        path: The checkpoint.
+        as_tensorflow: Accept the paths that TensorFlow's functions accept, and no others.
 
     Raises:
         CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
-        ValueError: A directory without a checkpoint.
+        ValueError: A directory without a checkpoint, or a NUL byte in the path.
         TypeError: Not a path.
     """
+    if remote.is_remote(path):
+        from tensorbundle.tf import remote_source
+
+        return remote_source.open_remote(path)
+    text = path_text(path)
+    if "\0" in text:
+        raise path_with_nul(text)
     with as_tensorflow_raises():
+        where = paths.resolve(path, as_tensorflow=as_tensorflow)
         # Nothing but the index is read through this, and no data file is mapped.
-        return Source(str(path), reader.open(path, verify="none", io="pread"))
-
-
-def why_not_mapped(source: Source, tensor: str, part: Slice | None) -> str | None:
-    """Why a tensor, or a slice of it, cannot be handed over as a mapping; None where it can.
-
-    What has no bytes to speak of (scalars, empty tensors, strings) is copied in every mode, and
-    says None here as well.
-    """
-    if source.format != 2:
-        return "it is in a V1 checkpoint, whose values are encoded"
-    handle = source.tensor(tensor)
-    extent = handle.shape if part is None else part.extent
-    if is_always_copied(handle, extent):
-        return None
-    if source.checkpoint._opened.big_endian:
-        return "its bytes are stored big-endian"
-    offset = (0,) * handle.ndim if part is None else part.offset
-    return _why_not_contiguous(handle, offset, extent)
-
-
-def is_always_copied(handle: Tensor, extent: Sequence[int]) -> bool:
-    """Whether there is nothing to map: scalars, empty tensors, and elements of varying size."""
-    return not extent or math.prod(extent) == 0 or handle.dtype == object
+        return Source(str(path), reader.Checkpoint(where, verify="none", io="pread"))
 
 
 def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[int]) -> str | None:

@@ -4,86 +4,139 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from tensorbundle.assignment import Variable, plan_assignments
-from tensorbundle.errors import CheckpointNotFoundError
+from tensorbundle.errors import CheckpointNotFoundError, Error
 from tensorbundle.filenames import AnyPath
-from tensorbundle.paths import DirectoryWithoutCheckpointError
-from tensorbundle.tf import facts, initialization, remap, restore
-from tensorbundle.tf.errors import as_tensorflow_raises, shape_mismatch
+from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
+from tensorbundle.tf import (
+    backup,
+    copies,
+    loads,
+    plans,
+    remap,
+    restore,
+    selection,
+    tracing,
+    vocabularies,
+)
+from tensorbundle.tf.errors import invalid_argument
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import Source, open_source
+from tensorbundle.tf.source import AnySource, open_source
+from tensorbundle.variables import Variable
+from tensorbundle.vocab_diagnosis import Answer
+from tensorbundle.vocab_info import INCOMPLETE, VocabInfo
 from tensorbundle.warm_plan import (
     Group,
     Load,
     Plan,
     Remap,
-    VocabInfo,
+    compare_table,
     described,
-    object_graph_names,
     plan_warm_start,
     renames,
-    selected,
 )
 
 
-@dataclasses.dataclass
 class Start:
     """One call, in the context in which its ops are made.
 
     Attributes:
         path: The checkpoint, as the caller called it.
         options: How values are read.
+        policy: What is skipped, and whether values are converted.
+        exact: Whether vocabularies are joined however large they are.
         source: The checkpoint. None if there is none yet: TensorFlow asks for it when it has to
             load a variable without a vocabulary, and else when the initializers run.
         prefix: What ops call it.
     """
 
-    path: AnyPath
-    options: Options
+    def __init__(
+        self,
+        path: AnyPath,
+        options: Options,
+        policy: Policy,
+        exact: bool = False,
+        as_tensorflow: bool = False,
+    ) -> None:
+        """Opens the checkpoint, if it is there.
 
-    def __post_init__(self) -> None:
-        self.source: Source | None = None
+        Raises:
+            ValueError, TypeError, OpError: As ``open_source``.
+        """
+        self.path = path
+        self.options = options
+        self.policy = policy
+        self.exact = exact
+        self.source: AnySource | None = None
+        self._absent: Exception | None = None
         try:
-            self.source = open_source(self.path)
+            self.source = open_source(path, as_tensorflow=as_tensorflow)
         except CheckpointNotFoundError as error:
-            if isinstance(error, DirectoryWithoutCheckpointError):
+            if isinstance(error, ValueError):  # no name that could become a checkpoint's
                 raise
+            self._absent = error
         self.prefix = os.fsencode(self.path) if self.source is None else self.source.prefix
+        self._rows: list[Row] = []
+        self._problems: list[Problem] = []
+        self._warnings: list[str] = []
+        self._remaps: list[_Remapping] = []
+        self._begin: list[str] = []
+        self._steps: list[Callable[[Values], None]] = []
 
     def close(self) -> None:
         """Lets go of the checkpoint."""
         if self.source is not None:
-            self.source.checkpoint.close()
+            self.source.close()
 
-    def run(self, wanted: Any, infos: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        """Does what ``warm_start`` documents."""
-        log = _log()
-        log.info("Warm-starting from: %s", self.path)
-        variables, originals = _grouped(wanted)
-        if not names and self.source is not None:
-            with as_tensorflow_raises():
-                names = renames(object_graph_names(self.source.checkpoint), variables)
-        groups = {name: _group(pieces, wanted) for name, pieces in variables.items()}
+    def prepare(
+        self,
+        wanted: Any,
+        infos: Mapping[str, Any],
+        names: Mapping[str, str],
+        *,
+        announce: bool = False,
+    ) -> plans.Prepared:
+        """Decides everything that ``warm_start`` documents. Changes nothing.
+
+        Args:
+            wanted: Which variables.
+            infos: Their vocabularies.
+            names: Their names in the checkpoint.
+            announce: Whether the log does not say yet from where variables are started.
+
+        Raises:
+            ValueError: The selection is none; or the object graph is damaged.
+        """
+        if announce:
+            self._begin.append(f"Warm-starting from: {self.path!s}")
+        variables, originals, from_trainable = selection.grouped(wanted)
+        if from_trainable:
+            self._begin.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
+        if not names and self.source is not None and self.source.is_object_based():
+            names, problems = renames(
+                self.source.find, variables, skip=self.policy.missing == "skip"
+            )
+            self._problems += problems
+        groups = {name: selection.group_of(pieces, wanted) for name, pieces in variables.items()}
         plan = plan_warm_start(
             groups, infos, names, load_others=bool(wanted), stored=self._shape_of
         )
-        if plan.is_unused:
-            for line in (line for step in plan.steps for line in described(step)):
-                log.debug(line)
-        else:
-            self._execute(plan, variables, originals)
-        log.info("Warm-started %d variables.", len(plan.steps))
-        plan.raise_for_unused()
+        self._problems += plan.problems
+        self._add_all(plan, variables, originals)
+        count = sum(row.is_loaded for row in self._rows)
+        self._log("info", "Warm-started %d variables.", count)
+        self._problems += plan.unused
+        if not plan.groups:
+            self._warnings.append(selection.nothing_selected(wanted))
+        return self._prepared("warm_start")
 
-    def remap_one(
+    def prepare_one(
         self, name: str, pieces: list[Variable], info: VocabInfo, renamed: str | None
-    ) -> None:
-        """Does what ``warm_start_var_with_vocab`` documents."""
+    ) -> plans.Prepared:
+        """Decides everything that ``warm_start_var_with_vocab`` documents. Changes nothing."""
         plan = plan_warm_start(
             {name: Group(tuple(pieces))},
             {name: info},
@@ -91,142 +144,220 @@ class Start:
             load_others=False,
             stored=self._shape_of,
         )
+        self._problems += plan.problems
         for step in plan.steps:
             assert isinstance(step, Remap)
-            self._assign(self._remapped(step, pieces))
+            self._add_remap(step, pieces)
+        return self._prepared("warm_start of one variable")
 
-    def _execute(
+    def _prepared(self, function: str) -> plans.Prepared:
+        used = [row.stored.key for row in self._rows if row.stored and row.is_loaded]
+        return plans.Prepared(
+            f"{function} from {str(self.path)!r}",
+            tuple(self._rows),
+            tuple(self._problems),
+            tuple(self._warnings),
+            self.policy,
+            () if self.source is None else self.source.unused(used),
+            self._run,
+            tuple(self._begin),
+        )
+
+    def _run(self) -> None:
+        """Takes all steps. In a graph every remapped value is made before a variable is touched.
+
+        In eager mode they are arrays, and all of them together might not fit into memory.
+        """
+        import tensorflow as tf
+
+        ready: Values = {}
+        if not tf.executing_eagerly():
+            ready = {each.group: each.values() for each in self._remaps}
+        for step in self._steps:
+            step(ready)
+
+    def _add_all(
         self,
         plan: Plan,
         variables: Mapping[str, list[Variable]],
         originals: Mapping[str, list[Any]],
     ) -> None:
-        log = _log()
-        targets = {name: each[0] if len(each) == 1 else each for name, each in originals.items()}
-        self._check_loads(plan, targets)
-        ready = self._ready(plan, variables)
-        pending: dict[str, Any] = {}
+        """The steps, in TensorFlow's order.
+
+        Tensors without a vocabulary are loaded together, when all has been gone through, and before
+        that when two variables take the same tensor.
+        """
+        batches: list[list[Load]] = [[]]
         for step in plan.steps:
-            for line in described(step):
-                log.debug(line)
+            if isinstance(step, Load):
+                if step.repeats is not None:
+                    batches.append([])
+                batches[-1].append(step)
+        made = [self._prepare_loads(batch, variables, originals) for batch in batches]
+        rows = {(number, row.tensor): row for number, each in enumerate(made) for row in each.rows}
+        number = 0
+        for step in plan.steps:
             if isinstance(step, Remap):
-                values = ready.get(step.group)
-                self._assign(values or self._remapped(step, variables[step.group]))
+                self._add_remap(step, variables[step.group])
                 continue
-            target = targets[step.group]
+            row = rows.get((number + (step.repeats is not None), step.tensor))
+            if row is not None:
+                self._rows.append(row)
+            if row is None or row.problem is None:
+                self._describe(step)
             if step.repeats is not None:
-                log.debug(
+                self._log(
+                    "debug",
                     "Requested prev_var_name %s initialize both %s and %s; calling "
                     "init_from_checkpoint.",
                     step.tensor,
-                    pending[step.tensor],
-                    target,
+                    selection.as_given(originals[step.repeats]),
+                    selection.as_given(originals[step.group]),
                 )
-                self._load(pending)
-                pending = {}
-            pending[step.tensor] = target
-        if pending:
-            self._load(pending)
+                self._load(made[number])
+                number += 1
+        self._load(made[number])
 
-    def _check_loads(self, plan: Plan, targets: Mapping[str, Any]) -> None:
-        """Raises what loading would raise, before the first variable is touched."""
-        loads = [step for step in plan.steps if isinstance(step, Load)]
-        if not loads:
-            return
-        self.source = self.source or open_source(self.path)
-        planned = plan_assignments(
-            [(step.tensor, facts.target_of(targets[step.group])) for step in loads],
-            self.source.for_plans(),
-            {},
-            mismatch=shape_mismatch,
+    def _prepare_loads(
+        self,
+        batch: list[Load],
+        variables: Mapping[str, list[Variable]],
+        originals: Mapping[str, list[Any]],
+    ) -> loads.Loads:
+        if not batch:
+            return loads.Loads(self.path, (), (), (), [])
+        if self.source is None:
+            assert self._absent is not None
+            return loads.Loads(self.path, (), (plans.raised(self._absent),), (), [])
+        pairs = [
+            (step.tensor, selection.target(variables[step.group], originals[step.group]))
+            for step in batch
+        ]
+        return loads.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
+
+    def _load(self, made: loads.Loads) -> None:
+        self._problems += made.problems
+        self._warnings += made.warnings
+        self._steps.append(lambda _: made.run())
+
+    def _add_remap(self, step: Remap, pieces: list[Variable]) -> None:
+        """One table that follows a vocabulary."""
+        stored, problem = self._find_table(step, pieces)
+        answer = Answer("remapped", ())
+        if problem is None:
+            answer, problem = self._ask(step, pieces, stored)
+        if problem is not None:
+            self._problems.append(problem)
+        first = pieces[0]
+        cast = stored is not None and stored.dtype != first.dtype
+        action = f"{answer.action}, cast to {type_text(first.dtype)}" if cast else answer.action
+        self._rows.append(
+            Row(step.group, step.tensor, stored, first.full_shape, first.dtype, action, problem)
         )
-        for each in planned.assignments:
-            restore.plan_readings(self.source, each, self.options)
-
-    def _ready(
-        self, plan: Plan, variables: Mapping[str, list[Variable]]
-    ) -> dict[str, list[tuple[Any, Any]]]:
-        """All remapped values, before the first variable is touched; none in eager mode.
-
-        There they are arrays, and all of them together might not fit into memory.
-        """
-        import tensorflow as tf
-
-        if tf.executing_eagerly():
-            return {}
-        return {
-            step.group: self._remapped(step, variables[step.group])
-            for step in plan.steps
-            if isinstance(step, Remap)
-        }
-
-    def _remapped(self, step: Remap, pieces: list[Variable]) -> list[tuple[Any, Any]]:
-        """(variable, value) for every piece."""
+        if problem is not None:
+            return
+        self._describe(step)
         handles = [piece.handle for piece in pieces]
-        with _outside_if_left_out(handles):
-            values = remap.remapped(self.prefix, step, handles, self.options)
-        return list(zip(handles, values, strict=True))
+        each = _Remapping(self.prefix, step, stored, handles, self.options)
+        self._remaps.append(each)
+        self._steps.append(each.assign)
 
-    def _assign(self, values: list[tuple[Any, Any]]) -> None:
-        with _outside_if_left_out([variable for variable, _ in values]):
-            for variable, value in values:
-                restore.set_initializer(variable, value)
+    def _ask(
+        self, step: Remap, pieces: list[Variable], stored: Stored | None
+    ) -> tuple[Answer, Problem | None]:
+        """What becomes of a table by its vocabularies, and what is wrong with them."""
+        try:
+            answer = vocabularies.ask(step, pieces, stored, self.options, exact=self.exact)
+        except (Error, TypeError) as error:
+            return Answer("remapped", ()), plans.raised(error)
+        if step.slot_of is None:
+            self._warnings += answer.warnings
+        if answer.error is None:
+            return answer, None
+        return answer, plans.raised(invalid_argument(answer.error))
 
-    def _load(self, pending: Mapping[str, Any]) -> None:
-        initialization.initialize(self.path, pending, self.options, source=self.source)
+    def _find_table(
+        self, step: Remap, pieces: list[Variable]
+    ) -> tuple[Stored | None, Problem | None]:
+        """The stored table, and what is wrong with it or with its variables."""
+        try:
+            for piece in pieces:
+                tracing.check_not_lost(piece.handle)
+            if self.source is None:
+                return None, None if self.path else plans.raised(ValueError(INCOMPLETE))
+            stored = self.source.find(step.tensor)
+        except (Error, ValueError) as error:
+            return None, plans.raised(error)
+        return stored, compare_table(step, pieces, stored, self.source.label, self.policy.cast)
+
+    def _describe(self, step: Remap | Load) -> None:
+        for line in described(step):
+            self._log("debug", "%s", line)
+
+    def _log(self, level: str, text: str, *args: Any) -> None:
+        """Logs a line when it is the step's turn."""
+        self._steps.append(lambda _: getattr(_logger(), level)(text, *args))
 
     def _shape_of(self, tensor: str) -> tuple[int, ...] | None:
         return None if self.source is None else self.source.shape_of(tensor)
 
 
-def name_of(piece: Variable) -> str:
-    """The name that TensorFlow's saver gives a variable: without ``:0``, and of the whole."""
-    from tensorflow.python.training.saving import saveable_object_util
-
-    if piece.slice is not None:
-        return piece.slice.full_name
-    names = list(saveable_object_util.op_list_to_dict([piece.handle]))
-    return str(names[0])
+# Remapped values by group, for every piece.
+Values = dict[str, list[tuple[Any, Any, Any]]]
 
 
-def _grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]]]:
-    """The selected variables by name, in the order of selection: all pieces, and as selected."""
-    import tensorflow as tf
+class _Remapping(NamedTuple):
+    """One table's variables, and how their values are made.
 
-    def collection(key: str, scope: str | None) -> list[Any]:
-        return list(tf.compat.v1.get_collection(key, scope=scope))
+    Attributes:
+        prefix: The checkpoint.
+        step: The plan for the table.
+        stored: The table; None where it is not known yet.
+        variables: Its partitions.
+        options: How values are read.
+    """
 
-    def is_variable(thing: Any) -> bool:
-        return facts.is_variable(thing) or facts.pieces_of(thing) is not None
+    prefix: bytes
+    step: Remap
+    stored: Stored | None
+    variables: list[Any]
+    options: Options
 
-    found, from_trainable = selected(wanted, collection, is_variable)
-    if from_trainable:
-        _log().info("Warm-starting variables only in TRAINABLE_VARIABLES.")
-    grouped: dict[str, list[Variable]] = {}
-    originals: dict[str, list[Any]] = {}
-    for variable in found:
-        pieces = facts.pieces_of(variable) or [facts.of_variable(variable)]
-        name = name_of(pieces[0])
-        grouped.setdefault(name, []).extend(pieces)
-        originals.setdefault(name, []).append(variable)
-    return grouped, originals
+    @property
+    def group(self) -> str:
+        """The table's name."""
+        return self.step.group
 
+    def values(self) -> list[tuple[Any, Any, Any]]:
+        """(variable, value, value for whoever asks for the initial one) for every piece."""
+        with _outside_if_left_out(self.variables):
+            since = copies.version()
+            made = remap.remapped(self.prefix, self.step, self.stored, self.variables, self.options)
+            initial = made
+            if self.step.slot_of is None and backup.may_be_seeded(
+                self.step.info.backup_initializer
+            ):
+                initial = [copies.independent(value, since) for value in made]
+        return list(zip(self.variables, made, initial, strict=True))
 
-def _group(pieces: list[Variable], wanted: Any) -> Group:
-    trainable = not isinstance(wanted, list) or any(piece.handle.trainable for piece in pieces)
-    return Group(tuple(pieces), trainable)
+    def assign(self, ready: Values) -> None:
+        """Makes the variables start from their values: those that are ready, or new ones."""
+        values = ready.get(self.group) or self.values()
+        with _outside_if_left_out(self.variables):
+            for variable, value, initial in values:
+                restore.set_initializer(variable, value, initial)
 
 
 def _outside_if_left_out(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:
     """Where an assignment is run: not in a graph function that keeps just what its results need."""
     import tensorflow as tf
 
-    if all(facts.is_left_out_of_function(variable) for variable in variables):
+    if all(tracing.is_left_out(variable) for variable in variables):
         return tf.init_scope()  # type: ignore[no-any-return]
     return contextlib.nullcontext()
 
 
-def _log() -> Any:
+def _logger() -> Any:
     import tensorflow as tf
 
     return tf.compat.v1.logging

@@ -9,16 +9,16 @@ mode; and TensorFlow's own op. Whichever it is, damage is noticed before any of 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorbundle import assignment
-from tensorbundle.assignment import Slice
+from tensorbundle.load_plan import type_text
 from tensorbundle.tf import backend, numpy_reads, op_reads
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import Source, is_always_copied, key_of, why_not_mapped
+from tensorbundle.tf.source import AnySource, key_of
+from tensorbundle.variables import Slice, Variable
 
 _NAME = "checkpoint_initializer"
 
@@ -33,14 +33,14 @@ def on_cpu_of(variable: Any) -> Iterator[None]:
         yield
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One variable's share of a tensor, and how it is to be read.
 
     Attributes:
         source: The checkpoint.
         tensor: The tensor's name in it.
         shape: The tensor's shape.
+        dtype: Its ``tf.DType``.
         variable: TensorFlow's.
         part: What the variable gets; None for everything.
         fixed: Whether the variable's shape is known.
@@ -50,9 +50,10 @@ class Reading:
         threads: For one read.
     """
 
-    source: Source
+    source: AnySource
     tensor: str
     shape: tuple[int, ...]
+    dtype: Any
     variable: Any
     part: Slice | None
     fixed: bool
@@ -60,11 +61,6 @@ class Reading:
     mapped: bool
     verify: str
     threads: int | None
-
-    @property
-    def dtype(self) -> Any:
-        """The variable's ``tf.DType``."""
-        return self.variable.dtype.base_dtype
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -78,9 +74,9 @@ class Reading:
 
 
 def plan_reading(
-    source: Source,
+    source: AnySource,
     planned: assignment.Assignment,
-    variable: assignment.Variable,
+    variable: Variable,
     part: Slice | None,
     options: Options,
 ) -> Reading:
@@ -89,11 +85,18 @@ def plan_reading(
     Raises:
         ValueError: ``mode="map"``, and it cannot be mapped.
     """
+    import tensorflow as tf
+
     tensor = planned.tensor
     extent = planned.shape if part is None else part.extent
+    dtype = variable.handle.dtype.base_dtype
+    is_cast = planned.dtype is not None and planned.dtype != dtype.as_datatype_enum
     mapped = False
-    if options.mode != "copy" and not is_always_copied(source.tensor(tensor), extent):
-        why = backend.why_not_op(variable.handle, options) or why_not_mapped(source, tensor, part)
+    if options.mode != "copy" and not source.is_always_copied(tensor, extent):
+        why = backend.why_not_op(variable.handle, options)
+        if why is None and is_cast:
+            why = f"cast=True converts it to {type_text(variable.dtype)}, into memory of its own"
+        why = why or source.why_not_mapped(tensor, part)
         if why is not None and options.mode == "map":
             raise ValueError(
                 f"tensor {tensor!r} cannot be mapped into variable {variable.name!r}: {why}. "
@@ -105,10 +108,11 @@ def plan_reading(
         source=source,
         tensor=tensor,
         shape=planned.shape,
+        dtype=tf.as_dtype(planned.dtype) if is_cast else dtype,
         variable=variable.handle,
         part=part,
         fixed=part is not None or mapped or (static is not None and None not in static),
-        way=backend.way_for(variable.handle, options),
+        way="stock" if source.is_remote else backend.way_for(variable.handle, options),
         mapped=mapped,
         verify=options.verification(mapped=mapped),
         threads=options.threads,
@@ -116,11 +120,27 @@ def plan_reading(
 
 
 def values(readings: Sequence[Reading]) -> list[Any]:
-    """Makes the tensors that read one tensor's shares, in their order.
+    """Makes the tensors that read one tensor's shares, in their order, and in the variables' types.
 
     Checksums that are to be compared in full are compared before any of the values exists: those of
     every stored piece that one of the shares touches.
     """
+    return [_cast(reading, value) for reading, value in zip(readings, _read(readings), strict=True)]
+
+
+def _cast(reading: Reading, value: Any) -> Any:
+    """The value in its variable's type."""
+    import tensorflow as tf
+
+    wanted = reading.variable.dtype.base_dtype
+    if reading.dtype == wanted:
+        return value
+    with on_cpu_of(reading.variable):
+        return tf.cast(value, wanted, name=f"{_NAME}_cast")
+
+
+def _read(readings: Sequence[Reading]) -> list[Any]:
+    """The values in the tensor's type."""
     ways = {reading.way for reading in readings}
     if ways == {"numpy"}:
         return _by_numpy(readings)
@@ -132,7 +152,7 @@ def values(readings: Sequence[Reading]) -> list[Any]:
     return [_alone(reading) for reading in readings]
 
 
-def verified(source: Source, tensor: str, dtype: Any, parts: Sequence[Any], near: Any) -> Any:
+def verified(source: AnySource, tensor: str, dtype: Any, parts: Sequence[Any], near: Any) -> Any:
     """A scalar that is computed only if a tensor's checksums are right; for control dependencies.
 
     Args:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second computation of a random tensor, whose numbers do not depend on the first.
+
+A seeded random op gives its next numbers each time it runs. What is computed for a variable's
+``initial_value`` must not use up the first numbers, which its initializer gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any
+
+
+def version() -> int:
+    """A mark in the graph that is being built: what is made later comes after it."""
+    import tensorflow as tf
+
+    return int(tf.compat.v1.get_default_graph().version)
+
+
+def independent(value: Any, since: int) -> Any:
+    """A tensor that is computed as `value` is, from the same seeds.
+
+    Args:
+        value: A tensor of the graph that is being built.
+        since: What was made before this mark is used by both.
+
+    Returns:
+        `value` itself where nothing was made since that is seeded.
+    """
+    path = _path_from_random(value.op, since)
+    copies: dict[Any, Any] = {}
+    for op in sorted(path, key=lambda each: each._id):
+        copies[op] = _copy(op, copies)
+    return copies[value.op].outputs[value.value_index] if copies else value
+
+
+def _path_from_random(end: Any, since: int) -> set[Any]:
+    """The random ops that an op depends on, and all that lies between, itself among it."""
+    order: list[Any] = []
+    seen = {end}
+    open_ops = [end]
+    while open_ops:
+        op = open_ops.pop()
+        order.append(op)
+        for before in _sources(op):
+            if before not in seen and before._id > since:
+                seen.add(before)
+                open_ops.append(before)
+    path: set[Any] = set()
+    for op in sorted(order, key=lambda each: each._id):
+        if _is_seeded(op) or any(before in path for before in _sources(op)):
+            path.add(op)
+    return path
+
+
+def _sources(op: Any) -> list[Any]:
+    return [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+
+
+def _is_seeded(op: Any) -> bool:
+    """Whether it gives the same numbers as another of its kind: unseeded ones never do."""
+    return _is_random(op.type) and bool(op.get_attr("seed") or op.get_attr("seed2"))
+
+
+@functools.cache
+def _is_random(kind: str) -> bool:
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(kind)
+    if definition is None or not definition.is_stateful:
+        return False
+    return {"seed", "seed2"} <= {attribute.name for attribute in definition.attr}
+
+
+def _copy(op: Any, copies: dict[Any, Any]) -> Any:
+    import tensorflow as tf
+
+    graph = tf.compat.v1.get_default_graph()
+    inputs = [
+        copies[tensor.op].outputs[tensor.value_index] if tensor.op in copies else tensor
+        for tensor in op.inputs
+    ]
+    waits = [copies.get(before, before) for before in op.control_inputs]
+    with (
+        tf.control_dependencies(None),
+        tf.control_dependencies(waits),
+        tf.compat.v1.device(op.device) if op.device else contextlib.nullcontext(),
+    ):
+        made = graph._create_op_internal(
+            op.type,
+            inputs,
+            [tensor.dtype for tensor in op.outputs],
+            name=f"{op.name}_again/",
+            attrs=dict(op.node_def.attr),
+        )
+    for old, new in zip(op.outputs, made.outputs, strict=True):
+        new.set_shape(old.shape)
+    return made

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at a table's vocabularies while its initializers are made, or into all of them for a plan.
+
+Nothing is judged by it that TensorFlow judges when the initializers run, because they may run on
+another machine, with other files. What TensorFlow says nothing about is said here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from tensorbundle import vocab_diagnosis
+from tensorbundle.errors import Error
+from tensorbundle.load_plan import Stored
+from tensorbundle.tf import backend, facts, library, remote
+from tensorbundle.tf.options import Options
+from tensorbundle.tf.remap import path_in_ops
+from tensorbundle.variables import Variable
+from tensorbundle.vocab_diagnosis import Answer, Joined, Question
+from tensorbundle.warm_plan import Remap
+
+_MESSAGE_BYTES = 8192
+
+
+def ask(
+    step: Remap, pieces: Sequence[Variable], stored: Stored | None, options: Options, *, exact: bool
+) -> Answer:
+    """What is to be said about a table's vocabularies.
+
+    Args:
+        step: The plan for the table.
+        pieces: Its variables.
+        stored: The stored table, if it is known.
+        options: How values are read.
+        exact: Whether to join them however large they are.
+    """
+    info = step.info
+    new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
+    if remote.is_remote(new) or remote.is_remote(old):
+        return Answer("remapped", ())
+    shape = pieces[0].full_shape
+    axis = int(info.axis)
+    question = Question(
+        variable=step.group,
+        new=new,
+        old=old,
+        new_size=info.new_vocab_size,
+        old_size=info.old_vocab_size,
+        axis=axis,
+        wanted=step.wanted,
+        room=None if shape is None else shape[axis],
+        num_oov=info.num_oov_buckets,
+        table_rows=None if stored is None else stored.shape[axis],
+    )
+    ways = {backend.way_for(piece.handle, options) for piece in pieces}
+    join = _by_library if ways == {"op"} else vocab_diagnosis.by_reader
+    answer = vocab_diagnosis.answer(question, join, exact=exact)
+    if answer.error is None or not any(facts.on_another_job(piece.handle) for piece in pieces):
+        return answer
+    # Their machine may have other files.
+    return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
+
+
+def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> Joined:
+    """The join that our ops are going to use, if they run in this process.
+
+    Raises:
+        Error: It cannot be made.
+    """
+    summary = (ctypes.c_int64 * len(Joined._fields))()
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    code = _library().tensorbundle_tf_join(
+        new,
+        old,
+        ctypes.c_int64(old_size),
+        ctypes.c_int64(wanted),
+        ctypes.c_int64(table_rows),
+        summary,
+        message,
+        ctypes.c_size_t(_MESSAGE_BYTES),
+    )
+    if code != 0:
+        raise Error(message.value.decode("utf-8", "replace"))
+    return Joined(*summary)
+
+
+@functools.cache
+def _library() -> Any:
+    return ctypes.CDLL(str(library.find()))

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element types are part of a plan: they differ at the call, or are cast on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.compare import same_bits
+from warm_starts import write_vocabulary
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+pytestmark = pytest.mark.usefixtures("way")
+
+FLOATS = ["float16", "bfloat16", "float32", "float64"]
+SMALL_FLOATS = ["float8_e5m2", "float8_e4m3fn"]
+OTHERS = ["int32", "int64", "uint8", "bool", "complex64"]
+VALUES = np.arange(24).reshape(6, 4) / 4
+NEW = "fxbayde"
+ROWS = np.array(["abcdef".find(token) for token in NEW])
+
+
+def as_type(values: Any, name: str) -> np.ndarray:
+    return np.asarray(values).astype(tf.as_dtype(name).as_numpy_dtype)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
+    """A checkpoint with the same numbers in every type, and two vocabularies."""
+    where = tmp_path_factory.mktemp("types")
+    arrays = {name: as_type(VALUES, name) for name in (*FLOATS, *OTHERS)}
+    arrays |= {name: as_type(VALUES, name) for name in SMALL_FLOATS}
+    arrays |= {f"{name}/Slot": as_type(VALUES + 1, name) for name in FLOATS}
+    save(where / "m", arrays)
+    write_vocabulary(where / "old.txt", "abcdef")
+    write_vocabulary(where / "new.txt", NEW)
+    return where
+
+
+@pytest.fixture(params=["ref", "resource"])
+def resource(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "resource")
+
+
+def check(error: BaseException, stored: str, wanted: str, variable: str) -> None:
+    """The exception is all that anybody may catch, and says everything."""
+    for kind in (tb.Error, ValueError, tf.errors.InvalidArgumentError):
+        assert isinstance(error, kind)
+    text = str(error)
+    assert stored in text and wanted in text and variable in text
+    assert "does not equal original dtype" in text  # TensorFlow's words
+    castable = {stored, wanted} <= {*FLOATS, *SMALL_FLOATS}
+    assert ("cast=True" in text) == castable
+
+
+@pytest.mark.parametrize("wanted", ["float16", "float64", "int32", "bool"])
+@pytest.mark.parametrize("stored", ["float32", "int64", "bool", "complex64"])
+def test_another_type_is_an_error_at_the_call(
+    folder: Path, resource: bool, stored: str, wanted: str
+) -> None:
+    if stored == wanted:
+        return
+    with tf.Graph().as_default() as graph:
+        variable = tf1.get_variable("x", [6, 4], tf.as_dtype(wanted), use_resource=resource)
+        before = variable.initializer, len(graph.get_operations())
+        for target in (variable, [variable], "x"):
+            with pytest.raises(ValueError, match="dtype") as caught:
+                tb.init_from_checkpoint(folder / "m", {stored: target})
+            check(caught.value, stored, wanted, "x:0")
+        with pytest.raises(ValueError, match="dtype") as caught:
+            tb.warm_start(folder / "m", [variable], None, {"x": stored})
+        check(caught.value, stored, wanted, "x:0")
+        if stored != "float32" or wanted not in FLOATS:
+            # What is no float type is never cast.
+            with pytest.raises(ValueError, match="dtype"):
+                tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
+        assert (variable.initializer, len(graph.get_operations())) == before
+
+
+def test_nothing_is_touched_in_eager_mode(folder: Path) -> None:
+    first = tf.Variable(tf.zeros([6, 4]), name="first")
+    second = tf.Variable(tf.zeros([6, 4], tf.float16), name="second")
+    calls: list[Callable[[], Any]] = [
+        lambda: tb.init_from_checkpoint(folder / "m", [("float32", first), ("float64", second)]),
+        lambda: tb.warm_start(
+            folder / "m", [first, second], None, {"first": "float32", "second": "float64"}
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            call()
+        check(caught.value, "float64", "float16", "second:0")
+        assert not first.numpy().any()
+
+
+@pytest.mark.parametrize("stored", FLOATS)
+@pytest.mark.parametrize("wanted", FLOATS)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_floats_are_cast_on_request(
+    folder: Path, resource: bool, stored: str, wanted: str, parts: int, way: str
+) -> None:
+    if way == "stock" and stored == "float16" and parts > 1:
+        pytest.skip("TensorFlow's own op cuts no half")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable(
+            "x", [6, 4], tf.as_dtype(wanted), use_resource=resource,
+            partitioner=tf1.fixed_size_partitioner(parts),
+        )  # fmt: skip
+        report = tb.init_from_checkpoint(folder / "m", {stored: "x"}, cast=True)
+        assert report.loaded == {"x": stored}
+        session.run(tf1.global_variables_initializer())
+        value = session.run(tf.convert_to_tensor(variable))
+        initial = [piece.initial_value for piece in variable]
+        assert {each.dtype.name for each in initial} == {wanted}
+    assert same_bits(np.asarray(value), as_type(as_type(VALUES, stored), wanted))
+
+
+@pytest.mark.parametrize("stored", SMALL_FLOATS)
+@pytest.mark.parametrize("wanted", ["float16", "float32"])
+def test_small_floats_are_cast_too(folder: Path, stored: str, wanted: str) -> None:
+    variable = tf.Variable(tf.zeros([6, 4], wanted))
+    tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
+    assert same_bits(variable.numpy(), as_type(as_type(VALUES, stored), wanted))
+
+
+def test_eager_variables_are_cast(folder: Path) -> None:
+    variable = tf.Variable(tf.zeros([6, 4], tf.float64), name="x")
+    tb.warm_start(folder / "m", [variable], None, {"x": "bfloat16"}, cast=True)
+    assert same_bits(variable.numpy(), as_type(as_type(VALUES, "bfloat16"), "float64"))
+
+
+def test_damage_is_noticed_before_a_cast(folder: Path, tmp_path: Path, way: str) -> None:
+    for suffix in (".index", ".data-00000-of-00001"):
+        (tmp_path / f"m{suffix}").write_bytes((folder / f"m{suffix}").read_bytes())
+    with tb.open(tmp_path / "m") as checkpoint:
+        ((file, offset, _),) = checkpoint["float64"].byte_ranges()
+    with open(file, "r+b") as data:
+        data.seek(offset)
+        data.write(b"\x55")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable("x", [6, 4], partitioner=tf1.fixed_size_partitioner(2))
+        tb.init_from_checkpoint(tmp_path / "m", {"float64": "x"}, cast=True)
+        expected = tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+        with pytest.raises(expected):
+            session.run([piece.initializer for piece in variable])
+        assert not any(session.run([tf1.is_variable_initialized(piece) for piece in variable]))
+
+
+def test_a_cast_is_no_mapping(folder: Path, way: str) -> None:
+    if way != "op":
+        pytest.skip("only our op maps")
+    tb.align(folder / "m", folder / "aligned")
+    variable = tf.Variable(tf.zeros([6, 4]))
+    with tb.tf.options(mode="map"), pytest.raises(ValueError, match="cast=True converts it"):
+        tb.init_from_checkpoint(folder / "aligned", {"float64": variable}, cast=True)
+    assert not variable.numpy().any()
+    with tb.tf.options(mode="auto"):
+        tb.init_from_checkpoint(folder / "aligned", {"float64": variable}, cast=True)
+    assert same_bits(variable.numpy(), VALUES.astype(np.float32))
+    with tb.tf.options(mode="map"):  # the same type is mapped, whether casts are allowed or not
+        tb.init_from_checkpoint(folder / "aligned", {"float32": variable}, cast=True)
+
+
+def remapped(folder: Path, stored: str, wanted: str, backup: Any, oov: int, axis: int = 0) -> Any:
+    """A table of another type, by its vocabularies, and what was asked of the initializer."""
+    name = stored
+    columns = 4 if axis == 0 else 0
+    shape = (7 + oov, columns) if axis == 0 else (6, 7 + oov)
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable(
+            name, shape, tf.as_dtype(wanted), initializer=tf1.zeros_initializer()
+        )
+        new, old = folder / "new.txt", folder / "old.txt"
+        info = tb.VocabInfo(str(new), 7, oov, str(old), backup_initializer=backup, axis=axis)
+        tb.warm_start(folder / "m", [variable], {name: info}, cast=True)
+        session.run(variable.initializer)
+        return session.run(variable)
+
+
+@pytest.mark.parametrize("oov", [0, 2])
+@pytest.mark.parametrize("backup", ["zeros", "counting", "shaped"])
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [("float32", "float64"), ("float16", "float64"), ("float64", "float32"), ("float32", "float16"),
+     ("bfloat16", "float64"), ("float64", "bfloat16")],
+)  # fmt: skip
+def test_tables_are_cast_and_new_rows_are_not(
+    folder: Path, way: str, stored: str, wanted: str, backup: str, oov: int
+) -> None:
+    """A third has more digits than any narrower type keeps."""
+    if way == "stock":
+        pytest.skip("TensorFlow's own op remaps float32 alone")
+    thirds = as_type(np.arange(1, 61) / 3, wanted)
+
+    def counting(shape: Any) -> Any:
+        return tf.reshape(tf.constant(thirds)[: tf.reduce_prod(shape)], shape)
+
+    def shaped(shape: Any) -> Any:
+        return tf.fill([int(size) for size in shape], tf.constant(thirds[0]))
+
+    initializer = {"zeros": None, "counting": counting, "shaped": shaped}[backup]
+    value = remapped(folder, stored, wanted, initializer, oov)
+    known = ROWS >= 0
+    expected = as_type(as_type(VALUES, stored), wanted)[ROWS[known]]
+    assert same_bits(np.ascontiguousarray(value[:7][known]), expected)
+    new = np.concatenate([value[:7][~known], value[7:]]).ravel()
+    if backup == "zeros":
+        assert not new.any()
+    elif backup == "shaped":
+        assert same_bits(new, np.full(new.shape, thirds[0]))
+    else:
+        body, rest = np.split(new, [4 * np.count_nonzero(~known)])
+        assert same_bits(body, thirds[: body.size]) and same_bits(rest, thirds[: rest.size])
+
+
+def test_columns_are_cast(folder: Path, tmp_path: Path, way: str, save: Any) -> None:
+    if way == "stock":
+        pytest.skip("TensorFlow's own op remaps float32 alone")
+    prefix = save(tmp_path / "m", {"w": as_type(VALUES.T, "float16")})
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable("w", (4, 9), initializer=tf1.zeros_initializer())
+        info = tb.VocabInfo(
+            str(folder / "new.txt"), 7, 2, str(folder / "old.txt"), axis=1,
+            backup_initializer=lambda shape: tf.fill(shape, 1 / 3),
+        )  # fmt: skip
+        tb.warm_start(prefix, [variable], {"w": info}, cast=True)
+        session.run(variable.initializer)
+        value = session.run(variable)
+    expected = np.full((4, 9), 1 / 3, np.float32)
+    expected[:, :7][:, ROWS >= 0] = VALUES.T[:, ROWS[ROWS >= 0]]
+    assert same_bits(value, expected)
+
+
+def test_slots_are_cast_with_their_tables(folder: Path, way: str) -> None:
+    if way == "stock":
+        pytest.skip("TensorFlow's own op remaps float32 alone")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        table = tf1.get_variable("float16", (7, 4), initializer=tf1.zeros_initializer())
+        slot = tf1.get_variable(
+            "float16/Slot", (7, 4), initializer=tf1.constant_initializer(0.1), trainable=False
+        )
+        info = tb.VocabInfo(str(folder / "new.txt"), 7, 0, str(folder / "old.txt"))
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            tb.warm_start(folder / "m", [table, slot], {"float16": info})
+        tb.warm_start(folder / "m", [table, slot], {"float16": info}, cast=True)
+        session.run(tf1.global_variables_initializer())
+        value = session.run(slot)
+    expected = np.full((7, 4), 0.1, np.float32)
+    expected[ROWS >= 0] = (VALUES + 1)[ROWS[ROWS >= 0]]
+    assert same_bits(value, expected)
+
+
+def test_quantized_and_reference_types_are_their_base_types(
+    tmp_path: Path, save: Callable[..., str], way: str
+) -> None:
+    if way == "numpy":
+        pytest.skip("NumPy has no quantized types")
+    quantized = tf.bitcast(tf.constant([1, 2, 3], tf.int8), tf.qint8)
+    prefix = save(tmp_path / "m", {"q": quantized, "i": np.int8([1, 2, 3])})
+    with tf.Graph().as_default():
+        variable = tf1.get_variable(
+            "q", initializer=tf.bitcast(tf.zeros([3], tf.int8), tf.qint8), use_resource=True
+        )
+        plain = tf1.get_variable("i", [3], tf.int8, use_resource=False)
+        assert plain.dtype != plain.dtype.base_dtype
+        tb.init_from_checkpoint(prefix, {"q": variable, "i": plain})
+        with pytest.raises(ValueError, match="qint8"):
+            tb.init_from_checkpoint(prefix, {"i": variable}, cast=True)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Behind TensorFlow's names a path means what it means to TensorFlow, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from craft.v1 import V1File
+
+import tensorbundle as tb
+
+tf = pytest.importorskip("tensorflow")
+tf1 = tf.compat.v1
+
+VALUE = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
+    """Checkpoints, and what is mistaken for one."""
+    where = tmp_path_factory.mktemp("paths")
+
+    def write(path: str, state: str | None = None, add: float = 0) -> None:
+        (where / path).parent.mkdir(parents=True, exist_ok=True)
+        save(where / path, {"s/a": VALUE + np.float32(add)})
+        if state is not None:
+            (where / path).with_name("checkpoint").write_text(state)
+
+    write("alone/m")
+    write("state/m", 'model_checkpoint_path: "m"\n')
+    write("stale/m", 'model_checkpoint_path: "gone"\n')
+    write("broken/m", "no state\n")
+    write("nothing/m", "")
+    write("two/m-1"), write("two/m-2", add=1)
+    write("saved_model/variables/variables")
+    (where / "saved_model/saved_model.pb").write_bytes(b"")
+    write("both"), (where / "both").mkdir()
+    write("both_state"), write("both_state/m", 'model_checkpoint_path: "m"\n', add=2)
+    write("run[1]/m")
+    (where / "empty").mkdir()
+    (where / "text").write_text("hello")
+    for name, tensor in (("v1", "s/a"), ("sh-00000-of-00002", "s/a"), ("sh-00001-of-00002", "s/b")):
+        file = V1File()
+        file.add(tensor, 1, VALUE)
+        file.write(where / name)
+    return where
+
+
+PATHS: dict[str, Any] = {
+    **{
+        name: name
+        for name in (
+            "alone", "alone/", "state", "state/", "stale", "broken", "nothing", "two", "empty",
+            "saved_model", "saved_model/", "saved_model/variables", "both", "both/", "both_state",
+            "saved_model/variables/variables", "alone/m", "alone/m/", "./alone/m", "alone/m.index",
+            "alone/m.data-00000-of-00001", "alone/m.meta", "alone/m*", "two/m-?",
+            "state/checkpoint",
+            "v1", "v?", "sh", "sh-*", "sh-?????-of-00002", "sh-?????-of-00003", "sh-00000-of-00002",
+            "text", "gone", "gone/m", "gone.index", "", "run[1]", "run[1]/m", "x" * 5000, "a\udcff",
+        )
+    },
+    "PathLike": Path("alone/m"),
+    "PathLike directory": Path("state"),
+    "PathLike SavedModel": Path("saved_model"),
+    "bytes": b"alone/m",
+    "bytes directory": b"state",
+    "bytes elsewhere": b"gone",
+    "none": None,
+    "number": 3,
+    "list": ["alone/m"],
+}  # fmt: skip
+
+
+def by_init(path: Any) -> Any:
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable("v", [4, 3])
+        tf1.train.init_from_checkpoint(path, {"s/a": variable})
+        session.run(variable.initializer)
+        return session.run(variable).tolist()
+
+
+def by_warm_start(path: Any) -> Any:
+    with tf.Graph().as_default(), tf1.Session() as session:
+        variable = tf1.get_variable("s/a", [4, 3])
+        tf1.train.warm_start(path)
+        session.run(variable.initializer)
+        return session.run(variable).tolist()
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "reader": lambda path: tf1.train.NewCheckpointReader(path).get_tensor("s/a").tolist(),
+    "reader, opened": lambda path: sorted(
+        tf1.train.NewCheckpointReader(path).get_variable_to_shape_map()
+    ),
+    "load": lambda path: tf.train.load_checkpoint(path).get_tensor("s/a").tolist(),
+    "load, opened": lambda path: tf.train.load_checkpoint(path).has_tensor("s/a"),
+    "list": lambda path: tf.train.list_variables(path),
+    "variable": lambda path: tf.train.load_variable(path, "s/a").tolist(),
+    "exists": lambda path: tf1.train.checkpoint_exists(path),
+    "init": by_init,
+    "warm start": by_warm_start,
+}
+
+
+def outcome(function: Callable[[Any], Any], path: Any) -> Any:
+    try:
+        return function(path)
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("path", PATHS)
+def test_the_same_outcome_as_without_us(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, path: str, function: str
+) -> None:
+    monkeypatch.chdir(folder)
+    theirs = outcome(FUNCTIONS[function], PATHS[path])
+    with tb.tf.installed():
+        ours = outcome(FUNCTIONS[function], PATHS[path])
+    if not isinstance(theirs, Exception):
+        assert not isinstance(ours, Exception), ours
+        assert ours == theirs
+    elif function == "warm start" and isinstance(theirs, TypeError) and "got None" in str(theirs):
+        # A directory without a checkpoint: TensorFlow trips over the None that it found there.
+        assert isinstance(ours, (ValueError, TypeError))
+    else:
+        assert isinstance(ours, type(theirs)), (ours, theirs)
+
+
+def test_a_nul_byte_does_not_lead_to_another_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow takes what is in front of it for the path."""
+    monkeypatch.chdir(folder)
+    for function in ("reader", "load", "init", "warm start"):
+        with tb.tf.installed():
+            assert isinstance(outcome(FUNCTIONS[function], "alone/m\0x"), ValueError)
+
+
+def test_our_own_names_accept_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for path in ("saved_model", "alone", "alone/m.index", b"state", "run[1]/m"):
+        for call in (
+            lambda path=path: tb.load_variable(path, "s/a"),
+            lambda path=path: tb.init_from_checkpoint(path, {"s/a": tf.Variable(VALUE)}),
+            lambda path=path: tb.tf.plan_init(path, {"s/a": tf.Variable(VALUE)}),
+        ):
+            with tb.tf.installed():
+                call()
+            call()
+
+
+def test_our_keywords_work_behind_tensorflows_names(
+    folder: Path, save: Callable[..., str], tmp_path: Path
+) -> None:
+    prefix = save(tmp_path / "m", {"a": np.float64([1, 2]), "b": np.float32([1, 2, 3])})
+    a, b, c = (tf.Variable(tf.zeros([2]), name=name) for name in "abc")
+    options = {"missing": "skip", "mismatch": "skip", "cast": True}
+    with tb.tf.installed():
+        report = tf1.train.init_from_checkpoint(prefix, {"a": a, "b": b, "c": c}, **options)
+        assert (list(report.loaded), list(report.missing)) == (["a"], ["c"])
+        assert a.numpy().tolist() == [1, 2]
+        a.assign([0, 0])
+        report = tf1.train.warm_start(prefix, [a, b, c], **options)
+        assert list(report.mismatched) == ["b"]
+        assert a.numpy().tolist() == [1, 2]
+        assert tb.tf.calls()["warm_start"] == 1
+    with pytest.raises(TypeError):
+        tf1.train.warm_start(prefix, [a], **options)
+
+
+def test_keras_finds_its_weights_in_a_saved_model(tmp_path: Path) -> None:
+    """Keras asks the reader what kind of path it has."""
+    if not hasattr(tf.keras.layers, "InputLayer") or not hasattr(
+        tf.keras.Sequential([]), "_is_graph_network"
+    ):
+        pytest.skip("Keras 2 reads weights of a SavedModel")
+
+    def model() -> Any:
+        made = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3)])
+        made.compile("adam", "mse")
+        return made
+
+    saved = model()
+    saved.save(os.fspath(tmp_path / "saved"))
+    with tb.tf.installed():
+        loaded = model()
+        loaded.load_weights(os.fspath(tmp_path / "saved"))
+    np.testing.assert_array_equal(loaded.get_weights()[0], saved.get_weights()[0])
