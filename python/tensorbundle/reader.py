@@ -36,7 +36,10 @@ def open(
     io: str = "auto",
     threads: int | None = None,
 ) -> Checkpoint:
-    """Opens a checkpoint. Reads its index and nothing else.
+    """Opens a checkpoint. Reads its index.
+
+    Of data files that are newer than the index, some small stored slices are compared with their
+    checksums: another process may be replacing the checkpoint. If so, it is opened again.
 
     Args:
         path: A prefix; a directory, which means what its ``checkpoint`` file says, a SavedModel's

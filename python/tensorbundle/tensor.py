@@ -105,7 +105,7 @@ class Tensor(ScalarConversions):
 
     @property
     def problem(self) -> str | None:
-        """Why this tensor cannot be read, or None. Checksums are not looked at: see ``verify``."""
+        """Why this tensor cannot be read whole, or None. Checksums are not compared: see ``verify``."""
         found = self._core.problem(self._index)
         return None if found is None else found[1]
 
@@ -294,7 +294,9 @@ class Tensor(ScalarConversions):
 
         A view, flagged read-only, when the consumer speaks DLPack 1.0 and the bytes lie at a
         multiple of 64; an aligned copy otherwise, because older consumers cannot be told and some
-        abort on other addresses.
+        abort on other addresses. The view is of a private mapping of its own: what the consumer
+        writes, whatever the flag says, costs memory for the page and reaches neither the file nor
+        any other array.
 
         Raises:
             BufferError: ``copy=False`` and a copy would be needed; another device is asked for; or
