@@ -105,7 +105,7 @@ class Tensor(ScalarConversions):
 
     @property
     def problem(self) -> str | None:
-        """Why this tensor cannot be read whole, or None. Checksums are not compared: see ``verify``."""
+        """Why the tensor cannot be read whole, or None. ``verify`` compares checksums too."""
         found = self._core.problem(self._index)
         return None if found is None else found[1]
 
