@@ -61,6 +61,7 @@ def drawn(
         initializers = [piece.initializer for piece in table]
         everything = tf1.global_variables_initializer()
         lacking = tf1.report_uninitialized_variables()
+        lacking.mark_used()  # or TensorFlow says, in the log of a later test, that it was not
         fetches = {
             "b": initial, "i": initializers, "t": [initial, initializers], "g": everything,
             "r": lacking,
