@@ -125,9 +125,13 @@ Failure Translated() {
 }  // namespace
 
 Failure CurrentFailure() {
-  Failure failure = Translated();
-  failure.message = Showable(failure.message);
-  return failure;
+  try {
+    Failure failure = Translated();
+    failure.message = Showable(failure.message);
+    return failure;
+  } catch (const std::bad_alloc&) {  // while the message was made
+    return {Code::kResourceExhausted, "out of memory"};  // a string this short takes no memory
+  }
 }
 
 }  // namespace tensorbundle::op
