@@ -39,12 +39,15 @@ std::string WithChecksums(std::string file) {
   FixBlock(footer->metaindex, &file);
   if (!footer->index.FitsBefore(file.size() - kFooterSize)) return file;
   const std::string index = file.substr(footer->index.offset, footer->index.size);
-  if (auto walker = BlockWalker::Open(AsBytes(index))) {
-    BlockEntry entry;
+  ByteArena keys;
+  ExpansionLimit limit(file.size());
+  BlockIterator entries(&keys, &limit);
+  entries.Open(AsBytes(index));
+  while (entries.Next()) {
     BlockHandle handle;
-    while (walker->Next(&entry)) {
-      const uint8_t* p = entry.value.data();
-      if (DecodeBlockHandle(p, p + entry.value.size(), &handle) != nullptr) FixBlock(handle, &file);
+    const uint8_t* p = entries.value().data();
+    if (DecodeBlockHandle(p, p + entries.value().size(), &handle) != nullptr) {
+      FixBlock(handle, &file);
     }
   }
   FixBlock(footer->index, &file);

@@ -16,7 +16,7 @@
 #include "tensorbundle/bundle/ordered_code.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/table/entry_cursor.h"
+#include "tensorbundle/table/table.h"
 
 namespace tensorbundle {
 namespace {
@@ -55,7 +55,7 @@ class IndexLoader {
         prefix_(std::move(prefix)),
         stored_size_(StoredSize(table)),
         names_(kUsualKeyExpansion * stored_size_),
-        cursor_(table, &names_) {}
+        records_(table, &names_) {}
 
   BundleIndex Load() {
     ReadHeader();
@@ -67,11 +67,11 @@ class IndexLoader {
     for (const EarlyRecord& record : early_) {
       if (!record.is_slice) AddTensor(record.key, AsBytes(record.value));
     }
-    for (; more; more = cursor_.Next()) AddTensor(cursor_.key(), cursor_.value());
+    for (; more; more = records_.Next()) AddTensor(records_.key(), records_.value());
     CheckOrphans();
     catalog_.big_endian = header_.big_endian;
     catalog_.names = std::move(names_);
-    return {std::move(catalog_), cursor_.checksum(), std::nullopt};
+    return {std::move(catalog_), records_.checksum(), std::nullopt};
   }
 
  private:
@@ -80,16 +80,16 @@ class IndexLoader {
   }
 
   void ReadHeader() {
-    if (!cursor_.Next() || !cursor_.key().empty()) {
+    if (!records_.Next() || !records_.key().empty()) {
       throw CorruptionError(path_ +
                             ": the first key is not the empty one: there is no bundle header");
     }
-    const std::string_view header = AsText(cursor_.value());
+    const std::string_view header = AsText(records_.value());
     if (!header.empty() && header[0] == kV1FirstByte) {
       throw CorruptionError(
           path_ + " is a V1 checkpoint with the name of a V2 index; rename it without .index");
     }
-    header_ = DecodeBundleHeader(cursor_.value(), path_);
+    header_ = DecodeBundleHeader(records_.value(), path_);
   }
 
   // Every slice key begins with a zero byte, as few other names do. So slice records come before
@@ -99,10 +99,10 @@ class IndexLoader {
   // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
   // may begin with a zero byte too, but none that TensorFlow writes parses as a whole slice key.
   bool ReadEarlyRecords() {
-    while (cursor_.Next()) {
-      const std::string_view key = cursor_.key();
+    while (records_.Next()) {
+      const std::string_view key = records_.key();
       if (key[0] != '\0') return true;
-      early_.push_back({key, early_values_.Add(AsText(cursor_.value())), IsSliceKey(key)});
+      early_.push_back({key, early_values_.Add(AsText(records_.value())), IsSliceKey(key)});
     }
     return false;
   }
@@ -275,7 +275,7 @@ class IndexLoader {
   std::string prefix_;
   uint64_t stored_size_;
   ByteArena names_;
-  EntryCursor cursor_;
+  TableIterator records_;
   BundleHeader header_;
   Catalog catalog_;
   std::vector<EarlyRecord> early_;  // in the order of their keys

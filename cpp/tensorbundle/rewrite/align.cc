@@ -15,7 +15,7 @@
 #include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/rewrite/record.h"
-#include "tensorbundle/rewrite/table_builder.h"
+#include "tensorbundle/table/table_builder.h"
 
 namespace tensorbundle {
 namespace {

@@ -16,7 +16,7 @@
 #include "tensorbundle/io/new_file.h"
 #include "tensorbundle/rewrite/placement.h"
 #include "tensorbundle/rewrite/shard_copy.h"
-#include "tensorbundle/table/entries.h"
+#include "tensorbundle/table/table.h"
 
 namespace tensorbundle {
 

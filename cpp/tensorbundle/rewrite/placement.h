@@ -9,7 +9,7 @@
 
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/bundle/header.h"
-#include "tensorbundle/table/entries.h"
+#include "tensorbundle/table/table.h"
 
 namespace tensorbundle {
 

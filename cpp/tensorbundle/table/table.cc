@@ -6,8 +6,6 @@
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/table/block.h"
-#include "tensorbundle/table/key_budget.h"
 #include "tensorbundle/table/snappy.h"
 
 namespace tensorbundle {
@@ -80,27 +78,26 @@ Table Table::Open(std::shared_ptr<const ByteSource> source) {
 
 void Table::ReadBlockIndex() {
   const Block block = ReadBlock(footer_.index);
-  std::optional<BlockWalker> walker = BlockWalker::Open(block.bytes());
-  BlockEntry entry;
-  KeyBudget budget(source_->size());
-  while (walker && walker->Next(&entry)) {
-    const std::string_view last = blocks_.empty() ? std::string_view() : blocks_.back().separator;
-    BlockIndexEntry next;
-    const uint8_t* p = entry.value.data();
-    if (entry.shared <= last.size() && budget.Take(entry.shared + entry.key_delta.size()) &&
-        DecodeBlockHandle(p, p + entry.value.size(), &next.handle) != nullptr) {
-      next.separator.append(last.substr(0, entry.shared)).append(AsText(entry.key_delta));
+  ByteArena separators;
+  ExpansionLimit limit(source_->size());
+  BlockIterator entries(&separators, &limit);
+  entries.Open(block.bytes());
+  const auto throw_bad_entry = [&](const std::string& what) {
+    throw CorruptionError(At(*source_, footer_.index) + ": entry " +
+                          std::to_string(blocks_.size()) + " of the index block " + what);
+  };
+  while (entries.Next()) {
+    BlockHandle handle;
+    const uint8_t* p = entries.value().data();
+    if (DecodeBlockHandle(p, p + entries.value().size(), &handle) == nullptr) {
+      throw_bad_entry("has a malformed block handle");
     }
-    if (next.separator <= last && !(blocks_.empty() && next.handle.size > 0)) {
-      throw CorruptionError(At(*source_, footer_.index) + ": entry " +
-                            std::to_string(blocks_.size()) +
-                            " of the index block is malformed or out of order");
-    }
-    blocks_.push_back(std::move(next));
+    blocks_.push_back({std::string(entries.key()), handle});
   }
-  if (!walker || !walker->ok()) {
+  if (entries.error() == BlockIterator::Error::kRestarts) {
     throw CorruptionError(At(*source_, footer_.index) + ": the index block is malformed");
   }
+  if (entries.error() != BlockIterator::Error::kNone) throw_bad_entry(Describe(entries.error()));
 }
 
 Block Table::ReadBlock(const BlockHandle& handle, Block used) const {
@@ -131,6 +128,60 @@ Block Table::ReadBlock(const BlockHandle& handle, Block used) const {
 const BlockIndexEntry* Table::FindBlock(std::string_view key) const {
   const auto found = std::ranges::lower_bound(blocks_, key, {}, &BlockIndexEntry::separator);
   return found == blocks_.end() ? nullptr : &*found;
+}
+
+bool TableIterator::Next() {
+  while (num_opened_ == 0 || !entries_.Next()) {
+    if (num_opened_ > 0) CheckEndOfBlock();
+    if (!OpenNextBlock()) return false;
+  }
+  // BlockIterator compares keys within a block.
+  if (entries_.count() == 1 && num_opened_ > 1 &&
+      key() <= table_.blocks()[num_opened_ - 2].separator) {
+    ThrowBadEntry(0, "is out of order");
+  }
+  return true;
+}
+
+bool TableIterator::OpenNextBlock() {
+  if (num_opened_ == table_.blocks().size()) return false;
+  block_ = table_.ReadBlock(table_.blocks()[num_opened_++].handle, std::move(block_));
+  entries_.Open(block_.bytes());
+  const uint32_t checksum = block_.checksum();
+  checksum_ = crc32c::Extend(checksum_, &checksum, sizeof(checksum));
+  return true;
+}
+
+void TableIterator::CheckEndOfBlock() const {
+  const uint64_t count = entries_.count();
+  if (entries_.error() != BlockIterator::Error::kNone) {
+    ThrowBadEntry(count, Describe(entries_.error()));
+  }
+  if (count == 0) ThrowBadEntry(0, "is malformed");
+  if (key() > table_.blocks()[num_opened_ - 1].separator) {
+    ThrowBadEntry(count - 1, "is greater than the block's separator");
+  }
+}
+
+void TableIterator::ThrowBadEntry(uint64_t entry, const char* what) const {
+  throw CorruptionError(
+      table_.source().path() + ": entry " + std::to_string(entry) + " of the block at offset " +
+      std::to_string(table_.blocks()[num_opened_ - 1].handle.offset) + " " + what);
+}
+
+TableEntries TableEntries::ReadAll(const Table& table) {
+  TableEntries result;
+  TableIterator entries(table, &result.bytes_);
+  while (entries.Next()) {
+    result.entries_.push_back({entries.key(), result.bytes_.Add(AsText(entries.value()))});
+  }
+  return result;
+}
+
+size_t TableEntries::Find(std::string_view wanted) const {
+  const auto found = std::ranges::lower_bound(entries_, wanted, {}, &Entry::key);
+  if (found == entries_.end() || found->key != wanted) return size();
+  return static_cast<size_t>(found - entries_.begin());
 }
 
 }  // namespace tensorbundle

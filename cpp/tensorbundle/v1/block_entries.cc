@@ -5,7 +5,6 @@
 #include <string>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/table/key_budget.h"
 
 namespace tensorbundle {
 
@@ -23,19 +22,11 @@ BlockEntries BlockEntries::Read(const Table& table, const BlockHandle& handle) {
 }
 
 bool BlockEntries::Index() {
-  std::optional<BlockWalker> walker = BlockWalker::Open(block_.bytes());
-  KeyBudget budget(block_.bytes().size());
-  BlockEntry entry;
-  std::string_view last;
-  while (walker && walker->Next(&entry)) {
-    const uint64_t size = uint64_t{entry.shared} + entry.key_delta.size();
-    if (entry.shared > last.size() || !budget.Take(size)) return false;
-    const std::string_view key = keys_.Add(last.substr(0, entry.shared), AsText(entry.key_delta));
-    if (!entries_.empty() && key <= last) return false;
-    entries_.push_back({key, entry.value});
-    last = key;
-  }
-  return walker && walker->ok();
+  ExpansionLimit limit(block_.bytes().size());
+  BlockIterator entries(&keys_, &limit);
+  entries.Open(block_.bytes());
+  while (entries.Next()) entries_.push_back({entries.key(), entries.value()});
+  return entries.error() == BlockIterator::Error::kNone;
 }
 
 std::optional<ByteSpan> BlockEntries::Find(std::string_view key) const {

@@ -47,25 +47,19 @@ std::optional<EntryScanner> EntryScanner::Open(const BlockHandle& handle, ReadWi
 }
 
 bool EntryScanner::Next() {
-  uint32_t shared = 0;
-  uint32_t delta_size = 0;
-  uint32_t value_size = 0;
+  EntryHeader header;
   const ByteSpan head = window_->At(next_entry_, kMaxEntryHeadSize, end_);
-  const uint8_t* limit = head.data() + head.size();
-  const uint8_t* p = DecodeVarint32(head.data(), limit, &shared);
-  if (p != nullptr) p = DecodeVarint32(p, limit, &delta_size);
-  if (p != nullptr) p = DecodeVarint32(p, limit, &value_size);
-  if (p == nullptr || shared > key_.size()) return false;
-  const uint64_t key_size = uint64_t{shared} + delta_size;
-  if (key_size > kMaxKeySize || !budget_.Take(key_size)) return false;
-  const uint64_t key_offset = next_entry_ + static_cast<uint64_t>(p - head.data());
-  if (uint64_t{delta_size} + value_size > end_ - key_offset) return false;
-  const ByteSpan delta = window_->At(key_offset, delta_size, end_);
-  key_.resize(shared);
-  key_.append(AsText(delta.first(delta_size)));
-  value_offset_ = key_offset + delta_size;
-  value_size_ = value_size;
-  next_entry_ = value_offset_ + value_size;
+  const uint8_t* key = DecodeEntryHeader(head.data(), head.data() + head.size(), &header);
+  if (key == nullptr || header.key_size() > kMaxKeySize) return false;
+  if (!IsAllowedKey(header, key_, &limit_)) return false;
+  const uint64_t key_offset = next_entry_ + static_cast<uint64_t>(key - head.data());
+  if (header.data_size() > end_ - key_offset) return false;
+  const ByteSpan delta = window_->At(key_offset, header.non_shared, end_);
+  key_.resize(header.shared);
+  key_.append(AsText(delta.first(header.non_shared)));
+  value_offset_ = key_offset + header.non_shared;
+  value_size_ = header.value_size;
+  next_entry_ = value_offset_ + value_size_;
   return true;
 }
 

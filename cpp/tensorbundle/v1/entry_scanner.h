@@ -10,8 +10,8 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/io/byte_source.h"
+#include "tensorbundle/table/block.h"
 #include "tensorbundle/table/format.h"
-#include "tensorbundle/table/key_budget.h"
 
 namespace tensorbundle {
 
@@ -53,12 +53,12 @@ class EntryScanner {
 
  private:
   EntryScanner(uint64_t begin, uint64_t end, ReadWindow* window)
-      : window_(window), next_entry_(begin), end_(end), budget_(end - begin) {}
+      : window_(window), next_entry_(begin), end_(end), limit_(end - begin) {}
 
   ReadWindow* window_;
   uint64_t next_entry_;
   uint64_t end_;  // of the entries: the restart array begins here
-  KeyBudget budget_;
+  ExpansionLimit limit_;
   std::string key_;
   uint64_t value_offset_ = 0;
   uint64_t value_size_ = 0;

@@ -36,25 +36,25 @@ StoredMeta V1Shard::ReadMeta() const {
     throw CorruptionError(path() + " is an empty table: there is no meta");
   const BlockHandle& handle = table_.blocks().front().handle;
   Block block = table_.ReadBlock(handle);
-  std::optional<BlockWalker> walker = BlockWalker::Open(block.bytes());
-  BlockEntry entry;
-  if (!walker || !walker->Next(&entry)) {
-    throw CorruptionError(At(*this, handle) + ": its first entry is malformed");
-  }
-  if (!entry.key_delta.empty()) {
+  ByteArena keys;
+  ExpansionLimit limit(block.bytes().size());
+  BlockIterator first(&keys, &limit);
+  first.Open(block.bytes());
+  if (!first.Next()) throw CorruptionError(At(*this, handle) + ": its first entry is malformed");
+  if (!first.key().empty()) {
     throw CorruptionError(
         path() + ": the first key is not the empty one: this is a table, but no V1 checkpoint");
   }
-  if (!entry.value.empty() && entry.value.front() == kV2FirstByte) {
+  if (!first.value().empty() && first.value().front() == kV2FirstByte) {
     throw CorruptionError(
         path() +
         " is the index of a V2 checkpoint, not a V1 checkpoint; open it by its prefix, "
         "the name without .index");
   }
-  const std::optional<ByteSpan> meta = DecodeMetaValue(entry.value);
+  const std::optional<ByteSpan> meta = DecodeMetaValue(first.value());
   if (!meta) {
     throw CorruptionError(path() + ": the value of the empty key, " +
-                          std::to_string(entry.value.size()) +
+                          std::to_string(first.value().size()) +
                           " bytes, is not the meta of a V1 checkpoint");
   }
   return {std::move(block), *meta};

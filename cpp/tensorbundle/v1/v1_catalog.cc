@@ -13,7 +13,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/header.h"
-#include "tensorbundle/table/key_budget.h"
+#include "tensorbundle/table/block.h"
 #include "tensorbundle/v1/messages.h"
 
 namespace tensorbundle {
@@ -56,7 +56,7 @@ class MetaMerger {
 
   void ReadListings(uint32_t file) {
     const V1Shard& shard = shards_[file];
-    budgets_.emplace_back(shard.file().size());
+    key_limits_.emplace_back(shard.file().size());
     catalog_.files.push_back(shard.path());
     metas_.push_back(shard.ReadMeta());
     const std::optional<SliceMetaList> list = DecodeSliceMetaList(metas_.back().message);
@@ -154,7 +154,7 @@ class MetaMerger {
   void Place(const Tensor& tensor, const Listing& listing, Piece* piece) {
     const V1Shard& shard = shards_[listing.file];
     // Each slice has a key with the name in it, but the meta spells the name once.
-    if (!budgets_[listing.file].Take(listing.name.size())) {
+    if (!key_limits_[listing.file].Add(listing.name.size())) {
       Throw(listing, "its name is too long for so many slices");
     }
     const std::string key = result_.names.Key(catalog_.extents, tensor, *piece);
@@ -197,8 +197,8 @@ class MetaMerger {
   const std::vector<V1Shard>& shards_;
   std::vector<StoredMeta> metas_;  // the listings borrow from them
   std::vector<Listing> listings_;
-  std::vector<KeyBudget> budgets_;  // of each shard
-  SliceMeta meta_;                  // of the listing being added
+  std::vector<ExpansionLimit> key_limits_;  // of each shard
+  SliceMeta meta_;                          // of the listing being added
   V1Catalog result_;
   Catalog& catalog_ = result_.catalog;
 };

@@ -19,20 +19,17 @@ using testing::BlockBuilder;
 
 using Entries = std::vector<std::pair<std::string, std::string>>;
 
-// The entries of a block with their keys put together, or nothing when it is malformed.
-std::optional<Entries> Walk(std::string_view block) {
-  std::optional<BlockWalker> walker = BlockWalker::Open(AsBytes(block));
-  if (!walker) return std::nullopt;
+// The entries of a block, or nothing when it is malformed.
+std::optional<Entries> ReadAll(std::string_view block) {
+  ByteArena keys;
+  ExpansionLimit limit(block.size());
+  BlockIterator iterator(&keys, &limit);
+  iterator.Open(AsBytes(block));
   Entries entries;
-  BlockEntry entry;
-  while (walker->Next(&entry)) {
-    const std::string last = entries.empty() ? "" : entries.back().first;
-    if (entry.shared > last.size()) return std::nullopt;
-    entries.emplace_back(last.substr(0, entry.shared).append(AsText(entry.key_delta)),
-                         AsText(entry.value));
-  }
-  EXPECT_FALSE(walker->Next(&entry));
-  if (!walker->ok()) return std::nullopt;
+  while (iterator.Next()) entries.emplace_back(iterator.key(), AsText(iterator.value()));
+  EXPECT_FALSE(iterator.Next());
+  if (iterator.error() != BlockIterator::Error::kNone) return std::nullopt;
+  EXPECT_EQ(iterator.count(), entries.size());
   return entries;
 }
 
@@ -60,25 +57,25 @@ TEST(Block, RoundTripForEveryRestartInterval) {
   for (const int interval : {1, 2, 16, 1000}) {
     BlockBuilder builder(interval);
     for (const auto& [key, value] : entries) builder.Add(key, value);
-    EXPECT_EQ(Walk(builder.Finish()), entries) << interval;
+    EXPECT_EQ(ReadAll(builder.Finish()), entries) << interval;
   }
 }
 
 TEST(Block, Empty) {
-  EXPECT_EQ(Walk(WithRestarts("", {0})), Entries());
-  EXPECT_EQ(Walk(""), std::nullopt);
-  EXPECT_EQ(Walk(std::string(4, '\0')), std::nullopt);
-  EXPECT_EQ(Walk(std::string(7, '\0')), std::nullopt);
-  EXPECT_EQ(Walk(std::string(8, '\0')), std::nullopt) << "a block has one restart at least";
+  EXPECT_EQ(ReadAll(WithRestarts("", {0})), Entries());
+  EXPECT_EQ(ReadAll(""), std::nullopt);
+  EXPECT_EQ(ReadAll(std::string(4, '\0')), std::nullopt);
+  EXPECT_EQ(ReadAll(std::string(7, '\0')), std::nullopt);
+  EXPECT_EQ(ReadAll(std::string(8, '\0')), std::nullopt) << "a block has one restart at least";
 }
 
 TEST(Block, CutAtEveryLength) {
   BlockBuilder builder(2);
   for (const char* key : {"a", "ab", "abc", "b"}) builder.Add(key, "value");
   const std::string block = builder.Finish();
-  ASSERT_TRUE(Walk(block));
+  ASSERT_TRUE(ReadAll(block));
   for (size_t size = 0; size < block.size(); ++size) {
-    EXPECT_EQ(Walk(block.substr(0, size)), std::nullopt) << size;
+    EXPECT_EQ(ReadAll(block.substr(0, size)), std::nullopt) << size;
   }
 }
 
@@ -87,18 +84,18 @@ TEST(Block, RestartArrayMustBeOne) {
   const std::string two = one + RawEntry(0, 1, 1, "bv");
   const std::string shares = one + RawEntry(1, 1, 1, "bv");
   const auto second = static_cast<uint32_t>(one.size());
-  EXPECT_TRUE(Walk(WithRestarts(two, {0, second})));
-  EXPECT_TRUE(Walk(WithRestarts(two, {0}))) << "an entry may share nothing without a restart";
-  EXPECT_TRUE(Walk(WithRestarts(shares, {0})));
-  EXPECT_FALSE(Walk(WithRestarts(shares, {0, second}))) << "a restart that shares";
-  EXPECT_FALSE(Walk(WithRestarts(two, {})));
-  EXPECT_FALSE(Walk(WithRestarts(two, {second}))) << "not from 0 on";
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, 0})));
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, second, second})));
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, second - 1}))) << "into an entry";
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, static_cast<uint32_t>(two.size())})));
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, UINT32_MAX})));
-  EXPECT_FALSE(Walk(WithRestarts(two, {0, second, second - 1})));
+  EXPECT_TRUE(ReadAll(WithRestarts(two, {0, second})));
+  EXPECT_TRUE(ReadAll(WithRestarts(two, {0}))) << "an entry may share nothing without a restart";
+  EXPECT_TRUE(ReadAll(WithRestarts(shares, {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(shares, {0, second}))) << "a restart that shares";
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {})));
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {second}))) << "not from 0 on";
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, 0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, second, second})));
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, second - 1}))) << "into an entry";
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, static_cast<uint32_t>(two.size())})));
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, UINT32_MAX})));
+  EXPECT_FALSE(ReadAll(WithRestarts(two, {0, second, second - 1})));
 }
 
 TEST(Block, RestartCountBeyondTheBlock) {
@@ -106,7 +103,7 @@ TEST(Block, RestartCountBeyondTheBlock) {
     std::string block = RawEntry(0, 1, 1, "av");
     AppendFixed32(0, &block);
     AppendFixed32(count, &block);
-    EXPECT_FALSE(Walk(block)) << count;
+    EXPECT_FALSE(ReadAll(block)) << count;
   }
 }
 
@@ -114,19 +111,35 @@ TEST(Block, LengthsThatWrapIn32Bits) {
   const std::pair<uint64_t, uint64_t> sizes[] = {
       {0xffffffff, 2}, {2, 0xffffffff}, {0x80000000, 0x80000002}, {3, 0}, {0, 3}, {2, 1}};
   for (const auto& [key, value] : sizes) {
-    EXPECT_FALSE(Walk(WithRestarts(RawEntry(0, key, value, "ab"), {0}))) << key << " " << value;
+    EXPECT_FALSE(ReadAll(WithRestarts(RawEntry(0, key, value, "ab"), {0}))) << key << " " << value;
   }
-  EXPECT_FALSE(Walk(WithRestarts(RawEntry(0, uint64_t{1} << 32, 1, "ab"), {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(RawEntry(0, uint64_t{1} << 32, 1, "ab"), {0})));
 }
 
 TEST(Block, FirstEntryCannotShare) {
-  EXPECT_FALSE(Walk(WithRestarts(RawEntry(1, 1, 1, "ab"), {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(RawEntry(1, 1, 1, "ab"), {0})));
 }
 
 TEST(Block, TruncatedVarints) {
-  EXPECT_FALSE(Walk(WithRestarts("\x80", {0})));
-  EXPECT_FALSE(Walk(WithRestarts(std::string(5, '\xff') + "\x01", {0})));
-  EXPECT_FALSE(Walk(WithRestarts(std::string("\0\0", 2), {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts("\x80", {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(std::string(5, '\xff') + "\x01", {0})));
+  EXPECT_FALSE(ReadAll(WithRestarts(std::string("\0\0", 2), {0})));
+}
+
+TEST(ExpansionLimit, RefusesKeysBeyondTheLimit) {
+  ExpansionLimit limit(0);
+  EXPECT_FALSE(limit.Add(UINT64_MAX));
+  EXPECT_FALSE(limit.Add(1 << 20)) << "a key costs more than its bytes";
+  EXPECT_TRUE(limit.Add((1 << 20) - 200));
+  EXPECT_FALSE(limit.Add(200));
+}
+
+TEST(ExpansionLimit, EmptyKeysReachTheLimitToo) {
+  ExpansionLimit limit(1000);
+  uint64_t added = 0;
+  while (limit.Add(0)) ++added;
+  EXPECT_GT(added, 250U) << "a plain entry has four bytes";
+  EXPECT_LT(added, 10'000U);
 }
 
 }  // namespace

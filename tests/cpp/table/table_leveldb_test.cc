@@ -17,7 +17,6 @@
 
 #include "table_builder.h"
 #include "temp_dir.h"
-#include "tensorbundle/table/entries.h"
 #include "tensorbundle/table/table.h"
 
 namespace tensorbundle {

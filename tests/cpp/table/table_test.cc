@@ -10,7 +10,6 @@
 
 #include "table_builder.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/table/entries.h"
 
 namespace tensorbundle {
 namespace {
@@ -187,10 +186,10 @@ TEST(TableFile, BlocksMustAscendApart) {
                "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", RawTable::Handle({SIZE_MAX, SIZE_MAX})}}),
                "is not between");
-  EXPECT_FAULT(RawTable(raw).Finish({{"b", "\xff"}}), "malformed or out of order");
-  EXPECT_FAULT(RawTable(raw).Finish({{"b", ""}}), "malformed or out of order");
-  EXPECT_FAULT(RawTable(raw).Finish({{"d", ha}, {"b", hc}}), "malformed or out of order");
-  EXPECT_FAULT(RawTable(raw).Finish({{"b", ha}, {"b", hc}}), "malformed or out of order");
+  EXPECT_FAULT(RawTable(raw).Finish({{"b", "\xff"}}), "malformed block handle");
+  EXPECT_FAULT(RawTable(raw).Finish({{"b", ""}}), "malformed block handle");
+  EXPECT_FAULT(RawTable(raw).Finish({{"d", ha}, {"b", hc}}), "is out of order");
+  EXPECT_FAULT(RawTable(raw).Finish({{"b", ha}, {"b", hc}}), "is out of order");
 }
 
 TEST(TableFile, SeparatorsMustSeparate) {
@@ -232,7 +231,7 @@ TEST(TableFile, HeaderAlone) {
 TEST(TableFile, NoBlocks) { EXPECT_EQ(ReadAll(RawTable().Finish({})), Pairs()); }
 
 // 3-byte entries that each repeat a long key: half a megabyte would become gigabytes.
-TEST(TableFile, KeysThatExpandBeyondReason) {
+TEST(TableFile, KeysBeyondTheExpansionLimit) {
   std::string block;
   const std::string long_key(200'000, 'k');
   AppendVarint(0, &block);
@@ -246,12 +245,12 @@ TEST(TableFile, KeysThatExpandBeyondReason) {
   block += std::string("\0\0\0\0\1\0\0\0", 8);
   RawTable raw;
   const auto place = raw.Add(block);
-  EXPECT_FAULT(raw.Finish({{"z", RawTable::Handle(place)}}), "beyond reason");
+  EXPECT_FAULT(raw.Finish({{"z", RawTable::Handle(place)}}), "exceeds the limit of decompressed keys");
 }
 
 // One byte of a Snappy stream gives up to 22, in which an empty entry takes four: a small file
 // could ask for hundreds of times its size in entries.
-TEST(TableFile, EntriesThatSnappyPacksBeyondReason) {
+TEST(TableFile, SnappyEntriesBeyondTheExpansionLimit) {
   constexpr uint32_t kGroups = 40'000;
   std::string tail;  // the 15 later entries of every group: its 3-byte key, and one byte more
   for (char i = 0; i < 15; ++i) tail += std::string("\3\1\0", 3) + i;
@@ -278,7 +277,7 @@ TEST(TableFile, EntriesThatSnappyPacksBeyondReason) {
   stream += std::string("\0\0\0\0\1\0\0\0", 8);
   RawTable raw;
   const auto place = raw.Add(stream, 1);
-  EXPECT_FAULT(raw.Finish({{"\xff", RawTable::Handle(place)}}), "beyond reason");
+  EXPECT_FAULT(raw.Finish({{"\xff", RawTable::Handle(place)}}), "exceeds the limit of decompressed keys");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/rewrite/table_builder.h"
+#include "tensorbundle/table/table_builder.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,6 @@
 
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/table/entries.h"
 #include "tensorbundle/table/table.h"
 
 namespace tensorbundle {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/rewrite/table_builder.h"
+#include "tensorbundle/table/table_builder.h"
 
 #include <algorithm>
 #include <utility>

@@ -17,7 +17,7 @@
 #include <string_view>
 
 #include "temp_dir.h"
-#include "tensorbundle/rewrite/table_builder.h"
+#include "tensorbundle/table/table_builder.h"
 
 namespace tensorbundle {
 namespace {
