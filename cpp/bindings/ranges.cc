@@ -79,7 +79,7 @@ py::dict Inspect(const Checkpoint& checkpoint, size_t index, const RangeArray& a
   return py::dict("pieces"_a = facts.num_pieces, "whole"_a = facts.num_whole,
                   "verified"_a = facts.num_verified, "bytes"_a = facts.num_bytes,
                   "touched"_a = facts.num_touched, "probed"_a = facts.num_probed,
-                  "resident"_a = facts.num_resident, "bypass"_a = facts.would_bypass);
+                  "resident"_a = facts.num_resident, "direct"_a = facts.prefers_direct);
 }
 
 py::list FilePaths(const Checkpoint& checkpoint) {

@@ -18,7 +18,7 @@ using Owner = std::shared_ptr<const Mapping>;
 void ReleaseMapping(void*, size_t, void* owner) { delete static_cast<Owner*>(owner); }
 
 std::string Refusal(const OpenTensor& source) {
-  return "tensor " + Quoted(source.tensor->name) + " cannot be mapped: ";
+  return "tensor " + EscapeBytes(source.tensor->name) + " cannot be mapped: ";
 }
 
 std::string WhyNot(const OpenTensor& source, const StoredRun& run) {

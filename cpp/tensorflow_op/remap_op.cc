@@ -216,13 +216,13 @@ class RemapKernel {
   uint64_t ItemSize(const Tensor& tensor) const {
     const uint64_t size = RequireKnownType(tensor).item_size;
     if (size > 0) return size;
-    throw OpError(Code::kUnimplemented, "tensor " + Quoted(name_) + " of type " + TypeText(type_) +
-                                            " cannot be remapped");
+    throw OpError(Code::kUnimplemented, "tensor " + EscapeBytes(name_) + " of type " +
+                                            TypeText(type_) + " cannot be remapped");
   }
 
   void CheckShape(std::span<const int64_t> table) const {
     if (table.size() <= static_cast<size_t>(axis_)) {
-      throw OpError(Code::kInvalidArgument, "tensor " + Quoted(name_) + " of shape " +
+      throw OpError(Code::kInvalidArgument, "tensor " + EscapeBytes(name_) + " of shape " +
                                                 ShapeText(table) + " has no axis " +
                                                 std::to_string(axis_) + " to remap");
     }
@@ -232,7 +232,7 @@ class RemapKernel {
     if (axis_ == 1) expected[1] = num_cols_ + num_oov_;
     if (expected == shape_) return;
     throw OpError(Code::kInvalidArgument,
-                  "tensor " + Quoted(name_) + " of shape " + ShapeText(table) +
+                  "tensor " + EscapeBytes(name_) + " of shape " + ShapeText(table) +
                       " remapped along axis " + std::to_string(axis_) + " has shape " +
                       ShapeText(expected) + ", expected " + ShapeText(shape_));
   }
@@ -246,8 +246,8 @@ class RemapKernel {
   void CheckSize(uint64_t size, uint64_t item_size) const {
     const std::optional<uint64_t> volume = CheckedVolume(shape_);
     if (volume && CheckedMul(*volume, item_size) == size) return;
-    throw OpError(Code::kUnimplemented, "tensor " + Quoted(name_) + " of type " + TypeText(type_) +
-                                            " cannot be remapped");
+    throw OpError(Code::kUnimplemented, "tensor " + EscapeBytes(name_) + " of type " +
+                                            TypeText(type_) + " cannot be remapped");
   }
 
   const std::string prefix_;

@@ -19,7 +19,7 @@ constexpr size_t kStringSize = 24;
 void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Tensor* out) {
   const MutableByteSpan strings = MutableBytesOf(out);
   if (Tf().StringCopy == nullptr || strings.size() != Volume(box) * kStringSize) {
-    throw OpError(Code::kUnimplemented, "tensor " + Quoted(source.tensor->name) +
+    throw OpError(Code::kUnimplemented, "tensor " + EscapeBytes(source.tensor->name) +
                                             " is of strings, which this TensorFlow does not let us "
                                             "write; restore it with RestoreV2");
   }

@@ -259,7 +259,7 @@ def ranges_of_rows(
 def inspect_ranges(
     checkpoint: Checkpoint, index: int, ranges: np.ndarray[Any, Any]
 ) -> dict[str, int]:
-    """What those ranges meet: pieces, whole, verified, bytes, touched, probed, resident, bypass."""
+    """What those ranges meet: pieces, whole, verified, bytes, touched, probed, resident, direct."""
 
 def file_paths(checkpoint: Checkpoint) -> list[str]:
     """The data files, by number."""

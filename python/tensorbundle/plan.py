@@ -113,7 +113,7 @@ def explain(tensor: Tensor, index: Any) -> ReadPlan:
         resident=facts["resident"] / facts["probed"] if facts["probed"] else None,
         means=copied if means == "copy" else means,
         why_no_view=why,
-        stream_means="direct" if facts["bypass"] and copied == "pread" else copied,
+        stream_means="direct" if facts["direct"] and copied == "pread" else copied,
         threads=tensor._checkpoint.threads,
         checksum=_checksum(tensor, index, facts),
         alignment=None if len(ranges) == 0 else math.gcd(4096, int(ranges[0, 1])),

@@ -5,7 +5,7 @@
 
 namespace tensorbundle {
 
-std::string Quoted(std::string_view name) {
+std::string EscapeBytes(std::string_view name) {
   std::string text = "'";
   for (const char c : name) {
     const auto byte = static_cast<unsigned char>(c);

@@ -8,6 +8,6 @@
 namespace tensorbundle {
 
 // 'name', with every byte that is not printable ASCII as \xNN: a name is arbitrary bytes.
-std::string Quoted(std::string_view name);
+std::string EscapeBytes(std::string_view name);
 
 }  // namespace tensorbundle

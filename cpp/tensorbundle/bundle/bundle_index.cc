@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/quoted.h"
@@ -76,7 +76,7 @@ class IndexLoader {
 
  private:
   [[noreturn]] void Throw(std::string_view name, const std::string& what) const {
-    throw CorruptionError(path_ + ": tensor " + Quoted(name) + ": " + what);
+    throw CorruptionError(path_ + ": tensor " + EscapeBytes(name) + ": " + what);
   }
 
   void ReadHeader() {

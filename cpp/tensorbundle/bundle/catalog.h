@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 #include "tensorbundle/bundle/data_type.h"
 #include "tensorbundle/bundle/extent.h"
 

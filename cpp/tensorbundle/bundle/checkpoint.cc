@@ -207,7 +207,7 @@ void Checkpoint::CheckPiece(const Tensor& tensor, const Piece& piece, Compared c
 }
 
 std::string Describe(const Catalog& catalog, const Tensor& tensor, const Piece& piece) {
-  std::string text = "tensor " + Quoted(tensor.name);
+  std::string text = "tensor " + EscapeBytes(tensor.name);
   if (piece.first_extent != Piece::kWholeTensor) {
     text += ", slice " + ToString(catalog.BoxOf(tensor, piece));
   }

@@ -110,7 +110,7 @@ std::string WhyMissing(const std::string& path) {
   std::error_code error;
   const std::filesystem::path target = std::filesystem::read_symlink(path, error);
   if (!error) {
-    return "the data file " + path + " is a symbolic link to " + Quoted(target.string()) +
+    return "the data file " + path + " is a symbolic link to " + EscapeBytes(target.string()) +
            ", which does not exist";
   }
   const std::vector<std::string> names = NamesLike(path);
@@ -118,7 +118,7 @@ std::string WhyMissing(const std::string& path) {
   if (names.empty()) return text + "; was the checkpoint copied in part?";
   text += "; ";
   for (size_t i = 0; i < std::min(names.size(), kMaxShown); ++i) {
-    text += (i == 0 ? "" : ", ") + Quoted(names[i]);
+    text += (i == 0 ? "" : ", ") + EscapeBytes(names[i]);
   }
   if (names.size() > kMaxShown)
     text += " and " + std::to_string(names.size() - kMaxShown) + " more";

@@ -118,33 +118,34 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
   }
 
   // Removed in the opposite order: the index first, the directory last.
-  const std::unique_ptr<NewDirectory> directory = NewDirectory::For(destination);
-  std::vector<std::unique_ptr<NewFile>> files;
+  const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(destination);
+  std::vector<std::unique_ptr<AtomicFile>> files;
   for (const Shard& shard : shards_) files.push_back(CopyShard(shard, destination, options));
-  const std::unique_ptr<NewFile> index = WriteIndex(destination);
+  const std::unique_ptr<AtomicFile> index = WriteIndex(destination);
 
-  for (const std::unique_ptr<NewFile>& file : files) file->Publish();
+  for (const std::unique_ptr<AtomicFile>& file : files) file->Publish();
   directory->Sync();
   index->Publish();
   directory->Sync();
   index->Keep();
-  for (const std::unique_ptr<NewFile>& file : files) file->Keep();
+  for (const std::unique_ptr<AtomicFile>& file : files) file->Keep();
   directory->Keep();
   return summary;
 }
 
-std::unique_ptr<NewFile> AlignPlan::CopyShard(const Shard& shard, const std::string& destination,
-                                              const ShardCopyOptions& options) const {
+std::unique_ptr<AtomicFile> AlignPlan::CopyShard(const Shard& shard, const std::string& destination,
+                                                 const ShardCopyOptions& options) const {
   const std::shared_ptr<const File> source = OpenShard(shard);
   CheckInside(*source, shard, options);
-  std::unique_ptr<NewFile> file = NewFile::Create(ShardPath(destination, shard.front().shard));
+  std::unique_ptr<AtomicFile> file =
+      AtomicFile::Create(ShardPath(destination, shard.front().shard));
   file->Resize(NewSize(shard));
   CopyPieces(*source, shard, *file, options);
   file->Finish();
   return file;
 }
 
-std::unique_ptr<NewFile> AlignPlan::WriteIndex(const std::string& destination) const {
+std::unique_ptr<AtomicFile> AlignPlan::WriteIndex(const std::string& destination) const {
   std::vector<const PlacedPiece*> piece_of(entries_.size());
   for (const PlacedPiece& piece : pieces_) piece_of[piece.record] = &piece;
   TableBuilder table;
@@ -155,7 +156,7 @@ std::unique_ptr<NewFile> AlignPlan::WriteIndex(const std::string& destination) c
       table.Add(entries_.key(i), WithOffset(entries_.value(i), piece_of[i]->new_offset));
     }
   }
-  std::unique_ptr<NewFile> file = NewFile::Create(destination + ".index");
+  std::unique_ptr<AtomicFile> file = AtomicFile::Create(destination + ".index");
   file->WriteAt(0, AsBytes(table.Finish()));
   file->Finish();
   return file;
@@ -172,7 +173,8 @@ std::string AlignPlan::NameOf(const PlacedPiece& wanted) const {
       }
     }
   }
-  return "the slice record " + Quoted(entries_.key(wanted.record)) + ", which no tensor lists,";
+  return "the slice record " + EscapeBytes(entries_.key(wanted.record)) +
+         ", which no tensor lists,";
 }
 
 std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {

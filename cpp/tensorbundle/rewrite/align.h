@@ -11,9 +11,9 @@
 
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/bundle/header.h"
+#include "tensorbundle/io/atomic_file.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/io/new_file.h"
 #include "tensorbundle/rewrite/placement.h"
 #include "tensorbundle/rewrite/shard_copy.h"
 #include "tensorbundle/table/table.h"
@@ -54,9 +54,9 @@ class AlignPlan {
  private:
   using Shard = std::span<const PlacedPiece>;  // all that lies in one, never empty
 
-  std::unique_ptr<NewFile> CopyShard(const Shard& shard, const std::string& destination,
-                                     const ShardCopyOptions& options) const;
-  std::unique_ptr<NewFile> WriteIndex(const std::string& destination) const;
+  std::unique_ptr<AtomicFile> CopyShard(const Shard& shard, const std::string& destination,
+                                        const ShardCopyOptions& options) const;
+  std::unique_ptr<AtomicFile> WriteIndex(const std::string& destination) const;
   std::shared_ptr<const File> OpenShard(const Shard& shard) const;
   std::string ShardPath(const std::string& prefix, int32_t shard) const;
   std::string NameOf(const PlacedPiece& piece) const;

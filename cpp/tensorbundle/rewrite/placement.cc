@@ -64,7 +64,8 @@ std::vector<PlacedPiece> PlacePieces(const TableEntries& entries, const BundleHe
   for (size_t i = 1; i < entries.size(); ++i) {
     if (!DecodeBundleEntry(entries.value(i), &entry) ||
         (entry.num_slices == 0 && !IsPossible(entry, header))) {
-      throw CorruptionError(path + ": the record " + Quoted(entries.key(i)) + " is impossible");
+      throw CorruptionError(path + ": the record " + EscapeBytes(entries.key(i)) +
+                            " is impossible");
     }
     if (entry.num_slices == 0) pieces.push_back(PieceOf(entry, i));
   }
@@ -79,7 +80,7 @@ std::vector<PlacedPiece> PlacePieces(const TableEntries& entries, const BundleHe
     } else if (piece.size > 0) {  // one without bytes stays at 0, which is inside of any file
       piece.new_offset = RoundUp(end, piece.size >= kLargePiece ? alignment : kSmallAlignment);
       if (!RangeFits(piece.new_offset, piece.size, kMaxFileSize)) {
-        throw CorruptionError(path + ": the record " + Quoted(entries.key(piece.record)) +
+        throw CorruptionError(path + ": the record " + EscapeBytes(entries.key(piece.record)) +
                               " and those before it would need a file of more than " +
                               std::to_string(kMaxFileSize) + " bytes");
       }

@@ -10,7 +10,7 @@
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/rewrite/elements_checksum.h"
 
 namespace tensorbundle {
@@ -32,7 +32,7 @@ struct Part {
 
 class ShardCopier {
  public:
-  ShardCopier(const File& source, const NewFile& out, const ShardCopyOptions& options)
+  ShardCopier(const File& source, const AtomicFile& out, const ShardCopyOptions& options)
       : source_(source), out_(out), options_(options) {}
 
   void Add(const PlacedPiece& piece) {
@@ -105,7 +105,7 @@ class ShardCopier {
   }
 
   const File& source_;
-  const NewFile& out_;
+  const AtomicFile& out_;
   const ShardCopyOptions& options_;
   std::vector<Part> batch_;
   uint32_t checksum_ = 0;  // of the piece whose parts are being accounted for, up to there
@@ -124,7 +124,7 @@ void CheckInside(const File& source, std::span<const PlacedPiece> pieces,
   }
 }
 
-void CopyPieces(const File& source, std::span<const PlacedPiece> pieces, const NewFile& out,
+void CopyPieces(const File& source, std::span<const PlacedPiece> pieces, const AtomicFile& out,
                 const ShardCopyOptions& options) {
   ShardCopier copier(source, out, options);
   const PlacedPiece* before = nullptr;

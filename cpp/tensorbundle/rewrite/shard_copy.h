@@ -7,8 +7,8 @@
 #include <span>
 #include <string>
 
+#include "tensorbundle/io/atomic_file.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/io/new_file.h"
 #include "tensorbundle/rewrite/placement.h"
 
 namespace tensorbundle {
@@ -32,8 +32,8 @@ void CheckInside(const File& source, std::span<const PlacedPiece> pieces,
 // Copies pieces that lie inside `source` to `out`, which has been made as long as they need. Every
 // byte is read once; memory is a chunk per thread. Throws CorruptionError, naming the piece, when
 // its bytes do not have the checksum that its record stores or no checksum is stored; as
-// File::ReadAt and NewFile::WriteAt.
-void CopyPieces(const File& source, std::span<const PlacedPiece> pieces, const NewFile& out,
+// File::ReadAt and AtomicFile::WriteAt.
+void CopyPieces(const File& source, std::span<const PlacedPiece> pieces, const AtomicFile& out,
                 const ShardCopyOptions& options);
 
 }  // namespace tensorbundle

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 #include "tensorbundle/base/bytes.h"
 
 namespace tensorbundle {

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/table/block.h"

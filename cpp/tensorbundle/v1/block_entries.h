@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/table/table.h"

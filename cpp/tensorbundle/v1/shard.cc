@@ -6,7 +6,7 @@
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/v1/messages.h"
 

@@ -50,8 +50,8 @@ class MetaMerger {
 
  private:
   [[noreturn]] void Throw(const Listing& listing, const std::string& what) const {
-    throw CorruptionError(shards_[listing.file].path() + ": tensor " + Quoted(listing.name) + ": " +
-                          what);
+    throw CorruptionError(shards_[listing.file].path() + ": tensor " + EscapeBytes(listing.name) +
+                          ": " + what);
   }
 
   void ReadListings(uint32_t file) {
@@ -173,8 +173,8 @@ class MetaMerger {
 
   // A tensor whose slices no meta lists is shown like one whose record is missing.
   void AddUnlisted(const Tensor& tensor, const Listing& listing) {
-    catalog_.notes.push_back(shards_[listing.file].path() + ": tensor " + Quoted(listing.name) +
-                             " is listed without slices");
+    catalog_.notes.push_back(shards_[listing.file].path() + ": tensor " +
+                             EscapeBytes(listing.name) + " is listed without slices");
     AddSlice(tensor, listing, Box(tensor.rank, Extent{0, kFullLength}));
   }
 

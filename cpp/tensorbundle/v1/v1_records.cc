@@ -94,7 +94,7 @@ V1Records::Record V1Records::Read(const Tensor& tensor, const Piece& piece) cons
   if (slice->name != tensor.name || slice->extents != names_.Spelled(extents_, tensor, piece)) {
     throw CorruptionError(Describe(tensor, piece) +
                           ": the record under its key is of another slice, of tensor " +
-                          Quoted(slice->name));
+                          EscapeBytes(slice->name));
   }
   return {std::move(stored), std::move(*slice)};
 }
@@ -114,7 +114,7 @@ uint64_t V1Records::NumElements(const Tensor& tensor, const Piece& piece) const 
 }
 
 std::string V1Records::Describe(const Tensor& tensor, const Piece& piece) const {
-  std::string text = shards_[piece.file].path() + ": tensor " + Quoted(tensor.name);
+  std::string text = shards_[piece.file].path() + ": tensor " + EscapeBytes(tensor.name);
   if (piece.first_extent != Piece::kWholeTensor) {
     text += ", slice " + ToString(extents_.subspan(piece.first_extent, tensor.rank));
   }

@@ -91,8 +91,9 @@ class Gatherer {
   // `row` is the number as a signed one: that is how the caller wrote it, but for uint64.
   [[noreturn]] void ThrowBadId(int64_t row, size_t position) const {
     throw std::out_of_range("row " + std::to_string(static_cast<Id>(row)) + " at position " +
-                            std::to_string(position) + " is not in tensor " + Quoted(tensor_.name) +
-                            " of " + std::to_string(num_rows_) + " rows");
+                            std::to_string(position) + " is not in tensor " +
+                            EscapeBytes(tensor_.name) + " of " + std::to_string(num_rows_) +
+                            " rows");
   }
 
   void CheckFill() const {
@@ -145,7 +146,7 @@ class Gatherer {
     }
     const uint64_t begin = fill_.kind == RowFill::Kind::kRows ? ordinal * row_size : 0;
     if (!RangeFits(begin, row_size, fill_.bytes.size())) {
-      throw std::out_of_range("the row numbers for tensor " + Quoted(tensor_.name) +
+      throw std::out_of_range("the row numbers for tensor " + EscapeBytes(tensor_.name) +
                               " changed while they were read");
     }
     std::memcpy(out, fill_.bytes.data() + begin, row_size);

@@ -6,8 +6,8 @@
 #include <optional>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorbundle/base/stream_copy.h"
-#include "tensorbundle/view/element_buffer.h"
+#include "tensorbundle/base/nontemporal_copy.h"
+#include "tensorbundle/io/page_buffer.h"
 
 namespace tensorbundle {
 
@@ -41,14 +41,14 @@ class Landing {
   // Brings the bytes to their destination, if they are not there.
   void Settle() const {
     if (!buffer_) return;
-    StreamCopy(destination_.data(), bytes_.data(), bytes_.size());
-    FenceStreams();
+    NontemporalCopy(destination_.data(), bytes_.data(), bytes_.size());
+    FenceNontemporalStores();
   }
 
  private:
   MutableByteSpan destination_;
   MutableByteSpan bytes_;
-  std::optional<ElementBuffer> buffer_;
+  std::optional<PageBuffer> buffer_;
 };
 
 }  // namespace tensorbundle

@@ -8,7 +8,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/view/strings.h"
 #include "tensorbundle/view/tiling.h"
 

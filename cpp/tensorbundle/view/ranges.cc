@@ -8,8 +8,7 @@
 #include <tuple>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/io/residency.h"
-#include "tensorbundle/io/stream_source.h"
+#include "tensorbundle/io/page_cache.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/row_reader.h"
 #include "tensorbundle/view/runs.h"
@@ -137,8 +136,8 @@ Presence Find(const Piece& piece, std::span<const FileRange> ranges) {
                     range->offset + range->size >= piece.offset + piece.size};
 }
 
-void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> ranges, bool may_bypass,
-                  RangeFacts* facts) {
+void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> ranges,
+                  bool allow_direct, RangeFacts* facts) {
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::vector<FileRange> pages;
   for (const FileRange& range : ranges) {
@@ -158,7 +157,8 @@ void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> range
       facts->num_probed += range.size;
       facts->num_resident += *resident;
     }
-    facts->would_bypass |= StreamSource(file, may_bypass).WouldBypass(range.offset, range.size);
+    facts->prefers_direct |=
+        PageCachePolicy(file, allow_direct).PrefersDirect(range.offset, range.size);
   }
 }
 
@@ -201,7 +201,7 @@ RangeFacts InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
     facts.num_whole += presence.all ? 1 : 0;
     facts.num_verified += presence.all && checkpoint.IsVerified(piece) ? 1 : 0;
   }
-  InspectPages(checkpoint, ranges, MayBypass(checkpoint, facts.num_bytes), &facts);
+  InspectPages(checkpoint, ranges, AllowsDirect(checkpoint, facts.num_bytes), &facts);
   return facts;
 }
 

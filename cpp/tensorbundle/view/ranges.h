@@ -36,10 +36,10 @@ struct RangeFacts {
   uint64_t num_whole = 0;     // of those, taken whole: their checksums can be compared
   uint64_t num_verified = 0;  // of those, compared before
   uint64_t num_bytes = 0;
-  uint64_t num_touched = 0;   // in whole pages
-  uint64_t num_probed = 0;    // of those, looked for in the page cache where the system tells
-  uint64_t num_resident = 0;  // of those, found there
-  bool would_bypass = false;  // a stream would go past the page cache here
+  uint64_t num_touched = 0;     // in whole pages
+  uint64_t num_probed = 0;      // of those, looked for in the page cache where the system tells
+  uint64_t num_resident = 0;    // of those, found there
+  bool prefers_direct = false;  // a stream would go past the page cache here
 };
 
 // `tensor`'s pieces against ranges made by the functions above.

@@ -44,7 +44,7 @@ void Abandon(std::shared_ptr<StreamState> state) {
 
 }  // namespace
 
-LentBuffer::LentBuffer(std::shared_ptr<StreamState> state, ElementBuffer buffer)
+LentBuffer::LentBuffer(std::shared_ptr<StreamState> state, PageBuffer buffer)
     : state_(std::move(state)), buffer_(std::move(buffer)) {}
 
 LentBuffer::~LentBuffer() {

@@ -10,7 +10,7 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/view/element_buffer.h"
+#include "tensorbundle/io/page_buffer.h"
 
 namespace tensorbundle {
 
@@ -34,7 +34,7 @@ struct StreamState;  // what the thread, the stream and the buffers that were ha
 // still runs. May outlive the stream, and be destroyed by any thread.
 class LentBuffer {
  public:
-  LentBuffer(std::shared_ptr<StreamState> state, ElementBuffer buffer);
+  LentBuffer(std::shared_ptr<StreamState> state, PageBuffer buffer);
   ~LentBuffer();
   LentBuffer(LentBuffer&&) = default;
   LentBuffer& operator=(LentBuffer&&) = delete;
@@ -43,7 +43,7 @@ class LentBuffer {
 
  private:
   std::shared_ptr<StreamState> state_;
-  ElementBuffer buffer_;
+  PageBuffer buffer_;
 };
 
 // Some rows of a tensor.

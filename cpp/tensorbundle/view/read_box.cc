@@ -12,8 +12,8 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
-#include "tensorbundle/io/checked_read.h"
-#include "tensorbundle/io/fresh_pages.h"
+#include "tensorbundle/io/parallel_read.h"
+#include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/view/byte_swap.h"
 #include "tensorbundle/view/landing.h"
 #include "tensorbundle/view/runs.h"
@@ -36,7 +36,7 @@ struct Job {
   const Piece* piece;
   RunLayout layout;
   bool checksum;                      // compute one while reading: the runs have no gaps
-  std::unique_ptr<FreshPages> fresh;  // of the memory that it fills, if that pays
+  std::unique_ptr<UffdBuffer> fresh;  // of the memory that it fills, if that pays
   std::vector<uint32_t> task_crcs{};  // of this job's tasks, in order
   std::vector<uint64_t> task_sizes{};
 };
@@ -111,13 +111,13 @@ class BoxReader {
     }
   }
 
-  // Null where the pages would not be filled one by one, or the system does not play along.
-  std::unique_ptr<FreshPages> FreshMemoryOf(const Piece& piece, const RunLayout& layout) const {
+  // Null where the pages would not be filled one by one, or userfaultfd is not available.
+  std::unique_ptr<UffdBuffer> FreshMemoryOf(const Piece& piece, const RunLayout& layout) const {
     const bool is_one_run = piece.encoding == Encoding::kDense && layout.count() == 1;
-    if (!options_.fresh || !is_one_run || layout.run_size() < FreshPages::kMinSize) return nullptr;
+    if (!options_.fresh || !is_one_run || layout.run_size() < UffdBuffer::kMinSize) return nullptr;
     auto fresh =
-        std::make_unique<FreshPages>(out_.subspan(layout.first_destination(), layout.run_size()));
-    return fresh->active() ? std::move(fresh) : nullptr;
+        std::make_unique<UffdBuffer>(out_.subspan(layout.first_destination(), layout.run_size()));
+    return fresh->is_enabled() ? std::move(fresh) : nullptr;
   }
 
   // A V1 piece's checksum covers the block around it, so it cannot be computed while the piece is
@@ -139,7 +139,7 @@ class BoxReader {
     } else if (layout.run_size() >= kReadChunkSize || layout.count() == 1) {
       // Tasks that end where pages end never have to share one.
       const uint8_t* first = out_.data() + layout.first_destination();
-      const uint64_t odd = jobs_[job].fresh != nullptr ? FreshPages::UntilPage(first) : 0;
+      const uint64_t odd = jobs_[job].fresh != nullptr ? UffdBuffer::UntilPage(first) : 0;
       for (uint64_t run = 0; run < layout.count(); ++run) {
         uint64_t size = odd > 0 ? odd : kReadChunkSize;
         for (uint64_t begin = 0; begin < layout.run_size(); begin += size, size = kReadChunkSize) {
@@ -256,7 +256,7 @@ class BoxReader {
 const DataTypeInfo& RequireKnownType(const Tensor& tensor) {
   const DataTypeInfo* info = FindDataType(tensor.dtype);
   if (info != nullptr) return *info;
-  throw UnsupportedError("tensor " + Quoted(tensor.name) + " has type " +
+  throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " has type " +
                          DataTypeName(tensor.dtype) +
                          ", which this version of tensorbundle does not know");
 }
@@ -283,7 +283,7 @@ namespace {
 bool CheckRequest(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
                   const Box& box, ByteSpan out) {
   if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
+    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
                            " has no fixed element size");
   }
   if (out.size() != Volume(box) * info.item_size) {

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
-#include "tensorbundle/base/stream_copy.h"
 #include "tensorbundle/view/column_order.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/row_copy.h"
@@ -27,7 +27,7 @@ constexpr uint64_t kScratchSize = uint64_t{128} << 10;
 constexpr uint64_t kMaxPattern = 4096;
 
 [[noreturn]] void ThrowChanged(const Tensor& tensor) {
-  throw std::out_of_range("the row numbers for tensor " + Quoted(tensor.name) +
+  throw std::out_of_range("the row numbers for tensor " + EscapeBytes(tensor.name) +
                           " changed while they were read");
 }
 
@@ -41,7 +41,7 @@ uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_
     if (id < -1 || id >= size) {
       throw std::out_of_range(std::string(axis) + " " + std::to_string(id) + " at position " +
                               std::to_string(position) + " is not in tensor " +
-                              Quoted(tensor.name) + ", which has " + std::to_string(size));
+                              EscapeBytes(tensor.name) + ", which has " + std::to_string(size));
     }
     ++position;
   }
@@ -161,7 +161,7 @@ class Remapper {
    private:
     void Copy(uint8_t* out, const uint8_t* in, uint64_t size) const {
       if (hint_ == StoreHint::kStreaming) {
-        StreamCopy(out, in, size);
+        NontemporalCopy(out, in, size);
       } else {
         std::memcpy(out, in, size);
       }
@@ -203,7 +203,7 @@ class Remapper {
     const std::optional<uint64_t> missing =
         CheckedMul(remapping_.num_rows, columns_.missing_size());
     if (missing) return *missing;
-    throw std::invalid_argument("tensor " + Quoted(tensor_.name) +
+    throw std::invalid_argument("tensor " + EscapeBytes(tensor_.name) +
                                 " would have more missing cells than can be counted");
   }
 
@@ -236,9 +236,10 @@ class Remapper {
     if (RangeFits(remapping_.first_row, remapping_.num_rows, static_cast<uint64_t>(shape_[0]))) {
       return;
     }
-    throw std::out_of_range("tensor " + Quoted(tensor_.name) + " has " + std::to_string(shape_[0]) +
-                            " rows, fewer than the " + std::to_string(remapping_.num_rows) +
-                            " wanted from row " + std::to_string(remapping_.first_row) + " on");
+    throw std::out_of_range("tensor " + EscapeBytes(tensor_.name) + " has " +
+                            std::to_string(shape_[0]) + " rows, fewer than the " +
+                            std::to_string(remapping_.num_rows) + " wanted from row " +
+                            std::to_string(remapping_.first_row) + " on");
   }
 
   void CopyRows(const RowBands& bands, size_t task, Filler* filler, uint8_t* out,
@@ -287,7 +288,7 @@ class Remapper {
       return ColumnOrder::Identity(row_size);
     }
     if (shape.size() < 2) {
-      throw std::invalid_argument("tensor " + Quoted(tensor.name) +
+      throw std::invalid_argument("tensor " + EscapeBytes(tensor.name) +
                                   " has rank 1: it has no columns to remap");
     }
     uint64_t cell_size = item_size;

@@ -83,7 +83,7 @@ class BandBuilder {
     if (place->fault) std::rethrow_exception(place->fault);
     num_segments_ += place->of_row.size();
     if (num_segments_ > kMaxSegments) {
-      throw UnsupportedError("tensor " + Quoted(tensor_.name) +
+      throw UnsupportedError("tensor " + EscapeBytes(tensor_.name) +
                              " is stored in slices that cut its rows into more than " +
                              std::to_string(kMaxSegments) + " parts; read it in boxes instead");
     }
@@ -157,7 +157,7 @@ const RowBand& RowBands::At(int64_t row) const {
 RowBands LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor) {
   const DataTypeInfo& info = RequireKnownType(tensor);
   if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
+    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
                            " has no fixed element size");
   }
   return BandBuilder(checkpoint, tensor).Build();

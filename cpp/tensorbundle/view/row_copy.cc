@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "tensorbundle/base/stream_copy.h"
+#include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/view/byte_swap.h"
 
 namespace tensorbundle {
@@ -30,12 +30,12 @@ RowCopier::RowCopier(const RowBands& bands, unsigned swap_unit, StoreHint hint)
 }
 
 RowCopier::~RowCopier() {
-  if (hint_ == StoreHint::kStreaming) FenceStreams();
+  if (hint_ == StoreHint::kStreaming) FenceNontemporalStores();
 }
 
 void RowCopier::CopyWhole(uint8_t* out, const uint8_t* in) const {
   if (hint_ == StoreHint::kStreaming && swap_unit_ == 1) {
-    StreamCopy(out, in, row_size_);
+    NontemporalCopy(out, in, row_size_);
     return;
   }
   std::memcpy(out, in, row_size_);

@@ -10,7 +10,7 @@
 #include <span>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorbundle/base/stream_copy.h"
+#include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/view/row_bands.h"
 
 namespace tensorbundle {

@@ -11,7 +11,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/base/quoted.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/view/byte_swap.h"
 #include "tensorbundle/view/landing.h"
 #include "tensorbundle/view/read_box.h"
@@ -84,8 +84,8 @@ RowReader::Chunk::Chunk(MutableByteSpan out, int64_t first_row, int64_t end_row)
 RowReader::Chunk::Chunk(Chunk&&) noexcept = default;
 RowReader::Chunk::~Chunk() = default;
 
-bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size) {
-  return checkpoint.mode() == IoMode::kAuto && stream_size >= kMinBypassStream;
+bool AllowsDirect(const Checkpoint& checkpoint, uint64_t stream_size) {
+  return checkpoint.mode() == IoMode::kAuto && stream_size >= kMinDirectStream;
 }
 
 RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
@@ -93,7 +93,7 @@ RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
     : checkpoint_(checkpoint), tensor_(tensor), options_(options) {
   const DataTypeInfo& info = RequireKnownType(tensor);
   if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + Quoted(tensor.name) + " of type " + info.name +
+    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
                            " has no fixed element size");
   }
   item_size_ = info.item_size;
@@ -152,11 +152,11 @@ void RowReader::PlanPiece(PieceState* state, const Box& box, Chunk* chunk) {
   }
   uint64_t first_byte = 0;
   layout.ForEach(0, 1, [&](const RunLayout::Run& run) { first_byte = run.source; });
-  const File& file = SourceOf(*state->piece).Choose(state->piece->offset + first_byte, size);
+  const File& file = SourceOf(*state->piece).Select(state->piece->offset + first_byte, size);
   chunk->parts_[part].file = &file;
-  const bool bypasses = file.mode() == ReadMode::kDirect;
-  chunk->bypasses_ |= bypasses;
-  const uint64_t step = bypasses ? kDirectChunkSize : kReadChunkSize;
+  const bool is_direct = file.mode() == ReadMode::kDirect;
+  chunk->is_direct_ |= is_direct;
+  const uint64_t step = is_direct ? kDirectChunkSize : kReadChunkSize;
   if (layout.run_size() >= step || layout.count() == 1) {
     for (uint64_t run = 0; run < layout.count(); ++run) {
       for (uint64_t begin = 0; begin < layout.run_size(); begin += step) {
@@ -190,9 +190,9 @@ void RowReader::Enter(PieceState* state) {
 }
 
 void RowReader::Run(Chunk* chunk, int lanes) const {
-  const int all = chunk->bypasses_ ? WaitingThreads(options_.threads) : options_.threads;
+  const int all = chunk->is_direct_ ? WaitingThreads(options_.threads) : options_.threads;
   const int share = (all + lanes - 1) / lanes;
-  const uint64_t step = chunk->bypasses_ ? kDirectChunkSize : kMinBytesPerThread;
+  const uint64_t step = chunk->is_direct_ ? kDirectChunkSize : kMinBytesPerThread;
   const auto useful = static_cast<int>(std::min(uint64_t{1} << 16, chunk->out_.size() / step));
   ParallelFor(chunk->tasks_.size(), std::clamp(useful, 1, std::max(1, share)),
               [&](size_t i) { RunTask(&chunk->tasks_[i], *chunk); });
@@ -263,11 +263,11 @@ void RowReader::Leave(PieceState* state) {
   checkpoint_.SetVerified(*state->piece);
 }
 
-StreamSource& RowReader::SourceOf(const Piece& piece) {
+PageCachePolicy& RowReader::SourceOf(const Piece& piece) {
   const auto found = sources_.find(piece.file);
   if (found != sources_.end()) return found->second;
   const File& file = checkpoint_.files().Get(piece.file);
-  return sources_.emplace(piece.file, StreamSource(file, options_.may_bypass)).first->second;
+  return sources_.emplace(piece.file, PageCachePolicy(file, options_.allow_direct)).first->second;
 }
 
 }  // namespace tensorbundle

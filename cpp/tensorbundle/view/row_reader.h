@@ -11,15 +11,15 @@
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/extent.h"
-#include "tensorbundle/io/stream_source.h"
+#include "tensorbundle/io/page_cache.h"
 
 namespace tensorbundle {
 
 struct RowReadOptions {
   int threads = 1;
-  bool verify = true;       // compare the checksum of every piece not verified before
-  bool may_bypass = false;  // let cold ranges be read past the page cache
-  bool is_whole = false;    // nobody sees a row before all of them were read
+  bool verify = true;         // compare the checksum of every piece not verified before
+  bool allow_direct = false;  // let cold ranges be read past the page cache
+  bool is_whole = false;      // nobody sees a row before all of them were read
   const std::atomic<bool>* stop = nullptr;  // set by anyone to end a Read early
 };
 
@@ -28,7 +28,7 @@ struct StreamStopped {};
 
 // Whether a stream of that many bytes may go past the page cache: by the checkpoint's mode, which a
 // stream overrules only where it leaves the choice.
-bool MayBypass(const Checkpoint& checkpoint, uint64_t stream_size);
+bool AllowsDirect(const Checkpoint& checkpoint, uint64_t stream_size);
 
 // Hands out the rows of a tensor of fixed-size elements in order. A row range takes one contiguous
 // range of every piece that it meets, however the pieces tile the tensor, so that their checksums
@@ -73,7 +73,7 @@ class RowReader {
   void RunTask(Task* task, const Chunk& chunk) const;
   void ReadTask(Task* task, const Chunk& chunk) const;
   void Leave(PieceState* state);
-  StreamSource& SourceOf(const Piece& piece);
+  PageCachePolicy& SourceOf(const Piece& piece);
 
   const Checkpoint& checkpoint_;
   const Tensor& tensor_;
@@ -85,7 +85,7 @@ class RowReader {
   int64_t next_row_ = 0;
   std::vector<PieceState> states_;  // by their first row; those before first_open_ are planned
   size_t first_open_ = 0;
-  std::map<uint32_t, StreamSource> sources_;  // by file
+  std::map<uint32_t, PageCachePolicy> sources_;  // by file
 };
 
 // Lives no longer than its reader.
@@ -101,7 +101,7 @@ class RowReader::Chunk {
   MutableByteSpan out_;
   int64_t first_row_;
   int64_t end_row_;
-  bool bypasses_ = false;  // the page cache, somewhere
+  bool is_direct_ = false;  // the page cache, somewhere
   std::vector<Part> parts_;
   std::vector<Task> tasks_;
 };

@@ -142,7 +142,7 @@ class Producer {
   Producer(const Checkpoint& checkpoint, StreamState& state)
       : checkpoint_(checkpoint),
         state_(state),
-        may_bypass_(MayBypass(checkpoint, StoredSize(checkpoint, state.options.tensors))) {}
+        allow_direct_(AllowsDirect(checkpoint, StoredSize(checkpoint, state.options.tensors))) {}
 
   void Run() {
     for (const size_t tensor : state_.options.tensors) {
@@ -159,7 +159,7 @@ class Producer {
     const ReadAheadOptions& options = state_.options;
     RowReader reader(
         checkpoint_, tensor,
-        {options.threads, options.verify, may_bypass_, options.rows == 0, &state_.stop});
+        {options.threads, options.verify, allow_direct_, options.rows == 0, &state_.stop});
     ChunkProducer(state_, reader, index, LanesFor(reader.row_size())).Run();
   }
 
@@ -183,7 +183,7 @@ class Producer {
 
   const Checkpoint& checkpoint_;
   StreamState& state_;
-  const bool may_bypass_;
+  const bool allow_direct_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace tensorbundle {
 namespace {
 
 // Makes room for one more. False: there is no memory for that.
-bool Reserve(std::vector<ElementBuffer>* buffers) {
+bool Reserve(std::vector<PageBuffer>* buffers) {
   try {
     buffers->reserve(buffers->size() + 1);
     return true;
@@ -52,14 +52,14 @@ bool StreamState::Begin(uint64_t size, Finished* next) {
 }
 
 // A spare buffer that fits, or a new one in place of all of them.
-ElementBuffer StreamState::Take(uint64_t size) {
+PageBuffer StreamState::Take(uint64_t size) {
   while (!spare.empty()) {
-    ElementBuffer last = std::move(spare.back());
+    PageBuffer last = std::move(spare.back());
     spare.pop_back();
     spare_bytes -= last.capacity();
     if (last.capacity() >= size && last.capacity() / 2 <= size) return last;
   }
-  return ElementBuffer(size);
+  return PageBuffer(size);
 }
 
 void StreamState::Deliver(Finished next) {
@@ -83,8 +83,8 @@ void StreamState::End(std::exception_ptr error) {
   changed.notify_all();
 }
 
-void StreamState::Return(ElementBuffer buffer) {
-  ElementBuffer unwanted;  // freed after the lock is
+void StreamState::Return(PageBuffer buffer) {
+  PageBuffer unwanted;  // freed after the lock is
   const std::lock_guard lock(mutex);
   --num_lent;
   const size_t capacity = buffer.capacity();

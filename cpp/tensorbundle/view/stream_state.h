@@ -22,7 +22,7 @@ namespace tensorbundle {
 // An item on its way to the consumer, or why there is none.
 struct Finished {
   StreamItem item;
-  ElementBuffer buffer;
+  PageBuffer buffer;
   uint64_t size = 0;
   std::exception_ptr error;
 };
@@ -37,7 +37,7 @@ struct StreamState {
   void End(std::exception_ptr error);  // null when all was delivered
 
   // Takes back what a LentBuffer had.
-  void Return(ElementBuffer buffer);
+  void Return(PageBuffer buffer);
 
   // A process forked from the stream's has none of its threads, and maybe locked locks.
   bool InOwnProcess() const { return ::getpid() == process; }
@@ -58,12 +58,12 @@ struct StreamState {
   uint64_t bytes_ahead = 0;       // of those
   size_t num_lent = 0;            // arrays handed out and still in use
   size_t next_destination = 0;
-  std::vector<ElementBuffer> spare;
+  std::vector<PageBuffer> spare;
   uint64_t spare_bytes = 0;
 
  private:
   bool MayBegin(uint64_t size);
-  ElementBuffer Take(uint64_t size);
+  PageBuffer Take(uint64_t size);
 };
 
 }  // namespace tensorbundle

@@ -25,7 +25,7 @@ constexpr uint64_t kMaxBandParts = uint64_t{1} << 22;
 
 using Pieces = std::span<PieceOverlap>;
 
-std::string InTensor(const Tensor& tensor) { return "tensor " + Quoted(tensor.name) + ": "; }
+std::string InTensor(const Tensor& tensor) { return "tensor " + EscapeBytes(tensor.name) + ": "; }
 
 // Sorts the pieces along an axis and returns where straight cuts across it separate them: the first
 // index of every group, and the end.

@@ -11,7 +11,7 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/strings.h"
 #include "tensorbundle/view/tiling.h"

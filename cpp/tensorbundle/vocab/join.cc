@@ -50,7 +50,7 @@ void CheckNotEmpty(const auto& vocabulary) {
   const std::string_view token = vocabulary.token(second);
   throw VocabularyError(VocabularyError::Kind::kDuplicate,
                         vocabulary.Describe(second) + " repeats " +
-                            Quoted(token.substr(0, kMaxShownSize)) +
+                            EscapeBytes(token.substr(0, kMaxShownSize)) +
                             (token.size() > kMaxShownSize ? "..." : "") + " of " +
                             vocabulary.Describe(first) + "; expected different tokens");
 }

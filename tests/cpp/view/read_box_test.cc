@@ -14,7 +14,7 @@
 #include "random_boxes.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/view/byte_swap.h"
 
 namespace tensorbundle {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/new_file.h"
+#include "tensorbundle/io/atomic_file.h"
 
 #include <gtest/gtest.h>
 
@@ -32,10 +32,10 @@ std::vector<std::string> NamesIn(const TempDir& dir) {
   return names;
 }
 
-TEST(NewFile, HasItsNameOnlyWhenItIsPublished) {
+TEST(AtomicFile, HasItsNameOnlyWhenItIsPublished) {
   const TempDir dir;
   {
-    const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+    const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
     file->Resize(6);
     file->WriteAt(3, AsBytes("def"));
     file->WriteAt(1, AsBytes("b"));
@@ -49,19 +49,19 @@ TEST(NewFile, HasItsNameOnlyWhenItIsPublished) {
   EXPECT_EQ(Contents(dir / "f"), std::string("\0b\0def", 6));
 }
 
-TEST(NewFile, IsGoneWhenItIsNotKept) {
+TEST(AtomicFile, IsGoneWhenItIsNotKept) {
   const TempDir dir;
   for (const int steps : {1, 2, 3}) {
-    const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+    const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
     if (steps > 1) file->Finish();
     if (steps > 2) file->Publish();
   }
   EXPECT_TRUE(NamesIn(dir).empty());
 }
 
-TEST(NewFile, ReplacesNothing) {
+TEST(AtomicFile, ReplacesNothing) {
   const TempDir dir;
-  const std::unique_ptr<NewFile> file = NewFile::Create(dir / "f");
+  const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
   file->Finish();
   dir.Write("f", "mine");
   try {
@@ -74,31 +74,31 @@ TEST(NewFile, ReplacesNothing) {
   EXPECT_EQ(Contents(dir / "f"), "mine");
 }
 
-TEST(NewFile, ManyOfOneName) {
+TEST(AtomicFile, ManyOfOneName) {
   const TempDir dir;
-  std::vector<std::unique_ptr<NewFile>> files;
-  for (int i = 0; i < 20; ++i) files.push_back(NewFile::Create(dir / "f"));
+  std::vector<std::unique_ptr<AtomicFile>> files;
+  for (int i = 0; i < 20; ++i) files.push_back(AtomicFile::Create(dir / "f"));
   EXPECT_EQ(NamesIn(dir).size(), 20U);
 }
 
-TEST(NewDirectory, IsMadeWhenOnlyItIsMissing) {
+TEST(AtomicDirectory, IsMadeWhenOnlyItIsMissing) {
   const TempDir dir;
-  EXPECT_THROW(NewDirectory::For(dir / "a/b/f"), IOFailure);
+  EXPECT_THROW(AtomicDirectory::For(dir / "a/b/f"), IOFailure);
   {
-    const std::unique_ptr<NewDirectory> directory = NewDirectory::For(dir / "a/f");
+    const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(dir / "a/f");
     directory->Sync();
     EXPECT_TRUE(std::filesystem::is_directory(dir / "a"));
   }
   EXPECT_FALSE(std::filesystem::exists(dir / "a"));
-  NewDirectory::For(dir / "a/f")->Keep();
-  NewDirectory::For(dir / "a/f");  // was there: stays, kept or not
+  AtomicDirectory::For(dir / "a/f")->Keep();
+  AtomicDirectory::For(dir / "a/f");  // was there: stays, kept or not
   EXPECT_TRUE(std::filesystem::is_directory(dir / "a"));
 }
 
-TEST(NewDirectory, OneThatIsInUseStays) {
+TEST(AtomicDirectory, OneThatIsInUseStays) {
   const TempDir dir;
   {
-    const std::unique_ptr<NewDirectory> directory = NewDirectory::For(dir / "a/f");
+    const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(dir / "a/f");
     dir.Write("a/theirs", "x");
   }
   EXPECT_EQ(Contents(dir / "a/theirs"), "x");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/base/byte_arena.h"
+#include "tensorbundle/base/arena.h"
 
 #include <gtest/gtest.h>
 

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/residency.h"
+#include "tensorbundle/io/page_cache.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
+
+#include "tensorbundle/base/error.h"
 
 #ifdef __linux__
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #endif
 
 namespace tensorbundle {
@@ -17,8 +21,8 @@ namespace {
 
 #ifdef __linux__
 
-// cachestat(2), since Linux 6.5: its number is the same on every architecture. Its structures are
-// spelled out here because the system's headers may be older than the system.
+// cachestat(2), since Linux 6.5. Its number is the same on every architecture. The structures are
+// declared here because the system's headers may be older than its kernel.
 constexpr long kCachestat = 451;
 struct CachestatRange {
   uint64_t offset;
@@ -39,18 +43,18 @@ std::optional<uint64_t> PagesByCachestat(const File& file, uint64_t offset, uint
   return result.cached;
 }
 
-// mincore() says "all" about files that the caller could not write to.
-bool MincoreTellsTheTruth(const File& file) {
+// mincore() reports every page as resident for files that the caller may not write to.
+bool IsMincoreReliable(const File& file) {
   struct stat status{};
   if (::fstat(file.descriptor(), &status) != 0) return false;
   return ::geteuid() == 0 || status.st_uid == ::geteuid() ||
          ::access(file.path().c_str(), W_OK) == 0;
 }
 
-// Through a mapping that lives for this call and is never touched.
+// Uses a temporary mapping, which is never accessed.
 std::optional<uint64_t> PagesByMincore(const File& file, uint64_t offset, uint64_t size,
                                        uint64_t page) {
-  if (!MincoreTellsTheTruth(file)) return std::nullopt;
+  if (!IsMincoreReliable(file)) return std::nullopt;
   std::vector<unsigned char> resident((size + page - 1) / page);
   void* base =
       ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.descriptor(), static_cast<off_t>(offset));
@@ -63,6 +67,31 @@ std::optional<uint64_t> PagesByMincore(const File& file, uint64_t offset, uint64
 }
 
 #endif
+
+// Shorter ranges are not worth a request to the device.
+constexpr uint64_t kMinDirectRange = uint64_t{1} << 20;
+
+// Recognizes file systems on local disks by the magic numbers of statfs(2). Network file systems
+// rely on the cache, and those in memory do no I/O.
+bool IsLocalDisk(const File& file) {
+#ifdef __linux__
+  struct statfs status{};
+  if (::fstatfs(file.descriptor(), &status) != 0) return false;
+  switch (static_cast<uint32_t>(status.f_type)) {
+    case 0xEF53:      // ext2 to ext4
+    case 0x58465342:  // XFS
+    case 0x9123683E:  // Btrfs
+    case 0xF2F52010:  // F2FS
+    case 0x794C7630:  // overlayfs, as in containers
+      return true;
+    default:
+      return false;
+  }
+#else
+  (void)file;
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -79,6 +108,29 @@ std::optional<uint64_t> ResidentBytes(const File& file, uint64_t offset, uint64_
   (void)file, (void)offset, (void)size;
   return std::nullopt;
 #endif
+}
+
+bool PageCachePolicy::PrefersDirect(uint64_t offset, uint64_t size) const {
+  if (!allow_direct_ || size < kMinDirectRange || !IsLocalDisk(file_)) return false;
+  const std::optional<uint64_t> resident = ResidentBytes(file_, offset, size);
+  return resident && *resident < size / 2;
+}
+
+const File& PageCachePolicy::Select(uint64_t offset, uint64_t size) {
+  if (!PrefersDirect(offset, size)) return file_;
+  const File* direct = DirectFile();
+  return direct == nullptr ? file_ : *direct;
+}
+
+const File* PageCachePolicy::DirectFile() {
+  if (direct_ != nullptr) return direct_.get();
+  try {
+    std::shared_ptr<const File> direct = File::Open(file_.path(), ReadMode::kDirect);
+    if (direct->identity() == file_.identity()) direct_ = std::move(direct);
+  } catch (const Error&) {  // no direct I/O, or the path now leads to another file
+  }
+  if (direct_ == nullptr) allow_direct_ = false;
+  return direct_.get();
 }
 
 }  // namespace tensorbundle

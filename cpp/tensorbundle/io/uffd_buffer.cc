@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/fresh_pages.h"
+#include "tensorbundle/io/uffd_buffer.h"
 
 #include <unistd.h>
 
@@ -27,19 +27,19 @@ uint64_t PageSize() {
 
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD
 
-// One huge page costs less than the small ones in its place, however those are filled.
-bool HugePagesComeUnasked() {
+// A huge page costs less than the small pages that it replaces, however those are filled.
+bool AreHugePagesAlwaysOn() {
   std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
   std::string choices;
   std::getline(file, choices);
   return choices.find("[always]") != std::string::npos;
 }
 
-// Faults of this process only: that needs no privilege. (The name came with Linux 5.11.)
+// UFFD_USER_MODE_ONLY, of Linux 5.11: page faults of user code only, which needs no privilege.
 constexpr int kUserModeOnly = 1;
 
 int OpenUserfaultfd() {
-  static const bool is_worth_it = !HugePagesComeUnasked();
+  static const bool is_worth_it = !AreHugePagesAlwaysOn();
   if (!is_worth_it) return -1;
   const auto descriptor =
       static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly));
@@ -54,7 +54,7 @@ uffdio_range RangeOf(const uint8_t* begin, const uint8_t* end) {
   return {reinterpret_cast<uintptr_t>(begin), static_cast<uint64_t>(end - begin)};
 }
 
-// From now on a touch of a page that is not there waits until somebody brings it.
+// After this, an access to a missing page blocks until the page is provided.
 bool Register(int descriptor, const uffdio_range& range) {
   uffdio_register request{range, UFFDIO_REGISTER_MODE_MISSING, 0};
   if (::ioctl(descriptor, UFFDIO_REGISTER, &request) != 0) return false;
@@ -65,37 +65,36 @@ bool Register(int descriptor, const uffdio_range& range) {
 
 }  // namespace
 
-uint64_t FreshPages::UntilPage(const void* address) {
+uint64_t UffdBuffer::UntilPage(const void* address) {
   return -reinterpret_cast<uintptr_t>(address) % PageSize();
 }
 
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD
 
-FreshPages::FreshPages(MutableByteSpan memory) {
+UffdBuffer::UffdBuffer(MutableByteSpan memory) {
   if (memory.size() < kMinSize) return;
   begin_ = memory.data() + UntilPage(memory.data());
   end_ = memory.data() + memory.size();
   end_ -= reinterpret_cast<uintptr_t>(end_) % PageSize();
   descriptor_ = OpenUserfaultfd();
   if (descriptor_ < 0) return;
-  active_ = Register(descriptor_, RangeOf(begin_, end_));
-  if (!active_) GiveUp();
+  is_enabled_ = Register(descriptor_, RangeOf(begin_, end_));
+  if (!is_enabled_) Disable();
 }
 
-FreshPages::~FreshPages() {
+UffdBuffer::~UffdBuffer() {
   if (descriptor_ < 0) return;
-  // Closing the descriptor ends the registration only where it is the last one: a child that was
-  // forked meanwhile has a copy, and would keep this process's memory registered, with nobody to
-  // bring a page that is missing.
-  if (active()) GiveUp();
+  // Closing the descriptor does not end the registration if a forked child holds a copy of it. This
+  // process's memory would stay registered, and no thread would provide missing pages.
+  if (is_enabled()) Disable();
   ::close(descriptor_);
 }
 
-void FreshPages::Write(uint8_t* place, ByteSpan bytes) {
+void UffdBuffer::Write(uint8_t* place, ByteSpan bytes) {
   const bool whole_pages = (place <= begin_ || UntilPage(place) == 0) &&
                            (place + bytes.size() >= end_ || UntilPage(place + bytes.size()) == 0);
-  if (active() && !whole_pages) GiveUp();
-  if (!active()) {
+  if (is_enabled() && !whole_pages) Disable();
+  if (!is_enabled()) {
     std::memcpy(place, bytes.data(), bytes.size());
     return;
   }
@@ -103,21 +102,21 @@ void FreshPages::Write(uint8_t* place, ByteSpan bytes) {
   const auto until =
       static_cast<uint64_t>(std::clamp<ptrdiff_t>(end_ - place, before, bytes.size()));
   std::memcpy(place, bytes.data(), before);
-  Place(place + before, bytes.subspan(before, until - before));
+  CopyPages(place + before, bytes.subspan(before, until - before));
   std::memcpy(place + until, bytes.data() + until, bytes.size() - until);
 }
 
-void FreshPages::Place(uint8_t* place, ByteSpan pages) {
+void UffdBuffer::CopyPages(uint8_t* place, ByteSpan pages) {
   while (!pages.empty()) {
     uffdio_copy request{reinterpret_cast<uintptr_t>(place),
                         reinterpret_cast<uintptr_t>(pages.data()), pages.size(), 0, 0};
     if (::ioctl(descriptor_, UFFDIO_COPY, &request) == 0) return;
     uint64_t done = request.copy > 0 ? static_cast<uint64_t>(request.copy) : 0;
-    if (errno == EEXIST) {  // there already, so that writing to it waits for nobody
+    if (errno == EEXIST) {  // the page exists, so that writing to it does not block
       done = PageSize();
       std::memcpy(place, pages.data(), done);
     } else if (errno != EAGAIN) {
-      GiveUp();
+      Disable();
       std::memcpy(place, pages.data(), pages.size());
       return;
     }
@@ -126,22 +125,22 @@ void FreshPages::Place(uint8_t* place, ByteSpan pages) {
   }
 }
 
-void FreshPages::GiveUp() {
-  const std::lock_guard<std::mutex> lock(giving_up_);
-  active_ = false;
+void UffdBuffer::Disable() {
+  const std::lock_guard<std::mutex> lock(disabling_);
+  is_enabled_ = false;
   uffdio_range range = RangeOf(begin_, end_);
   ::ioctl(descriptor_, UFFDIO_UNREGISTER, &range);
 }
 
 #else
 
-FreshPages::FreshPages(MutableByteSpan) {}
-FreshPages::~FreshPages() = default;
-void FreshPages::Write(uint8_t* place, ByteSpan bytes) {
+UffdBuffer::UffdBuffer(MutableByteSpan) {}
+UffdBuffer::~UffdBuffer() = default;
+void UffdBuffer::Write(uint8_t* place, ByteSpan bytes) {
   std::memcpy(place, bytes.data(), bytes.size());
 }
-void FreshPages::Place(uint8_t*, ByteSpan) {}
-void FreshPages::GiveUp() {}
+void UffdBuffer::CopyPages(uint8_t*, ByteSpan) {}
+void UffdBuffer::Disable() {}
 
 #endif
 

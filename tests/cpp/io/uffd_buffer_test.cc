@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/fresh_pages.h"
+#include "tensorbundle/io/uffd_buffer.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -45,23 +45,23 @@ std::vector<uint8_t> Pattern(size_t size) {
   return bytes;
 }
 
-const size_t kSize = FreshPages::kMinSize + 5 * kPage;
+const size_t kSize = UffdBuffer::kMinSize + 5 * kPage;
 const std::vector<uint8_t> kWanted = Pattern(kSize);
 
 // Cuts of [0, size) that fall on the memory's page borders, and its ends.
 std::vector<size_t> CutsAtPages(MutableByteSpan memory, size_t pages) {
   std::vector<size_t> cuts{0};
-  for (size_t at = FreshPages::UntilPage(memory.data()); at < memory.size(); at += pages * kPage) {
+  for (size_t at = UffdBuffer::UntilPage(memory.data()); at < memory.size(); at += pages * kPage) {
     if (at > 0) cuts.push_back(at);
   }
   cuts.push_back(memory.size());
   return cuts;
 }
 
-void WriteAll(FreshPages* fresh, MutableByteSpan memory, const std::vector<size_t>& cuts,
+void WriteAll(UffdBuffer* buffer, MutableByteSpan memory, const std::vector<size_t>& cuts,
               int threads) {
   ParallelFor(cuts.size() - 1, threads, [&](size_t i) {
-    fresh->Write(memory.data() + cuts[i],
+    buffer->Write(memory.data() + cuts[i],
                  ByteSpan(kWanted).subspan(cuts[i], cuts[i + 1] - cuts[i]));
   });
 }
@@ -70,46 +70,46 @@ void ExpectWanted(ByteSpan memory) {
   EXPECT_EQ(std::memcmp(memory.data(), kWanted.data(), memory.size()), 0);
 }
 
-TEST(FreshPages, FillsWhateverTheAlignment) {
+TEST(UffdBuffer, FillsWhateverTheAlignment) {
   for (const size_t shift : {size_t{0}, size_t{1}, size_t{64}, kPage - 1}) {
     for (const size_t less : {size_t{0}, size_t{1}, kPage / 2}) {
       const Untouched untouched(kSize + kPage);
       const MutableByteSpan memory = untouched.bytes().subspan(shift, kSize - less);
       {
-        FreshPages fresh(memory);
-        WriteAll(&fresh, memory, CutsAtPages(memory, 16), 3);
+        UffdBuffer buffer(memory);
+        WriteAll(&buffer, memory, CutsAtPages(memory, 16), 3);
       }
       ExpectWanted(memory);
     }
   }
 }
 
-TEST(FreshPages, NeighboursStayAsTheyAre) {
+TEST(UffdBuffer, NeighboursStayAsTheyAre) {
   const Untouched untouched(kSize + 2 * kPage);
   const MutableByteSpan memory = untouched.bytes().subspan(100, kSize);
   untouched.bytes()[99] = 7;
   untouched.bytes()[100 + kSize] = 8;
   {
-    FreshPages fresh(memory);
-    WriteAll(&fresh, memory, CutsAtPages(memory, 3), 2);
+    UffdBuffer buffer(memory);
+    WriteAll(&buffer, memory, CutsAtPages(memory, 3), 2);
   }
   ExpectWanted(memory);
   EXPECT_EQ(untouched.bytes()[99], 7);
   EXPECT_EQ(untouched.bytes()[100 + kSize], 8);
 }
 
-TEST(FreshPages, OverwritesWhatWasTouchedBefore) {
+TEST(UffdBuffer, OverwritesWhatWasTouchedBefore) {
   const Untouched untouched(kSize);
   const MutableByteSpan memory = untouched.bytes();
   for (size_t page = 0; page < kSize / kPage; page += 3) memory[page * kPage] = 9;
   {
-    FreshPages fresh(memory);
-    WriteAll(&fresh, memory, CutsAtPages(memory, 8), 2);
+    UffdBuffer buffer(memory);
+    WriteAll(&buffer, memory, CutsAtPages(memory, 8), 2);
   }
   ExpectWanted(memory);
 }
 
-TEST(FreshPages, CutsInsidePagesAreNotWaitedFor) {
+TEST(UffdBuffer, CutsInsidePagesAreNotWaitedFor) {
   std::mt19937 random(2);
   for (int round = 0; round < 20; ++round) {
     const Untouched untouched(kSize);
@@ -118,47 +118,47 @@ TEST(FreshPages, CutsInsidePagesAreNotWaitedFor) {
     for (int i = 0; i < 20; ++i) cuts.push_back(random() % kSize);
     std::sort(cuts.begin(), cuts.end());
     {
-      FreshPages fresh(memory);
-      WriteAll(&fresh, memory, cuts, 4);
+      UffdBuffer buffer(memory);
+      WriteAll(&buffer, memory, cuts, 4);
     }
     ExpectWanted(memory);
   }
 }
 
-TEST(FreshPages, SmallMemoryIsJustCopied) {
+TEST(UffdBuffer, SmallMemoryIsJustCopied) {
   const Untouched untouched(2 * kPage);
-  FreshPages fresh(untouched.bytes());
-  EXPECT_FALSE(fresh.active());
-  fresh.Write(untouched.bytes().data() + 3, ByteSpan(kWanted).first(100));
+  UffdBuffer buffer(untouched.bytes());
+  EXPECT_FALSE(buffer.is_enabled());
+  buffer.Write(untouched.bytes().data() + 3, ByteSpan(kWanted).first(100));
   EXPECT_EQ(std::memcmp(untouched.bytes().data() + 3, kWanted.data(), 100), 0);
 }
 
-TEST(FreshPages, UntouchedAfterwardsIsZero) {
+TEST(UffdBuffer, UntouchedAfterwardsIsZero) {
   const Untouched untouched(kSize);
   {
-    FreshPages fresh(untouched.bytes());
+    UffdBuffer buffer(untouched.bytes());
   }
   EXPECT_EQ(untouched.bytes()[kSize / 2], 0) << "reading it waited for nobody";
 }
 
 // A child that is forked meanwhile inherits the descriptor and may keep it for long.
-TEST(FreshPages, NothingStaysRegisteredThoughAChildWasForked) {
+TEST(UffdBuffer, NothingStaysRegisteredThoughAChildWasForked) {
   for (const bool all_written : {true, false}) {
     const Untouched memory(kSize);
     pid_t child = -1;
     {
-      FreshPages fresh(memory.bytes());
-      if (!fresh.active()) GTEST_SKIP() << "this system has no userfaultfd for us";
+      UffdBuffer buffer(memory.bytes());
+      if (!buffer.is_enabled()) GTEST_SKIP() << "this system has no userfaultfd for us";
       child = ::fork();
       if (child == 0) {
         for (;;) ::pause();
       }
       ASSERT_GT(child, 0);
-      if (all_written) WriteAll(&fresh, memory.bytes(), CutsAtPages(memory.bytes(), 16), 2);
+      if (all_written) WriteAll(&buffer, memory.bytes(), CutsAtPages(memory.bytes(), 16), 2);
     }
     // Gives a page back to the system, as allocators do, and touches it: that may wait for nobody.
     uint8_t* page =
-        memory.bytes().data() + FreshPages::UntilPage(memory.bytes().data()) + 2 * kPage;
+        memory.bytes().data() + UffdBuffer::UntilPage(memory.bytes().data()) + 2 * kPage;
     ASSERT_EQ(::madvise(page, kPage, MADV_DONTNEED), 0);
     std::promise<uint8_t> touched;
     std::thread toucher([&] { touched.set_value(std::atomic_ref(*page).load()); });

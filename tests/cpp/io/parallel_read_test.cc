@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/checked_read.h"
+#include "tensorbundle/io/parallel_read.h"
 
 #include <gtest/gtest.h>
 

@@ -12,16 +12,16 @@ namespace tensorbundle {
 
 // Owns uninitialized memory, aligned for any use of the elements. Large blocks go straight back to
 // the system when freed, so that the memory of a stream is what its buffers say it is.
-class ElementBuffer {
+class PageBuffer {
  public:
-  ElementBuffer() = default;
+  PageBuffer() = default;
   // Throws std::bad_alloc.
-  explicit ElementBuffer(size_t capacity);
-  ~ElementBuffer();
+  explicit PageBuffer(size_t capacity);
+  ~PageBuffer();
 
-  ElementBuffer(ElementBuffer&& other) noexcept
+  PageBuffer(PageBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), capacity_(std::exchange(other.capacity_, 0)) {}
-  ElementBuffer& operator=(ElementBuffer&& other) noexcept {
+  PageBuffer& operator=(PageBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(capacity_, other.capacity_);
     return *this;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/io/new_file.h"
+#include "tensorbundle/io/atomic_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -46,9 +46,9 @@ std::string DirectoryOf(const std::string& path) {
 
 }  // namespace
 
-std::unique_ptr<NewFile> NewFile::Create(const std::string& path) {
+std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path) {
   std::random_device random;
-  std::unique_ptr<NewFile> file(new NewFile(path));
+  std::unique_ptr<AtomicFile> file(new AtomicFile(path));
   for (int attempt = 1;; ++attempt) {
     const uint64_t number = uint64_t{random()} << 32 | random();
     std::string temporary = path + ".tempstate" + std::to_string(number);
@@ -62,14 +62,14 @@ std::unique_ptr<NewFile> NewFile::Create(const std::string& path) {
   }
 }
 
-NewFile::~NewFile() {
+AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
   if (kept_) return;
   if (published_) ::unlink(path_.c_str());
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
-void NewFile::Resize(uint64_t size) {
+void AtomicFile::Resize(uint64_t size) {
 #ifdef __linux__
   if (size > 0) {
     const auto length = static_cast<off_t>(size);
@@ -84,7 +84,7 @@ void NewFile::Resize(uint64_t size) {
   }
 }
 
-void NewFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
+void AtomicFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
   uint64_t done = 0;
   while (done < bytes.size()) {
     const auto wanted = static_cast<size_t>(std::min(bytes.size() - done, kMaxWriteSize));
@@ -98,14 +98,14 @@ void NewFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
   }
 }
 
-void NewFile::StartWriteback() const {
+void AtomicFile::StartWriteback() const {
 #ifdef __linux__
   // What fails here fails again, and is reported, when the file is finished.
   (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
 #endif
 }
 
-void NewFile::Finish() {
+void AtomicFile::Finish() {
   if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
     ThrowFailed("bring to the disk", path_);
   }
@@ -114,7 +114,7 @@ void NewFile::Finish() {
   if (failed != 0 && errno != EINTR) ThrowFailed("close", path_);
 }
 
-void NewFile::Publish() {
+void AtomicFile::Publish() {
   // A second name, then the first one dropped: unlike rename(), this replaces nothing.
   if (::link(temporary_.c_str(), path_.c_str()) == 0) {
     published_ = true;
@@ -134,8 +134,8 @@ void NewFile::Publish() {
   temporary_.clear();
 }
 
-std::unique_ptr<NewDirectory> NewDirectory::For(const std::string& path) {
-  std::unique_ptr<NewDirectory> directory(new NewDirectory(DirectoryOf(path)));
+std::unique_ptr<AtomicDirectory> AtomicDirectory::For(const std::string& path) {
+  std::unique_ptr<AtomicDirectory> directory(new AtomicDirectory(DirectoryOf(path)));
   const char* name = directory->path_.c_str();
   directory->kept_ = ::mkdir(name, 0777) != 0;
   if (directory->kept_ && errno != EEXIST) {
@@ -150,11 +150,11 @@ std::unique_ptr<NewDirectory> NewDirectory::For(const std::string& path) {
   return directory;
 }
 
-NewDirectory::~NewDirectory() {
+AtomicDirectory::~AtomicDirectory() {
   if (!kept_) ::rmdir(path_.c_str());
 }
 
-void NewDirectory::Sync() const {
+void AtomicDirectory::Sync() const {
   const int descriptor =
       Uninterrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (descriptor < 0) ThrowFailed("open the directory", path_);

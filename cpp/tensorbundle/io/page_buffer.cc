@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/view/element_buffer.h"
+#include "tensorbundle/io/page_buffer.h"
 
 #include <sys/mman.h>
 
@@ -13,7 +13,7 @@ constexpr std::align_val_t kAlignment{64};  // what TensorFlow, JAX and vector i
 
 }  // namespace
 
-ElementBuffer::ElementBuffer(size_t capacity) {
+PageBuffer::PageBuffer(size_t capacity) {
   if (capacity >= kMinMapped) {
     void* data =
         ::mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -25,7 +25,7 @@ ElementBuffer::ElementBuffer(size_t capacity) {
   capacity_ = capacity;
 }
 
-ElementBuffer::~ElementBuffer() {
+PageBuffer::~PageBuffer() {
   if (data_ == nullptr) return;
   if (capacity_ >= kMinMapped) {
     ::munmap(data_, capacity_);

@@ -14,8 +14,8 @@ namespace tensorbundle {
 
 inline constexpr uint64_t kCacheLine = 64;
 
-// Copies `size` bytes. Other threads see them after FenceStreams().
-inline void StreamCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
+// Copies `size` bytes. Other threads see them after FenceNontemporalStores().
+inline void NontemporalCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
 #if defined(__SSE2__)
   // A cache line at a time, so that each is written whole.
   if (reinterpret_cast<uintptr_t>(out) % sizeof(__m128i) == 0 && size % kCacheLine == 0) {
@@ -37,7 +37,7 @@ inline void StreamCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
   std::memcpy(out, in, size);
 }
 
-inline void FenceStreams() {
+inline void FenceNontemporalStores() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files that appear under their names only when they are complete.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "tensorbundle/base/bytes.h"
+
+namespace tensorbundle {
+
+// A new file, written under a temporary name in the same directory: its name, ".tempstate" and a
+// number, as TensorFlow's writer names its files. The destructor removes the file, under whichever
+// name it has, unless Keep() was called.
+// Throws: every function throws IOFailure with the system's error number.
+class AtomicFile {
+ public:
+  // Creates the temporary file; nothing at `path`.
+  static std::unique_ptr<AtomicFile> Create(const std::string& path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  const std::string& path() const { return path_; }
+
+  // Sets the size. Where the file system supports it, allocates the space now, so that a full disk
+  // is reported before anything is written.
+  void Resize(uint64_t size);
+
+  // Threads: any number, in ranges that do not overlap.
+  void WriteAt(uint64_t offset, ByteSpan bytes) const;
+
+  // Starts to write dirty pages to the disk without waiting, so that Finish() takes less time.
+  void StartWriteback() const;
+
+  // Calls fsync(2) and closes the file.
+  void Finish();
+
+  // Renames the finished file to `path`. Fails with EEXIST if there is another file.
+  void Publish();
+
+  // Makes the destructor leave the file in place.
+  void Keep() { kept_ = true; }
+
+ private:
+  // Opens nothing. The object exists before the descriptor, so that a failed allocation does not
+  // leak one.
+  explicit AtomicFile(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+  std::string temporary_;  // empty: no file has that name
+  int descriptor_ = -1;
+  bool published_ = false;
+  bool kept_ = false;
+};
+
+// The directory of a new file. The destructor removes it if it was created here, is empty, and
+// Keep() was not called.
+class AtomicDirectory {
+ public:
+  // Creates the directory of the file `path` if it is missing. Its parent must exist. Throws
+  // IOFailure.
+  static std::unique_ptr<AtomicDirectory> For(const std::string& path);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  // Calls fsync(2), which makes new names in it durable. Throws IOFailure.
+  void Sync() const;
+  void Keep() { kept_ = true; }
+
+ private:
+  explicit AtomicDirectory(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+  bool kept_ = true;
+};
+
+}  // namespace tensorbundle
