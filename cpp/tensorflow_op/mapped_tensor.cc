@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/io/mapping.h"
 #include "tensorbundle/view/tensor_view.h"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
-#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/remap.h"
 #include "tensorflow_op/join_cache.h"

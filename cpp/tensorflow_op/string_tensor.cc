@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/strings.h"
 #include "tensorbundle/view/tiling.h"

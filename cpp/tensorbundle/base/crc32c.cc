@@ -4,11 +4,42 @@
 #include <array>
 #include <iterator>
 
-#include "tensorbundle/base/crc32c_implementations.h"
-#include "tensorbundle/base/crc32c_polynomial.h"
+#include "tensorbundle/base/coding.h"
+#include "tensorbundle/base/crc32c_internal.h"
 
 namespace tensorbundle::crc32c {
 namespace {
+
+// The portable implementation is slicing by 16: it processes sixteen bytes at once, each with a
+// table of its own.
+constexpr size_t kSlice = 16;
+
+// [k][b] is what byte b, followed by k bytes of zero, makes of a register of zero.
+using Tables = std::array<std::array<uint32_t, 256>, kSlice>;
+
+constexpr Tables kTables = [] {
+  Tables tables{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t state = byte;
+    for (int bit = 0; bit < 8; ++bit) state = TimesX(state);
+    tables[0][byte] = state;
+  }
+  for (size_t k = 1; k < kSlice; ++k) {
+    for (size_t byte = 0; byte < 256; ++byte) {
+      const uint32_t before = tables[k - 1][byte];
+      tables[k][byte] = (before >> 8) ^ tables[0][before & 0xff];
+    }
+  }
+  return tables;
+}();
+
+// The eight bytes of `word`, of which the last is followed by `after` more bytes.
+inline uint32_t Slice8(uint64_t word, size_t after) {
+  return kTables[after + 7][word & 0xff] ^ kTables[after + 6][(word >> 8) & 0xff] ^
+         kTables[after + 5][(word >> 16) & 0xff] ^ kTables[after + 4][(word >> 24) & 0xff] ^
+         kTables[after + 3][(word >> 32) & 0xff] ^ kTables[after + 2][(word >> 40) & 0xff] ^
+         kTables[after + 1][(word >> 48) & 0xff] ^ kTables[after][word >> 56];
+}
 
 struct Candidate {
   Implementation implementation;
@@ -43,8 +74,7 @@ Runnable Detect() {
 // x has this order modulo P: it divides the order, which is prime, and x is not 1.
 static_assert(PowerOfX((uint64_t{1} << 31) - 1) == kOne);
 
-constexpr size_t kSquares =
-    31;  // so x^(2^31) is x again, and the squarings of x go round in a circle
+constexpr size_t kSquares = 31;  // so x^(2^31) is x again: repeated squaring is periodic
 
 // [k] is x^(2^k).
 constexpr std::array<uint32_t, kSquares> kRepeatedSquares = [] {
@@ -55,6 +85,16 @@ constexpr std::array<uint32_t, kSquares> kRepeatedSquares = [] {
 }();
 
 }  // namespace
+
+uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n) {
+  uint32_t state = ~crc;
+  for (; n >= kSlice; data += kSlice, n -= kSlice) {
+    // The register adds onto the first four bytes: s * x^128 = (s * x^96) * x^32.
+    state = Slice8(LoadFixed64(data) ^ state, 8) ^ Slice8(LoadFixed64(data + 8), 0);
+  }
+  for (; n != 0; ++data, --n) state = (state >> 8) ^ kTables[0][(state ^ *data) & 0xff];
+  return ~state;
+}
 
 std::span<const Implementation> Implementations() {
   static const Runnable runnable = Detect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // CRC-32C with the instructions of ARMv8. Empty on other processors.
-#include "tensorbundle/base/crc32c_implementations.h"
+#include "tensorbundle/base/crc32c_internal.h"
 
 #if defined(__aarch64__)
 
@@ -11,7 +11,6 @@
 #endif
 
 #include "tensorbundle/base/coding.h"
-#include "tensorbundle/base/crc32c_polynomial.h"
 
 // Compiled for the CRC extension whatever the flags of the build; CanArmv8() guards the calls. The
 // builtins stand in for <arm_acle.h>, which Clang empties unless the flags of the build name the

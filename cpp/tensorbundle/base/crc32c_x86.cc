@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // CRC-32C with the instructions of x86-64. Empty on other processors.
-#include "tensorbundle/base/crc32c_implementations.h"
+#include "tensorbundle/base/crc32c_internal.h"
 
 #if defined(__x86_64__)
 
@@ -10,7 +10,6 @@
 #include <array>
 
 #include "tensorbundle/base/coding.h"
-#include "tensorbundle/base/crc32c_polynomial.h"
 
 // Compiled for these whatever the flags of the build; Can*() guards the calls.
 #define TENSORBUNDLE_SSE42 __attribute__((target("sse4.2,pclmul")))

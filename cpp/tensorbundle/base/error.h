@@ -1,33 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// The exceptions of the core. The bindings turn each into the Python class of the same name.
+// The exceptions of the core. The bindings translate each to the Python class of the same name.
 //
-// A message says which file, which tensor, at which offset, what was expected and what was found.
-// Misuse by the caller (an index out of bounds, a bad argument) is std::out_of_range or
-// std::invalid_argument.
+// A message names the file, the tensor and the offset, and says what was expected and what was
+// found. For wrong arguments the core throws std::out_of_range and std::invalid_argument.
 #pragma once
 
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace tensorbundle {
 
-// Root of everything the core throws about a checkpoint.
+// The base class of all exceptions about a checkpoint.
 class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The checkpoint holds no tensor of that name.
+// The checkpoint has no tensor of that name.
 class TensorNotFoundError : public Error {
   using Error::Error;
 };
 
-// The bytes contradict the format, or their checksum.
+// The bytes violate the format, or differ from their checksum.
 class CorruptionError : public Error {
   using Error::Error;
 };
 
-// A vocabulary file that is none. Who speaks to TensorFlow tells the kinds apart, as it does.
+// The file is not a valid vocabulary. kind() selects the status code that TensorFlow uses for this
+// error.
 class VocabularyError : public CorruptionError {
  public:
   enum class Kind { kNoLine, kEmptyLine, kDuplicate };
@@ -38,17 +39,17 @@ class VocabularyError : public CorruptionError {
   Kind kind_;
 };
 
-// A tensor and its destination differ in shape.
+// The shapes of a tensor and its destination differ.
 class ShapeMismatchError : public Error {
   using Error::Error;
 };
 
-// A valid file that uses something we do not read.
+// The file is valid, but uses a feature that is not supported.
 class UnsupportedError : public Error {
   using Error::Error;
 };
 
-// No such checkpoint, index file or data shard.
+// There is no such checkpoint, index file or data file.
 class CheckpointNotFoundError : public Error {
  public:
   CheckpointNotFoundError(const std::string& message, std::string path)
@@ -71,5 +72,9 @@ class IOFailure : public Error {
   std::string path_;
   int error_number_;
 };
+
+// Returns 'name' in quotes, for messages: bytes that are not printable ASCII become \xNN, because a
+// name in a file is arbitrary bytes.
+std::string EscapeBytes(std::string_view name);
 
 }  // namespace tensorbundle

@@ -10,7 +10,6 @@
 #include "tensorbundle/base/arena.h"
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/entry.h"
 #include "tensorbundle/bundle/header.h"
 #include "tensorbundle/bundle/ordered_code.h"

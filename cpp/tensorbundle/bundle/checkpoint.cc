@@ -31,7 +31,6 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/bundle_index.h"
 
 namespace tensorbundle {

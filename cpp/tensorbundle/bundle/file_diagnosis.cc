@@ -11,7 +11,6 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 
 namespace tensorbundle {
 namespace {

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/rewrite/record.h"

@@ -6,7 +6,6 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/entry.h"
 
 namespace tensorbundle {

@@ -11,7 +11,6 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/header.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/v1/messages.h"

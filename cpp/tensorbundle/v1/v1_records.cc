@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/ordered_code.h"
 #include "tensorbundle/v1/dense_records.h"
 

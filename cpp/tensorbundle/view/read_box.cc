@@ -11,7 +11,6 @@
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/view/byte_swap.h"

@@ -11,7 +11,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/view/column_order.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/row_copy.h"

@@ -5,7 +5,6 @@
 #include <map>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/view/read_box.h"
 #include "tensorbundle/view/runs.h"
 #include "tensorbundle/view/tiling.h"

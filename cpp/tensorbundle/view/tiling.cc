@@ -8,7 +8,6 @@
 #include <string>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 
 namespace tensorbundle {
 namespace {

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/vocab/token_table.h"
 
 namespace tensorbundle {

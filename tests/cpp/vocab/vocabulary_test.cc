@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/quoted.h"
 #include "tensorbundle/io/file.h"
 #include "vocab/tokens.h"
 #include "vocab/vocabulary_files.h"

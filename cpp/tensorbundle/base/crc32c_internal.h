@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arithmetic that CRC-32C is made of: polynomials over GF(2) modulo its generator P.
+// The implementations behind crc32c.h, and their arithmetic: polynomials over GF(2) modulo the
+// generator P of CRC-32C.
 //
 // A polynomial of degree below 32 is a uint32_t whose bit 31 - i is the coefficient of x^i
-// ("reflected"), because a message's bits count from the low bit of its first byte. In these terms
-// the register goes from s to s * x^n + M * x^32 (mod P) over a message M of n bits; a CRC is the
-// register inverted, started from all ones.
+// ("reflected"), because the bits of a message start with the low bit of its first byte. A message
+// M of n bits changes the register from s to s * x^n + M * x^32 (mod P). A CRC is the inverted
+// register; the register starts with all bits set.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace tensorbundle::crc32c {
@@ -43,5 +45,21 @@ constexpr uint32_t PowerOfX(uint64_t n) {
 
 static_assert(PowerOfX(32) == kPolynomial, "x^32 is the rest of P");
 static_assert(PowerOfX(64) == Multiply(PowerOfX(41), PowerOfX(23)), "powers add up");
+
+// Each Extend* function implements crc32c::Extend(), and may be called only if its Can* function
+// returns true: other processors lack its instructions.
+uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n);
+
+#if defined(__x86_64__)
+bool CanSse42();
+uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n);
+bool CanAvx512();
+uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n);
+#endif
+
+#if defined(__aarch64__)
+bool CanArmv8();
+uint32_t ExtendArmv8(uint32_t crc, const uint8_t* data, size_t n);
+#endif
 
 }  // namespace tensorbundle::crc32c

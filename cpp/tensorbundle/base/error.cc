@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/base/quoted.h"
+#include "tensorbundle/base/error.h"
 
 #include <cstdio>
 
