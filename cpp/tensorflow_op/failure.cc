@@ -129,7 +129,7 @@ Failure CurrentFailure() {
     Failure failure = Translated();
     failure.message = Showable(failure.message);
     return failure;
-  } catch (const std::bad_alloc&) {  // while the message was made
+  } catch (const std::bad_alloc&) {                      // while the message was made
     return {Code::kResourceExhausted, "out of memory"};  // a string this short takes no memory
   }
 }

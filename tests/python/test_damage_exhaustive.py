@@ -101,8 +101,11 @@ def test_every_length_of_the_data(tmp_path: Path) -> None:
         path.write_bytes(data[:length])
         with tb.open(prefix) as ck:
             for name in TENSORS:
+                if name in "abw":  # a part of them is not compared with a checksum
+                    with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
+                        ck[name][:1]
                 if ends[name] <= length:
-                    assert same_bits(ck[name], TENSORS[name])
+                    assert same_bits(ck[name].read(), TENSORS[name])
                 else:
                     with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
                         ck[name].read()
