@@ -61,8 +61,8 @@ static void CopyRange(void* job, int64_t begin, int64_t end) {
 static void ReadRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   while (begin < end) {
-    const int64_t piece = end - begin < (1 << 23) ? end - begin : (1 << 23);
-    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)piece, copy->offset + begin);
+    const int64_t slice = end - begin < (1 << 23) ? end - begin : (1 << 23);
+    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)slice, copy->offset + begin);
     if (n <= 0) {
       copy->failed = 1;
       return;
@@ -148,7 +148,7 @@ int ceiling_pread_checked(int file, int64_t offset, char* to, int64_t n, int thr
 
 typedef struct {
   char* to;
-  const char* const* parts;  // the table's pieces, of rows_per_part rows each
+  const char* const* parts;  // the table's slices, of rows_per_part rows each
   int64_t rows_per_part;
   const int64_t* ids;
   int64_t count;

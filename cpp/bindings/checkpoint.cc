@@ -15,13 +15,12 @@
 #include "bindings/text.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/bundle/storage_notes.h"
+#include "tensorbundle/read/locate.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/slice_cover.h"
+#include "tensorbundle/read/verify.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
-#include "tensorbundle/view/read_box.h"
-#include "tensorbundle/view/strings.h"
-#include "tensorbundle/view/tensor_view.h"
-#include "tensorbundle/view/tiling.h"
-#include "tensorbundle/view/verify.h"
 
 namespace tensorbundle {
 namespace {
@@ -38,10 +37,10 @@ const Tensor& TensorAt(const Checkpoint& self, size_t index) {
   return self.catalog().tensors.at(index);
 }
 
-const Piece& PieceAt(const Checkpoint& self, size_t index, size_t piece) {
-  const std::span<const Piece> pieces = self.catalog().Pieces(TensorAt(self, index));
-  if (piece >= pieces.size()) throw std::out_of_range("no piece " + std::to_string(piece));
-  return pieces[piece];
+const StoredSlice& SliceAt(const Checkpoint& self, size_t index, size_t slice) {
+  const std::span<const StoredSlice> slices = self.catalog().Slices(TensorAt(self, index));
+  if (slice >= slices.size()) throw std::out_of_range("no slice " + std::to_string(slice));
+  return slices[slice];
 }
 
 py::object PathOf(const std::string& path) {
@@ -51,21 +50,21 @@ py::object PathOf(const std::string& path) {
   return py::reinterpret_steal<py::object>(text);
 }
 
-// (starts, lengths, file, offset, nbytes) of each stored piece.
-py::list PiecesOf(const Checkpoint& self, size_t index) {
+// (starts, lengths, file, offset, nbytes) of each stored slice.
+py::list SlicesOf(const Checkpoint& self, size_t index) {
   const Catalog& catalog = self.catalog();
   const Tensor& tensor = TensorAt(self, index);
   py::list rows;
-  for (const Piece& piece : catalog.Pieces(tensor)) {
-    const Box box = catalog.BoxOf(tensor, piece);
+  for (const StoredSlice& slice : catalog.Slices(tensor)) {
+    const Box box = catalog.BoxOf(tensor, slice);
     py::tuple starts(box.size());
     py::tuple lengths(box.size());
     for (size_t axis = 0; axis < box.size(); ++axis) {
       starts[axis] = box[axis].start;
       lengths[axis] = box[axis].length;
     }
-    rows.append(py::make_tuple(starts, lengths, PathOf(catalog.files[piece.file]), piece.offset,
-                               piece.size));
+    rows.append(py::make_tuple(starts, lengths, PathOf(catalog.files[slice.file]), slice.offset,
+                               slice.size));
   }
   return rows;
 }
@@ -81,12 +80,12 @@ Problem ProblemOf(const Checkpoint& self, size_t index) {
   const char* damage = "damaged file";
   try {
     RequireKnownType(tensor);
-    for (const Piece& piece : self.catalog().Pieces(tensor)) {
-      self.CheckPiece(tensor, piece, Compared::kYes);
+    for (const StoredSlice& slice : self.catalog().Slices(tensor)) {
+      self.CheckSlice(tensor, slice, Compared::kYes);
     }
     damage = "stored in part";
     if (tensor.num_elements > 0) {
-      CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
+      FindOverlaps(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
     }
   } catch (const CheckpointNotFoundError& error) {
     return {"missing file", error.what()};
@@ -125,13 +124,13 @@ py::object View(const Checkpoint& self, size_t index, const py::dtype& dtype) {
   return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kReadOnly);
 }
 
-py::object ViewOnePiece(const Checkpoint& self, size_t index, size_t piece_index,
+py::object ViewOneSlice(const Checkpoint& self, size_t index, size_t slice_index,
                         const py::dtype& dtype) {
   const Tensor& tensor = TensorAt(self, index);
-  const Piece& piece = PieceAt(self, index, piece_index);
-  const TensorView view = ViewPiece(self, tensor, piece);
+  const StoredSlice& slice = SliceAt(self, index, slice_index);
+  const TensorView view = ViewSlice(self, tensor, slice);
   if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
-  const std::vector<int64_t> shape = Lengths(self.catalog().BoxOf(tensor, piece));
+  const std::vector<int64_t> shape = Lengths(self.catalog().BoxOf(tensor, slice));
   return ToArrayOrReason(view, dtype, shape, Access::kReadOnly);
 }
 
@@ -159,22 +158,22 @@ Box BoxIn(const Checkpoint& self, const Tensor& tensor, const std::vector<int64_
   return box;
 }
 
-// (piece, its starts, its lengths, starts and lengths of what the box takes of it) for each piece
+// (slice, its starts, its lengths, starts and lengths of what the box takes of it) for each slice
 // that a box takes elements from. Starts are those in the tensor.
-py::list PiecesOfBox(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
+py::list SlicesOfBox(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
                      const std::vector<int64_t>& lengths) {
   const Tensor& tensor = TensorAt(self, index);
   const Box box = BoxIn(self, tensor, starts, lengths);
   if (Volume(box) == 0) return py::list();
-  const std::vector<PieceOverlap> overlaps = [&] {
+  const std::vector<SliceOverlap> overlaps = [&] {
     const py::gil_scoped_release release;
-    return CoverBox(self.catalog(), tensor, box);
+    return FindOverlaps(self.catalog(), tensor, box);
   }();
-  const Piece* first = self.catalog().Pieces(tensor).data();
+  const StoredSlice* first = self.catalog().Slices(tensor).data();
   py::list rows;
-  for (const PieceOverlap& overlap : overlaps) {
-    rows.append(py::make_tuple(overlap.piece - first, Starts(overlap.piece_box),
-                               Lengths(overlap.piece_box), Starts(overlap.common),
+  for (const SliceOverlap& overlap : overlaps) {
+    rows.append(py::make_tuple(overlap.slice - first, Starts(overlap.slice_box),
+                               Lengths(overlap.slice_box), Starts(overlap.common),
                                Lengths(overlap.common)));
   }
   return rows;
@@ -198,12 +197,12 @@ void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& star
   ReadBox(self, tensor, box, destination, {threads, verify});
 }
 
-py::list ReadStringPiece(const Checkpoint& self, size_t index, size_t piece_index, bool verify) {
+py::list ReadStringSlice(const Checkpoint& self, size_t index, size_t slice_index, bool verify) {
   const Tensor& tensor = TensorAt(self, index);
-  const Piece& piece = PieceAt(self, index, piece_index);
+  const StoredSlice& slice = SliceAt(self, index, slice_index);
   const StringElements elements = [&] {
     const py::gil_scoped_release release;
-    return ReadStrings(self, tensor, piece, verify);
+    return ReadStrings(self, tensor, slice, verify);
   }();
   py::list list(elements.size());
   for (size_t i = 0; i < elements.size(); ++i) {
@@ -220,7 +219,7 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
   const Catalog& catalog = self.catalog();
   uint64_t total = 0;
   for (const size_t index : indices) {
-    for (const Piece& piece : catalog.Pieces(TensorAt(self, index))) total += piece.size;
+    for (const StoredSlice& slice : catalog.Slices(TensorAt(self, index))) total += slice.size;
   }
   Progress progress(std::move(callback), total);
   const VerifyResult result = [&] {
@@ -230,20 +229,20 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
   progress.Finish();
   py::list rows;
   for (const Damage& damage : result.damages) {
-    const Piece none;
-    const Piece& piece = damage.piece == nullptr ? none : *damage.piece;
+    const StoredSlice none;
+    const StoredSlice& slice = damage.slice == nullptr ? none : *damage.slice;
     const std::string file =
-        damage.piece == nullptr ? self.listing_file() : catalog.files[piece.file];
-    rows.append(py::make_tuple(damage.tensor, PathOf(file), piece.offset, piece.size,
+        damage.slice == nullptr ? self.listing_file() : catalog.files[slice.file];
+    rows.append(py::make_tuple(damage.tensor, PathOf(file), slice.offset, slice.size,
                                TextOf(damage.message), TextOf(damage.cause), damage.error_number));
   }
   return py::make_tuple(result.num_bytes, rows);
 }
 
 py::list Notes(const Checkpoint& self) {
-  py::list notes;
-  for (const std::string& note : StorageNotes(self)) notes.append(TextOf(note));
-  return notes;
+  py::list warnings;
+  for (const std::string& note : StorageWarnings(self)) warnings.append(TextOf(note));
+  return warnings;
 }
 
 py::object Find(const Checkpoint& self, const std::string& name) {
@@ -276,7 +275,7 @@ void RegisterCheckpoint(py::module_& module) {
       .def("__len__", Of(+[](const Checkpoint& self) { return self.catalog().tensors.size(); }))
       .def_property_readonly("index_checksum",
                              Of(+[](const Checkpoint& self) { return self.index_checksum(); }))
-      .def_property_readonly("notes", Of(&Notes))
+      .def_property_readonly("warnings", Of(&Notes))
       .def_property_readonly("big_endian",
                              Of(+[](const Checkpoint& self) { return self.catalog().big_endian; }))
       .def("find", Of(&Find), "name"_a)
@@ -305,16 +304,16 @@ void RegisterCheckpoint(py::module_& module) {
              return static_cast<int32_t>(TensorAt(self, index).dtype);
            }),
            "index"_a)
-      .def("pieces", Of(&PiecesOf), "index"_a)
+      .def("slices", Of(&SlicesOf), "index"_a)
       .def("problem", Of(&ProblemText), "index"_a)
       .def("view", Of(&View), "index"_a, "dtype"_a)
-      .def("view_piece", Of(&ViewOnePiece), "index"_a, "piece"_a, "dtype"_a)
+      .def("view_slice", Of(&ViewOneSlice), "index"_a, "slice"_a, "dtype"_a)
       .def("copy_on_write", Of(&CopyOnWrite), "index"_a, "dtype"_a)
-      .def("pieces_of_box", Of(&PiecesOfBox), "index"_a, "starts"_a, "lengths"_a)
+      .def("slices_of_box", Of(&SlicesOfBox), "index"_a, "starts"_a, "lengths"_a)
       .def("require_box", Of(&Require), "index"_a, "starts"_a, "lengths"_a)
       .def("read", Of(&Read), "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(),
            "threads"_a, "verify"_a)
-      .def("read_strings", Of(&ReadStringPiece), "index"_a, "piece"_a, py::kw_only(), "verify"_a)
+      .def("read_strings", Of(&ReadStringSlice), "index"_a, "slice"_a, py::kw_only(), "verify"_a)
       .def("verify", Of(&Verify), "indices"_a, py::kw_only(), "threads"_a,
            "progress"_a = py::none());
 }

@@ -8,17 +8,17 @@
 #include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/view/gather.h"
-#include "tensorbundle/view/remap.h"
+#include "tensorbundle/read/gather.h"
+#include "tensorbundle/read/remap.h"
 
 namespace tensorbundle {
 namespace {
 
-RowFill::Kind ParseKind(const std::string& kind) {
-  if (kind == "none") return RowFill::Kind::kNone;
-  if (kind == "element") return RowFill::Kind::kElement;
-  if (kind == "row") return RowFill::Kind::kRow;
-  if (kind == "rows") return RowFill::Kind::kRows;
+RowFillValues::Kind ParseKind(const std::string& kind) {
+  if (kind == "none") return RowFillValues::Kind::kNone;
+  if (kind == "element") return RowFillValues::Kind::kElement;
+  if (kind == "row") return RowFillValues::Kind::kRow;
+  if (kind == "rows") return RowFillValues::Kind::kRows;
   throw std::invalid_argument("no fill kind '" + kind + "'");
 }
 
@@ -67,7 +67,7 @@ uint64_t MissingCells(const Checkpoint& checkpoint, size_t index, const py::obje
   return CountMissingCells(checkpoint, checkpoint.catalog().tensors.at(index), remapping, threads);
 }
 
-// Where a tensor's rows lie: made once per handle, since finding it looks at every stored piece.
+// Where a tensor's rows lie: made once per handle, since finding it looks at every stored slice.
 class Rows : public HeldByPython {
  public:
   Rows(std::shared_ptr<const Checkpoint> checkpoint, size_t index)
@@ -78,7 +78,7 @@ class Rows : public HeldByPython {
   void Take(const py::array& ids, py::array out, const std::string& kind, const py::array& fill,
             int threads) const {
     const RowIds row_ids = ToRowIds(ids);
-    const RowFill row_fill{
+    const RowFillValues row_fill{
         ParseKind(kind),
         {static_cast<const uint8_t*>(fill.data()), static_cast<size_t>(fill.nbytes())}};
     const MutableByteSpan destination = Destination(out);
@@ -90,7 +90,7 @@ class Rows : public HeldByPython {
   // What Take would throw for the numbers.
   void CheckTake(const py::array& ids, const std::string& kind, int threads) const {
     const RowIds row_ids = ToRowIds(ids);
-    const RowFill::Kind fill_kind = ParseKind(kind);
+    const RowFillValues::Kind fill_kind = ParseKind(kind);
     const py::gil_scoped_release release;
     CheckRows(*checkpoint_, tensor_, bands_, row_ids, fill_kind, threads);
   }
@@ -110,8 +110,9 @@ class Rows : public HeldByPython {
              const py::array& fill, bool fill_is_element, py::array out, uint64_t out_stride,
              int threads) const {
     const Remapping remapping = RemappingOf(rows, num_rows, columns);
-    const CellFill cell_fill{fill_is_element ? CellFill::Kind::kElement : CellFill::Kind::kCells,
-                             BytesOf(fill)};
+    const CellFillValues cell_fill{
+        fill_is_element ? CellFillValues::Kind::kElement : CellFillValues::Kind::kCells,
+        BytesOf(fill)};
     const MutableByteSpan destination = Destination(out);
     const py::gil_scoped_release release;  // as in Take
     RemapTable(*checkpoint_, tensor_, bands_, remapping, cell_fill, destination, out_stride,
@@ -121,7 +122,7 @@ class Rows : public HeldByPython {
  private:
   std::shared_ptr<const Checkpoint> checkpoint_;
   const Tensor& tensor_;
-  RowBands bands_;
+  RowLayout bands_;
 };
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/view/ranges.h"
+#include "tensorbundle/read/locate.h"
 
 namespace tensorbundle {
 namespace {
@@ -76,7 +76,7 @@ py::dict Inspect(const Checkpoint& checkpoint, size_t index, const RangeArray& a
     const py::gil_scoped_release release;
     return InspectRanges(checkpoint, tensor, ranges);
   }();
-  return py::dict("pieces"_a = facts.num_pieces, "whole"_a = facts.num_whole,
+  return py::dict("slices"_a = facts.num_slices, "whole"_a = facts.num_whole,
                   "verified"_a = facts.num_verified, "bytes"_a = facts.num_bytes,
                   "touched"_a = facts.num_touched, "probed"_a = facts.num_probed,
                   "resident"_a = facts.num_resident, "direct"_a = facts.prefers_direct);

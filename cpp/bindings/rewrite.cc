@@ -4,12 +4,12 @@
 
 #include "bindings/progress.h"
 #include "bindings/pybind.h"
-#include "tensorbundle/rewrite/align.h"
+#include "tensorbundle/write/align.h"
 
 namespace tensorbundle {
 namespace {
 
-// (pieces, moved, bytes before, bytes after)
+// (slices, moved, bytes before, bytes after)
 py::tuple Align(const std::string& source, const std::string& destination, uint64_t alignment,
                 int threads, py::object callback) {
   const AlignPlan plan = [&] {
@@ -22,7 +22,7 @@ py::tuple Align(const std::string& source, const std::string& destination, uint6
     return plan.Write(destination, threads, [&](uint64_t bytes) { progress.Add(bytes); });
   }();
   progress.Finish();
-  return py::make_tuple(summary.pieces, summary.moved, summary.bytes_before, summary.bytes_after);
+  return py::make_tuple(summary.slices, summary.moved, summary.bytes_before, summary.bytes_after);
 }
 
 }  // namespace

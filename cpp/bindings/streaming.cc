@@ -12,9 +12,9 @@
 #include "bindings/arrays.h"
 #include "bindings/held.h"
 #include "bindings/pybind.h"
-#include "tensorbundle/view/read_ahead.h"
-#include "tensorbundle/view/read_box.h"
-#include "tensorbundle/view/row_reader.h"
+#include "tensorbundle/read/prefetch.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/row_stream.h"
 
 namespace tensorbundle {
 namespace {
@@ -22,15 +22,15 @@ namespace {
 // How long a wait may keep Ctrl-C from being heard.
 constexpr std::chrono::milliseconds kPatience(50);
 
-// A ReadAhead and what its items become arrays with.
+// A Prefetcher and what its items become arrays with.
 class Stream : public HeldByPython {
  public:
-  Stream(std::shared_ptr<const Checkpoint> checkpoint, ReadAheadOptions options, py::tuple dtypes,
+  Stream(std::shared_ptr<const Checkpoint> checkpoint, PrefetchOptions options, py::tuple dtypes,
          std::vector<py::array> outs)
       : checkpoint_(checkpoint),
         dtypes_(std::move(dtypes)),
         outs_(std::move(outs)),
-        stream_(std::make_unique<ReadAhead>(std::move(checkpoint), std::move(options))) {}
+        stream_(std::make_unique<Prefetcher>(std::move(checkpoint), std::move(options))) {}
 
   ~Stream() { Close(); }
   Stream(const Stream&) = delete;
@@ -47,12 +47,12 @@ class Stream : public HeldByPython {
     }
     StreamItem item;
     while (true) {
-      const ReadAhead::Status status = [&] {
+      const Prefetcher::Status status = [&] {
         const py::gil_scoped_release release;
         return stream_->Next(kPatience, &item);
       }();
-      if (status == ReadAhead::Status::kReady) break;
-      if (status == ReadAhead::Status::kEnd) throw py::stop_iteration();
+      if (status == Prefetcher::Status::kReady) break;
+      if (status == Prefetcher::Status::kEnd) throw py::stop_iteration();
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     }
     try {
@@ -82,15 +82,15 @@ class Stream : public HeldByPython {
     const auto dtype = dtypes_[std::min(number, dtypes_.size() - 1)].cast<py::dtype>();
     CheckItemSize(dtype, RequireKnownType(tensor).item_size);
     const py::capsule owner(item->buffer.get(),
-                            [](void* p) { delete static_cast<LentBuffer*>(p); });
-    const LentBuffer* buffer = item->buffer.release();  // now held by `owner`
+                            [](void* p) { delete static_cast<PooledBuffer*>(p); });
+    const PooledBuffer* buffer = item->buffer.release();  // now held by `owner`
     return py::array(dtype, shape, buffer->data(), owner);
   }
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   py::tuple dtypes_;
   std::vector<py::array> outs_;  // keeps the caller's memory
-  std::unique_ptr<ReadAhead> stream_;
+  std::unique_ptr<Prefetcher> stream_;
   std::atomic<bool> lost_{false};
 };
 
@@ -100,7 +100,7 @@ std::shared_ptr<Stream> OpenStream(const BoundCheckpoint& bound, std::vector<siz
   const std::shared_ptr<const Checkpoint>& checkpoint = bound.core;
   if (rows < 0) throw std::invalid_argument("rows must not be negative");
   const size_t num_tensors = checkpoint->catalog().tensors.size();
-  ReadAheadOptions options{std::move(tensors), rows, max_ahead, threads, verify};
+  PrefetchOptions options{std::move(tensors), rows, max_ahead, threads, verify};
   for (const size_t tensor : options.tensors) {
     if (tensor >= num_tensors) throw std::out_of_range("no tensor " + std::to_string(tensor));
   }

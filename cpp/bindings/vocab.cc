@@ -6,8 +6,8 @@
 #include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/file_lines.h"
 #include "tensorbundle/vocab/join.h"
+#include "tensorbundle/vocab/line_stream.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
 namespace tensorbundle {

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <span>
 
-#include "tensorbundle/view/read_box.h"
-#include "tensorflow_op/open_tensor.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorflow_op/checkpoint_cache.h"
 
 namespace tensorbundle::op {
 
-// VerifyParts with as many threads as the tensor's size is worth; `threads` is an op's attribute.
-void CompareParts(const OpenTensor& source, std::span<const PiecePart> parts, int64_t threads);
+// VerifyChecksums with as many threads as the tensor's size is worth; `threads` is an op's
+// attribute.
+void CompareParts(const OpenTensor& source, std::span<const PartialChecksum> parts,
+                  int64_t threads);
 
 }  // namespace tensorbundle::op

@@ -6,8 +6,8 @@
 #include <stdexcept>
 
 #include "tensorbundle/io/file.h"
-#include "tensorflow_op/shared_cache.h"
-#include "tensorflow_op/threads.h"
+#include "tensorflow_op/checkpoint_cache.h"
+#include "tensorflow_op/kernel.h"
 
 namespace tensorbundle::op {
 namespace {

@@ -3,15 +3,18 @@
 // here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorflow_op/api_table.h"
-#include "tensorflow_op/failure.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorflow_op/status.h"
+#include "tensorflow_op/tf_api.h"
 
 namespace tensorbundle::op {
 
@@ -113,5 +116,51 @@ struct KernelFunctions {
 
   static void Destroy(void* kernel) { delete static_cast<Kernel*>(kernel); }
 };
+
+// The ops, one function each, and what they share in being registered.
+
+// What a shape function can say of an op's outputs: the C API lets it see no attribute but types.
+enum class OutputShapes { kUnknown, kScalar };
+
+struct OpSpec {
+  const char* name;  // versioned: attributes never change their meaning under one name
+  std::initializer_list<const char*> attributes;
+  std::initializer_list<const char*> inputs;
+  std::initializer_list<const char*> outputs;
+  OutputShapes shapes;
+};
+
+// Registers a stateful op: a stateless one without inputs would be evaluated, and its tensor
+// copied, while the graph is optimized. Throws OpError.
+void RegisterOp(const OpSpec& spec);
+
+void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
+                    void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*));
+
+template <typename Kernel>
+void RegisterOpAndKernel(const OpSpec& spec) {
+  using Functions = KernelFunctions<Kernel>;
+  RegisterOp(spec);
+  RegisterKernel(spec.name, &Functions::Create, &Functions::Compute, &Functions::Destroy);
+}
+
+void RegisterReadOp();
+void RegisterMapOp();
+void RegisterVerifyOp();
+void RegisterMissingOp();
+void RegisterRemapOp();
+
+// How many threads an op works with.
+
+// Fewer bytes than this per thread are not worth starting it.
+inline constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
+
+// For work on that many bytes. `wanted` is an op's attribute; 0: the processors that the process
+// may run on, found out once.
+inline int ThreadsFor(int64_t wanted, uint64_t num_bytes) {
+  static const int processors = AvailableProcessors();
+  const int most = wanted > 0 ? static_cast<int>(std::min<int64_t>(wanted, 1024)) : processors;
+  return static_cast<int>(std::clamp<uint64_t>(num_bytes / kMinBytesPerThread, 1, most));
+}
 
 }  // namespace tensorbundle::op

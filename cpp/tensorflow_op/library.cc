@@ -4,11 +4,11 @@
 #include <cstring>
 #include <string>
 
-#include "tensorflow_op/api_table.h"
-#include "tensorflow_op/failure.h"
 #include "tensorflow_op/join_cache.h"
-#include "tensorflow_op/registration.h"
+#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/sole_copy.h"
+#include "tensorflow_op/status.h"
+#include "tensorflow_op/tf_api.h"
 
 namespace tensorbundle::op {
 namespace {

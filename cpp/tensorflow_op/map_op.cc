@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "tensorbundle/view/piece_parts.h"
+#include "tensorbundle/read/verify.h"
+#include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/compare_parts.h"
+#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/mapped_tensor.h"
-#include "tensorflow_op/open_tensor.h"
-#include "tensorflow_op/registration.h"
 #include "tensorflow_op/slice_spec.h"
 
 namespace tensorbundle::op {
@@ -56,9 +56,10 @@ class MapKernel {
 
  private:
   void Check(const OpenTensor& source, const std::vector<Box>& boxes) const {
-    std::vector<PiecePart> parts;
+    std::vector<PartialChecksum> parts;
     for (const Box& box : boxes) {
-      const std::vector<PiecePart> met = UnreadPieces(*source.checkpoint, *source.tensor, box);
+      const std::vector<PartialChecksum> met =
+          UnreadSlices(*source.checkpoint, *source.tensor, box);
       parts.insert(parts.end(), met.begin(), met.end());
     }
     CompareParts(source, parts, threads_);

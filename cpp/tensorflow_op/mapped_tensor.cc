@@ -8,7 +8,7 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/io/mapping.h"
-#include "tensorbundle/view/tensor_view.h"
+#include "tensorbundle/read/locate.h"
 
 namespace tensorbundle::op {
 namespace {

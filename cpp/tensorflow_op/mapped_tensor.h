@@ -2,9 +2,9 @@
 // A tensor of TensorFlow whose memory is the checkpoint's file.
 #pragma once
 
-#include "tensorbundle/bundle/extent.h"
+#include "tensorbundle/bundle/tensor_slice.h"
+#include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/kernel.h"
-#include "tensorflow_op/open_tensor.h"
 
 namespace tensorbundle::op {
 

@@ -8,7 +8,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/bundle/data_type.h"
 #include "tensorflow_op/join_cache.h"
-#include "tensorflow_op/registration.h"
+#include "tensorflow_op/kernel.h"
 
 namespace tensorbundle::op {
 namespace {

@@ -13,10 +13,10 @@ namespace {
 constexpr int64_t kColumns = 4;
 constexpr size_t kRowSize = kColumns * sizeof(int64_t);
 
-PiecePart PartOf(const int64_t (&row)[kColumns]) {
+PartialChecksum PartOf(const int64_t (&row)[kColumns]) {
   for (const int64_t number : row) {
     if (number < 0) {
-      throw OpError(Code::kInvalidArgument, "a part of a piece holds " + std::to_string(number));
+      throw OpError(Code::kInvalidArgument, "a part of a slice holds " + std::to_string(number));
     }
   }
   if (row[3] > std::numeric_limits<uint32_t>::max()) {
@@ -28,12 +28,12 @@ PiecePart PartOf(const int64_t (&row)[kColumns]) {
 
 }  // namespace
 
-void WriteParts(const Run& run, int index, std::span<const PiecePart> parts) {
+void WriteParts(const Run& run, int index, std::span<const PartialChecksum> parts) {
   const int64_t dims[] = {static_cast<int64_t>(parts.size()), kColumns};
   const TensorPtr tensor = run.Allocate(index, static_cast<TypeNumber>(DataType::kInt64), dims);
   uint8_t* out = MutableBytesOf(tensor.get()).data();
-  for (const PiecePart& part : parts) {
-    const int64_t row[kColumns] = {static_cast<int64_t>(part.piece),
+  for (const PartialChecksum& part : parts) {
+    const int64_t row[kColumns] = {static_cast<int64_t>(part.slice),
                                    static_cast<int64_t>(part.offset),
                                    static_cast<int64_t>(part.size), part.crc};
     std::memcpy(out, row, kRowSize);
@@ -41,7 +41,7 @@ void WriteParts(const Run& run, int index, std::span<const PiecePart> parts) {
   }
 }
 
-void AppendParts(const TF_Tensor* tensor, std::vector<PiecePart>* parts) {
+void AppendParts(const TF_Tensor* tensor, std::vector<PartialChecksum>* parts) {
   const std::vector<int64_t> dims = DimsOf(tensor);
   if (dims.size() != 2 || dims[1] != kColumns) {
     throw OpError(Code::kInvalidArgument, "parts have shape " + ShapeText(dims) +

@@ -5,15 +5,15 @@
 #include <span>
 #include <vector>
 
-#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/read/read_box.h"
 #include "tensorflow_op/kernel.h"
 
 namespace tensorbundle::op {
 
-// Writes output `index`: int64 of shape [parts, 4], with piece, offset, bytes and CRC32C in a row.
-void WriteParts(const Run& run, int index, std::span<const PiecePart> parts);
+// Writes output `index`: int64 of shape [parts, 4], with slice, offset, bytes and CRC32C in a row.
+void WriteParts(const Run& run, int index, std::span<const PartialChecksum> parts);
 
 // Appends the rows of such a tensor. Throws OpError (INVALID_ARGUMENT) for any other.
-void AppendParts(const TF_Tensor* tensor, std::vector<PiecePart>* parts);
+void AppendParts(const TF_Tensor* tensor, std::vector<PartialChecksum>* parts);
 
 }  // namespace tensorbundle::op

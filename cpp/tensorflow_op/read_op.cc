@@ -4,22 +4,21 @@
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
-#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/compare_parts.h"
-#include "tensorflow_op/open_tensor.h"
+#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/parts_tensor.h"
-#include "tensorflow_op/registration.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/string_tensor.h"
-#include "tensorflow_op/threads.h"
 
 namespace tensorbundle::op {
 namespace {
 
 enum class Verify {
-  kFull,   // every stored piece that is touched, before there is an output
+  kFull,   // every stored slice that is touched, before there is an output
   kParts,  // say what was read, for TensorbundleVerifyV1
-  kLazy,   // pieces that are read whole
+  kLazy,   // slices that are read whole
   kNone
 };
 
@@ -43,7 +42,7 @@ class ReadKernel {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
     const Box box = ParseSliceSpec(spec_, name_, source.shape());
     RequireBox(*source.checkpoint, *source.tensor, box);  // before memory is taken for it
-    std::vector<PiecePart> parts;
+    std::vector<PartialChecksum> parts;
     if (HasVariableSize(source.tensor->dtype)) {
       ReadStrings(run, source, box);
     } else {
@@ -65,7 +64,7 @@ class ReadKernel {
   }
 
   void Copy(const Run& run, const OpenTensor& source, const Box& box,
-            std::vector<PiecePart>* parts) const {
+            std::vector<PartialChecksum>* parts) const {
     const uint64_t size = Volume(box) * RequireKnownType(*source.tensor).item_size;
     const TensorPtr out = run.Allocate(0, type_, Lengths(box));
     const MutableByteSpan bytes = MutableBytesOf(out.get());

@@ -9,13 +9,12 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/view/read_box.h"
-#include "tensorbundle/view/remap.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/remap.h"
+#include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/join_cache.h"
-#include "tensorflow_op/open_tensor.h"
-#include "tensorflow_op/registration.h"
+#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/slice_spec.h"
-#include "tensorflow_op/threads.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -67,7 +66,7 @@ class RemapKernel {
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
     const Remapping remapping = RemappingOf(joined.ids);
-    RowBands bands;
+    RowLayout bands;
     const bool is_empty = CheckedVolume(shape_) == 0;
     if (!is_empty) bands = LayOut(source, remapping);
     bool forwarded = false;
@@ -108,9 +107,9 @@ class RemapKernel {
   }
 
   // Throws what is wrong with the rows that are asked for: before memory is taken for them.
-  RowBands LayOut(const OpenTensor& source, const Remapping& remapping) const {
+  RowLayout LayOut(const OpenTensor& source, const Remapping& remapping) const {
     const int threads = ThreadsFor(threads_, remapping.num_rows * sizeof(int64_t));
-    RowBands bands = LayOutRows(*source.checkpoint, *source.tensor);
+    RowLayout bands = LayOutRows(*source.checkpoint, *source.tensor);
     try {
       RequireRemappable(*source.checkpoint, *source.tensor, bands, remapping, threads);
     } catch (const std::out_of_range& error) {
@@ -120,16 +119,16 @@ class RemapKernel {
   }
 
   // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
-  void WriteTable(const OpenTensor& source, const RowBands& bands, const Remapping& remapping,
+  void WriteTable(const OpenTensor& source, const RowLayout& bands, const Remapping& remapping,
                   std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
     const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
     const int threads = ThreadsFor(threads_, out.size());
     const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
     const uint8_t zero[16] = {};  // the widest element
-    CellFill fill{CellFill::Kind::kElement, {zero, item_size}};
-    if (fill_ == Fill::kCells) fill = {CellFill::Kind::kCells, fills[0]};
+    CellFillValues fill{CellFillValues::Kind::kElement, {zero, item_size}};
+    if (fill_ == Fill::kCells) fill = {CellFillValues::Kind::kCells, fills[0]};
     if (fill_ == Fill::kFull) {
-      fill = {CellFill::Kind::kPlaces, fills[0].first(table.size())};
+      fill = {CellFillValues::Kind::kPlaces, fills[0].first(table.size())};
     }
     RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
                threads);

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tensorflow_op/failure.h"
+#include "tensorflow_op/status.h"
 
 namespace tensorbundle::op {
 namespace {

@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-#include "tensorbundle/bundle/extent.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 
 namespace tensorbundle::op {
 

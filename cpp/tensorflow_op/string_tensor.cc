@@ -4,9 +4,9 @@
 #include <string_view>
 
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/view/runs.h"
-#include "tensorbundle/view/strings.h"
-#include "tensorbundle/view/tiling.h"
+#include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/slice_cover.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -25,11 +25,11 @@ void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Ten
   }
   if (strings.empty()) return;
   const Checkpoint& checkpoint = *source.checkpoint;
-  for (const PieceOverlap& overlap : CoverBox(checkpoint.catalog(), *source.tensor, box)) {
-    const StringElements elements = ReadStrings(checkpoint, *source.tensor, *overlap.piece, verify);
-    const RunLayout layout(overlap.piece_box, box, overlap.common, /*item_size=*/1);
-    layout.ForEach(0, layout.count(), [&](const RunLayout::Run& run) {
-      for (uint64_t i = 0; i < layout.run_size(); ++i) {
+  for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), *source.tensor, box)) {
+    const StringElements elements = ReadStrings(checkpoint, *source.tensor, *overlap.slice, verify);
+    const CopyLayout layout(overlap.slice_box, box, overlap.common, /*item_size=*/1);
+    layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+      for (uint64_t i = 0; i < layout.span_size(); ++i) {
         const std::string_view text = elements[run.source + i];
         uint8_t* place = strings.data() + (run.destination + i) * kStringSize;
         Tf().StringCopy(reinterpret_cast<TF_TString*>(place), text.data(), text.size());

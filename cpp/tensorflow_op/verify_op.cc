@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "tensorbundle/view/piece_parts.h"
-#include "tensorbundle/view/read_box.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/verify.h"
+#include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/compare_parts.h"
-#include "tensorflow_op/open_tensor.h"
+#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/parts_tensor.h"
-#include "tensorflow_op/registration.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -21,16 +21,16 @@ class VerifyKernel {
         name_(attributes.String("tensor")),
         type_(attributes.Type("dtype")) {}
 
-  // Without inputs, every piece of the tensor is read and compared; else those that parts name.
+  // Without inputs, every slice of the tensor is read and compared; else those that parts name.
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
-    std::vector<PiecePart> parts;
+    std::vector<PartialChecksum> parts;
     for (int input = 0; input < run.num_inputs(); ++input) {
       AppendParts(run.Input(input).get(), &parts);
     }
     if (run.num_inputs() == 0) {
       RequireBox(*source.checkpoint, *source.tensor, WholeBox(source.shape()));
-      parts = UnreadPieces(*source.tensor);
+      parts = UnreadSlices(*source.tensor);
     }
     CompareParts(source, parts, 0);
     const TensorPtr ok = run.Allocate(0, static_cast<TypeNumber>(DataType::kBool), {});

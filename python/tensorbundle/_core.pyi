@@ -60,7 +60,7 @@ class Checkpoint:
         """CRC32C of the index file."""
 
     @property
-    def notes(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What is odd but harmless."""
 
     @property
@@ -87,7 +87,7 @@ class Checkpoint:
     def name(self, index: int) -> str: ...
     def shape(self, index: int) -> tuple[int, ...]: ...
     def type_number(self, index: int) -> int: ...
-    def pieces(self, index: int) -> list[tuple[tuple[int, ...], tuple[int, ...], str, int, int]]:
+    def slices(self, index: int) -> list[tuple[tuple[int, ...], tuple[int, ...], str, int, int]]:
         """(starts, lengths, file, offset, nbytes) of every stored piece."""
 
     def problem(self, index: int) -> tuple[str, str] | None:
@@ -96,15 +96,15 @@ class Checkpoint:
     def view(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
         """A read-only array over the mapping, or why there can be none."""
 
-    def view_piece(
-        self, index: int, piece: int, dtype: np.dtype[Any]
+    def view_slice(
+        self, index: int, slice: int, dtype: np.dtype[Any]
     ) -> np.ndarray[Any, Any] | str:
         """The same, of one stored piece."""
 
     def copy_on_write(self, index: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | str:
         """A writable array over a private mapping, or why there can be none."""
 
-    def pieces_of_box(
+    def slices_of_box(
         self, index: int, starts: Sequence[int], lengths: Sequence[int]
     ) -> list[tuple[int, list[int], list[int], list[int], list[int]]]:
         """(piece, its starts and lengths, starts and lengths of what the box takes of it)."""
@@ -124,7 +124,7 @@ class Checkpoint:
     ) -> None:
         """Copies a box into `out`, which is C-contiguous and has its size."""
 
-    def read_strings(self, index: int, piece: int, *, verify: bool) -> list[bytes]:
+    def read_strings(self, index: int, slice: int, *, verify: bool) -> list[bytes]:
         """The elements of one stored piece of strings or variants."""
 
     def verify(

@@ -105,7 +105,7 @@ def explain(tensor: Tensor, index: Any) -> ReadPlan:
         name=tensor.name,
         shape=shape,
         dtype=tensor.dtype,
-        pieces=facts["pieces"],
+        pieces=facts["slices"],
         ranges=len(ranges),
         bytes_asked=math.prod(shape) * itemsize if itemsize else facts["bytes"],
         bytes_read=facts["bytes"],
@@ -178,7 +178,7 @@ def _checksum(tensor: Tensor, index: Any, facts: dict[str, int]) -> str:
         return 'not compared: opened with verify="none"'
     if rows.is_row_index(index):
         return "not compared: rows are not whole pieces"
-    whole, verified, pieces = facts["whole"], facts["verified"], facts["pieces"]
+    whole, verified, pieces = facts["whole"], facts["verified"], facts["slices"]
     parts = [
         (whole - verified, "compared"),
         (verified, "compared before"),

@@ -204,7 +204,7 @@ def _made_of_strings(
     outs: list[Array],
     verify: bool,
 ) -> Any:
-    pieces = core.pieces(index)
+    pieces = core.slices(index)
     held: dict[int, Array] = {}  # the pieces that the stream is in
     for turn, start in enumerate(range(0, shape[0], rows)):
         count = min(rows, shape[0] - start)

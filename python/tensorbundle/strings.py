@@ -33,7 +33,7 @@ def read_box(
     Raises:
         CorruptionError: An element is stored nowhere or twice, or the stored bytes are damaged.
     """
-    pieces = core.pieces_of_box(index, starts, lengths)
+    pieces = core.slices_of_box(index, starts, lengths)
     result = np.empty(tuple(lengths), object)
     for piece, piece_starts, piece_lengths, first, count in pieces:
         elements = read_piece(core, index, piece, piece_lengths, verify)
@@ -63,7 +63,7 @@ def take_rows(
     wanted, places = np.unique(rows, return_inverse=True)
     met = []
     stored = np.zeros(len(wanted), np.int64)  # elements per row
-    for piece, (piece_starts, piece_lengths, *_) in enumerate(core.pieces(index)):
+    for piece, (piece_starts, piece_lengths, *_) in enumerate(core.slices(index)):
         begin, end = np.searchsorted(wanted, [piece_starts[0], piece_starts[0] + piece_lengths[0]])
         if begin < end and math.prod(piece_lengths):
             met.append((piece, piece_starts, piece_lengths, slice(int(begin), int(end))))

@@ -94,7 +94,7 @@ class Tensor(ScalarConversions):
         """The stored slices, in the order in which the checkpoint lists them."""
         return tuple(
             Partition(tuple(zip(starts, lengths, strict=True)), file, offset, nbytes)
-            for starts, lengths, file, offset, nbytes in self._core.pieces(self._index)
+            for starts, lengths, file, offset, nbytes in self._core.slices(self._index)
         )
 
     @property
@@ -320,11 +320,11 @@ class Tensor(ScalarConversions):
         """A view of a box that lies inside one stored piece, or None."""
         if self._number in dtypes.SIGN_EXTENDED:
             return None
-        pieces = self._core.pieces_of_box(self._index, box.starts, box.lengths)
+        pieces = self._core.slices_of_box(self._index, box.starts, box.lengths)
         if len(pieces) != 1:
             return None
         ((piece, starts, *_),) = pieces
-        view = self._core.view_piece(self._index, piece, self.dtype)
+        view = self._core.view_slice(self._index, piece, self.dtype)
         if isinstance(view, str):
             return None
         ranges = zip(box.starts, starts, box.lengths, strict=True)

@@ -133,5 +133,5 @@ def verify_tensors(
         checked_bytes=checked_bytes,
         damaged=tuple(finding for finding in found if not finding.errno),
         unreadable=tuple(finding for finding in found if finding.errno),
-        notes=tuple(core.notes),
+        notes=tuple(core.warnings),
     )

@@ -12,10 +12,10 @@
 
 #include "table_builder.h"
 #include "tensorbundle/base/crc32c.h"
-#include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/bundle/data_type.h"
-#include "tensorbundle/bundle/extent.h"
-#include "tensorbundle/bundle/ordered_code.h"
+#include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/bundle/slice_key.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 
 namespace tensorbundle::testing {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tensorbundle/bundle/catalog.h"
-#include "tensorbundle/bundle/extent.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 
 namespace tensorbundle::testing {
 
@@ -69,26 +69,26 @@ void ForEachElement(std::span<const Extent> outer, std::span<const Extent> box, 
 }
 
 // A catalog of one tensor of bytes, stored in slices one behind the other in one file.
-inline Catalog CatalogOf(const std::vector<int64_t>& shape, const std::vector<Box>& slices) {
+inline Catalog CatalogOf(const std::vector<int64_t>& shape, const std::vector<Box>& boxes) {
   Catalog catalog;
   catalog.dims = shape;
   catalog.files = {"data"};
   uint64_t offset = 0;
-  for (const Box& slice : slices) {
-    Piece piece;
-    piece.first_extent = catalog.extents.size();
-    piece.offset = offset;
-    piece.size = Volume(slice);
-    offset += piece.size;
-    catalog.pieces.push_back(piece);
-    catalog.extents.insert(catalog.extents.end(), slice.begin(), slice.end());
+  for (const Box& box : boxes) {
+    StoredSlice slice;
+    slice.first_extent = catalog.extents.size();
+    slice.offset = offset;
+    slice.size = Volume(box);
+    offset += slice.size;
+    catalog.slices.push_back(slice);
+    catalog.extents.insert(catalog.extents.end(), box.begin(), box.end());
   }
   Tensor tensor;
   tensor.name = "t";
   tensor.dtype = DataType::kInt8;
   tensor.rank = static_cast<uint32_t>(shape.size());
   tensor.num_elements = Volume(WholeBox(shape));
-  tensor.num_pieces = slices.size();
+  tensor.num_slices = boxes.size();
   catalog.tensors = {tensor};
   return catalog;
 }

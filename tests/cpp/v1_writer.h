@@ -18,7 +18,7 @@
 
 #include "table_builder.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/ordered_code.h"
+#include "tensorbundle/bundle/slice_key.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
 
 namespace tensorbundle::testing {
@@ -136,15 +136,15 @@ inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name)
   return checkpoint.catalog().tensors[found];
 }
 
-// The stored bytes of a piece, dense, whichever way it is encoded. Checks that both ways agree.
+// The stored bytes of a slice, dense, whichever way it is encoded. Checks that both ways agree.
 inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor,
-                            const Piece& piece) {
-  const std::vector<uint8_t> decoded = checkpoint.records()->DecodeDense(tensor, piece);
-  if (piece.encoding == Encoding::kDense) {
-    checkpoint.records()->Verify(tensor, piece);
-    checkpoint.CheckPiece(tensor, piece, Compared::kNo);
-    std::vector<uint8_t> in_place(piece.size);
-    checkpoint.files().Get(piece.file).ReadAt(piece.offset, in_place);
+                            const StoredSlice& slice) {
+  const std::vector<uint8_t> decoded = checkpoint.records()->DecodeDense(tensor, slice);
+  if (slice.encoding == Encoding::kDense) {
+    checkpoint.records()->Verify(tensor, slice);
+    checkpoint.CheckSlice(tensor, slice, Compared::kNo);
+    std::vector<uint8_t> in_place(slice.size);
+    checkpoint.files().Get(slice.file).ReadAt(slice.offset, in_place);
     EXPECT_EQ(in_place, decoded) << tensor.name;
   }
   return {decoded.begin(), decoded.end()};
@@ -152,8 +152,8 @@ inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor,
 
 inline std::string Elements(const Checkpoint& checkpoint, const std::string& name) {
   const Tensor& tensor = Find(checkpoint, name);
-  EXPECT_EQ(tensor.num_pieces, 1u);
-  return Elements(checkpoint, tensor, checkpoint.catalog().Pieces(tensor)[0]);
+  EXPECT_EQ(tensor.num_slices, 1u);
+  return Elements(checkpoint, tensor, checkpoint.catalog().Slices(tensor)[0]);
 }
 
 // Reads and verifies all there is. What it returns differs when anything in the checkpoint does.
@@ -162,14 +162,14 @@ inline std::string ReadAll(const Checkpoint& checkpoint) {
   for (const Tensor& tensor : checkpoint.catalog().tensors) {
     all += std::string(tensor.name) + ShapeToString(checkpoint.catalog().Shape(tensor)) +
            DataTypeName(tensor.dtype);
-    for (const Piece& piece : checkpoint.catalog().Pieces(tensor)) {
-      checkpoint.records()->Verify(tensor, piece);
-      all += ToString(checkpoint.catalog().BoxOf(tensor, piece));
+    for (const StoredSlice& slice : checkpoint.catalog().Slices(tensor)) {
+      checkpoint.records()->Verify(tensor, slice);
+      all += ToString(checkpoint.catalog().BoxOf(tensor, slice));
       if (tensor.dtype == DataType::kString) {
-        for (const std::string& text : checkpoint.records()->DecodeStrings(tensor, piece))
+        for (const std::string& text : checkpoint.records()->DecodeStrings(tensor, slice))
           all += text + '\n';
       } else {
-        all += Elements(checkpoint, tensor, piece);
+        all += Elements(checkpoint, tensor, slice);
       }
     }
   }

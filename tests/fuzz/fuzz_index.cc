@@ -14,10 +14,10 @@
 #include "table_builder.h"
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/bundle_index.h"
+#include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/read/slice_cover.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/table/format.h"
-#include "tensorbundle/view/tiling.h"
 
 namespace tensorbundle {
 namespace {
@@ -120,10 +120,10 @@ void CheckCatalog(const Catalog& catalog) {
     Require(catalog.Find(tensor.name) == i);
     Require(CheckedVolume(catalog.Shape(tensor)) == tensor.num_elements);
     const DataTypeInfo* info = FindDataType(tensor.dtype);
-    for (const Piece& piece : catalog.Pieces(tensor)) {
-      Require(piece.file < catalog.files.size());
-      Require(RangeFits(piece.offset, piece.size, INT64_MAX));
-      const Box box = catalog.BoxOf(tensor, piece);
+    for (const StoredSlice& slice : catalog.Slices(tensor)) {
+      Require(slice.file < catalog.files.size());
+      Require(RangeFits(slice.offset, slice.size, INT64_MAX));
+      const Box box = catalog.BoxOf(tensor, slice);
       Require(box.size() == tensor.rank);
       for (size_t axis = 0; axis < box.size(); ++axis) {
         const int64_t dim = catalog.Shape(tensor)[axis];
@@ -131,12 +131,12 @@ void CheckCatalog(const Catalog& catalog) {
                 box[axis].length <= dim - box[axis].start);
       }
       if (info != nullptr && info->item_size > 0)
-        Require(piece.size == Volume(box) * info->item_size);
+        Require(slice.size == Volume(box) * info->item_size);
     }
     ContiguousPieces(catalog, tensor);
     if (tensor.num_elements == 0) continue;
     try {
-      CoverBox(catalog, tensor, WholeBox(catalog.Shape(tensor)));
+      FindOverlaps(catalog, tensor, WholeBox(catalog.Shape(tensor)));
     } catch (const Error&) {
     }
   }

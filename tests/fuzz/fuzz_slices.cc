@@ -10,8 +10,8 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/catalog.h"
-#include "tensorbundle/view/runs.h"
-#include "tensorbundle/view/tiling.h"
+#include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/slice_cover.h"
 
 namespace tensorbundle {
 namespace {
@@ -77,32 +77,32 @@ Example MakeExample(Numbers numbers) {
   Catalog& catalog = example.catalog;
   catalog.dims = example.shape;
   uint64_t offset = 0;
-  while (numbers.more() && catalog.pieces.size() < 64) {
+  while (numbers.more() && catalog.slices.size() < 64) {
     const Box box = numbers.BoxIn(example.shape);
-    Piece piece;
-    piece.first_extent = catalog.extents.size();
-    piece.offset = offset;
-    piece.size = Volume(box);
-    offset += piece.size;
-    catalog.pieces.push_back(piece);
+    StoredSlice slice;
+    slice.first_extent = catalog.extents.size();
+    slice.offset = offset;
+    slice.size = Volume(box);
+    offset += slice.size;
+    catalog.slices.push_back(slice);
     catalog.extents.insert(catalog.extents.end(), box.begin(), box.end());
   }
   Tensor tensor;
   tensor.dtype = DataType::kInt8;
   tensor.rank = static_cast<uint32_t>(rank);
   tensor.num_elements = Volume(WholeBox(example.shape));
-  tensor.num_pieces = catalog.pieces.size();
+  tensor.num_slices = catalog.slices.size();
   catalog.tensors = {tensor};
   return example;
 }
 
-// Whether every element of the box is in exactly one piece, and no two of the pieces that touch it
+// Whether every element of the box is in exactly one slice, and no two of the slices that touch it
 // overlap.
 bool IsCovered(const Example& example) {
   const Catalog& catalog = example.catalog;
   std::vector<int> times(catalog.tensors[0].num_elements);
-  for (const Piece& piece : catalog.pieces) {
-    const Box box = catalog.BoxOf(catalog.tensors[0], piece);
+  for (const StoredSlice& slice : catalog.slices) {
+    const Box box = catalog.BoxOf(catalog.tensors[0], slice);
     if (!Intersect(box, example.box)) continue;
     ForEachElement(example.shape, box, [&](uint64_t i) { ++times[i]; });
   }
@@ -112,21 +112,21 @@ bool IsCovered(const Example& example) {
   return whole;
 }
 
-// Copies by runs what the pieces hold, which is every element's index, and looks at what came.
-void CheckRuns(const Example& example, const std::vector<PieceOverlap>& overlaps) {
+// Copies by runs what the slices hold, which is every element's index, and looks at what came.
+void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps) {
   constexpr uint64_t kItem = sizeof(uint32_t);
   std::vector<uint32_t> out(Volume(example.box), UINT32_MAX);
-  for (const PieceOverlap& overlap : overlaps) {
+  for (const SliceOverlap& overlap : overlaps) {
     std::vector<uint32_t> stored;
-    ForEachElement(example.shape, overlap.piece_box,
+    ForEachElement(example.shape, overlap.slice_box,
                    [&](uint64_t i) { stored.push_back(static_cast<uint32_t>(i)); });
-    const RunLayout layout(overlap.piece_box, example.box, overlap.common, kItem);
-    Require(layout.count() * layout.run_size() == Volume(overlap.common) * kItem);
-    layout.ForEach(0, layout.count(), [&](const RunLayout::Run& run) {
-      Require(run.source % kItem == 0 && run.source + layout.run_size() <= stored.size() * kItem);
-      Require(run.destination + layout.run_size() <= out.size() * kItem);
+    const CopyLayout layout(overlap.slice_box, example.box, overlap.common, kItem);
+    Require(layout.count() * layout.span_size() == Volume(overlap.common) * kItem);
+    layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+      Require(run.source % kItem == 0 && run.source + layout.span_size() <= stored.size() * kItem);
+      Require(run.destination + layout.span_size() <= out.size() * kItem);
       std::copy_n(stored.begin() + static_cast<ptrdiff_t>(run.source / kItem),
-                  layout.run_size() / kItem,
+                  layout.span_size() / kItem,
                   out.begin() + static_cast<ptrdiff_t>(run.destination / kItem));
     });
   }
@@ -137,12 +137,12 @@ void CheckRuns(const Example& example, const std::vector<PieceOverlap>& overlaps
 // Stored bytes that are called the tensor's must be its elements in their order.
 void CheckContiguous(const Example& example) {
   const Catalog& catalog = example.catalog;
-  const std::vector<const Piece*> pieces = ContiguousPieces(catalog, catalog.tensors[0]);
-  if (pieces.empty()) return;
+  const std::vector<const StoredSlice*> slices = ContiguousPieces(catalog, catalog.tensors[0]);
+  if (slices.empty()) return;
   uint64_t next = 0;
-  for (const Piece* piece : pieces) {
-    Require(piece->offset == pieces[0]->offset + next);
-    ForEachElement(example.shape, catalog.BoxOf(catalog.tensors[0], *piece),
+  for (const StoredSlice* slice : slices) {
+    Require(slice->offset == slices[0]->offset + next);
+    ForEachElement(example.shape, catalog.BoxOf(catalog.tensors[0], *slice),
                    [&](uint64_t i) { Require(i == next++); });
   }
   Require(next == catalog.tensors[0].num_elements);
@@ -156,9 +156,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Example example = MakeExample(Numbers(data, size));
   CheckContiguous(example);
   bool covered = true;
-  std::vector<PieceOverlap> overlaps;
+  std::vector<SliceOverlap> overlaps;
   try {
-    overlaps = CoverBox(example.catalog, example.catalog.tensors[0], example.box);
+    overlaps = FindOverlaps(example.catalog, example.catalog.tensors[0], example.box);
   } catch (const CorruptionError&) {
     covered = false;
   }

@@ -13,12 +13,12 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/view/strings.h"
+#include "tensorbundle/read/read_strings.h"
 
 namespace tensorbundle {
 namespace {
 
-// A data file that every input is written into: there is no piece without a file.
+// A data file that every input is written into: there is no slice without a file.
 class DataFile {
  public:
   DataFile() : descriptor_(::mkstemp(path_.data())) {
@@ -52,14 +52,14 @@ bool MakeCatalog(uint8_t choice, size_t size, const std::string& path, Catalog* 
   tensor.dtype = is_string ? DataType::kString : DataType::kVariant;
   tensor.rank = 1;
   tensor.num_elements = static_cast<uint64_t>(count);
-  tensor.num_pieces = 1;
-  Piece piece;
-  piece.size = size;
-  piece.has_checksum = true;
-  piece.encoding = is_string ? Encoding::kStrings : Encoding::kVariants;
+  tensor.num_slices = 1;
+  StoredSlice slice;
+  slice.size = size;
+  slice.has_checksum = true;
+  slice.encoding = is_string ? Encoding::kStrings : Encoding::kVariants;
   catalog->tensors = {tensor};
   catalog->dims = {count};
-  catalog->pieces = {piece};
+  catalog->slices = {slice};
   catalog->files = {path};
   catalog->big_endian = (choice & 2) != 0;
   return true;
@@ -69,7 +69,7 @@ void ReadAll(const Checkpoint& checkpoint, size_t size, bool verify) {
   const Tensor& tensor = checkpoint.catalog().tensors[0];
   try {
     const StringElements elements =
-        ReadStrings(checkpoint, tensor, checkpoint.catalog().pieces[0], verify);
+        ReadStrings(checkpoint, tensor, checkpoint.catalog().slices[0], verify);
     if (elements.size() != tensor.num_elements) std::abort();
     size_t total = 0;
     uint8_t sum = 0;

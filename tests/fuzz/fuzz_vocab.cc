@@ -23,8 +23,8 @@
 
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/file_lines.h"
 #include "tensorbundle/vocab/join.h"
+#include "tensorbundle/vocab/line_stream.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
 namespace tensorbundle {

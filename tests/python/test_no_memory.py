@@ -232,7 +232,7 @@ print("made", count)
         "lambda: ck['table'].take([0])",
         "lambda: ck['table'].__dlpack__()",
         "lambda: core.names()",
-        "lambda: core.pieces(ck['slices']._index)",
+        "lambda: core.slices(ck['slices']._index)",
         "lambda: core.listing(core.names())",
         "lambda: core.view(ck['small']._index, np.dtype(np.int64))",
         "lambda: tb.open(sys.argv[1])",

@@ -13,9 +13,9 @@ ROOMS = {
     "bundle": _UP_TO_TABLE,
     # A V1 checkpoint is presented in the terms of a bundle.
     "v1": _UP_TO_TABLE | {"bundle"},
-    "view": _FORMATS,
+    "read": _FORMATS,
     "vocab": _FORMATS,
-    "rewrite": _FORMATS,
+    "write": _FORMATS,
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 PYTHON = re.compile(r"pybind11/|Python\.h|numpy/")

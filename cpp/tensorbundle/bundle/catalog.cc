@@ -5,9 +5,9 @@
 
 namespace tensorbundle {
 
-Box Catalog::BoxOf(const Tensor& tensor, const Piece& piece) const {
-  if (piece.first_extent == Piece::kWholeTensor) return WholeBox(Shape(tensor));
-  const auto begin = extents.begin() + static_cast<ptrdiff_t>(piece.first_extent);
+Box Catalog::BoxOf(const Tensor& tensor, const StoredSlice& slice) const {
+  if (slice.first_extent == StoredSlice::kWholeTensor) return WholeBox(Shape(tensor));
+  const auto begin = extents.begin() + static_cast<ptrdiff_t>(slice.first_extent);
   return {begin, begin + tensor.rank};
 }
 

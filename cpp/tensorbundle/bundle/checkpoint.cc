@@ -9,13 +9,13 @@
 //   3. new data files with the old index, which is still in its place: the data files were made
 //      after the index was last changed.
 // In the first two cases all of it is opened again. The third one looks like a checkpoint that was
-// copied, the index first. So some stored pieces are compared with their checksums. If they differ,
-// a new index is waited for a little. If none comes, or if the pieces do not differ but the file is
-// young, every piece of the file is compared before bytes of it are handed out unchecked.
+// copied, the index first. So some stored slices are compared with their checksums. If they differ,
+// a new index is waited for a little. If none comes, or if the slices do not differ but the file is
+// young, every slice of the file is compared before bytes of it are handed out unchecked.
 //
 // Not noticed:
 //   - a data file that is rewritten in place, keeping its inode;
-//   - a save that ended between the two renamings more than kYoung ago, of which the sampled pieces
+//   - a save that ended between the two renamings more than kYoung ago, of which the sampled slices
 //     are unchanged;
 //   - such a save that was begun in the tick of the file system's clock in which the one before it
 //     ended: a finished save often has one time for all of its files.
@@ -24,14 +24,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/bundle_index.h"
+#include "tensorbundle/bundle/index_reader.h"
 
 namespace tensorbundle {
 namespace {
@@ -46,7 +48,7 @@ constexpr std::chrono::minutes kYoung(10);
 
 constexpr size_t kMaxSampled = 16;
 constexpr uint64_t kMaxSampledSize = uint64_t{16} << 10;
-constexpr uint64_t kMaxOnlySampledSize = uint64_t{4} << 20;  // where all pieces are large
+constexpr uint64_t kMaxOnlySampledSize = uint64_t{4} << 20;  // where all slices are large
 
 bool IsYoung(const File& file) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -54,40 +56,40 @@ bool IsYoung(const File& file) {
   return now - changed < kYoung;  // also when the clock of the file system is ahead of ours
 }
 
-bool CanBeSampled(const Piece& piece, uint32_t file) {
-  return piece.file == file && piece.size > 0 && piece.has_checksum &&
-         piece.encoding == Encoding::kDense;
+bool CanBeSampled(const StoredSlice& slice, uint32_t file) {
+  return slice.file == file && slice.size > 0 && slice.has_checksum &&
+         slice.encoding == Encoding::kDense;
 }
 
-// The smallest piece of a file and small ones from all over it.
-std::vector<const Piece*> Sample(const Catalog& catalog, uint32_t file) {
-  std::vector<const Piece*> small;
-  const Piece* smallest = nullptr;
-  for (const Piece& piece : catalog.pieces) {
-    if (!CanBeSampled(piece, file)) continue;
-    if (smallest == nullptr || piece.size < smallest->size) smallest = &piece;
-    if (piece.size <= kMaxSampledSize) small.push_back(&piece);
+// The smallest slice of a file and small ones from all over it.
+std::vector<const StoredSlice*> Sample(const Catalog& catalog, uint32_t file) {
+  std::vector<const StoredSlice*> small;
+  const StoredSlice* smallest = nullptr;
+  for (const StoredSlice& slice : catalog.slices) {
+    if (!CanBeSampled(slice, file)) continue;
+    if (smallest == nullptr || slice.size < smallest->size) smallest = &slice;
+    if (slice.size <= kMaxSampledSize) small.push_back(&slice);
   }
   if (smallest == nullptr || smallest->size > kMaxOnlySampledSize) return {};
-  std::vector<const Piece*> sample{smallest};
+  std::vector<const StoredSlice*> sample{smallest};
   const size_t step = small.size() / kMaxSampled + 1;
   for (size_t i = 0; i < small.size(); i += step) sample.push_back(small[i]);
   return sample;
 }
 
-// Whether the sampled pieces of a file have the checksums of the index. What cannot be read is left
+// Whether the sampled slices of a file have the checksums of the index. What cannot be read is left
 // to whoever needs it.
 bool MatchesIndex(const Catalog& catalog, const File& file, uint32_t number) {
   std::vector<uint8_t> bytes;
-  for (const Piece* piece : Sample(catalog, number)) {
-    if (!RangeFits(piece->offset, piece->size, file.size())) continue;
-    bytes.resize(piece->size);
+  for (const StoredSlice* slice : Sample(catalog, number)) {
+    if (!RangeFits(slice->offset, slice->size, file.size())) continue;
+    bytes.resize(slice->size);
     try {
-      file.ReadAt(piece->offset, bytes);
+      file.ReadAt(slice->offset, bytes);
     } catch (const Error&) {
       continue;
     }
-    if (crc32c::Value(bytes.data(), bytes.size()) != crc32c::Unmask(piece->masked_checksum)) {
+    if (crc32c::Value(bytes.data(), bytes.size()) != crc32c::Unmask(slice->masked_checksum)) {
       return false;
     }
   }
@@ -140,7 +142,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& pref
 std::shared_ptr<const Checkpoint> Checkpoint::OpenTensor(std::shared_ptr<const BundleIndex> index,
                                                          const Tensor& tensor, IoMode mode) {
   std::vector<bool> wanted(index->catalog.files.size());
-  for (const Piece& piece : index->catalog.Pieces(tensor)) wanted[piece.file] = true;
+  for (const StoredSlice& slice : index->catalog.Slices(tensor)) wanted[slice.file] = true;
   return OpenFiles(std::move(index), &wanted, mode);
 }
 
@@ -162,7 +164,7 @@ Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, std::unique_ptr<D
       files_(std::move(files)),
       index_checksum_(index_checksum),
       mode_(mode),
-      verified_(new std::atomic<bool>[catalog_->pieces.size()]()) {}
+      verified_(new std::atomic<bool>[catalog_->slices.size()]()) {}
 
 std::string Checkpoint::listing_file() const {
   if (files_->index()) return files_->index()->path;
@@ -176,41 +178,105 @@ Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
       index_checksum_(index_checksum),
       mode_(mode),
       records_(std::move(records)),
-      verified_(new std::atomic<bool>[catalog_->pieces.size()]()) {}
+      verified_(new std::atomic<bool>[catalog_->slices.size()]()) {}
 
-const File& Checkpoint::FileOf(const Tensor& tensor, const Piece& piece) const {
+const File& Checkpoint::FileOf(const Tensor& tensor, const StoredSlice& slice) const {
   try {
-    return files_->Get(piece.file);
+    return files_->Get(slice.file);
   } catch (const CheckpointNotFoundError& error) {
-    throw CheckpointNotFoundError(Describe(*catalog_, tensor, piece) + ": " + error.what(),
+    throw CheckpointNotFoundError(Describe(*catalog_, tensor, slice) + ": " + error.what(),
                                   error.path());
   } catch (const IOFailure& error) {
-    throw IOFailure(Describe(*catalog_, tensor, piece) + ": " + error.what(), error.path(),
+    throw IOFailure(Describe(*catalog_, tensor, slice) + ": " + error.what(), error.path(),
                     error.error_number());
   }
 }
 
-void Checkpoint::CheckPiece(const Tensor& tensor, const Piece& piece, Compared compared) const {
-  const File& file = FileOf(tensor, piece);
-  const bool fits = RangeFits(piece.offset, piece.size, file.size());
-  const ForeignFile& foreign = files_->Foreign(piece.file);
-  const bool is_used_unseen = compared == Compared::kNo && piece.size > 0;
+void Checkpoint::CheckSlice(const Tensor& tensor, const StoredSlice& slice,
+                            Compared compared) const {
+  const File& file = FileOf(tensor, slice);
+  const bool fits = RangeFits(slice.offset, slice.size, file.size());
+  const ForeignFile& foreign = files_->Foreign(slice.file);
+  const bool is_used_unseen = compared == Compared::kNo && slice.size > 0;
   if (!foreign.reason.empty() && (!fits || is_used_unseen || foreign.is_certain)) {
-    throw CorruptionError(Describe(*catalog_, tensor, piece) + ": " + foreign.reason);
+    throw CorruptionError(Describe(*catalog_, tensor, slice) + ": " + foreign.reason);
   }
   if (fits) return;
   throw CorruptionError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +
-                        Describe(*catalog_, tensor, piece) + " takes " +
-                        std::to_string(piece.size) + " at offset " + std::to_string(piece.offset) +
+                        Describe(*catalog_, tensor, slice) + " takes " +
+                        std::to_string(slice.size) + " at offset " + std::to_string(slice.offset) +
                         "; was the file truncated?");
 }
 
-std::string Describe(const Catalog& catalog, const Tensor& tensor, const Piece& piece) {
+std::string Describe(const Catalog& catalog, const Tensor& tensor, const StoredSlice& slice) {
   std::string text = "tensor " + EscapeBytes(tensor.name);
-  if (piece.first_extent != Piece::kWholeTensor) {
-    text += ", slice " + ToString(catalog.BoxOf(tensor, piece));
+  if (slice.first_extent != StoredSlice::kWholeTensor) {
+    text += ", slice " + ToString(catalog.BoxOf(tensor, slice));
   }
   return text;
+}
+
+namespace {
+
+constexpr size_t kMaxNotes = 20;
+
+struct Stored {
+  const Tensor* tensor;
+  const StoredSlice* slice;
+};
+
+std::vector<Stored> InFileOrder(const Catalog& catalog) {
+  std::vector<Stored> all;
+  for (const Tensor& tensor : catalog.tensors) {
+    for (const StoredSlice& slice : catalog.Slices(tensor)) {
+      if (slice.size > 0) all.push_back({&tensor, &slice});
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) {
+    return std::tie(a.slice->file, a.slice->offset) < std::tie(b.slice->file, b.slice->offset);
+  });
+  return all;
+}
+
+// The size of a file, or nothing to compare with when it could not be opened.
+uint64_t SizeOrZero(const DataFiles& files, uint32_t file) {
+  try {
+    return files.Get(file).size();
+  } catch (const Error&) {
+    return 0;  // its tensors say so when they are read
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> StorageWarnings(const Checkpoint& checkpoint) {
+  const Catalog& catalog = checkpoint.catalog();
+  std::vector<std::string> warnings = catalog.warnings;
+  if (checkpoint.records() != nullptr)
+    return warnings;                // a V1 file is a table: its slices lie between other things
+  std::map<uint32_t, Stored> last;  // per file, the slice that reaches farthest
+  for (const Stored& stored : InFileOrder(catalog)) {
+    const auto [before, is_first] = last.try_emplace(stored.slice->file, stored);
+    if (is_first) continue;
+    const uint64_t end = before->second.slice->offset + before->second.slice->size;
+    if (stored.slice->offset < end && warnings.size() < kMaxNotes) {
+      warnings.push_back(catalog.files[stored.slice->file] + ": " +
+                         Describe(catalog, *before->second.tensor, *before->second.slice) +
+                         " and " + Describe(catalog, *stored.tensor, *stored.slice) +
+                         " share bytes from offset " + std::to_string(stored.slice->offset) +
+                         " on");
+    }
+    if (stored.slice->offset + stored.slice->size > end) before->second = stored;
+  }
+  for (const auto& [file, stored] : last) {
+    const uint64_t end = stored.slice->offset + stored.slice->size;
+    const uint64_t size = SizeOrZero(checkpoint.files(), file);
+    if (size > end && warnings.size() < kMaxNotes) {
+      warnings.push_back(catalog.files[file] + ": " + std::to_string(size - end) +
+                         " bytes follow the last tensor");
+    }
+  }
+  return warnings;
 }
 
 }  // namespace tensorbundle

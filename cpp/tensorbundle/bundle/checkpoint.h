@@ -10,13 +10,12 @@
 
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/bundle/data_files.h"
-#include "tensorbundle/bundle/record_store.h"
 
 namespace tensorbundle {
 
 struct BundleIndex;
 
-// Whether a caller compares the bytes of a stored piece with their checksum before anybody sees
+// Whether a caller compares the bytes of a stored slice with their checksum before anybody sees
 // them.
 enum class Compared : uint8_t { kYes, kNo };
 
@@ -48,18 +47,18 @@ class Checkpoint {
   uint32_t index_checksum() const { return index_checksum_; }
   IoMode mode() const { return mode_; }
 
-  // Throws CorruptionError when the piece does not lie inside its file, or when its file as a whole
+  // Throws CorruptionError when the slice does not lie inside its file, or when its file as a whole
   // is not what the index says and its bytes are not going to be compared; as DataFiles::Get.
   //
-  // What is left to do before bytes of a doubtful file are used: view/verify.h, RequireReadable.
-  void CheckPiece(const Tensor& tensor, const Piece& piece, Compared compared) const;
+  // What is left to do before bytes of a doubtful file are used: read/verify.h, RequireReadable.
+  void CheckSlice(const Tensor& tensor, const StoredSlice& slice, Compared compared) const;
 
-  // Which pieces have been verified through this object.
-  bool IsVerified(const Piece& piece) const {
-    return verified_[IndexOf(piece)].load(std::memory_order_relaxed);
+  // Which slices have been verified through this object.
+  bool IsVerified(const StoredSlice& slice) const {
+    return verified_[IndexOf(slice)].load(std::memory_order_relaxed);
   }
-  void SetVerified(const Piece& piece) const {
-    verified_[IndexOf(piece)].store(true, std::memory_order_relaxed);
+  void SetVerified(const StoredSlice& slice) const {
+    verified_[IndexOf(slice)].store(true, std::memory_order_relaxed);
   }
 
  private:
@@ -69,9 +68,9 @@ class Checkpoint {
   static std::shared_ptr<const Checkpoint> OpenFiles(std::shared_ptr<const BundleIndex> index,
                                                      const std::vector<bool>* wanted, IoMode mode);
 
-  const File& FileOf(const Tensor& tensor, const Piece& piece) const;
-  size_t IndexOf(const Piece& piece) const {
-    return static_cast<size_t>(&piece - catalog_->pieces.data());
+  const File& FileOf(const Tensor& tensor, const StoredSlice& slice) const;
+  size_t IndexOf(const StoredSlice& slice) const {
+    return static_cast<size_t>(&slice - catalog_->slices.data());
   }
 
   std::shared_ptr<const Catalog> catalog_;
@@ -82,7 +81,13 @@ class Checkpoint {
   std::unique_ptr<std::atomic<bool>[]> verified_;
 };
 
-// "tensor 'emb', slice [0:4, 0:8]": how messages name a piece.
-std::string Describe(const Catalog& catalog, const Tensor& tensor, const Piece& piece);
+// "tensor 'emb', slice [0:4, 0:8]": how messages name a slice.
+std::string Describe(const Catalog& catalog, const Tensor& tensor, const StoredSlice& slice);
+
+// What is odd about how a checkpoint lies in its files, though nothing is wrong with it.
+
+// Slices that share bytes, and files that go on behind their last slice: both are legal, and both
+// can be the trace of a mix-up. One sentence each, the first few of a kind.
+std::vector<std::string> StorageWarnings(const Checkpoint& checkpoint);
 
 }  // namespace tensorbundle

@@ -45,7 +45,7 @@ class MemorySource final : public ByteSource {
   std::vector<uint8_t> bytes_;
 };
 
-// A file read piece by piece.
+// A file read slice by slice.
 class FileSource final : public ByteSource {
  public:
   explicit FileSource(std::shared_ptr<const File> file) : file_(std::move(file)) {}

@@ -4,19 +4,19 @@
 #include <algorithm>
 #include <string>
 
-#include "tensorbundle/bundle/ordered_code.h"
-#include "tensorbundle/v1/entry_scanner.h"
+#include "tensorbundle/bundle/slice_key.h"
 #include "tensorbundle/v1/messages.h"
+#include "tensorbundle/v1/shard.h"
 #include "tensorbundle/v1/values.h"
 
 namespace tensorbundle {
 namespace {
 
-// A record to look for, and the piece that it is of.
+// A record to look for, and the slice that it is of.
 struct Wanted {
   std::string key;
   const Tensor* tensor;
-  Piece* piece;
+  StoredSlice* slice;
   uint64_t payload_size;
 };
 
@@ -39,19 +39,19 @@ std::optional<uint64_t> PayloadAt(EntryScanner* entry, const Tensor& tensor,
   return entry->value_offset() + head.size();
 }
 
-// The pieces of one shard that may be dense, in the order of their keys.
+// The slices of one shard that may be dense, in the order of their keys.
 class ShardScan {
  public:
   ShardScan(const V1Shard& shard, const SliceNames& names, Catalog* catalog)
       : shard_(shard), names_(names), catalog_(*catalog), window_(shard.table().source()) {}
 
-  void Add(const Tensor& tensor, Piece* piece) {
+  void Add(const Tensor& tensor, StoredSlice* slice) {
     const uint64_t item_size = FindDataType(tensor.dtype)->item_size;
-    const uint64_t num_elements = Volume(catalog_.BoxOf(tensor, *piece));
+    const uint64_t num_elements = Volume(catalog_.BoxOf(tensor, *slice));
     // No TensorFlow writes a field without values, and there would be nothing to look at.
     if (num_elements == 0) return;
     wanted_.push_back(
-        {names_.Key(catalog_.extents, tensor, *piece), &tensor, piece, num_elements * item_size});
+        {names_.Key(catalog_.extents, tensor, *slice), &tensor, slice, num_elements * item_size});
   }
 
   void Run() {
@@ -77,13 +77,13 @@ class ShardScan {
   }
 
   void Locate(EntryScanner* entry, const Wanted& wanted) {
-    const Box spelled = names_.Spelled(catalog_.extents, *wanted.tensor, *wanted.piece);
+    const Box spelled = names_.Spelled(catalog_.extents, *wanted.tensor, *wanted.slice);
     const std::optional<uint64_t> payload =
         PayloadAt(entry, *wanted.tensor, spelled, wanted.payload_size);
     if (!payload) return;
-    wanted.piece->encoding = Encoding::kDense;
-    wanted.piece->offset = *payload;
-    wanted.piece->size = wanted.payload_size;
+    wanted.slice->encoding = Encoding::kDense;
+    wanted.slice->offset = *payload;
+    wanted.slice->size = wanted.payload_size;
   }
 
   const V1Shard& shard_;
@@ -102,31 +102,34 @@ void LocateDenseRecords(const std::vector<V1Shard>& shards, const SliceNames& na
   for (const V1Shard& shard : shards) scans.emplace_back(shard, names, catalog);
   for (const Tensor& tensor : catalog->tensors) {
     if (!IsDense(tensor.dtype)) continue;
-    for (Piece& piece : std::span(catalog->pieces).subspan(tensor.first_piece, tensor.num_pieces)) {
-      scans[piece.file].Add(tensor, &piece);
+    for (StoredSlice& slice :
+         std::span(catalog->slices).subspan(tensor.first_slice, tensor.num_slices)) {
+      scans[slice.file].Add(tensor, &slice);
     }
   }
   for (ShardScan& scan : scans) scan.Run();
 }
 
 std::optional<uint64_t> LocateDenseRecord(const V1Shard& shard, const Tensor& tensor,
-                                          std::span<const Extent> spelled, const Piece& piece) {
+                                          std::span<const Extent> spelled,
+                                          const StoredSlice& slice) {
   const std::string key = SliceKey(tensor.name, spelled);
   const BlockIndexEntry* block = shard.table().FindBlock(key);
   if (block == nullptr) return std::nullopt;
   ReadWindow window(shard.table().source());
   std::optional<EntryScanner> entry = EntryScanner::Open(block->handle, &window);
   while (entry && entry->Next()) {
-    if (entry->key() == key) return PayloadAt(&*entry, tensor, spelled, piece.size);
+    if (entry->key() == key) return PayloadAt(&*entry, tensor, spelled, slice.size);
   }
   return std::nullopt;
 }
 
 std::optional<uint64_t> LocateDenseRecord(const StoredRecord& record, const Tensor& tensor,
-                                          std::span<const Extent> spelled, const Piece& piece) {
-  const std::string head = HeadOf(tensor, spelled, piece.size);
+                                          std::span<const Extent> spelled,
+                                          const StoredSlice& slice) {
+  const std::string head = HeadOf(tensor, spelled, slice.size);
   const std::optional<uint64_t> offset = record.block->OffsetInFile(record.value);
-  if (!offset || record.value.size() != head.size() + piece.size) return std::nullopt;
+  if (!offset || record.value.size() != head.size() + slice.size) return std::nullopt;
   if (AsText(record.value.first(head.size())) != head) return std::nullopt;
   return *offset + head.size();
 }

@@ -9,23 +9,25 @@
 #include <vector>
 
 #include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/v1/messages.h"
 #include "tensorbundle/v1/shard.h"
-#include "tensorbundle/v1/slice_names.h"
 
 namespace tensorbundle {
 
-// Turns every piece of which that is true from kRecord to kDense, and points it at its payload.
+// Turns every slice of which that is true from kRecord to kDense, and points it at its payload.
 // Reads the heads of the entries only, and compares no checksum: a damaged or unusual entry just
 // stays a kRecord. `shards` are the catalog's files.
 void LocateDenseRecords(const std::vector<V1Shard>& shards, const SliceNames& names,
                         Catalog* catalog);
 
-// Where the payload of a kDense piece lies in its shard now, or nothing. `spelled` are its extents.
+// Where the payload of a kDense slice lies in its shard now, or nothing. `spelled` are its extents.
 std::optional<uint64_t> LocateDenseRecord(const V1Shard& shard, const Tensor& tensor,
-                                          std::span<const Extent> spelled, const Piece& piece);
+                                          std::span<const Extent> spelled,
+                                          const StoredSlice& slice);
 
 // The same in a record that has been read.
 std::optional<uint64_t> LocateDenseRecord(const StoredRecord& record, const Tensor& tensor,
-                                          std::span<const Extent> spelled, const Piece& piece);
+                                          std::span<const Extent> spelled,
+                                          const StoredSlice& slice);
 
 }  // namespace tensorbundle

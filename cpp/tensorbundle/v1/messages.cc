@@ -2,7 +2,8 @@
 #include "tensorbundle/v1/messages.h"
 
 #include "tensorbundle/base/wire.h"
-#include "tensorbundle/bundle/entry.h"
+#include "tensorbundle/bundle/messages.h"
+#include "tensorbundle/bundle/slice_key.h"
 
 namespace tensorbundle {
 namespace {
@@ -20,7 +21,7 @@ constexpr uint32_t kName = 1, kShape = 2, kType = 3, kSlice = 4;
 namespace slice_field {
 constexpr uint32_t kName = 1, kSlice = 2, kData = 3;
 }
-// TensorSliceProto and TensorSliceProto.Extent, to write them; bundle/entry.cc reads them.
+// TensorSliceProto and TensorSliceProto.Extent, to write them; bundle/messages.cc reads them.
 namespace extents_field {
 constexpr uint32_t kExtent = 1, kStart = 1, kLength = 2;
 }
@@ -216,6 +217,22 @@ std::string PackedRecordHead(std::string_view name, std::span<const Extent> spel
   head.append(slice_head);
   AppendVarint(values_size, &head);
   return head.append(values_head);
+}
+
+Box SliceNames::Spelled(std::span<const Extent> extents, const Tensor& tensor,
+                        const StoredSlice& slice) const {
+  Box box(tensor.rank, Extent{0, kFullLength});
+  if (slice.first_extent == StoredSlice::kWholeTensor) return box;
+  for (size_t axis = 0; axis < box.size(); ++axis) {
+    const uint64_t at = slice.first_extent + axis;
+    if (!whole_axis_[at]) box[axis] = extents[at];
+  }
+  return box;
+}
+
+std::string SliceNames::Key(std::span<const Extent> extents, const Tensor& tensor,
+                            const StoredSlice& slice) const {
+  return SliceKey(tensor.name, Spelled(extents, tensor, slice));
 }
 
 }  // namespace tensorbundle

@@ -19,7 +19,8 @@
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorbundle/bundle/extent.h"
+#include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 
 namespace tensorbundle {
 
@@ -64,5 +65,29 @@ std::optional<SavedSlice> DecodeSavedSlice(ByteSpan value);
 // `payload_size` bytes longer has its payload there; other spellings are legal too.
 std::string PackedRecordHead(std::string_view name, std::span<const Extent> spelled,
                              uint32_t value_field, uint64_t payload_size);
+
+// What the slices of a V1 checkpoint are called in their files.
+
+// A slice's key spells its extents as the writer did, a whole axis in one of two ways; the catalog
+// has them with whole axes written out. This remembers which they were. A slice without extents of
+// its own is spelled as all whole axes.
+class SliceNames {
+ public:
+  // Records how the extents that the catalog got next, as many as `spelled`, were spelled.
+  void Append(std::span<const Extent> spelled) {
+    for (const Extent& extent : spelled) whole_axis_.push_back(extent.length == kFullLength);
+  }
+
+  // The slice's extents as spelled. `extents` are those of the catalog.
+  Box Spelled(std::span<const Extent> extents, const Tensor& tensor,
+              const StoredSlice& slice) const;
+
+  // The key of the slice's record.
+  std::string Key(std::span<const Extent> extents, const Tensor& tensor,
+                  const StoredSlice& slice) const;
+
+ private:
+  std::vector<bool> whole_axis_;  // one per extent of the catalog
+};
 
 }  // namespace tensorbundle

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/v1/shard.h"
 
+#include <algorithm>
 #include <array>
+#include <string>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
@@ -11,6 +14,100 @@
 #include "tensorbundle/v1/messages.h"
 
 namespace tensorbundle {
+
+BlockEntries BlockEntries::Read(const Table& table, const BlockHandle& handle) {
+  std::vector<uint8_t> scratch;
+  const uint8_t type = table.source().Read(handle.offset + handle.size, 1, &scratch).front();
+  const bool is_plain = static_cast<BlockType>(type) == BlockType::kPlain;
+  BlockEntries entries(table.ReadBlock(handle), handle, is_plain);
+  if (!entries.Index()) {
+    throw CorruptionError(table.source().path() + ": entry " +
+                          std::to_string(entries.entries_.size()) + " of the block at offset " +
+                          std::to_string(handle.offset) + " is malformed or out of order");
+  }
+  return entries;
+}
+
+bool BlockEntries::Index() {
+  ExpansionLimit limit(block_.bytes().size());
+  BlockIterator entries(&keys_, &limit);
+  entries.Open(block_.bytes());
+  while (entries.Next()) entries_.push_back({entries.key(), entries.value()});
+  return entries.error() == BlockIterator::Error::kNone;
+}
+
+std::optional<ByteSpan> BlockEntries::Find(std::string_view key) const {
+  const auto found = std::ranges::lower_bound(entries_, key, {}, &Entry::key);
+  if (found == entries_.end() || found->key != key) return std::nullopt;
+  return found->value;
+}
+
+std::optional<uint64_t> BlockEntries::OffsetInFile(ByteSpan value) const {
+  if (!is_plain_) return std::nullopt;
+  return handle_.offset + static_cast<uint64_t>(value.data() - block_.bytes().data());
+}
+
+namespace {
+
+constexpr uint64_t kFirstReadSize = 512;  // the head of a record with names of ordinary length
+constexpr uint64_t kMaxGap = 512;         // skipping less saves nothing
+constexpr uint64_t kMaxReadAhead = uint64_t{64} << 10;
+
+constexpr uint64_t kRestartSize = sizeof(uint32_t);
+constexpr uint64_t kMaxEntryHeadSize = 3 * kMaxVarint32Size;
+constexpr uint64_t kMaxKeySize = uint64_t{1} << 20;  // longer names exist in theory only
+
+}  // namespace
+
+ByteSpan ReadWindow::At(uint64_t offset, uint64_t size, uint64_t limit) {
+  size = std::min(size, limit - offset);
+  const bool ahead = offset >= begin_;
+  const uint64_t skipped = ahead ? offset - begin_ : 0;
+  if (ahead && RangeFits(skipped, size, bytes_.size())) {
+    return bytes_.subspan(skipped, std::min(bytes_.size() - skipped, limit - offset));
+  }
+  const bool in_sequence = ahead && skipped <= bytes_.size() + kMaxGap;
+  next_size_ =
+      in_sequence ? std::clamp(2 * next_size_, kFirstReadSize, kMaxReadAhead) : kFirstReadSize;
+  const uint64_t read_size = std::min(std::max(size, next_size_), limit - offset);
+  bytes_ = source_.Read(offset, read_size, &scratch_);
+  begin_ = offset;
+  return bytes_;
+}
+
+std::optional<EntryScanner> EntryScanner::Open(const BlockHandle& handle, ReadWindow* window) {
+  if (handle.size < 2 * kRestartSize) return std::nullopt;
+  const uint64_t count_at = handle.offset + handle.size - kRestartSize;
+  const ByteSpan tail = window->At(count_at, kRestartSize + 1, handle.end());
+  const uint64_t count = LoadFixed32(tail.data());
+  const auto type = static_cast<BlockType>(tail[kRestartSize]);
+  const uint64_t max_count = (handle.size - kRestartSize) / kRestartSize;
+  if (type != BlockType::kPlain || count == 0 || count > max_count) return std::nullopt;
+  return EntryScanner(handle.offset, count_at - count * kRestartSize, window);
+}
+
+bool EntryScanner::Next() {
+  EntryHeader header;
+  const ByteSpan head = window_->At(next_entry_, kMaxEntryHeadSize, end_);
+  const uint8_t* key = DecodeEntryHeader(head.data(), head.data() + head.size(), &header);
+  if (key == nullptr || header.key_size() > kMaxKeySize) return false;
+  if (!IsAllowedKey(header, key_, &limit_)) return false;
+  const uint64_t key_offset = next_entry_ + static_cast<uint64_t>(key - head.data());
+  if (header.data_size() > end_ - key_offset) return false;
+  const ByteSpan delta = window_->At(key_offset, header.non_shared, end_);
+  key_.resize(header.shared);
+  key_.append(AsText(delta.first(header.non_shared)));
+  value_offset_ = key_offset + header.non_shared;
+  value_size_ = header.value_size;
+  next_entry_ = value_offset_ + value_size_;
+  return true;
+}
+
+ByteSpan EntryScanner::ValueHead(uint64_t size) {
+  const ByteSpan head = window_->At(value_offset_, std::min(size, value_size_), next_entry_);
+  return head.first(std::min<uint64_t>(head.size(), size));
+}
+
 namespace {
 
 // TensorFlow's blocks of many records have up to twice 256 KiB.

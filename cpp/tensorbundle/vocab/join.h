@@ -7,7 +7,7 @@
 #include <span>
 
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/file_lines.h"
+#include "tensorbundle/vocab/line_stream.h"
 #include "tensorbundle/vocab/page_memory.h"
 #include "tensorbundle/vocab/vocabulary.h"
 

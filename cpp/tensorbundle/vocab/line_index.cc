@@ -6,7 +6,7 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/vocab/line_survey.h"
+#include "tensorbundle/vocab/line_scan.h"
 
 namespace tensorbundle {
 namespace {

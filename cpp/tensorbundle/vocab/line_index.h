@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "tensorbundle/io/file.h"
-#include "tensorbundle/vocab/newlines.h"
+#include "tensorbundle/vocab/line_scan.h"
 #include "tensorbundle/vocab/page_memory.h"
 
 namespace tensorbundle {

@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "tensorbundle/vocab/page_memory.h"
-#include "tensorbundle/vocab/slot_line.h"
 #include "tensorbundle/vocab/token_hash.h"
 #include "tensorbundle/vocab/vocabulary.h"
 

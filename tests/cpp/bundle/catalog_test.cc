@@ -28,9 +28,9 @@ TEST(Catalog, Find) {
 TEST(Catalog, BoxOf) {
   Catalog catalog = testing::CatalogOf({4, 6}, {{{0, 2}, {0, 6}}, {{2, 2}, {0, 6}}});
   const Tensor& tensor = catalog.tensors[0];
-  EXPECT_EQ(catalog.BoxOf(tensor, catalog.pieces[1]), (Box{{2, 2}, {0, 6}}));
-  catalog.pieces[1].first_extent = Piece::kWholeTensor;
-  EXPECT_EQ(catalog.BoxOf(tensor, catalog.pieces[1]), (Box{{0, 4}, {0, 6}}));
+  EXPECT_EQ(catalog.BoxOf(tensor, catalog.slices[1]), (Box{{2, 2}, {0, 6}}));
+  catalog.slices[1].first_extent = StoredSlice::kWholeTensor;
+  EXPECT_EQ(catalog.BoxOf(tensor, catalog.slices[1]), (Box{{0, 4}, {0, 6}}));
 }
 
 TEST(Extents, Intersect) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/bundle/entry.h"
+#include "tensorbundle/bundle/messages.h"
 
 #include <gtest/gtest.h>
 

@@ -62,7 +62,7 @@ void WriteAll(UffdBuffer* buffer, MutableByteSpan memory, const std::vector<size
               int threads) {
   ParallelFor(cuts.size() - 1, threads, [&](size_t i) {
     buffer->Write(memory.data() + cuts[i],
-                 ByteSpan(kWanted).subspan(cuts[i], cuts[i + 1] - cuts[i]));
+                  ByteSpan(kWanted).subspan(cuts[i], cuts[i + 1] - cuts[i]));
   });
 }
 

@@ -245,7 +245,8 @@ TEST(TableFile, KeysBeyondTheExpansionLimit) {
   block += std::string("\0\0\0\0\1\0\0\0", 8);
   RawTable raw;
   const auto place = raw.Add(block);
-  EXPECT_FAULT(raw.Finish({{"z", RawTable::Handle(place)}}), "exceeds the limit of decompressed keys");
+  EXPECT_FAULT(raw.Finish({{"z", RawTable::Handle(place)}}),
+               "exceeds the limit of decompressed keys");
 }
 
 // One byte of a Snappy stream gives up to 22, in which an empty entry takes four: a small file
@@ -277,7 +278,8 @@ TEST(TableFile, SnappyEntriesBeyondTheExpansionLimit) {
   stream += std::string("\0\0\0\0\1\0\0\0", 8);
   RawTable raw;
   const auto place = raw.Add(stream, 1);
-  EXPECT_FAULT(raw.Finish({{"\xff", RawTable::Handle(place)}}), "exceeds the limit of decompressed keys");
+  EXPECT_FAULT(raw.Finish({{"\xff", RawTable::Handle(place)}}),
+               "exceeds the limit of decompressed keys");
 }
 
 }  // namespace

@@ -92,8 +92,9 @@ TEST_F(V1Test, ATensorWithoutSlicesIsListedAndNoted) {
   V1Writer writer;
   writer.List("w", DataType::kFloat, {4}, {});
   const auto checkpoint = Open(writer.Finish());
-  ASSERT_EQ(checkpoint->catalog().notes.size(), 1u);
-  EXPECT_NE(checkpoint->catalog().notes[0].find("'w' is listed without slices"), std::string::npos);
+  ASSERT_EQ(checkpoint->catalog().warnings.size(), 1u);
+  EXPECT_NE(checkpoint->catalog().warnings[0].find("'w' is listed without slices"),
+            std::string::npos);
   EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "w"); }).find("no record"), std::string::npos);
 }
 
@@ -152,8 +153,8 @@ TEST_F(V1Test, WrongRecords) {
     writer.Add("good", DataType::kFloat, {1}, Floats({1}));
     const auto checkpoint = Open(writer.Finish());
     const Tensor& bad = Find(*checkpoint, "bad");
-    const Piece& piece = checkpoint->catalog().Pieces(bad)[0];
-    const std::string fault = FaultOf([&] { checkpoint->records()->Verify(bad, piece); });
+    const StoredSlice& slice = checkpoint->catalog().Slices(bad)[0];
+    const std::string fault = FaultOf([&] { checkpoint->records()->Verify(bad, slice); });
     EXPECT_NE(fault.find("ckpt: tensor 'bad'"), std::string::npos) << one.what << ": " << fault;
     EXPECT_NE(fault.find(one.message), std::string::npos) << one.what << ": " << fault;
     EXPECT_EQ(Elements(*checkpoint, "good"), Raw<float>({1})) << one.what;
@@ -212,8 +213,8 @@ class OverwrittenAfterOpen : public V1Test, public ::testing::WithParamInterface
     bytes_ = writer_.Finish(1);
     checkpoint_ = Open(bytes_);
   }
-  const Piece& piece() const { return checkpoint_->catalog().pieces[0]; }
-  void Verify() const { checkpoint_->records()->Verify(Find(*checkpoint_, "f"), piece()); }
+  const StoredSlice& slice() const { return checkpoint_->catalog().slices[0]; }
+  void Verify() const { checkpoint_->records()->Verify(Find(*checkpoint_, "f"), slice()); }
 
   // Writes the file anew with another data block of the same size.
   void ReplaceBlock(const std::string& key, const std::string& value) {
@@ -235,9 +236,9 @@ class OverwrittenAfterOpen : public V1Test, public ::testing::WithParamInterface
 };
 
 TEST_P(OverwrittenAfterOpen, Damage) {
-  ASSERT_EQ(piece().encoding, Encoding::kDense);
+  ASSERT_EQ(slice().encoding, Encoding::kDense);
   Verify();
-  bytes_[piece().offset] = static_cast<char>(bytes_[piece().offset] ^ 1);
+  bytes_[slice().offset] = static_cast<char>(bytes_[slice().offset] ^ 1);
   Write(bytes_);
   checkpoint_->records()->Forget();
   const std::string fault = FaultOf([&] { Verify(); });
@@ -309,10 +310,10 @@ TEST_F(V1Test, EveryByteChangedWithTheChecksumsFixed) {
           FailsAsItMay([&] {  // many changes are legal: other values, other names
             const auto checkpoint = Open(damaged);
             for (const Tensor& tensor : checkpoint->catalog().tensors) {
-              for (const Piece& piece : checkpoint->catalog().Pieces(tensor)) {
-                FailsAsItMay([&] { checkpoint->records()->Verify(tensor, piece); });
-                FailsAsItMay([&] { checkpoint->records()->DecodeDense(tensor, piece); });
-                FailsAsItMay([&] { checkpoint->records()->DecodeStrings(tensor, piece); });
+              for (const StoredSlice& slice : checkpoint->catalog().Slices(tensor)) {
+                FailsAsItMay([&] { checkpoint->records()->Verify(tensor, slice); });
+                FailsAsItMay([&] { checkpoint->records()->DecodeDense(tensor, slice); });
+                FailsAsItMay([&] { checkpoint->records()->DecodeStrings(tensor, slice); });
               }
             }
           });

@@ -95,7 +95,7 @@ TEST_F(V1Test, EveryDtypePackedAndNot) {
     const Tensor& packed = Find(*checkpoint, "p");
     EXPECT_EQ(packed.dtype, one.dtype);
     EXPECT_EQ(packed.num_elements, 3u);
-    const bool dense = checkpoint->catalog().Pieces(packed)[0].encoding == Encoding::kDense;
+    const bool dense = checkpoint->catalog().Slices(packed)[0].encoding == Encoding::kDense;
     EXPECT_EQ(dense, one.dense);
   }
 }
@@ -108,7 +108,7 @@ TEST_F(V1Test, Strings) {
   const auto checkpoint = Open(writer.Finish());
   const auto read = [&](const std::string& name) {
     const Tensor& tensor = Find(*checkpoint, name);
-    return checkpoint->records()->DecodeStrings(tensor, checkpoint->catalog().Pieces(tensor)[0]);
+    return checkpoint->records()->DecodeStrings(tensor, checkpoint->catalog().Slices(tensor)[0]);
   };
   EXPECT_EQ(read("s"), (std::vector<std::string>{"", std::string("a\0b", 3)}));
   EXPECT_TRUE(read("none").empty());
@@ -136,7 +136,7 @@ TEST_F(V1Test, ManyTensorsInBlocksOfAllSizes) {
     const auto checkpoint = Open(writer.Finish(block_size));
     ASSERT_EQ(checkpoint->catalog().tensors.size(), 400u);
     for (const Tensor& tensor : checkpoint->catalog().tensors) {
-      const bool dense = checkpoint->catalog().Pieces(tensor)[0].encoding == Encoding::kDense;
+      const bool dense = checkpoint->catalog().Slices(tensor)[0].encoding == Encoding::kDense;
       ASSERT_EQ(dense, tensor.dtype == DataType::kFloat) << tensor.name << ", " << block_size;
     }
     ReadAll(*checkpoint);
@@ -168,16 +168,16 @@ TEST_F(V1Test, SlicesOverShards) {
   ASSERT_EQ(catalog.tensors.size(), 2u);
   EXPECT_EQ(catalog.tensors[0].name, "a");
   const Tensor& w = Find(*checkpoint, "w");
-  ASSERT_EQ(w.num_pieces, 2u);
-  const auto pieces = catalog.Pieces(w);
-  EXPECT_EQ(catalog.BoxOf(w, pieces[0]), (Box{{0, 2}, {0, 2}}));
-  EXPECT_EQ(catalog.BoxOf(w, pieces[1]), (Box{{2, 1}, {0, 2}}));
-  EXPECT_EQ(pieces[0].file, 0u);
-  EXPECT_EQ(pieces[1].file, 1u);
-  EXPECT_EQ(Elements(*checkpoint, w, pieces[0]), Raw<float>({1, 2, 3, 4}));
-  EXPECT_EQ(Elements(*checkpoint, w, pieces[1]), Raw<float>({5, 6}));
-  EXPECT_EQ(pieces[0].encoding, Encoding::kDense);
-  EXPECT_FALSE(pieces[0].has_checksum);
+  ASSERT_EQ(w.num_slices, 2u);
+  const auto slices = catalog.Slices(w);
+  EXPECT_EQ(catalog.BoxOf(w, slices[0]), (Box{{0, 2}, {0, 2}}));
+  EXPECT_EQ(catalog.BoxOf(w, slices[1]), (Box{{2, 1}, {0, 2}}));
+  EXPECT_EQ(slices[0].file, 0u);
+  EXPECT_EQ(slices[1].file, 1u);
+  EXPECT_EQ(Elements(*checkpoint, w, slices[0]), Raw<float>({1, 2, 3, 4}));
+  EXPECT_EQ(Elements(*checkpoint, w, slices[1]), Raw<float>({5, 6}));
+  EXPECT_EQ(slices[0].encoding, Encoding::kDense);
+  EXPECT_FALSE(slices[0].has_checksum);
 }
 
 TEST_F(V1Test, TheChecksumTellsSavesApart) {
@@ -213,8 +213,8 @@ TEST_F(V1Test, CompressedBlocks) {
   const std::string plain = Mixture().Finish(60);
   const std::string expected = ReadAll(*Open(plain));
   const auto checkpoint = Open(Mixture().Finish(60, true));
-  for (const Piece& piece : checkpoint->catalog().pieces)
-    EXPECT_EQ(piece.encoding, Encoding::kRecord);
+  for (const StoredSlice& slice : checkpoint->catalog().slices)
+    EXPECT_EQ(slice.encoding, Encoding::kRecord);
   EXPECT_EQ(ReadAll(*checkpoint), expected);
 }
 

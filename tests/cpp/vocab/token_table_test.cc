@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorbundle/vocab/slot_line.h"
 #include "tensorbundle/vocab/token_hash.h"
 #include "tensorbundle/vocab/vocabulary.h"
 #include "vocab/tokens.h"

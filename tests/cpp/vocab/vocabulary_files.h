@@ -14,7 +14,7 @@
 
 namespace tensorbundle::testing {
 
-// Larger than the pieces that threads take of a file or of a vocabulary.
+// Larger than the slices that threads take of a file or of a vocabulary.
 inline constexpr size_t kManyTokens = 150'000;
 
 // Writes files into a directory of its own.

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/remap.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/nontemporal_copy.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/row_copy.h"
+
+namespace tensorbundle {
+
+ColumnOrder ColumnOrder::Identity(uint64_t row_size) {
+  ColumnOrder order;
+  order.is_identity_ = true;
+  order.new_row_size_ = row_size;
+  return order;
+}
+
+ColumnOrder::ColumnOrder(std::span<const int64_t> columns, uint64_t cell_size)
+    : new_row_size_(columns.size() * cell_size) {
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const uint64_t destination = i * cell_size;
+    if (columns[i] < 0) {
+      missing_size_ += cell_size;
+      const bool goes_on =
+          !gaps_.empty() && gaps_.back().destination + gaps_.back().size == destination;
+      if (goes_on) {
+        gaps_.back().size += cell_size;
+      } else {
+        gaps_.push_back({destination, cell_size});
+      }
+      continue;
+    }
+    const uint64_t source = static_cast<uint64_t>(columns[i]) * cell_size;
+    const bool goes_on = !runs_.empty() && runs_.back().source + runs_.back().size == source &&
+                         runs_.back().destination + runs_.back().size == destination;
+    if (goes_on) {
+      runs_.back().size += cell_size;
+    } else {
+      runs_.push_back({source, destination, cell_size});
+    }
+  }
+}
+
+void ColumnOrder::Apply(const uint8_t* old_row, uint8_t* new_row) const {
+  for (const Run& run : runs_) {
+    // A lone float is the usual run: a move, where memcpy of an unknown size is a call.
+    if (run.size == sizeof(uint32_t)) {
+      std::memcpy(new_row + run.destination, old_row + run.source, sizeof(uint32_t));
+    } else {
+      std::memcpy(new_row + run.destination, old_row + run.source, run.size);
+    }
+  }
+}
+
+namespace {
+
+// Rows whose columns are put in order are copied into a buffer of about this size first: it stays
+// in the second-level cache.
+constexpr uint64_t kScratchSize = uint64_t{128} << 10;
+
+// A fill's element is repeated up to this size.
+constexpr uint64_t kMaxPattern = 4096;
+
+[[noreturn]] void ThrowChanged(const Tensor& tensor) {
+  throw std::out_of_range("the row numbers for tensor " + EscapeBytes(tensor.name) +
+                          " changed while they were read");
+}
+
+// Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
+// `position` is that of the first number, for the message.
+uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
+                      const char* axis, size_t position) {
+  uint64_t missing = 0;
+  for (const int64_t id : ids) {
+    missing += id == -1;
+    if (id < -1 || id >= size) {
+      throw std::out_of_range(std::string(axis) + " " + std::to_string(id) + " at position " +
+                              std::to_string(position) + " is not in tensor " +
+                              EscapeBytes(tensor.name) + ", which has " + std::to_string(size));
+    }
+    ++position;
+  }
+  return missing;
+}
+
+// Row numbers are checked twice, as in gather.cc: all of them before anything is written, and each
+// one again when it is read to be used. Column numbers are few: they are copied once.
+class Remapper {
+ public:
+  Remapper(const Checkpoint& checkpoint, const Tensor& tensor, const Remapping& remapping)
+      : tensor_(tensor),
+        info_(RequireKnownType(tensor)),
+        shape_(checkpoint.catalog().Shape(tensor)),
+        remapping_(remapping),
+        columns_(ColumnOrderOf(tensor, shape_, remapping, info_.item_size)),
+        swap_unit_(checkpoint.catalog().big_endian ? info_.swap_size : 1) {}
+
+  // Checks every number, and adds up what is missing before each task. Memory is for row numbers
+  // that the caller has, never for rows that a shape declares.
+  uint64_t Count(int threads) {
+    if (!remapping_.rows) return CountPlain() / info_.item_size;
+    missing_before_.assign(NumTasks() + 1, 0);
+    ParallelFor(NumTasks(), threads, [this](size_t task) {
+      const uint64_t rows = RowsOf(task);
+      const uint64_t missing =
+          CountMissing(tensor_, remapping_.rows->subspan(task * kRowsPerTask, rows), shape_[0],
+                       "row", task * kRowsPerTask);
+      missing_before_[task + 1] =
+          missing * columns_.new_row_size() + (rows - missing) * columns_.missing_size();
+    });
+    for (size_t task = 0; task < NumTasks(); ++task)
+      missing_before_[task + 1] += missing_before_[task];
+    return missing_before_.back() / info_.item_size;
+  }
+
+  // Throws what is wrong with the first wanted row that cannot be read.
+  void RequireRows(const RowLayout& bands) const {
+    if (!bands.has_faults) return;
+    if (!remapping_.rows) {
+      const auto end = static_cast<int64_t>(remapping_.first_row + remapping_.num_rows);
+      for (auto row = static_cast<int64_t>(remapping_.first_row); row < end;) {
+        bands.RequireRow(row);
+        row = bands.At(row).end;
+      }
+      return;
+    }
+    for (const int64_t& id : *remapping_.rows) {
+      const int64_t row = ReadOnce(id);
+      if (row >= 0 && row < shape_[0]) bands.RequireRow(row);
+    }
+  }
+
+  void Run(const RowLayout& bands, const CellFillValues& fill, MutableByteSpan out,
+           uint64_t out_stride, int threads) {
+    const uint64_t missing = Count(threads);
+    const uint64_t expected = FillSize(fill.kind, missing, out.size());
+    if (fill.bytes.size() != expected) {
+      throw std::invalid_argument("the fill has " + std::to_string(fill.bytes.size()) +
+                                  " bytes, the " + std::to_string(missing) +
+                                  " missing cells take " + std::to_string(expected));
+    }
+    const uint64_t last = remapping_.num_rows == 0 ? 0 : (remapping_.num_rows - 1) * out_stride;
+    if (remapping_.num_rows > 0 && out.size() < last + columns_.new_row_size()) {
+      throw std::invalid_argument("the destination has only " + std::to_string(out.size()) +
+                                  " bytes");
+    }
+    RequireRows(bands);
+    if (columns_.new_row_size() == 0) return;
+    for (const File* file : bands.mapped_files) file->CheckNotShrunk();
+    const std::vector<uint8_t> pattern = PatternOf(fill);
+    const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
+    ParallelFor(NumTasks(), threads, [&](size_t task) {
+      Filler filler(tensor_, fill, pattern, MissingBefore(task), out.data(), hint);
+      uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
+      if (columns_.is_identity()) {
+        CopyRows(bands, task, &filler, first, out_stride, hint);
+      } else {
+        OrderRows(bands, task, &filler, first, out_stride);
+      }
+    });
+  }
+
+ private:
+  // Hands out the fill, in order. Borrows everything.
+  class Filler {
+   public:
+    Filler(const Tensor& tensor, const CellFillValues& fill, ByteSpan pattern, uint64_t used,
+           const uint8_t* destination, StoreHint hint)
+        : tensor_(tensor),
+          fill_(fill),
+          pattern_(pattern),
+          destination_(destination),
+          used_(used),
+          hint_(hint) {}
+
+    void Fill(uint8_t* out, uint64_t size) {
+      switch (fill_.kind) {
+        case CellFillValues::Kind::kElement:
+          for (uint64_t done = 0; done < size; done += pattern_.size()) {
+            Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
+          }
+          break;
+        case CellFillValues::Kind::kCells:
+          if (!RangeFits(used_, size, fill_.bytes.size())) ThrowChanged(tensor_);
+          Copy(out, fill_.bytes.data() + used_, size);
+          used_ += size;
+          break;
+        case CellFillValues::Kind::kPlaces: {
+          const uint8_t* in = fill_.bytes.data() + (out - destination_);
+          if (in != out) Copy(out, in, size);
+          break;
+        }
+      }
+    }
+
+   private:
+    void Copy(uint8_t* out, const uint8_t* in, uint64_t size) const {
+      if (hint_ == StoreHint::kStreaming) {
+        NontemporalCopy(out, in, size);
+      } else {
+        std::memcpy(out, in, size);
+      }
+    }
+
+    const Tensor& tensor_;
+    const CellFillValues& fill_;
+    const ByteSpan pattern_;
+    const uint8_t* const destination_;
+    uint64_t used_;  // bytes of kCells
+    const StoreHint hint_;
+  };
+
+  // The one element of a fill, as often as a row has it: copying a row is one copy then, not one
+  // per element.
+  std::vector<uint8_t> PatternOf(const CellFillValues& fill) const {
+    if (fill.kind != CellFillValues::Kind::kElement) return {};
+    const uint64_t row = columns_.new_row_size();
+    const uint64_t count = std::min(row, kMaxPattern) / info_.item_size;
+    std::vector<uint8_t> pattern(std::max<uint64_t>(count, 1) * info_.item_size);
+    for (size_t at = 0; at < pattern.size(); at += info_.item_size) {
+      std::memcpy(pattern.data() + at, fill.bytes.data(), info_.item_size);
+    }
+    return pattern;
+  }
+
+  uint64_t FillSize(CellFillValues::Kind kind, uint64_t missing, uint64_t out_size) const {
+    if (kind == CellFillValues::Kind::kPlaces) return out_size;
+    return kind == CellFillValues::Kind::kElement ? info_.item_size : missing * info_.item_size;
+  }
+
+  size_t NumTasks() const {
+    return static_cast<size_t>((remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask);
+  }
+
+  // The bytes that are missing where each row lacks the same columns.
+  uint64_t CountPlain() const {
+    CheckPlainRows();
+    const std::optional<uint64_t> missing =
+        CheckedMul(remapping_.num_rows, columns_.missing_size());
+    if (missing) return *missing;
+    throw std::invalid_argument("tensor " + EscapeBytes(tensor_.name) +
+                                " would have more missing cells than can be counted");
+  }
+
+  uint64_t MissingBefore(size_t task) const {
+    return remapping_.rows ? missing_before_[task] : task * kRowsPerTask * columns_.missing_size();
+  }
+
+  uint64_t RowsOf(size_t task) const {
+    return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
+  }
+
+  // The rows of the old table, or -1, for new rows from `first` on. The function throws
+  // std::out_of_range for a number that is no row. It holds what it needs: it is called for each
+  // row.
+  auto RowAt(const RowLayout& bands, uint64_t first) const {
+    const int64_t* ids = remapping_.rows ? remapping_.rows->data() : nullptr;
+    const auto plain = static_cast<int64_t>(remapping_.first_row + first);
+    return [this, &bands, ids, plain, first, num_rows = shape_[0]](size_t i) {
+      if (ids == nullptr) return plain + static_cast<int64_t>(i);  // checked as a whole
+      const int64_t row = ReadOnce(ids[first + i]);
+      if (static_cast<uint64_t>(row + 1) > static_cast<uint64_t>(num_rows)) {
+        CountMissing(tensor_, {&row, 1}, num_rows, "row", first + i);  // throws
+      }
+      if (row >= 0) bands.RequireRow(row);
+      return row;
+    };
+  }
+
+  void CheckPlainRows() const {
+    if (RangeFits(remapping_.first_row, remapping_.num_rows, static_cast<uint64_t>(shape_[0]))) {
+      return;
+    }
+    throw std::out_of_range("tensor " + EscapeBytes(tensor_.name) + " has " +
+                            std::to_string(shape_[0]) + " rows, fewer than the " +
+                            std::to_string(remapping_.num_rows) + " wanted from row " +
+                            std::to_string(remapping_.first_row) + " on");
+  }
+
+  void CopyRows(const RowLayout& bands, size_t task, Filler* filler, uint8_t* out,
+                uint64_t out_stride, StoreHint hint) const {
+    RowCopier copier(bands, swap_unit_, hint);
+    copier.Copy(
+        RowsOf(task), RowAt(bands, task * kRowsPerTask),
+        [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
+  }
+
+  // Copies some rows whole into a buffer at a time and takes their columns from there.
+  void OrderRows(const RowLayout& bands, size_t task, Filler* filler, uint8_t* out,
+                 uint64_t out_stride) const {
+    const uint64_t row_size = std::max<uint64_t>(1, bands.row_size);
+    const uint64_t batch = std::clamp<uint64_t>(kScratchSize / row_size, 1, kRowsPerTask);
+    std::vector<uint8_t> scratch(batch * row_size);
+    std::vector<uint8_t> is_missing(batch);
+    RowCopier copier(bands, swap_unit_, StoreHint::kCached);
+    const uint64_t first_row = task * kRowsPerTask;
+    for (uint64_t done = 0; done < RowsOf(task); done += batch) {
+      const uint64_t count = std::min(batch, RowsOf(task) - done);
+      const auto row_at = [&, next = RowAt(bands, first_row + done)](size_t i) {
+        const int64_t row = next(i);
+        is_missing[i] = row < 0;
+        return row;
+      };
+      copier.Copy(count, row_at, [](uint8_t*) {}, scratch.data(), row_size);
+      for (uint64_t i = 0; i < count; ++i, out += out_stride) {
+        if (is_missing[i] != 0) {
+          filler->Fill(out, columns_.new_row_size());
+          continue;
+        }
+        columns_.Apply(scratch.data() + i * row_size, out);
+        for (const ColumnOrder::Gap& gap : columns_.gaps())
+          filler->Fill(out + gap.destination, gap.size);
+      }
+    }
+  }
+
+  static ColumnOrder ColumnOrderOf(const Tensor& tensor, std::span<const int64_t> shape,
+                                   const Remapping& remapping, uint64_t item_size) {
+    if (!remapping.columns) {
+      uint64_t row_size = item_size;
+      for (size_t axis = 1; axis < shape.size(); ++axis)
+        row_size *= static_cast<uint64_t>(shape[axis]);
+      return ColumnOrder::Identity(row_size);
+    }
+    if (shape.size() < 2) {
+      throw std::invalid_argument("tensor " + EscapeBytes(tensor.name) +
+                                  " has rank 1: it has no columns to remap");
+    }
+    uint64_t cell_size = item_size;
+    for (size_t axis = 2; axis < shape.size(); ++axis)
+      cell_size *= static_cast<uint64_t>(shape[axis]);
+    const std::vector<int64_t> columns(remapping.columns->begin(), remapping.columns->end());
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is what is checked and used
+    CountMissing(tensor, columns, shape[1], "column", 0);
+    return ColumnOrder(columns, cell_size);
+  }
+
+  const Tensor& tensor_;
+  const DataTypeInfo& info_;
+  const std::span<const int64_t> shape_;
+  const Remapping& remapping_;
+  const ColumnOrder columns_;
+  const unsigned swap_unit_;
+  std::vector<uint64_t> missing_before_;  // bytes, per task and in all; for rows by number
+};
+
+}  // namespace
+
+void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
+                       const Remapping& remapping, int threads) {
+  Remapper remapper(checkpoint, tensor, remapping);
+  remapper.Count(threads);  // checks the numbers
+  remapper.RequireRows(bands);
+}
+
+uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
+                           const Remapping& remapping, int threads) {
+  return Remapper(checkpoint, tensor, remapping).Count(threads);
+}
+
+void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
+                const Remapping& remapping, const CellFillValues& fill, MutableByteSpan out,
+                uint64_t out_stride, int threads) {
+  Remapper(checkpoint, tensor, remapping).Run(bands, fill, out, out_stride, threads);
+}
+
+}  // namespace tensorbundle

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorflow_op/checkpoint_cache.h"
+
+#include <cctype>
+#include <chrono>
+#include <optional>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/io/byte_source.h"
+#include "tensorbundle/v1/v1_checkpoint.h"
+#include "tensorflow_op/status.h"
+
+namespace tensorbundle::op {
+namespace {
+
+// Parsed indexes are a few times their files. Training reads from one checkpoint, or two.
+constexpr uint64_t kIndexCapacity = uint64_t{64} << 20;
+constexpr uint64_t kBytesPerTensor = sizeof(Tensor) + sizeof(StoredSlice) + 64;
+
+constexpr uint64_t kMaxOpenV1 = 2;
+
+// For a checkpoint that is replaced while it is opened.
+constexpr int kMaxAttempts = 20;
+constexpr std::chrono::milliseconds kPause(1);
+
+std::shared_ptr<const BundleIndex> IndexOf(const std::string& prefix, const FileIdentity& found) {
+  static SharedCache<BundleIndex> cache(kIndexCapacity);
+  return cache.Get({prefix, {found}}, [&]() -> SharedCache<BundleIndex>::Made {
+    auto index = std::make_shared<const BundleIndex>(ReadBundleIndex(prefix));
+    return {index, found.size + index->catalog.tensors.size() * kBytesPerTensor};
+  });
+}
+
+// "<name>-?????-of-00002" means two files, anything else itself.
+std::vector<std::string> V1Files(const std::string& prefix) {
+  constexpr std::string_view kPattern =
+      "-?????"
+      "-of-";  // in one, a trigraph
+  constexpr size_t kDigits = 5;
+  const size_t at = prefix.rfind(kPattern);
+  if (at == std::string::npos || prefix.size() != at + kPattern.size() + kDigits) return {prefix};
+  int count = 0;
+  for (const char digit : prefix.substr(at + kPattern.size())) {
+    if (std::isdigit(static_cast<unsigned char>(digit)) == 0) return {prefix};
+    count = count * 10 + (digit - '0');
+  }
+  std::vector<std::string> files;
+  for (int shard = 0; shard < count; ++shard) {
+    std::string number = std::to_string(shard);
+    number.insert(0, kDigits - number.size(), '0');
+    files.push_back(prefix.substr(0, at + 1) + number + prefix.substr(at + 1 + kDigits));
+  }
+  return files;
+}
+
+std::shared_ptr<const Checkpoint> V1Checkpoint(const std::string& prefix, IoMode mode) {
+  static SharedCache<Checkpoint> cache(kMaxOpenV1);
+  const std::vector<std::string> files = V1Files(prefix);
+  CacheKey key{prefix + (mode == IoMode::kPread ? " read" : " mapped"), {}};
+  for (const std::string& path : files) {
+    const std::optional<FileIdentity> found = File::Identify(path);
+    if (!found) {
+      throw OpError(Code::kNotFound,
+                    "Unsuccessful TensorSliceReader constructor: Failed to find "
+                    "any matching files for " +
+                        prefix);
+    }
+    key.files.push_back(*found);
+  }
+  return cache.Get(key,
+                   [&]() -> SharedCache<Checkpoint>::Made { return {OpenV1(files, mode), 1}; });
+}
+
+const Tensor& FindTensor(const Catalog& catalog, const std::string& name, TypeNumber type) {
+  const size_t index = catalog.Find(name);
+  if (index == Catalog::kNotFound) {
+    throw OpError(Code::kNotFound, "Key " + name + " not found in checkpoint");
+  }
+  const Tensor& tensor = catalog.tensors[index];
+  const auto stored = static_cast<TypeNumber>(tensor.dtype);
+  if (stored == type) return tensor;
+  throw OpError(Code::kInvalidArgument, "tensor_name = " + name + "; expected dtype " +
+                                            TypeText(type) + " does not equal original dtype " +
+                                            TypeText(stored));
+}
+
+// Nothing when the index was replaced while the files were opened.
+std::optional<OpenTensor> TryOpen(const std::string& prefix, const std::string& name,
+                                  TypeNumber type, IoMode mode) {
+  const std::optional<FileIdentity> index_file = File::Identify(prefix + ".index");
+  if (!index_file) {
+    std::shared_ptr<const Checkpoint> checkpoint = V1Checkpoint(prefix, mode);
+    const Tensor& tensor = FindTensor(checkpoint->catalog(), name, type);
+    return OpenTensor{std::move(checkpoint), &tensor};
+  }
+  const std::shared_ptr<const BundleIndex> index = IndexOf(prefix, *index_file);
+  const Tensor& tensor = FindTensor(index->catalog, name, type);
+  std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensor(index, tensor, mode);
+  if (checkpoint == nullptr) return std::nullopt;
+  return OpenTensor{std::move(checkpoint), &tensor};
+}
+
+}  // namespace
+
+OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
+  for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
+    if (attempt > 1) std::this_thread::sleep_for(kPause);
+    try {
+      if (std::optional<OpenTensor> opened = TryOpen(prefix, name, type, mode)) return *opened;
+    } catch (const IndexReplacedError&) {
+      continue;
+    }
+  }
+  throw CorruptionError("the checkpoint " + prefix + " is replaced faster than it can be opened");
+}
+
+std::string TypeText(TypeNumber type) {
+  constexpr TypeNumber kResource = 20;  // which no checkpoint holds
+  if (type == kResource) return "resource";
+  std::string text = DataTypeName(DataType{type});
+  if (text.starts_with("DT_")) text.erase(0, 3);
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+}  // namespace tensorbundle::op

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorflow_op/tf_api.h"
+
+#include <dlfcn.h>
+#include <cstring>
+
+namespace tensorbundle::op {
+namespace {
+
+#ifdef __APPLE__
+constexpr const char* kFramework = "libtensorflow_framework.2.dylib";
+constexpr const char* kWhole = "libtensorflow_cc.2.dylib";
+#else
+constexpr const char* kFramework = "libtensorflow_framework.so.2";
+constexpr const char* kWhole = "libtensorflow_cc.so.2";
+#endif
+
+ApiTable table;
+
+// Looks in one library that is in the process already; never loads one.
+class LoadedLibrary {
+ public:
+  explicit LoadedLibrary(const char* name) : handle_(::dlopen(name, RTLD_LAZY | RTLD_NOLOAD)) {}
+  ~LoadedLibrary() {
+    if (handle_ != nullptr) ::dlclose(handle_);
+  }
+  LoadedLibrary(const LoadedLibrary&) = delete;
+  LoadedLibrary& operator=(const LoadedLibrary&) = delete;
+
+  bool loaded() const { return handle_ != nullptr; }
+
+  template <typename Function>
+  bool Find(const char* name, Function** function) const {
+    void* address = handle_ == nullptr ? nullptr : ::dlsym(handle_, name);
+    if (address == nullptr) return false;
+    static_assert(sizeof(address) == sizeof(*function));
+    std::memcpy(function, &address, sizeof(address));  // POSIX: a function's address fits a void*
+    return true;
+  }
+
+ private:
+  void* handle_;
+};
+
+}  // namespace
+
+bool FindTensorflow(std::string* problem) {
+  const LoadedLibrary framework(kFramework);
+  if (!framework.loaded()) {
+    *problem = std::string(kFramework) + " is not loaded: import tensorflow first";
+    return false;
+  }
+#define TENSORBUNDLE_TF_FIND(result, name, arguments)                                       \
+  if (!framework.Find("TF_" #name, &table.name)) {                                          \
+    *problem = "this TensorFlow does not export TF_" #name "; 2.15 and newer are known to"; \
+    return false;                                                                           \
+  }
+  TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_FIND)
+#undef TENSORBUNDLE_TF_FIND
+  // Strings live in another library, and only string tensors need them.
+  LoadedLibrary(kWhole).Find("TF_StringCopy", &table.StringCopy);
+  return true;
+}
+
+const ApiTable& Tf() { return table; }
+
+}  // namespace tensorbundle::op

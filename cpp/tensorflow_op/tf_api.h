@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of TensorFlow's C API that we use, in declarations of our own: the same for every
+// TensorFlow from 2.15 on. Nothing here is linked; api_table.h finds the functions in the process.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+extern "C" {
+
+struct TF_Status;
+struct TF_Tensor;
+struct TF_TString;
+struct TF_OpDefinitionBuilder;
+struct TF_KernelBuilder;
+struct TF_OpKernelConstruction;
+struct TF_OpKernelContext;
+struct TF_ShapeInferenceContext;
+struct TF_ShapeHandle;
+
+}  // extern "C"
+
+namespace tensorbundle::op {
+
+// TF_Code.
+enum class Code : int {
+  kOk = 0,
+  kUnknown = 2,
+  kInvalidArgument = 3,
+  kNotFound = 5,
+  kPermissionDenied = 7,
+  kResourceExhausted = 8,
+  kFailedPrecondition = 9,
+  kOutOfRange = 11,
+  kUnimplemented = 12,
+  kInternal = 13,
+  kDataLoss = 15,
+};
+
+// TF_DataType: the same numbers that checkpoints hold.
+using TypeNumber = int;
+
+// Every function that is called, as X(result, name without TF_, arguments).
+#define TENSORBUNDLE_TF_FUNCTIONS(X)                                                        \
+  X(TF_Status*, NewStatus, (void))                                                          \
+  X(void, DeleteStatus, (TF_Status*))                                                       \
+  X(void, SetStatus, (TF_Status*, int code, const char* message))                           \
+  X(int, GetCode, (const TF_Status*))                                                       \
+  X(const char*, Message, (const TF_Status*))                                               \
+  X(TF_Tensor*, NewTensor,                                                                  \
+    (int type, const int64_t* dims, int rank, void* data, size_t size,                      \
+     void (*deallocator)(void* data, size_t size, void* arg), void* arg))                   \
+  X(void, DeleteTensor, (TF_Tensor*))                                                       \
+  X(int, TensorType, (const TF_Tensor*))                                                    \
+  X(int, NumDims, (const TF_Tensor*))                                                       \
+  X(int64_t, Dim, (const TF_Tensor*, int axis))                                             \
+  X(size_t, TensorByteSize, (const TF_Tensor*))                                             \
+  X(void*, TensorData, (const TF_Tensor*))                                                  \
+  X(TF_OpDefinitionBuilder*, NewOpDefinitionBuilder, (const char* name))                    \
+  X(void, RegisterOpDefinition, (TF_OpDefinitionBuilder*, TF_Status*))                      \
+  X(void, OpDefinitionBuilderAddAttr, (TF_OpDefinitionBuilder*, const char* spec))          \
+  X(void, OpDefinitionBuilderAddInput, (TF_OpDefinitionBuilder*, const char* spec))         \
+  X(void, OpDefinitionBuilderAddOutput, (TF_OpDefinitionBuilder*, const char* spec))        \
+  X(void, OpDefinitionBuilderSetIsStateful, (TF_OpDefinitionBuilder*, bool))                \
+  X(void, OpDefinitionBuilderSetShapeInferenceFunction,                                     \
+    (TF_OpDefinitionBuilder*, void (*)(TF_ShapeInferenceContext*, TF_Status*)))             \
+  X(void, ShapeInferenceContextSetUnknownShape, (TF_ShapeInferenceContext*, TF_Status*))    \
+  X(TF_ShapeHandle*, ShapeInferenceContextScalar, (TF_ShapeInferenceContext*))              \
+  X(void, ShapeInferenceContextSetOutput,                                                   \
+    (TF_ShapeInferenceContext*, int index, TF_ShapeHandle*, TF_Status*))                    \
+  X(void, DeleteShapeHandle, (TF_ShapeHandle*))                                             \
+  X(TF_KernelBuilder*, NewKernelBuilder,                                                    \
+    (const char* op, const char* device, void* (*create)(TF_OpKernelConstruction*),         \
+     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)))                  \
+  X(void, RegisterKernelBuilder, (const char* name, TF_KernelBuilder*, TF_Status*))         \
+  X(void, OpKernelConstruction_Failure, (TF_OpKernelConstruction*, TF_Status*))             \
+  X(void, OpKernelConstruction_GetAttrSize,                                                 \
+    (TF_OpKernelConstruction*, const char* name, int32_t* list_size, int32_t* total_size,   \
+     TF_Status*))                                                                           \
+  X(void, OpKernelConstruction_GetAttrString,                                               \
+    (TF_OpKernelConstruction*, const char* name, char* out, size_t capacity, TF_Status*))   \
+  X(void, OpKernelConstruction_GetAttrStringList,                                           \
+    (TF_OpKernelConstruction*, const char* name, char** out, size_t* sizes, int capacity,   \
+     void* storage, size_t storage_size, TF_Status*))                                       \
+  X(void, OpKernelConstruction_GetAttrType,                                                 \
+    (TF_OpKernelConstruction*, const char* name, int* out, TF_Status*))                     \
+  X(void, OpKernelConstruction_GetAttrInt64,                                                \
+    (TF_OpKernelConstruction*, const char* name, int64_t* out, TF_Status*))                 \
+  X(void, OpKernelConstruction_GetAttrInt64List,                                            \
+    (TF_OpKernelConstruction*, const char* name, int64_t* out, int capacity, TF_Status*))   \
+  X(void, OpKernelContext_Failure, (TF_OpKernelContext*, TF_Status*))                       \
+  X(int, NumInputs, (TF_OpKernelContext*))                                                  \
+  X(void, GetInput, (TF_OpKernelContext*, int index, TF_Tensor** tensor, TF_Status*))       \
+  X(void, SetOutput, (TF_OpKernelContext*, int index, const TF_Tensor* tensor, TF_Status*)) \
+  X(TF_Tensor*, AllocateOutput,                                                             \
+    (TF_OpKernelContext*, int index, int type, const int64_t* dims, int rank, size_t size,  \
+     TF_Status*))                                                                           \
+  X(TF_Tensor*, ForwardInputOrAllocateOutput,                                               \
+    (TF_OpKernelContext*, const int* candidates, int num_candidates, int index,             \
+     const int64_t* dims, int rank, int* forwarded, TF_Status*))
+
+// TensorFlow's functions, found in the process that loaded us.
+
+// Pointers to the functions of c_api.h, by their names without "TF_".
+struct ApiTable {
+#define TENSORBUNDLE_TF_POINTER(result, name, arguments) result(*name) arguments = nullptr;
+  TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_POINTER)
+#undef TENSORBUNDLE_TF_POINTER
+
+  // Copies bytes into a string element. Null where this TensorFlow does not export it.
+  void (*StringCopy)(TF_TString*, const char* bytes, size_t size) = nullptr;
+};
+
+// Fills the table that Tf() returns. False, and why in `problem`, when TensorFlow is not loaded or
+// lacks a function. Called once, when the library is loaded.
+bool FindTensorflow(std::string* problem);
+
+// The table. Thread-safe once filled.
+const ApiTable& Tf();
+
+}  // namespace tensorbundle::op

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/copy_layout.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "random_boxes.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::ForEachElement;
+using testing::Random;
+
+// Where every byte of `common` lies in an array.
+std::vector<uint64_t> BytePlaces(const Box& array, const Box& common, uint64_t item_size) {
+  std::vector<uint64_t> places;
+  ForEachElement(array, common, [&](uint64_t index) {
+    for (uint64_t i = 0; i < item_size; ++i) places.push_back(index * item_size + i);
+  });
+  return places;
+}
+
+struct Places {
+  std::vector<uint64_t> source;
+  std::vector<uint64_t> destination;
+  bool operator==(const Places&) const = default;
+};
+
+Places RunPlaces(const CopyLayout& layout, uint64_t step) {
+  Places places;
+  for (uint64_t first = 0; first < layout.count(); first += step) {
+    layout.ForEach(first, std::min(step, layout.count() - first), [&](const CopyLayout::Run& run) {
+      for (uint64_t i = 0; i < layout.span_size(); ++i) {
+        places.source.push_back(run.source + i);
+        places.destination.push_back(run.destination + i);
+      }
+    });
+  }
+  return places;
+}
+
+TEST(Runs, AgreeWithEveryElementOfRandomBoxes) {
+  Random random(11);
+  for (int round = 0; round < 3000; ++round) {
+    const Box whole = WholeBox(testing::RandomShape(&random, 5, 5));
+    const Box source = testing::RandomBoxIn(&random, whole);
+    const Box destination = testing::RandomBoxIn(&random, whole);
+    const auto common = Intersect(source, destination);
+    if (!common) continue;
+    const uint64_t item_size = uint64_t{1} << random() % 5;
+    const CopyLayout layout(source, destination, *common, item_size);
+    ASSERT_EQ(layout.count() * layout.span_size(), Volume(*common) * item_size);
+    const Places expected = {BytePlaces(source, *common, item_size),
+                             BytePlaces(destination, *common, item_size)};
+    for (const uint64_t step : {uint64_t{1}, uint64_t{3}, layout.count()}) {
+      ASSERT_EQ(RunPlaces(layout, step), expected)
+          << ToString(source) << ToString(destination) << step;
+    }
+  }
+}
+
+TEST(Runs, WhatIsContiguousIsOneRun) {
+  const Box whole = {{0, 4}, {0, 6}};
+  const Box rows = {{1, 2}, {0, 6}};
+  const CopyLayout all(whole, whole, whole, 4);
+  EXPECT_EQ(all.count(), 1U);
+  EXPECT_EQ(all.span_size(), 96U);
+  EXPECT_EQ(all.source_stride(), 0U);
+  const CopyLayout some(whole, rows, rows, 4);
+  EXPECT_EQ(some.count(), 1U);
+  EXPECT_EQ(some.span_size(), 48U);
+  const Box row = {{2, 1}, {1, 3}};
+  EXPECT_EQ(CopyLayout(whole, row, row, 4).count(), 1U);
+  const Box columns = {{0, 4}, {1, 2}};
+  const CopyLayout split(whole, columns, columns, 4);
+  EXPECT_EQ(split.count(), 4U);
+  EXPECT_EQ(split.span_size(), 8U);
+  EXPECT_EQ(split.source_stride(), 24U);
+}
+
+TEST(Runs, Scalar) {
+  const CopyLayout layout({}, {}, {}, 8);
+  EXPECT_EQ(layout.count(), 1U);
+  EXPECT_EQ(layout.span_size(), 8U);
+  EXPECT_EQ(RunPlaces(layout, 1).source.size(), 8U);
+}
+
+TEST(Runs, OffsetsBeyond32Bits) {
+  const Box whole = {{0, int64_t{1} << 33}, {0, 4}};
+  const Box corner = {{(int64_t{1} << 33) - 1, 1}, {3, 1}};
+  const CopyLayout layout(whole, corner, corner, 8);
+  layout.ForEach(0, 1, [](const CopyLayout::Run& run) {
+    EXPECT_EQ(run.source, (uint64_t{1} << 38) - 8);
+    EXPECT_EQ(run.destination, 0U);
+  });
+}
+
+}  // namespace
+}  // namespace tensorbundle

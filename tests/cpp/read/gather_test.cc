@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row numbers and fills that change while they are used: here because they lie in the destination,
+// which the rows overwrite. What comes out does not matter; nothing outside the table is touched.
+#include "tensorbundle/read/gather.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bundle_builder.h"
+#include "temp_dir.h"
+#include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/read/remap.h"
+
+namespace tensorbundle {
+namespace {
+
+constexpr int64_t kRows = 4;
+constexpr int64_t kColumns = 4;
+constexpr uint64_t kRowSize = kColumns * sizeof(float);
+constexpr size_t kCount = 50'000;  // several tasks, and more than is looked up ahead
+
+class ChangingMemoryTest : public ::testing::Test {
+ protected:
+  ChangingMemoryTest() {
+    testing::BundleBuilder builder(1);
+    // Read as row numbers, these bytes are far outside the table.
+    builder.Add("t", DataType::kFloat, {kRows, kColumns}, std::string(kRows * kRowSize, '\x55'));
+    builder.Write(dir_ / "p");
+    checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  }
+
+  const Tensor& tensor() const { return checkpoint_->catalog().tensors.at(0); }
+
+  // Row numbers of one type at the beginning of a destination.
+  template <typename Id>
+  std::span<const Id> IdsInDestination() {
+    memory_.assign(kCount * kRowSize, 0);
+    auto* ids = reinterpret_cast<Id*>(memory_.data());
+    for (size_t i = 0; i < kCount; ++i) ids[i] = static_cast<Id>(i % kRows);
+    return {ids, kCount};
+  }
+
+  const testing::TempDir dir_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  std::vector<uint8_t> memory_;
+};
+
+template <typename Id>
+class ChangingIdsTest : public ChangingMemoryTest {};
+using IdTypes = ::testing::Types<int32_t, int64_t, uint32_t, uint64_t>;
+TYPED_TEST_SUITE(ChangingIdsTest, IdTypes);
+
+TYPED_TEST(ChangingIdsTest, Gather) {
+  const RowLayout bands = LayOutRows(*this->checkpoint_, this->tensor());
+  for (const int threads : {1, 3}) {
+    const std::span<const TypeParam> ids = this->template IdsInDestination<TypeParam>();
+    try {
+      GatherRows(*this->checkpoint_, this->tensor(), bands, ids, {}, this->memory_, threads);
+    } catch (const std::out_of_range&) {
+    }
+  }
+}
+
+TYPED_TEST(ChangingIdsTest, GatherWithAFillPerMissingRow) {
+  const RowLayout bands = LayOutRows(*this->checkpoint_, this->tensor());
+  const std::span<const TypeParam> ids = this->template IdsInDestination<TypeParam>();
+  const RowFillValues fill{RowFillValues::Kind::kRows,
+                           {}};  // none is missing, until the rows are written
+  EXPECT_THROW(GatherRows(*this->checkpoint_, this->tensor(), bands, ids, fill, this->memory_, 1),
+               std::out_of_range);
+}
+
+TEST_F(ChangingMemoryTest, Remap) {
+  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
+  const float zero = 0;
+  const CellFillValues fill{CellFillValues::Kind::kElement,
+                            {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+  for (const int threads : {1, 3}) {
+    const Remapping remapping{IdsInDestination<int64_t>(), kCount};
+    EXPECT_THROW(
+        RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, threads),
+        std::out_of_range);
+  }
+}
+
+TEST_F(ChangingMemoryTest, RemapOfRowsAndColumns) {
+  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
+  const CellFillValues fill{CellFillValues::Kind::kCells,
+                            {}};  // none is missing, until the rows are written
+  const std::vector<int64_t> columns{3, 2, 1, 0};
+  const Remapping remapping{IdsInDestination<int64_t>(), kCount, columns};
+  EXPECT_THROW(RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, 1),
+               std::out_of_range);
+}
+
+// The rows are all missing: what the first of them is filled with turns the others into rows.
+TEST_F(ChangingMemoryTest, RemapOfColumnsInTheDestination) {
+  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
+  memory_.assign(kRows * kRowSize, 0);
+  auto* columns = reinterpret_cast<int64_t*>(memory_.data());
+  for (int64_t i = 0; i < kColumns; ++i) columns[i] = i;
+  const float zero = 0;
+  const CellFillValues fill{CellFillValues::Kind::kElement,
+                            {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+  const Remapping remapping{.num_rows = kRows,
+                            .columns = std::span<const int64_t>(columns, kColumns)};
+  RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, 1);
+  EXPECT_EQ(memory_, std::vector<uint8_t>(kRows * kRowSize, 0x55));  // columns are copied first
+}
+
+}  // namespace
+}  // namespace tensorbundle

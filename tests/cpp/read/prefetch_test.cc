@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/prefetch.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bundle_builder.h"
+#include "random_boxes.h"
+#include "temp_dir.h"
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::BundleBuilder;
+using testing::Random;
+using testing::TempDir;
+
+constexpr int64_t kRows = 500;
+constexpr int64_t kColumns = 40;
+
+class ReadAheadTest : public ::testing::Test {
+ protected:
+  ReadAheadTest() {
+    for (int64_t i = 0; i < kRows * kColumns; ++i) bytes_ += static_cast<char>(random_());
+    BundleBuilder builder(2);
+    builder.AddSliced("t", DataType::kInt8, {kRows, kColumns}, bytes_,
+                      {{{0, 200}, {0, 15}}, {{0, 200}, {15, 25}}, {{200, 300}, {0, 40}}});
+    builder.Add("u", DataType::kInt8, {3}, "abc");
+    builder.Write(dir_ / "p");
+    checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  }
+
+  PrefetchOptions Chunks(int64_t rows, uint64_t ahead = 2) const {
+    PrefetchOptions options;
+    options.tensors = {checkpoint_->catalog().Find("t")};
+    options.rows = rows;
+    options.max_ahead = ahead * static_cast<uint64_t>(rows * kColumns);
+    options.threads = 2;
+    return options;
+  }
+
+  static bool Next(Prefetcher* stream, StreamItem* item) {
+    Prefetcher::Status status = Prefetcher::Status::kWaiting;
+    while (status == Prefetcher::Status::kWaiting) status = stream->Next(milliseconds(5), item);
+    return status == Prefetcher::Status::kReady;
+  }
+
+  std::string Wanted(const StreamItem& item) const {
+    return bytes_.substr(static_cast<size_t>(item.first_row * kColumns),
+                         static_cast<size_t>(item.num_rows * kColumns));
+  }
+
+  static std::string Found(const StreamItem& item) {
+    return {reinterpret_cast<const char*>(item.buffer->data()),
+            static_cast<size_t>(item.num_rows * kColumns)};
+  }
+
+  const TempDir dir_;
+  Random random_{7};
+  std::string bytes_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+};
+
+TEST_F(ReadAheadTest, AConsumerThatDropsItsArraysGetsTheSameMemory) {
+  for (const uint64_t ahead : {1, 2, 5}) {
+    Prefetcher stream(checkpoint_, Chunks(10, ahead));
+    std::set<const uint8_t*> places;
+    int64_t rows = 0;
+    for (StreamItem item; Next(&stream, &item);) {
+      EXPECT_EQ(item.first_row, rows);
+      EXPECT_EQ(Found(item), Wanted(item));
+      places.insert(item.buffer->data());
+      rows += item.num_rows;
+    }
+    EXPECT_EQ(rows, kRows);
+    EXPECT_LE(places.size(), ahead + 1);
+  }
+}
+
+TEST_F(ReadAheadTest, WhatIsKeptStays) {
+  std::vector<StreamItem> kept;
+  {
+    Prefetcher stream(checkpoint_, Chunks(7));
+    for (StreamItem item; Next(&stream, &item);) {
+      if (random_() % 2 == 0) kept.push_back(std::move(item));
+    }
+  }
+  checkpoint_.reset();
+  for (const StreamItem& item : kept) EXPECT_EQ(Found(item), Wanted(item));
+}
+
+TEST_F(ReadAheadTest, DestinationsAreFilledInTurnAndNotBeforeTheNextCall) {
+  for (const size_t count : {1, 2, 3}) {
+    PrefetchOptions options = Chunks(9);
+    std::vector<std::vector<uint8_t>> outs(count, std::vector<uint8_t>(9 * kColumns));
+    for (std::vector<uint8_t>& out : outs) options.destinations.emplace_back(out);
+    Prefetcher stream(checkpoint_, options);
+    size_t turn = 0;
+    for (StreamItem item; Next(&stream, &item); ++turn) {
+      EXPECT_EQ(item.destination, turn % count);
+      if (turn % 10 == 0) std::this_thread::sleep_for(milliseconds(1));
+      const std::vector<uint8_t>& out = outs[item.destination];
+      const std::string found(out.begin(), out.begin() + item.num_rows * kColumns);
+      ASSERT_EQ(found, Wanted(item));
+    }
+    EXPECT_EQ(turn, 56u);
+  }
+}
+
+TEST_F(ReadAheadTest, ManyConsumersShareAStream) {
+  Prefetcher stream(checkpoint_, Chunks(3));
+  std::mutex mutex;
+  std::map<int64_t, std::string> found;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (StreamItem item; Next(&stream, &item);) {
+        const std::lock_guard lock(mutex);
+        found[item.first_row] = Found(item);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::string all;
+  for (const auto& [row, part] : found) all += part;
+  EXPECT_EQ(all, bytes_);
+}
+
+TEST_F(ReadAheadTest, CanBeStoppedAtAnyPoint) {
+  for (int items = 0; items < 30; ++items) {
+    StreamItem kept;
+    Prefetcher stream(checkpoint_, Chunks(20));
+    for (int i = 0; i < items; ++i) Next(&stream, &kept);
+    if (items % 2 == 0) stream.Stop();
+    StreamItem after;
+    if (items % 2 == 0) {
+      EXPECT_FALSE(Next(&stream, &after));
+    }
+  }
+}
+
+TEST_F(ReadAheadTest, StoppingWakesTheConsumer) {
+  PrefetchOptions options = Chunks(10);
+  Prefetcher stream(checkpoint_, options);
+  std::thread consumer([&] {
+    for (StreamItem item; Next(&stream, &item);) std::this_thread::sleep_for(milliseconds(1));
+  });
+  std::this_thread::sleep_for(milliseconds(5));
+  stream.Stop();
+  consumer.join();
+}
+
+TEST_F(ReadAheadTest, NothingComesAfterADamagedChunk) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kInt8, {kRows, kColumns}, bytes_);
+  builder.data()[99 * kColumns] ^= 1;
+  builder.Write(dir_ / "q");
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "q", IoMode::kAuto);
+  for (const uint64_t ahead : {1, 2, 5}) {
+    Prefetcher stream(checkpoint_, Chunks(10, ahead));
+    int64_t rows = 0;
+    StreamItem item;
+    EXPECT_THROW(while (Next(&stream, &item)) { rows += item.num_rows; }, CorruptionError);
+    EXPECT_EQ(rows, kRows - 10);
+    EXPECT_FALSE(Next(&stream, &item));
+  }
+}
+
+TEST_F(ReadAheadTest, AnErrorTakesThePlaceOfItsTensorOnly) {
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 1, 2), 10);
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kPread);
+  PrefetchOptions options;
+  options.tensors = {checkpoint_->catalog().Find("t"), checkpoint_->catalog().Find("u")};
+  options.max_ahead = 1 << 20;
+  Prefetcher stream(checkpoint_, options);
+  StreamItem item;
+  EXPECT_THROW(Next(&stream, &item), CorruptionError);
+  EXPECT_TRUE(Next(&stream, &item));
+  EXPECT_EQ(item.tensor, options.tensors[1]);
+  EXPECT_FALSE(Next(&stream, &item));
+}
+
+}  // namespace
+}  // namespace tensorbundle

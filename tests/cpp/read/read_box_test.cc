@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/read_box.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bundle_builder.h"
+#include "random_boxes.h"
+#include "temp_dir.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/io/parallel_read.h"
+#include "tensorbundle/read/copy_layout.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::BundleBuilder;
+using testing::CutOut;
+using testing::Random;
+using testing::RandomTiling;
+using testing::Record;
+using testing::TempDir;
+
+std::string RandomBytes(Random* random, size_t size) {
+  std::string bytes(size, '\0');
+  for (char& c : bytes) c = static_cast<char>((*random)());
+  return bytes;
+}
+
+std::string Read(const Checkpoint& checkpoint, const std::string& name, const Box& box,
+                 const ReadOptions& options = {}) {
+  const Tensor& tensor = checkpoint.catalog().tensors.at(checkpoint.catalog().Find(name));
+  std::vector<uint8_t> out(Volume(box) * RequireKnownType(tensor).item_size, 0xee);
+  ReadBox(checkpoint, tensor, box, out, options);
+  return {out.begin(), out.end()};
+}
+
+class ReadBoxTest : public ::testing::Test {
+ protected:
+  std::shared_ptr<const Checkpoint> Open(const BundleBuilder& builder,
+                                         IoMode mode = IoMode::kAuto) {
+    builder.Write(dir_ / "p");
+    return Checkpoint::OpenBundle(dir_ / "p", mode);
+  }
+
+  const TempDir dir_;
+  Random random_{31};
+};
+
+TEST_F(ReadBoxTest, RandomTilingsAndBoxesInEveryMode) {
+  const DataType dtypes[] = {DataType::kInt8, DataType::kHalf, DataType::kFloat,
+                             DataType::kComplex128};
+  for (int round = 0; round < 60; ++round) {
+    const std::vector<int64_t> shape = testing::RandomShape(&random_, 4, 9);
+    const Box whole = WholeBox(shape);
+    const DataType dtype = dtypes[random_() % 4];
+    const size_t item_size = FindDataType(dtype)->item_size;
+    const std::string bytes = RandomBytes(&random_, Volume(whole) * item_size);
+    std::vector<Box> slices = RandomTiling(&random_, whole, static_cast<int>(random_() % 12));
+    std::shuffle(slices.begin(), slices.end(), random_);
+    BundleBuilder builder(3);
+    builder.data() = "odd";  // nothing is aligned
+    builder.AddSliced("t", dtype, shape, bytes, slices);
+    for (const IoMode mode : {IoMode::kAuto, IoMode::kMmap, IoMode::kPread}) {
+      const auto checkpoint = Open(builder, mode);
+      for (int query = 0; query < 4; ++query) {
+        const Box box = query == 0 ? whole : testing::RandomBoxIn(&random_, whole);
+        const ReadOptions options = {1 + static_cast<int>(random_() % 4), random_() % 2 == 0};
+        ASSERT_EQ(Read(*checkpoint, "t", box, options), CutOut(bytes, shape, box, item_size))
+            << ShapeToString(shape) << ToString(box);
+      }
+    }
+  }
+}
+
+TEST_F(ReadBoxTest, PastThePageCache) {
+  const std::string bytes = RandomBytes(&random_, 600'000);
+  BundleBuilder builder;
+  builder.data() = "odd";
+  builder.Add("t", DataType::kInt8, {600, 1000}, bytes);
+  const auto checkpoint = Open(builder, IoMode::kDirect);
+  try {
+    checkpoint->files().Get(0);
+  } catch (const UnsupportedError&) {
+    GTEST_SKIP() << "no direct I/O here";
+  }
+  for (const Box& box :
+       {Box{{0, 600}, {0, 1000}}, Box{{1, 599}, {7, 100}}, Box{{599, 1}, {999, 1}}}) {
+    EXPECT_EQ(Read(*checkpoint, "t", box, {3, true}),
+              CutOut(bytes, std::vector<int64_t>{600, 1000}, box, 1));
+  }
+}
+
+// More than one chunk, long runs and short ones, runs close together and far apart.
+TEST_F(ReadBoxTest, LargeTensors) {
+  const std::vector<int64_t> shape = {40, 70'000};
+  const std::string bytes = RandomBytes(&random_, 40 * 70'000);
+  BundleBuilder builder;
+  builder.Add("whole", DataType::kInt8, shape, bytes);
+  builder.AddSliced("halves", DataType::kInt8, shape, bytes,
+                    {{{0, 40}, {0, 35'000}}, {{0, 40}, {35'000, 35'000}}});
+  builder.AddSliced("rows", DataType::kInt8, shape, bytes,
+                    {{{0, 7}, {0, 70'000}}, {{7, 33}, {0, 70'000}}});
+  for (const IoMode mode : {IoMode::kAuto, IoMode::kPread}) {
+    for (const bool verify : {true, false}) {
+      const auto checkpoint = Open(builder, mode);
+      for (const char* name : {"whole", "halves", "rows"}) {
+        for (const Box& box : {Box{{3, 30}, {34'990, 20}}, Box{{0, 40}, {0, 69'999}},
+                               Box{{5, 1}, {1, 69'000}}, WholeBox(shape)}) {
+          for (const int threads : {1, 4}) {
+            ASSERT_EQ(Read(*checkpoint, name, box, {threads, verify}), CutOut(bytes, shape, box, 1))
+                << name << ToString(box);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(ReadBoxTest, ManyRunsInOneTask) {
+  const std::vector<int64_t> shape = {300, 200, 3};
+  const std::string bytes = RandomBytes(&random_, 300 * 200 * 3 * 2);
+  BundleBuilder builder;
+  builder.Add("t", DataType::kInt16, shape, bytes);
+  const auto checkpoint = Open(builder);
+  for (const Box& box : {Box{{0, 300}, {0, 200}, {1, 1}}, Box{{10, 280}, {190, 10}, {0, 2}}}) {
+    EXPECT_EQ(Read(*checkpoint, "t", box, {2, true}), CutOut(bytes, shape, box, 2));
+  }
+}
+
+TEST_F(ReadBoxTest, BigEndian) {
+  const std::vector<int64_t> shape = {30, 5000};
+  for (const DataType dtype :
+       {DataType::kInt8, DataType::kHalf, DataType::kComplex64, DataType::kComplex128}) {
+    const DataTypeInfo& info = *FindDataType(dtype);
+    std::string bytes = RandomBytes(&random_, 30 * 5000 * info.item_size);
+    BundleBuilder builder(2, /*big_endian=*/true);
+    builder.AddSliced("t", dtype, shape, bytes, {{{0, 30}, {0, 2500}}, {{0, 30}, {2500, 2500}}});
+    const auto checkpoint = Open(builder);
+    SwapBytes({reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()}, info.swap_size);
+    for (const Box& box : {WholeBox(shape), Box{{3, 20}, {2490, 20}}, Box{{2, 1}, {1, 4000}}}) {
+      EXPECT_EQ(Read(*checkpoint, "t", box, {2, true}), CutOut(bytes, shape, box, info.item_size));
+    }
+  }
+}
+
+TEST_F(ReadBoxTest, CorruptionIsFoundWhereWholeSlicesAreRead) {
+  const std::vector<int64_t> shape = {4, 100'000};
+  const std::string bytes = RandomBytes(&random_, 400'000);
+  BundleBuilder builder;
+  builder.AddSliced("t", DataType::kInt8, shape, bytes,
+                    {{{0, 2}, {0, 100'000}}, {{2, 2}, {0, 100'000}}});
+  builder.data()[250'000] = static_cast<char>(builder.data()[250'000] ^ 4);
+  const auto checkpoint = Open(builder);
+  const Box whole = WholeBox(shape);
+  for (const int threads : {1, 3})
+    EXPECT_THROW(Read(*checkpoint, "t", whole, {threads, true}), CorruptionError);
+  EXPECT_NE(Read(*checkpoint, "t", whole, {1, false}), bytes);
+  EXPECT_NO_THROW(Read(*checkpoint, "t", {{0, 2}, {0, 100'000}}));
+  EXPECT_TRUE(checkpoint->IsVerified(checkpoint->catalog().slices[0]));
+  EXPECT_FALSE(checkpoint->IsVerified(checkpoint->catalog().slices[1]));
+  EXPECT_NO_THROW(Read(*checkpoint, "t", {{2, 1}, {0, 10}})) << "a part has no checksum";
+}
+
+TEST_F(ReadBoxTest, EveryFlippedByteOfASmallTensor) {
+  const std::string bytes = RandomBytes(&random_, 48);
+  BundleBuilder builder;
+  builder.AddSliced("t", DataType::kFloat, {3, 4}, bytes, {{{0, 3}, {0, 1}}, {{0, 3}, {1, 3}}});
+  for (size_t i = 0; i < 48; ++i) {
+    BundleBuilder bad = builder;
+    bad.data()[i] = static_cast<char>(bad.data()[i] ^ 0x10);
+    EXPECT_THROW(Read(*Open(bad), "t", {{0, 3}, {0, 4}}), CorruptionError) << i;
+  }
+}
+
+TEST_F(ReadBoxTest, HolesOverlapsAndMissingFiles) {
+  BundleBuilder builder(2);
+  builder.AddSliced("hole", DataType::kInt8, {4}, "abcd", {{{0, 1}}, {{2, 2}}});
+  builder.AddSliced("overlap", DataType::kInt8, {4}, "abcd", {{{0, 3}}, {{2, 2}}});
+  builder.AddSliced("apart", DataType::kInt8, {4}, "abcd", {{{0, 2}}, {{2, 2}}});
+  const auto whole = Open(builder);
+  EXPECT_THROW(Read(*whole, "hole", {{0, 4}}), CorruptionError);
+  EXPECT_EQ(Read(*whole, "hole", {{2, 2}}), "cd");
+  EXPECT_THROW(Read(*whole, "overlap", {{0, 4}}), CorruptionError);
+  std::filesystem::remove(DataFilePath(dir_ / "p", 1, 2));
+  const auto halved = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  EXPECT_THROW(Read(*halved, "apart", {{0, 4}}), CheckpointNotFoundError);
+  EXPECT_EQ(Read(*halved, "apart", {{0, 2}}), "ab");
+  EXPECT_THROW(Read(*halved, "apart", {{0, 4}}), CheckpointNotFoundError) << "the second time too";
+}
+
+TEST_F(ReadBoxTest, ShortFilesConcernWhatIsCutOff) {
+  BundleBuilder builder;
+  builder.Add("a", DataType::kInt8, {4}, "abcd").Add("b", DataType::kInt8, {4}, "efgh");
+  builder.Write(dir_ / "p");
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 1), 7);
+  const auto checkpoint = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  EXPECT_EQ(Read(*checkpoint, "a", {{0, 4}}), "abcd");
+  EXPECT_THROW(Read(*checkpoint, "b", {{0, 1}}), CorruptionError);
+}
+
+TEST_F(ReadBoxTest, AFileThatShrinksIsAnException) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kInt8, {100'000}, RandomBytes(&random_, 100'000));
+  const auto checkpoint = Open(builder);
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 1), 10);
+  EXPECT_THROW(Read(*checkpoint, "t", {{0, 100'000}}, {2, true}), CorruptionError);
+}
+
+TEST_F(ReadBoxTest, EmptyBoxesAndTensors) {
+  BundleBuilder builder(2);
+  builder.Add("t", DataType::kFloat, {2, 3}, RandomBytes(&random_, 24));
+  builder.Add("none", DataType::kFloat, {0, 3}, "", 1);
+  const auto checkpoint = Open(builder);
+  EXPECT_EQ(Read(*checkpoint, "t", {{1, 0}, {0, 3}}), "");
+  EXPECT_EQ(Read(*checkpoint, "none", {{0, 0}, {0, 3}}), "");
+  std::filesystem::remove(DataFilePath(dir_ / "p", 1, 2));
+  EXPECT_THROW(Read(*Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto), "none", {{0, 0}, {0, 3}}),
+               CheckpointNotFoundError);
+}
+
+TEST_F(ReadBoxTest, Misuse) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kFloat, {2}, "12345678");
+  builder.Add("s", DataType::kString, {0}, "\xd8\xea\x82\xa2");
+  builder.Put("u", Record{static_cast<DataType>(99), {2}, 0, 0, 8}.Message());
+  const auto checkpoint = Open(builder);
+  const Catalog& catalog = checkpoint->catalog();
+  std::vector<uint8_t> out(7);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("t")], {{0, 2}}, out, {}),
+               std::invalid_argument);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("s")], {{0, 0}}, {}, {}),
+               UnsupportedError);
+  EXPECT_THROW(ReadBox(*checkpoint, catalog.tensors[catalog.Find("u")], {{0, 2}}, out, {}),
+               UnsupportedError);
+}
+
+TEST_F(ReadBoxTest, NoChecksumIsNotVerified) {
+  BundleBuilder builder;
+  builder.Store(DataType::kInt8, {2}, "ab");
+  builder.Put("t", testing::VarintField(1, 6) +
+                       testing::BytesField(2, testing::ShapeMessage(std::vector<int64_t>{2})) +
+                       testing::VarintField(5, 2));
+  const auto checkpoint = Open(builder);
+  EXPECT_EQ(Read(*checkpoint, "t", {{0, 2}}, {1, false}), "ab");
+  EXPECT_THROW(Read(*checkpoint, "t", {{0, 2}}, {1, true}), CorruptionError);
+}
+
+TEST_F(ReadBoxTest, ManyThreadsReadOneCheckpoint) {
+  const std::vector<int64_t> shape = {64, 3000};
+  const std::string bytes = RandomBytes(&random_, 64 * 3000);
+  BundleBuilder builder(2);
+  builder.AddSliced("t", DataType::kInt8, shape, bytes,
+                    RandomTiling(&random_, WholeBox(shape), 10));
+  const auto checkpoint = Open(builder);
+  std::vector<std::thread> threads;
+  for (unsigned seed = 0; seed < 8; ++seed) {
+    threads.emplace_back([&, seed] {
+      Random random(seed);
+      for (int round = 0; round < 10; ++round) {
+        const Box box =
+            round == 0 ? WholeBox(shape) : testing::RandomBoxIn(&random, WholeBox(shape));
+        EXPECT_EQ(Read(*checkpoint, "t", box, {2, true}), CutOut(bytes, shape, box, 1));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+static_assert(kReadChunkSize < 400'000,
+              "the tests above mean to have tensors of more than one chunk");
+
+}  // namespace
+}  // namespace tensorbundle

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/remap.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bundle_builder.h"
+#include "temp_dir.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::BundleBuilder;
+using testing::TempDir;
+
+// A table of 4 by 2 floats, 0 to 7.
+class RemapTest : public ::testing::Test {
+ protected:
+  RemapTest() {
+    std::vector<float> values(8);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    BundleBuilder builder;
+    builder.Add("t", DataType::kFloat, {4, 2},
+                std::string_view(reinterpret_cast<const char*>(values.data()), 32));
+    builder.Write(dir_ / "p");
+    checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  }
+
+  void Remap(const Remapping& remapping, const CellFillValues& fill, std::vector<float>* out,
+             uint64_t stride) const {
+    const Tensor& tensor = checkpoint_->catalog().tensors[0];
+    RemapTable(*checkpoint_, tensor, LayOutRows(*checkpoint_, tensor), remapping, fill,
+               {reinterpret_cast<uint8_t*>(out->data()), out->size() * sizeof(float)}, stride, 2);
+  }
+
+  static ByteSpan BytesOf(const std::vector<float>& values) {
+    return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(float)};
+  }
+
+  const TempDir dir_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+};
+
+TEST_F(RemapTest, MissingCellsFromTheirPlaces) {
+  const std::vector<int64_t> rows = {3, -1, 0};
+  const Remapping remapping{.rows = rows, .num_rows = 3};
+  const std::vector<float> places = {90, 91, 92, 93, 94, 95};
+  std::vector<float> out(6, -1);
+  Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(places)}, &out, 8);
+  EXPECT_EQ(out, (std::vector<float>{6, 7, 92, 93, 0, 1}));
+  // In place: what is missing stays.
+  out = places;
+  Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(out)}, &out, 8);
+  EXPECT_EQ(out, (std::vector<float>{6, 7, 92, 93, 0, 1}));
+}
+
+TEST_F(RemapTest, MissingColumnsFromTheirPlacesAndRowsFromTheMiddle) {
+  const std::vector<int64_t> columns = {-1, 1};
+  const Remapping remapping{
+      .rows = std::nullopt, .num_rows = 2, .columns = columns, .first_row = 1};
+  std::vector<float> out = {90, 91, 92, 93, 94, 95};  // with a column that is not the remap's
+  Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(out)}, &out, 12);
+  EXPECT_EQ(out, (std::vector<float>{90, 3, 92, 93, 5, 95}));
+}
+
+TEST_F(RemapTest, PlacesAreLaidOutAsTheDestination) {
+  const std::vector<int64_t> rows = {-1};
+  std::vector<float> out(2);
+  const std::vector<float> places(3);
+  EXPECT_THROW(Remap({.rows = rows, .num_rows = 1},
+                     {CellFillValues::Kind::kPlaces, BytesOf(places)}, &out, 8),
+               std::invalid_argument);
+}
+
+TEST_F(RemapTest, PlainRowsEndWithTheTable) {
+  std::vector<float> out(8);
+  const std::vector<float> zero(1);
+  const CellFillValues fill{CellFillValues::Kind::kElement, BytesOf(zero)};
+  Remap({.rows = std::nullopt, .num_rows = 1, .first_row = 3}, fill, &out, 8);
+  EXPECT_EQ(out[1], 7);
+  EXPECT_THROW(Remap({.rows = std::nullopt, .num_rows = 2, .first_row = 3}, fill, &out, 8),
+               std::out_of_range);
+  EXPECT_THROW(Remap({.rows = std::nullopt, .num_rows = 2, .first_row = UINT64_MAX}, fill, &out, 8),
+               std::out_of_range);
+}
+
+}  // namespace
+}  // namespace tensorbundle

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/slice_cover.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "random_boxes.h"
+#include "tensorbundle/base/error.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::CatalogOf;
+using testing::ForEachElement;
+using testing::Random;
+using testing::RandomTiling;
+
+// The pinwheel: no straight cut divides it.
+const std::vector<Box> kPinwheel = {
+    {{0, 1}, {0, 2}}, {{0, 2}, {2, 1}}, {{2, 1}, {1, 2}}, {{1, 2}, {0, 1}}, {{1, 1}, {1, 1}}};
+
+// What FindOverlaps says of a box: "" when it is covered.
+std::string Fault(const std::vector<int64_t>& shape, const std::vector<Box>& slices,
+                  const Box& box) {
+  const Catalog catalog = CatalogOf(shape, slices);
+  try {
+    const std::vector<SliceOverlap> overlaps = FindOverlaps(catalog, catalog.tensors[0], box);
+    std::vector<int> times(Volume(WholeBox(shape)));
+    for (const SliceOverlap& overlap : overlaps) {
+      EXPECT_EQ(overlap.slice_box, catalog.BoxOf(catalog.tensors[0], *overlap.slice));
+      EXPECT_EQ(overlap.is_whole_slice(), overlap.common == overlap.slice_box);
+      ForEachElement(WholeBox(shape), overlap.common, [&](uint64_t i) { ++times[i]; });
+    }
+    uint64_t covered = 0;
+    ForEachElement(WholeBox(shape), box, [&](uint64_t i) { covered += times[i] == 1; });
+    EXPECT_EQ(covered, Volume(box));
+  } catch (const CorruptionError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// Whether the slices that touch the box overlap each other, and whether they leave a part of it, by
+// counting.
+void Count(const std::vector<int64_t>& shape, const std::vector<Box>& slices, const Box& box,
+           bool* overlap, bool* hole) {
+  const Box whole = WholeBox(shape);
+  std::vector<int> times(Volume(whole));
+  for (const Box& slice : slices) {
+    if (Intersect(slice, box)) ForEachElement(whole, slice, [&](uint64_t i) { ++times[i]; });
+  }
+  *overlap = std::any_of(times.begin(), times.end(), [](int n) { return n > 1; });
+  *hole = false;
+  ForEachElement(whole, box, [&](uint64_t i) { *hole |= times[i] == 0; });
+}
+
+void ExpectAsCounted(const std::vector<int64_t>& shape, const std::vector<Box>& slices,
+                     const Box& box) {
+  bool overlap = false;
+  bool hole = false;
+  Count(shape, slices, box, &overlap, &hole);
+  const std::string fault = Fault(shape, slices, box);
+  if (overlap) {
+    EXPECT_NE(fault.find("overlaps another"), std::string::npos) << fault;
+  } else if (hole) {
+    EXPECT_NE(fault.find("elements of " + ToString(box)), std::string::npos) << fault;
+  } else {
+    EXPECT_EQ(fault, "");
+  }
+}
+
+TEST(Tiling, RandomTilingsCoverEveryBox) {
+  Random random(21);
+  for (int round = 0; round < 1000; ++round) {
+    const std::vector<int64_t> shape = testing::RandomShape(&random, 4, 7);
+    std::vector<Box> slices =
+        RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 20));
+    std::shuffle(slices.begin(), slices.end(), random);
+    ASSERT_EQ(Fault(shape, slices, WholeBox(shape)), "");
+    ASSERT_EQ(Fault(shape, slices, testing::RandomBoxIn(&random, WholeBox(shape))), "");
+  }
+}
+
+TEST(Tiling, RandomSlicesAsCounted) {
+  Random random(22);
+  for (int round = 0; round < 3000; ++round) {
+    const std::vector<int64_t> shape = testing::RandomShape(&random, 3, 6);
+    std::vector<Box> slices =
+        RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 8));
+    if (random() % 2 == 0) slices.pop_back();
+    if (random() % 2 == 0) slices.push_back(testing::RandomBoxIn(&random, WholeBox(shape)));
+    if (slices.empty()) continue;
+    ExpectAsCounted(shape, slices, WholeBox(shape));
+    ExpectAsCounted(shape, slices, testing::RandomBoxIn(&random, WholeBox(shape)));
+  }
+}
+
+TEST(Tiling, Pinwheel) {
+  EXPECT_EQ(Fault({3, 3}, kPinwheel, {{0, 3}, {0, 3}}), "");
+  EXPECT_EQ(Fault({3, 3}, kPinwheel, {{0, 2}, {1, 2}}), "");
+  std::vector<Box> hole = kPinwheel;
+  hole.pop_back();
+  ExpectAsCounted({3, 3}, hole, {{0, 3}, {0, 3}});
+  std::vector<Box> overlap = kPinwheel;
+  overlap.push_back({{1, 1}, {1, 1}});
+  ExpectAsCounted({3, 3}, overlap, {{0, 3}, {0, 3}});
+}
+
+TEST(Tiling, OverlapAndHoleOfTheSameSize) {
+  EXPECT_NE(Fault({4}, {{{0, 2}}, {{1, 2}}}, {{0, 4}}), "") << "four elements, but not those four";
+}
+
+TEST(Tiling, Scalars) {
+  EXPECT_EQ(Fault({}, {{}}, {}), "");
+  EXPECT_NE(Fault({}, {{}, {}}, {}), "");
+  EXPECT_NE(Fault({}, {}, {}), "");
+}
+
+TEST(Tiling, HundredThousandRowsAndAGrid) {
+  std::vector<Box> rows;
+  for (int64_t row = 0; row < 100'000; ++row) rows.push_back({{row, 1}, {0, 1}});
+  std::shuffle(rows.begin(), rows.end(), Random(1));
+  EXPECT_EQ(Fault({100'000, 1}, rows, {{0, 100'000}, {0, 1}}), "");
+  std::vector<Box> grid;
+  for (int64_t row = 0; row < 320; ++row) {
+    for (int64_t column = 0; column < 320; ++column) grid.push_back({{2 * row, 2}, {column, 1}});
+  }
+  std::shuffle(grid.begin(), grid.end(), Random(1));
+  EXPECT_EQ(Fault({640, 320}, grid, {{0, 640}, {0, 320}}), "");
+  grid.push_back({{100, 1}, {100, 1}});
+  EXPECT_NE(Fault({640, 320}, grid, {{0, 640}, {0, 320}}).find("overlaps another"),
+            std::string::npos);
+}
+
+// Every cut takes off one slice: an onion peeled by rows and columns in turn.
+TEST(Tiling, WhatCutsDivideSlowlyIsRefusedSoon) {
+  const int64_t n = 30'000;
+  std::vector<Box> onion;
+  int64_t top = 0;
+  int64_t left = 0;
+  while (top < n && left < n) {
+    onion.push_back({{top, 1}, {left, n - left}});
+    ++top;
+    if (top == n) break;
+    onion.push_back({{top, n - top}, {left, 1}});
+    ++left;
+  }
+  const Catalog catalog = CatalogOf({n, n}, onion);
+  EXPECT_THROW(FindOverlaps(catalog, catalog.tensors[0], {{0, n}, {0, n}}), UnsupportedError);
+}
+
+std::vector<uint64_t> Offsets(const Catalog& catalog) {
+  std::vector<uint64_t> offsets;
+  for (const StoredSlice* slice : ContiguousPieces(catalog, catalog.tensors[0]))
+    offsets.push_back(slice->offset);
+  return offsets;
+}
+
+using Found = std::vector<uint64_t>;
+
+TEST(ContiguousPieces, RowsOneBehindTheOther) {
+  Catalog catalog = CatalogOf({4, 6}, {{{0, 1}, {0, 6}}, {{1, 3}, {0, 6}}});
+  EXPECT_EQ(Offsets(catalog), (Found{0, 6}));
+  std::swap(catalog.slices[0], catalog.slices[1]);
+  EXPECT_EQ(Offsets(catalog), (Found{0, 6})) << "the order of listing does not matter";
+  catalog.slices[0].file = 1;
+  EXPECT_EQ(Offsets(catalog), Found()) << "not in one file";
+  catalog.slices[0].file = 0;
+  catalog.slices[0].offset += 1;
+  EXPECT_EQ(Offsets(catalog), Found()) << "a gap";
+}
+
+TEST(ContiguousPieces, WhatIsNotOneRun) {
+  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{0, 4}, {0, 3}}, {{0, 4}, {3, 3}}})), Found());
+  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}, {{0, 2}, {0, 6}}})), Found())
+      << "swapped rows";
+  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{0, 2}, {0, 6}}})), Found()) << "the rest is missing";
+  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}})), Found());
+  EXPECT_EQ(Offsets(CatalogOf({1, 6}, {{{0, 1}, {0, 3}}, {{0, 1}, {3, 3}}})), (Found{0, 3}))
+      << "columns of one row are runs";
+  EXPECT_EQ(Offsets(CatalogOf({}, {{}})), Found{0});
+}
+
+TEST(ContiguousPieces, AreTheTensorWheneverTheyAreFound) {
+  Random random(23);
+  int found = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const std::vector<int64_t> shape = testing::RandomShape(&random, 3, 4);
+    std::vector<Box> slices =
+        RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 4));
+    if (random() % 2 == 0) std::shuffle(slices.begin(), slices.end(), random);
+    const Catalog catalog = CatalogOf(shape, slices);
+    std::vector<uint64_t> stored;  // indices of the elements in the order of the file
+    for (const Box& slice : slices) {
+      ForEachElement(WholeBox(shape), slice, [&](uint64_t i) { stored.push_back(i); });
+    }
+    const bool is_tensor = std::is_sorted(stored.begin(), stored.end());
+    ASSERT_EQ(!Offsets(catalog).empty(), is_tensor);
+    found += is_tensor;
+  }
+  EXPECT_GT(found, 100);
+}
+
+}  // namespace
+}  // namespace tensorbundle

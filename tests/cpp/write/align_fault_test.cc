@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// The system calls that write, failing or killing the process one after another. They are replaced
+// in this executable alone, which forwards all others to the kernel.
+#include <gtest/gtest.h>
+
+#ifdef __linux__
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+
+#include "bundle_builder.h"
+#include "temp_dir.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/write/align.h"
+
+namespace {
+
+enum class Mode { kPass, kFail, kKill, kRefuseFeatures, kStutter };
+
+struct Script {
+  Mode mode = Mode::kPass;
+  int at = 0;     // the call that fails or kills, from 1 on
+  int error = 0;  // what it fails with
+  int calls = 0;
+};
+Script script;
+
+// Whether the call that has just been made shall fail; errno is then set.
+bool Fails() {
+  ++script.calls;
+  if (script.calls != script.at) return false;
+  if (script.mode == Mode::kKill) ::kill(::getpid(), SIGKILL);
+  errno = script.error;
+  return script.mode == Mode::kFail;
+}
+
+bool Refuses() {
+  errno = EOPNOTSUPP;
+  return script.mode == Mode::kRefuseFeatures;
+}
+
+}  // namespace
+
+extern "C" {
+
+int link(const char* from, const char* to) noexcept {
+  if (Fails() || Refuses()) return -1;
+  return static_cast<int>(::syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0));
+}
+
+int rename(const char* from, const char* to) noexcept {
+  if (Fails()) return -1;
+  return static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+}
+
+int unlink(const char* path) noexcept {
+  if (Fails()) return -1;
+  return static_cast<int>(::syscall(SYS_unlinkat, AT_FDCWD, path, 0));
+}
+
+int mkdir(const char* path, mode_t mode) noexcept {
+  if (Fails()) return -1;
+  return static_cast<int>(::syscall(SYS_mkdirat, AT_FDCWD, path, mode));
+}
+
+int fsync(int descriptor) {
+  if (Fails()) return -1;
+  return static_cast<int>(::syscall(SYS_fsync, descriptor));
+}
+
+int fallocate64(int descriptor, int mode, off64_t offset, off64_t size) {
+  if (Fails() || Refuses()) return -1;
+  return static_cast<int>(::syscall(SYS_fallocate, descriptor, mode, offset, size));
+}
+
+ssize_t pwrite64(int descriptor, const void* bytes, size_t size, off64_t offset) {
+  if (Fails()) return -1;
+  if (script.mode == Mode::kStutter) {
+    errno = EINTR;
+    if (script.calls % 2 == 0) return -1;
+    size = std::min(size, size / 2 + 1);
+  }
+  return ::syscall(SYS_pwrite64, descriptor, bytes, size, offset);
+}
+
+}  // extern "C"
+
+namespace tensorbundle {
+namespace {
+
+using testing::BundleBuilder;
+using testing::TempDir;
+
+using Files = std::map<std::string, std::string>;  // contents by name
+
+Files FilesIn(const std::string& directory) {
+  Files files;
+  if (!std::filesystem::exists(directory)) return files;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    files[entry.path().filename().string()] = {std::istreambuf_iterator<char>(file), {}};
+  }
+  return files;
+}
+
+class AlignFault : public ::testing::Test {
+ protected:
+  AlignFault() {
+    BundleBuilder builder(2);
+    builder.Add("a", DataType::kUint8, {3}, "abc");
+    builder.Add("b", DataType::kUint8, {600'000}, std::string(600'000, 'b'));
+    builder.Add("c", DataType::kUint8, {1}, "c", 1);
+    builder.Write(dir_ / "source");
+    Run();
+    whole_ = FilesIn(dir_ / "new");
+    std::filesystem::remove_all(dir_ / "new");
+  }
+  ~AlignFault() override { script = {}; }
+
+  void Run() const {
+    AlignPlan(dir_ / "source", 4096).Write(dir_ / "new/c", 1, [](uint64_t) {});
+  }
+
+  TempDir dir_;
+  Files whole_;
+};
+
+TEST_F(AlignFault, EveryCallThatFailsIsReportedAndLeavesNothing) {
+  for (const int error : {ENOSPC, EIO, EDQUOT, EROFS}) {
+    int at = 0;
+    for (bool done = false; !done;) {
+      script = {Mode::kFail, ++at, error};
+      try {
+        Run();
+        done = true;
+      } catch (const IOFailure& failure) {
+        EXPECT_EQ(failure.error_number(), error) << at;
+        EXPECT_NE(failure.path().find(dir_ / "new"), std::string::npos);
+        EXPECT_FALSE(std::filesystem::exists(dir_ / "new")) << at << ": " << failure.what();
+      }
+    }
+    EXPECT_GT(at, 15);
+    EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
+    std::filesystem::remove_all(dir_ / "new");
+  }
+}
+
+TEST_F(AlignFault, AProcessKilledAtAnyCallLeavesNoIndexOrAllOfIt) {
+  int without = 0;
+  int whole = 0;
+  for (int at = 1;; ++at) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      script = {Mode::kKill, at};
+      Run();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    Files files = FilesIn(dir_ / "new");
+    if (WIFEXITED(status)) {
+      EXPECT_EQ(files, whole_);
+      break;
+    }
+    if (files.count("c.index") == 0) {
+      ++without;
+    } else {
+      ++whole;
+      for (const auto& [name, bytes] : whole_) EXPECT_EQ(files[name], bytes) << at << " " << name;
+    }
+    std::filesystem::remove_all(dir_ / "new");
+  }
+  EXPECT_GT(without, 10);
+  EXPECT_GT(whole, 0);  // dying before the last fsync
+}
+
+TEST_F(AlignFault, FileSystemsWithoutSecondNamesOrSpaceToTake) {
+  script = {Mode::kRefuseFeatures};
+  Run();
+  EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
+  const std::string index = dir_ / "new/c.index";
+  try {
+    Run();
+    FAIL() << "replaced a checkpoint";
+  } catch (const IOFailure& failure) {
+    EXPECT_EQ(failure.error_number(), EEXIST);
+  }
+}
+
+TEST_F(AlignFault, WritesThatAreShortOrInterrupted) {
+  script = {Mode::kStutter};
+  Run();
+  EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
+}
+
+}  // namespace
+}  // namespace tensorbundle
+
+#endif
