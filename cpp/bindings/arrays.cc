@@ -7,18 +7,73 @@
 #include <vector>
 
 namespace tensorbundle {
+namespace {
 
-py::array ArrayOver(std::shared_ptr<const Mapping> owner, ByteSpan bytes, const py::dtype& dtype,
-                    std::span<const int64_t> shape, Access access) {
+// Set once, at import. Never destroyed: Python objects must not be released after Python ended.
+struct DtypeTable {
+  PyObject* dtypes = nullptr;  // a tuple; the last item is for numbers without a dtype
+  std::vector<bool> is_plain;  // by number
+};
+
+DtypeTable& Table() {
+  static DtypeTable& table = *new DtypeTable;
+  return table;
+}
+
+void SetDtypes(const py::tuple& dtypes, const std::vector<size_t>& converted) {
+  if (dtypes.empty()) throw std::invalid_argument("no dtypes");
+  std::vector<bool> is_plain(dtypes.size(), true);
+  for (const size_t number : converted) is_plain.at(number) = false;
+  is_plain.back() = false;
+  DtypeTable& table = Table();
+  Py_XDECREF(table.dtypes);
+  table.is_plain = std::move(is_plain);
+  table.dtypes = py::tuple(dtypes).release().ptr();
+}
+
+// The place of a number in the table.
+Py_ssize_t PlaceOf(int32_t type_number) {
+  if (Table().dtypes == nullptr) throw std::logic_error("set_dtypes() was not called");
+  const Py_ssize_t last = PyTuple_GET_SIZE(Table().dtypes) - 1;
+  return type_number < 0 || type_number > last ? last : type_number;
+}
+
+template <typename Id>
+std::span<const Id> SpanOf(const py::array& ids) {
+  return {static_cast<const Id*>(ids.data()), static_cast<size_t>(ids.size())};
+}
+
+}  // namespace
+
+py::handle DtypeOf(int32_t type_number) {
+  return PyTuple_GET_ITEM(Table().dtypes, PlaceOf(type_number));
+}
+
+bool IsPlain(int32_t type_number) {
+  return Table().is_plain[static_cast<size_t>(PlaceOf(type_number))];
+}
+
+py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,
+                    std::span<const int64_t> shape, std::optional<std::vector<py::ssize_t>> strides,
+                    Access access) {
   using Owner = std::shared_ptr<const Mapping>;
   auto held = std::make_unique<Owner>(std::move(owner));
   const py::capsule base(held.get(), [](void* p) { delete static_cast<Owner*>(p); });
   held.release();  // now held by `base`
-  py::array array(dtype, std::vector<py::ssize_t>(shape.begin(), shape.end()), bytes.data(), base);
-  // pybind11 makes arrays with a base writable; writing to a read-only mapping would kill the
+  py::array array(py::reinterpret_borrow<py::dtype>(dtype),
+                  std::vector<py::ssize_t>(shape.begin(), shape.end()),
+                  strides ? std::move(*strides) : std::vector<py::ssize_t>(), bytes, base);
+  // pybind11 makes arrays with a base writable. Writing to a read-only mapping would end the
   // process.
-  if (access == Access::kReadOnly) array.attr("setflags")("write"_a = false);
+  if (access == Access::kReadOnly) {
+    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  }
   return array;
+}
+
+py::array NewArray(py::handle dtype, std::span<const int64_t> shape) {
+  return {py::reinterpret_borrow<py::dtype>(dtype),
+          std::vector<py::ssize_t>(shape.begin(), shape.end())};
 }
 
 MutableByteSpan Destination(py::array& out) {
@@ -29,11 +84,24 @@ MutableByteSpan Destination(py::array& out) {
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.nbytes())};
 }
 
-void CheckItemSize(const py::dtype& dtype, uint64_t item_size) {
-  if (static_cast<uint64_t>(dtype.itemsize()) == item_size) return;
-  throw std::invalid_argument("elements of " + py::cast<std::string>(py::str(dtype)) + " have " +
-                              std::to_string(dtype.itemsize()) + " bytes, the stored ones " +
-                              std::to_string(item_size));
+ByteSpan BytesOf(const py::array& array) {
+  return {static_cast<const uint8_t*>(array.data()), static_cast<size_t>(array.nbytes())};
+}
+
+RowIds ToRowIds(const py::array& ids) {
+  constexpr int kWanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  if ((ids.flags() & kWanted) != kWanted) {
+    throw std::invalid_argument("row numbers must be C-contiguous and aligned");
+  }
+  if (py::isinstance<py::array_t<int32_t>>(ids)) return SpanOf<int32_t>(ids);
+  if (py::isinstance<py::array_t<int64_t>>(ids)) return SpanOf<int64_t>(ids);
+  if (py::isinstance<py::array_t<uint32_t>>(ids)) return SpanOf<uint32_t>(ids);
+  if (py::isinstance<py::array_t<uint64_t>>(ids)) return SpanOf<uint64_t>(ids);
+  throw std::invalid_argument("row numbers must be int32, int64, uint32 or uint64");
+}
+
+void RegisterArrays(py::module_& module) {
+  module.def("set_dtypes", &SetDtypes, "dtypes"_a, "converted"_a);
 }
 
 }  // namespace tensorbundle

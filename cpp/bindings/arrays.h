@@ -1,27 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-// NumPy arrays over memory of ours, and memory of theirs.
+// NumPy arrays: dtypes by TensorFlow's type numbers, arrays over mapped memory, memory of arrays.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "bindings/pybind.h"
 #include "tensorbundle/base/bytes.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 #include "tensorbundle/io/mapping.h"
+#include "tensorbundle/read/gather.h"
 
 namespace tensorbundle {
 
+// Returns the dtype of TensorFlow's type of this number; object for numbers without one.
+//
+// Requires: Python called set_dtypes(); the package does when it is imported.
+py::handle DtypeOf(int32_t type_number);
+
+// Whether elements of the type are stored as they are handed out.
+bool IsPlain(int32_t type_number);
+
 enum class Access { kReadOnly, kWritable };
 
-// An array over mapped memory. It holds a share of the mapping, so it outlives everything else.
-py::array ArrayOver(std::shared_ptr<const Mapping> owner, ByteSpan bytes, const py::dtype& dtype,
-                    std::span<const int64_t> shape, Access access);
+// Returns an array over mapped memory. `strides` are in bytes; without them the array is
+// C-contiguous. `bytes` begins at the first element.
+// Lifetime: the array holds a share of the mapping.
+py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,
+                    std::span<const int64_t> shape, std::optional<std::vector<py::ssize_t>> strides,
+                    Access access);
 
-// The memory of an array to be filled. Throws std::invalid_argument unless it is writable and
-// C-contiguous.
+// Returns a new array of uninitialized elements.
+py::array NewArray(py::handle dtype, std::span<const int64_t> shape);
+
+// Returns the memory of an array to be filled. Throws std::invalid_argument unless it is writable
+// and C-contiguous.
 MutableByteSpan Destination(py::array& out);
 
-// Throws std::invalid_argument unless elements of `dtype` have the stored size.
-void CheckItemSize(const py::dtype& dtype, uint64_t item_size);
+// Returns the memory of a C-contiguous array.
+ByteSpan BytesOf(const py::array& array);
+
+// Returns the numbers of a C-contiguous, aligned array of int32, int64, uint32 or uint64. Throws
+// std::invalid_argument for any other.
+RowIds ToRowIds(const py::array& ids);
 
 }  // namespace tensorbundle

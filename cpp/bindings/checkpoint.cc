@@ -1,29 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
-// The class behind tensorbundle.Checkpoint. Everything here converts arguments, lets go of the GIL,
-// calls the core, and converts the result; tensors are named by their index in the catalog.
-#include <cstring>
-#include <memory>
+// The class _core.Checkpoint: opening, names, listings, verification.
+//
+// Listings are written against Python's C API: a checkpoint may list hundreds of thousands of
+// tensors, and the time of a listing is the time of creating its objects.
+#include "bindings/checkpoint.h"
+
+#include <atomic>
+#include <optional>
 #include <stdexcept>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "bindings/arrays.h"
-#include "bindings/held.h"
-#include "bindings/listing.h"
 #include "bindings/progress.h"
-#include "bindings/pybind.h"
-#include "bindings/text.h"
-#include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/read/locate.h"
-#include "tensorbundle/read/read_box.h"
-#include "tensorbundle/read/read_strings.h"
-#include "tensorbundle/read/slice_cover.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/read/verify.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
 
 namespace tensorbundle {
+
+RowTable::RowTable(std::shared_ptr<const Checkpoint> opened, size_t index)
+    : checkpoint(std::move(opened)),
+      tensor(checkpoint->catalog().tensors.at(index)),
+      layout(LayOutRows(*checkpoint, tensor)) {}
+
+BoundCheckpoint::BoundCheckpoint(std::shared_ptr<const Checkpoint> opened, std::string name,
+                                 bool verify, int threads)
+    : name_(std::move(name)),
+      verify_(verify),
+      threads_(threads),
+      processors_(AvailableProcessors()),
+      opened_(std::move(opened)) {}
+
+std::shared_ptr<const Checkpoint> BoundCheckpoint::Opened() const {
+  std::shared_ptr<const Checkpoint> opened;
+  {
+    const std::lock_guard lock(mutex_);
+    opened = opened_;
+  }
+  if (!opened) throw py::value_error("the checkpoint " + name_ + " is closed");
+  return opened;
+}
+
+std::shared_ptr<const RowTable> BoundCheckpoint::RowsOf(size_t index) const {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = opened_ ? rows_.find(index) : rows_.end();
+    if (found != rows_.end()) return found->second;
+  }
+  const auto table = std::make_shared<const RowTable>(Opened(), index);
+  if (!table->layout.has_faults) {
+    const std::lock_guard lock(mutex_);
+    if (opened_) rows_.emplace(index, table);
+  }
+  return table;
+}
+
+void BoundCheckpoint::Close() {
+  std::shared_ptr<const Checkpoint> opened;
+  std::unordered_map<size_t, std::shared_ptr<const RowTable>> rows;
+  const std::lock_guard lock(mutex_);
+  opened.swap(opened_);  // destroyed after the lock is released
+  rows.swap(rows_);
+}
+
+bool BoundCheckpoint::closed() const {
+  const std::lock_guard lock(mutex_);
+  return opened_ == nullptr;
+}
+
 namespace {
+std::atomic<int> default_threads{0};
+}  // namespace
+
+void SetDefaultThreads(int threads) { default_threads.store(threads); }
+
+int DefaultThreads() { return default_threads.load(); }
+
+int BoundCheckpoint::threads() const {
+  if (threads_ != 0) return threads_;
+  const int threads = DefaultThreads();
+  return threads != 0 ? threads : processors_;
+}
+
+namespace {
+
+py::tuple ShapeOf(const Catalog& catalog, const Tensor& tensor) {
+  py::tuple shape(tensor.rank);
+  Py_ssize_t axis = 0;
+  for (const int64_t dim : catalog.Shape(tensor)) {
+    PyTuple_SET_ITEM(shape.ptr(), axis++, Steal(PyLong_FromLongLong(dim)).release().ptr());
+  }
+  return shape;
+}
+
+int32_t NumberOf(const Tensor& tensor) { return static_cast<int32_t>(tensor.dtype); }
+
+}  // namespace
+
+BoundTensor::BoundTensor(std::shared_ptr<const BoundCheckpoint> bound, const Checkpoint& opened,
+                         size_t position)
+    : checkpoint(std::move(bound)),
+      index(position),
+      type_number(NumberOf(opened.catalog().tensors[position])),
+      name(TextOf(opened.catalog().tensors[position].name)),
+      shape(ShapeOf(opened.catalog(), opened.catalog().tensors[position])),
+      dtype(py::reinterpret_borrow<py::object>(DtypeOf(type_number))) {}
+
+namespace {
+
+using Bound = std::shared_ptr<BoundCheckpoint>;
+
+// A function of a Checkpoint as one that Python calls.
+template <typename Result, typename... Args>
+auto Of(Result (*function)(const Checkpoint&, Args...)) {
+  return [function](const BoundCheckpoint& self, Args... args) -> Result {
+    return function(*self.Opened(), std::forward<Args>(args)...);
+  };
+}
 
 IoMode ParseMode(const std::string& io) {
   if (io == "auto") return IoMode::kAuto;
@@ -33,289 +128,300 @@ IoMode ParseMode(const std::string& io) {
   throw std::invalid_argument("io must be 'auto', 'mmap', 'pread' or 'direct', not '" + io + "'");
 }
 
-const Tensor& TensorAt(const Checkpoint& self, size_t index) {
-  return self.catalog().tensors.at(index);
-}
+// ---- Names
 
-const StoredSlice& SliceAt(const Checkpoint& self, size_t index, size_t slice) {
-  const std::span<const StoredSlice> slices = self.catalog().Slices(TensorAt(self, index));
-  if (slice >= slices.size()) throw std::out_of_range("no slice " + std::to_string(slice));
-  return slices[slice];
-}
-
-py::object PathOf(const std::string& path) {
-  PyObject* text =
-      PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size()));
-  if (text == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(text);
-}
-
-// (starts, lengths, file, offset, nbytes) of each stored slice.
-py::list SlicesOf(const Checkpoint& self, size_t index) {
-  const Catalog& catalog = self.catalog();
-  const Tensor& tensor = TensorAt(self, index);
-  py::list rows;
-  for (const StoredSlice& slice : catalog.Slices(tensor)) {
-    const Box box = catalog.BoxOf(tensor, slice);
-    py::tuple starts(box.size());
-    py::tuple lengths(box.size());
-    for (size_t axis = 0; axis < box.size(); ++axis) {
-      starts[axis] = box[axis].start;
-      lengths[axis] = box[axis].length;
+// The key that a str or bytes object stands for; nothing for a str that no bytes stand for.
+class Key {
+ public:
+  // Lifetime: `name` outlives the key.
+  explicit Key(py::handle name) {
+    if (PyBytes_Check(name.ptr())) {
+      bytes_ = {PyBytes_AS_STRING(name.ptr()), static_cast<size_t>(PyBytes_GET_SIZE(name.ptr()))};
+      return;
     }
-    rows.append(py::make_tuple(starts, lengths, PathOf(catalog.files[slice.file]), slice.offset,
-                               slice.size));
+    if (!PyUnicode_Check(name.ptr())) {
+      throw py::type_error("a tensor's name must be a str or bytes, not " +
+                           std::string(Py_TYPE(name.ptr())->tp_name));
+    }
+    Py_ssize_t size = 0;
+    if (const char* utf8 = PyUnicode_AsUTF8AndSize(name.ptr(), &size)) {
+      bytes_ = {utf8, static_cast<size_t>(size)};
+      return;
+    }
+    // Lone surrogates stand for bytes that are not UTF-8.
+    ClearEncodeError();
+    encoded_ = py::reinterpret_steal<py::object>(
+        PyUnicode_AsEncodedString(name.ptr(), "utf-8", "surrogateescape"));
+    if (encoded_) {
+      bytes_ = {PyBytes_AS_STRING(encoded_.ptr()),
+                static_cast<size_t>(PyBytes_GET_SIZE(encoded_.ptr()))};
+    } else {
+      ClearEncodeError();
+    }
   }
-  return rows;
-}
 
-// Why a tensor cannot be read whole and compared with its checksums.
-struct Problem {
-  const char* kind = nullptr;  // in two or three words; null: it can
-  std::string message;
+  const std::optional<std::string_view>& bytes() const { return bytes_; }
+
+ private:
+  static void ClearEncodeError() {
+    if (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError) == 0) throw py::error_already_set();
+    PyErr_Clear();
+  }
+
+  std::optional<std::string_view> bytes_;
+  py::object encoded_;
 };
 
-Problem ProblemOf(const Checkpoint& self, size_t index) {
-  const Tensor& tensor = TensorAt(self, index);
-  const char* damage = "damaged file";
-  try {
-    RequireKnownType(tensor);
-    for (const StoredSlice& slice : self.catalog().Slices(tensor)) {
-      self.CheckSlice(tensor, slice, Compared::kYes);
-    }
-    damage = "stored in part";
-    if (tensor.num_elements > 0) {
-      FindOverlaps(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));
-    }
-  } catch (const CheckpointNotFoundError& error) {
-    return {"missing file", error.what()};
-  } catch (const IOFailure& error) {
-    return {"unreadable file",
-            std::string(error.what()) + ": " + std::strerror(error.error_number())};
-  } catch (const UnsupportedError& error) {
-    return {"not supported", error.what()};
-  } catch (const Error& error) {
-    return {damage, error.what()};
-  }
-  return {};
+size_t FindIndex(const Checkpoint& checkpoint, py::handle name) {
+  const Key key(name);
+  return key.bytes() ? checkpoint.catalog().Find(*key.bytes()) : Catalog::kNotFound;
 }
 
-py::object ProblemText(const Checkpoint& self, size_t index) {
-  Problem problem;
-  {
-    const py::gil_scoped_release release;
-    problem = ProblemOf(self, index);
-  }
-  if (problem.kind == nullptr) return py::none();
-  return py::make_tuple(problem.kind, TextOf(problem.message));
+bool Has(const Checkpoint& checkpoint, py::handle name) {
+  return FindIndex(checkpoint, name) != Catalog::kNotFound;
 }
 
-// An array, or a str that says why there can be none.
-py::object ToArrayOrReason(const TensorView& view, const py::dtype& dtype,
-                           std::span<const int64_t> shape, Access access) {
-  if (!view) return py::str(view.why_not);
-  return ArrayOver(view.owner, view.bytes, dtype, shape, access);
+py::object Find(const Bound& self, py::handle name) {
+  const auto opened = self->Opened();
+  const size_t index = FindIndex(*opened, name);
+  if (index == Catalog::kNotFound) return py::none();
+  return py::cast(std::make_shared<BoundTensor>(self, *opened, index));
 }
 
-py::object View(const Checkpoint& self, size_t index, const py::dtype& dtype) {
-  const Tensor& tensor = TensorAt(self, index);
-  const TensorView view = ViewTensor(self, tensor);
-  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
-  return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kReadOnly);
+py::object GetTensor(const BoundCheckpoint& self, py::handle name) {
+  const auto opened = self.Opened();
+  const size_t index = FindIndex(*opened, name);
+  if (index == Catalog::kNotFound) return py::none();
+  return ReadWholeTensor(self, *opened, opened->catalog().tensors[index]);
 }
 
-py::object ViewOneSlice(const Checkpoint& self, size_t index, size_t slice_index,
-                        const py::dtype& dtype) {
-  const Tensor& tensor = TensorAt(self, index);
-  const StoredSlice& slice = SliceAt(self, index, slice_index);
-  const TensorView view = ViewSlice(self, tensor, slice);
-  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
-  const std::vector<int64_t> shape = Lengths(self.catalog().BoxOf(tensor, slice));
-  return ToArrayOrReason(view, dtype, shape, Access::kReadOnly);
-}
-
-py::object CopyOnWrite(const Checkpoint& self, size_t index, const py::dtype& dtype) {
-  const Tensor& tensor = TensorAt(self, index);
-  const TensorView view = CopyOnWriteTensor(self, tensor);
-  if (view) CheckItemSize(dtype, RequireKnownType(tensor).item_size);
-  return ToArrayOrReason(view, dtype, self.catalog().Shape(tensor), Access::kWritable);
-}
-
-Box BoxIn(const Checkpoint& self, const Tensor& tensor, const std::vector<int64_t>& starts,
-          const std::vector<int64_t>& lengths) {
-  const std::span<const int64_t> shape = self.catalog().Shape(tensor);
-  if (starts.size() != shape.size() || lengths.size() != shape.size()) {
-    throw std::invalid_argument("a box needs one start and one length per axis");
-  }
-  Box box;
-  for (size_t axis = 0; axis < shape.size(); ++axis) {
-    if (starts[axis] < 0 || lengths[axis] < 0 || starts[axis] > shape[axis] ||
-        lengths[axis] > shape[axis] - starts[axis]) {
-      throw std::out_of_range("the box leaves shape " + ShapeToString(shape));
-    }
-    box.push_back({starts[axis], lengths[axis]});
-  }
-  return box;
-}
-
-// (slice, its starts, its lengths, starts and lengths of what the box takes of it) for each slice
-// that a box takes elements from. Starts are those in the tensor.
-py::list SlicesOfBox(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
-                     const std::vector<int64_t>& lengths) {
-  const Tensor& tensor = TensorAt(self, index);
-  const Box box = BoxIn(self, tensor, starts, lengths);
-  if (Volume(box) == 0) return py::list();
-  const std::vector<SliceOverlap> overlaps = [&] {
-    const py::gil_scoped_release release;
-    return FindOverlaps(self.catalog(), tensor, box);
-  }();
-  const StoredSlice* first = self.catalog().Slices(tensor).data();
+// ([(full name, key, whether the checkpoint has the key)], whether the whole graph is well-formed).
+py::tuple FullNamesOf(const Checkpoint& checkpoint, const py::bytes& object_graph) {
+  const FullNameList found = FullNames(AsBytes(static_cast<std::string_view>(object_graph)));
   py::list rows;
-  for (const SliceOverlap& overlap : overlaps) {
-    rows.append(py::make_tuple(overlap.slice - first, Starts(overlap.slice_box),
-                               Lengths(overlap.slice_box), Starts(overlap.common),
-                               Lengths(overlap.common)));
+  for (const auto& [name, key] : found.names) {
+    const bool present = checkpoint.catalog().Find(key) != Catalog::kNotFound;
+    rows.append(py::make_tuple(TextOf(name), TextOf(key), present));
   }
-  return rows;
+  return py::make_tuple(rows, found.complete);
 }
 
-void Require(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
-             const std::vector<int64_t>& lengths) {
-  const Tensor& tensor = TensorAt(self, index);
-  const Box box = BoxIn(self, tensor, starts, lengths);
-  const py::gil_scoped_release release;
-  RequireBox(self, tensor, box);
+// ---- Listings
+
+void SetItem(const py::dict& dict, PyObject* key, PyObject* value) {
+  if (PyDict_SetItem(dict.ptr(), key, value) != 0) throw py::error_already_set();
 }
 
-void Read(const Checkpoint& self, size_t index, const std::vector<int64_t>& starts,
-          const std::vector<int64_t>& lengths, py::array out, int threads, bool verify) {
-  const Tensor& tensor = TensorAt(self, index);
-  const Box box = BoxIn(self, tensor, starts, lengths);
-  const MutableByteSpan destination = Destination(out);
-  // `out` is referenced by this frame, so its memory stays while the GIL is away.
-  const py::gil_scoped_release release;
-  ReadBox(self, tensor, box, destination, {threads, verify});
-}
-
-py::list ReadStringSlice(const Checkpoint& self, size_t index, size_t slice_index, bool verify) {
-  const Tensor& tensor = TensorAt(self, index);
-  const StoredSlice& slice = SliceAt(self, index, slice_index);
-  const StringElements elements = [&] {
-    const py::gil_scoped_release release;
-    return ReadStrings(self, tensor, slice, verify);
-  }();
-  py::list list(elements.size());
-  for (size_t i = 0; i < elements.size(); ++i) {
-    const std::string_view text = elements[i];
-    list[i] = py::bytes(text.data(), text.size());
+py::object DimsAsList(const Catalog& catalog, const Tensor& tensor) {
+  py::object list = Steal(PyList_New(tensor.rank));
+  Py_ssize_t axis = 0;
+  for (const int64_t dim : catalog.Shape(tensor)) {
+    PyList_SET_ITEM(list.ptr(), axis++, Steal(PyLong_FromLongLong(dim)).release().ptr());
   }
   return list;
 }
 
-// The bytes that were read, and (tensor index, file, offset, nbytes, message, cause, error number)
-// of everything that is wrong.
-py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int threads,
-                 py::object callback) {
-  const Catalog& catalog = self.catalog();
+void CheckNames(const Catalog& catalog, const py::list& names) {
+  if (names.size() != catalog.tensors.size())
+    throw std::invalid_argument("these are not the checkpoint's names");
+}
+
+// Borrowed.
+PyObject* NameAt(const py::list& names, size_t i) {
+  return PyList_GET_ITEM(names.ptr(), static_cast<Py_ssize_t>(i));
+}
+
+// Moves all objects of the process to the oldest generation of the garbage collector, which visits
+// that one rarely. Takes constant time: freeze() takes all objects out of the collector's lists,
+// unfreeze() returns them to the oldest. Does nothing if the process has frozen objects, because
+// unfreeze() would unfreeze those too.
+void AgeAllObjects() {
+  const py::module_ collector = py::module_::import("gc");
+  if (collector.attr("get_freeze_count")().cast<Py_ssize_t>() != 0) return;
+  collector.attr("freeze")();
+  collector.attr("unfreeze")();
+}
+
+// Disables the garbage collector while `count` containers are created, none of which can be
+// garbage. In a process with a large heap, collections would be most of the time of a listing.
+class PauseCollector {
+ public:
+  explicit PauseCollector(size_t count) : count_(count), was_enabled_(PyGC_Disable() != 0) {}
+  ~PauseCollector() {
+    if (was_enabled_) PyGC_Enable();
+  }
+  PauseCollector(const PauseCollector&) = delete;
+  PauseCollector& operator=(const PauseCollector&) = delete;
+
+  // Call it after the last container was created.
+  void Done() const {
+    constexpr size_t kMany = 10'000;
+    if (was_enabled_ && count_ >= kMany) AgeAllObjects();
+  }
+
+ private:
+  size_t count_;
+  bool was_enabled_;
+};
+
+py::list Names(const Checkpoint& checkpoint) {
+  const Catalog& catalog = checkpoint.catalog();
+  py::list names(catalog.tensors.size());
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    PyList_SET_ITEM(names.ptr(), static_cast<Py_ssize_t>(i),
+                    TextOf(catalog.tensors[i].name).release().ptr());
+  }
+  return names;
+}
+
+py::list Tensors(const Bound& self) {
+  const auto opened = self->Opened();
+  const size_t count = opened->catalog().tensors.size();
+  const PauseCollector pause(count);
+  py::list tensors(count);
+  for (size_t i = 0; i < count; ++i) {
+    PyList_SET_ITEM(tensors.ptr(), static_cast<Py_ssize_t>(i),
+                    py::cast(std::make_shared<BoundTensor>(self, *opened, i)).release().ptr());
+  }
+  pause.Done();
+  return tensors;
+}
+
+// The following take the list that Names() returned, so that each name becomes an object, and is
+// hashed, once.
+
+// [(name, shape, type number)]
+py::list Listing(const Checkpoint& checkpoint, const py::list& names) {
+  const Catalog& catalog = checkpoint.catalog();
+  CheckNames(catalog, names);
+  const PauseCollector pause(catalog.tensors.size());
+  py::list rows(catalog.tensors.size());
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    const Tensor& tensor = catalog.tensors[i];
+    const py::tuple shape = ShapeOf(catalog, tensor);
+    const py::object number = Steal(PyLong_FromLong(NumberOf(tensor)));
+    PyObject* row = PyTuple_Pack(3, NameAt(names, i), shape.ptr(), number.ptr());
+    PyList_SET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(i), Steal(row).release().ptr());
+  }
+  pause.Done();
+  return rows;
+}
+
+// {name: [dims]}
+py::dict ShapeMap(const Checkpoint& checkpoint, const py::list& names) {
+  const Catalog& catalog = checkpoint.catalog();
+  CheckNames(catalog, names);
+  const PauseCollector pause(catalog.tensors.size());
+  py::dict map;
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    SetItem(map, NameAt(names, i), DimsAsList(catalog, catalog.tensors[i]).ptr());
+  }
+  pause.Done();
+  return map;
+}
+
+// {name: dtype}
+py::dict TypeMap(const Checkpoint& checkpoint, const py::list& names) {
+  const Catalog& catalog = checkpoint.catalog();
+  CheckNames(catalog, names);
+  py::dict map;
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    SetItem(map, NameAt(names, i), DtypeOf(NumberOf(catalog.tensors[i])).ptr());
+  }
+  return map;
+}
+
+// ---- Verification
+
+py::list Warnings(const Checkpoint& checkpoint) {
+  py::list warnings;
+  for (const std::string& warning : StorageWarnings(checkpoint)) warnings.append(TextOf(warning));
+  return warnings;
+}
+
+// The bytes that were read, and (tensor's name, file, offset, nbytes, message, cause, error number)
+// of every error. `tensors` is a list of Tensor, or None for all.
+py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::object callback) {
+  const auto opened = self.Opened();
+  const Catalog& catalog = opened->catalog();
+  std::vector<size_t> indices;
+  if (tensors.is_none()) {
+    for (size_t i = 0; i < catalog.tensors.size(); ++i) indices.push_back(i);
+  } else {
+    for (const py::handle each : tensors) {
+      indices.push_back(each.cast<const BoundTensor&>().index);
+      catalog.tensors.at(indices.back());
+    }
+  }
   uint64_t total = 0;
   for (const size_t index : indices) {
-    for (const StoredSlice& slice : catalog.Slices(TensorAt(self, index))) total += slice.size;
+    for (const StoredSlice& slice : catalog.Slices(catalog.tensors[index])) total += slice.size;
   }
   Progress progress(std::move(callback), total);
   const VerifyResult result = [&] {
     const py::gil_scoped_release release;
-    return VerifyTensors(self, indices, threads, [&](uint64_t bytes) { progress.Add(bytes); });
+    return VerifyTensors(*opened, indices, self.threads(),
+                         [&](uint64_t bytes) { progress.Add(bytes); });
   }();
   progress.Finish();
   py::list rows;
-  for (const Damage& damage : result.damages) {
+  for (const Damage& found : result.damages) {
     const StoredSlice none;
-    const StoredSlice& slice = damage.slice == nullptr ? none : *damage.slice;
+    const StoredSlice& slice = found.slice == nullptr ? none : *found.slice;
     const std::string file =
-        damage.slice == nullptr ? self.listing_file() : catalog.files[slice.file];
-    rows.append(py::make_tuple(damage.tensor, PathOf(file), slice.offset, slice.size,
-                               TextOf(damage.message), TextOf(damage.cause), damage.error_number));
+        found.slice == nullptr ? opened->listing_file() : catalog.files[slice.file];
+    rows.append(py::make_tuple(TextOf(catalog.tensors[found.tensor].name), PathOf(file),
+                               slice.offset, slice.size, TextOf(found.message), TextOf(found.cause),
+                               found.error_number));
   }
   return py::make_tuple(result.num_bytes, rows);
-}
-
-py::list Notes(const Checkpoint& self) {
-  py::list warnings;
-  for (const std::string& note : StorageWarnings(self)) warnings.append(TextOf(note));
-  return warnings;
-}
-
-py::object Find(const Checkpoint& self, const std::string& name) {
-  const size_t index = self.catalog().Find(name);
-  if (index == Catalog::kNotFound) return py::none();
-  return py::int_(index);
 }
 
 }  // namespace
 
 void RegisterCheckpoint(py::module_& module) {
-  py::class_<BoundCheckpoint, std::shared_ptr<BoundCheckpoint>>(module, "Checkpoint",
-                                                                py::is_final(), MadeByCore())
+  py::class_<BoundCheckpoint, Bound>(module, "Checkpoint", py::is_final(), MadeByCore())
       .def_static(
           "open_bundle",
-          [](const std::string& prefix, const std::string& io) {
+          [](const std::string& prefix, const std::string& io, std::string name, bool verify,
+             int threads) {
             const IoMode mode = ParseMode(io);
             const py::gil_scoped_release release;
-            return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode));
+            return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode),
+                                                     std::move(name), verify, threads);
           },
-          "prefix"_a, "io"_a)
+          "prefix"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
       .def_static(
           "open_v1",
-          [](const std::vector<std::string>& files, const std::string& io) {
+          [](const std::vector<std::string>& files, const std::string& io, std::string name,
+             bool verify, int threads) {
             const IoMode mode = ParseMode(io);
             const py::gil_scoped_release release;
-            return std::make_shared<BoundCheckpoint>(OpenV1(files, mode));
+            return std::make_shared<BoundCheckpoint>(OpenV1(files, mode), std::move(name), verify,
+                                                     threads);
           },
-          "files"_a, "io"_a)
+          "files"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
+      .def("close", &BoundCheckpoint::Close, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("closed", &BoundCheckpoint::closed)
+      .def_property_readonly("threads", &BoundCheckpoint::threads)
       .def("__len__", Of(+[](const Checkpoint& self) { return self.catalog().tensors.size(); }))
       .def_property_readonly("index_checksum",
                              Of(+[](const Checkpoint& self) { return self.index_checksum(); }))
-      .def_property_readonly("warnings", Of(&Notes))
       .def_property_readonly("big_endian",
                              Of(+[](const Checkpoint& self) { return self.catalog().big_endian; }))
-      .def("find", Of(&Find), "name"_a)
-      .def("names", Of(+[](const Checkpoint& self) { return Names(self.catalog()); }))
-      .def("listing", Of(+[](const Checkpoint& self, const py::list& names) {
-             return Listing(self.catalog(), names);
-           }),
-           "names"_a)
-      .def("shape_map", Of(+[](const Checkpoint& self, const py::list& names) {
-             return ShapeMap(self.catalog(), names);
-           }),
-           "names"_a)
-      .def("type_map",
-           Of(+[](const Checkpoint& self, const py::list& names, const py::tuple& types) {
-             return TypeMap(self.catalog(), names, types);
-           }),
-           "names"_a, "dtypes"_a)
-      .def("name",
-           Of(+[](const Checkpoint& self, size_t index) { return NameOf(TensorAt(self, index)); }),
-           "index"_a)
-      .def("shape", Of(+[](const Checkpoint& self, size_t index) {
-             return ShapeOf(self.catalog(), TensorAt(self, index));
-           }),
-           "index"_a)
-      .def("type_number", Of(+[](const Checkpoint& self, size_t index) {
-             return static_cast<int32_t>(TensorAt(self, index).dtype);
-           }),
-           "index"_a)
-      .def("slices", Of(&SlicesOf), "index"_a)
-      .def("problem", Of(&ProblemText), "index"_a)
-      .def("view", Of(&View), "index"_a, "dtype"_a)
-      .def("view_slice", Of(&ViewOneSlice), "index"_a, "slice"_a, "dtype"_a)
-      .def("copy_on_write", Of(&CopyOnWrite), "index"_a, "dtype"_a)
-      .def("slices_of_box", Of(&SlicesOfBox), "index"_a, "starts"_a, "lengths"_a)
-      .def("require_box", Of(&Require), "index"_a, "starts"_a, "lengths"_a)
-      .def("read", Of(&Read), "index"_a, "starts"_a, "lengths"_a, "out"_a, py::kw_only(),
-           "threads"_a, "verify"_a)
-      .def("read_strings", Of(&ReadStringSlice), "index"_a, "slice"_a, py::kw_only(), "verify"_a)
-      .def("verify", Of(&Verify), "indices"_a, py::kw_only(), "threads"_a,
-           "progress"_a = py::none());
+      .def_property_readonly("warnings", Of(&Warnings))
+      .def("has", Of(&Has), "name"_a)
+      .def("find", &Find, "name"_a)
+      .def("get_tensor", &GetTensor, "name"_a)
+      .def("full_names", Of(&FullNamesOf), "object_graph"_a)
+      .def("names", Of(&Names))
+      .def("tensors", &Tensors)
+      .def("listing", Of(&Listing), "names"_a)
+      .def("shape_map", Of(&ShapeMap), "names"_a)
+      .def("type_map", Of(&TypeMap), "names"_a)
+      .def("verify", &Verify, "tensors"_a, py::kw_only(), "progress"_a = py::none());
+  module.def("set_default_threads", &SetDefaultThreads, "threads"_a);
+  module.def("default_threads", &DefaultThreads);
 }
 
 }  // namespace tensorbundle

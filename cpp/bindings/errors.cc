@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Our exceptions as Python's: each C++ class becomes the class of that name in tensorbundle.errors.
+// Translates the core's exceptions: each C++ class to the class of that name in
+// tensorbundle.errors.
 #include <exception>
 
 #include "bindings/pybind.h"
-#include "bindings/text.h"
 #include "tensorbundle/base/error.h"
 
 namespace tensorbundle {

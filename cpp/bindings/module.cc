@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/base/parallel.h"
-
+// The module tensorbundle._core: one function per part, one file per function.
 #include "bindings/pybind.h"
+#include "tensorbundle/base/parallel.h"
 
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::PrepareToThrow();                 // on the thread that most calls come from
   module.attr("version") = TENSORBUNDLE_VERSION;  // of pyproject.toml, through CMake
   tensorbundle::RegisterErrors();
   tensorbundle::RegisterChecksum(module);
+  tensorbundle::RegisterArrays(module);
   tensorbundle::RegisterDlpack(module);
+  tensorbundle::RegisterTensor(module);
   tensorbundle::RegisterCheckpoint(module);
+  tensorbundle::RegisterStream(module);
   tensorbundle::RegisterNames(module);
-  tensorbundle::RegisterGather(module);
-  tensorbundle::RegisterRanges(module);
-  tensorbundle::RegisterRewrite(module);
-  tensorbundle::RegisterStreaming(module);
-  tensorbundle::RegisterVocab(module);
+  tensorbundle::RegisterAlign(module);
+  tensorbundle::RegisterVocabulary(module);
 }

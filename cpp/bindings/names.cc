@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names that a person may have meant: the full names of an object graph, and the nearest of many.
+// The names most similar to a name that was not found, by their longest common subsequence.
 #include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "bindings/held.h"
 #include "bindings/pybind.h"
-#include "bindings/text.h"
-#include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/vocab/common_subsequence.h"
 
 namespace tensorbundle {
@@ -17,17 +13,6 @@ namespace {
 
 // Words updated in one search. 100,000 names of 100 bytes take 10 to 40 million, some 50 ms.
 constexpr size_t kMaxWork = size_t{1} << 26;
-
-// ([(full name, key, whether the checkpoint has the key)], whether the whole graph is well-formed).
-py::tuple FullNamesOf(const Checkpoint& checkpoint, const py::bytes& object_graph) {
-  const FullNameList found = FullNames(AsBytes(static_cast<std::string_view>(object_graph)));
-  py::list rows;
-  for (const auto& [name, key] : found.names) {
-    const bool present = checkpoint.catalog().Find(key) != Catalog::kNotFound;
-    rows.append(py::make_tuple(TextOf(name), TextOf(key), present));
-  }
-  return py::make_tuple(rows, found.complete);
-}
 
 struct Candidate {
   size_t index = 0;
@@ -99,7 +84,6 @@ py::list SimilarNames(const py::bytes& name, const py::list& candidates, size_t 
 }  // namespace
 
 void RegisterNames(py::module_& module) {
-  module.def("full_names", Of(&FullNamesOf), "checkpoint"_a, "object_graph"_a);
   module.def("similar_names", &SimilarNames, "name"_a, "candidates"_a, py::kw_only(), "count"_a,
              "least"_a);
 }

@@ -1,27 +1,71 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every file of the bindings includes first.
+// Base header of the bindings: pybind11, the register functions, text and object lifetime.
+//
+// Lifetime. pybind11 keeps a table of all objects, and throws if there is no memory for an entry.
+// It then frees the C++ object by its operator delete, although the shared_ptr that it was given
+// still owns it. If Python called the constructor, the exception reaches C code, which ends the
+// process. Therefore
+// - every bound class is derived from HeldByPython, and its objects are made by std::make_shared,
+//   which does not use the class's own operator delete;
+// - no bound class has a constructor for Python: static methods return the objects.
 #pragma once
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <string_view>
+
 namespace tensorbundle {
 
 namespace py = pybind11;
 using namespace pybind11::literals;  // "name"_a
 
-// Each part of the module, in a file of its own.
+// One function per part of the module. The classes come before the functions that name them.
 void RegisterErrors();
 void RegisterChecksum(py::module_& module);
 void RegisterDlpack(py::module_& module);
+void RegisterArrays(py::module_& module);
+void RegisterTensor(py::module_& module);
+void RegisterStream(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
-// After the checkpoint, whose class they name.
 void RegisterNames(py::module_& module);
-void RegisterGather(py::module_& module);
-void RegisterRanges(py::module_& module);
-void RegisterRewrite(py::module_& module);
-void RegisterStreaming(py::module_& module);
-void RegisterVocab(py::module_& module);
+void RegisterAlign(py::module_& module);
+void RegisterVocabulary(py::module_& module);
+
+struct HeldByPython {
+  static void operator delete(void*) {}  // the shared_ptr frees it
+};
+
+// An argument for py::class_: Python cannot create objects of the class, and a failed allocation
+// raises MemoryError (pybind11 does not check the result of the allocation).
+inline py::custom_type_setup MadeByCore() {
+  return py::custom_type_setup([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    type->ht_type.tp_alloc = [](PyTypeObject* self, Py_ssize_t items) {
+      PyObject* object = PyType_GenericAlloc(self, items);
+      if (object == nullptr) throw py::error_already_set();
+      return object;
+    };
+  });
+}
+
+// Takes ownership of the result of a call of Python's C API. Throws the Python error if it is null.
+inline py::object Steal(PyObject* object) {
+  if (object == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
+// Bytes as a str. Bytes that are not UTF-8 become lone surrogates, as in file names: tensor names,
+// paths and the messages with them are arbitrary bytes.
+inline py::str TextOf(std::string_view bytes) {
+  return Steal(
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "surrogateescape"));
+}
+
+// A path as a str, decoded as Python decodes file names.
+inline py::str PathOf(std::string_view path) {
+  return Steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
+}
 
 }  // namespace tensorbundle

@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tensorbundle.alignment import AlignReport, align
+from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.checkpoint import open as open
 from tensorbundle.compat import (
     CheckpointReader,
     NewCheckpointReader,
@@ -29,8 +31,6 @@ from tensorbundle.errors import (
     TensorNotFoundError,
     UnsupportedError,
 )
-from tensorbundle.reader import Checkpoint
-from tensorbundle.reader import open as open
 from tensorbundle.state import (
     CheckpointState,
     checkpoint_exists,
@@ -38,7 +38,7 @@ from tensorbundle.state import (
     get_checkpoint_state,
     latest_checkpoint,
 )
-from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.threads import set_num_threads
 from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
@@ -64,9 +64,9 @@ __all__ = [
     "IOFailure",
     "NewCheckpointReader",
     "NotFoundError",
-    "Partition",
     "Remap",
     "ShapeMismatchError",
+    "StoredSlice",
     "Tensor",
     "TensorNotFoundError",
     "UnsupportedError",

@@ -25,14 +25,14 @@ class AlignReport:
 
     Attributes:
         path: The prefix of the new checkpoint.
-        pieces: How many stored pieces it has: one per tensor, several per partitioned one.
+        slices: Stored slices: one per tensor, several per partitioned one.
         moved: How many of them lie at another offset than before.
         bytes_before: Size of the source's data files.
         bytes_after: Size of the new ones; the difference is padding, or padding that was dropped.
     """
 
     path: str
-    pieces: int
+    slices: int
     moved: int
     bytes_before: int
     bytes_after: int
@@ -49,7 +49,7 @@ def align(
     """Writes a checkpoint anew, with every tensor where it can be mapped.
 
     The copy is the same checkpoint to TensorFlow and to us: names, values, slices, shards,
-    checksums, byte order, object graph. Only offsets differ: every stored piece of 1 MB (10**6
+    checksums, byte order, object graph. Only offsets differ: every stored slice of 1 MB (10**6
     bytes) or more begins at a multiple of `alignment`, every other at a multiple of 64. Each byte
     is read once and compared with its stored checksum on the way; memory stays below 16 MB beside
     the index. An aligned checkpoint comes out byte for byte as it was.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what callers pass: one sentence of ours, with the argument's name, for odd values."""
+"""Checks of arguments: an odd value raises an error of one sentence, with the argument's name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import operator
 from typing import Any
 
 import numpy as np
+
+from tensorbundle import _core
+from tensorbundle.errors import ShapeMismatchError
 
 # The extension takes sizes as 64-bit numbers; nothing that exists is as large as this.
 MOST = (1 << 63) - 1
@@ -42,3 +45,33 @@ def shown(value: object) -> str:
     """The repr of a value for a message, the middle of a long one left out."""
     text = repr(value) if not isinstance(value, int) or value.bit_length() < 400 else hex(value)
     return text if len(text) <= 120 else f"{text[:80]}...{text[-30:]}"
+
+
+def check_out(out: Any, shape: tuple[int, ...], tensor: _core.Tensor) -> None:
+    """Checks that `out` can take elements of a tensor, before anything is read.
+
+    Args:
+        out: The caller's array.
+        shape: The shape that it must have.
+        tensor: The tensor whose elements it takes.
+
+    Raises:
+        ShapeMismatchError: It has another shape.
+        TypeError: It is not an array, or has another dtype than the tensor.
+        ValueError: It is read-only.
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy.ndarray, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeMismatchError(
+            f"out has shape {out.shape}, but what is read of tensor {tensor.name!r} has {shape}"
+        )
+    if out.dtype != tensor.dtype:
+        raise TypeError(f"out has dtype {out.dtype}, tensor {tensor.name!r} has {tensor.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+
+
+def apart_from(out: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns `array`, or a copy of it if it may overlap `out`."""
+    return array.copy() if np.may_share_memory(out, array) else array

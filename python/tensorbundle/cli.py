@@ -123,7 +123,7 @@ def program() -> None:
 @program.command("ls")
 @click.argument("path")
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option("--long", is_flag=True, help="One line per stored piece: its slice, file and offset.")
+@click.option("--long", is_flag=True, help="One line per stored slice: its box, file and offset.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool) -> int:
     """Lists the tensors of a checkpoint.
@@ -139,7 +139,7 @@ def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool
         if as_json:
             print_json({"path": path, "tensors": [_describe(tensor) for tensor in tensors]})
         else:
-            header, rows = _pieces(tensors) if long else _summaries(tensors)
+            header, rows = _slices(tensors) if long else _summaries(tensors)
             print_rows(header, rows)
         return DAMAGED if any(map(_is_stored_in_part, tensors)) else OK
 
@@ -166,7 +166,7 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
                 "checked_bytes": report.checked_bytes,
                 "damaged": [dataclasses.asdict(item) for item in report.damaged],
                 "unreadable": [dataclasses.asdict(item) for item in report.unreadable],
-                "notes": list(report.notes),
+                "warnings": list(report.warnings),
             }
         )
     else:
@@ -179,8 +179,8 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
                 for item in group:
                     message = "see the cause above" if shared else item.message
                     print_line(kind, item.tensor, item.file, item.offset, item.nbytes, message)
-        for note in report.notes:
-            print_line("note", note)
+        for warning in report.warnings:
+            print_line("warning", warning)
         counts = [
             f"{len(findings)} {kind}"
             for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable))
@@ -226,7 +226,7 @@ def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
         print_json(dataclasses.asdict(report))
     else:
         click.echo(
-            f"{shown(report.path)}: {report.moved} of {report.pieces} stored pieces moved, "
+            f"{shown(report.path)}: {report.moved} of {report.slices} stored slices moved, "
             f"{report.bytes_after} bytes (before: {report.bytes_before})"
         )
     return OK
@@ -291,19 +291,19 @@ def _matches(checkpoint: Checkpoint, pattern: str) -> list[str]:
     """The keys of the tensors with a key or a full name like `pattern`."""
     if not any(character in pattern for character in "*?["):
         return [checkpoint[pattern].name]  # which says what is near it
-    problem = ""
+    missing = ""
     full_names: Mapping[str, str] = {}
     try:
         full_names = checkpoint.full_names
     except tensorbundle.Error as error:
-        problem = f"; full names may be missing: {error}"
+        missing = f"; full names may be missing: {error}"
     try:
         found = fnmatch.filter(checkpoint, pattern)
         found += [key for key, name in full_names.items() if fnmatch.fnmatchcase(name, pattern)]
     except re.error as error:
         raise click.UsageError(f"{pattern!r} is not a pattern: {error}") from None
     if not found:
-        raise click.UsageError(f"no tensor has a name like {pattern!r}{problem}")
+        raise click.UsageError(f"no tensor has a name like {pattern!r}{missing}")
     return found
 
 
@@ -313,11 +313,11 @@ def _describe(tensor: Tensor) -> dict[str, Any]:
         "dtype": _dtype(tensor),
         "shape": list(tensor.shape),
         "nbytes": tensor.nbytes,
-        "partitions": [
-            {"slice": [list(axis) for axis in extents], "file": file, "offset": offset, "nbytes": n}
-            for extents, file, offset, n in tensor.partitions
+        "slices": [
+            {**stored._asdict(), "offset": list(stored.offset), "shape": list(stored.shape)}
+            for stored in tensor.slices
         ],
-        "problem": tensor.problem,
+        "error": tensor.error,
     }
 
 
@@ -327,49 +327,50 @@ def _dtype(tensor: Tensor) -> str:
 
 def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
     """One row per tensor."""
-    problems = _Problems()
+    errors = _Errors()
     rows = [
         [
             tensor.name,
             _dtype(tensor),
             _shape(tensor),
             str(tensor.nbytes),
-            str(len(tensor.partitions)),
-            problems.of(tensor),
+            str(len(tensor.slices)),
+            errors.of(tensor),
         ]
         for tensor in tensors
     ]
-    return ["name", "dtype", "shape", "bytes", "pieces", "problem"], rows
+    return ["name", "dtype", "shape", "bytes", "slices", "error"], rows
 
 
-def _pieces(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
-    """One row per stored piece of a tensor, in the words of a slice: start, and how far."""
+def _slices(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
+    """One row per stored slice, with its ``start:end`` per axis."""
     rows = []
-    problems = _Problems()
+    errors = _Errors()
     for tensor in tensors:
-        for extents, file, offset, nbytes in tensor.partitions:
-            part = ",".join(f"{start}:{start + extent}" for start, extent in extents)
-            row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{part}]"]
-            rows.append([*row, str(nbytes), file, str(offset), problems.of(tensor)])
-    return ["name", "dtype", "shape", "slice", "bytes", "file", "offset", "problem"], rows
+        for stored in tensor.slices:
+            axes = zip(stored.offset, stored.shape, strict=True)
+            box = ",".join(f"{start}:{start + length}" for start, length in axes)
+            row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{box}]", str(stored.nbytes)]
+            rows.append([*row, stored.file, str(stored.file_offset), errors.of(tensor)])
+    return ["name", "dtype", "shape", "slice", "bytes", "file", "offset", "error"], rows
 
 
 _IN_PART = "stored in part"
 
 
 def _is_stored_in_part(tensor: Tensor) -> bool:
-    found = tensor._core.problem(tensor._index)
+    found = tensor._core.error()
     return found is not None and found[0] == _IN_PART
 
 
-class _Problems:
+class _Errors:
     """Why tensors cannot be read, for a list: what many share is said once, then in two words."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
 
     def of(self, tensor: Tensor) -> str:
-        found = tensor._core.problem(tensor._index)
+        found = tensor._core.error()
         if found is None:
             return ""
         kind, message = found

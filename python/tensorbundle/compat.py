@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import dtypes, reader
+from tensorbundle import dtypes
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import AmbiguousNameError
 
 PathLike = str | bytes | os.PathLike[Any]
@@ -32,7 +33,7 @@ class CheckpointReader:
             CheckpointNotFoundError: There is no checkpoint there.
             CorruptionError: Its index is damaged.
         """
-        self._checkpoint = reader.open(filepattern)
+        self._checkpoint = Checkpoint(filepattern)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
         """Whether ``get_tensor`` finds a tensor of that name.
@@ -61,22 +62,23 @@ class CheckpointReader:
             CorruptionError: The stored bytes are damaged.
         """
         checkpoint = self._checkpoint
-        return checkpoint._tensor(checkpoint._require(tensor_str)).read()
+        found = checkpoint._core.get_tensor(tensor_str)
+        return checkpoint[tensor_str].read() if found is None else found
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
         """A new dict from the name of every tensor to its shape."""
-        return self._checkpoint._opened.shape_map(self._checkpoint._names)
+        return self._checkpoint._core.shape_map(self._checkpoint._names)
 
     def get_variable_to_dtype_map(self) -> dict[str, np.dtype[Any]]:
         """A new dict from the name of every tensor to the dtype that ``get_tensor`` returns."""
         checkpoint = self._checkpoint
-        return checkpoint._opened.type_map(checkpoint._names, dtypes.BY_NUMBER)
+        return checkpoint._core.type_map(checkpoint._names)
 
     def debug_string(self) -> bytes:
         """One line per tensor: its name, its type as TensorFlow's enum spells it, its shape."""
         lines = [
             f"{name} ({dtypes.enum_name(number)}) [{','.join(map(str, shape))}]\n"
-            for _, name, shape, number in self._checkpoint._opened.listing(self._checkpoint._names)
+            for name, shape, number in self._checkpoint._core.listing(self._checkpoint._names)
         ]
         return "".join(lines).encode("utf-8", "surrogateescape")
 

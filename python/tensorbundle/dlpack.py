@@ -3,29 +3,31 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from tensorbundle import _core, dtypes
 from tensorbundle.errors import IOFailure
 
-if TYPE_CHECKING:
-    from tensorbundle.tensor import Array, Tensor
+Array = np.ndarray[Any, Any]
 
 _CPU = (1, 0)
 _ALIGNMENT = 64
 
 
 def export(
-    tensor: Tensor,
+    tensor: _core.Tensor,
+    read: Callable[..., Any],
     stream: Any,
     max_version: tuple[int, int] | None,
     dl_device: tuple[int, int] | None,
     copy: bool | None,
 ) -> Any:
-    """Makes the capsule that ``Tensor.__dlpack__`` documents."""
+    """Implements ``Tensor.__dlpack__``. `read` is the ``Tensor.read`` of the same tensor."""
     if stream is not None:
         raise BufferError("a tensor in main memory has no stream")
     version = None if max_version is None else _pair("max_version", max_version)
@@ -33,14 +35,14 @@ def export(
         raise BufferError(f"tensor {tensor.name!r} is in main memory, not on device {dl_device}")
     kind = dtypes.dlpack_type(tensor.dtype)
     if kind is None:
-        raise BufferError(f"DLPack has no type for {tensor.stored_dtype}")
+        raise BufferError(f"DLPack has no type for {dtypes.stored_name(tensor.type_number)}")
     versioned = version is not None and version[0] >= 1
     view = None if copy else _aligned_view(tensor)
     if view is None or not versioned:
         if copy is False:
             why = "its stored bytes" if view is None else "a read-only array"
             raise BufferError(f"tensor {tensor.name!r} needs a copy: {why} cannot be handed over")
-        array, copied = _aligned_copy(tensor), True
+        array, copied = _aligned_copy(tensor, read), True
     else:
         array, copied = view, False
     code, bits = kind
@@ -56,29 +58,36 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
         raise TypeError(f"{name} must be a pair of ints, not {kind}: {value!r:.50}") from None
 
 
-def _aligned_view(tensor: Tensor) -> Array | None:
-    """The tensor in a private mapping of its own, read-only to those who look; None if unaligned.
+def address_of(array: Array) -> int:
+    """The address of an array's first element."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
-    Consumers write to what they get, whatever its flag says. They reach no other view then.
+
+def _aligned_view(tensor: _core.Tensor) -> Array | None:
+    """A read-only view with a private mapping of its own; None if it is not aligned.
+
+    Consumers may write to the memory, whatever its flag says. They then reach no other view.
     """
-    view = tensor._view()
-    if isinstance(view, str) or view.__array_interface__["data"][0] % _ALIGNMENT:
+    view = tensor.view()
+    if view is None or address_of(view) % _ALIGNMENT:
         return None
     try:
-        own = tensor._core.copy_on_write(tensor._index, tensor.dtype)
+        own = tensor.copy_on_write()
     except IOFailure:  # the system refuses such mappings
         return view
-    assert isinstance(own, np.ndarray)
+    assert own is not None
     own.flags.writeable = False
     return own
 
 
-def _aligned_copy(tensor: Tensor) -> Array:
+def _aligned_copy(tensor: _core.Tensor, read: Callable[..., Any]) -> Array:
     """An owned copy that starts at a multiple of 64 bytes, which NumPy's own memory need not."""
-    nbytes = tensor.size * tensor.dtype.itemsize
-    tensor._core.require_box(tensor._index, [0] * tensor.ndim, tensor.shape)
+    size = math.prod(tensor.shape)
+    nbytes = size * tensor.dtype.itemsize
+    tensor.check_box([0] * len(tensor.shape), tensor.shape)
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % _ALIGNMENT
+    start = -address_of(memory) % _ALIGNMENT
     array = memory[start : start + nbytes].view(tensor.dtype).reshape(tensor.shape)
-    tensor.read(out=array)
+    read(out=array)
     return array

@@ -13,6 +13,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from tensorbundle import _core
+
 STRING = 7
 VARIANT = 21
 
@@ -81,7 +83,7 @@ def _resolve(number: int) -> np.dtype[Any]:
 
 _OBJECT = np.dtype(object)
 
-# One entry per number, object where there is none: the extension looks types up by number.
+# One entry per number; object for numbers without a type. The extension looks types up by number.
 BY_NUMBER: tuple[np.dtype[Any], ...] = tuple(
     _resolve(number) if number in _TYPES else _OBJECT for number in range(max(_TYPES) + 2)
 )
@@ -92,6 +94,9 @@ SIGN_EXTENDED: dict[int, int] = {
     for number, (_, name, _, bits) in _TYPES.items()
     if bits is not None and _find(name) is None
 }
+
+
+_core.set_dtypes(BY_NUMBER, [STRING, VARIANT, *SIGN_EXTENDED])
 
 
 def numpy_dtype(number: int) -> np.dtype[Any]:
@@ -116,11 +121,15 @@ def enum_name(number: int) -> str:
     return f"DT_{stored_name(number).upper()}" if number in _TYPES else f"DT_{number}"
 
 
-def sign_extend(array: np.ndarray[Any, Any], bits: int) -> None:
-    """Turns the low `bits` of every int8 into its value, in place: stored int2 -1 is 0b11."""
-    shift = 8 - bits
-    np.left_shift(array, shift, out=array)
-    np.right_shift(array, shift, out=array)
+def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
+    """Replaces the stored low bits of narrow signed integers by their values, in place.
+
+    Does nothing for types that need no such conversion. Example: the int2 -1 is stored as 0b11.
+    """
+    bits = SIGN_EXTENDED.get(number)
+    if bits is not None:
+        np.left_shift(array, 8 - bits, out=array)
+        np.right_shift(array, 8 - bits, out=array)
 
 
 # (code, bits) of DLPack's DLDataType for the types that have one.

@@ -31,6 +31,11 @@ class BoxIndex:
         """Whether the box's array is the result already."""
         return all(isinstance(part, slice) and part == slice(None) for part in self.rest)
 
+    @property
+    def has_unit_steps(self) -> bool:
+        """Whether the result has every element of the box."""
+        return all(not isinstance(part, slice) or part.step in (None, 1) for part in self.rest)
+
 
 def is_basic(index: Any) -> bool:
     """Whether an index has integers, slices, ``...`` and ``None`` only.
@@ -43,6 +48,15 @@ def is_basic(index: Any) -> bool:
         part is None or part is Ellipsis or isinstance(part, slice) or _is_integer(part)
         for part in parts
     )
+
+
+def require_basic(index: Any, name: str) -> None:
+    """Raises TypeError unless an index of the tensor of that name is basic; as `is_basic`."""
+    if not is_basic(index):
+        raise TypeError(
+            f"cannot index tensor {name!r} with {type(index).__name__}: "
+            "only integers, slices, '...' and None are understood"
+        )
 
 
 def _is_integer(part: Any) -> bool:

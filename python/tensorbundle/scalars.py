@@ -9,6 +9,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from tensorbundle import _core
+
 # What could be meant as the value of a tensor.
 _VALUES = (numbers.Number, np.ndarray, np.generic, str, bytes, bytearray, list, tuple)
 
@@ -16,12 +18,14 @@ _VALUES = (numbers.Number, np.ndarray, np.generic, str, bytes, bytearray, list, 
 class _Handle(Protocol):
     """What the conversions need of a ``Tensor``."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    _checkpoint: Any
-    _index: int
+    _core: _core.Tensor
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
     @property
     def size(self) -> int: ...
     @property
@@ -112,7 +116,7 @@ class ScalarConversions:
 
 
 def _identity(tensor: _Handle) -> tuple[int, int]:
-    return id(tensor._checkpoint), tensor._index
+    return tensor._core.checkpoint_id, tensor._core.index
 
 
 def _only_element(tensor: _Handle, wanted: str) -> Any:

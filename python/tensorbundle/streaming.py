@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from tensorbundle import _core, dtypes, naming, strings
+from tensorbundle import _core, dtypes
 from tensorbundle.arguments import integer, size
 from tensorbundle.errors import ShapeMismatchError
 
-if TYPE_CHECKING:
-    from tensorbundle.reader import Checkpoint
-    from tensorbundle.tensor import Array, Tensor
-
+Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 
 # Bytes of a chunk by default. From 4 MB on, handing a chunk over no longer counts; above 8 MB two
@@ -64,15 +61,15 @@ class Stream(Iterator[Item], Generic[Item]):
 
 
 def chunks(
-    tensor: Tensor, rows: int | None, out: Array | Sequence[Array] | None
+    tensor: _core.Tensor, rows: int | None, out: Array | Sequence[Array] | None
 ) -> Stream[tuple[int, Array]]:
-    """Does the work of ``Tensor.chunks``.
+    """Implements ``Tensor.chunks``.
 
     With ``io="auto"``, ranges that are not in the page cache are read past it where the stream is
     long and the file system local: faster, and nothing else is thrown out; but a second reading
     then is no faster. ``io="pread"`` leaves the bytes in the page cache.
     """
-    if tensor.ndim == 0:
+    if not tensor.shape:
         raise ValueError(f"tensor {tensor.name!r} is a scalar: it has no rows to stream")
     outs = [] if out is None else [out] if isinstance(out, np.ndarray) else list(out)
     if out is not None:
@@ -81,32 +78,20 @@ def chunks(
         rows = integer(rows, "rows")
         if rows < 1:
             raise ValueError(f"a chunk needs at least one row, not {rows}")
-        rows = min(rows, max(1, len(tensor)))
-    if tensor._number in (dtypes.STRING, dtypes.VARIANT):
+        rows = min(rows, max(1, tensor.shape[0]))
+    if tensor.type_number in (dtypes.STRING, dtypes.VARIANT):
         return _string_chunks(tensor, rows, outs)
-    core = tensor._core
-    row_bytes = _core.check_rows(core, tensor._index)
+    row_bytes = tensor.row_size()
     if rows is None:
-        rows = max(1, CHUNK_BYTES // row_bytes if row_bytes else len(tensor))
-    source = _core.Stream.open(
-        core,
-        [tensor._index],
-        rows=rows,
-        max_ahead=_ahead(rows * row_bytes),
-        outs=outs,
-        dtypes=dtypes.BY_NUMBER,
-        threads=tensor._checkpoint.threads,
-        verify=tensor._checkpoint._verifies,
-    )
-    bits = dtypes.SIGN_EXTENDED.get(tensor._number)
+        rows = max(1, CHUNK_BYTES // row_bytes if row_bytes else tensor.shape[0])
+    source = _core.Stream.of_rows(tensor, rows=rows, max_ahead=_ahead(rows * row_bytes), outs=outs)
 
     def advance() -> tuple[int, Array]:
         _, start, count, array = source.next()
         if isinstance(array, int):
             array = outs[array][:count]
         assert array is not None
-        if bits is not None:
-            dtypes.sign_extend(array, bits)
+        dtypes.sign_extend(tensor.type_number, array)
         return start, array
 
     return Stream(advance, source.close)
@@ -118,46 +103,36 @@ def _ahead(chunk_bytes: int) -> int:
 
 
 def stream(
-    checkpoint: Checkpoint, names: Iterable[str] | None, max_bytes: int
+    checkpoint: _core.Checkpoint,
+    names: Mapping[int, str],
+    tensors: list[_core.Tensor],
+    max_bytes: int,
 ) -> Stream[tuple[str, Array]]:
-    """Does the work of ``Checkpoint.stream``."""
+    """Implements ``Checkpoint.stream``.
+
+    Args:
+        checkpoint: The checkpoint.
+        names: The name under which to hand out each tensor, by its index.
+        tensors: The tensors, without repetition.
+        max_bytes: See ``Checkpoint.stream``.
+    """
     max_bytes = size(max_bytes, "max_bytes")
-    core = checkpoint._opened
-    wanted = _indices(checkpoint, names)
-    source = _core.Stream.open(
-        core,
-        _core.in_file_order(core, list(wanted)),
-        rows=0,
-        max_ahead=max_bytes,
-        outs=[],
-        dtypes=dtypes.BY_NUMBER,
-        threads=checkpoint.threads,
-        verify=checkpoint._verifies,
-    )
-    verifies = checkpoint._verifies
+    source = _core.Stream.of_tensors(checkpoint, tensors, max_ahead=max_bytes)
+    by_index = {tensor.index: tensor for tensor in tensors}
 
     def advance() -> tuple[str, Array]:
         index, _, _, array = source.next()
+        tensor = by_index[index]
         if array is None:
-            shape = core.shape(index)
-            array = strings.read_box(core, index, [0] * len(shape), shape, verifies)
+            array = tensor.read_string_box([0] * len(tensor.shape), tensor.shape)
         assert isinstance(array, np.ndarray)
-        bits = dtypes.SIGN_EXTENDED.get(core.type_number(index))
-        if bits is not None:
-            dtypes.sign_extend(array, bits)
-        return wanted[index], array
+        dtypes.sign_extend(tensor.type_number, array)
+        return names[index], array
 
     return Stream(advance, source.close)
 
 
-def _indices(checkpoint: Checkpoint, names: Iterable[str] | None) -> dict[int, Any]:
-    """The tensors asked for, and the names that they were asked for by."""
-    if names is None:
-        return dict(enumerate(checkpoint._names))
-    return {checkpoint._require(name): name for name in naming.several(names)}
-
-
-def _checked_outs(tensor: Tensor, rows: int | None, outs: list[Array]) -> int:
+def _checked_outs(tensor: _core.Tensor, rows: int | None, outs: list[Array]) -> int:
     """The rows of a chunk, from the arrays that take them in turn."""
     if not outs:
         raise ValueError("out has no array to fill")
@@ -183,44 +158,38 @@ def _checked_outs(tensor: Tensor, rows: int | None, outs: list[Array]) -> int:
 
 
 def _string_chunks(
-    tensor: Tensor, rows: int | None, outs: list[Array]
+    tensor: _core.Tensor, rows: int | None, outs: list[Array]
 ) -> Stream[tuple[int, Array]]:
-    """Chunks of strings: Python objects, made by the thread that asks for them."""
-    core = tensor._core
-    _core.ranges_of_box(core, tensor._index, [0] * tensor.ndim, tensor.shape)  # is it all there?
+    """Chunks of strings: Python objects, created by the thread that asks for them."""
+    tensor.ranges_of_box([0] * len(tensor.shape), tensor.shape)  # raises if elements are missing
     if rows is None:
-        rows = max(1, CHUNK_BYTES * len(tensor) // max(tensor.nbytes, 1))
-    made = _made_of_strings(
-        core, tensor._index, tensor.shape, rows, outs, tensor._checkpoint._verifies
-    )
-    return Stream(made.__next__, made.close)
+        rows = max(1, CHUNK_BYTES * tensor.shape[0] // max(tensor.nbytes, 1))
+    chunks = _iterate_strings(tensor, rows, outs)
+    return Stream(chunks.__next__, chunks.close)
 
 
-def _made_of_strings(
-    core: _core.Checkpoint,
-    index: int,
-    shape: tuple[int, ...],
-    rows: int,
-    outs: list[Array],
-    verify: bool,
-) -> Any:
-    pieces = core.slices(index)
-    held: dict[int, Array] = {}  # the pieces that the stream is in
+def _iterate_strings(
+    tensor: _core.Tensor, rows: int, outs: list[Array]
+) -> Generator[tuple[int, Array], None, None]:
+    """Reads each stored slice once, and holds it while chunks need rows of it."""
+    shape = tensor.shape
+    slices = tensor.slices()
+    held: dict[int, Array] = {}
     for turn, start in enumerate(range(0, shape[0], rows)):
         count = min(rows, shape[0] - start)
         chunk = outs[turn % len(outs)] if outs else np.empty((count, *shape[1:]), object)
         chunk = chunk[:count]
-        for i, (starts, lengths, *_) in enumerate(pieces):
-            first = max(starts[0], start)
-            end = min(starts[0] + lengths[0], start + count)
+        for i, (offset, lengths, *_) in enumerate(slices):
+            first = max(offset[0], start)
+            end = min(offset[0] + lengths[0], start + count)
             if first >= end:
                 continue
             if i not in held:
-                held[i] = strings.read_piece(core, index, i, lengths, verify)
-            columns = (slice(a, a + n) for a, n in zip(starts[1:], lengths[1:], strict=True))
+                held[i] = tensor.read_string_slice(i)
+            columns = (slice(a, a + n) for a, n in zip(offset[1:], lengths[1:], strict=True))
             where = (slice(first - start, end - start), *columns)
-            chunk[where] = held[i][first - starts[0] : end - starts[0]]
-            if end == starts[0] + lengths[0]:
+            chunk[where] = held[i][first - offset[0] : end - offset[0]]
+            if end == offset[0] + lengths[0]:
                 del held[i]
         yield start, chunk
         del chunk

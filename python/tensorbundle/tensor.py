@@ -4,109 +4,113 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorbundle import _core as core_module
-from tensorbundle import dtypes, indexing, plan, rows, streaming, strings
-from tensorbundle.destination import check_out
+from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming
+from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
 from tensorbundle.scalars import ScalarConversions
-
-if TYPE_CHECKING:
-    from tensorbundle.reader import Checkpoint
 
 Array = np.ndarray[Any, Any]
 
 # Tensors that enter TensorFlow, JAX or PyTorch without a copy must start at a multiple of this.
 _ALIGNMENT = 64
 
-# Memory of this size is got only for elements that are known to be stored.
+# Arrays of this size are allocated only for elements that are known to be stored.
 _LARGE = 1 << 20
 
 
-class Partition(NamedTuple):
-    """One stored slice of a tensor.
+class StoredSlice(NamedTuple):
+    """A slice of a tensor, as the checkpoint stores it.
+
+    A tensor that was saved whole has one slice, a partitioned variable one per partition.
 
     Attributes:
-        extents: ``(start, extent)`` per axis: where it lies in the tensor.
-        file: The data shard's path.
-        offset: Where its bytes begin in that file.
-        nbytes: How many there are.
+        offset: The first element of the slice in the tensor, per axis.
+        shape: Elements per axis.
+        file: The data file's path.
+        file_offset: The first byte in that file.
+        nbytes: Bytes in that file.
+        crc32c: The stored CRC-32C of these bytes; None in V1 checkpoints, which have checksums of
+            blocks.
     """
 
-    extents: tuple[tuple[int, int], ...]
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
     file: str
-    offset: int
+    file_offset: int
     nbytes: int
+    crc32c: int | None
 
 
 class Tensor(ScalarConversions):
-    """A tensor of an open checkpoint. Nothing of its data is read until someone asks for elements.
+    """A tensor of an open checkpoint. Its data are read when elements are asked for.
 
     Handles are cheap, immutable, safe to share between threads, and pickle as the checkpoint's path
     and the tensor's name. After the checkpoint's ``close()`` they raise ValueError; arrays made
-    from them live on.
-
-    Attributes:
-        name: As stored. Bytes that are not UTF-8 are lone surrogates (``surrogateescape``).
-        shape: Elements per axis.
-        dtype: Of the elements handed out: ``object`` holding ``bytes`` for strings and variants.
+    from them stay valid.
     """
 
-    __slots__ = ("_checkpoint", "_index", "_number", "dtype", "name", "shape")
+    __slots__ = ("_checkpoint", "_core")
 
-    def __init__(
-        self, checkpoint: Checkpoint, index: int, name: str, shape: tuple[int, ...], number: int
-    ) -> None:
-        """Made by the checkpoint, from what its catalog holds at `index`."""
+    def __init__(self, checkpoint: Mapping[str, Tensor], core: _core.Tensor) -> None:
+        """Called by the checkpoint."""
         self._checkpoint = checkpoint
-        self._index = index
-        self._number = number
-        self.name = name
-        self.shape = shape
-        self.dtype: np.dtype[Any] = dtypes.numpy_dtype(number)
+        self._core = core
+
+    @property
+    def name(self) -> str:
+        """The stored name. Bytes that are not UTF-8 are lone surrogates (``surrogateescape``)."""
+        return self._core.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements per axis."""
+        return self._core.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the elements: ``object``, of ``bytes``, for strings and variants."""
+        return self._core.dtype
 
     @property
     def ndim(self) -> int:
         """Number of axes."""
-        return len(self.shape)
+        return len(self._core.shape)
 
     @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return math.prod(self._core.shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes that the tensor takes in its files."""
-        return sum(partition.nbytes for partition in self.partitions)
+        return self._core.nbytes
 
     @property
     def stored_dtype(self) -> str:
         """TensorFlow's name of the stored type: ``"bfloat16"``, ``"qint8"``, ``"int2"``."""
-        return dtypes.stored_name(self._number)
+        return dtypes.stored_name(self._core.type_number)
 
     @property
-    def partitions(self) -> tuple[Partition, ...]:
+    def slices(self) -> tuple[StoredSlice, ...]:
         """The stored slices, in the order in which the checkpoint lists them."""
-        return tuple(
-            Partition(tuple(zip(starts, lengths, strict=True)), file, offset, nbytes)
-            for starts, lengths, file, offset, nbytes in self._core.slices(self._index)
-        )
+        return tuple(StoredSlice(*row) for row in self._core.slices())
 
     @property
     def aligned(self) -> bool:
         """Whether the stored bytes can be handed over without a copy at 64-byte alignment."""
-        view = self._view()
-        return isinstance(view, np.ndarray) and _address(view) % _ALIGNMENT == 0
+        view = self._core.view()
+        return view is not None and dlpack.address_of(view) % _ALIGNMENT == 0
 
     @property
-    def problem(self) -> str | None:
+    def error(self) -> str | None:
         """Why the tensor cannot be read whole, or None. ``verify`` compares checksums too."""
-        found = self._core.problem(self._index)
+        found = self._core.error()
         return None if found is None else found[1]
 
     def __len__(self) -> int:
@@ -126,7 +130,7 @@ class Tensor(ScalarConversions):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """The whole tensor as an array.
 
-        A read-only view of the mapped file where the stored pieces lie one behind the other; it
+        A read-only view of the mapped file if the stored slices are contiguous in one file; it
         keeps the mapping alive, also after ``close()``. Otherwise one copy, which the caller owns.
         A view's bytes are not compared with their checksum.
 
@@ -135,11 +139,11 @@ class Tensor(ScalarConversions):
         """
         wanted = self.dtype if dtype is None else _as_dtype(dtype)
         if copy is not True:
-            view = self._view()
-            if isinstance(view, np.ndarray) and wanted == self.dtype:
+            view = self._core.view()
+            if view is not None and wanted == view.dtype:
                 return view
             if copy is False:
-                why = view if isinstance(view, str) else f"it would have to be cast to {wanted}"
+                why = explain.view_obstacle(self._core) or f"it would have to be cast to {wanted}"
                 raise ValueError(f"no view of tensor {self.name!r} without a copy: {why}")
         array = self._read_box(indexing.to_box(..., self.shape), None)
         return array if wanted == self.dtype else array.astype(wanted)
@@ -147,23 +151,23 @@ class Tensor(ScalarConversions):
     def __getitem__(self, index: Any) -> Any:
         """Basic indexing, as in NumPy: integers, slices, ``...`` and ``None``; or rows by number.
 
-        Zero-copy, read-only, where what is asked for lies in one stored piece or the whole tensor
-        can be viewed; else one copy of just those elements. A list or an array of integers copies
-        those rows, as ``take`` does; negative ones count from the end.
+        Zero-copy and read-only if the elements are in one stored slice or the whole tensor can be
+        viewed; else one copy of just those elements. A list or an array of integers copies those
+        rows, as ``take`` does; negative ones count from the end.
 
         Raises:
             IndexError: An index is out of bounds, or there are too many.
             TypeError: The index is none of the above.
         """
-        if rows.is_row_index(index):
+        if gather.is_row_index(index):
             return self.take(index)
-        self._require_basic(index)
-        view = self._view()
-        if isinstance(view, np.ndarray):
+        indexing.require_basic(index, self._core.name)
+        view = self._core.view()
+        if view is not None:
             return view[index]
         box = indexing.to_box(index, self.shape)
-        piece = self._view_in_one_piece(box)
-        return (self._read_box(box, None) if piece is None else piece)[box.rest]
+        part = self._core.view_box(box.starts, box.lengths)
+        return (self._read_box(box, None) if part is None else part)[box.rest]
 
     def read(self, index: Any = ..., *, out: Array | None = None) -> Any:
         """Copies elements out of the checkpoint.
@@ -178,13 +182,17 @@ class Tensor(ScalarConversions):
             a NumPy scalar or ``bytes``.
 
         Raises:
-            CorruptionError: A stored piece that was read whole does not have its stored checksum
-                (unless the checkpoint was opened with ``verify="none"``), is cut off, or leaves a
-                hole.
+            CorruptionError: A stored slice that was read whole does not have its stored checksum
+                (unless the checkpoint was opened with ``verify="none"``), the file ends before it,
+                or an element is stored nowhere or twice.
             ShapeMismatchError: `out` has another shape.
             TypeError: `out` has another dtype.
         """
-        self._require_basic(index)
+        if index is ... and out is None:
+            whole = self._core.read_whole()
+            if whole is not None:
+                return whole
+        indexing.require_basic(index, self._core.name)
         box = indexing.to_box(index, self.shape)
         if out is None:
             result = self._read_box(box, None)[box.rest]
@@ -195,45 +203,46 @@ class Tensor(ScalarConversions):
             )
         # Strides of 0 cost nothing: the shape that NumPy gives this index.
         shape = np.broadcast_to(np.empty((), np.bool_), box.lengths)[(*box.rest, ...)].shape
-        check_out(self, out, shape)
+        check_out(out, shape, self._core)
         same_order = out.flags.c_contiguous and all(
             part != slice(None, None, -1) for part in box.rest
         )
-        if same_order and math.prod(shape) == math.prod(box.lengths) and _steps_are_one(box):
+        if same_order and math.prod(shape) == math.prod(box.lengths) and box.has_unit_steps:
             self._read_box(box, out.reshape(box.lengths))
         else:
             out[...] = self._read_box(box, None)[(*box.rest, ...)]
         return out
 
     def take(self, ids: Any, *, out: Array | None = None, fill: Any = None) -> Array:
-        """Gathers rows of axis 0 by number, in any order, across stored pieces.
+        """Gathers rows of axis 0 by number, in any order, across stored slices.
 
         Args:
             ids: Integers of any shape. Without a `fill`, negative ones count from the end, as in
                 NumPy. With one, -1 is a missing row and any other negative number an error.
             out: Where to put the rows: shape ``ids.shape + shape[1:]``, this tensor's dtype.
-            fill: What a missing row gets: one element; one row; or as many rows as are missing, in
-                order. Arrays must have this tensor's dtype.
+            fill: The value of a missing row: one element; one row; or as many rows as are missing,
+                in order. Arrays must have this tensor's dtype.
 
         Returns:
             An array of shape ``ids.shape + shape[1:]`` that the caller owns (`out` when given).
             Checksums are not compared: most rows are not read.
 
         Raises:
-            IndexError: A number is no row; nothing has been written then.
+            IndexError: The tensor has no such row; nothing has been written then.
             ShapeMismatchError: `out` or `fill` has the wrong shape.
             TypeError: Masks, floats, another dtype, or a scalar tensor.
         """
-        return rows.take(self, ids, out, fill)
+        return gather.take(self._core, ids, out, fill)
 
     def chunks(
         self, rows: int | None = None, *, out: Array | Sequence[Array] | None = None
     ) -> streaming.Stream[tuple[int, Array]]:
         """Streams the tensor along axis 0, in order, reading ahead on other threads.
 
-        Holds two chunks and a few megabytes while the consumer drops each array before it asks for
-        the next but one. What it keeps stays valid for ever: the stream then takes new memory.
-        Strings, and V1 pieces that must be decoded, also take the pieces that a chunk lies in.
+        Uses two chunks and a few megabytes of memory if the consumer releases each array before it
+        asks for the next but one. Arrays that the consumer keeps stay valid: the stream then
+        allocates more. Strings, and V1 slices that must be decoded, also take the memory of the
+        slices that a chunk is in.
 
         Args:
             rows: Per chunk, the last of which may be shorter. By default about 8 MB.
@@ -245,38 +254,39 @@ class Tensor(ScalarConversions):
             An iterator of (first row, array to read and write), and a context manager that ends it.
 
         Raises:
-            CorruptionError: From the iterator, instead of the chunk with the last bytes of a stored
-                piece whose checksum is not the stored one (not with ``verify="none"``).
+            CorruptionError: From the iterator, in place of the chunk with the last bytes of a
+                stored slice whose checksum is not the stored one (not with ``verify="none"``).
             ShapeMismatchError, TypeError: `out` has another shape, or another dtype.
             ValueError: A scalar; or fewer than one row.
         """
-        return streaming.chunks(self, rows, out)
+        return streaming.chunks(self._core, rows, out)
 
     def byte_ranges(self, index: Any = ...) -> list[tuple[str, int, int]]:
-        """Which bytes a read touches: (file, offset, nbytes), ascending, merged where they touch.
+        """The bytes that a read touches: (file, offset, nbytes), ascending, merged where they meet.
 
-        `index` is basic (its box is read whatever its steps) or has rows by number. What must be
-        decoded (strings, some V1 pieces) is read in whole pieces. Nothing is read for the answer.
+        `index` is basic (its box is read whatever its steps) or has rows by number. Slices that
+        must be decoded (strings, some V1 slices) are read whole. Nothing is read for the answer.
         """
-        return plan.byte_ranges(self, index)
+        return explain.byte_ranges(self._core, index)
 
-    def explain(self, index: Any = ...) -> plan.ReadPlan:
-        """What a read would do now: means, pieces, bytes, residency. ``print`` it."""
-        return plan.explain(self, index)
+    def explain(self, index: Any = ...) -> explain.ReadPlan:
+        """What a read would do now: means, slices, bytes, residency. ``print`` it."""
+        return explain.explain(self._core, index)
 
     def copy_on_write(self) -> Array:
         """The whole tensor as a writable array over a private mapping of the file.
 
-        Pages are copied when they are written to, and never reach the file; nothing is reserved for
-        the rest.
+        Pages are copied when they are written to, and never reach the file; no memory is reserved
+        for the other pages.
 
         Raises:
-            ValueError: The stored bytes are not the tensor's in one piece, so that there is nothing
-                to map.
+            ValueError: The stored bytes are not the tensor's elements in order, so that there is
+                nothing to map.
         """
-        array = self._core.copy_on_write(self._index, self.dtype)
-        if isinstance(array, str):
-            raise ValueError(f"tensor {self.name!r} cannot be mapped: {array}")
+        array = self._core.copy_on_write()
+        if array is None:
+            why = explain.view_obstacle(self._core)
+            raise ValueError(f"tensor {self.name!r} cannot be mapped: {why}")
         return array
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -292,87 +302,39 @@ class Tensor(ScalarConversions):
     ) -> Any:
         """The whole tensor as a DLPack capsule.
 
-        A view, flagged read-only, when the consumer speaks DLPack 1.0 and the bytes lie at a
-        multiple of 64; an aligned copy otherwise, because older consumers cannot be told and some
-        abort on other addresses. The view is of a private mapping of its own: what the consumer
-        writes, whatever the flag says, costs memory for the page and reaches neither the file nor
-        any other array.
+        A view, flagged read-only, if the consumer supports DLPack 1.0 and the bytes begin at a
+        multiple of 64; otherwise an aligned copy, because older consumers have no read-only flag
+        and some abort on other addresses. The view has a private mapping of its own: what the
+        consumer writes to it, whatever the flag says, costs memory for the page and reaches neither
+        the file nor any other array.
 
         Raises:
             BufferError: ``copy=False`` and a copy would be needed; another device is asked for; or
                 DLPack has no such type.
         """
-        from tensorbundle import dlpack
-
-        return dlpack.export(self, stream, max_version, dl_device, copy)
-
-    @property
-    def _core(self) -> core_module.Checkpoint:
-        return self._checkpoint._opened
-
-    def _view(self) -> Array | str:
-        """A read-only view of everything, or why there can be none."""
-        if self._number in dtypes.SIGN_EXTENDED:
-            return f"{self.stored_dtype} must be widened to {self.dtype}"
-        return self._core.view(self._index, self.dtype)
-
-    def _view_in_one_piece(self, box: indexing.BoxIndex) -> Array | None:
-        """A view of a box that lies inside one stored piece, or None."""
-        if self._number in dtypes.SIGN_EXTENDED:
-            return None
-        pieces = self._core.slices_of_box(self._index, box.starts, box.lengths)
-        if len(pieces) != 1:
-            return None
-        ((piece, starts, *_),) = pieces
-        view = self._core.view_slice(self._index, piece, self.dtype)
-        if isinstance(view, str):
-            return None
-        ranges = zip(box.starts, starts, box.lengths, strict=True)
-        return view[tuple(slice(a - b, a - b + n) for a, b, n in ranges)]
+        return dlpack.export(self._core, self.read, stream, max_version, dl_device, copy)
 
     def _read_box(self, box: indexing.BoxIndex, out: Array | None) -> Array:
-        """The box's elements as an array of its lengths."""
-        if self._number in (dtypes.STRING, dtypes.VARIANT):
-            return self._read_strings(box)
+        """The box's elements as an array of its shape."""
+        core = self._core
+        if core.type_number in (dtypes.STRING, dtypes.VARIANT):
+            return core.read_string_box(box.starts, box.lengths)
         if out is None:
             out = self._empty(box)
-        self._core.read(
-            self._index,
-            box.starts,
-            box.lengths,
-            out,
-            threads=self._checkpoint.threads,
-            verify=self._checkpoint._verifies,
-        )
-        if self._number in dtypes.SIGN_EXTENDED:
-            dtypes.sign_extend(out, dtypes.SIGN_EXTENDED[self._number])
+        core.read(box.starts, box.lengths, out)
+        dtypes.sign_extend(core.type_number, out)
         return out
 
     def _empty(self, box: indexing.BoxIndex) -> Array:
         """An array for a box; a large one only if its elements are stored."""
-        self._require_known_type()
-        if math.prod(box.lengths) * self.dtype.itemsize >= _LARGE:
-            self._core.require_box(self._index, box.starts, box.lengths)
-        return np.empty(box.lengths, self.dtype)
-
-    def _read_strings(self, box: indexing.BoxIndex) -> Array:
-        return strings.read_box(
-            self._core, self._index, box.starts, box.lengths, self._checkpoint._verifies
-        )
-
-    def _require_basic(self, index: Any) -> None:
-        if not indexing.is_basic(index):
-            raise TypeError(
-                f"cannot index tensor {self.name!r} with {type(index).__name__}: "
-                "only integers, slices, '...' and None are understood"
-            )
-
-    def _require_known_type(self) -> None:
         if self.dtype == object:
             raise UnsupportedError(
-                f"tensor {self.name!r} in {self._checkpoint.path!r} has a type that this version "
-                f"of tensorbundle does not know: {self.stored_dtype}"
+                f"tensor {self.name!r} has a type that this version of tensorbundle does not know: "
+                f"{self.stored_dtype}"
             )
+        if math.prod(box.lengths) * self.dtype.itemsize >= _LARGE:
+            self._core.check_box(box.starts, box.lengths)
+        return np.empty(box.lengths, self.dtype)
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
@@ -383,14 +345,5 @@ def _as_dtype(dtype: Any) -> np.dtype[Any]:
     return found
 
 
-def _steps_are_one(box: indexing.BoxIndex) -> bool:
-    return all(not isinstance(part, slice) or part.step in (None, 1) for part in box.rest)
-
-
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _reopen(checkpoint: Checkpoint, name: str) -> Tensor:
+def _reopen(checkpoint: Mapping[str, Tensor], name: str) -> Tensor:
     return checkpoint[name]

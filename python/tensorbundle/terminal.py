@@ -39,12 +39,12 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    # The column of problems appears only where there is one.
-    columns = [i for i, title in enumerate(header) if title != "problem" or any(r[i] for r in rows)]
+    # The column of errors appears only where there is one.
+    columns = [i for i, title in enumerate(header) if title != "error" or any(r[i] for r in rows)]
     table = Table(box=None, pad_edge=False)
     for i in columns:
-        number = header[i] in ("bytes", "pieces", "offset")
-        style = "red" if header[i] == "problem" else None
+        number = header[i] in ("bytes", "slices", "offset")
+        style = "red" if header[i] == "error" else None
         table.add_column(
             header[i], justify="right" if number else "left", style=style, overflow="fold"
         )

@@ -9,7 +9,6 @@ from tensorbundle import _core
 from tensorbundle.arguments import size
 
 _MOST = 1 << 16  # more than any machine has processors
-_default: int | None = None
 
 
 def set_num_threads(n: SupportsIndex | None) -> None:
@@ -22,8 +21,7 @@ def set_num_threads(n: SupportsIndex | None) -> None:
     Raises:
         ValueError: `n` is less than 1.
     """
-    global _default
-    _default = None if n is None else checked(n)
+    _core.set_default_threads(0 if n is None else checked(n))
 
 
 def checked(n: SupportsIndex) -> int:
@@ -36,9 +34,6 @@ def checked(n: SupportsIndex) -> int:
     return size(n, "threads", 1, _MOST)
 
 
-def current(wanted: int | None, processors: int | None = None) -> int:
-    """The number of threads of a call: what the handle wants, else the default, else all there are.
-
-    `processors` is how many there are, if the caller knows: asking the system takes microseconds.
-    """
-    return wanted or _default or processors or _core.available_processors()
+def current(wanted: int | None) -> int:
+    """The number of threads of a call: `wanted`, else the default, else all processors."""
+    return wanted or _core.default_threads() or _core.available_processors()

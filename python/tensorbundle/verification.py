@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tensorbundle import naming
+from tensorbundle import _core
 from tensorbundle.errors import CorruptionError, IOFailure
-
-if TYPE_CHECKING:
-    from tensorbundle.reader import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,14 +45,14 @@ class VerifyReport:
         damaged: What is damaged, in the order of files and offsets.
         unreadable: What the system failed to read, so that nothing is known of it: no permission,
             too many open files, a failing disk. That is not damage, and may be gone next time.
-        notes: What is odd but harmless.
+        warnings: What is unusual but not an error.
     """
 
     path: str
     checked_bytes: int
     damaged: tuple[Damage, ...]
     unreadable: tuple[Damage, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -109,29 +105,20 @@ def summarized(findings: Sequence[Damage], limit: int = 3) -> list[str]:
 
 
 def verify_tensors(
-    checkpoint: Checkpoint,
-    names: Iterable[str] | None,
+    core: _core.Checkpoint,
+    path: str,
+    tensors: list[_core.Tensor] | None,
     progress: Callable[[int, int], object] | None,
 ) -> VerifyReport:
-    """Does the work of ``Checkpoint.verify``."""
-    core = checkpoint._opened
+    """Implements ``Checkpoint.verify``. `tensors` are all if None."""
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    if names is None:
-        indices = list(range(len(core)))
-    else:
-        # Once each, also where a tensor is named by its key and by its full name.
-        required = map(checkpoint._require, naming.several(names))
-        indices = list(dict.fromkeys(required))
-    checked_bytes, rows = core.verify(indices, threads=checkpoint.threads, progress=progress)
-    found = [
-        Damage(core.name(index), file, offset, nbytes, message, cause, errno)
-        for index, file, offset, nbytes, message, cause, errno in rows
-    ]
+    checked_bytes, rows = core.verify(tensors, progress=progress)
+    found = [Damage(*row) for row in rows]
     return VerifyReport(
-        path=checkpoint.path,
+        path=path,
         checked_bytes=checked_bytes,
         damaged=tuple(finding for finding in found if not finding.errno),
         unreadable=tuple(finding for finding in found if finding.errno),
-        notes=tuple(core.warnings),
+        warnings=tuple(core.warnings),
     )

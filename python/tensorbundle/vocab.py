@@ -129,10 +129,14 @@ def load_and_remap(
         ShapeMismatchError: `out` has another shape.
         TypeError: The fill or `out` has a type that cannot be stored without loss of kind.
     """
-    from tensorbundle import remapping
+    from tensorbundle import remap
+    from tensorbundle.tensor import Tensor
 
-    return remapping.load(
-        tensor,
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"expected a tensorbundle.Tensor, not {type(tensor).__name__}")
+
+    return remap.load(
+        tensor._core,
         _ids(rows),
         _ids(columns),
         None if num_rows is None else size(num_rows, "num_rows"),

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle import reader, remap_pieces
+from tensorbundle import remap_pieces
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast
 from tensorbundle.load_report import shape_text
@@ -141,7 +142,7 @@ def selected(
     )
 
 
-def is_object_based(checkpoint: reader.Checkpoint) -> bool:
+def is_object_based(checkpoint: Checkpoint) -> bool:
     """Whether variables go by the names of an object graph, and not by keys of their own.
 
     Raises:

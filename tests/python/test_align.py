@@ -30,12 +30,12 @@ LARGE = 10**6
 def assert_aligned(path: str, alignment: int = 4096) -> None:
     with tb.open(path, verify="full") as ck:
         for tensor in ck.values():
-            assert tensor.problem is None
-            for piece in tensor.partitions:
-                step = alignment if piece.nbytes >= LARGE else 64
-                assert piece.offset % step == 0, (tensor, piece)
-            view = tensor._view()
-            if isinstance(view, np.ndarray):
+            assert tensor.error is None
+            for stored in tensor.slices:
+                step = alignment if stored.nbytes >= LARGE else 64
+                assert stored.file_offset % step == 0, (tensor, stored)
+            view = tensor._core.view()
+            if view is not None:
                 assert tensor.aligned, tensor
 
 
@@ -47,8 +47,8 @@ def assert_same(before: str | Path, after: str | Path) -> None:
             other = new[name]
             assert other.stored_dtype == tensor.stored_dtype, name
             assert same_bits(other.read(), tensor.read()), name
-            ours = [(p.extents, p.file[len(new.path) :]) for p in other.partitions]
-            theirs = [(p.extents, p.file[len(old.path) :]) for p in tensor.partitions]
+            ours = [(p.offset, p.shape, p.file[len(new.path) :]) for p in other.slices]
+            theirs = [(p.offset, p.shape, p.file[len(old.path) :]) for p in tensor.slices]
             assert ours == theirs, name
 
 
@@ -116,7 +116,7 @@ def test_big_endian_stays_big_endian(tmp_path: Path) -> None:
     report = tb.align(source, tmp_path / "aligned")
     assert_same(source, report.path)
     with tb.open(report.path, verify="full") as ck:
-        assert ck._opened.big_endian
+        assert ck._core.big_endian
 
 
 def test_dtypes_that_nobody_knows_yet(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_dtypes_that_nobody_knows_yet(tmp_path: Path) -> None:
     bundle.add_payload("resource", 20, (), b"")
     report = tb.align(bundle.write(tmp_path / "c"), tmp_path / "aligned")
     with tb.open(report.path) as ck:
-        ((_, file, offset, nbytes),) = ck["x"].partitions
+        ((_, _, file, offset, nbytes, _),) = ck["x"].slices
         assert (offset, nbytes) == (64, 8)
         assert Path(file).read_bytes()[64:] == b"anything"
 
@@ -149,7 +149,7 @@ def test_bytes_between_and_behind_the_tensors_are_dropped(tmp_path: Path) -> Non
     bundle.add("b", np.arange(4))
     bundle.pad(9000)
     report = tb.align(bundle.write(tmp_path / "c"), tmp_path / "aligned")
-    assert (report.pieces, report.moved) == (2, 2)
+    assert (report.slices, report.moved) == (2, 2)
     assert report.bytes_after == 64 + 32
     assert_same(tmp_path / "c", report.path)
 

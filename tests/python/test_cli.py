@@ -31,7 +31,7 @@ def damaged(tmp_path: Path) -> Path:
     folder = tmp_path / "damaged"
     shutil.copytree(MNIST, folder)
     with tb.open(MNIST) as checkpoint:
-        ((_, _, offset, _),) = checkpoint["conv2d/kernel"].partitions
+        ((_, _, _, offset, _, _),) = checkpoint["conv2d/kernel"].slices
     data = bytearray((folder / SHARD).read_bytes())
     data[offset + 5] ^= 0x10
     (folder / SHARD).write_bytes(data)
@@ -87,23 +87,23 @@ def test_ls_long_shows_the_stored_pieces(capsys):
 def test_ls_json(capsys):
     status, out, _ = run(capsys, "ls", "--json", MNIST, "conv2d/bias")
     (tensor,) = json.loads(out)["tensors"]
-    (piece,) = tensor.pop("partitions")
+    (stored,) = tensor.pop("slices")
     assert status == 0
     assert tensor == {
         "name": "conv2d/bias",
         "dtype": "float32",
         "shape": [32],
         "nbytes": 128,
-        "problem": None,
+        "error": None,
     }
-    assert (piece["slice"], piece["nbytes"]) == ([[0, 32]], 128)
+    assert (stored["offset"], stored["shape"], stored["nbytes"]) == ([0], [32], 128)
 
 
 def test_ls_at_a_terminal_is_a_table(monkeypatch):
     terminal = pretend_terminal(monkeypatch, "stdout")
     assert cli.main(["ls", str(MNIST), "conv2d/bias"]) == 0
     header, row = unstyled(terminal.getvalue()).splitlines()
-    assert header.split() == ["name", "dtype", "shape", "bytes", "pieces"]
+    assert header.split() == ["name", "dtype", "shape", "bytes", "slices"]
     assert row.split() == ["conv2d/bias", "float32", "[32]", "128", "1"]
 
 
@@ -129,7 +129,7 @@ def test_tensors_that_are_stored_in_part(tmp_path, capsys):
         assert run(capsys, "ls", prefix, "whole", *long)[0] == 0
     status, out, _ = run(capsys, "ls", "--json", prefix)
     assert status == 1
-    assert "stored in part" in json.loads(out)["tensors"][0]["problem"]
+    assert "stored in part" in json.loads(out)["tensors"][0]["error"]
     status, out, _ = run(capsys, "verify", prefix)
     assert status == 1
     assert "stored in part" in out
@@ -207,7 +207,7 @@ def test_verify_at_a_terminal_draws_its_progress_on_stderr(monkeypatch, capsys):
 def test_align_says_what_it_did(tmp_path, capsys):
     status, out, err = run(capsys, "align", MNIST, tmp_path / "new" / "m")
     assert (status, err) == (0, "")
-    assert out == f"{tmp_path}/new/m: 26 of 27 stored pieces moved, 686920 bytes (before: 686728)\n"
+    assert out == f"{tmp_path}/new/m: 26 of 27 stored slices moved, 686920 bytes (before: 686728)\n"
     assert run(capsys, "verify", tmp_path / "new" / "m")[0] == 0
 
 
@@ -216,7 +216,7 @@ def test_align_json(tmp_path, capsys):
     assert status == 0
     assert json.loads(out) == {
         "path": f"{tmp_path}/{PREFIX}",
-        "pieces": 27,
+        "slices": 27,
         "moved": 26,
         "bytes_before": 686728,
         "bytes_after": 686920,

@@ -293,7 +293,7 @@ def test_orphan_pieces_are_hidden_and_reported(tmp_path: Path) -> None:
         assert_others_read(ck, "w")
         report = ck.verify()
         assert report.ok
-        assert any("2" in note and "slice" in note for note in report.notes)
+        assert any("2" in warning and "slice" in warning for warning in report.warnings)
 
 
 def test_overlapping_tensors_are_accepted_and_reported(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_overlapping_tensors_are_accepted_and_reported(tmp_path: Path) -> None:
     with tb.open(bundle.write(tmp_path / "c"), verify="none") as ck:
         assert set(ck) == set(TENSORS)
         assert_others_read(ck, "b")
-        notes = ck.verify().notes
+        notes = ck.verify().warnings
         assert any("'a'" in note and "'b'" in note for note in notes)
 
 

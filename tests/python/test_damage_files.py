@@ -129,14 +129,14 @@ def test_a_bad_shard_concerns_its_tensors_alone(tmp_path: Path, fault: str, io: 
             assert ck[name].shape == TENSORS[name].shape
             assert ck[name].dtype == TENSORS[name].dtype
         for name in sorted(concerned):
-            assert str(bad) in str(ck[name].problem)
+            assert str(bad) in str(ck[name].error)
             for attempt in (np.asarray, lambda t: t.read()):
                 with pytest.raises(expected, match=f"'{name}'") as caught:
                     attempt(ck[name])
                 assert type(caught.value) is expected
                 assert str(bad) in str(caught.value)
         for name in sorted(set(TENSORS) - concerned):
-            assert ck[name].problem is None
+            assert ck[name].error is None
             if not (fault == "short" and name == "b"):
                 assert same_bits(ck[name], TENSORS[name])
         report = ck.verify()
@@ -235,7 +235,7 @@ def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
     os.unlink(os.fsdecode(folder) + "/c.data-00000-of-00001")
     with tb.open(os.path.join(folder, b"c")) as ck:
         assert ck.path == str(prefix)
-        assert "\udcff" in ck["a"].problem
+        assert "\udcff" in ck["a"].error
         assert "\udcff" in ck.verify().damaged[0].message
         with pytest.raises(tb.CheckpointNotFoundError, match="\udcff"):
             ck["a"].read()

@@ -83,8 +83,8 @@ def test_what_lies_before_the_cut_is_read_where_it_is_compared(prefix: Path) -> 
     with tb.open(prefix) as ck:
         assert same_bits(ck["a"].read(), SMALL)
         assert same_bits(tb.load_variable(prefix, "a"), SMALL)
-        assert ck["a"].problem is None
-        assert ck["large"].problem is not None
+        assert ck["a"].error is None
+        assert ck["large"].error is not None
         names = [name for name, _ in zip_until_error(ck.stream())]
         assert names == ["a"]
         report = ck.verify()

@@ -204,7 +204,7 @@ import numpy as np
 import tensorbundle as tb
 
 ck = tb.open(sys.argv[1])
-core = ck._opened
+core = ck._core
 make = eval(sys.argv[2])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
@@ -225,16 +225,16 @@ print("made", count)
 @pytest.mark.parametrize(
     "made",
     [
-        "lambda: tb._core.Rows.of(core, ck['table']._index)",
+        "lambda: core.find('table')",
         "lambda: tb._core.Vocabulary.of_tokens('v', b'', np.zeros(1, np.uint64))",
         "lambda: ck.stream()",
         "lambda: ck['table'][0:1]",
         "lambda: ck['table'].take([0])",
         "lambda: ck['table'].__dlpack__()",
         "lambda: core.names()",
-        "lambda: core.slices(ck['slices']._index)",
+        "lambda: core.find('slices').slices()",
         "lambda: core.listing(core.names())",
-        "lambda: core.view(ck['small']._index, np.dtype(np.int64))",
+        "lambda: core.find('small').view()",
         "lambda: tb.open(sys.argv[1])",
     ],
 )
@@ -246,7 +246,7 @@ def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
     assert done.stdout.startswith("made")
 
 
-@pytest.mark.parametrize("name", ["Checkpoint", "Rows", "Stream", "Vocabulary"])
+@pytest.mark.parametrize("name", ["Checkpoint", "Stream", "Tensor", "Vocabulary"])
 def test_the_extension_makes_its_own_objects(name: str) -> None:
     kind = getattr(tb._core, name)
     with pytest.raises(TypeError, match="cannot create"):

@@ -50,10 +50,13 @@ def touched(t: tb.Tensor, wanted: np.ndarray) -> set[tuple[str, int]]:
     """(file, byte) of every element that is set in `wanted`, looked up one by one."""
     size = t.dtype.itemsize
     found = set()
-    for extents, file, offset, _ in t.partitions:
-        part = wanted[tuple(slice(start, start + n) for start, n in extents)]
+    for stored in t.slices:
+        axes = zip(stored.offset, stored.shape, strict=True)
+        part = wanted[tuple(slice(start, start + n) for start, n in axes)]
         for element in np.flatnonzero(part.reshape(-1)).tolist():
-            found |= {(file, offset + element * size + byte) for byte in range(size)}
+            found |= {
+                (stored.file, stored.file_offset + element * size + byte) for byte in range(size)
+            }
     return found
 
 
@@ -104,9 +107,9 @@ def test_the_bytes_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.Dat
 
 def test_what_must_be_decoded_is_taken_whole(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
-        (part,) = ck["s"].partitions
+        (part,) = ck["s"].slices
         for index in (0, slice(1, 2), [2, 0]):
-            assert ck["s"].byte_ranges(index) == [(part.file, part.offset, part.nbytes)]
+            assert ck["s"].byte_ranges(index) == [(part.file, part.file_offset, part.nbytes)]
         assert ck["s"].explain(0).means == "decode"
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
@@ -117,10 +120,10 @@ def test_a_v1_file_has_ranges_too(tmp_path: Path) -> None:
     file.add("t", 1, source)
     with tb.open(file.write(tmp_path / "v1")) as ck:
         t = ck["t"]
-        (part,) = t.partitions
+        (part,) = t.slices
         for _, offset, nbytes in t.byte_ranges(3):
-            assert part.offset <= offset
-            assert offset + nbytes <= part.offset + part.nbytes
+            assert part.file_offset <= offset
+            assert offset + nbytes <= part.file_offset + part.nbytes
         assert t.explain(3).shape == (5,)
 
 
@@ -154,12 +157,12 @@ def test_explain_tells_views_copies_and_gathers_apart(tmp_path: Path) -> None:
         assert ck["a"].explain().means == "view"
         assert ck["w"].explain(slice(0, 2)).means == "view"
         whole = ck["w"].explain()
-        assert (whole.means, whole.pieces) == ("pread", 2)
+        assert (whole.means, whole.slices) == ("pread", 2)
         assert whole.why_no_view is not None
         assert ck["w"].explain([1, 2]).means == "gather"
         assert ck["w"].explain(slice(0, 0)).means == "nothing"
         assert (whole.bytes_asked, whole.bytes_read) == (96, 96)
-        for word in ("pread", "2 pieces", "96 asked", "threads", "checksum"):
+        for word in ("pread", "2 slices", "96 asked", "threads", "checksum"):
             assert word in str(whole)
     with tb.open(path, io="pread", verify="none") as ck:
         plan = ck["a"].explain()

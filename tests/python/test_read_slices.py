@@ -132,19 +132,19 @@ def test_part_inside_one_piece_is_a_view(tmp_path: Path) -> None:
         assert shows_a_file(part) and not part.flags.writeable
 
 
-def test_partitions(tmp_path: Path) -> None:
+def test_slices_of_a_partitioned_variable(tmp_path: Path) -> None:
     source = sample(FLOAT, (10, 4))
     bundle = Bundle(num_shards=2)
     bundle.pad(8, shard=1)
     bundle.add_sliced("t", source, tilings.cut((10, 4), 0, [6, 4])[::-1], shard_of=lambda i: i)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         found = {
-            tuple(tuple(pair) for pair in box): (Path(file).name, offset, nbytes)
-            for box, file, offset, nbytes in ck["t"].partitions
+            (each.offset, each.shape): (Path(each.file).name, each.file_offset, each.nbytes)
+            for each in ck["t"].slices
         }
         assert found == {
-            ((6, 4), (0, 4)): ("c.data-00000-of-00002", 0, 64),
-            ((0, 6), (0, 4)): ("c.data-00001-of-00002", 8, 96),
+            ((6, 0), (4, 4)): ("c.data-00000-of-00002", 0, 64),
+            ((0, 0), (6, 4)): ("c.data-00001-of-00002", 8, 96),
         }
 
 

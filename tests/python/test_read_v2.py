@@ -28,7 +28,7 @@ def test_every_dtype(tmp_path: Path, kind: Kind, shape: tuple[int, ...], lead: i
         t = ck["x"]
         assert (t.name, t.shape, t.dtype) == ("x", shape, kind.dtype)
         assert (t.ndim, t.size, t.nbytes) == (source.ndim, source.size, source.nbytes)
-        assert t.problem is None
+        assert t.error is None
         view = np.asarray(t)
         assert same_bits(view, source)
         widened = kind.is_substituted and view.dtype == np.int8
@@ -199,7 +199,7 @@ def test_several_shards(tmp_path: Path) -> None:
     prefix = bundle.write(tmp_path / "c")
     with tb.open(prefix) as ck:
         assert all(same_bits(ck[name], source) for name, source in sources.items())
-        ((_, file, offset, nbytes),) = ck["t01"].partitions
+        ((_, _, file, offset, nbytes, _),) = ck["t01"].slices
         assert Path(file).name == "c.data-00005-of-00012"
         assert (offset, nbytes) == (0, 24)
         assert ck.verify().ok
@@ -261,7 +261,7 @@ def test_a_tensor_beyond_4_gib(tmp_path: Path) -> None:
         assert same_bits(t, source)
         assert same_bits(t.read(), source)
         assert same_bits(t[3:999:7], source[3:999:7])
-        assert t.partitions[0][2] == offset
+        assert t.slices[0].file_offset == offset
         assert not t.aligned
         assert ck.verify(["far"]).ok
 

@@ -107,7 +107,7 @@ def test_every_way_of_reading_against_counting(
             check(good_rows, lambda: tb.load_and_remap(t, rows=rows, num_oov_rows=1)[:-1],
                   source[rows])  # fmt: skip
             check(whole, lambda: np.from_dlpack(t), source)
-        assert (t.problem is None) == whole
+        assert (t.error is None) == whole
         report = ck.verify()
         assert report.ok == whole
         assert [damage.tensor for damage in report.damaged] == ([] if whole else ["t"])
@@ -130,7 +130,7 @@ def test_reports_say_stored_in_part(tmp_path: Path) -> None:
     bundle.add_sliced("t", sample("numbers", (6, 4)), [((0, 2), (0, 4))])
     prefix = bundle.write(tmp_path / "c")
     with tb.open(prefix) as ck:
-        assert "stored in part" in ck["t"].problem
+        assert "stored in part" in ck["t"].error
         (damage,) = ck.verify().damaged
         assert "stored in part" in damage.message
         assert "8 of the 24 elements" in damage.message

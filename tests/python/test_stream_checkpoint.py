@@ -38,7 +38,9 @@ def test_every_tensor_in_the_order_of_the_bytes(
 ) -> None:
     with tb.open(specimen(shards).write(tmp_path / "c")) as ck:
         seen = list(ck.stream(max_bytes=max_bytes))
-        places = [min((part.file, part.offset) for part in ck[name].partitions) for name, _ in seen]
+        places = [
+            min((each.file, each.file_offset) for each in ck[name].slices) for name, _ in seen
+        ]
     assert places == sorted(places)
     assert {name for name, _ in seen} == set(TENSORS)
     for name, array in seen:

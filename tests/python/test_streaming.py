@@ -224,7 +224,7 @@ def test_what_a_stream_verified_is_remembered(prefix: Path) -> None:
         assert "compared before" not in ck["t"].explain().checksum
         for _ in ck["t"].chunks(100):
             pass
-        assert "2 of 2 pieces compared before" in ck["t"].explain().checksum
+        assert "2 of 2 slices compared before" in ck["t"].explain().checksum
 
 
 def test_a_file_cut_off_meanwhile_is_an_exception(prefix: Path) -> None:

@@ -21,7 +21,7 @@ COUNT = 300
 DESCRIPTORS = """
 import errno, os, resource, sys
 import numpy as np
-import tensorbundle as tb, tensorbundle.remapping
+import tensorbundle as tb, tensorbundle.remap
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
@@ -46,7 +46,7 @@ for way in ways:
         assert "t299" in str(error), error
     else:
         raise AssertionError("no descriptor was needed")
-assert "Too many open files" in last.problem
+assert "Too many open files" in last.error
 report = ck.verify()
 assert not report.ok
 assert not report.damaged
@@ -62,7 +62,7 @@ for file in held:
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 for way in ways:
     way()
-assert last.problem is None
+assert last.error is None
 assert ck.verify().ok
 assert ck.verify().checked_bytes == 4 * 300
 """

@@ -110,7 +110,7 @@ def test_slices_in_merged_shards(tmp_path: Path) -> None:
     prefix = str(tmp_path / "c")
     tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix)
     report = tb.align(prefix, tmp_path / "aligned")
-    assert report.pieces == 6
+    assert report.slices == 6
     specs = ["", "3000 100 0,2600:0,100", "3000 100 2599,3:5,7", "3000 100 2999,1:-"]
     before = slices_of(prefix, "table", specs, tf.float32)
     for ours, theirs in zip(
@@ -118,7 +118,7 @@ def test_slices_in_merged_shards(tmp_path: Path) -> None:
     ):
         assert same_bits(ours, theirs)
     with tb.open(report.path, verify="full") as ck:
-        assert [p.file[-19:] for p in ck["table"].partitions] == [
+        assert [p.file[-19:] for p in ck["table"].slices] == [
             f"data-{i:05d}-of-00003" for i in range(3)
         ]
 

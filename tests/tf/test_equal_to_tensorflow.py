@@ -191,7 +191,7 @@ def test_partitioned_variables(tmp_path: Path, sharded: bool, compare: Callable[
     compare(tmp_path, saved=saved)
     assert len(list(tmp_path.glob("*.data-*"))) == (2 if sharded else 1)
     with tb.open(path) as ck:
-        assert len(ck["rows"].partitions) == 3
+        assert len(ck["rows"].slices) == 3
         assert not np.asarray(ck["rows"]).flags.owndata
 
 

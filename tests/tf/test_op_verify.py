@@ -98,7 +98,7 @@ def test_gaps_are_read(kept: list[int], stored: tuple[Path, np.ndarray], ops: Mo
     assert verify(ops, prefix, parts)
     touched = {int(piece) for part in parts for piece in part.numpy()[:, 0]}
     with tb.open(prefix) as checkpoint:
-        places = [range(at, at + size) for _, _, at, size in checkpoint["t"].partitions]
+        places = [range(at, at + size) for _, _, _, at, size, _ in checkpoint["t"].slices]
     for offset in range(24, places[-1].stop, 101):
         flip(prefix, offset)
         damaged = [read(ops, prefix, ROW_SPECS[i])[1] for i in kept]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorbundle import reader
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 from tensorbundle.tf.source import ALIGNMENT
 from tensorbundle.variables import Slice
@@ -58,7 +58,7 @@ class Request(NamedTuple):
         verify = "none" if self.verify == "none" else "lazy"
         with (
             as_tensorflow_raises(),
-            reader.open(self.prefix, verify=verify, io="pread", threads=self.threads) as checkpoint,
+            Checkpoint(self.prefix, verify=verify, io="pread", threads=self.threads) as checkpoint,
         ):
             handle = checkpoint[self.tensor]
             if handle.shape != self.shape:
@@ -86,7 +86,7 @@ class Request(NamedTuple):
         """
         with (
             as_tensorflow_raises(),
-            reader.open(self.prefix, io="pread", threads=self.threads) as checkpoint,
+            Checkpoint(self.prefix, io="pread", threads=self.threads) as checkpoint,
         ):
             checkpoint.verify([self.tensor]).raise_for_damage()
         return True

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorbundle import reader, vocab
+from tensorbundle import vocab
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.remap_pieces import PieceRemap
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
@@ -75,9 +76,9 @@ class NumpyRemap(NamedTuple):
 
         return _called(verified, (), tf.bool, (), "checkpoint_initializer_verify")
 
-    def _open(self) -> reader.Checkpoint:
+    def _open(self) -> Checkpoint:
         # Reads, no mappings: a file that is cut off meanwhile is an error and nothing worse.
-        return reader.open(self.prefix, verify="none", io="pread", threads=self.threads)
+        return Checkpoint(self.prefix, verify="none", io="pread", threads=self.threads)
 
     def _ids(self, piece: PieceRemap) -> Array:
         with as_tensorflow_raises():

@@ -15,7 +15,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from tensorbundle import compat, paths, reader
+from tensorbundle import compat, paths
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     CorruptionError,
@@ -38,13 +39,13 @@ class CheckpointReader(compat.CheckpointReader):
         """
         with _opening(filepattern):
             location = paths.resolve(filepattern, as_tensorflow=True)
-            self._checkpoint = reader.Checkpoint(location)
+            self._checkpoint = Checkpoint(location)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
         """Whether there is a tensor with that key; the empty one is the V2 header's."""
         if tensor_str in ("", b""):
             return self._checkpoint.format == 2
-        return self._checkpoint._find_key(tensor_str) is not None
+        return self._checkpoint._core.has(tensor_str)
 
     def get_tensor(self, tensor_str: str | bytes) -> Any:
         """Reads a tensor whole and compares its checksum.
@@ -69,8 +70,8 @@ class CheckpointReader(compat.CheckpointReader):
         """A new dict from the name of every tensor to its ``tf.DType``."""
         import tensorflow as tf
 
-        rows = self._checkpoint._opened.listing(self._checkpoint._names)
-        return {name: tf.as_dtype(number) for _, name, _, number in rows}
+        rows = self._checkpoint._core.listing(self._checkpoint._names)
+        return {name: tf.as_dtype(number) for name, _, number in rows}
 
     def _in_tensorflows_words(
         self, error: TensorNotFoundError, name: str | bytes
@@ -83,8 +84,8 @@ class CheckpointReader(compat.CheckpointReader):
         """Whether a data file ends before a piece of the tensor does."""
         if self._checkpoint.format != 2:
             return False
-        pieces = self._checkpoint[name].partitions
-        return any(os.path.getsize(piece.file) < piece.offset + piece.nbytes for piece in pieces)
+        slices = self._checkpoint[name].slices
+        return any(os.path.getsize(each.file) < each.file_offset + each.nbytes for each in slices)
 
 
 def NewCheckpointReader(filepattern: compat.PathLike) -> CheckpointReader:

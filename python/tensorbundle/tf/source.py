@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tensorbundle import assignment, paths, reader
+from tensorbundle import assignment, paths
+from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.tensor import Partition, Tensor
+from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.tf import remote
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
@@ -31,7 +32,7 @@ class Source:
 
     __slots__ = ("checkpoint", "label")
 
-    def __init__(self, label: str, checkpoint: reader.Checkpoint) -> None:
+    def __init__(self, label: str, checkpoint: Checkpoint) -> None:
         """Keeps both."""
         self.label = label
         self.checkpoint = checkpoint
@@ -60,14 +61,11 @@ class Source:
         # Bytes never are a name here.
         if not isinstance(name, str):
             return None
-        core = self.checkpoint._opened
-        key, index = name, core.find(key_of(name))
-        if index is None:
-            index = self.checkpoint._find(name)
-            if index is None:
-                return None
-            key = core.name(index)
-        return Stored(key, core.shape(index), core.type_number(index))
+        found = self.checkpoint._core.find(key_of(name))
+        if found is not None:
+            return Stored(name, found.shape, found.type_number)
+        found = self.checkpoint._find(name)
+        return None if found is None else Stored(found.name, found.shape, found.type_number)
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         """The shape of the tensor of that name, or None."""
@@ -80,10 +78,10 @@ class Source:
         Raises:
             KeyError: There is none.
         """
-        index = self.checkpoint._opened.find(key_of(key))
-        if index is None:
+        found = self.checkpoint._core.find(key_of(key))
+        if found is None:
             raise KeyError(key)
-        return self.checkpoint._tensor(index)
+        return Tensor(self.checkpoint, found)
 
     def why_not_mapped(self, key: str, part: Slice | None) -> str | None:
         """Why a tensor, or a slice of it, cannot be handed over as a mapping; None where it can.
@@ -97,7 +95,7 @@ class Source:
         extent = handle.shape if part is None else part.extent
         if self.is_always_copied(key, extent):
             return None
-        if self.checkpoint._opened.big_endian:
+        if self.checkpoint._core.big_endian:
             return "its bytes are stored big-endian"
         offset = (0,) * handle.ndim if part is None else part.offset
         return _why_not_contiguous(handle, offset, extent)
@@ -128,7 +126,7 @@ class Source:
     def unused(self, used: Iterable[str]) -> tuple[str, ...]:
         """The keys of the tensors that are not among some; an object graph is no variable's."""
         taken = {*used, _OBJECT_GRAPH}
-        return tuple(name for name in self.checkpoint._opened.names() if name not in taken)
+        return tuple(name for name in self.checkpoint._core.names() if name not in taken)
 
     def _names(self) -> Sequence[str]:
         return list(self.checkpoint)
@@ -168,25 +166,25 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
     with as_tensorflow_raises():
         where = paths.resolve(path, as_tensorflow=as_tensorflow)
         # Nothing but the index is read through this, and no data file is mapped.
-        return Source(str(path), reader.Checkpoint(where, verify="none", io="pread"))
+        return Source(str(path), Checkpoint(where, verify="none", io="pread"))
 
 
 def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[int]) -> str | None:
-    met = [piece for piece in handle.partitions if _meets(piece, offset, extent)]
+    met = [stored for stored in handle.slices if _meets(stored, offset, extent)]
     if not met:
         return "the checkpoint does not store that part of it"
-    met.sort(key=lambda piece: piece.extents)
+    met.sort(key=lambda stored: (stored.offset, stored.shape))
     row_bytes = handle.dtype.itemsize * math.prod(handle.shape[1:])
     begin = None
-    for before, piece in zip([None, *met], met, strict=False):
-        if len(met) > 1 and not _is_full_rows(piece.extents, handle.shape):
+    for before, stored in zip([None, *met], met, strict=False):
+        if len(met) > 1 and stored.shape[1:] != handle.shape[1:]:
             return "it is stored in slices that are not whole rows, so its bytes lie apart"
         if before is not None and (
-            before.file != piece.file or before.offset + before.nbytes != piece.offset
+            before.file != stored.file or before.file_offset + before.nbytes != stored.file_offset
         ):
             return f"it is stored in {len(met)} slices that do not lie one behind the other"
         if begin is None:
-            begin = piece
+            begin = stored
     assert begin is not None
     if len(met) == 1:
         inner = _offset_inside(begin, offset, extent, handle.dtype.itemsize)
@@ -195,8 +193,8 @@ def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[
     else:
         if any(n != size for n, size in zip(extent[1:], handle.shape[1:], strict=True)):
             return "the bytes of that part of it are not contiguous"
-        inner = (offset[0] - begin.extents[0][0]) * row_bytes
-    position = begin.offset + inner
+        inner = (offset[0] - begin.offset[0]) * row_bytes
+    position = begin.file_offset + inner
     if position % ALIGNMENT:
         return (
             f"its bytes begin at offset {position} of {begin.file!r}, which is no multiple of "
@@ -205,26 +203,24 @@ def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[
     return None
 
 
-def _meets(piece: Partition, offset: Sequence[int], extent: Sequence[int]) -> bool:
+def _meets(stored: StoredSlice, offset: Sequence[int], extent: Sequence[int]) -> bool:
     return all(
         start < first + count and first < start + length
-        for (start, length), first, count in zip(piece.extents, offset, extent, strict=True)
+        for (start, length), first, count in zip(
+            zip(stored.offset, stored.shape, strict=True), offset, extent, strict=True
+        )
     )
 
 
-def _is_full_rows(extents: Sequence[tuple[int, int]], shape: Sequence[int]) -> bool:
-    return all(length == size for (_, length), size in zip(extents[1:], shape[1:], strict=True))
-
-
 def _offset_inside(
-    piece: Partition, offset: Sequence[int], extent: Sequence[int], itemsize: int
+    stored: StoredSlice, offset: Sequence[int], extent: Sequence[int], itemsize: int
 ) -> int | None:
-    """How many bytes into a stored piece a box begins; None where the box is not contiguous."""
+    """How many bytes into a stored slice a box begins; None where the box is not contiguous."""
     stride = itemsize
     inner = 0
     whole = True
     for (start, length), first, count in reversed(
-        list(zip(piece.extents, offset, extent, strict=True))
+        list(zip(zip(stored.offset, stored.shape, strict=True), offset, extent, strict=True))
     ):
         # Beyond the first axis that is cut, counted from the last, only single steps are one run.
         if not whole and count != 1:

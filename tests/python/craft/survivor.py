@@ -97,7 +97,7 @@ def _read_all(prefix: str) -> None:
     with tb.open(prefix, verify="none", threads=1) as ck:
         for name in ck:
             t = ck[name]
-            _ = t.shape, t.nbytes, t.partitions, t.problem
+            _ = t.shape, t.nbytes, t.slices, t.error
             try:
                 t.read() if t.nbytes < 1 << 26 else np.asarray(t)
             except tb.Error as error:

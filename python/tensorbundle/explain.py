@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a read would touch and how it would go, without reading."""
+"""What a read would touch and how it would be done: ``Tensor.explain`` and ``byte_ranges``."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tensorbundle import _core, indexing, rows
+from tensorbundle import _core, dtypes, gather, indexing
 
-if TYPE_CHECKING:
-    from tensorbundle.tensor import Array, Tensor
+Array = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64  # what consumers that take memory without a copy ask for
 
@@ -25,10 +24,10 @@ class ReadPlan:
         name: The tensor's name.
         shape: Of the result.
         dtype: Of the result.
-        pieces: Stored pieces that hold what is asked for.
+        slices: Stored slices with elements that are asked for.
         ranges: Contiguous ranges of bytes in the files.
         bytes_asked: Bytes of the result.
-        bytes_read: Bytes of the ranges: more than asked for where an index has steps, or a piece
+        bytes_read: Bytes of the ranges: more than asked for if an index has steps, or a slice
             must be decoded whole.
         bytes_touched: Bytes of the pages that the ranges lie in.
         resident: How much of the touched pages is in the page cache, from 0 to 1; None where the
@@ -47,7 +46,7 @@ class ReadPlan:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    pieces: int
+    slices: int
     ranges: int
     bytes_asked: int
     bytes_read: int
@@ -72,7 +71,7 @@ class ReadPlan:
             [
                 f"{self.name!r} {self.dtype} {self.shape}",
                 f"  means      {means}; streamed: {self.stream_means}",
-                f"  stored in  {self.pieces} pieces, {self.ranges} ranges",
+                f"  stored in  {self.slices} slices, {self.ranges} ranges",
                 f"  bytes      {self.bytes_asked:,} asked, {self.bytes_read:,} read, "
                 f"{self.bytes_touched:,} touched",
                 f"  in memory  {resident}",
@@ -83,29 +82,28 @@ class ReadPlan:
         )
 
 
-def byte_ranges(tensor: Tensor, index: Any) -> list[tuple[str, int, int]]:
-    """Does the work of ``Tensor.byte_ranges``."""
-    core = tensor._core
-    files = _core.file_paths(core)
+def byte_ranges(tensor: _core.Tensor, index: Any) -> list[tuple[str, int, int]]:
+    """Implements ``Tensor.byte_ranges``."""
+    files = tensor.file_paths()
     found = _ranges(tensor, index).T.tolist()
     return [(files[file], offset, nbytes) for file, offset, nbytes in zip(*found, strict=True)]
 
 
-def explain(tensor: Tensor, index: Any) -> ReadPlan:
-    """Does the work of ``Tensor.explain``."""
+def explain(tensor: _core.Tensor, index: Any) -> ReadPlan:
+    """Implements ``Tensor.explain``."""
     ranges = _ranges(tensor, index)
-    facts = _core.inspect_ranges(tensor._core, tensor._index, ranges)
+    facts = tensor.inspect_ranges(ranges)
     shape = _result_shape(tensor, index)
     means, why = _means(tensor, index)
-    copied = "direct" if tensor._checkpoint._io == "direct" else "pread"
-    if tensor.dtype == object or _is_decoded(why):
+    copied = "direct" if tensor.io == "direct" else "pread"
+    if tensor.dtype == object or tensor.is_decoded:
         copied = "decode"
     itemsize = 0 if tensor.dtype == object else tensor.dtype.itemsize
     return ReadPlan(
         name=tensor.name,
         shape=shape,
         dtype=tensor.dtype,
-        pieces=facts["slices"],
+        slices=facts["slices"],
         ranges=len(ranges),
         bytes_asked=math.prod(shape) * itemsize if itemsize else facts["bytes"],
         bytes_read=facts["bytes"],
@@ -114,27 +112,26 @@ def explain(tensor: Tensor, index: Any) -> ReadPlan:
         means=copied if means == "copy" else means,
         why_no_view=why,
         stream_means="direct" if facts["direct"] and copied == "pread" else copied,
-        threads=tensor._checkpoint.threads,
+        threads=tensor.threads,
         checksum=_checksum(tensor, index, facts),
         alignment=None if len(ranges) == 0 else math.gcd(4096, int(ranges[0, 1])),
     )
 
 
-def _ranges(tensor: Tensor, index: Any) -> Array:
+def _ranges(tensor: _core.Tensor, index: Any) -> Array:
     """(file number, offset, size) of every range, in an array of three columns."""
-    core = tensor._core
-    if rows.is_row_index(index):
-        return _core.ranges_of_rows(core, tensor._index, _positions(tensor, index))
-    tensor._require_basic(index)
+    if gather.is_row_index(index):
+        return tensor.ranges_of_rows(_positions(tensor, index))
+    indexing.require_basic(index, tensor.name)
     box = indexing.to_box(index, tensor.shape)
-    return _core.ranges_of_box(core, tensor._index, box.starts, box.lengths)
+    return tensor.ranges_of_box(box.starts, box.lengths)
 
 
-def _positions(tensor: Tensor, index: Any) -> Array:
+def _positions(tensor: _core.Tensor, index: Any) -> Array:
     """Row numbers from 0 on, flat."""
-    if tensor.ndim == 0:
+    if not tensor.shape:
         raise TypeError(f"tensor {tensor.name!r} is a scalar: it has no rows")
-    numbers = rows._row_numbers(index).reshape(-1)
+    numbers = gather.row_numbers(index).reshape(-1)
     count = tensor.shape[0]
     bad = (numbers >= count) | (numbers < -count if numbers.dtype.kind == "i" else False)
     if bad.any():
@@ -143,8 +140,8 @@ def _positions(tensor: Tensor, index: Any) -> Array:
     return np.where(positions < 0, positions + count, positions)
 
 
-def _result_shape(tensor: Tensor, index: Any) -> tuple[int, ...]:
-    if rows.is_row_index(index):
+def _result_shape(tensor: _core.Tensor, index: Any) -> tuple[int, ...]:
+    if gather.is_row_index(index):
         return (*np.shape(index), *tensor.shape[1:])
     # Strides of 0 cost nothing: the shape that NumPy gives this index.
     return np.broadcast_to(np.empty((), np.bool_), tensor.shape)[
@@ -152,36 +149,39 @@ def _result_shape(tensor: Tensor, index: Any) -> tuple[int, ...]:
     ].shape
 
 
-def _means(tensor: Tensor, index: Any) -> tuple[str, str | None]:
+def _means(tensor: _core.Tensor, index: Any) -> tuple[str, str | None]:
     """How ``t[index]`` gets its elements, and why that is no view."""
     if math.prod(_result_shape(tensor, index)) == 0:
         return "nothing", None
     if tensor.dtype == object:
         return "decode", "its elements have no fixed size"
-    view = tensor._view()
-    if rows.is_row_index(index):
-        mapped = tensor._checkpoint._io in ("auto", "mmap") and not _is_decoded(view)
+    if gather.is_row_index(index):
+        mapped = tensor.io in ("auto", "mmap") and not tensor.is_decoded
         return ("gather" if mapped else "copy"), "rows are copied together"
-    if not isinstance(view, str):
+    if tensor.view() is not None:
         return "view", None
-    if tensor._view_in_one_piece(indexing.to_box(index, tensor.shape)) is not None:
+    box = indexing.to_box(index, tensor.shape)
+    if tensor.view_box(box.starts, box.lengths) is not None:
         return "view", None
-    return "copy", view
+    return "copy", view_obstacle(tensor)
 
 
-def _is_decoded(why: Any) -> bool:
-    return isinstance(why, str) and "decoded" in why
+def view_obstacle(tensor: _core.Tensor) -> str | None:
+    """Why there is no view of the whole tensor; None if there is one."""
+    if tensor.type_number in dtypes.SIGN_EXTENDED:
+        return f"{dtypes.stored_name(tensor.type_number)} must be widened to {tensor.dtype}"
+    return tensor.view_obstacle()
 
 
-def _checksum(tensor: Tensor, index: Any, facts: dict[str, int]) -> str:
-    if not tensor._checkpoint._verifies:
+def _checksum(tensor: _core.Tensor, index: Any, facts: dict[str, int]) -> str:
+    if not tensor.verify:
         return 'not compared: opened with verify="none"'
-    if rows.is_row_index(index):
-        return "not compared: rows are not whole pieces"
-    whole, verified, pieces = facts["whole"], facts["verified"], facts["slices"]
+    if gather.is_row_index(index):
+        return "not compared: rows are not whole slices"
+    whole, verified, slices = facts["whole"], facts["verified"], facts["slices"]
     parts = [
         (whole - verified, "compared"),
         (verified, "compared before"),
-        (pieces - whole, "not compared: not read whole"),
+        (slices - whole, "not compared: not read whole"),
     ]
-    return ", ".join(f"{count} of {pieces} pieces {what}" for count, what in parts if count) or "-"
+    return ", ".join(f"{count} of {slices} slices {what}" for count, what in parts if count) or "-"

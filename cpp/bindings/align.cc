@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints written anew.
+// The function align: rewrites a checkpoint so that its tensors are aligned.
 #include <string>
 
 #include "bindings/progress.h"
@@ -27,7 +27,7 @@ py::tuple Align(const std::string& source, const std::string& destination, uint6
 
 }  // namespace
 
-void RegisterRewrite(py::module_& module) {
+void RegisterAlign(py::module_& module) {
   module.def("align", &Align, "source"_a, "destination"_a, py::kw_only(), "alignment"_a,
              "threads"_a, "progress"_a = py::none());
 }

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a tensor by number."""
+"""Rows of a tensor by number: ``Tensor.take``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from tensorbundle import dtypes, strings
-from tensorbundle.arguments import shown
-from tensorbundle.destination import check_out
+from tensorbundle import _core, dtypes
+from tensorbundle.arguments import apart_from, check_out, shown
 from tensorbundle.errors import ShapeMismatchError
 
-if TYPE_CHECKING:
-    from tensorbundle.tensor import Array, Tensor
+Array = np.ndarray[Any, Any]
 
 _ID_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint32, np.uint64)))
 
@@ -23,39 +21,30 @@ def is_row_index(index: Any) -> bool:
     return isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim > 0)
 
 
-def take(tensor: Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
-    """Does the work of ``Tensor.take``."""
-    if tensor.ndim == 0:
+def take(tensor: _core.Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
+    """Implements ``Tensor.take``."""
+    if not tensor.shape:
         raise TypeError(f"tensor {tensor.name!r} is a scalar: it has no rows")
-    numbers = _row_numbers(ids)
+    numbers = row_numbers(ids)
     shape = numbers.shape + tensor.shape[1:]
     if out is not None:
-        check_out(tensor, out, shape)
+        check_out(out, shape, tensor)
         numbers = apart_from(out, numbers)
     if tensor.dtype == object:
         return _take_objects(tensor, numbers, out, fill)
-    kind, filling = _filling(tensor, fill, numbers)
+    kind, fill_values = _fill_values(tensor, fill, numbers)
     if out is not None:
-        filling = apart_from(out, filling)
-    checkpoint = tensor._checkpoint
-    rows = checkpoint._rows(tensor._index)
-    if rows.has_faults:  # what is not stored is an error before it is an allocation
-        rows.check_take(numbers, kind, threads=checkpoint.threads)
-    result = out if out is not None and out.flags.c_contiguous else np.empty(shape, tensor.dtype)
-    rows.take(numbers, result, kind, filling, threads=checkpoint.threads)
-    if tensor._number in dtypes.SIGN_EXTENDED:
-        dtypes.sign_extend(result, dtypes.SIGN_EXTENDED[tensor._number])
-    if out is not None and result is not out:
-        out[...] = result
-    return result if out is None else out
+        fill_values = apart_from(out, fill_values)
+    into = out if out is not None and out.flags.c_contiguous else None
+    result = tensor.take(numbers, into, kind, fill_values)
+    dtypes.sign_extend(tensor.type_number, result)
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out
 
 
-def apart_from(out: Array, array: Array) -> Array:
-    """`array`, or a copy of it where it may overlap `out`: what is read is not what is written."""
-    return array.copy() if np.may_share_memory(out, array) else array
-
-
-def _row_numbers(ids: Any) -> Array:
+def row_numbers(ids: Any) -> Array:
     """The ids as a C-contiguous array of a type that the core reads."""
     numbers = np.asarray(ids)
     if numbers.size == 0 and not isinstance(ids, np.ndarray):
@@ -68,8 +57,8 @@ def _row_numbers(ids: Any) -> Array:
     return np.require(numbers, requirements=["C", "A"])
 
 
-def _filling(tensor: Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
-    """How missing rows are filled, as the core wants it told."""
+def _fill_values(tensor: _core.Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
+    """The kind of a fill, as the core names it, and its values."""
     if fill is None:
         return "none", np.empty(0, tensor.dtype)
     row_shape = tensor.shape[1:]
@@ -87,7 +76,7 @@ def _filling(tensor: Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
     )
 
 
-def as_fill(tensor: Tensor, fill: Any) -> Array:
+def as_fill(tensor: _core.Tensor, fill: Any) -> Array:
     """A fill as an array of the tensor's dtype.
 
     Raises:
@@ -112,8 +101,8 @@ def as_fill(tensor: Tensor, fill: Any) -> Array:
     return array
 
 
-def _take_objects(tensor: Tensor, numbers: Array, out: Array | None, fill: Any) -> Array:
-    """Rows of strings: their places are known only once all lengths are read."""
+def _take_objects(tensor: _core.Tensor, numbers: Array, out: Array | None, fill: Any) -> Array:
+    """Rows of strings, whose stored slices are read whole."""
     positions = numbers.astype(np.int64).reshape(-1)
     count = tensor.shape[0]
     least = -count if fill is None else -1
@@ -125,14 +114,8 @@ def _take_objects(tensor: Tensor, numbers: Array, out: Array | None, fill: Any) 
         )
     present = np.full(positions.size, True) if fill is None else positions >= 0
     wanted = positions[present]
-    found = strings.take_rows(
-        tensor._core,
-        tensor._index,
-        tensor.shape,
-        np.where(wanted < 0, wanted + count, wanted),
-        tensor.name,
-        tensor._checkpoint._verifies,
-    )
+    rows, places = np.unique(np.where(wanted < 0, wanted + count, wanted), return_inverse=True)
+    found = tensor.read_string_rows(rows)[places.reshape(wanted.shape)]
     result = np.empty((positions.size, *tensor.shape[1:]), object)
     result[present] = found
     if fill is not None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
-from functools import partial
-from itertools import starmap
 from types import TracebackType
 from typing import Any, TypeVar
 
 from tensorbundle import _core, naming, paths, streaming
-from tensorbundle import threads as thread_count
 from tensorbundle.errors import (
     AmbiguousNameError,
     CorruptionError,
@@ -20,6 +17,7 @@ from tensorbundle.errors import (
     TensorNotFoundError,
 )
 from tensorbundle.tensor import Tensor
+from tensorbundle.threads import checked as check_threads
 from tensorbundle.verification import VerifyReport, verify_tensors
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -93,20 +91,30 @@ class Checkpoint(Mapping[str, Tensor]):
         self._location = location
         self._verify = verify
         self._io = io
-        self._threads = None if threads is None else thread_count.checked(threads)
-        # Asking the system takes longer than a small gather.
-        self._processors = _core.available_processors()
+        self._threads = None if threads is None else check_threads(threads)
         self._name_list: list[str] | None = None
         self._graph_names: naming.FullNames | None = None
-        self._row_tables: dict[int, _core.Rows] = {}
-        self._handle: _core.Checkpoint | None = _open_core(location, io)
+        self._core = self._open_core()
         if verify == "full":
             self.verify().raise_for_damage()
+
+    def _open_core(self) -> _core.Checkpoint:
+        location, name, verify = self._location, repr(self.path), self._verify != "none"
+        threads = self._threads or 0
+        if location.format == 2:
+            prefix = os.fsencode(location.prefix)
+            return _core.Checkpoint.open_bundle(
+                prefix, io=self._io, name=name, verify=verify, threads=threads
+            )
+        files = [os.fsencode(file) for file in location.files]
+        return _core.Checkpoint.open_v1(
+            files, io=self._io, name=name, verify=verify, threads=threads
+        )
 
     @property
     def threads(self) -> int:
         """How many threads a call on this checkpoint uses."""
-        return thread_count.current(self._threads, self._processors)
+        return self._core.threads
 
     @property
     def format(self) -> int:
@@ -116,12 +124,11 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
-        return self._handle is None
+        return self._core.closed
 
     def close(self) -> None:
-        """Lets go of the files. Arrays live on; handles raise ValueError from now on."""
-        self._handle = None
-        self._row_tables.clear()
+        """Releases the files. Arrays stay valid; handles raise ValueError from now on."""
+        self._core.close()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -135,7 +142,7 @@ class Checkpoint(Mapping[str, Tensor]):
         self.close()
 
     def __len__(self) -> int:
-        return len(self._opened)
+        return len(self._core)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -151,7 +158,9 @@ class Checkpoint(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         """Whether ``self[name]`` succeeds: False for a full name that several tensors have."""
         try:
-            return isinstance(name, (str, bytes)) and self._find(name) is not None
+            return isinstance(name, (str, bytes)) and (
+                self._core.has(name) or self._find(name) is not None
+            )
         except AmbiguousNameError:
             return False
 
@@ -164,7 +173,8 @@ class Checkpoint(Mapping[str, Tensor]):
                 a TensorNotFoundError and a ValueError).
             ValueError: The checkpoint is closed.
         """
-        return self._tensor(self._require(name))
+        found = self._core.find(name)
+        return Tensor(self, self._require(name) if found is None else found)
 
     def get(  # type: ignore[override]
         self, name: str | bytes, default: Default | None = None
@@ -175,8 +185,8 @@ class Checkpoint(Mapping[str, Tensor]):
             AmbiguousNameError: Several tensors have that full name: there is no single answer.
             ValueError: The checkpoint is closed.
         """
-        index = self._find(name)
-        return default if index is None else self._tensor(index)
+        found = self._find(name)
+        return default if found is None else Tensor(self, found)
 
     @property
     def full_names(self) -> Mapping[str, str]:
@@ -214,7 +224,8 @@ class Checkpoint(Mapping[str, Tensor]):
         Raises:
             TensorNotFoundError: A name is not in the checkpoint.
         """
-        return verify_tensors(self, names, progress)
+        tensors = None if names is None else [tensor for _, tensor in self._several(names)]
+        return verify_tensors(self._core, self.path, tensors, progress)
 
     def stream(
         self, names: Iterable[str] | None = None, *, max_bytes: int = 256 << 20
@@ -236,10 +247,17 @@ class Checkpoint(Mapping[str, Tensor]):
             Error: From the iterator, in place of a tensor that cannot be read: as ``Tensor.read``
                 does. The next tensors can still be asked for.
         """
-        return streaming.stream(self, names, max_bytes)
+        if names is None:
+            tensors = self._core.tensors()
+            shown = {tensor.index: tensor.name for tensor in tensors}
+        else:
+            several = self._several(names)
+            tensors = [tensor for _, tensor in several]
+            shown = {tensor.index: name for name, tensor in several}
+        return streaming.stream(self._core, shown, tensors, max_bytes)
 
     def __repr__(self) -> str:
-        state = "closed" if self._handle is None else f"{len(self)} tensors"
+        state = "closed" if self.closed else f"{len(self)} tensors"
         return f"<tensorbundle.Checkpoint {self.path!r} ({state})>"
 
     # A mapping compares its items by default, which here would compare handles.
@@ -250,75 +268,47 @@ class Checkpoint(Mapping[str, Tensor]):
         return id(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        checksum = self._opened.index_checksum
+        checksum = self._core.index_checksum
         absolute = os.path.abspath(self.path)
         return _reopen, (absolute, checksum, self._verify, self._io, self._threads)
 
     @property
-    def _opened(self) -> _core.Checkpoint:
-        if self._handle is None:
-            raise ValueError(f"the checkpoint {self.path!r} is closed")
-        return self._handle
-
-    @property
     def _names(self) -> list[str]:
-        core = self._opened
-        if self._name_list is None:
-            self._name_list = core.names()
+        if self._name_list is None or self.closed:
+            self._name_list = self._core.names()
         return self._name_list
 
-    def _tensor(self, index: int) -> Tensor:
-        core = self._opened
-        return Tensor(self, index, core.name(index), core.shape(index), core.type_number(index))
+    def _several(self, names: Iterable[str]) -> list[tuple[Any, _core.Tensor]]:
+        """The tensors of several names, once each, with the last name that was given for each."""
+        found = {}
+        for name in naming.several(names):
+            tensor = self._require(name)
+            found[tensor.index] = (name, tensor)
+        return list(found.values())
 
-    def _rows(self, index: int) -> _core.Rows:
-        """Where a tensor's rows lie, found once per tensor.
-
-        What was found wrong with some of them is not kept: a missing file may come back.
-        """
-        core = self._opened
-        table = self._row_tables.get(index)
-        if table is None:
-            table = _core.Rows.of(core, index)
-            if not table.has_faults:
-                self._row_tables[index] = table
-        return table
-
-    def _tensors(self) -> Iterator[Tensor]:
-        return starmap(partial(Tensor, self), self._opened.listing(self._names))
-
-    @property
-    def _verifies(self) -> bool:
-        return self._verify != "none"
-
-    def _find(self, name: str | bytes) -> int | None:
-        """The index of the tensor that a name means: a stored key, else a full name.
+    def _find(self, name: str | bytes) -> _core.Tensor | None:
+        """The tensor that a name means: a stored key, else a full name.
 
         Raises:
             AmbiguousNameError: Several tensors have that full name.
             TypeError: It is neither a str nor bytes.
         """
-        index = self._find_key(name)
-        if index is None:
+        found = self._core.find(name)
+        if found is None:
             text = naming.as_text(name)
             keys = self._names_of_graph().keys.get(text)
             if keys is not None:
                 if len(keys) > 1:
                     raise naming.ambiguous(text, keys, self.path)
-                index = self._find_key(keys[0])
-        return index
+                found = self._core.find(keys[0])
+        return found
 
-    def _find_key(self, name: str | bytes) -> int | None:
-        """The index of the tensor with exactly that key; full names do not count."""
-        key = naming.as_key(name)
-        return None if key is None else self._opened.find(key)
-
-    def _require(self, name: str | bytes) -> int:
+    def _require(self, name: str | bytes) -> _core.Tensor:
         """As `_find`; an absent name raises TensorNotFoundError."""
-        index = self._find(name)
-        if index is None:
+        found = self._find(name)
+        if found is None:
             raise TensorNotFoundError(self._not_found(name))
-        return index
+        return found
 
     def _full_names(self) -> dict[str, str]:
         """Full name to key. Of a name that several tensors have, the first key in the graph."""
@@ -326,8 +316,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def _names_of_graph(self) -> naming.FullNames:
         """The full names in the object graph, read once."""
-        core = self._opened
-        if self._graph_names is None:
+        if self._graph_names is None or self.closed:
             try:
                 graph = self._read_graph()
             except IOFailure:
@@ -336,15 +325,15 @@ class Checkpoint(Mapping[str, Tensor]):
                 unreadable = f"the object graph cannot be read: {error}"
                 self._graph_names = naming.FullNames(problem=unreadable)
             else:
-                rows, complete = _core.full_names(core, graph)
+                rows, complete = self._core.full_names(graph)
                 malformed = None if complete else "parts of the object graph are malformed"
                 self._graph_names = naming.full_names(rows, malformed)
         return self._graph_names
 
     def _read_graph(self) -> bytes:
         """The serialized object graph; empty where there is none."""
-        index = self._find_key(_OBJECT_GRAPH)
-        graph = None if index is None else self._tensor(index)
+        found = self._core.find(_OBJECT_GRAPH)
+        graph = None if found is None else Tensor(self, found)
         if graph is None or graph.stored_dtype != "string" or graph.shape != ():
             return b""
         content: bytes = graph.read()
@@ -360,12 +349,12 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 class _Tensors(ValuesView[Tensor]):
-    """All tensors, made from one listing and not looked up one by one."""
+    """All tensors, created from one listing and not looked up one by one."""
 
     _mapping: Checkpoint
 
     def __iter__(self) -> Iterator[Tensor]:
-        return self._mapping._tensors()
+        return (Tensor(self._mapping, core) for core in self._mapping._core.tensors())
 
 
 class _NamedTensors(ItemsView[str, Tensor]):
@@ -374,7 +363,7 @@ class _NamedTensors(ItemsView[str, Tensor]):
     _mapping: Checkpoint
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return zip(self._mapping._names, self._mapping._tensors(), strict=True)
+        return zip(self._mapping._names, _Tensors(self._mapping), strict=True)
 
 
 def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -386,16 +375,10 @@ def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
         )
 
 
-def _open_core(location: paths.Location, io: str) -> _core.Checkpoint:
-    if location.format == 2:
-        return _core.Checkpoint.open_bundle(os.fsencode(location.prefix), io)
-    return _core.Checkpoint.open_v1([os.fsencode(file) for file in location.files], io)
-
-
 def _reopen(path: str, checksum: int, verify: str, io: str, threads: int | None) -> Checkpoint:
     """Unpickles a checkpoint, and makes sure that it is the one that was pickled."""
     checkpoint = Checkpoint(path, verify=verify, io=io, threads=threads)
-    found = checkpoint._opened.index_checksum
+    found = checkpoint._core.index_checksum
     if found != checksum:
         raise CorruptionError(
             f"{path!r} is not the checkpoint that was pickled: its index had the checksum "

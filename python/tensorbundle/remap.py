@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, dtypes
-from tensorbundle.destination import check_out
+from tensorbundle.arguments import apart_from, check_out
 from tensorbundle.errors import UnsupportedError
-from tensorbundle.rows import apart_from
-from tensorbundle.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
 
 def load(
-    tensor: Tensor,
+    tensor: _core.Tensor,
     rows: Array | None,
     columns: Array | None,
     num_rows: int | None,
@@ -35,31 +33,24 @@ def load(
     shape = (count + num_oov_rows, *body[1:])
     if num_oov_columns:
         shape = (shape[0], body[1] + num_oov_columns, *body[2:])
-    checkpoint = tensor._checkpoint
-    table = checkpoint._rows(tensor._index)
-    if table.has_faults or rows is None:
-        # Rows that are not there, or not stored, are an error before they are an allocation.
-        table.check_remap(rows, count, columns, threads=checkpoint.threads)
+    if tensor.has_row_errors or rows is None:
+        # Raise before memory is allocated for rows that are not there, or not stored.
+        tensor.check_remap(rows, count, columns)
     result = _destination(tensor, shape, out)
     if out is not None:
         rows = None if rows is None else apart_from(out, rows)
         columns = None if columns is None else apart_from(out, columns)
 
     def missing() -> list[int]:
-        body_cells = _core.missing_cells(
-            checkpoint._opened, tensor._index, rows, count, columns, threads=checkpoint.threads
-        )
+        body_cells = tensor.missing_cells(rows, count, columns)
         oov_rows = num_oov_rows * math.prod(body[1:])
         return [body_cells, oov_rows, num_oov_columns * shape[0] * math.prod(body[2:])]
 
     fills = _Fills(tensor, fill, missing)
     row_bytes = math.prod(shape[1:]) * tensor.dtype.itemsize
     cells, is_element = fills.take(0)
-    table.remap(
-        rows, count, columns, cells, is_element, result, row_bytes, threads=checkpoint.threads
-    )
-    if tensor._number in dtypes.SIGN_EXTENDED:
-        dtypes.sign_extend(result, dtypes.SIGN_EXTENDED[tensor._number])
+    tensor.remap(rows, count, columns, cells, is_element, result, row_bytes)
+    dtypes.sign_extend(tensor.type_number, result)
     width = slice(None) if len(body) < 2 else slice(0, body[1])
     fills.put(1, result[count:] if len(body) < 2 else result[count:, width])
     if num_oov_columns:
@@ -67,14 +58,13 @@ def load(
     return result
 
 
-def _wanted_rows(tensor: Tensor, rows: Array | None, num_rows: int | None) -> Array | None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"expected a tensorbundle.Tensor, not {type(tensor).__name__}")
-    if tensor.ndim == 0:
+def _wanted_rows(tensor: _core.Tensor, rows: Array | None, num_rows: int | None) -> Array | None:
+    if not tensor.shape:
         raise ValueError(f"tensor {tensor.name!r} is a scalar: it has no rows to remap")
     if tensor.dtype == object:
+        stored = dtypes.stored_name(tensor.type_number)
         raise UnsupportedError(
-            f"tensor {tensor.name!r} of type {tensor.stored_dtype} has no elements of fixed size"
+            f"tensor {tensor.name!r} of type {stored} has no elements of fixed size"
         )
     if rows is None or num_rows is None:
         return rows
@@ -84,10 +74,10 @@ def _wanted_rows(tensor: Tensor, rows: Array | None, num_rows: int | None) -> Ar
 
 
 def _body_shape(
-    tensor: Tensor, count: int, columns: Array | None, num_oov_columns: int
+    tensor: _core.Tensor, count: int, columns: Array | None, num_oov_columns: int
 ) -> tuple[int, ...]:
     """The shape of the result without its out-of-vocabulary rows and columns."""
-    if tensor.ndim < 2:
+    if len(tensor.shape) < 2:
         if columns is not None or num_oov_columns:
             raise ValueError(f"tensor {tensor.name!r} has rank 1: it has no columns")
         return (count,)
@@ -95,10 +85,10 @@ def _body_shape(
     return (count, width, *tensor.shape[2:])
 
 
-def _destination(tensor: Tensor, shape: tuple[int, ...], out: Array | None) -> Array:
+def _destination(tensor: _core.Tensor, shape: tuple[int, ...], out: Array | None) -> Array:
     if out is None:
         return np.empty(shape, tensor.dtype)
-    check_out(tensor, out, shape)
+    check_out(out, shape, tensor)
     if not out.flags.c_contiguous:
         raise ValueError("out must be C-contiguous")
     return out
@@ -107,7 +97,7 @@ def _destination(tensor: Tensor, shape: tuple[int, ...], out: Array | None) -> A
 class _Fills:
     """The missing cells' values: of the remapped part, of the OOV rows, of the OOV columns."""
 
-    def __init__(self, tensor: Tensor, fill: Any, missing: Callable[[], list[int]]) -> None:
+    def __init__(self, tensor: _core.Tensor, fill: Any, missing: Callable[[], list[int]]) -> None:
         """`missing` counts the missing cells of each part: a pass over all rows, made if needed."""
         self._dtype = tensor.dtype
         self._element: Array | None = None

@@ -3,7 +3,6 @@
 #include <string>
 #include <utility>
 
-#include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/vocab/join.h"
@@ -73,7 +72,7 @@ py::tuple JoinVocabularies(const Source& new_vocabulary, const Source& old_vocab
 
 }  // namespace
 
-void RegisterVocab(py::module_& module) {
+void RegisterVocabulary(py::module_& module) {
   py::class_<Source, std::shared_ptr<Source>>(module, "Vocabulary", py::is_final(), MadeByCore())
       .def_static("of_file", &OfFile, "path"_a)
       .def_static("of_tokens", &OfTokens, "name"_a, "text"_a, "offsets"_a);

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: Apache-2.0
+// The class _core.Tensor: views, reads, rows and byte ranges of one tensor.
+//
+// Each function converts its arguments, releases the GIL, calls the core, and converts the result.
+// Arguments are referenced by the caller's frame, so the memory of arrays stays valid while the GIL
+// is released. A box is given by two sequences: its offset and its shape.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/checkpoint.h"
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/gather.h"
+#include "tensorbundle/read/locate.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/remap.h"
+#include "tensorbundle/read/row_stream.h"
+#include "tensorbundle/read/slice_cover.h"
+
+namespace tensorbundle {
+namespace {
+
+using Sizes = std::vector<int64_t>;
+using RangeArray = py::array_t<uint64_t, py::array::c_style>;
+using RowArray = py::array_t<int64_t, py::array::c_style>;
+
+// A function of an OpenTensor as one that Python calls on a Tensor.
+template <typename Result, typename... Args>
+auto Of(Result (*function)(const OpenTensor&, Args...)) {
+  return [function](const BoundTensor& self, Args... args) -> Result {
+    return function(OpenTensor(self), std::forward<Args>(args)...);
+  };
+}
+
+py::tuple ToTuple(std::span<const int64_t> numbers) {
+  py::tuple tuple(numbers.size());
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i),
+                     Steal(PyLong_FromLongLong(numbers[i])).release().ptr());
+  }
+  return tuple;
+}
+
+Box BoxOf(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const std::span<const int64_t> shape = t.shape();
+  if (offset.size() != shape.size() || lengths.size() != shape.size()) {
+    throw std::invalid_argument("a box needs one start and one length per axis");
+  }
+  Box box;
+  box.reserve(shape.size());
+  for (size_t axis = 0; axis < shape.size(); ++axis) {
+    if (offset[axis] < 0 || lengths[axis] < 0 || offset[axis] > shape[axis] ||
+        lengths[axis] > shape[axis] - offset[axis]) {
+      throw std::out_of_range("the box leaves shape " + ShapeToString(shape));
+    }
+    box.push_back({offset[axis], lengths[axis]});
+  }
+  return box;
+}
+
+// ---- What is stored
+
+// (offset, shape, file, offset in the file, bytes, CRC32C or None) of each stored slice.
+py::list Slices(const OpenTensor& t) {
+  const Catalog& catalog = t.checkpoint->catalog();
+  py::list rows;
+  for (const StoredSlice& slice : catalog.Slices(t.tensor)) {
+    const Box box = catalog.BoxOf(t.tensor, slice);
+    py::object checksum = py::none();
+    if (slice.has_checksum) checksum = py::int_(crc32c::Unmask(slice.masked_checksum));
+    rows.append(py::make_tuple(ToTuple(Starts(box)), ToTuple(Lengths(box)),
+                               PathOf(catalog.files[slice.file]), slice.offset, slice.size,
+                               checksum));
+  }
+  return rows;
+}
+
+// Whether slices must be decoded before their bytes are elements of fixed size.
+bool IsDecoded(const OpenTensor& t) {
+  const auto is_record = [](const StoredSlice& slice) {
+    return slice.encoding == Encoding::kRecord;
+  };
+  return std::ranges::any_of(t.checkpoint->catalog().Slices(t.tensor), is_record);
+}
+
+const char* ModeOf(const OpenTensor& t) {
+  switch (t.checkpoint->mode()) {
+    case IoMode::kAuto:
+      return "auto";
+    case IoMode::kMmap:
+      return "mmap";
+    case IoMode::kPread:
+      return "pread";
+    case IoMode::kDirect:
+      return "direct";
+  }
+  return "auto";
+}
+
+py::list FilePaths(const OpenTensor& t) {
+  py::list paths;
+  for (const std::string& path : t.checkpoint->catalog().files) paths.append(PathOf(path));
+  return paths;
+}
+
+uint64_t NumBytes(const OpenTensor& t) {
+  uint64_t total = 0;
+  for (const StoredSlice& slice : t.checkpoint->catalog().Slices(t.tensor)) total += slice.size;
+  return total;
+}
+
+// Why a tensor cannot be read whole and compared with its checksums.
+struct ReadError {
+  const char* kind = nullptr;  // in two or three words; null: there is no error
+  std::string message;
+};
+
+ReadError FindError(const Checkpoint& checkpoint, const Tensor& tensor) {
+  const Catalog& catalog = checkpoint.catalog();
+  const char* corruption = "damaged file";
+  try {
+    RequireKnownType(tensor);
+    for (const StoredSlice& slice : catalog.Slices(tensor)) {
+      checkpoint.CheckSlice(tensor, slice, Compared::kYes);
+    }
+    corruption = "stored in part";
+    if (tensor.num_elements > 0) FindOverlaps(catalog, tensor, WholeBox(catalog.Shape(tensor)));
+  } catch (const CheckpointNotFoundError& error) {
+    return {"missing file", error.what()};
+  } catch (const IOFailure& error) {
+    return {"unreadable file",
+            std::string(error.what()) + ": " + std::strerror(error.error_number())};
+  } catch (const UnsupportedError& error) {
+    return {"not supported", error.what()};
+  } catch (const Error& error) {
+    return {corruption, error.what()};
+  }
+  return {};
+}
+
+py::object GetError(const OpenTensor& t) {
+  ReadError error;
+  {
+    const py::gil_scoped_release release;
+    error = FindError(*t.checkpoint, t.tensor);
+  }
+  if (error.kind == nullptr) return py::none();
+  return py::make_tuple(error.kind, TextOf(error.message));
+}
+
+// ---- Views
+
+py::object View(const OpenTensor& t) {
+  if (!IsPlain(t.bound.type_number)) return py::none();
+  const TensorView view = ViewTensor(*t.checkpoint, t.tensor);
+  if (!view) return py::none();
+  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
+                   Access::kReadOnly);
+}
+
+// The reason why View() or CopyOnWrite() returns None, or None.
+py::object ViewObstacle(const OpenTensor& t) {
+  const TensorView view = ViewTensor(*t.checkpoint, t.tensor);
+  if (!view) return py::str(view.why_not);
+  return py::none();
+}
+
+// A view of a non-empty box inside one stored slice; None if there is no such slice, or no view.
+py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const Box box = BoxOf(t, offset, lengths);
+  if (!IsPlain(t.bound.type_number) || Volume(box) == 0) return py::none();
+  const Catalog& catalog = t.checkpoint->catalog();
+  TensorView view;
+  std::vector<SliceOverlap> overlaps;
+  {
+    const py::gil_scoped_release release;
+    overlaps = FindOverlaps(catalog, t.tensor, box);
+    if (overlaps.size() == 1) view = ViewSlice(*t.checkpoint, t.tensor, *overlaps[0].slice);
+  }
+  if (overlaps.size() != 1 || !view) return py::none();
+  const Box& slice = overlaps[0].slice_box;
+  std::vector<py::ssize_t> strides(box.size());
+  auto stride = static_cast<py::ssize_t>(RequireKnownType(t.tensor).item_size);
+  const uint8_t* first = view.bytes.data();
+  for (size_t axis = box.size(); axis-- > 0;) {
+    strides[axis] = stride;
+    first += stride * (box[axis].start - slice[axis].start);
+    stride *= slice[axis].length;
+  }
+  return ArrayOver(view.owner, first, t.bound.dtype, lengths, std::move(strides),
+                   Access::kReadOnly);
+}
+
+py::object CopyOnWrite(const OpenTensor& t) {
+  const TensorView view = CopyOnWriteTensor(*t.checkpoint, t.tensor);
+  if (!view) return py::none();
+  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
+                   Access::kWritable);
+}
+
+// ---- Copies
+
+void CheckBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const Box box = BoxOf(t, offset, lengths);
+  const py::gil_scoped_release release;
+  RequireBox(*t.checkpoint, t.tensor, box);
+}
+
+void Read(const OpenTensor& t, const Sizes& offset, const Sizes& lengths, py::array out) {
+  const Box box = BoxOf(t, offset, lengths);
+  const MutableByteSpan destination = Destination(out);
+  const ReadOptions options{t.bound.checkpoint->threads(), t.bound.checkpoint->verify()};
+  const py::gil_scoped_release release;
+  ReadBox(*t.checkpoint, t.tensor, box, destination, options);
+}
+
+py::object ReadWhole(const OpenTensor& t) {
+  return ReadWholeTensor(*t.bound.checkpoint, *t.checkpoint, t.tensor);
+}
+
+// ---- Strings and variants: arrays of bytes objects
+
+py::bytes ToBytes(std::string_view text) { return {text.data(), text.size()}; }
+
+StringElements ReadSlice(const OpenTensor& t, const StoredSlice& slice) {
+  const py::gil_scoped_release release;
+  return ReadStrings(*t.checkpoint, t.tensor, slice, t.bound.checkpoint->verify());
+}
+
+// Copies the intersection of `source` and `destination`, boxes of one tensor, from the elements of
+// `source` to an array of objects, in which `destination` begins at `first`.
+void CopyStrings(const StringElements& elements, const Box& source, const Box& destination,
+                 const Box& intersection, PyObject** first) {
+  const CopyLayout layout(source, destination, intersection, 1);
+  layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+    for (uint64_t i = 0; i < layout.span_size(); ++i) {
+      PyObject*& place = first[run.destination + i];
+      PyObject* before = place;
+      place = ToBytes(elements[run.source + i]).release().ptr();
+      Py_XDECREF(before);
+    }
+  });
+}
+
+py::array NewObjects(std::span<const int64_t> shape) { return NewArray(py::dtype("O"), shape); }
+
+// All elements of one stored slice, in the shape of the slice.
+py::array ReadStringSlice(const OpenTensor& t, size_t number) {
+  const Catalog& catalog = t.checkpoint->catalog();
+  const std::span<const StoredSlice> slices = catalog.Slices(t.tensor);
+  if (number >= slices.size()) throw std::out_of_range("no slice " + std::to_string(number));
+  const StringElements elements = ReadSlice(t, slices[number]);
+  const Box box = catalog.BoxOf(t.tensor, slices[number]);
+  py::array array = NewObjects(Lengths(box));
+  if (Volume(box) == 0) return array;
+  CopyStrings(elements, box, box, box, static_cast<PyObject**>(array.mutable_data()));
+  return array;
+}
+
+py::array ReadStringBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const Box box = BoxOf(t, offset, lengths);
+  std::vector<SliceOverlap> overlaps;
+  if (Volume(box) != 0) {
+    const py::gil_scoped_release release;
+    overlaps = FindOverlaps(t.checkpoint->catalog(), t.tensor, box);
+  }
+  py::array array = NewObjects(lengths);  // only for elements that are stored
+  for (const SliceOverlap& overlap : overlaps) {
+    CopyStrings(ReadSlice(t, *overlap.slice), overlap.slice_box, box, overlap.common,
+                static_cast<PyObject**>(array.mutable_data()));
+  }
+  return array;
+}
+
+// Rows of axis 0, which are in ascending order, without repetition. Each stored slice is read once.
+py::array ReadStringRows(const OpenTensor& t, const RowArray& rows) {
+  const std::span<const int64_t> wanted(rows.data(), static_cast<size_t>(rows.size()));
+  Box row_box = WholeBox(t.shape());
+  Sizes shape = Lengths(row_box);
+  const int64_t num_rows = row_box.at(0).length;
+  if (!std::is_sorted(wanted.begin(), wanted.end()) ||
+      (!wanted.empty() && (wanted.front() < 0 || wanted.back() >= num_rows))) {
+    throw std::out_of_range("rows must be ascending and in the tensor");
+  }
+  shape[0] = static_cast<int64_t>(wanted.size());
+  row_box[0].length = 1;
+  const uint64_t row_size = Volume(row_box);
+  if (row_size == 0 || wanted.empty()) return NewObjects(shape);
+  const RowCover cover = [&] {
+    const py::gil_scoped_release release;
+    RowCover found = CoverRows(t.checkpoint->catalog(), t.tensor);
+    for (const int64_t row : wanted) {
+      const RowGroupCover& group = found.At(row);
+      if (!group.fault.empty()) throw CorruptionError(group.fault);
+    }
+    return found;
+  }();
+  py::array array = NewObjects(shape);  // only for elements that are stored
+  for (const SliceOverlap& overlap : cover.overlaps) {
+    const Extent slice_rows = overlap.slice_box[0];
+    const auto begin = std::lower_bound(wanted.begin(), wanted.end(), slice_rows.start);
+    const auto end = std::lower_bound(begin, wanted.end(), slice_rows.end());
+    if (begin == end) continue;
+    const StringElements elements = ReadSlice(t, *overlap.slice);
+    Box intersection = overlap.slice_box;
+    for (auto row = begin; row != end; ++row) {
+      row_box[0] = intersection[0] = {*row, 1};
+      CopyStrings(elements, overlap.slice_box, row_box, intersection,
+                  static_cast<PyObject**>(array.mutable_data()) +
+                      static_cast<uint64_t>(row - wanted.begin()) * row_size);
+    }
+  }
+  return array;
+}
+
+// ---- Rows by number
+
+RowFillValues::Kind ParseFillKind(const std::string& kind) {
+  if (kind == "none") return RowFillValues::Kind::kNone;
+  if (kind == "element") return RowFillValues::Kind::kElement;
+  if (kind == "row") return RowFillValues::Kind::kRow;
+  if (kind == "rows") return RowFillValues::Kind::kRows;
+  throw std::invalid_argument("no fill kind '" + kind + "'");
+}
+
+std::optional<std::span<const int64_t>> OptionalIds(const py::object& ids) {
+  if (ids.is_none()) return std::nullopt;
+  const RowIds typed = ToRowIds(py::reinterpret_borrow<py::array>(ids));
+  if (const auto* wide = std::get_if<std::span<const int64_t>>(&typed)) return *wide;
+  throw std::invalid_argument("a remapping must be int64");
+}
+
+Remapping RemappingOf(const py::object& rows, uint64_t num_rows, const py::object& columns) {
+  const Remapping remapping{OptionalIds(rows), num_rows, OptionalIds(columns)};
+  if (remapping.rows && remapping.rows->size() != num_rows) {
+    throw std::invalid_argument("there must be one row number per row");
+  }
+  return remapping;
+}
+
+std::shared_ptr<const RowTable> RowsOf(const BoundTensor& self) {
+  return self.checkpoint->RowsOf(self.index);
+}
+
+// Whether some rows cannot be read.
+bool HasRowErrors(const BoundTensor& self) {
+  const py::gil_scoped_release release;
+  return RowsOf(self)->layout.has_faults;
+}
+
+// Copies rows to `out`, or, if that is None, to a new array, and returns it.
+py::array Take(const BoundTensor& self, const py::array& ids, const py::object& out,
+               const std::string& fill_kind, const py::array& fill_values) {
+  const RowIds row_ids = ToRowIds(ids);
+  const RowFillValues fill{ParseFillKind(fill_kind), BytesOf(fill_values)};
+  const int threads = self.checkpoint->threads();
+  std::shared_ptr<const RowTable> rows;
+  {
+    const py::gil_scoped_release release;
+    rows = RowsOf(self);
+    if (rows->layout.has_faults && out.is_none()) {
+      // Raise before memory is allocated for rows that are not stored.
+      CheckRows(*rows->checkpoint, rows->tensor, rows->layout, row_ids, fill.kind, threads);
+    }
+  }
+  py::array result;
+  if (out.is_none()) {
+    Sizes shape(ids.shape(), ids.shape() + ids.ndim());
+    const std::span<const int64_t> dims = rows->checkpoint->catalog().Shape(rows->tensor);
+    shape.insert(shape.end(), dims.begin() + 1, dims.end());
+    result = NewArray(self.dtype, shape);
+  } else {
+    result = py::reinterpret_borrow<py::array>(out);
+  }
+  const MutableByteSpan destination = Destination(result);
+  const py::gil_scoped_release release;
+  GatherRows(*rows->checkpoint, rows->tensor, rows->layout, row_ids, fill, destination, threads);
+  return result;
+}
+
+// Raises what Remap() would raise for the numbers.
+void CheckRemap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows,
+                const py::object& columns) {
+  const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
+  const int threads = self.checkpoint->threads();
+  const py::gil_scoped_release release;
+  const auto rows = RowsOf(self);
+  RequireRemappable(*rows->checkpoint, rows->tensor, rows->layout, remapping, threads);
+}
+
+// The number of elements that the remapped table has and this tensor does not.
+uint64_t MissingCells(const OpenTensor& t, const py::object& row_ids, uint64_t num_rows,
+                      const py::object& columns) {
+  const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
+  const int threads = t.bound.checkpoint->threads();
+  const py::gil_scoped_release release;
+  return CountMissingCells(*t.checkpoint, t.tensor, remapping, threads);
+}
+
+void Remap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows,
+           const py::object& columns, const py::array& fill_values, bool fill_is_element,
+           py::array out, uint64_t out_stride) {
+  const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
+  const CellFillValues fill{
+      fill_is_element ? CellFillValues::Kind::kElement : CellFillValues::Kind::kCells,
+      BytesOf(fill_values)};
+  const MutableByteSpan destination = Destination(out);
+  const int threads = self.checkpoint->threads();
+  const py::gil_scoped_release release;
+  const auto rows = RowsOf(self);
+  RemapTable(*rows->checkpoint, rows->tensor, rows->layout, remapping, fill, destination,
+             out_stride, threads);
+}
+
+// Bytes of a row. Raises what streaming the rows would raise before it reads.
+uint64_t RowSize(const OpenTensor& t) {
+  const py::gil_scoped_release release;
+  return RowReader(*t.checkpoint, t.tensor, {}).row_size();
+}
+
+// ---- Byte ranges: what a read touches
+
+constexpr py::ssize_t kRangeColumns = 3;  // number of the file, offset, size
+
+RangeArray ToArray(const std::vector<FileRange>& ranges) {
+  RangeArray array({static_cast<py::ssize_t>(ranges.size()), kRangeColumns});
+  uint64_t* to = array.mutable_data();
+  for (const FileRange& range : ranges) {
+    *to++ = range.file;
+    *to++ = range.offset;
+    *to++ = range.size;
+  }
+  return array;
+}
+
+RangeArray BoxRanges(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const Box box = BoxOf(t, offset, lengths);
+  std::vector<FileRange> ranges;
+  {
+    const py::gil_scoped_release release;
+    ranges = RangesOfBox(*t.checkpoint, t.tensor, box);
+  }
+  return ToArray(ranges);
+}
+
+RangeArray RowRanges(const OpenTensor& t, const RowArray& rows) {
+  const std::span<const int64_t> shape = t.shape();
+  if (shape.empty()) throw std::invalid_argument("a scalar has no rows");
+  const std::span<const int64_t> ids(rows.data(), static_cast<size_t>(rows.size()));
+  for (const int64_t id : ids) {
+    if (id < 0 || id >= shape[0]) throw std::out_of_range("no row " + std::to_string(id));
+  }
+  std::vector<FileRange> ranges;
+  {
+    const py::gil_scoped_release release;
+    ranges = RangesOfRows(*t.checkpoint, t.tensor, ids);
+  }
+  return ToArray(ranges);
+}
+
+py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
+  if (array.ndim() != 2 || array.shape(1) != kRangeColumns) {
+    throw std::invalid_argument("ranges have three columns");
+  }
+  std::vector<FileRange> ranges;
+  for (py::ssize_t i = 0; i < array.shape(0); ++i) {
+    ranges.push_back({static_cast<uint32_t>(array.at(i, 0)), array.at(i, 1), array.at(i, 2)});
+  }
+  const RangeFacts facts = [&] {
+    const py::gil_scoped_release release;
+    return InspectRanges(*t.checkpoint, t.tensor, ranges);
+  }();
+  return py::dict("slices"_a = facts.num_slices, "whole"_a = facts.num_whole,
+                  "verified"_a = facts.num_verified, "bytes"_a = facts.num_bytes,
+                  "touched"_a = facts.num_touched, "probed"_a = facts.num_probed,
+                  "resident"_a = facts.num_resident, "direct"_a = facts.prefers_direct);
+}
+
+}  // namespace
+
+py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
+                           const Tensor& tensor) {
+  // Memory of this size is allocated only for elements that are known to be stored.
+  constexpr uint64_t kLarge = uint64_t{1} << 20;
+  const auto type_number = static_cast<int32_t>(tensor.dtype);
+  if (!IsPlain(type_number)) return py::none();
+  const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
+  const Box box = WholeBox(shape);
+  if (tensor.num_elements >= kLarge / RequireKnownType(tensor).item_size) {
+    const py::gil_scoped_release release;
+    RequireBox(checkpoint, tensor, box);
+  }
+  py::array array = NewArray(DtypeOf(type_number), shape);
+  const MutableByteSpan destination = Destination(array);
+  const ReadOptions options{bound.threads(), bound.verify()};
+  {
+    const py::gil_scoped_release release;
+    ReadBox(checkpoint, tensor, box, destination, options);
+  }
+  if (!shape.empty()) return array;
+  return array[py::tuple()];
+}
+
+void RegisterTensor(py::module_& module) {
+  py::class_<BoundTensor, std::shared_ptr<BoundTensor>>(module, "Tensor", py::is_final(),
+                                                        MadeByCore())
+      .def_readonly("name", &BoundTensor::name)
+      .def_readonly("shape", &BoundTensor::shape)
+      .def_readonly("dtype", &BoundTensor::dtype)
+      .def_readonly("type_number", &BoundTensor::type_number)
+      .def_readonly("index", &BoundTensor::index)
+      .def_property_readonly("checkpoint_id",
+                             [](const BoundTensor& self) {
+                               return reinterpret_cast<uintptr_t>(self.checkpoint.get());
+                             })
+      .def_property_readonly("verify",
+                             [](const BoundTensor& self) { return self.checkpoint->verify(); })
+      .def_property_readonly("threads",
+                             [](const BoundTensor& self) { return self.checkpoint->threads(); })
+      .def_property_readonly("io", Of(&ModeOf))
+      .def_property_readonly("nbytes", Of(&NumBytes))
+      .def_property_readonly("is_decoded", Of(&IsDecoded))
+      .def("file_paths", Of(&FilePaths))
+      .def("slices", Of(&Slices))
+      .def("error", Of(&GetError))
+      .def("view", Of(&View))
+      .def("view_obstacle", Of(&ViewObstacle))
+      .def("view_box", Of(&ViewBox), "offset"_a, "shape"_a)
+      .def("copy_on_write", Of(&CopyOnWrite))
+      .def("check_box", Of(&CheckBox), "offset"_a, "shape"_a)
+      .def("read", Of(&Read), "offset"_a, "shape"_a, "out"_a)
+      .def("read_whole", Of(&ReadWhole))
+      .def("read_string_slice", Of(&ReadStringSlice), "number"_a)
+      .def("read_string_box", Of(&ReadStringBox), "offset"_a, "shape"_a)
+      .def("read_string_rows", Of(&ReadStringRows), "rows"_a)
+      .def_property_readonly("has_row_errors", &HasRowErrors)
+      .def("take", &Take, "ids"_a, "out"_a, "fill_kind"_a, "fill_values"_a)
+      .def("check_remap", &CheckRemap, "rows"_a, "num_rows"_a, "columns"_a)
+      .def("missing_cells", Of(&MissingCells), "rows"_a, "num_rows"_a, "columns"_a)
+      .def("remap", &Remap, "rows"_a, "num_rows"_a, "columns"_a, "fill_values"_a,
+           "fill_is_element"_a, "out"_a, "out_stride"_a)
+      .def("row_size", Of(&RowSize))
+      .def("ranges_of_box", Of(&BoxRanges), "offset"_a, "shape"_a)
+      .def("ranges_of_rows", Of(&RowRanges), "rows"_a)
+      .def("inspect_ranges", Of(&Inspect), "ranges"_a);
+}
+
+}  // namespace tensorbundle
