@@ -84,6 +84,12 @@ Problem ProblemOf(const Checkpoint& self, size_t index) {
     for (const Piece& piece : self.catalog().Pieces(tensor)) {
       self.CheckPiece(tensor, piece, Compared::kYes);
     }
+    if (self.records() != nullptr) {
+      damage = "damaged file";
+      for (const Piece& piece : self.catalog().Pieces(tensor)) {
+        self.records()->RequireRecord(tensor, piece);
+      }
+    }
     damage = "stored in part";
     if (tensor.num_elements > 0) {
       CoverBox(self.catalog(), tensor, WholeBox(self.catalog().Shape(tensor)));

@@ -14,6 +14,7 @@
 #include "tensorbundle/base/quoted.h"
 #include "tensorbundle/bundle/bundle_index.h"
 #include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/file_diagnosis.h"
 #include "tensorbundle/rewrite/record.h"
 #include "tensorbundle/rewrite/table_builder.h"
 
@@ -178,7 +179,12 @@ std::string AlignPlan::NameOf(const PlacedPiece& wanted) const {
 std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
   const std::string path = ShardPath(source_, shard.front().shard);
   try {
-    return File::Open(path);
+    std::shared_ptr<const File> file = File::Open(path);
+    uint64_t end = 0;
+    for (const PlacedPiece& piece : shard) end = std::max(end, piece.offset + piece.size);
+    const ForeignFile foreign = Diagnose(*file, end);
+    if (foreign.is_certain) throw CorruptionError(NameOf(shard.front()) + ": " + foreign.reason);
+    return file;
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +
                                       " is missing; was the checkpoint copied in part?",

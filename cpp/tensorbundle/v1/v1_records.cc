@@ -46,6 +46,10 @@ void V1Records::Verify(const Tensor& tensor, const Piece& piece) const {
   }
 }
 
+void V1Records::RequireRecord(const Tensor& tensor, const Piece& piece) const {
+  if (piece.encoding == Encoding::kRecord) Find(tensor, piece);
+}
+
 void V1Records::Forget() const {
   for (const V1Shard& shard : shards_) shard.Forget();
 }

@@ -28,6 +28,7 @@ class V1Records final : public RecordStore {
   std::vector<uint8_t> DecodeDense(const Tensor& tensor, const Piece& piece) const override;
   std::vector<std::string> DecodeStrings(const Tensor& tensor, const Piece& piece) const override;
   void Verify(const Tensor& tensor, const Piece& piece) const override;
+  void RequireRecord(const Tensor& tensor, const Piece& piece) const override;
   void Forget() const override;
 
  private:

@@ -25,6 +25,8 @@ constexpr uint64_t kSmallPiece = uint64_t{4} << 20;
 struct Item {
   size_t tensor;
   const Piece* piece;
+  bool is_counted_elsewhere =
+      false;  // another item has the same bytes: a V1 block with many records
 };
 
 void VerifyPiece(const Checkpoint& checkpoint, const Tensor& tensor, const Piece& piece,
@@ -81,8 +83,8 @@ class Verifier {
 
   // Compares a piece, by so many threads.
   void Verify(const Item& item, int threads) {
-    const auto progress = [this](uint64_t bytes) {
-      num_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    const auto progress = [this, &item](uint64_t bytes) {
+      if (!item.is_counted_elsewhere) num_bytes_.fetch_add(bytes, std::memory_order_relaxed);
       progress_(bytes);
     };
     try {
@@ -148,6 +150,13 @@ VerifyResult VerifyTensors(const Checkpoint& checkpoint, std::span<const size_t>
   std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) {
     return std::tie(a.piece->file, a.piece->offset) < std::tie(b.piece->file, b.piece->offset);
   });
+  for (size_t i = 1; i < items.size(); ++i) {
+    const Piece& before = *items[i - 1].piece;
+    const Piece& piece = *items[i].piece;
+    items[i].is_counted_elsewhere = piece.encoding == Encoding::kRecord &&
+                                    before.encoding == Encoding::kRecord &&
+                                    piece.file == before.file && piece.offset == before.offset;
+  }
   const auto large = std::stable_partition(
       items.begin(), items.end(), [](const Item& item) { return item.piece->size <= kSmallPiece; });
   ParallelFor(static_cast<size_t>(large - items.begin()), threads,

@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorbundle import reader, vocab
 from tensorbundle.remap_pieces import PieceRemap
+from tensorbundle.tf import copies
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 
@@ -143,5 +144,6 @@ def _called(
     if tf.executing_eagerly():
         return tf.constant(function(*[value.numpy() for value in inputs]), dtype)
     value = tf.numpy_function(function, list(inputs), dtype, name=name)
+    copies.mark_repeatable(value.op)
     value.set_shape(shape)
     return value
