@@ -12,9 +12,11 @@ tensors are handed over as views of the mapped file: only the writer copies.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import tensorbundle as tb
@@ -56,6 +58,9 @@ def convert(source: str, target: str) -> dict[str, str]:
         The names of the tensors that were left out, each with the reason.
     """
     with tb.open(source, verify="full") as checkpoint:
+        files = {file for tensor in checkpoint.values() for _, file, *_ in tensor.partitions}
+        if os.path.exists(target) and any(os.path.samefile(target, file) for file in files):
+            raise FileExistsError(f"{target!r} is a file of the checkpoint itself")
         reasons = {name: why_not(tensor) for name, tensor in checkpoint.items()}
         kept = {
             name: np.asarray(checkpoint[name]) for name, reason in reasons.items() if reason is None
@@ -72,7 +77,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         left_out = convert(options.checkpoint, options.out)
-    except (tb.Error, OSError) as error:
+    except (tb.Error, OSError, SafetensorError) as error:
         print(error, file=sys.stderr)
         return 2
     for name, reason in left_out.items():

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Translates the core's exceptions: each C++ class to the class of that name in
 // tensorbundle.errors.
+#include <cerrno>
 #include <exception>
 
 #include "bindings/pybind.h"
@@ -37,7 +38,9 @@ void Translate(std::exception_ptr thrown) {
   } catch (const CheckpointNotFoundError& error) {
     Raise("CheckpointNotFoundError", TextOf(error.what()), TextOf(error.path()));
   } catch (const IOFailure& error) {
-    Raise("IOFailure", TextOf(error.what()), error.error_number(), TextOf(error.path()));
+    const bool out_of_memory = error.error_number() == ENOMEM;
+    Raise(out_of_memory ? "OutOfMemoryError" : "IOFailure", TextOf(error.what()),
+          error.error_number(), TextOf(error.path()));
   } catch (const Error& error) {
     Raise("Error", TextOf(error.what()));
   }

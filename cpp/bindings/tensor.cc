@@ -111,9 +111,18 @@ py::list FilePaths(const OpenTensor& t) {
   return paths;
 }
 
+// Bytes of the stored slices. Of a slice that must be decoded, only the elements count: the stored
+// bytes are a block of the table, which other tensors may share.
 uint64_t NumBytes(const OpenTensor& t) {
+  const Catalog& catalog = t.checkpoint->catalog();
+  const DataTypeInfo* type = FindDataType(t.tensor.dtype);
   uint64_t total = 0;
-  for (const StoredSlice& slice : t.checkpoint->catalog().Slices(t.tensor)) total += slice.size;
+  for (const StoredSlice& slice : catalog.Slices(t.tensor)) {
+    const bool is_record = slice.encoding == Encoding::kRecord && type != nullptr;
+    total += is_record && type->item_size != 0
+                 ? Volume(catalog.BoxOf(t.tensor, slice)) * type->item_size
+                 : slice.size;
+  }
   return total;
 }
 
@@ -130,6 +139,11 @@ ReadError FindError(const Checkpoint& checkpoint, const Tensor& tensor) {
     RequireKnownType(tensor);
     for (const StoredSlice& slice : catalog.Slices(tensor)) {
       checkpoint.CheckSlice(tensor, slice, Compared::kYes);
+    }
+    if (checkpoint.records() != nullptr) {
+      for (const StoredSlice& slice : catalog.Slices(tensor)) {
+        checkpoint.records()->RequireRecord(tensor, slice);
+      }
     }
     corruption = "stored in part";
     if (tensor.num_elements > 0) FindOverlaps(catalog, tensor, WholeBox(catalog.Shape(tensor)));

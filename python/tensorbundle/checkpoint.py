@@ -88,6 +88,7 @@ class Checkpoint(Mapping[str, Tensor]):
         _check_option("io", io, _IO)
         location = path if isinstance(path, paths.Location) else paths.resolve(path)
         self.path: str = location.prefix
+        self._absolute_path = _absolute(location.prefix)  # the process may change its directory
         self._location = location
         self._verify = verify
         self._io = io
@@ -269,8 +270,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         checksum = self._core.index_checksum
-        absolute = os.path.abspath(self.path)
-        return _reopen, (absolute, checksum, self._verify, self._io, self._threads)
+        return _reopen, (self._absolute_path, checksum, self._verify, self._io, self._threads)
 
     @property
     def _names(self) -> list[str]:
@@ -320,10 +320,9 @@ class Checkpoint(Mapping[str, Tensor]):
             try:
                 graph = self._read_graph()
             except IOFailure:
-                raise  # the next attempt may succeed
-            except Error as error:
-                unreadable = f"the object graph cannot be read: {error}"
-                self._graph_names = naming.FullNames(problem=unreadable)
+                raise
+            except Error as error:  # not remembered: the next attempt may succeed
+                return naming.FullNames(problem=f"the object graph cannot be read: {error}")
             else:
                 rows, complete = self._core.full_names(graph)
                 malformed = None if complete else "parts of the object graph are malformed"
@@ -373,6 +372,13 @@ def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, choices))}, not {value[:50]!r}"
         )
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the current directory was removed
+        return path
 
 
 def _reopen(path: str, checksum: int, verify: str, io: str, threads: int | None) -> Checkpoint:

@@ -114,7 +114,7 @@ def _run(args: Sequence[str]) -> int:
     return status
 
 
-@click.group(no_args_is_help=False)
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tensorbundle.__version__, prog_name="tensorbundle")
 def program() -> None:
     """Reads TensorFlow checkpoints, without TensorFlow."""

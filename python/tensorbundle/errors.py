@@ -127,3 +127,7 @@ class IOFailure(Error, OSError):
 
     def __reduce__(self) -> tuple[type[IOFailure], tuple[str, int | None, str | None]]:
         return type(self), (self._message, self.errno, self.filename)
+
+
+class OutOfMemoryError(IOFailure, MemoryError):
+    """The operating system has no memory, or no address space, for a read or a mapping."""

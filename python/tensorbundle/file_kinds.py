@@ -75,6 +75,23 @@ def is_v1_file(path: str) -> bool:
     return ends is not None and ends.is_table and not is_renamed_index(ends.head)
 
 
+def is_foreign_index(path: str) -> bool:
+    """Whether a file that is called as an index is one of another program.
+
+    It neither begins nor ends as an index does, and is not what becomes of one in a download or a
+    repository. A file that cannot be read may be an index.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return True
+    except (OSError, ValueError):
+        return False
+    ends = ends_of(path)
+    if ends is None or ends.is_table or is_renamed_index(ends.head):
+        return False
+    return not any(pattern.match(ends.head) for pattern, _ in _TEXTS)
+
+
 def kind_of_file(path: str) -> str | None:
     """Describe a file by its ends; None if it may be a checkpoint's, or is not known."""
     ends = ends_of(path)

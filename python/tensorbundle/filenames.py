@@ -39,7 +39,8 @@ def path_text(path: AnyPath) -> str:
     """Return a local path as text, decoded as the file system's names are.
 
     Args:
-        path: ``str``, ``bytes`` or ``os.PathLike``; ``file://`` in front is taken off.
+        path: ``str``, ``bytes`` or ``os.PathLike``; ``file://`` and ``file://host`` in front are
+            taken off.
 
     Raises:
         TypeError: It is none of these.
@@ -63,7 +64,9 @@ def path_text(path: AnyPath) -> str:
     if scheme is None:
         return text
     if scheme["scheme"].lower() == "file":
-        return text[scheme.end() :]
+        # What lies between the slashes names a host; TensorFlow does not look at it.
+        _, slash, path = text[scheme.end() :].partition("/")
+        return slash + path
     raise UnsupportedError(
         f"{text!r} is on a remote file system; only local paths can be read: copy the checkpoint "
         "to a local directory, or mount it"
@@ -102,6 +105,15 @@ def names_in(directory: str) -> list[str]:
         return sorted(os.listdir(directory or os.curdir))
     except OSError:
         return []
+
+
+def why_not_listed(directory: str) -> str | None:
+    """Return the system's reason why a directory cannot be listed; None if it can."""
+    try:
+        with os.scandir(directory or os.curdir):
+            return None
+    except OSError as error:
+        return str(error.strerror)
 
 
 def data_file_prefix(path: str) -> str | None:

@@ -49,12 +49,22 @@ def row_numbers(ids: Any) -> Array:
     numbers = np.asarray(ids)
     if numbers.size == 0 and not isinstance(ids, np.ndarray):
         numbers = numbers.astype(np.int64)  # an empty list has no type of its own
+    if numbers.dtype.kind not in "iu" and not isinstance(ids, np.ndarray):
+        _refuse_huge(ids)
     if numbers.dtype.kind not in "iu":
         what = "boolean masks are" if numbers.dtype.kind == "b" else f"{numbers.dtype} is"
         raise TypeError(f"rows are named by integers; {what} not understood")
     if numbers.dtype not in _ID_TYPES:
         numbers = numbers.astype(np.int64)
     return np.require(numbers, requirements=["C", "A"])
+
+
+def _refuse_huge(ids: Any) -> None:
+    """Raises IndexError for integers so large that NumPy makes objects or floats of them."""
+    every = np.asarray(ids, object).reshape(-1)
+    if all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in every):
+        huge = next(each for each in every if not -(1 << 63) <= each < 1 << 63)
+        raise IndexError(f"{shown(int(huge))} is not the number of a row of any tensor")
 
 
 def _fill_values(tensor: _core.Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
@@ -70,10 +80,7 @@ def _fill_values(tensor: _core.Tensor, fill: Any, numbers: Array) -> tuple[str, 
     missing = int(np.count_nonzero(numbers < 0))
     if array.shape == (missing, *row_shape):
         return "rows", array
-    raise ShapeMismatchError(
-        f"fill has shape {array.shape}; tensor {tensor.name!r} needs (), {row_shape} or, for "
-        f"{missing} missing rows, {(missing, *row_shape)}"
-    )
+    raise _fill_shape_error(tensor, array.shape, missing)
 
 
 def as_fill(tensor: _core.Tensor, fill: Any) -> Array:
@@ -101,6 +108,35 @@ def as_fill(tensor: _core.Tensor, fill: Any) -> Array:
     return array
 
 
+def _string_fill(tensor: _core.Tensor, fill: Any, missing: int) -> Any:
+    """A fill of strings: one element, one row, or as many rows as are missing.
+
+    Raises:
+        ShapeMismatchError: It has another shape.
+        TypeError: An element is not bytes.
+    """
+    if isinstance(fill, bytes):
+        return fill
+    given = np.asarray(fill, object)
+    values = np.empty(given.shape, object)
+    for place, value in np.ndenumerate(given):
+        if not isinstance(value, bytes):
+            raise TypeError(f"{shown(value)} is no fill for strings, which are bytes")
+        values[place] = value
+    row_shape = tensor.shape[1:]
+    if values.shape in ((), row_shape, (missing, *row_shape)):
+        return values[()] if values.shape == () else values
+    raise _fill_shape_error(tensor, values.shape, missing)
+
+
+def _fill_shape_error(tensor: _core.Tensor, shape: tuple[int, ...], missing: int) -> ShapeMismatchError:
+    row_shape = tensor.shape[1:]
+    return ShapeMismatchError(
+        f"fill has shape {shape}; tensor {tensor.name!r} needs (), {row_shape} or, for "
+        f"{missing} missing rows, {(missing, *row_shape)}"
+    )
+
+
 def _take_objects(tensor: _core.Tensor, numbers: Array, out: Array | None, fill: Any) -> Array:
     """Rows of strings, whose stored slices are read whole."""
     positions = numbers.astype(np.int64).reshape(-1)
@@ -116,10 +152,12 @@ def _take_objects(tensor: _core.Tensor, numbers: Array, out: Array | None, fill:
     wanted = positions[present]
     rows, places = np.unique(np.where(wanted < 0, wanted + count, wanted), return_inverse=True)
     found = tensor.read_string_rows(rows)[places.reshape(wanted.shape)]
+    missing = int(np.count_nonzero(~present))
+    values = None if fill is None else _string_fill(tensor, fill, missing)
     result = np.empty((positions.size, *tensor.shape[1:]), object)
     result[present] = found
     if fill is not None:
-        result[~present] = fill
+        result[~present] = values
     result = result.reshape(numbers.shape + tensor.shape[1:])
     if out is None:
         return result

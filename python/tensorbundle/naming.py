@@ -22,6 +22,8 @@ _KEYS_SHOWN = 5  # as many keys of one full name
 _NAME_SHOWN = 500  # as many characters of the absent name
 # A ratio of difflib's from which two names are near.
 _NEAR = 0.6
+# The same of UTF-8 bytes, at worst: what two names share has one byte per character, the rest four.
+_NEAR_IN_BYTES = _NEAR / (_NEAR + 4 * (1 - _NEAR))
 # As many names as difflib compares, which is exact and slow; those that share the most characters.
 _COMPARED = 24
 # difflib takes the square of the sizes.
@@ -144,7 +146,7 @@ def nearest(name: str, candidates: list[str], count: int = _SHOWN) -> list[str]:
     compared.
     """
     wanted = name.encode("utf-8", "surrogatepass")
-    found = _core.similar_names(wanted, candidates, count=_COMPARED, least=_NEAR)
+    found = _core.similar_names(wanted, candidates, count=_COMPARED, least=_NEAR_IN_BYTES)
     matcher = difflib.SequenceMatcher(b=name[:_COMPARED_SIZE])
     scores: dict[str, float] = {}
     for candidate in found:

@@ -16,10 +16,12 @@ from tensorbundle.filenames import (
     url_without_slash,
     v1_pattern,
     v1_shard_parts,
+    why_not_listed,
 )
 
 _SHOWN = 5  # names that a message lists in full
 _LOOKED_INTO = 500  # files that a message opens, so that a huge directory does not take seconds
+_INDEXES_LOOKED_INTO = 100  # indexes that are opened to see whether they are another program's
 _FOREIGN_LOOKED_INTO = 50  # of those, files of other programs
 _SUBDIRECTORIES = 50  # directories that a message lists
 
@@ -41,15 +43,24 @@ _FOREIGN_DIRECTORIES = (
 def prefixes_in(directory: str, names: Sequence[str], limit: int | None = None) -> list[str]:
     """Return what each checkpoint in a directory is called there, sorted.
 
-    V2 prefixes have an index, V1 files end as tables do, and sharded V1 checkpoints are named by
-    their pattern.
+    V2 prefixes have an index, which is looked into where there are several; V1 files end as tables
+    do, and sharded V1 checkpoints are named by their pattern.
 
     Args:
         directory: The directory.
         names: The names in it.
         limit: How many files are opened to see whether they are V1's; all if None.
     """
-    found = {name.removesuffix(INDEX_SUFFIX) for name in names if name.endswith(INDEX_SUFFIX)}
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if 1 < len(indexes) <= _INDEXES_LOOKED_INTO:
+        # One of another program must not hide the only checkpoint.
+        own = [
+            name
+            for name in indexes
+            if not file_kinds.is_foreign_index(os.path.join(directory, name))
+        ]
+        indexes = own or indexes
+    found = {name.removesuffix(INDEX_SUFFIX) for name in indexes}
     looked_into = 0
     for name in names:
         parts = v1_shard_parts(name)
@@ -180,6 +191,9 @@ def _hints_for_path(text: str, prefix: str) -> list[str]:
         return [f"It looks like the URL {url!r} without a slash, and only local paths can be read"]
     if not os.path.isdir(directory or os.curdir):
         return [_missing_directory(directory)]
+    unlisted = why_not_listed(directory)
+    if unlisted is not None:
+        return [f"The directory {directory!r} cannot be listed ({unlisted})"]
     names = names_in(directory)
     hints = [hint for hint in (dangling(prefix + INDEX_SUFFIX), dangling(prefix)) if hint]
     hints += _partial_hints(directory, base, names)

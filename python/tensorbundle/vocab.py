@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, threads
-from tensorbundle.arguments import shown, size
+from tensorbundle.arguments import MOST, shown, size
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     UnsupportedError,
@@ -160,6 +160,8 @@ def _ids(remap: Remap | Array | Sequence[int] | None) -> Array | None:
         ids = ids.astype(np.int64)
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
         raise TypeError(f"a remap is a 1-D array of integers, not {ids.ndim}-D {ids.dtype}")
+    if ids.dtype == np.uint64 and ids.size and ids.max() > MOST:
+        raise IndexError(f"{ids.max()} is not the number of a row or column of any table")
     return np.ascontiguousarray(ids, np.int64)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tensorbundle import vocab
-from tensorbundle.errors import Error
+from tensorbundle.errors import Error, VocabularyNotFoundError
 
 # Two files that are smaller together are joined at once; it takes some milliseconds.
 JOINED_BYTES = 4 << 20
@@ -125,13 +125,17 @@ def by_reader(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: in
     )
 
 
-def answer(question: Question, join: Join, *, exact: bool) -> Answer:
+def answer(question: Question, join: Join, *, exact: bool, now: bool = False) -> Answer:
     """Looks into the vocabularies, as far as that is quick.
 
     Args:
         question: What to look at.
         join: Joins two files.
         exact: Join them however large they are.
+        now: They are joined now, and not when initializers run: what fails is raised.
+
+    Raises:
+        VocabularyNotFoundError, Error, ValueError, OSError: With `now`, what the join raises.
     """
     warnings = _about_room(question)
     name = repr(question.variable)
@@ -140,6 +144,9 @@ def answer(question: Question, join: Join, *, exact: bool) -> Answer:
         size = _size_of(path)
         if size is None:
             text = os.fsdecode(path)
+            if now:
+                message = f"{name}: the vocabulary file {text} does not exist"
+                raise VocabularyNotFoundError(message, text)
             warnings.append(
                 f"{name}: the vocabulary file {text} does not exist here; it is read when the "
                 "initializers run"
@@ -159,18 +166,20 @@ def answer(question: Question, join: Join, *, exact: bool) -> Answer:
             rows if rows >= 0 else np.iinfo(np.int64).max,
         )
     except (Error, ValueError, OSError) as error:
+        if now:
+            raise
         warnings.append(f"{name}: the initializers are going to fail: {error}")
         return Answer("remapped", tuple(warnings))
+    if now and question.wanted > joined.new_lines:
+        raise ValueError(_too_few(question, joined))
     return _judged(question, joined, warnings)
 
 
 def _judged(question: Question, joined: Joined, warnings: list[str]) -> Answer:
     name, new, old = repr(question.variable), os.fsdecode(question.new), os.fsdecode(question.old)
     if question.wanted > joined.new_lines:
-        warnings.append(
-            f"{name}: the initializers are going to fail: new_vocab_size is {question.new_size}, "
-            f"but {new} has {joined.new_lines} tokens"
-        )
+        text = _too_few(question, joined)
+        warnings.append(f"{name}: the initializers are going to fail: {text}")
     wanted = min(question.wanted, joined.new_lines)
     if wanted and joined.present * _HARDLY < wanted:
         few = "none" if joined.present == 0 else f"only {joined.present}"
@@ -193,6 +202,11 @@ def _judged(question: Question, joined: Joined, warnings: list[str]) -> Answer:
             )
     action = f"remapped: {joined.present} of {wanted} {question.entries}s are in the old vocabulary"
     return Answer(action, tuple(warnings), error)
+
+
+def _too_few(question: Question, joined: Joined) -> str:
+    new = os.fsdecode(question.new)
+    return f"new_vocab_size is {question.new_size}, but {new} has {joined.new_lines} tokens"
 
 
 def _is(count: int) -> str:

@@ -136,3 +136,62 @@ def test_an_eager_warm_start_draws_as_tensorflow_does(folder: Path) -> None:
         function(str(folder / "m"), [table], {"emb": info})
         found.append(table.numpy())
     assert same_bits(*found)
+
+
+def _numpy_draw() -> Any:
+    generator = np.random.default_rng(3)
+
+    def draw(shape: Any) -> Any:
+        drawn = tf.numpy_function(
+            lambda size: generator.standard_normal(size).astype(np.float32), [shape], tf.float32
+        )
+        return tf.ensure_shape(drawn, [None, 1])
+
+    return draw
+
+
+# Initializers whose numbers come from a state that a second op would share or lack.
+WITH_STATE: dict[str, Callable[[], Any]] = {
+    "a loop": lambda: (
+        lambda shape: tf.while_loop(
+            lambda i, _: i < 3,
+            lambda i, x: (i + 1, x + tf.random.normal(tf.shape(x), seed=4)),
+            [0, tf.zeros(shape)],
+            parallel_iterations=1,  # or the order of the sum varies
+        )[1]
+    ),
+    "a branch": lambda: (
+        lambda shape: tf.cond(
+            tf1.placeholder_with_default(True, []),
+            lambda: tf.random.normal(shape, seed=4),
+            lambda: tf.zeros(shape),
+        )
+    ),
+    "a function": lambda: lambda shape: tf.function(lambda: tf.random.normal(shape, seed=4))(),
+    "Python": _numpy_draw,
+}
+
+
+@pytest.mark.parametrize("control_flow", ["v1", "v2"])
+@pytest.mark.parametrize("kind", WITH_STATE)
+def test_numbers_that_come_from_a_state(folder: Path, kind: str, control_flow: str) -> None:
+    found = []
+    (tf1.enable_control_flow_v2 if control_flow == "v2" else tf1.disable_control_flow_v2)()
+    try:
+        for function in (tf1.train.warm_start, tb.warm_start):
+            for evaluate_first in (False, True):
+                with tf.Graph().as_default(), tf1.Session() as session:
+                    tf1.set_random_seed(11)
+                    table = tf1.get_variable("emb", [7, 4], initializer=tf1.zeros_initializer())
+                    info = tf1.train.VocabInfo(
+                        str(folder / "new.txt"), 7, 0, str(folder / "old.txt"),
+                        backup_initializer=WITH_STATE[kind](),
+                    )  # fmt: skip
+                    function(str(folder / "m"), "emb", {"emb": info})
+                    if evaluate_first:
+                        session.run(table.initial_value)
+                    session.run(table.initializer)
+                    found.append(session.run(tf.convert_to_tensor(table)))
+    finally:
+        tf1.enable_control_flow_v2()
+    assert all(same_bits(found[0], each) for each in found)

@@ -300,3 +300,48 @@ def test_the_private_function_means_the_same(folder: Path, resource: bool) -> No
             with pytest.raises(ValueError, match="Must provide all of"):
                 function(variable, paths[0], 11, "", paths[3])
     np.testing.assert_array_equal(*found)
+
+
+def test_what_an_eager_call_raises_is_in_the_plan(folder: Path, tmp_path: Path) -> None:
+    """Before the first variable changes; a graph reads its vocabularies later."""
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "twice.txt").write_bytes(b"a\nb\na\n")
+    (tmp_path / "gap.txt").write_bytes(b"a\n\nb\n")
+    cases: dict[str, tuple[tb.VocabInfo, type[Exception], str]] = {
+        "missing": (
+            info(folder)._replace(new_vocab=str(tmp_path / "gone")),
+            FileNotFoundError,
+            "vocabulary",
+        ),
+        "empty": (
+            info(folder)._replace(new_vocab=str(tmp_path / "empty.txt")),
+            ValueError,
+            "no line",
+        ),
+        "twice": (
+            info(folder)._replace(old_vocab=str(tmp_path / "twice.txt")),
+            ValueError,
+            "repeats",
+        ),
+        "gap": (info(folder)._replace(new_vocab=str(tmp_path / "gap.txt")), ValueError, "is empty"),
+        "old size": (info(folder)._replace(old_vocab_size=99), ValueError, "old_size is 99"),
+        "huge": (info(folder)._replace(old_vocab_size=2**64 + 3), ValueError, "64-bit"),
+        "initializer": (
+            info(folder)._replace(backup_initializer="x"),
+            TypeError,
+            "must be callable",
+        ),
+        "surrogate": (
+            info(folder)._replace(new_vocab="\ud800"),
+            ValueError,
+            "cannot have the character",
+        ),
+    }
+    for name, (vocabulary, kind, text) in cases.items():
+        table = tf.Variable(tf.zeros([len(NEW), TABLE.shape[1]]), name="emb")
+        plan = tb.tf.plan_warm_start(str(folder), [table], {"emb": vocabulary})
+        assert any(text in str(problem) for problem in plan.problems), (name, plan.problems)
+        with pytest.raises(kind, match=text) as raised:
+            tb.warm_start(str(folder), [table], {"emb": vocabulary})
+        assert not isinstance(raised.value, UnicodeError)
+        assert not table.numpy().any()

@@ -106,6 +106,10 @@ class RecordStore {
   // be compared once for all of them: what was compared last is remembered.
   virtual void Verify(const Tensor& tensor, const StoredSlice& slice) const = 0;
 
+  // Throws CorruptionError when the store has no record of a kRecord slice. Reads the block that
+  // the record should be in, and compares its checksum.
+  virtual void RequireRecord(const Tensor& tensor, const StoredSlice& slice) const = 0;
+
   // Drops what Verify remembers: the next one looks at the file. For whoever starts to verify a
   // checkpoint.
   virtual void Forget() const = 0;

@@ -116,7 +116,7 @@ bool SettleAges(const Catalog& catalog, DataFiles* files) {
     const File& opened = files->Get(file);
     const bool matches = MatchesIndex(catalog, opened, file);
     if (!matches && IsReplacedSoon(*files->index())) return false;
-    if (age == DataFiles::Age::kNewer && (!matches || IsYoung(opened))) files->SetDoubtful(file);
+    if (!matches || (age == DataFiles::Age::kNewer && IsYoung(opened))) files->SetDoubtful(file);
   }
   return true;
 }

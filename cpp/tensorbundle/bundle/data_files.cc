@@ -17,7 +17,8 @@
 namespace tensorbundle {
 namespace {
 
-constexpr size_t kHeadSize = 64;
+constexpr size_t kHeadSize = 512;
+constexpr size_t kShortText = 200;   // bytes of a text that a message can quote
 constexpr size_t kMaxNames = 5'000;  // of a directory; more are not looked through
 constexpr size_t kMaxShown = 3;
 
@@ -30,13 +31,60 @@ const char* KindOfText(std::string_view head) {
   if (head.starts_with("version https://git-lfs")) {
     return "is a Git-LFS pointer, not the data: run 'git lfs pull' in its repository";
   }
-  if (head.starts_with("<!doctype html") || head.starts_with("<html")) {
+  if (head.starts_with("<!doctype html") || head.starts_with("<html") ||
+      head.starts_with("<head") || head.starts_with("<!--") || head.starts_with("<script")) {
     return "is an HTML page, not the data: the download went wrong";
   }
   if (head.starts_with("<?xml") || head.starts_with("<error>")) {
     return "is an XML document, not the data: the download went wrong, and it may say why";
   }
   return nullptr;
+}
+
+struct Signature {
+  size_t offset;
+  std::string_view bytes;
+  const char* kind;
+};
+
+// Of archives, which are longer than the file that they hold or shorter.
+constexpr Signature kArchives[] = {
+    {0, std::string_view("\x1f\x8b\x08", 3),
+     "is compressed with gzip: unpack it first, with gunzip or tar"},
+    {0, "BZh9", "is compressed with bzip2: unpack it first, with bunzip2 or tar"},
+    {0,
+     std::string_view("\xfd"
+                      "7zXZ\0",
+                      6),
+     "is compressed with xz: unpack it first, with unxz or tar"},
+    {0, "\x28\xb5\x2f\xfd", "is compressed with Zstandard: unpack it first, with unzstd or tar"},
+    {0, "7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it first"},
+    {0, "PK\x03\x04", "is a zip archive, as PyTorch and NumPy write them too, not the data"},
+    {257, "ustar", "is a tar archive: unpack it first"},
+};
+
+const char* KindOfArchive(std::string_view head) {
+  for (const Signature& signature : kArchives) {
+    if (head.size() > signature.offset &&
+        head.substr(signature.offset).starts_with(signature.bytes)) {
+      return signature.kind;
+    }
+  }
+  return nullptr;
+}
+
+// What a file that is too short is, by its beginning, or "".
+std::string KindOfShortFile(std::string_view head, uint64_t size) {
+  // A size, and a JSON object of that size.
+  if (head.size() > 8 && head[8] == '{' && (head[9] == '"' || head[9] == '}')) {
+    return "is a safetensors file, not the data";
+  }
+  if (head.starts_with("{\"")) return "is JSON text, not the data: the download went wrong";
+  if (size > kShortText) return "";
+  const auto is_printable = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r'; };
+  if (!std::all_of(head.begin(), head.end(), is_printable)) return "";
+  head = head.substr(0, head.find_last_not_of(" \r\n") + 1);
+  return head.empty() ? "" : "has nothing but the text " + EscapeBytes(head);
 }
 
 std::string Head(const File& file) {
@@ -46,10 +94,14 @@ std::string Head(const File& file) {
   } catch (const Error&) {
     return "";
   }
-  for (char& c : head) {
+  return head;
+}
+
+std::string ToLower(std::string text) {
+  for (char& c : text) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
-  return head;
+  return text;
 }
 
 // "P" of "P.data-00000-of-00001", else "".
@@ -99,8 +151,13 @@ ForeignFile Diagnose(const File& file, uint64_t end) {
     return {file.path() + " is empty, its stored slices end at byte " + std::to_string(end), true};
   }
   // A longer file may be data that begin so, with something behind them.
-  if (const char* kind = KindOfText(Head(file))) return {file.path() + " " + kind, is_short};
+  const std::string head = Head(file);
+  if (const char* kind = KindOfText(ToLower(head))) return {file.path() + " " + kind, is_short};
+  if (const char* kind = KindOfArchive(head)) return {file.path() + " " + kind, false};
   if (!is_short) return {};
+  if (const std::string kind = KindOfShortFile(head, file.size()); !kind.empty()) {
+    return {file.path() + " " + kind, false};
+  }
   return {file.path() + " has " + std::to_string(file.size()) +
               " bytes, its stored slices end at " + std::to_string(end) +
               ": it was cut off, or belongs to another checkpoint",

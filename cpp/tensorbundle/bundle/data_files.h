@@ -25,7 +25,7 @@ struct ForeignFile {
 };
 
 // Compares a file with a data file whose stored slices end at `end`. A file of just that size is
-// not looked into. Reads at most its first 64 bytes. Never throws for a file that cannot be read:
+// not looked into. Reads at most its first 512 bytes. Never throws for a file that cannot be read:
 // whoever reads it next is told.
 ForeignFile Diagnose(const File& file, uint64_t end);
 

@@ -50,6 +50,10 @@ void V1Records::Verify(const Tensor& tensor, const StoredSlice& slice) const {
   }
 }
 
+void V1Records::RequireRecord(const Tensor& tensor, const StoredSlice& slice) const {
+  if (slice.encoding == Encoding::kRecord) Find(tensor, slice);
+}
+
 void V1Records::Forget() const {
   for (const V1Shard& shard : shards_) shard.Forget();
 }

@@ -30,6 +30,7 @@ class V1Records final : public RecordStore {
   std::vector<std::string> DecodeStrings(const Tensor& tensor,
                                          const StoredSlice& slice) const override;
   void Verify(const Tensor& tensor, const StoredSlice& slice) const override;
+  void RequireRecord(const Tensor& tensor, const StoredSlice& slice) const override;
   void Forget() const override;
 
  private:

@@ -388,7 +388,12 @@ std::string AlignPlan::NameOf(const PlacedSlice& wanted) const {
 std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
   const std::string path = ShardPath(source_, shard.front().shard);
   try {
-    return File::Open(path);
+    std::shared_ptr<const File> file = File::Open(path);
+    uint64_t end = 0;
+    for (const PlacedSlice& slice : shard) end = std::max(end, slice.offset + slice.size);
+    const ForeignFile foreign = Diagnose(*file, end);
+    if (foreign.is_certain) throw CorruptionError(NameOf(shard.front()) + ": " + foreign.reason);
+    return file;
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +
                                       " is missing; was the checkpoint copied in part?",

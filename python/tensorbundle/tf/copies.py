@@ -11,6 +11,22 @@ import contextlib
 import functools
 from typing import Any
 
+_REPEATABLE = "_tensorbundle_repeatable"  # an attribute that TensorFlow ignores
+_OURS = "Tensorbundle"  # what the types of our ops begin with: they read the checkpoint alone
+# Stateful to TensorFlow, and yet the same each time: they read files or variables, or check values.
+_READS = frozenset(
+    {
+        "Assert",
+        "GenerateVocabRemapping",
+        "LoadAndRemapMatrix",
+        "ReadFile",
+        "ReadVariableOp",
+        "Restore",
+        "RestoreSlice",
+        "RestoreV2",
+    }
+)
+
 
 def version() -> int:
     """A mark in the graph that is being built: what is made later comes after it."""
@@ -19,7 +35,7 @@ def version() -> int:
     return int(tf.compat.v1.get_default_graph().version)
 
 
-def independent(value: Any, since: int) -> Any:
+def independent(value: Any, since: int) -> Any | None:
     """A tensor that is computed as `value` is, from the same seeds.
 
     Args:
@@ -27,17 +43,25 @@ def independent(value: Any, since: int) -> Any:
         since: What was made before this mark is used by both.
 
     Returns:
-        `value` itself where nothing was made since that is seeded.
+        `value` itself where nothing was made since that is seeded. None where there can be no such
+        tensor: something has a state that a second op would share or lack (a Python function, a
+        ``tf.random.Generator``, a graph function that draws numbers), or is in a loop or a branch
+        of control flow v1, which cannot be copied in part.
     """
-    path = _path_from_random(value.op, since)
+    ops = _made_for(value.op, since)
+    if any(_has_own_state(op) for op in ops):
+        return None
+    path = _path_from_random(ops)
+    if any(op._get_control_flow_context() is not None for op in path):
+        return None
     copies: dict[Any, Any] = {}
     for op in sorted(path, key=lambda each: each._id):
         copies[op] = _copy(op, copies)
     return copies[value.op].outputs[value.value_index] if copies else value
 
 
-def _path_from_random(end: Any, since: int) -> set[Any]:
-    """The random ops that an op depends on, and all that lies between, itself among it."""
+def _made_for(end: Any, since: int) -> list[Any]:
+    """The ops that an op depends on and that were made since, itself among them."""
     order: list[Any] = []
     seen = {end}
     open_ops = [end]
@@ -48,8 +72,13 @@ def _path_from_random(end: Any, since: int) -> set[Any]:
             if before not in seen and before._id > since:
                 seen.add(before)
                 open_ops.append(before)
+    return order
+
+
+def _path_from_random(ops: list[Any]) -> set[Any]:
+    """The seeded ops among those that lead to one op, and all between them and it."""
     path: set[Any] = set()
-    for op in sorted(order, key=lambda each: each._id):
+    for op in sorted(ops, key=lambda each: each._id):
         if _is_seeded(op) or any(before in path for before in _sources(op)):
             path.add(op)
     return path
@@ -62,6 +91,30 @@ def _sources(op: Any) -> list[Any]:
 def _is_seeded(op: Any) -> bool:
     """Whether it gives the same numbers as another of its kind: unseeded ones never do."""
     return _is_random(op.type) and bool(op.get_attr("seed") or op.get_attr("seed2"))
+
+
+def _has_own_state(op: Any) -> bool:
+    """Whether a second op of the kind would give other values, or change those of the first."""
+    if not _is_stateful(op.type) or _is_random(op.type):
+        return False
+    if op.type in _READS or op.type.startswith(_OURS):
+        return False
+    return _REPEATABLE not in op.node_def.attr
+
+
+def mark_repeatable(op: Any) -> None:
+    """Marks a Python function of ours, which gives the same values whenever it runs."""
+    from tensorflow.core.framework import attr_value_pb2
+
+    op._set_attr(_REPEATABLE, attr_value_pb2.AttrValue(b=True))
+
+
+@functools.cache
+def _is_stateful(kind: str) -> bool:
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(kind)
+    return definition is not None and bool(definition.is_stateful)
 
 
 @functools.cache

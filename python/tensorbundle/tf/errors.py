@@ -54,6 +54,8 @@ def translated(error: errors.Error) -> Exception:
         return _new("CheckpointNotFoundError", message, error.filename)
     if isinstance(error, errors.VocabularyNotFoundError):
         return _new("VocabularyNotFoundError", message, error.filename)
+    if isinstance(error, errors.OutOfMemoryError):
+        return error
     if isinstance(error, errors.IOFailure):
         refused = error.errno in (errno.EACCES, errno.EPERM)
         name = "PermissionDeniedError" if refused else "InternalError"

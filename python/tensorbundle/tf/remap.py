@@ -11,6 +11,7 @@ import contextlib
 import os
 from typing import Any, NamedTuple, Protocol
 
+from tensorbundle.filenames import path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.remap_pieces import PieceRemap
 from tensorbundle.tf import backend, backup, facts, remap_cast, remote, values
@@ -238,9 +239,12 @@ def path_in_ops(path: Any) -> bytes:
 
     Raises:
         TypeError: It is no path.
-        ValueError: It holds a NUL byte.
+        ValueError: It holds a NUL byte, or a character that no file name can have.
     """
-    text = os.fsencode(path)
+    try:
+        text = os.fsencode(path)
+    except UnicodeEncodeError:
+        text = os.fsencode(path_text(path))  # raises: it says which character is wrong
     if b"\0" in text:
         raise path_with_nul(os.fsdecode(text))
-    return text if remote.is_remote(text) else text.removeprefix(b"file://")
+    return text if remote.is_remote(text) else os.fsencode(path_text(text))

@@ -14,6 +14,7 @@ import numpy as np
 from tensorbundle import vocab
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.remap_pieces import PieceRemap
+from tensorbundle.tf import copies
 from tensorbundle.tf.backup import Fills
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 
@@ -144,5 +145,6 @@ def _called(
     if tf.executing_eagerly():
         return tf.constant(function(*[value.numpy() for value in inputs]), dtype)
     value = tf.numpy_function(function, list(inputs), dtype, name=name)
+    copies.mark_repeatable(value.op)
     value.set_shape(shape)
     return value

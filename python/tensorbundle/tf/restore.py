@@ -45,10 +45,10 @@ def assign(readings: Sequence[values.Reading]) -> None:
             assign(readings)
         return
     for reading, value in zip(readings, values.values(readings), strict=True):
-        set_initializer(reading.variable, value)
+        set_initializer(reading.variable, value, value)
 
 
-def set_initializer(variable: Any, value: Any, initial: Any = None) -> None:
+def set_initializer(variable: Any, value: Any, initial: Any | None) -> None:
     """Replaces a variable's initializer by an assignment of a value, as TensorFlow's function does.
 
     In eager mode the value is assigned now; inside a function, whenever it runs.
@@ -56,7 +56,7 @@ def set_initializer(variable: Any, value: Any, initial: Any = None) -> None:
     Args:
         variable: Of any kind, distributed ones included.
         value: A tensor, on the CPU of the variable's task.
-        initial: What its ``initial_value`` becomes; by default `value`.
+        initial: What its ``initial_value`` becomes; None: it stays as it is.
 
     Raises:
         ValueError: The shapes are known to differ.
@@ -70,7 +70,8 @@ def set_initializer(variable: Any, value: Any, initial: Any = None) -> None:
     value.set_shape(variable.shape)
     for carrier in facts.carriers_of(variable):
         carrier._initializer_op = initializer
-        carrier._initial_value = value if initial is None else initial
+        if initial is not None:
+            carrier._initial_value = initial
 
 
 def _assignment(variable: Any, value: Any) -> Any:

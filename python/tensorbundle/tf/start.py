@@ -268,7 +268,7 @@ class Start:
         """What becomes of a table by its vocabularies, and what is wrong with them."""
         try:
             answer = vocabularies.ask(step, pieces, stored, self.options, exact=self.exact)
-        except (Error, TypeError) as error:
+        except (Error, TypeError, ValueError) as error:
             return Answer("remapped", ()), plans.raised(error)
         if step.slot_of is None:
             self._warnings += answer.warnings
@@ -329,7 +329,10 @@ class _Remapping(NamedTuple):
         return self.step.group
 
     def values(self) -> list[tuple[Any, Any, Any]]:
-        """(variable, value, value for whoever asks for the initial one) for every piece."""
+        """(variable, value, value for whoever asks for the initial one, or None) for every piece.
+
+        None leaves the initial value alone, as TensorFlow does.
+        """
         with _outside_if_left_out(self.variables):
             since = copies.version()
             made = remap.remapped(self.prefix, self.step, self.stored, self.variables, self.options)

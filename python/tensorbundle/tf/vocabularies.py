@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle import vocab_diagnosis
-from tensorbundle.errors import Error
+from tensorbundle.arguments import shown
+from tensorbundle.errors import Error, VocabularyNotFoundError
 from tensorbundle.load_plan import Stored
 from tensorbundle.tf import backend, facts, library, remote
+from tensorbundle.tf.errors import invalid_argument, translated
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap import path_in_ops
 from tensorbundle.variables import Variable
@@ -36,8 +38,22 @@ def ask(
         stored: The stored table, if it is known.
         options: How values are read.
         exact: Whether to join them however large they are.
+
+    Raises:
+        tf.errors.NotFoundError, InvalidArgumentError: In eager mode, where the join is made now.
+        TypeError, ValueError: The backup initializer cannot be called, or a size is out of range.
     """
+    import tensorflow as tf
+
     info = step.info
+    initializer = info.backup_initializer
+    if initializer is not None and not callable(initializer):
+        raise TypeError(
+            f"initializer must be callable, instead of being {initializer} of type "
+            f"{type(initializer)}."
+        )
+    if not -(1 << 63) <= info.old_vocab_size < 1 << 63:
+        raise ValueError(f"old_vocab_size {shown(info.old_vocab_size)} is no 64-bit integer")
     new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
     if remote.is_remote(new) or remote.is_remote(old):
         return Answer("remapped", ())
@@ -57,7 +73,13 @@ def ask(
     )
     ways = {backend.way_for(piece.handle, options) for piece in pieces}
     join = _by_library if ways == {"op"} else vocab_diagnosis.by_reader
-    answer = vocab_diagnosis.answer(question, join, exact=exact)
+    now = tf.executing_eagerly()
+    try:
+        answer = vocab_diagnosis.answer(question, join, exact=exact or now, now=now)
+    except VocabularyNotFoundError as error:
+        raise translated(error) from error
+    except (Error, ValueError) as error:
+        raise invalid_argument(f"{step.group!r}: {error}") from error
     if answer.error is None or not any(facts.on_another_job(piece.handle) for piece in pieces):
         return answer
     # Their machine may have other files.

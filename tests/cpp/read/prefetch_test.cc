@@ -165,6 +165,10 @@ TEST_F(ReadAheadTest, NothingComesAfterADamagedChunk) {
   builder.Add("t", DataType::kInt8, {kRows, kColumns}, bytes_);
   builder.data()[99 * kColumns] ^= 1;
   builder.Write(dir_ / "q");
+  // In one tick of the clock with its index, the file would be compared before it is read.
+  std::this_thread::sleep_for(milliseconds(30));
+  std::filesystem::rename(dir_ / "q.index", dir_ / "moved");
+  std::filesystem::rename(dir_ / "moved", dir_ / "q.index");
   checkpoint_ = Checkpoint::OpenBundle(dir_ / "q", IoMode::kAuto);
   for (const uint64_t ahead : {1, 2, 5}) {
     Prefetcher stream(checkpoint_, Chunks(10, ahead));
