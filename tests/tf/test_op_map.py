@@ -119,7 +119,7 @@ def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
         if offset % 64:
             with pytest.raises(
                 tf.errors.InvalidArgumentError,
-                match=rf"offset {offset} of .*no multiple of 64.*tensorbundle align",
+                match=rf"offset {offset} of .*not a multiple of 64.*tensorbundle align",
             ):
                 mapped(ops, prefix)
         else:

@@ -171,11 +171,11 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("parts", "error", "match"),
     [
-        ([[1, 0, 4, 0]], tf.errors.InvalidArgumentError, "piece 1 of a tensor that has 1"),
+        ([[1, 0, 4, 0]], tf.errors.InvalidArgumentError, "stored slice 1 of a tensor that has 1"),
         ([[0, 44, 8, 0]], tf.errors.DataLossError, "48 bytes"),
         ([[0, 2**62, 2**62, 0]], tf.errors.DataLossError, "48 bytes"),
         ([[0, 0, 8, -1]], tf.errors.InvalidArgumentError, "holds -1"),
-        ([[0, 0, 8, 2**32]], tf.errors.InvalidArgumentError, "is no CRC32C"),
+        ([[0, 0, 8, 2**32]], tf.errors.InvalidArgumentError, "is not a CRC32C"),
         ([[0, 0, 8]], tf.errors.InvalidArgumentError, r"shape \[1,3\]"),
         ([0, 0, 8, 7], tf.errors.InvalidArgumentError, r"shape \[4\]"),
         ([[0, 0, 48, 12345]], tf.errors.DataLossError, "CRC32C"),

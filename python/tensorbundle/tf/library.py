@@ -156,6 +156,6 @@ def _same_file(one: str, other: Path) -> bool:
 def _problem(path: Path) -> str:
     """What the library itself says is wrong."""
     library: Any = ctypes.CDLL(str(path))  # loaded already: the same handle
-    library.tensorbundle_tf_problem.restype = ctypes.c_char_p
-    text: bytes = library.tensorbundle_tf_problem()
+    library.tensorbundle_tf_error.restype = ctypes.c_char_p
+    text: bytes = library.tensorbundle_tf_error()
     return text.decode(errors="replace")
