@@ -111,15 +111,15 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     Tests that have it run once for each.
     """
     pytest.importorskip("tensorflow")
-    from tensorbundle.tf import backend, library
+    from tensorbundle.tf import backend, op_library
 
     if request.param == "op":
-        if library.load() is None:
-            pytest.skip(f"no op library: {library.why_not()}")
+        if op_library.load() is None:
+            pytest.skip(f"no op library: {op_library.unavailable_reason()}")
         yield "op"
     elif request.param == "numpy":
-        monkeypatch.setattr(library, "load", lambda: None)
-        monkeypatch.setattr(library, "why_not", lambda: "a test wants it so")
+        monkeypatch.setattr(op_library, "load", lambda: None)
+        monkeypatch.setattr(op_library, "unavailable_reason", lambda: "a test wants it so")
         monkeypatch.setattr(backend, "_warn_once", lambda why: None)
         yield "numpy"
     else:
@@ -131,8 +131,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def ops() -> ModuleType:
     """The op library's functions; without a built library, what needs them is skipped."""
     pytest.importorskip("tensorflow")
-    from tensorbundle.tf import library
+    from tensorbundle.tf import op_library
 
-    if library.find() is None:
+    if op_library.find() is None:
         pytest.skip("the op library is not built")
-    return library.load_op_library()
+    return op_library.load_op_library()

@@ -21,11 +21,11 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import backend, library, placement  # noqa: E402
+from tensorbundle.tf import backend, op_library, placement  # noqa: E402
 from tensorbundle.tf.options import current  # noqa: E402
 
 Save = Callable[..., str]
-needs_op = pytest.mark.skipif(library.find() is None, reason="built without the op library")
+needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without the op library")
 
 # 64-byte rows, so that every slice of an aligned table can be mapped.
 TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
@@ -256,8 +256,8 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda: None)
-    monkeypatch.setattr(library, "why_not", lambda: "it is a Tuesday")
+    monkeypatch.setattr(op_library, "load", lambda: None)
+    monkeypatch.setattr(op_library, "unavailable_reason", lambda: "it is a Tuesday")
     monkeypatch.setattr(backend, "_warned", set())
 
 
@@ -299,7 +299,7 @@ def test_without_the_library_nothing_is_mapped(prefix: str) -> None:
 
 
 def test_where_our_op_may_not_go(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "allows", lambda device: "ps" not in device)
+    monkeypatch.setattr(placement, "may_use_ops", lambda device: "ps" not in device)
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
         variable = partitioned(0)[0]
         tb.init_from_checkpoint(prefix, {"a": variable})

@@ -16,7 +16,7 @@ from tensorbundle import assignment
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import facts  # noqa: E402
+from tensorbundle.tf import variable_metadata  # noqa: E402
 from tensorbundle.tf.source import open_source  # noqa: E402
 
 Pairs = list[tuple[str, Any]]
@@ -74,9 +74,9 @@ def by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch) -> Assig
 
 def by_us(prefix: str, pairs: Pairs) -> Assigned | str:
     plan = assignment.plan_assignments(
-        [(tensor, facts.target_of(value)) for tensor, value in pairs],
+        [(tensor, variable_metadata.target_of(value)) for tensor, value in pairs],
         open_source(prefix).for_plans(),
-        facts.VariableStore(),
+        variable_metadata.VariableStore(),
     )
     if plan.problems:
         return str(plan.problems[0]).split(" checkpoint")[0]

@@ -21,10 +21,10 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(library.find() is None, reason="built without the op library"),
+    pytest.mark.skipif(op_library.find() is None, reason="built without the op library"),
     pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes are counted by Linux"),
 ]
 

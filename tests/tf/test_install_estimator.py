@@ -16,7 +16,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_estimator", reason="no Estimator in this TensorFlow")
 
-from tensorbundle.tf import hooks  # noqa: E402
+from tensorbundle.tf import installation  # noqa: E402
 
 # Estimator says of itself that it is deprecated, and leaves its event files to the collector.
 pytestmark = [
@@ -124,10 +124,10 @@ def test_classifiers(
         return values(estimator)
 
     theirs = train(tmp_path / "theirs")
-    with hooks.installed():
+    with installation.installed():
         ours = train(tmp_path / "ours")
-        assert hooks.calls()["warm_start"] == 1
-        assert hooks.calls()["load_variable"] == len(ours)
+        assert installation.calls()["warm_start"] == 1
+        assert installation.calls()["load_variable"] == len(ours)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
@@ -148,9 +148,9 @@ def test_predicting_and_evaluating_warm_start_too(trained: dict[str, Path], tmp_
         return [each["logits"] for each in estimator.predict(examples(OLD))]
 
     theirs = predict(tmp_path / "theirs")
-    with hooks.installed():
+    with installation.installed():
         ours = predict(tmp_path / "ours")
-        assert hooks.calls()["warm_start"] == 2
+        assert installation.calls()["warm_start"] == 2
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -167,10 +167,10 @@ def test_a_model_function_that_starts_from_a_checkpoint(
         loss = tf.reduce_sum(table.as_tensor()) * 0.0
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=v1.assign_add(step, 1))
 
-    with hooks.installed():
+    with installation.installed():
         estimator = tf.estimator.Estimator(model, str(tmp_path / "model"))
         estimator.train(examples(OLD), steps=1)
-        assert hooks.calls()["init_from_checkpoint"] == 1
+        assert installation.calls()["init_from_checkpoint"] == 1
         np.testing.assert_array_equal(
             estimator.get_variable_value("mine/table"),
             tf.train.load_variable(str(trained["dnn"]), name),

@@ -14,10 +14,10 @@ tf = pytest.importorskip("tensorflow")
 
 from tensorflow.python.eager import context  # noqa: E402
 
-from tensorbundle.tf import hooks, library  # noqa: E402
+from tensorbundle.tf import installation, op_library  # noqa: E402
 
 v1 = tf.compat.v1
-needs_op = pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded")
+needs_op = pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded")
 
 OLD = ["apple", "pear", "plum", "fig"]
 NEW = ["fig", "apple", "quince", "plum"]
@@ -49,9 +49,9 @@ def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
 def both(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
     """Builds without ours and with ours, compares the values, and returns ours' types of ops."""
     theirs, _ = run(build)
-    with hooks.installed():
+    with installation.installed():
         ours, types = run(build)
-        assert hooks.calls()[name] == calls
+        assert installation.calls()[name] == calls
     np.testing.assert_array_equal(ours, theirs)
     return types
 
@@ -135,13 +135,13 @@ def test_other_processes_are_asked_for_ours_only_on_request(
     model: Path, start: Callable[[Path], Any], remote: bool, device: str
 ) -> None:
     """A server without the op library would reject the whole graph."""
-    with hooks.installed(remote=remote), tf.Graph().as_default() as graph:
+    with installation.installed(remote=remote), tf.Graph().as_default() as graph:
         with tf.device(device):
             start(model)
         ours = {
             each.device for each in graph.get_operations() if each.type.startswith("Tensorbundle")
         }
-        assert sum(hooks.calls().values()) == 1
+        assert sum(installation.calls().values()) == 1
         reads = [each for each in graph.get_operations() if each.type == "RestoreV2"]
         ours_wanted = remote or "ps" not in device
         assert bool(ours) is ours_wanted
@@ -153,7 +153,7 @@ def test_other_processes_are_asked_for_ours_only_on_request(
 
 @needs_op
 def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
-    with hooks.installed(), tf.Graph().as_default() as graph:
+    with installation.installed(), tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             v1.get_variable("fruit/table", [4, 3])
         v1.get_variable("bias", [3])
@@ -168,7 +168,7 @@ def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
 
 @needs_op
 def test_without_an_installation_the_caller_answers_for_the_servers(model: Path) -> None:
-    import tensorbundle.tf.initialization as own
+    import tensorbundle.tf.init_from_checkpoint as own
 
     with tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
@@ -180,9 +180,9 @@ def test_without_an_installation_the_caller_answers_for_the_servers(model: Path)
 def test_eager_variables(model: Path) -> None:
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([4, 3]))
-        with hooks.installed():
+        with installation.installed():
             v1.train.init_from_checkpoint(str(model), {"fruit/table": variable})
-            assert hooks.calls() == {"init_from_checkpoint": 1}
+            assert installation.calls() == {"init_from_checkpoint": 1}
         np.testing.assert_array_equal(variable.numpy(), TABLE)
 
 
@@ -208,7 +208,7 @@ def test_inside_a_function(model: Path) -> None:
             v1.train.init_from_checkpoint(str(model), {"bias": variable})
             return tf.train.load_variable(str(model), "fruit/table")[0]
 
-        with hooks.installed():
+        with installation.installed():
             np.testing.assert_array_equal(start(), TABLE[0])
-            assert hooks.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
+            assert installation.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
         np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0, 3.0])

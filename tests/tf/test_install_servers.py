@@ -21,11 +21,11 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded"),
+    pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded"),
 ]
 
 SERVER = Path(__file__).parent / "cluster" / "parameter_server.py"

@@ -19,11 +19,11 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import tensorbundle.tf  # noqa: E402
-from tensorbundle.tf import library  # noqa: E402
-from tensorbundle.tf.initialization import init_from_checkpoint  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
+from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded"),
+    pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded"),
     pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are listed by Linux"),
 ]
 
@@ -161,7 +161,7 @@ def test_a_fork_changes_nothing_for_the_parent(prefix: str) -> None:
         import numpy as np
         import tensorflow as tf
         import tensorbundle.tf
-        from tensorbundle.tf.initialization import init_from_checkpoint
+        from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
 
         prefix = sys.argv[1]
         v1 = tf.compat.v1

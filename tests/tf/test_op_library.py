@@ -43,8 +43,8 @@ MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1" / "mode
 
 def test_importing_does_not_load_tensorflow() -> None:
     out = run(
-        "import sys, tensorbundle.tf, tensorbundle.tf.library as library\n"
-        "print(library.find(), library.state(), 'tensorflow' in sys.modules)"
+        "import sys, tensorbundle.tf, tensorbundle.tf.op_library as op_library\n"
+        "print(op_library.find(), op_library.state(), 'tensorflow' in sys.modules)"
     )
     assert out == f"{LIBRARY} not loaded False\n"
 
@@ -52,10 +52,11 @@ def test_importing_does_not_load_tensorflow() -> None:
 def test_twice_is_once() -> None:
     out = run(
         "import sys, tensorflow as tf, tensorbundle.tf\n"
-        "from tensorbundle.tf import library\n"
+        "from tensorbundle.tf import op_library\n"
         "ops = tensorbundle.tf.load_op_library()\n"
-        "assert tensorbundle.tf.load_op_library() is ops and library.load() is ops\n"
-        "assert library.why_not() is None and library.state() == 'loaded'\n" + WORKS,
+        "assert tensorbundle.tf.load_op_library() is ops and op_library.load() is ops\n"
+        "assert op_library.unavailable_reason() is None and op_library.state() == 'loaded'\n"
+        + WORKS,
         MNIST,
     )
     assert out == "(32,)\n"
@@ -69,8 +70,8 @@ def test_after_somebody_else_loaded_the_same_file(tmp_path: Path) -> None:
     out = run(
         "import sys, tensorflow as tf\n"
         "tf.load_library(sys.argv[2])\n"
-        "from tensorbundle.tf import library\n"
-        "ops = library.load_op_library()\n" + WORKS,
+        "from tensorbundle.tf import op_library\n"
+        "ops = op_library.load_op_library()\n" + WORKS,
         MNIST, link,
     )  # fmt: skip
     assert out == "(32,)\n"
@@ -82,11 +83,11 @@ def test_another_copy_is_refused(tmp_path: Path) -> None:
     out = run(
         "import sys, tensorflow as tf\n"
         "ops = tf.load_op_library(sys.argv[2])\n"
-        "from tensorbundle.tf import library\n"
-        "assert library.load() is None\n"
-        "print(library.why_not())\n"
+        "from tensorbundle.tf import op_library\n"
+        "assert op_library.load() is None\n"
+        "print(op_library.unavailable_reason())\n"
         "try:\n"
-        "    library.load_op_library()\n"
+        "    op_library.load_op_library()\n"
         "except RuntimeError as error:\n"
         "    print(error)\n" + WORKS,
         MNIST, copy,
@@ -116,8 +117,8 @@ def test_without_tensorflow(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("raise ImportError('broken')\n")
     out = run(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tensorbundle.tf import library\n"
-        "print(library.why_not())",
+        "from tensorbundle.tf import op_library\n"
+        "print(op_library.unavailable_reason())",
         tmp_path,
     )
     assert out == "TensorFlow cannot be imported: broken\n"
@@ -134,8 +135,8 @@ def test_import_tensorflow_finds_it_by_the_link() -> None:
             "import tensorflow as tf\n"
             "from tensorflow.python.framework import op_def_registry\n"
             "print(op_def_registry.get('TensorbundleReadV1') is not None)\n"
-            "from tensorbundle.tf import library\n"
-            "print(library.load_op_library().tensorbundle_read_v1.__name__)"
+            "from tensorbundle.tf import op_library\n"
+            "print(op_library.load_op_library().tensorbundle_read_v1.__name__)"
         )
     finally:
         plugin.disable()

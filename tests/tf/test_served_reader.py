@@ -23,7 +23,7 @@ tf = pytest.importorskip("tensorflow")
 
 from tensorflow.python.eager import context  # noqa: E402
 
-from tensorbundle.tf import hooks  # noqa: E402
+from tensorbundle.tf import installation  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 GOLDEN = sorted(path.with_suffix("") for path in DATA.glob("*/*.index"))
@@ -63,9 +63,9 @@ def prefix_v1(tmp_path_factory: pytest.TempPathFactory) -> str:
 def both(call: Callable[[], Any]) -> tuple[Any, Any]:
     """(ours, TensorFlow's)"""
     theirs = call()
-    with hooks.installed():
+    with installation.installed():
         ours = call()
-        assert sum(hooks.calls().values()) > 0
+        assert sum(installation.calls().values()) > 0
     return ours, theirs
 
 
@@ -198,7 +198,7 @@ def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
     path, name = fault(copy)
     with pytest.raises(Exception) as theirs:
         getattr(V1, opener)(path).get_tensor(name)
-    with hooks.installed(), pytest.raises(Exception) as ours:
+    with installation.installed(), pytest.raises(Exception) as ours:
         getattr(V1, opener)(path).get_tensor(name)
     assert isinstance(ours.value, theirs.type)
     if isinstance(theirs.value, tf.errors.NotFoundError):
@@ -212,7 +212,7 @@ def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
 def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
     with pytest.raises(tf.errors.NotFoundError) as theirs:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
-    with hooks.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
+    with installation.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
     assert theirs.value.message in ours.value.message
 
@@ -231,7 +231,7 @@ def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
     """``has_tensor`` and the maps are TensorFlow's; what TensorFlow refuses to read is read."""
     equal_readers(*both(lambda: tf.train.load_checkpoint(objects)))
     theirs = tf.train.load_checkpoint(objects)
-    with hooks.installed():
+    with installation.installed():
         ours = tf.train.load_checkpoint(objects)
         for name in ("enc/kernel", b"enc/kernel", "Variable", "a/.ATTRIBUTES/VARIABLE_VALUE"):
             assert ours.has_tensor(name) is theirs.has_tensor(name)
@@ -241,7 +241,7 @@ def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
 
 
 def test_a_shared_full_name_is_not_found_and_says_why(objects: str) -> None:
-    with hooks.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
+    with installation.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
         tf.train.load_variable(objects, "Variable")
     assert isinstance(caught.value, AmbiguousNameError)
     assert "Key Variable not found in checkpoint" in caught.value.message
@@ -261,7 +261,7 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
         return original(name, *arguments)
 
     monkeypatch.setattr(naming, "nearest", nearest)
-    with hooks.installed():
+    with installation.installed():
         reader = tf.train.load_checkpoint(objects)
         with pytest.raises(tf.errors.NotFoundError) as caught:
             reader.get_tensor(name)
@@ -276,12 +276,12 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
     """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
-    with context.eager_mode(), hooks.installed():
+    with context.eager_mode(), installation.installed():
         first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
         saved = first.save(str(tmp_path / "objects"))
         second = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]))
         second.restore(saved).assert_existing_objects_matched()
-        assert hooks.calls()["NewCheckpointReader"] > 0
+        assert installation.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
         third = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]), step=tf.Variable(0, dtype=tf.int64))
         third.read(saved).expect_partial()
@@ -291,12 +291,12 @@ def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
 
 
 def test_saved_models_load(tmp_path: Path) -> None:
-    with context.eager_mode(), hooks.installed():
+    with context.eager_mode(), installation.installed():
         module = tf.Module()
         module.v = tf.Variable([1.0, 2.0])
         tf.saved_model.save(module, str(tmp_path / "saved"))
         loaded = tf.saved_model.load(str(tmp_path / "saved"))
-        assert hooks.calls()["NewCheckpointReader"] > 0
+        assert installation.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])
 
 
@@ -307,11 +307,11 @@ def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
     model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
     weights = [array + 1 for array in model.get_weights()]
     model.set_weights(weights)
-    with hooks.installed():
+    with installation.installed():
         for path, form in [(tmp_path / "bundle", "tf"), (tmp_path / "hdf5", "h5")]:
             model.save_weights(str(path), save_format=form)
             other = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
             other.load_weights(str(path))
             for ours, theirs in zip(other.get_weights(), weights, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-        assert hooks.calls()["NewCheckpointReader"] > 1
+        assert installation.calls()["NewCheckpointReader"] > 1

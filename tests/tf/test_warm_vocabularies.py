@@ -278,7 +278,7 @@ def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None
 def test_the_private_function_means_the_same(folder: Path, resource: bool) -> None:
     from tensorflow.python.training import warm_starting_util
 
-    from tensorbundle.tf.warm_starting import warm_start_var_with_vocab
+    from tensorbundle.tf.warm_start import warm_start_var_with_vocab
 
     found = []
     for function in (warm_starting_util._warm_start_var_with_vocab, warm_start_var_with_vocab):

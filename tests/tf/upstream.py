@@ -177,7 +177,7 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf
     from absl import flags
 
-    from tensorbundle.tf import hooks, library
+    from tensorbundle.tf import installation, op_library
     from tensorbundle.tf.options import set_options
 
     if not options.as_is:
@@ -187,16 +187,16 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     flags.FLAGS(sys.argv[:1])
     _name_keras_for_estimator()
     if options.installed:
-        hooks.install()
+        installation.install()
         if options.op == "absent":
-            library.load = lambda: None
-            library.why_not = lambda: "this run does without"
+            op_library.load = lambda: None
+            op_library.unavailable_reason = lambda: "this run does without"
         else:
             set_options(op=options.op)
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
     _selected(suite, options.match).run(recorder)
-    calls = hooks.calls() if options.installed else {}
+    calls = installation.calls() if options.installed else {}
     return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
 
 

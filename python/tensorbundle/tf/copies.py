@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second computation of a random tensor, whose numbers do not depend on the first.
+"""Independent copies of tensors that depend on seeded random ops.
 
-A seeded random op gives its next numbers each time it runs. What is computed for a variable's
-``initial_value`` must not use up the first numbers, which its initializer gets.
+A seeded random op advances its generator each time it runs. Computing a variable's
+``initial_value`` must not consume the first numbers: they belong to the variable's initializer.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 
 def version() -> int:
-    """A mark in the graph that is being built: what is made later comes after it."""
+    """Returns the version of the graph that is being built: the id of its latest op."""
     import tensorflow as tf
 
     return int(tf.compat.v1.get_default_graph().version)
 
 
 def independent(value: Any, since: int) -> Any:
-    """A tensor that is computed as `value` is, from the same seeds.
+    """Returns a tensor that is computed like `value`, from the same seeds.
 
     Args:
         value: A tensor of the graph that is being built.
-        since: What was made before this mark is used by both.
+        since: A version of the graph. Ops created before it are shared and not copied.
 
     Returns:
-        `value` itself where nothing was made since that is seeded.
+        `value` itself if it depends on no seeded op created since.
     """
     path = _path_from_random(value.op, since)
     copies: dict[Any, Any] = {}
@@ -37,7 +37,7 @@ def independent(value: Any, since: int) -> Any:
 
 
 def _path_from_random(end: Any, since: int) -> set[Any]:
-    """The random ops that an op depends on, and all that lies between, itself among it."""
+    """Returns the seeded ops that `end` depends on, and all ops on the paths from them to `end`."""
     order: list[Any] = []
     seen = {end}
     open_ops = [end]
@@ -60,7 +60,7 @@ def _sources(op: Any) -> list[Any]:
 
 
 def _is_seeded(op: Any) -> bool:
-    """Whether it gives the same numbers as another of its kind: unseeded ones never do."""
+    """Whether an op is random and has a seed."""
     return _is_random(op.type) and bool(op.get_attr("seed") or op.get_attr("seed2"))
 
 
@@ -88,13 +88,13 @@ def _copy(op: Any, copies: dict[Any, Any]) -> Any:
         tf.control_dependencies(waits),
         tf.compat.v1.device(op.device) if op.device else contextlib.nullcontext(),
     ):
-        made = graph._create_op_internal(
+        copy = graph._create_op_internal(
             op.type,
             inputs,
             [tensor.dtype for tensor in op.outputs],
             name=f"{op.name}_again/",
             attrs=dict(op.node_def.attr),
         )
-    for old, new in zip(op.outputs, made.outputs, strict=True):
+    for old, new in zip(op.outputs, copy.outputs, strict=True):
         new.set_shape(old.shape)
-    return made
+    return copy
