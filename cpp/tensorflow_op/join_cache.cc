@@ -66,10 +66,10 @@ JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count) {
   if (request.new_size >= 0) size = std::min(size, request.new_size);
   if (offset < 0 || count < 0 || offset > size || count > size - offset) {
     throw OpError(Code::kInvalidArgument,
-                  "lookup table size must be larger than last new vocab entry's line: rows " +
-                      std::to_string(offset) + " and the " + std::to_string(count) +
-                      " from there on are wanted of " + request.new_vocab + ", which has " +
-                      std::to_string(size) + " that are used");
+                  "lookup table size must be larger than last new vocab entry's line: " +
+                      std::to_string(count) + " rows from row " + std::to_string(offset) +
+                      " on are requested of " + request.new_vocab + ", of which " +
+                      std::to_string(size) + " are used");
   }
   const std::span<const int64_t> ids =
       joined->result.ids().subspan(static_cast<size_t>(offset), static_cast<size_t>(count));

@@ -38,7 +38,8 @@ struct JoinedIds {
 };
 
 // Returns the ids of the new rows [offset, offset + count). A file that was rewritten is read
-// again. Throws: OpError and VocabularyError where TensorFlow's GenerateVocabRemapping fails.
+// again.
+// Throws: OpError and VocabularyError where TensorFlow's GenerateVocabRemapping fails.
 JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count);
 
 // Statistics of a join, for checks before a graph runs. Python knows this layout.

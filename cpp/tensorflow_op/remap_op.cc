@@ -70,7 +70,8 @@ class RemapKernel {
     const bool is_empty = CheckedVolume(shape_) == 0;
     if (!is_empty) layout = LayOut(source, remapping);
     bool forwarded = false;
-    // Before taking references to the inputs: TensorFlow forwards a buffer only if it has one.
+    // Before taking references to the inputs: TensorFlow forwards only a buffer with a single
+    // reference.
     const TensorPtr out = fill_layout_ == FillLayout::kFull
                               ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
                               : run.Allocate(0, type_, shape_);
@@ -92,8 +93,8 @@ class RemapKernel {
 
   static FillLayout FillLayoutOf(const std::string& word) {
     if (word == "zero") return FillLayout::kZero;
-    return word == "cells" ? FillLayout::kCells
-                           : FillLayout::kFull;  // the op definition allows no other value
+    if (word == "cells") return FillLayout::kCells;
+    return FillLayout::kFull;  // the op definition allows no other value
   }
 
   Remapping RemappingOf(std::span<const int64_t> ids) const {
@@ -128,7 +129,7 @@ class RemapKernel {
     const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
     const int threads = ThreadsFor(threads_, out.size());
     const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
-    const uint8_t zero[16] = {};  // the widest element
+    const uint8_t zero[16] = {};  // the size of the widest element type
     CellFillValues fill{CellFillValues::Kind::kElement, {zero, item_size}};
     if (fill_layout_ == FillLayout::kCells) fill = {CellFillValues::Kind::kCells, fill_values[0]};
     if (fill_layout_ == FillLayout::kFull) {

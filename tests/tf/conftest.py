@@ -105,8 +105,8 @@ def save() -> Callable[..., str]:
 
 
 @pytest.fixture(params=["op", "numpy", "stock"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each way that a variable can be filled: by our op, without its library, and by TensorFlow's.
+def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each backend that reads a variable: our op, our reader without the library, TensorFlow's op.
 
     Tests that have it run once for each.
     """
@@ -129,7 +129,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture(scope="session")
 def ops() -> ModuleType:
-    """The op library's functions; without a built library, what needs them is skipped."""
+    """The op library's functions; tests that need them are skipped without a built library."""
     pytest.importorskip("tensorflow")
     from tensorbundle.tf import op_library
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow reads, restores and saves anew what ``align`` wrote."""
+"""TensorFlow reads, restores and saves again what ``align`` wrote."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def slices_of(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]
 
 
 def test_slices_in_merged_shards(tmp_path: Path) -> None:
-    """Pieces of one tensor in several data files, as a sharded save leaves them."""
+    """Slices of one tensor in several data files, as written by a sharded save."""
     parts = []
     for i, (start, end) in enumerate([(0, 2600), (2600, 2601), (2601, 3000)]):
         parts.append(str(tmp_path / f"part{i}"))

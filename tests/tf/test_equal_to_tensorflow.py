@@ -64,7 +64,7 @@ def test_golden_directory_with_a_state_file(compare: Callable[..., None]) -> Non
     compare(DATA / "mnist_tf1")
 
 
-def test_no_dtype_is_forgotten() -> None:
+def test_all_dtypes_are_covered() -> None:
     expected = set(KINDS) if VERSION >= (2, 21) else {n for n in KINDS if n <= 25 or n in (29, 30)}
     assert set(KNOWN) == expected
 
@@ -83,7 +83,7 @@ def test_every_dtype(
 
 @pytest.mark.parametrize("number", KNOWN, ids=lambda n: KINDS[n].label)
 def test_every_dtype_in_slices(tmp_path: Path, number: int, compare: Callable[..., None]) -> None:
-    """TensorFlow itself cannot put most types together again."""
+    """TensorFlow cannot merge slices of most types."""
     kind = KINDS[number]
     source = sample(kind, (6, 4))
     parts = [as_tensor(kind, source[:4]), as_tensor(kind, source[4:])]
@@ -161,7 +161,7 @@ def test_parts_of_tiled_tensors(tmp_path: Path, seed: int, compare: Callable[...
 
 
 def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that gives every partition its part of ``source``."""
+    """An initializer that returns each partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)

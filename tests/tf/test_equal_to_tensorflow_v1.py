@@ -97,7 +97,7 @@ def test_saver(tmp_path: Path, sharded: bool, compare: Callable[..., None]) -> N
 
 
 def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that gives every partition its part of ``source``."""
+    """An initializer that returns each partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)

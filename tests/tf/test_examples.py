@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples that need TensorFlow run, and find what they claim."""
+"""The examples that need TensorFlow run, and their claims hold."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What we say can be mapped, before a graph is built, is what our op maps when it runs."""
+"""The boxes that we report as mappable before the graph is built are those that our op maps."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write(folder: Path, layout: str, pad: int, *, shards: int = 1, big_endian: b
 
 
 def by_op(prefix: str, part: Slice) -> np.ndarray | None:
-    """What the op maps, or None where it refuses."""
+    """The mapped value, or None if the op raises."""
     try:
         (value,), _, _ = op_library.load_op_library().tensorbundle_map_v1(
             prefix=prefix, tensor="t", slice_specs=[part.spec], N=1, dtype=tf.float32, verify="none"
@@ -75,7 +75,7 @@ def by_op(prefix: str, part: Slice) -> np.ndarray | None:
 
 
 def agree(prefix: str) -> int:
-    """Compares every box; how many could be mapped."""
+    """Compares every box; returns how many could be mapped."""
     mapped = 0
     source = open_source(prefix)
     for offset, extent in BOXES:
@@ -101,7 +101,7 @@ def test_the_op_agrees(tmp_path: Path, layout: str, pad: str) -> None:
 
 
 @needs_op
-def test_slices_in_several_files_lie_apart(tmp_path: Path) -> None:
+def test_slices_in_several_files_are_not_mapped(tmp_path: Path) -> None:
     agree(write(tmp_path, "rows in order", 0, shards=2))
     whole = Slice("t", SHAPE, (0, 0), SHAPE)
     why = open_source(tmp_path / "m").unmappable_reason("t", whole)
@@ -109,7 +109,7 @@ def test_slices_in_several_files_lie_apart(tmp_path: Path) -> None:
     assert "one behind the other" in why
 
 
-def test_big_endian_bytes_are_turned_round(tmp_path: Path) -> None:
+def test_big_endian_bytes_are_not_mapped(tmp_path: Path) -> None:
     prefix = write(tmp_path, "in one", 0, big_endian=True)
     why = open_source(prefix).unmappable_reason("t", None)
     assert why is not None

@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 Save = Callable[..., str]
 TABLE = np.random.default_rng(1).standard_normal((13, 6)).astype(np.float32)
@@ -82,8 +82,10 @@ def test_dtypes_that_tensorflow_slices(tmp_path: Path, save: Save, dtype: str) -
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint16", "uint32", "uint64"])
-def test_dtypes_that_only_ours_slices(tmp_path: Path, save: Save, dtype: str, way: str) -> None:
-    if way == "stock":
+def test_dtypes_that_only_ours_slices(
+    tmp_path: Path, save: Save, dtype: str, backend_name: str
+) -> None:
+    if backend_name == "stock":
         pytest.skip("TensorFlow's own op")
     value = np.arange(24, dtype=dtype).reshape(12, 2)
     prefix = save(tmp_path / "m", {"t": value})
@@ -93,16 +95,18 @@ def test_dtypes_that_only_ours_slices(tmp_path: Path, save: Save, dtype: str, wa
     assert same_bits(np.concatenate(ours.values), value)
 
 
-def test_more_dimensions_than_tensorflow_survives(tmp_path: Path, save: Save, way: str) -> None:
-    if way == "stock":
+def test_more_dimensions_than_tensorflow_supports(
+    tmp_path: Path, save: Save, backend_name: str
+) -> None:
+    if backend_name == "stock":
         pytest.skip("TensorFlow's own op aborts the process")
     value = np.arange(2048, dtype=np.float32).reshape((4, *[2] * 9))
     prefix = save(tmp_path / "m", {"t": value})
     with tf.Graph().as_default(), tf1.Session() as session:
-        pieces = _halves(value.shape, "float32")[0]
-        tb.init_from_checkpoint(prefix, {"t": pieces})
-        session.run([piece.initializer for piece in pieces])
-        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), value)
+        partitions = _halves(value.shape, "float32")[0]
+        tb.init_from_checkpoint(prefix, {"t": partitions})
+        session.run([partition.initializer for partition in partitions])
+        assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), value)
 
 
 def _halves(shape: tuple[int, ...], dtype: str) -> list[Any]:
@@ -123,8 +127,8 @@ def _piece(variable: Any, start: int, full_shape: tuple[int, ...]) -> Any:
     return variable
 
 
-def test_an_empty_piece(tmp_path: Path, save: Save, way: str) -> None:
-    """TensorFlow's notation cannot say it; there is nothing to read in it."""
+def test_an_empty_partition(tmp_path: Path, save: Save, backend_name: str) -> None:
+    """TensorFlow's slice format cannot express it; there is nothing to read."""
     prefix = save(tmp_path / "m", {"t": TABLE})
 
     def build() -> list[Any]:
@@ -137,7 +141,7 @@ def test_an_empty_piece(tmp_path: Path, save: Save, way: str) -> None:
     assert same_bits(np.concatenate(ours.values), TABLE)
 
 
-def test_the_same_piece_twice(tmp_path: Path, save: Save) -> None:
+def test_the_same_partition_twice(tmp_path: Path, save: Save) -> None:
     prefix = save(tmp_path / "m", {"t": TABLE})
     build = builder(tf.float32, TABLE.shape, 3, 0, True)
     require_same(*both(prefix, build, lambda vs: {"t": [*vs[0], vs[0][1]]}))
@@ -191,7 +195,7 @@ def test_a_v1_checkpoint(tmp_path: Path, shards: int) -> None:
         split = tf1.fixed_size_partitioner(2)
         start = tf1.random_normal_initializer(seed=7)
         stored = tf1.get_variable("t", TABLE.shape, initializer=start, partitioner=split)
-        session.run([piece.initializer for piece in stored])
+        session.run([partition.initializer for partition in stored])
         value = session.run(stored.as_tensor())
         saver = tf1.train.Saver({"t": list(stored)}, write_version=tf1.train.SaverDef.V1)
         prefix = saver.save(session, str(tmp_path / "m"), write_meta_graph=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random maps against random graphs: the same assignments in the same order, or the same error."""
+"""Random maps and random graphs: the same assignments in the same order, or the same error."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def random_key(rng: random.Random, names: list[str]) -> str:
 
 
 def random_graph(rng: random.Random) -> list[str]:
-    """Makes some variables, a few of them in pieces."""
+    """Creates some variables, a few of them partitioned."""
     names = sorted({random_name(rng) for _ in range(rng.randint(1, 8))})
     for name in names:
         split = tf1.fixed_size_partitioner(2) if rng.random() < 0.25 else None
@@ -99,7 +99,7 @@ def test_the_same_plan(
                 theirs = by_tensorflow(prefix, pairs, monkeypatch)
                 ours = by_us(prefix, pairs)
                 if isinstance(ours, str) and "fills nothing" in ours:
-                    kinds["nothing"] += 1  # TensorFlow goes on in silence
+                    kinds["nothing"] += 1  # TensorFlow silently continues
                 elif isinstance(theirs, str):
                     assert isinstance(ours, str), (pairs, theirs, ours)
                     assert ours.startswith(theirs[:40]), (pairs, theirs, ours)

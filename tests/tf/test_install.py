@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's names lead to ours while installed, and are TensorFlow's own again afterwards."""
+"""TensorFlow's functions are patched while installed, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def stock_again() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint with a state file beside it."""
+    """A checkpoint and its state file."""
     folder = tmp_path_factory.mktemp("model")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.reshape(tf.range(6.0), [2, 3]))
@@ -88,7 +88,7 @@ def tensorflow_attributes() -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.parametrize(("place", "stock"), [*zip(PLACES, STOCK, strict=True)], ids=IDS)
-def test_a_name_leads_to_ours_and_back(place: tuple[Any, str], stock: Any) -> None:
+def test_a_name_is_patched_and_restored(place: tuple[Any, str], stock: Any) -> None:
     module, name = place
     installation.install()
     ours = getattr(module, name)
@@ -99,7 +99,7 @@ def test_a_name_leads_to_ours_and_back(place: tuple[Any, str], stock: Any) -> No
     assert getattr(module, name) is stock
 
 
-def test_nothing_else_of_tensorflow_is_touched() -> None:
+def test_nothing_else_of_tensorflow_changes() -> None:
     installation.install()  # loads what it loads
     installation.uninstall()
     before = tensorflow_attributes()
@@ -116,7 +116,7 @@ def test_nothing_else_of_tensorflow_is_touched() -> None:
     assert not [key for key in before if before[key] is not after[key]]
 
 
-def test_a_second_install_needs_no_second_uninstall() -> None:
+def test_one_uninstall_undoes_two_installs() -> None:
     installation.install()
     ours = tf.train.load_checkpoint
     installation.install()
@@ -195,7 +195,7 @@ def test_devices_of_this_process(device: str, here: bool) -> None:
 
 
 def test_threads_that_install_and_leave(prefix: str) -> None:
-    """Whoever is inside a with statement is served by ours, whatever the others do."""
+    """Inside a with statement ours is active, whatever other threads do."""
     served: list[bool] = []
     start = threading.Barrier(4)
 
@@ -300,7 +300,7 @@ def run(script: str, *arguments: str) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
-    """``import tensorflow.compat.v1.train`` builds the module anew; both copies lead to ours."""
+    """``import tensorflow.compat.v1.train`` creates a new module; both copies are patched."""
     run(
         """
         import sys
@@ -348,7 +348,7 @@ def test_without_tensorflow_nothing_is_held(prefix: str) -> None:
         import sys
         from tensorbundle.tf import installation
 
-        sys.modules["tensorflow"] = None  # which makes importing it an ImportError
+        sys.modules["tensorflow"] = None  # importing it raises ImportError
         try:
             installation.install()
         except ImportError:

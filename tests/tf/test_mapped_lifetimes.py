@@ -35,7 +35,7 @@ KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource
 
 @pytest.fixture
 def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
-    """One tensor alone, so that it lies at offset 0."""
+    """A single tensor, so that it is at offset 0."""
     return save(tmp_path / "model", {"table": TABLE})
 
 
@@ -135,7 +135,7 @@ def test_a_mapped_table_is_saved_over_its_own_checkpoint(prefix: str, resource: 
         np.testing.assert_array_equal(tf.train.load_variable(prefix, "table"), trained())
         session.run(step)
         np.testing.assert_array_equal(session.run(variable), trained(2))
-        session.run(variable.initializer)  # resolved anew: the checkpoint that is there now
+        session.run(variable.initializer)  # resolved again: the current checkpoint
         np.testing.assert_array_equal(session.run(variable), trained())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading the ops: once, from one file, whoever asks first. Each case in a process of its own."""
+"""Loading the ops: once, from one file. Each case runs in its own process."""
 
 from __future__ import annotations
 

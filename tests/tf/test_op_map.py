@@ -157,19 +157,19 @@ def test_which_parts_can_be_mapped(
 
 
 def test_several_slices_at_once(tmp_path: Path, ops: ModuleType) -> None:
-    """Each has memory of its own: where slices overlap, an update of one is none of another."""
+    """Each has its own memory: if boxes overlap, an update of one does not change another."""
     values = np.arange(128, dtype=np.float32).reshape(8, 16)
     bundle = Bundle()
     bundle.add("t", values)
     prefix = bundle.write(tmp_path / "ck")
     specs = ["8 16 0,4:-", "8 16 4,4:-", "8 16 2,3:-", ""]
-    pieces, begin, sizes = ops.tensorbundle_map_v1(
+    outputs, begin, sizes = ops.tensorbundle_map_v1(
         prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=specs, N=4
     )
     assert begin.numpy().tolist() == [0, 0]
     assert [size.numpy().tolist() for size in sizes] == [[4, 16], [4, 16], [3, 16], [8, 16]]
-    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(pieces, sizes, strict=True)]
-    del pieces
+    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(outputs, sizes, strict=True)]
+    del outputs
     assert maps_of(shard_path(prefix)) == 4
     for variable in found:
         variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 16)), [0]))

@@ -304,7 +304,7 @@ def test_a_short_or_missing_shard(
 def test_a_flipped_bit(
     verify: str, spec: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """`full` sees it wherever it is in a stored piece that is touched."""
+    """`full` detects it anywhere in a stored slice that the box meets."""
     prefix, values = table
     data = bytearray(values.tobytes())
     data[-1] ^= 0x40  # in the last row

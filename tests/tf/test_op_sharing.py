@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ops share: joins and indexes are made once, also when many ask at the same time."""
+"""Sharing between ops: a join or index is computed once, also under concurrent calls."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
 
 
 def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
-    """While the checkpoint is replaced again and again: one version or the other, or an error."""
+    """The checkpoint is replaced repeatedly: one version or the other, or an error."""
     prefix = tmp_path / "ck"
     shape = (3000, 17)
 

@@ -111,7 +111,7 @@ def test_load_variable(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path, lambda path: Path(path).parent, os.path.dirname])
-def test_ways_to_say_a_path(prefix: str, kind: Callable[[str], Any]) -> None:
+def test_types_of_paths(prefix: str, kind: Callable[[str], Any]) -> None:
     ours, theirs = both(lambda: V1.list_variables(kind(prefix)))
     assert ours == theirs
 
@@ -191,7 +191,7 @@ FAULTS = [
 @pytest.mark.parametrize("opener", ["load_checkpoint", "NewCheckpointReader"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
-    """Whoever catches what TensorFlow raises catches what ours raises."""
+    """Handlers of TensorFlow's exceptions also catch ours."""
     copy = str(tmp_path / "copy")
     for suffix in (".index", SHARD):
         shutil.copy(prefix + suffix, copy + suffix)
@@ -227,7 +227,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
     return prefix
 
 
-def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
+def test_full_names_are_not_keys_but_are_read(objects: str) -> None:
     """``has_tensor`` and the maps are TensorFlow's; what TensorFlow refuses to read is read."""
     equal_readers(*both(lambda: tf.train.load_checkpoint(objects)))
     theirs = tf.train.load_checkpoint(objects)
@@ -240,7 +240,7 @@ def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
         assert same_bits(loaded, np.array([1.0], np.float32))
 
 
-def test_a_shared_full_name_is_not_found_and_says_why(objects: str) -> None:
+def test_a_shared_full_name_is_not_found_with_a_reason(objects: str) -> None:
     with installation.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
         tf.train.load_variable(objects, "Variable")
     assert isinstance(caught.value, AmbiguousNameError)
@@ -275,7 +275,7 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
 
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
-    """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
+    """``tf.train.Checkpoint`` reads its object graph through a patched function."""
     with context.eager_mode(), installation.installed():
         first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
         saved = first.save(str(tmp_path / "objects"))
@@ -301,7 +301,7 @@ def test_saved_models_load(tmp_path: Path) -> None:
 
 
 def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
-    """Keras 2 opens what it loads by a patched name, and takes an error for another format."""
+    """Keras 2 opens the file with a patched function, and takes an error for another format."""
     if not importlib.metadata.version("keras").startswith("2."):
         pytest.skip("Keras 3 has formats of its own")
     model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])

@@ -29,7 +29,7 @@ FIELDS = (
 
 
 class Outcome:
-    """What a function answered: its value or exception type, and what it logged."""
+    """The outcome of a call: its value or exception type, and its log lines."""
 
     def __init__(self, logger: str, function, *arguments, **options) -> None:
         records: list[logging.LogRecord] = []
@@ -74,7 +74,7 @@ def same_answer(theirs: Outcome, ours: Outcome) -> None:
 
 
 def plain(value):
-    """A state, of either class, as something that can be compared; NaN equals NaN."""
+    """A state of either class in a comparable form; NaN equals NaN."""
     if value is None or isinstance(value, (str, bool, list)):
         return value
     path, paths, times, last = (getattr(value, field) for field in FIELDS)
@@ -280,7 +280,7 @@ def test_names_of_the_state_file(run: Path, name: str | None) -> None:
         same_answer(theirs, ours)
 
 
-def test_directories_that_are_none(run: Path) -> None:
+def test_invalid_directories(run: Path) -> None:
     for directory in (str(run), f"{run}/gone", f"{run}/v1", f"{run}/sub"):
         same_answer(*both("get_checkpoint_state", directory))
         same_answer(*both("latest_checkpoint", directory))
@@ -296,14 +296,14 @@ def test_path_objects(run: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [None, 3])
-def test_what_is_no_path(path) -> None:
+def test_values_that_are_not_paths(path) -> None:
     same_answer(*both("get_checkpoint_state", path))
     same_answer(*both("latest_checkpoint", path))
     same_answer(*both("checkpoint_exists", path))
 
 
-def test_where_tensorflow_fails_we_answer(run: Path) -> None:
-    """The differences that are meant: bytes, special characters, a moved directory."""
+def test_inputs_on_which_tensorflow_fails(run: Path) -> None:
+    """Intended differences: bytes, special characters, a moved directory."""
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
     theirs, ours = both("latest_checkpoint", os.fsencode(run))
     assert isinstance(theirs.error, TypeError)
@@ -327,7 +327,7 @@ def test_where_tensorflow_fails_we_answer(run: Path) -> None:
 
 
 class Clock:
-    """Time that passes only while somebody sleeps; a checkpoint appears now and then."""
+    """A clock that advances only in sleep(); a checkpoint appears now and then."""
 
     def __init__(self, directory: Path, saves: dict[int, str]) -> None:
         self.now = 1000.0
@@ -362,7 +362,7 @@ def iterate(
     options: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple:
-    """All that can be seen of one iteration: what, when, questions, sleeps, the end, the log."""
+    """Everything observable of one iteration: values, times, calls, sleeps, the end, the log."""
     clock = Clock(directory, saves)
     asked: list[float] = []
     found: list[tuple[float, str]] = []

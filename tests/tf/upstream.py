@@ -30,7 +30,7 @@ TIMEOUT_SECONDS = 1200
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of each test of one file.
+    """The outcome of each test of one file.
 
     Attributes:
         outcomes: Test name to "passed", "failed" or "skipped".

@@ -41,7 +41,7 @@ def op_unsupported_reason(variable: Any, options: Options) -> str | None:
 def unsupported_reason(variable: Any, options: Options) -> str | None:
     """Returns why only TensorFlow's own op may read a variable, or None if ours may."""
     if options.op == "stock":
-        return "op='stock' is in force, and TensorFlow's own op does not map"
+        return "op='stock' is in effect, and TensorFlow's own op does not map"
     if not placement.may_use_ops(variable.device):
         return (
             f"it is on {variable.device}, whose process may not have our op: "
