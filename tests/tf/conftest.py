@@ -28,12 +28,12 @@ def numpy_dtype(dtype: Any) -> np.dtype:
     return np.dtype(_PLAIN.get(dtype.name, dtype.as_numpy_dtype))
 
 
-def _equal_values(name: str, ours: Any, theirs: Any) -> None:
-    assert type(ours) is type(theirs), name
-    if isinstance(theirs, bytes):
-        assert ours == theirs, name
+def _equal_values(name: str, ours: Any, original: Any) -> None:
+    assert type(ours) is type(original), name
+    if isinstance(original, bytes):
+        assert ours == original, name
     else:
-        assert same_bits(ours, theirs), name
+        assert same_bits(ours, original), name
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +66,9 @@ def compare() -> Compare:
                 assert ck[name].shape == tuple(shapes[name])
                 assert ck[name].dtype == expected_dtypes[name]
                 if name not in unreadable:
-                    theirs = reference.get_tensor(name)
-                    _equal_values(name, reader.get_tensor(name), theirs)
-                    wanted = np.array(theirs, dtype=expected_dtypes[name])
+                    original = reference.get_tensor(name)
+                    _equal_values(name, reader.get_tensor(name), original)
+                    wanted = np.array(original, dtype=expected_dtypes[name])
                     assert same_bits(ck[name], wanted), name
                     assert same_bits(ck[name].read(), wanted), name
             for name, value in (saved or {}).items():
@@ -92,7 +92,7 @@ def save() -> Callable[..., str]:
         from tensorflow.python.eager import context
 
         pairs = list(arrays.items() if isinstance(arrays, dict) else arrays)
-        with context.eager_mode():  # also where TensorFlow's first version is asked for
+        with context.eager_mode():  # also if TF1 behavior is enabled
             tf.raw_ops.SaveV2(
                 prefix=str(prefix),
                 tensor_names=[name for name, _ in pairs],

@@ -116,11 +116,11 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     with tb.open(prefix) as ck:
         assert {name.encode("utf-8", "surrogateescape") for name in ck} == set(names)
         for name, source in sources.items():
-            (theirs,) = tf.raw_ops.RestoreV2(
+            (original,) = tf.raw_ops.RestoreV2(
                 prefix=prefix, tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
             )
             text = name.decode("utf-8", "surrogateescape")
-            assert same_bits(ck[text], theirs.numpy())
+            assert same_bits(ck[text], original.numpy())
             assert same_bits(ck[text], source)
 
 
@@ -151,13 +151,13 @@ def test_parts_of_tiled_tensors(tmp_path: Path, seed: int, compare: Callable[...
     compare(tmp_path / "c", saved={"t": source})
     with tb.open(tmp_path / "c") as ck:
         for box in tilings.guillotine(shape, 10, rng):
-            (theirs,) = tf.raw_ops.RestoreV2(
+            (original,) = tf.raw_ops.RestoreV2(
                 prefix=str(tmp_path / "c"),
                 tensor_names=["t"],
                 shape_and_slices=[spell(box)],
                 dtypes=[tf.float32],
             )
-            assert same_bits(ck["t"][tilings.slices(box)], theirs.numpy())
+            assert same_bits(ck["t"][tilings.slices(box)], original.numpy())
 
 
 def part_of(source: np.ndarray) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
-        # Wide enough for the table, whatever terminal the tests run in.
+        # Wide enough for the table in any terminal.
         env={**os.environ, "COLUMNS": "100"},
         capture_output=True,
         text=True,

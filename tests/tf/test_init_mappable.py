@@ -41,7 +41,7 @@ BOXES = [
     ((12, 8), (12, 8)),
     ((5, 2), (4, 3)),
 ]
-# How many of the boxes are one run of bytes that begins at a multiple of 64.
+# How many of the boxes are contiguous and begin at a multiple of 64.
 MAPPABLE = {"in one": 6, "rows in order": 6, "rows out of order": 3, "columns": 3, "grid": 1}
 PADS = {"together": 0, "apart": 64, "off by a word": 4}
 

@@ -102,8 +102,8 @@ SAME = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_as_tensorflow(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, SAME[name])
-    require_same(ours, theirs)
+    ours, original = both(str(folder / "model-0"), build, SAME[name])
+    require_same(ours, original)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_the_same_as_tensorflow(name: str, folder: Path, build: Callable[[], lis
 def test_a_scope_without_variables_is_an_error(
     mapping: dict[str, str], folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, lambda vs: mapping)
-    assert theirs.error is None
+    ours, original = both(str(folder / "model-0"), build, lambda vs: mapping)
+    assert original.error is None
     assert ours.stage == "call"
     assert isinstance(ours.error, ValueError)
 
@@ -144,8 +144,8 @@ def _partitioned(partitions: list[Any]) -> Any:
 def test_maps_that_tensorflow_rejects_without_reason(
     name: str, folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, BEYOND[name])
-    assert theirs.error is not None
+    ours, original = both(str(folder / "model-0"), build, BEYOND[name])
+    assert original.error is not None
     assert ours.error is None
     if name == "list of one variable":
         assert np.array_equal(ours.values[0], ARRAYS["a/v"])
@@ -174,13 +174,13 @@ PATHS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", PATHS)
 def test_paths(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
     (folder / "empty").mkdir(exist_ok=True)
-    ours, theirs = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
+    ours, original = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
     if name == "data file":
-        # Ours knows which checkpoint is meant.
-        assert isinstance(theirs.error, tf.errors.DataLossError)
+        # Ours finds the checkpoint.
+        assert isinstance(original.error, tf.errors.DataLossError)
         assert np.array_equal(ours.values[0], ARRAYS["a/v"])
     else:
-        require_same(ours, theirs)
+        require_same(ours, original)
         assert ours.error is None or isinstance(ours.error, (tb.Error, TypeError))
 
 
@@ -199,8 +199,8 @@ def test_a_directory_that_looks_like_a_pattern(
         pytest.skip("TensorFlow's own op treats the path as a pattern")
     folder = tmp_path / "run[1]"
     folder.mkdir()
-    ours, theirs = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
-    assert theirs.error is not None
+    ours, original = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
+    assert original.error is not None
     assert np.array_equal(ours.values[0], ARRAYS["a/v"])
 
 

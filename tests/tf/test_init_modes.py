@@ -66,8 +66,8 @@ def test_shapes_in_scopes_are_compared(prefix: str, resource: bool) -> None:
         with tf1.variable_scope("s", use_resource=resource):
             return [tf1.get_variable("row", [10, 1])]
 
-    ours, theirs = both(prefix, build, lambda vs: {"s/": "s/"})
-    assert (theirs.error is None) == resource
+    ours, original = both(prefix, build, lambda vs: {"s/": "s/"})
+    assert (original.error is None) == resource
     assert ours.stage == "call"
     for kind in (tb.ShapeMismatchError, ValueError, tf.errors.InvalidArgumentError):
         assert isinstance(ours.error, kind)
@@ -79,11 +79,11 @@ def test_other_dtypes_fail_at_the_call(prefix: str, resource: bool) -> None:
     def build() -> list[Any]:
         return [tf1.get_variable("v", [6], tf.float64, use_resource=resource)]
 
-    ours, theirs = both(prefix, build, lambda vs: {"v": vs[0]})
-    assert theirs.stage == "run" and ours.stage == "call"
-    assert isinstance(ours.error, type(theirs.error))
+    ours, original = both(prefix, build, lambda vs: {"v": vs[0]})
+    assert original.stage == "run" and ours.stage == "call"
+    assert isinstance(ours.error, type(original.error))
     text = "expected dtype double does not equal original dtype float"
-    assert text in str(ours.error) and text in str(theirs.error)
+    assert text in str(ours.error) and text in str(original.error)
 
 
 @pytest.mark.parametrize("name", ["scalar", "text", "whole"])
@@ -201,10 +201,10 @@ def test_a_metagraph_initialises_from_the_checkpoint(
 def test_eager_variables_get_their_values_now(prefix: str, name: str) -> None:
     value = ARRAYS[name]
     dtype = tf.string if name == "text" else value.dtype
-    ours, theirs = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
+    ours, original = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
     tb.init_from_checkpoint(prefix, {name: ours})
-    tf1.train.init_from_checkpoint(prefix, {name: theirs})
-    assert np.array_equal(ours.numpy(), theirs.numpy())
+    tf1.train.init_from_checkpoint(prefix, {name: original})
+    assert np.array_equal(ours.numpy(), original.numpy())
     assert np.array_equal(ours.numpy(), value)
 
 
@@ -226,7 +226,7 @@ def test_eager_faults(prefix: str) -> None:
         for function in (tf1.train.init_from_checkpoint, tb.init_from_checkpoint):
             with pytest.raises(kind):
                 function(prefix, mapping)
-    # TensorFlow has nothing to say here.
+    # TensorFlow does not support this.
     with pytest.raises(ValueError, match="fills nothing"):
         tb.init_from_checkpoint(prefix, {"/": "/"})
     assert not variable.numpy().any()

@@ -226,7 +226,7 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 
     gc.collect()
     if eager:
-        # Nothing is filled in first: the variable takes the mapping over.
+        # Nothing is copied: the variable takes over the mapping.
         variable = tf.Variable(tf.zeros([0, 64]), shape=[None, 64])
         before = anonymous_kilobytes()
         with tb.tf.options(mode="map"):

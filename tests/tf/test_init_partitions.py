@@ -57,8 +57,8 @@ def test_the_same_as_tensorflow(
 ) -> None:
     prefix = save_rows(save, tmp_path / "m", TABLE, STORED[stored])
     build = builder(tf.float32, TABLE.shape, shards, axis, resource)
-    ours, theirs = both(prefix, build, lambda vs: {"t": vs[0]})
-    require_same(ours, theirs)
+    ours, original = both(prefix, build, lambda vs: {"t": vs[0]})
+    require_same(ours, original)
     assert same_bits(np.concatenate(ours.values, axis), TABLE)
 
 
@@ -89,8 +89,8 @@ def test_dtypes_that_only_ours_slices(
         pytest.skip("TensorFlow's own op")
     value = np.arange(24, dtype=dtype).reshape(12, 2)
     prefix = save(tmp_path / "m", {"t": value})
-    ours, theirs = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
-    assert isinstance(theirs.error, tf.errors.InvalidArgumentError)
+    ours, original = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
+    assert isinstance(original.error, tf.errors.InvalidArgumentError)
     assert ours.error is None
     assert same_bits(np.concatenate(ours.values), value)
 
@@ -135,8 +135,8 @@ def test_an_empty_partition(tmp_path: Path, save: Save, backend_name: str) -> No
         sizes = [(0, 5), (5, 0), (5, 8)]
         return [[_piece(tf1.Variable(np.zeros((n, 6), "f")), a, TABLE.shape) for a, n in sizes]]
 
-    ours, theirs = both(prefix, build, lambda vs: {"t": vs[0]})
-    assert theirs.error is not None
+    ours, original = both(prefix, build, lambda vs: {"t": vs[0]})
+    assert original.error is not None
     assert ours.error is None
     assert same_bits(np.concatenate(ours.values), TABLE)
 
@@ -154,9 +154,9 @@ def test_slices_of_different_variables(tmp_path: Path, save: Save) -> None:
         split = tf1.fixed_size_partitioner(2)
         return [list(tf1.get_variable(name, TABLE.shape, partitioner=split)) for name in ("t", "u")]
 
-    ours, theirs = both(prefix, build, lambda vs: {"t": [vs[0][0], vs[1][1]]})
-    require_same(ours, theirs)
-    assert str(ours.error) == str(theirs.error)
+    ours, original = both(prefix, build, lambda vs: {"t": [vs[0][0], vs[1][1]]})
+    require_same(ours, original)
+    assert str(ours.error) == str(original.error)
 
 
 def test_a_sharded_variable(tmp_path: Path, save: Save) -> None:
@@ -199,8 +199,8 @@ def test_a_v1_checkpoint(tmp_path: Path, shards: int) -> None:
         value = session.run(stored.as_tensor())
         saver = tf1.train.Saver({"t": list(stored)}, write_version=tf1.train.SaverDef.V1)
         prefix = saver.save(session, str(tmp_path / "m"), write_meta_graph=False)
-    ours, theirs = both(
+    ours, original = both(
         prefix, builder(tf.float32, TABLE.shape, shards, 0, True), lambda vs: {"t": vs[0]}
     )
-    require_same(ours, theirs)
+    require_same(ours, original)
     assert same_bits(np.concatenate(ours.values), value)

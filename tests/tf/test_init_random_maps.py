@@ -96,15 +96,15 @@ def test_the_same_plan(
             variables = random_graph(rng)
             for _ in range(40):
                 pairs = random_map(rng, variables, tensors)
-                theirs = by_tensorflow(prefix, pairs, monkeypatch)
+                original = by_tensorflow(prefix, pairs, monkeypatch)
                 ours = by_us(prefix, pairs)
                 if isinstance(ours, str) and "fills nothing" in ours:
                     kinds["nothing"] += 1  # TensorFlow silently continues
-                elif isinstance(theirs, str):
-                    assert isinstance(ours, str), (pairs, theirs, ours)
-                    assert ours.startswith(theirs[:40]), (pairs, theirs, ours)
+                elif isinstance(original, str):
+                    assert isinstance(ours, str), (pairs, original, ours)
+                    assert ours.startswith(original[:40]), (pairs, original, ours)
                     kinds["error"] += 1
                 else:
-                    assert ours == theirs, pairs
+                    assert ours == original, pairs
                     kinds["same"] += 1
     assert all(count > 10 for count in kinds.values()), kinds

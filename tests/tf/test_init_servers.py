@@ -132,7 +132,7 @@ def test_each_server_reads_its_own_half(
         ]
         with tb.tf.options(mode=mode):
             tb.init_from_checkpoint(prefix, {"t": partitions})
-        # A ref variable's initializer is a tensor, which to run is to fetch.
+        # A ref variable's initializer is a tensor: running it fetches it.
         initialize = tf.group(*[partition.initializer for partition in partitions])
         session.run(tf.constant(1))
         before, sent = cluster.bytes_read(), on_loopback()

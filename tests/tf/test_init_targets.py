@@ -104,7 +104,7 @@ def test_variables_of_another_backend(prefix: str) -> None:
     if not hasattr(keras, "Variable"):
         pytest.skip("Keras 2 has TensorFlow's variables alone")
     kernel = keras.Variable(np.zeros((3, 4)), name="kernel")
-    kernel._value = np.zeros((3, 4))  # as a backend that is not TensorFlow keeps it
+    kernel._value = np.zeros((3, 4))  # as in another backend
     calls: list[Callable[[], Any]] = [
         lambda: tb.init_from_checkpoint(prefix, {"w": kernel}),
         lambda: tb.init_from_checkpoint(prefix, {"w": [kernel]}),
@@ -251,8 +251,8 @@ def test_an_initialization_in_every_trace_takes_effect(prefix: str, autograph: b
 
 def test_an_initialization_in_the_first_trace_only_is_rejected(prefix: str) -> None:
     """TensorFlow silently drops it."""
-    theirs, made = creating(lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False)
-    assert not theirs().numpy().any() and not made[0].numpy().any()
+    original, made = creating(lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False)
+    assert not original().numpy().any() and not made[0].numpy().any()
     ours, _ = creating(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
     with pytest.raises(ValueError, match="is being created by the function"):
         ours()

@@ -77,7 +77,7 @@ def test_another_type_is_an_error_at_the_call(
             tb.warm_start(folder / "m", [variable], None, {"x": stored})
         check(caught.value, stored, wanted, "x:0")
         if stored != "float32" or wanted not in FLOATS:
-            # What is no float type is never cast.
+            # Only float types are cast.
             with pytest.raises(ValueError, match="dtype"):
                 tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
         assert (variable.initializer, len(graph.get_operations())) == before

@@ -100,7 +100,7 @@ def test_a_name_is_patched_and_restored(place: tuple[Any, str], stock: Any) -> N
 
 
 def test_nothing_else_of_tensorflow_changes() -> None:
-    installation.install()  # loads what it loads
+    installation.install()  # imports the modules first
     installation.uninstall()
     before = tensorflow_attributes()
     installation.install()
@@ -160,7 +160,7 @@ def test_an_exception_uninstalls() -> None:
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_the_latest_says_whether_other_tasks_are_ours() -> None:
+def test_the_last_install_sets_remote() -> None:
     far = "/job:ps/task:0"
     assert placement.may_use_ops(far)
     with installation.installed():
@@ -194,7 +194,7 @@ def test_devices_of_this_process(device: str, here: bool) -> None:
     assert placement.is_here(device) is here
 
 
-def test_threads_that_install_and_leave(prefix: str) -> None:
+def test_threads_that_install_and_uninstall(prefix: str) -> None:
     """Inside a with statement ours is active, whatever other threads do."""
     served: list[bool] = []
     start = threading.Barrier(4)
@@ -234,7 +234,7 @@ def test_calls_by_name(prefix: str) -> None:
     assert installation.calls() == {}
 
 
-def test_a_kept_reference_is_tensorflow_s_after_uninstall(prefix: str) -> None:
+def test_a_kept_reference_calls_tensorflow_after_uninstall(prefix: str) -> None:
     installation.install()
     kept = tf.train.load_checkpoint
     assert hasattr(kept(prefix), "_checkpoint")
@@ -245,8 +245,8 @@ def test_a_kept_reference_is_tensorflow_s_after_uninstall(prefix: str) -> None:
     assert hasattr(kept(prefix), "_checkpoint")
 
 
-def test_what_somebody_put_there_stays(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """Neither a stand-in from before nor one from meanwhile is lost."""
+def test_other_patches_are_kept(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """A function that was replaced before or during the installation is kept."""
 
     def stand_in(*args: Any) -> str:
         return "mine"
@@ -258,15 +258,15 @@ def test_what_somebody_put_there_stays(monkeypatch: pytest.MonkeyPatch, prefix: 
         installation.uninstall()
         assert tf.train.load_variable is stand_in
         assert tf.train.list_variables is stand_in
-    # What the second one put back was ours, from before: it acts as TensorFlow's.
+    # The second one restored our earlier function, which calls TensorFlow's.
     assert dict(tf.train.list_variables(prefix))["w"] == [2, 3]
     installation.install()
     installation.uninstall()
     assert not hasattr(tf.train.list_variables, "__wrapped__")
 
 
-def test_a_module_that_is_loaded_meanwhile(prefix: str) -> None:
-    """It takes ours from the modules that define them, and gives it back as they do."""
+def test_a_module_that_is_imported_while_installed(prefix: str) -> None:
+    """It gets our functions from the modules that define them, and is restored with them."""
     name = "tensorflow.python.training.training"
     installation.install()
     displaced = sys.modules.pop(name)
@@ -280,13 +280,13 @@ def test_a_module_that_is_loaded_meanwhile(prefix: str) -> None:
     finally:
         sys.modules[name] = displaced
         sys.modules[name.rpartition(".")[0]].training = displaced
-        installation.install()  # it was out of sight when ours was taken out
+        installation.install()  # it was not in sys.modules when ours was uninstalled
         installation.uninstall()
     assert displaced.load_checkpoint is checkpoint_utils.load_checkpoint
 
 
 def run(script: str, *arguments: str) -> None:
-    """Runs a script in a process of its own, whose imports are its own too."""
+    """Runs a script in a new process."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         stdout=subprocess.PIPE,
@@ -299,7 +299,7 @@ def run(script: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
+def test_a_dotted_import_creates_another_module(when: str, prefix: str) -> None:
     """``import tensorflow.compat.v1.train`` creates a new module; both copies are patched."""
     run(
         """
@@ -330,7 +330,7 @@ def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
     )
 
 
-def test_importing_it_imports_no_tensorflow() -> None:
+def test_importing_it_does_not_import_tensorflow() -> None:
     run(
         """
         import sys
@@ -342,7 +342,7 @@ def test_importing_it_imports_no_tensorflow() -> None:
     )
 
 
-def test_without_tensorflow_nothing_is_held(prefix: str) -> None:
+def test_a_failed_import_of_tensorflow_leaves_no_state(prefix: str) -> None:
     run(
         """
         import sys
@@ -375,13 +375,13 @@ def test_pickles_by_name(prefix: str) -> None:
         assert list(inspect.signature(again).parameters) == ["ckpt_dir_or_file"]
 
 
-def test_paths_of_other_file_systems_stay_tensorflow_s() -> None:
+def test_remote_paths_are_passed_on_to_tensorflow() -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.range(4.0))
         session.run(tf.compat.v1.global_variables_initializer())
         prefix = tf.compat.v1.train.Saver().save(session, "ram://there/model")
     installation.install()
-    # The directory: TensorFlow takes every prefix in RAM for a directory too.
+    # The directory: in RAM TensorFlow treats every prefix as a directory.
     assert not hasattr(tf.train.load_checkpoint("ram://there"), "_checkpoint")
     assert tf.train.list_variables("ram://there") == [("w", [4])]
     np.testing.assert_array_equal(tf.train.load_variable("ram://there", "w"), np.arange(4.0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow's own code builds with our initializers while ours is installed."""
+"""TensorFlow's own code builds graphs with our initializers while ours is installed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """What a graph gives after initialization, and the types of its ops."""
+    """The values of a graph after initialization, and the types of its ops."""
     with tf.Graph().as_default() as graph, v1.Session() as session:
         wanted = build()
         session.run([v1.global_variables_initializer(), v1.tables_initializer()])
@@ -47,17 +47,17 @@ def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
 
 
 def both(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
-    """Builds without ours and with ours, compares the values, and returns ours' types of ops."""
-    theirs, _ = run(build)
+    """Builds without and with ours, compares the values, and returns the op types with ours."""
+    original, _ = run(build)
     with installation.installed():
         ours, types = run(build)
         assert installation.calls()[name] == calls
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(ours, original)
     return types
 
 
 def embedding_columns(model: Path) -> dict[str, Callable[[], Any]]:
-    """Ways to say that an embedding starts from a checkpoint, as functions that build a layer."""
+    """Functions that build a layer whose embedding is initialized from a checkpoint."""
     keys = ["plum", "apple", "fig"]
 
     def column(module: Any, **more: Any) -> Any:
@@ -123,7 +123,7 @@ def start_by_vocabulary(model: Path) -> Any:
         (start_by_vocabulary, "warm_start"),
     ],
 )
-def test_starts(model: Path, start: Callable[[Path], Any], name: str) -> None:
+def test_initializations(model: Path, start: Callable[[Path], Any], name: str) -> None:
     both(lambda: start(model), name)
 
 
@@ -131,7 +131,7 @@ def test_starts(model: Path, start: Callable[[Path], Any], name: str) -> None:
 @pytest.mark.parametrize("start", [start_by_name, start_partitioned, start_by_vocabulary])
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("device", ["/job:ps/task:0", "/job:localhost/task:0", ""])
-def test_other_processes_are_asked_for_ours_only_on_request(
+def test_other_processes_get_our_ops_only_on_request(
     model: Path, start: Callable[[Path], Any], remote: bool, device: str
 ) -> None:
     """A server without the op library would reject the whole graph."""
@@ -167,7 +167,7 @@ def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
 
 
 @needs_op
-def test_without_an_installation_the_caller_answers_for_the_servers(model: Path) -> None:
+def test_without_an_installation_our_ops_are_placed_on_all_tasks(model: Path) -> None:
     import tensorbundle.tf.init_from_checkpoint as own
 
     with tf.Graph().as_default() as graph:
@@ -199,7 +199,7 @@ def test_mirrored_variables(model: Path) -> None:
 
 
 def test_inside_a_function(model: Path) -> None:
-    """AutoGraph leaves our code alone, as it leaves TensorFlow's."""
+    """AutoGraph does not convert our code."""
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([3]))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables whose memory is a mapping: how long it lives, who sees it, and that the file stays."""
+"""Variables whose memory is a mapping: its lifetime, its visibility, and the unchanged file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def digest(prefix: str) -> str:
 
 
 def started(prefix: str, resource: bool, mode: str = "map") -> Any:
-    """A variable of the current graph that starts from the checkpoint."""
+    """A variable of the current graph that is initialized from the checkpoint."""
     variable = v1.get_variable("table", TABLE.shape, use_resource=resource)
     with tensorbundle.tf.options(mode=mode):
         init_from_checkpoint(prefix, {"table": variable})
@@ -61,7 +61,7 @@ def sparse_step(variable: Any) -> Any:
 
 
 def trained(steps: int = 1) -> np.ndarray:
-    """What the table is after that many steps."""
+    """The expected table after that many steps."""
     expected = TABLE.copy()
     for _ in range(steps):
         expected[[1, 5]] -= 1
@@ -91,7 +91,7 @@ def test_a_fetched_value_outlives_the_session(prefix: str, resource: bool) -> No
 
 
 @KINDS
-def test_two_sessions_at_once_have_a_table_each(prefix: str, resource: bool) -> None:
+def test_two_sessions_have_separate_tables(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default():
         variable = started(prefix, resource)
         step = sparse_step(variable)
@@ -140,7 +140,7 @@ def test_a_mapped_table_is_saved_over_its_own_checkpoint(prefix: str, resource: 
 
 
 @KINDS
-def test_a_deleted_checkpoint_lives_as_long_as_the_table(prefix: str, resource: bool) -> None:
+def test_a_deleted_checkpoint_stays_mapped(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         variable = started(prefix, resource)
         step = sparse_step(variable)
@@ -155,7 +155,7 @@ def test_a_deleted_checkpoint_lives_as_long_as_the_table(prefix: str, resource: 
 
 
 def test_a_fork_changes_nothing_for_the_parent(prefix: str) -> None:
-    """The child has the parent's pages, and what it does to them stays its own."""
+    """The child has copies of the parent's pages."""
     script = """
         import os, sys
         import numpy as np

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not b
 
 
 def run(script: str, *args: object, path: Path | None = None) -> str:
-    """What a script prints; it must end well."""
+    """The output of a script, which must succeed."""
     folders = [str(Path(tensorbundle.__file__).parents[1]), *([str(path)] if path else [])]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "",
@@ -49,7 +49,7 @@ def test_importing_does_not_load_tensorflow() -> None:
     assert out == f"{LIBRARY} not loaded False\n"
 
 
-def test_twice_is_once() -> None:
+def test_loading_twice() -> None:
     out = run(
         "import sys, tensorflow as tf, tensorbundle.tf\n"
         "from tensorbundle.tf import op_library\n"
@@ -62,8 +62,8 @@ def test_twice_is_once() -> None:
     assert out == "(32,)\n"
 
 
-def test_after_somebody_else_loaded_the_same_file(tmp_path: Path) -> None:
-    """By another name, as TensorFlow does with the link in its plugin folder."""
+def test_a_file_that_is_loaded_already(tmp_path: Path) -> None:
+    """By another path, as TensorFlow does with the link in its plugin folder."""
     link = tmp_path / "tensorflow-plugins" / plugin.LIBRARY
     link.parent.mkdir()
     link.symlink_to(str(LIBRARY))
@@ -77,7 +77,7 @@ def test_after_somebody_else_loaded_the_same_file(tmp_path: Path) -> None:
     assert out == "(32,)\n"
 
 
-def test_another_copy_is_refused(tmp_path: Path) -> None:
+def test_another_copy_is_rejected(tmp_path: Path) -> None:
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
@@ -99,7 +99,7 @@ def test_another_copy_is_refused(tmp_path: Path) -> None:
 
 
 def test_ours_first_then_a_copy(tmp_path: Path) -> None:
-    """The second one says so instead of breaking the first."""
+    """The second one reports it instead of breaking the first."""
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
@@ -124,8 +124,8 @@ def test_without_tensorflow(tmp_path: Path) -> None:
     assert out == "TensorFlow cannot be imported: broken\n"
 
 
-def test_import_tensorflow_finds_it_by_the_link() -> None:
-    """No user code: only for an installation that may be written to, and that has no link."""
+def test_import_tensorflow_loads_it_by_the_link() -> None:
+    """No user code. Only for an installation that is writable and has no link."""
     before = plugin.status()
     if before.state != "disabled" or not os.access(Path(str(before.link)).parents[1], os.W_OK):
         pytest.skip(f"the plugin is {before.state} here, or its folder not ours")

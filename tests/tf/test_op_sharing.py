@@ -21,7 +21,7 @@ TOKENS = 200_000
 
 
 def bytes_read() -> int:
-    """Bytes that this process has asked the system for, so far."""
+    """The bytes that this process has read so far."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(lines[0].removeprefix("rchar: "))
 
@@ -40,7 +40,7 @@ def vocabs(tmp_path: Path) -> dict[str, str]:
 
 
 def bytes_of_a_join(vocabs: dict[str, str]) -> int:
-    """What one join reads: the new vocabulary twice, as it keeps nothing of it."""
+    """The bytes that one join reads: the new vocabulary twice, because it is not kept in memory."""
     new, old = (Path(path).stat().st_size for path in vocabs.values())
     return 2 * new + old
 
@@ -95,7 +95,7 @@ def test_an_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
     with ThreadPoolExecutor(PARTS) as pool:
         start = bytes_read()
         assert list(pool.map(read, range(0, 5_000, 7))) == list(range(0, 5_000, 7))
-        # one parse; the rest are the values, and what the system says about itself
+        # one parse; the rest are the values, and files in /proc
         assert bytes_read() - start < 2 * size
 
 

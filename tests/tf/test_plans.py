@@ -216,7 +216,7 @@ def test_a_plan_belongs_to_its_graph(folder: Path, call: Any) -> None:
 
 def test_options_are_those_of_the_planning(folder: Path, backend_name: str) -> None:
     if backend_name != "op":
-        pytest.skip("the others have no options that show")
+        pytest.skip("only this backend shows its options")
     with tf.Graph().as_default() as graph:
         tf1.get_variable("body", [3])
         with tb.tf.options(op="stock"):
@@ -386,7 +386,7 @@ def test_remote_checkpoints_are_planned_by_tensorflows_reader(
         assert len(plan.problems) == 1
         assert tb.warm_start(folder, [body]).loaded == {"body": "body"}
         if backend_name == "stock":
-            return  # which maps nothing anyway
+            return  # the stock op never maps
         with tb.tf.options(mode="map"), pytest.raises(ValueError, match="cannot be mapped"):
             tb.init_from_checkpoint(folder, {"body": body})
 

@@ -18,7 +18,7 @@ tf1 = tf.compat.v1
 
 OLD = ["a", "b", "c", "d"]
 NEW = ["d", "x", "a", "y", "b"]
-# The old row of each new one, -1 for what is new.
+# The old row of each new row, or -1.
 ROWS = np.array([3, -1, 0, -1, 1])
 CLASSES = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 
 def info(folder: Path, oov: int = 0, **more: Any) -> tb.VocabInfo:
-    # Paths as objects, which TensorFlow does not take.
+    # Path objects, which TensorFlow does not accept.
     return tb.VocabInfo(folder / "new.txt", len(NEW), oov, folder / "old.txt", **more)
 
 

@@ -105,7 +105,7 @@ def test_a_monitored_session_starts_from_the_checkpoint_once(
             with tf1.train.MonitoredTrainingSession(
                 checkpoint_dir=str(tmp_path / "run"), log_step_count_steps=None
             ) as session:
-                # What the session finds there itself comes after the initializers.
+                # The session restores after the initializers.
                 np.testing.assert_array_equal(session.run(whole), EXPECTED + step)
                 np.testing.assert_array_equal(session.run(other), [1, 2])
                 session.run([moved, count])

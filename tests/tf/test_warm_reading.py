@@ -69,7 +69,7 @@ def test_files_may_be_missing_while_the_graph_is_built(folder: Path, backup: str
 
 @pytest.mark.usefixtures("backend_name")
 def test_building_reads_only_the_index(folder: Path) -> None:
-    for _ in range(2):  # The first time, modules are imported.
+    for _ in range(2):  # The first run imports modules.
         with tf.Graph().as_default():
             model()
             before = _bytes_read()
@@ -112,7 +112,7 @@ def test_all_partitions_of_all_tables_share_one_join(
     folder: Path, backend_name: str, joins: list[int]
 ) -> None:
     if backend_name != "numpy":
-        pytest.skip("only our reader's joins can be counted from here")
+        pytest.skip("only joins of our reader can be counted")
     with tf.Graph().as_default(), tf1.Session() as session:
         model(), model("other", 3)
         backup = tf1.random_normal_initializer(seed=1)
@@ -170,7 +170,7 @@ def test_corruption_is_detected_before_anything_is_assigned(
 ) -> None:
     data = folder / "model.data-00000-of-00001"
     content = bytearray(data.read_bytes())
-    # Byte 1 belongs to old row 0, which no new row takes: only a pass over everything sees it.
+    # Byte 1 is in old row 0, which no new row takes: only a full verification detects it.
     content[1] ^= 255
     data.write_bytes(content)
     with (
@@ -193,7 +193,7 @@ def test_corruption_is_detected_before_anything_is_assigned(
 def test_everything_happens_on_the_task_of_its_variable(folder: Path, backend_name: str) -> None:
     """TensorFlow's own ops stay on TensorFlow's devices."""
     if backend_name == "numpy":
-        pytest.skip("a NumPy function runs in this process alone")
+        pytest.skip("a NumPy function runs only in this process")
     tasks = [f"/job:ps/task:{number}" for number in range(2)]
     backup = tf1.random_normal_initializer(seed=1)
     with tf.Graph().as_default() as graph:

@@ -61,7 +61,7 @@ def drawn(
         initializers = [partition.initializer for partition in table]
         everything = tf1.global_variables_initializer()
         lacking = tf1.report_uninitialized_variables()
-        lacking.mark_used()  # or TensorFlow says, in the log of a later test, that it was not
+        lacking.mark_used()  # or TensorFlow logs a warning in a later test
         fetches = {
             "b": initial, "i": initializers, "t": [initial, initializers], "g": everything,
             "r": lacking,
@@ -85,9 +85,9 @@ def test_the_same_numbers_as_tensorflow(
             "parts": 1 + 2 * (number % 3 == 0),
             "oov": number % 3,
         }
-        theirs = drawn(tf1.train.warm_start, folder, order, seeds, initializer, **options)
+        original = drawn(tf1.train.warm_start, folder, order, seeds, initializer, **options)
         ours = drawn(tb.warm_start, folder, order, seeds, initializer, **options)
-        for our, their in zip(ours, theirs, strict=True):
+        for our, their in zip(ours, original, strict=True):
             assert same_bits(our, their), (order, options)
 
 

@@ -205,7 +205,7 @@ def test_object_based_checkpoints_must_have_every_selected_variable(objects: str
 
 def test_eager_variables_are_assigned_now(folder: Path) -> None:
     assert tf.executing_eagerly()
-    tf.compat.v1.reset_default_graph()  # its collections count too, and other tests fill them
+    tf.compat.v1.reset_default_graph()  # its collections are used too, and other tests fill them
     v1, v2 = tf.Variable(tf.ones([3]), name="v1"), tf.Variable(tf.ones([3, 2]), name="v2")
     tb.warm_start(folder)
     np.testing.assert_array_equal(v1, np.ones(3))

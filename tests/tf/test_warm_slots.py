@@ -73,7 +73,7 @@ def test_slots_follow_their_table(
 ) -> None:
     name, prefix, stored = checkpoint
     folder = Path(prefix).parent
-    # One row more than tokens: a bucket.
+    # One row more than tokens: an out-of-vocabulary bucket.
     vocabulary = tb.VocabInfo(str(folder / "new.txt"), 7, 1, str(folder / "old.txt"))
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         variable = table(8, parts, resource)

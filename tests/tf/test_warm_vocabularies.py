@@ -170,9 +170,9 @@ def test_a_table_that_is_stored_in_slices(folder: Path, resource: bool) -> None:
 
 
 def test_tensorflows_own_class_is_accepted(folder: Path) -> None:
-    theirs = tf1.train.VocabInfo(*info(folder))
-    require_same(folder, model((11, 3), True), settings(theirs))
-    assert tuple(theirs) == tuple(info(folder))
+    original = tf1.train.VocabInfo(*info(folder))
+    require_same(folder, model((11, 3), True), settings(original))
+    assert tuple(original) == tuple(info(folder))
 
 
 def test_a_subset_of_the_partitions(folder: Path, resource: bool) -> None:
@@ -228,12 +228,12 @@ def test_invalid_vocabularies_are_detected_when_they_are_read(
         vocabulary = vocabulary._replace(new_vocab=str(tmp_path))
     else:
         vocabulary = vocabulary._replace(old_vocab_size=9 if fault == "old short" else 0)
-    ours, theirs = both(folder, model((11, 3), True), settings(vocabulary))
-    assert ours.stage == theirs.stage == "run"
-    assert isinstance(theirs.error, tf.errors.OpError)
-    # What a NumPy function raises, TensorFlow knows only as a few kinds.
-    expected = tf.errors.OpError if backend_name == "numpy" else type(theirs.error)
-    assert isinstance(ours.error, expected), (ours.error, theirs.error)
+    ours, original = both(folder, model((11, 3), True), settings(vocabulary))
+    assert ours.stage == original.stage == "run"
+    assert isinstance(original.error, tf.errors.OpError)
+    # TensorFlow maps exceptions of NumPy functions to a few classes.
+    expected = tf.errors.OpError if backend_name == "numpy" else type(original.error)
+    assert isinstance(ours.error, expected), (ours.error, original.error)
 
 
 def test_mismatched_checkpoints_are_detected_at_the_call(
@@ -249,11 +249,11 @@ def test_mismatched_checkpoints_are_detected_at_the_call(
     for tensor in (*arrays, "absent"):
         names = {"emb": tensor}
         wanted = settings(info(folder), var_name_to_prev_var_name=names)
-        ours, theirs = both(prefix, model((11, 3), True), wanted)
-        assert (ours.stage, theirs.stage) == ("call", "run"), tensor
-        # A row that the table has not is TensorFlow's INTERNAL; ours says what is wrong with it.
-        kind = tf.errors.InvalidArgumentError if tensor == "few" else type(theirs.error)
-        assert isinstance(ours.error, kind), (tensor, ours.error, theirs.error)
+        ours, original = both(prefix, model((11, 3), True), wanted)
+        assert (ours.stage, original.stage) == ("call", "run"), tensor
+        # A row outside the table is INTERNAL in TensorFlow; ours reports the reason.
+        kind = tf.errors.InvalidArgumentError if tensor == "few" else type(original.error)
+        assert isinstance(ours.error, kind), (tensor, ours.error, original.error)
         assert isinstance(ours.error, tb.Error)
 
 
@@ -271,7 +271,7 @@ def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None
     (tmp_path / "new.txt").write_bytes(b"\n".join([*reversed(tokens), b"new", b"last\r", b"x\r"]))
     vocabulary = tb.VocabInfo(str(tmp_path / "new.txt"), 10, 0, str(tmp_path / "old.txt"))
     (value,) = require_same(folder, model((10, 3), True), settings(vocabulary))
-    # All but the first: its carriage return belongs to the line's end in one file alone.
+    # All but the first: only in one file its carriage return is part of the line end.
     assert (value[:, 0] > 0).sum() == 7
 
 

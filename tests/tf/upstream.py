@@ -24,7 +24,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-# Beyond it a file hangs: the longest takes about three minutes on two cores.
+# A timeout: the longest file takes about three minutes on two cores.
 TIMEOUT_SECONDS = 1200
 
 
@@ -158,7 +158,7 @@ def _load(file: Path) -> Any:
     specification = importlib.util.spec_from_file_location(f"upstream_{file.stem}", file)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # where some tests look for their own classes
+    sys.modules[module.__name__] = module  # some tests look up their own classes there
     specification.loader.exec_module(module)
     return module
 

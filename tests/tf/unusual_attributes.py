@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one of our ops with unusual attributes and inputs, in a process that must survive them.
 
-``odd_attributes.py OP FOLDER``: writes its own files into the folder, runs the op with each odd
+``unusual_attributes.py OP FOLDER``: writes its own files into the folder, runs the op with each odd
 value in a graph and eagerly, and prints a JSON list of [mode, attribute, value, class, message].
 """
 
@@ -110,7 +110,7 @@ def odd_parts() -> Iterator[Any]:
 
 
 def odd_remaps() -> Iterator[dict[str, Any]]:
-    # Not what a larger machine would have memory for: TensorFlow waits for it.
+    # Not a size that a larger machine could allocate: TensorFlow waits for memory.
     for axis, oov in itertools.product(
         (0, 1, 2, 3), [n for n in NUMBERS if 0 <= n < 9 or n > 2**60]
     ):

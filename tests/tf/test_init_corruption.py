@@ -17,7 +17,7 @@ tf1 = tf.compat.v1
 pytestmark = pytest.mark.usefixtures("backend_name")
 
 Save = Callable[..., str]
-# Above the sizes that TensorFlow's and our readers treat in one go.
+# Above the sizes that TensorFlow's and our readers process at once.
 SHAPES = {"small": (8, 4), "big": (3000, 257)}
 
 
