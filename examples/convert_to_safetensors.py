@@ -58,7 +58,7 @@ def convert(source: str, target: str) -> dict[str, str]:
         The names of the tensors that were left out, each with the reason.
     """
     with tb.open(source, verify="full") as checkpoint:
-        files = {file for tensor in checkpoint.values() for _, file, *_ in tensor.partitions}
+        files = {file for tensor in checkpoint.values() for _, _, file, *_ in tensor.slices}
         if os.path.exists(target) and any(os.path.samefile(target, file) for file in files):
             raise FileExistsError(f"{target!r} is a file of the checkpoint itself")
         reasons = {name: why_not(tensor) for name, tensor in checkpoint.items()}

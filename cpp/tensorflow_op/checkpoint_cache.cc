@@ -18,29 +18,29 @@
 namespace tensorbundle::op {
 namespace {
 
-// Parsed indexes are a few times their files. Training reads from one checkpoint, or two.
+// A parsed index is a few times as large as its file. Training reads one or two checkpoints.
 constexpr uint64_t kIndexCapacity = uint64_t{64} << 20;
 constexpr uint64_t kBytesPerTensor = sizeof(Tensor) + sizeof(StoredSlice) + 64;
 
 constexpr uint64_t kMaxOpenV1 = 2;
 
-// For a checkpoint that is replaced while it is opened.
+// Retries if the checkpoint is replaced while it is opened.
 constexpr int kMaxAttempts = 20;
-constexpr std::chrono::milliseconds kPause(1);
+constexpr std::chrono::milliseconds kRetryDelay(1);
 
 std::shared_ptr<const BundleIndex> IndexOf(const std::string& prefix, const FileIdentity& found) {
   static SharedCache<BundleIndex> cache(kIndexCapacity);
-  return cache.Get({prefix, {found}}, [&]() -> SharedCache<BundleIndex>::Made {
+  return cache.Get({prefix, {found}}, [&]() -> SharedCache<BundleIndex>::Computed {
     auto index = std::make_shared<const BundleIndex>(ReadBundleIndex(prefix));
     return {index, found.size + index->catalog.tensors.size() * kBytesPerTensor};
   });
 }
 
-// "<name>-?????-of-00002" means two files, anything else itself.
+// Expands "<name>-?????-of-00002" to two paths. Any other prefix is the path of a single file.
 std::vector<std::string> V1Files(const std::string& prefix) {
   constexpr std::string_view kPattern =
       "-?????"
-      "-of-";  // in one, a trigraph
+      "-of-";  // split: together they contain a trigraph
   constexpr size_t kDigits = 5;
   const size_t at = prefix.rfind(kPattern);
   if (at == std::string::npos || prefix.size() != at + kPattern.size() + kDigits) return {prefix};
@@ -73,7 +73,7 @@ std::shared_ptr<const Checkpoint> V1Checkpoint(const std::string& prefix, IoMode
     key.files.push_back(*found);
   }
   return cache.Get(key,
-                   [&]() -> SharedCache<Checkpoint>::Made { return {OpenV1(files, mode), 1}; });
+                   [&]() -> SharedCache<Checkpoint>::Computed { return {OpenV1(files, mode), 1}; });
 }
 
 const Tensor& FindTensor(const Catalog& catalog, const std::string& name, TypeNumber type) {
@@ -89,7 +89,7 @@ const Tensor& FindTensor(const Catalog& catalog, const std::string& name, TypeNu
                                             TypeText(stored));
 }
 
-// Nothing when the index was replaced while the files were opened.
+// Returns nullopt if the index was replaced while the files were opened.
 std::optional<OpenTensor> TryOpen(const std::string& prefix, const std::string& name,
                                   TypeNumber type, IoMode mode) {
   const std::optional<FileIdentity> index_file = File::Identify(prefix + ".index");
@@ -109,7 +109,7 @@ std::optional<OpenTensor> TryOpen(const std::string& prefix, const std::string& 
 
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
   for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
-    if (attempt > 1) std::this_thread::sleep_for(kPause);
+    if (attempt > 1) std::this_thread::sleep_for(kRetryDelay);
     try {
       if (std::optional<OpenTensor> opened = TryOpen(prefix, name, type, mode)) return *opened;
     } catch (const IndexReplacedError&) {
@@ -120,7 +120,7 @@ OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber t
 }
 
 std::string TypeText(TypeNumber type) {
-  constexpr TypeNumber kResource = 20;  // which no checkpoint holds
+  constexpr TypeNumber kResource = 20;  // never in a checkpoint
   if (type == kResource) return "resource";
   std::string text = DataTypeName(DataType{type});
   if (text.starts_with("DT_")) text.erase(0, 3);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values that many ops need and that are costly to make: each is made once, kept while it is worth
-// its memory, and made anew when the files behind it change.
+// LRU caches of values computed from files, and the checkpoints that the ops open through them.
 #pragma once
 
 #include <cstdint>
@@ -20,30 +19,31 @@
 
 namespace tensorbundle::op {
 
-// What a value was made from, and its name.
+// Identifies a value: its name, and the versions of the files that it was computed from.
 struct CacheKey {
   std::string name;
   std::vector<FileIdentity> files;
   bool operator==(const CacheKey&) const = default;
 };
 
-// Thread-safe. Who asks for a value that is being made waits for it. Failures are passed on to all
-// that wait, and are not kept.
+// A cache of values by name and file version. If several threads ask for a value, one computes it
+// and the others wait. An exception is rethrown in all of them and is not cached.
+// Threads: safe.
 template <typename Value>
 class SharedCache {
  public:
   using Pointer = std::shared_ptr<const Value>;
-  struct Made {
+  struct Computed {
     Pointer value;
-    uint64_t size;  // in bytes, about
+    uint64_t size;  // approximate, in bytes
   };
 
-  // Keeps the values used last while they have `capacity` bytes together, and the very last one in
-  // any case.
+  // Keeps the most recently used values up to a total of `capacity` bytes, and always the most
+  // recent one.
   explicit SharedCache(uint64_t capacity) : capacity_(capacity) {}
 
-  // The value of that key, made by `make` if there is none.
-  Pointer Get(const CacheKey& key, const std::function<Made()>& make) {
+  // Returns the value of `key`. Calls `compute` if it is not cached, and rethrows its exception.
+  Pointer Get(const CacheKey& key, const std::function<Computed()>& compute) {
     std::promise<Pointer> promise;
     std::shared_future<Pointer> future;
     bool is_mine = false;
@@ -60,7 +60,7 @@ class SharedCache {
         future = found->future;
       }
     }
-    if (is_mine) Make(key, make, &promise);
+    if (is_mine) Compute(key, compute, &promise);
     return future.get();
   }
 
@@ -70,35 +70,35 @@ class SharedCache {
     std::shared_future<Pointer> future;
     uint64_t size;
   };
-  using Place = typename std::list<Entry>::iterator;
+  using Iterator = typename std::list<Entry>::iterator;
 
-  Place Find(const CacheKey& key) {
-    Place place = entries_.begin();
-    while (place != entries_.end() && place->key != key) ++place;
-    return place;
+  Iterator Find(const CacheKey& key) {
+    Iterator it = entries_.begin();
+    while (it != entries_.end() && it->key != key) ++it;
+    return it;
   }
 
-  // A rewritten file: nobody will ask for what it was before.
+  // A file that was rewritten: its earlier versions are not needed any more.
   void DropOtherVersions(const std::string& name) {
     entries_.remove_if([&](const Entry& entry) { return entry.key.name == name; });
   }
 
-  void Make(const CacheKey& key, const std::function<Made()>& make,
-            std::promise<Pointer>* promise) {
+  void Compute(const CacheKey& key, const std::function<Computed()>& compute,
+               std::promise<Pointer>* promise) {
     try {
-      Made made = make();
-      promise->set_value(std::move(made.value));
+      Computed computed = compute();
+      promise->set_value(std::move(computed.value));
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (const Place place = Find(key); place != entries_.end()) place->size = made.size;
-      Shrink();
+      if (const Iterator it = Find(key); it != entries_.end()) it->size = computed.size;
+      Evict();
     } catch (...) {
       promise->set_exception(std::current_exception());
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (const Place place = Find(key); place != entries_.end()) entries_.erase(place);
+      if (const Iterator it = Find(key); it != entries_.end()) entries_.erase(it);
     }
   }
 
-  void Shrink() {
+  void Evict() {
     uint64_t total = 0;
     for (const Entry& entry : entries_) total += entry.size;
     while (entries_.size() > 1 && total > capacity_) {
@@ -109,15 +109,13 @@ class SharedCache {
 
   const uint64_t capacity_;
   std::mutex mutex_;
-  std::list<Entry> entries_;  // used last first; guarded by mutex_
+  std::list<Entry> entries_;  // most recently used first; guarded by mutex_
 };
 
-// From a prefix and a name to a tensor that can be read, the index being parsed once per process
-// and version of the file.
-
-// Keeps the tensor's files open while it lives, and nothing longer: of a V2 checkpoint the process
-// remembers the index, never a data file. (V1 keeps tensors and index in one file: the one or two
-// opened last stay open.)
+// A tensor that can be read. The index is parsed once per process and version of its file.
+// Lifetime: keeps the tensor's files open. The process caches the index of a V2 checkpoint, but no
+// data files. A V1 checkpoint has tensors and index in one file; the two opened most recently stay
+// open.
 struct OpenTensor {
   std::shared_ptr<const Checkpoint> checkpoint;
   const Tensor* tensor;  // of the checkpoint
@@ -125,13 +123,14 @@ struct OpenTensor {
   std::span<const int64_t> shape() const { return checkpoint->catalog().Shape(*tensor); }
 };
 
-// `prefix` is that of a V2 checkpoint, or, where there is no "<prefix>.index", a V1 file or the
-// pattern "<name>-?????-of-NNNNN" of its shards. Throws OpError, in TensorFlow's words, when there
-// is no such checkpoint or tensor, or it is not of that type; CorruptionError when it is replaced
-// again and again; as ReadBundleIndex and OpenV1.
+// Opens tensor `name`. `prefix` is the prefix of a V2 checkpoint, or, if "<prefix>.index" does not
+// exist, a V1 file or the pattern "<name>-?????-of-NNNNN" of its shards.
+// Throws: OpError with TensorFlow's message if there is no such checkpoint or tensor, or the tensor
+// has another type; CorruptionError if the checkpoint is replaced faster than it can be opened; as
+// ReadBundleIndex() and OpenV1().
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode);
 
-// "float", "int32", as TensorFlow's messages spell types.
+// Formats a type as TensorFlow's messages do: "float", "int32".
 std::string TypeText(TypeNumber type);
 
 }  // namespace tensorbundle::op

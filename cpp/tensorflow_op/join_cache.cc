@@ -12,7 +12,7 @@
 namespace tensorbundle::op {
 namespace {
 
-// Eight bytes per token: joins of some tens of millions of tokens.
+// At eight bytes per token, joins of some tens of millions of tokens.
 constexpr uint64_t kCapacity = uint64_t{256} << 20;
 
 FileIdentity Identify(const std::string& path) {
@@ -22,8 +22,8 @@ FileIdentity Identify(const std::string& path) {
                                      "; No such file or directory");
 }
 
-// Of the whole new vocabulary, so that variables of different sizes share it.
-Joined MakeJoin(const JoinRequest& request, uint64_t num_bytes) {
+// Joins the whole new vocabulary, so that variables of different sizes share the join.
+Joined ComputeJoin(const JoinRequest& request, uint64_t num_bytes) {
   JoinOptions options;
   options.threads = ThreadsFor(0, num_bytes);
   options.old_size = request.old_size;
@@ -35,7 +35,7 @@ Joined MakeJoin(const JoinRequest& request, uint64_t num_bytes) {
             request.old_size < 0 ? old_lines : std::min(request.old_size, old_lines)};
   } catch (const std::invalid_argument& error) {
     if (request.old_size != 0) throw;
-    throw OpError(Code::kOutOfRange, error.what());  // as for a file without a line
+    throw OpError(Code::kOutOfRange, error.what());  // as for an empty file
   }
 }
 
@@ -43,11 +43,11 @@ std::shared_ptr<const Joined> JoinOf(const JoinRequest& request) {
   static SharedCache<Joined> cache(kCapacity);
   const FileIdentity new_file = Identify(request.new_vocab);
   const FileIdentity old_file = Identify(request.old_vocab);
-  const std::string separator(1, '\0');  // in no path
+  const std::string separator(1, '\0');  // a byte that no path contains
   const std::string name = request.new_vocab + separator + request.old_vocab + separator +
                            std::to_string(request.old_size);
-  return cache.Get({name, {new_file, old_file}}, [&]() -> SharedCache<Joined>::Made {
-    auto joined = std::make_shared<const Joined>(MakeJoin(request, new_file.size));
+  return cache.Get({name, {new_file, old_file}}, [&]() -> SharedCache<Joined>::Computed {
+    auto joined = std::make_shared<const Joined>(ComputeJoin(request, new_file.size));
     const uint64_t size = joined->result.ids().size_bytes();
     return {std::move(joined), size};
   });
@@ -66,10 +66,10 @@ JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count) {
   if (request.new_size >= 0) size = std::min(size, request.new_size);
   if (offset < 0 || count < 0 || offset > size || count > size - offset) {
     throw OpError(Code::kInvalidArgument,
-                  "lookup table size must be larger than last new vocab entry's line: rows " +
-                      std::to_string(offset) + " and the " + std::to_string(count) +
-                      " from there on are wanted of " + request.new_vocab + ", which has " +
-                      std::to_string(size) + " that count");
+                  "lookup table size must be larger than last new vocab entry's line: " +
+                      std::to_string(count) + " rows from row " + std::to_string(offset) +
+                      " on are requested of " + request.new_vocab + ", of which " +
+                      std::to_string(size) + " are used");
   }
   const std::span<const int64_t> ids =
       joined->result.ids().subspan(static_cast<size_t>(offset), static_cast<size_t>(count));

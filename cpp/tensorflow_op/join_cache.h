@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Joins of vocabularies, made once per process and shared: by the partitions of a variable, by
-// variables on one vocabulary, by optimizer slots.
+// Process-wide cache of vocabulary joins. The partitions of a variable, the variables of one
+// vocabulary and the slots of an optimizer share a join.
 #pragma once
 
 #include <cstdint>
@@ -13,41 +13,42 @@
 
 namespace tensorbundle::op {
 
-// Two vocabulary files, and how many of their lines count.
+// Two vocabulary files, and how many of their lines are used.
 struct JoinRequest {
   std::string new_vocab;
   std::string old_vocab;
-  int64_t new_size;  // -1: all
-  int64_t old_size;  // -1: all
+  int64_t new_size;  // number of lines used; -1: all
+  int64_t old_size;  // number of lines used; -1: all
 };
 
-// The attributes new_vocab, old_vocab, new_size and old_size.
+// Reads the attributes new_vocab, old_vocab, new_size and old_size.
 JoinRequest JoinRequestOf(const Attributes& attributes);
 
-// Two vocabularies, joined.
+// The join of two vocabularies.
 struct Joined {
   JoinResult result;
-  int64_t old_lines;  // that count
+  int64_t old_lines;  // number of lines used
 };
 
-// Rows of the old vocabulary for rows of the new one. Keeps them alive.
+// For consecutive rows of the new vocabulary their row in the old one, or -1.
+// Lifetime: `owner` keeps `ids` valid.
 struct JoinedIds {
   std::shared_ptr<const Joined> owner;
   std::span<const int64_t> ids;
 };
 
-// The ids of new rows [offset, offset + count). A file that was rewritten is read again. Throws
-// OpError and VocabularyError as TensorFlow's GenerateVocabRemapping fails.
+// Returns the ids of the new rows [offset, offset + count). A file that was rewritten is read
+// again.
+// Throws: OpError and VocabularyError where TensorFlow's GenerateVocabRemapping fails.
 JoinedIds IdsOf(const JoinRequest& request, int64_t offset, int64_t count);
 
-// What a join comes to, for a look at it before a graph runs: how well the vocabularies fit each
-// other, and the table.
+// Statistics of a join, for checks before a graph runs. Python knows this layout.
 struct JoinSummary {
-  int64_t new_lines;  // of the file
-  int64_t old_lines;  // that count
-  int64_t present;    // of the first `count` new lines, how many the old vocabulary has
-  int64_t beyond;     // the first of them whose row is not below `table_rows`, or -1
-  int64_t row;        // and this row
+  int64_t new_lines;  // in the file
+  int64_t old_lines;  // number of lines used
+  int64_t present;    // number of the first `count` new lines that the old vocabulary contains
+  int64_t beyond;     // the first of these lines whose old row is >= `table_rows`, or -1
+  int64_t row;        // the old row of `beyond`, or -1
 };
 JoinSummary Summarize(const JoinRequest& request, int64_t count, int64_t table_rows);
 

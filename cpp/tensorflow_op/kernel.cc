@@ -2,7 +2,6 @@
 #include "tensorflow_op/kernel.h"
 
 #include "tensorbundle/base/checked.h"
-#include "tensorflow_op/slice_spec.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -28,6 +27,15 @@ std::vector<int64_t> DimsOf(const TF_Tensor* tensor) {
   std::vector<int64_t> dims;
   for (int axis = 0; axis < Tf().NumDims(tensor); ++axis) dims.push_back(Tf().Dim(tensor, axis));
   return dims;
+}
+
+std::string ShapeText(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (const int64_t dim : shape) {
+    if (text.size() > 1) text += ",";
+    text += std::to_string(dim);
+  }
+  return text + "]";
 }
 
 Attributes::Size Attributes::SizeOf(const char* name) const {
@@ -63,7 +71,7 @@ std::string Attributes::Path(const char* name) const {
 std::vector<std::string> Attributes::Strings(const char* name) const {
   const Size size = SizeOf(name);
   const size_t count = Require(size.items, name, "a list");
-  // A list of no strings has no bytes either.
+  // An empty list has no size in bytes.
   std::string storage(count == 0 ? 0 : Require(size.bytes, name, "a list of strings"), '\0');
   std::vector<char*> begins(count);
   std::vector<size_t> sizes(count);
@@ -123,7 +131,7 @@ void CheckAllocatable(std::span<const int64_t> dims) {
 TensorPtr Run::Allocate(int index, TypeNumber type, std::span<const int64_t> dims) const {
   CheckAllocatable(dims);
   const StatusPtr status = NewStatus();
-  // TensorFlow computes the size itself and ignores the one that it is told.
+  // TensorFlow ignores the size argument and computes it from the shape.
   TensorPtr owned(Tf().AllocateOutput(context_, index, type, dims.data(),
                                       static_cast<int>(dims.size()), 0, status.get()));
   CheckStatus(status.get());
@@ -134,12 +142,12 @@ TensorPtr Run::ForwardOrAllocate(int input, int index, std::span<const int64_t> 
                                  bool* forwarded) const {
   CheckAllocatable(dims);
   const StatusPtr status = NewStatus();
-  int taken = -1;
+  int forwarded_input = -1;
   TensorPtr owned(Tf().ForwardInputOrAllocateOutput(context_, &input, 1, index, dims.data(),
-                                                    static_cast<int>(dims.size()), &taken,
+                                                    static_cast<int>(dims.size()), &forwarded_input,
                                                     status.get()));
   CheckStatus(status.get());
-  *forwarded = taken == input;
+  *forwarded = forwarded_input == input;
   return owned;
 }
 
@@ -151,11 +159,11 @@ void Run::SetOutput(int index, const TF_Tensor* tensor) const {
 
 namespace {
 
-void AllUnknown(TF_ShapeInferenceContext* context, TF_Status* status) {
+void SetUnknownShapes(TF_ShapeInferenceContext* context, TF_Status* status) {
   Tf().ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-void OneScalar(TF_ShapeInferenceContext* context, TF_Status* status) {
+void SetScalarShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   TF_ShapeHandle* scalar = Tf().ShapeInferenceContextScalar(context);
   Tf().ShapeInferenceContextSetOutput(context, 0, scalar, status);
   Tf().DeleteShapeHandle(scalar);
@@ -170,9 +178,9 @@ void RegisterOp(const OpSpec& spec) {
   for (const char* output : spec.outputs) Tf().OpDefinitionBuilderAddOutput(builder, output);
   Tf().OpDefinitionBuilderSetIsStateful(builder, true);
   Tf().OpDefinitionBuilderSetShapeInferenceFunction(
-      builder, spec.shapes == OutputShapes::kScalar ? &OneScalar : &AllUnknown);
+      builder, spec.shapes == OutputShapes::kScalar ? &SetScalarShape : &SetUnknownShapes);
   const StatusPtr status = NewStatus();
-  Tf().RegisterOpDefinition(builder, status.get());  // takes the builder
+  Tf().RegisterOpDefinition(builder, status.get());  // takes ownership of the builder
   CheckStatus(status.get());
 }
 
@@ -180,7 +188,7 @@ void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
                     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
   TF_KernelBuilder* builder = Tf().NewKernelBuilder(op, "CPU", create, compute, destroy);
   const StatusPtr status = NewStatus();
-  Tf().RegisterKernelBuilder(op, builder, status.get());  // takes the builder
+  Tf().RegisterKernelBuilder(op, builder, status.get());  // takes ownership of the builder
   CheckStatus(status.get());
 }
 

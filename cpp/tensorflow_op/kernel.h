@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels as C++ classes: what a kernel sees of TensorFlow, owned and checked. Exceptions stop
-// here.
+// Kernels as C++ classes: owning, checked wrappers of TensorFlow's C API. KernelFunctions converts
+// exceptions to status codes, so no exception reaches TensorFlow.
 #pragma once
 
 #include <algorithm>
@@ -29,13 +29,15 @@ using TensorPtr = std::unique_ptr<TF_Tensor, DeleteTensor>;
 
 inline StatusPtr NewStatus() { return StatusPtr(Tf().NewStatus()); }
 
-// Throws OpError when the status is not OK.
+// Throws: OpError if the status is not OK.
 void CheckStatus(const TF_Status* status);
 
-// The exception being handled, as a status.
+// Converts the exception that is being handled to a status.
 StatusPtr CurrentStatus();
 
 std::vector<int64_t> DimsOf(const TF_Tensor* tensor);
+// Formats a shape as TensorFlow does: "[10,10]".
+std::string ShapeText(std::span<const int64_t> shape);
 inline ByteSpan BytesOf(const TF_Tensor* tensor) {
   return {static_cast<const uint8_t*>(Tf().TensorData(tensor)), Tf().TensorByteSize(tensor)};
 }
@@ -43,34 +45,38 @@ inline MutableByteSpan MutableBytesOf(TF_Tensor* tensor) {
   return {static_cast<uint8_t*>(Tf().TensorData(tensor)), Tf().TensorByteSize(tensor)};
 }
 
-// The attributes of the node that a kernel is made for. Lives for the kernel's construction.
+// The attributes of a kernel's node. All functions throw OpError if the attribute is missing or has
+// another type.
+// Lifetime: valid during the kernel's construction.
 class Attributes {
  public:
   explicit Attributes(TF_OpKernelConstruction* node) : node_(node) {}
 
   std::string String(const char* name) const;
   std::vector<std::string> Strings(const char* name) const;
-  // A string that names a file. Throws OpError (INVALID_ARGUMENT) where it holds a NUL byte: the
-  // system would take what is in front of it for the whole path.
+  // A string that names a file.
+  // Throws: OpError (INVALID_ARGUMENT) if it contains a NUL byte: the system would truncate the
+  // path there.
   std::string Path(const char* name) const;
   int64_t Int(const char* name) const;
   std::vector<int64_t> Ints(const char* name) const;
   TypeNumber Type(const char* name) const;
 
  private:
-  // -1 where the attribute has no such size.
+  // -1 if the attribute has no such size.
   struct Size {
     int32_t items;  // of a list
     int32_t bytes;  // of a string, or of all strings of a list
   };
   Size SizeOf(const char* name) const;
-  // Throws OpError (INVALID_ARGUMENT) where the attribute is not of the kind that has this size.
+  // Throws: OpError (INVALID_ARGUMENT) if `size` is -1: the attribute is not `kind`.
   static size_t Require(int32_t size, const char* name, const char* kind);
 
   TF_OpKernelConstruction* node_;
 };
 
-// One run of a kernel: its inputs and outputs.
+// One execution of a kernel: its inputs and outputs.
+// Lifetime: valid during Compute().
 class Run {
  public:
   explicit Run(TF_OpKernelContext* context) : context_(context) {}
@@ -78,12 +84,13 @@ class Run {
   int num_inputs() const { return Tf().NumInputs(context_); }
   TensorPtr Input(int index) const;
 
-  // Memory that TensorFlow owns and passes on as output `index`. Throws OpError (INVALID_ARGUMENT)
-  // for a shape that no tensor can have: TensorFlow would end the process.
+  // Allocates output `index`.
+  // Throws: OpError (INVALID_ARGUMENT) for a shape that no tensor can have. TensorFlow would abort
+  // the process.
   TensorPtr Allocate(int index, TypeNumber type, std::span<const int64_t> dims) const;
 
-  // The same, and throws as that; an input's memory is taken over where nobody else holds it.
-  // `forwarded` says whether.
+  // Reuses the buffer of input `input` for output `index` if there is no other reference to it, and
+  // sets `*forwarded`. Otherwise as Allocate().
   TensorPtr ForwardOrAllocate(int input, int index, std::span<const int64_t> dims,
                               bool* forwarded) const;
 
@@ -93,8 +100,9 @@ class Run {
   TF_OpKernelContext* context_;
 };
 
-// The three functions that TensorFlow calls for a class `Kernel` with a constructor from Attributes
-// and `void Compute(const Run&) const`, which may be called from several threads at once.
+// The three functions that TensorFlow calls for a kernel.
+// Requires: `Kernel` has a constructor from Attributes, and a thread-safe
+// `void Compute(const Run&) const`.
 template <typename Kernel>
 struct KernelFunctions {
   static void* Create(TF_OpKernelConstruction* node) {
@@ -117,21 +125,22 @@ struct KernelFunctions {
   static void Destroy(void* kernel) { delete static_cast<Kernel*>(kernel); }
 };
 
-// The ops, one function each, and what they share in being registered.
+// Registration.
 
-// What a shape function can say of an op's outputs: the C API lets it see no attribute but types.
+// The shape function of an op. In the C API it can read no attributes except types.
 enum class OutputShapes { kUnknown, kScalar };
 
 struct OpSpec {
-  const char* name;  // versioned: attributes never change their meaning under one name
+  const char* name;  // versioned: the meaning of an attribute never changes under one name
   std::initializer_list<const char*> attributes;
   std::initializer_list<const char*> inputs;
   std::initializer_list<const char*> outputs;
   OutputShapes shapes;
 };
 
-// Registers a stateful op: a stateless one without inputs would be evaluated, and its tensor
-// copied, while the graph is optimized. Throws OpError.
+// Registers a stateful op. Grappler would evaluate a stateless op without inputs at optimization
+// time and copy its tensor to the graph.
+// Throws: OpError.
 void RegisterOp(const OpSpec& spec);
 
 void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
@@ -150,17 +159,15 @@ void RegisterVerifyOp();
 void RegisterMissingOp();
 void RegisterRemapOp();
 
-// How many threads an op works with.
-
-// Fewer bytes than this per thread are not worth starting it.
+// The smallest number of bytes that is worth starting a thread for.
 inline constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
 
-// For work on that many bytes. `wanted` is an op's attribute; 0: the processors that the process
-// may run on, found out once.
+// Returns how many threads to use for `num_bytes` bytes. `wanted` is the op's attribute; 0 means
+// the number of processors that the process may use.
 inline int ThreadsFor(int64_t wanted, uint64_t num_bytes) {
   static const int processors = AvailableProcessors();
-  const int most = wanted > 0 ? static_cast<int>(std::min<int64_t>(wanted, 1024)) : processors;
-  return static_cast<int>(std::clamp<uint64_t>(num_bytes / kMinBytesPerThread, 1, most));
+  const int limit = wanted > 0 ? static_cast<int>(std::min<int64_t>(wanted, 1024)) : processors;
+  return static_cast<int>(std::clamp<uint64_t>(num_bytes / kMinBytesPerThread, 1, limit));
 }
 
 }  // namespace tensorbundle::op

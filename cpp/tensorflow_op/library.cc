@@ -1,30 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens when TensorFlow loads the library.
+// The op library's entry points: a static initializer that registers the ops when TensorFlow loads
+// the library, and the C functions that Python calls.
+#include <dlfcn.h>
+
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#ifdef __linux__
+#include <link.h>
+#endif
 
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
-#include "tensorflow_op/sole_copy.h"
 #include "tensorflow_op/status.h"
 #include "tensorflow_op/tf_api.h"
 
 namespace tensorbundle::op {
 namespace {
 
-std::string problem;  // why nothing was registered; set once, while the library is loaded
+#ifdef __linux__
+constexpr std::string_view kLibraryName = "libtensorbundle_tf.so";
+
+int AddOpLibrary(dl_phdr_info* info, size_t, void* found) {
+  const std::string_view path = info->dlpi_name;
+  if (path.ends_with(kLibraryName)) {
+    static_cast<std::vector<std::string>*>(found)->emplace_back(path);
+  }
+  return 0;
+}
+#endif
+
+// Returns true, and sets `*error`, if the process has loaded another copy of this library. Two
+// copies would register every kernel twice, and TensorFlow could run none of them.
+bool HasDuplicateLibrary(std::string* error) {
+#ifdef __linux__
+  Dl_info own{};
+  std::vector<std::string> found;
+  ::dl_iterate_phdr(&AddOpLibrary, &found);
+  if (::dladdr(reinterpret_cast<const void*>(&AddOpLibrary), &own) == 0) return false;
+  for (const std::string& path : found) {
+    if (path == own.dli_fname) continue;
+    *error = "another copy of the op library is loaded already: " + path;
+    return true;
+  }
+#endif
+  return false;
+}
+
+std::string load_error;  // why no op was registered, or ""; set once, while the library is loaded
 
 void Load() {
   try {
-    if (!IsSoleCopy(&problem) || !FindTensorflow(&problem)) return;
+    if (HasDuplicateLibrary(&load_error) || !FindTensorflow(&load_error)) return;
     RegisterReadOp();
     RegisterMapOp();
     RegisterVerifyOp();
     RegisterMissingOp();
     RegisterRemapOp();
   } catch (...) {
-    problem = CurrentFailure().message;
+    load_error = CurrentFailure().message;
   }
 }
 
@@ -35,17 +72,17 @@ struct Loader {
 }  // namespace
 }  // namespace tensorbundle::op
 
-// The symbols that the library shows.
+// The exported symbols (exports.map).
 #define TENSORBUNDLE_TF_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Why the ops are not there, or "".
-TENSORBUNDLE_TF_EXPORT const char* tensorbundle_tf_problem() {
-  return tensorbundle::op::problem.c_str();
+// Returns why the ops are not registered, or "".
+TENSORBUNDLE_TF_EXPORT const char* tensorbundle_tf_error() {
+  return tensorbundle::op::load_error.c_str();
 }
 
-// Joins two vocabularies as the ops do, and keeps the join for them. Returns the code of a
-// TF_Status, and puts its message into `message`, of `capacity` bytes; 0, and five numbers, the
-// members of a JoinSummary, in `summary`.
+// Joins two vocabularies as the ops do, and caches the join for them.
+// Returns: a TF_Code. On success writes the five members of a JoinSummary to `summary`; on failure
+// writes the message to `message`, which has room for `capacity` bytes.
 TENSORBUNDLE_TF_EXPORT int tensorbundle_tf_join(const char* new_vocab, const char* old_vocab,
                                                 int64_t old_size, int64_t count, int64_t table_rows,
                                                 int64_t* summary, char* message, size_t capacity) {

@@ -1,18 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorbundleMapV1: slices of a tensor whose memory is the checkpoint's file.
+// TensorbundleMapV1: boxes of a tensor as copy-on-write mappings of the checkpoint's data file.
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/io/mapping.h"
+#include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/verify.h"
 #include "tensorflow_op/checkpoint_cache.h"
-#include "tensorflow_op/compare_parts.h"
 #include "tensorflow_op/kernel.h"
-#include "tensorflow_op/mapped_tensor.h"
 #include "tensorflow_op/slice_spec.h"
+#include "tensorflow_op/verify_op.h"
 
 namespace tensorbundle::op {
 namespace {
+
+// The alignment that TensorFlow requires of a tensor's address.
+constexpr uint64_t kTensorAlignment = 64;
+
+using Owner = std::shared_ptr<const Mapping>;
+
+void ReleaseMapping(void*, size_t, void* owner) { delete static_cast<Owner*>(owner); }
+
+std::string MessagePrefix(const OpenTensor& source) {
+  return "tensor " + EscapeBytes(source.tensor->name) + " cannot be mapped: ";
+}
+
+// Returns the reason why the range cannot be mapped, or "".
+std::string UnmappableReason(const OpenTensor& source, const StoredRun& run) {
+  if (run.why_not != nullptr) return MessagePrefix(source) + run.why_not + "; use mode=\"copy\"";
+  if (run.offset % kTensorAlignment == 0) return "";
+  return MessagePrefix(source) + "it is at offset " + std::to_string(run.offset) + " of " +
+         source.checkpoint->catalog().files[run.file] + ", which is not a multiple of " +
+         std::to_string(kTensorAlignment) +
+         "; rewrite the checkpoint with `tensorbundle align`, or use mode=\"copy\"";
+}
+
+// Maps a box as a private, writable mapping of its file, with one extra row at the end whose
+// contents are undefined. TensorFlow updates a tensor in place only if it owns the buffer. It owns
+// a slice of a larger tensor, but not the larger tensor itself, so the caller slices off the extra
+// row. The file is never modified.
+// Throws: OpError (INVALID_ARGUMENT) with a remedy if the box cannot be mapped or has no rows;
+// CorruptionError if the file is too short.
+// Lifetime: the mapping is unmapped together with the tensor's buffer.
+TensorPtr MapBox(const OpenTensor& source, const Box& box) {
+  if (box.empty() || Volume(box) == 0) {
+    throw OpError(Code::kInvalidArgument, MessagePrefix(source) + "it has no rows");
+  }
+  const StoredRun run = LocateBox(*source.checkpoint, *source.tensor, box);
+  if (const std::string reason = UnmappableReason(source, run); !reason.empty()) {
+    throw OpError(Code::kInvalidArgument, reason);
+  }
+  const uint64_t row_size = run.size / static_cast<uint64_t>(box[0].length);
+  auto owner = std::make_unique<Owner>(Mapping::CopyOnWrite(
+      source.checkpoint->files().Get(run.file), run.offset, run.size, row_size));
+  std::vector<int64_t> dims = Lengths(box);
+  ++dims[0];
+  TensorPtr tensor(Tf().NewTensor(static_cast<TypeNumber>(source.tensor->dtype), dims.data(),
+                                  static_cast<int>(dims.size()), (*owner)->writable_data(),
+                                  run.size + row_size, &ReleaseMapping, owner.get()));
+  owner.release();  // the buffer owns it now, also if NewTensor() failed
+  if (tensor == nullptr) {
+    throw OpError(Code::kUnimplemented,
+                  MessagePrefix(source) + "TensorFlow has no tensors of this type");
+  }
+  return tensor;
+}
 
 void WriteInt64s(const Run& run, int index, std::span<const int64_t> values) {
   const std::vector<int64_t> dims = {static_cast<int64_t>(values.size())};
@@ -20,9 +76,9 @@ void WriteInt64s(const Run& run, int index, std::span<const int64_t> values) {
   std::memcpy(MutableBytesOf(out.get()).data(), values.data(), values.size_bytes());
 }
 
-// One op for all slices of a tensor that one task wants: an op costs more to make and to optimize
-// than a mapping costs to map. The outputs are one row too long (mapped_tensor.h), so it also tells
-// where the slices begin and how long they are: as constants these would be half of the graph.
+// One op maps all boxes that one task needs of a tensor: creating and optimizing an op costs more
+// than mapping a box. Each value has one extra row (see MapBox()), so the op also outputs the
+// arguments of the `Slice` ops that remove it. As constants they would be half of the graph.
 class MapKernel {
  public:
   explicit MapKernel(const Attributes& attributes)
@@ -58,11 +114,11 @@ class MapKernel {
   void Check(const OpenTensor& source, const std::vector<Box>& boxes) const {
     std::vector<PartialChecksum> parts;
     for (const Box& box : boxes) {
-      const std::vector<PartialChecksum> met =
+      const std::vector<PartialChecksum> unread =
           UnreadSlices(*source.checkpoint, *source.tensor, box);
-      parts.insert(parts.end(), met.begin(), met.end());
+      parts.insert(parts.end(), unread.begin(), unread.end());
     }
-    CompareParts(source, parts, threads_);
+    VerifyPartialChecksums(source, parts, threads_);
   }
 
   const std::string prefix_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorbundleMissingV1: how many cells of a table with a new vocabulary the old one does not have.
+// TensorbundleMissingV1: the number of cells in a remapped table whose row or column is not in the
+// old vocabulary.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -29,13 +30,12 @@ class MissingKernel {
     const std::optional<uint64_t> cells =
         CheckedMul(missing, static_cast<uint64_t>(cells_per_entry_));
     const bool is_int32 = type_ == static_cast<TypeNumber>(DataType::kInt32);
-    const auto most = static_cast<uint64_t>(is_int32 ? std::numeric_limits<int32_t>::max()
-                                                     : std::numeric_limits<int64_t>::max());
-    if (!cells || *cells > most) {
+    const auto limit = static_cast<uint64_t>(is_int32 ? std::numeric_limits<int32_t>::max()
+                                                      : std::numeric_limits<int64_t>::max());
+    if (!cells || *cells > limit) {
       throw OpError(Code::kInvalidArgument, std::to_string(missing) + " missing entries of " +
                                                 std::to_string(cells_per_entry_) +
-                                                " cells are more cells than " + TypeName() +
-                                                " counts");
+                                                " cells do not fit in " + TypeName());
     }
     const TensorPtr count = run.Allocate(0, type_, {});
     uint8_t* out = MutableBytesOf(count.get()).data();

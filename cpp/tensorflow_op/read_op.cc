@@ -1,31 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorbundleReadV1: a tensor of a checkpoint, or a part of one, in memory of TensorFlow's.
+// TensorbundleReadV1: a box of a tensor, copied to a tensor that TensorFlow allocates.
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/slice_cover.h"
 #include "tensorflow_op/checkpoint_cache.h"
-#include "tensorflow_op/compare_parts.h"
 #include "tensorflow_op/kernel.h"
-#include "tensorflow_op/parts_tensor.h"
 #include "tensorflow_op/slice_spec.h"
-#include "tensorflow_op/string_tensor.h"
+#include "tensorflow_op/verify_op.h"
 
 namespace tensorbundle::op {
 namespace {
 
 enum class Verify {
-  kFull,   // every stored slice that is touched, before there is an output
-  kParts,  // say what was read, for TensorbundleVerifyV1
-  kLazy,   // slices that are read whole
+  kFull,   // compares the checksum of every stored slice that the box meets
+  kParts,  // outputs partial checksums for TensorbundleVerifyV1
+  kLazy,   // compares the checksums of the slices that are read whole
   kNone
 };
 
 Verify VerifyOf(const std::string& word) {
   if (word == "full") return Verify::kFull;
   if (word == "parts") return Verify::kParts;
-  return word == "lazy" ? Verify::kLazy : Verify::kNone;  // the op's definition allows no other
+  return word == "lazy" ? Verify::kLazy : Verify::kNone;  // the op definition allows no other value
+}
+
+// sizeof(TF_TString), the same in every version of TensorFlow.
+constexpr size_t kStringItemSize = 24;
+
+// Copies the elements of a box to the string tensor `out`. Compares checksums if `verify` is set.
+// Throws: OpError (UNIMPLEMENTED) if this TensorFlow does not export TF_StringCopy; as
+// ReadStrings().
+void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Tensor* out) {
+  const MutableByteSpan strings = MutableBytesOf(out);
+  if (Tf().StringCopy == nullptr || strings.size() != Volume(box) * kStringItemSize) {
+    throw OpError(Code::kUnimplemented, "tensor " + EscapeBytes(source.tensor->name) +
+                                            " holds strings, and this TensorFlow does not export "
+                                            "TF_StringCopy; restore it with RestoreV2");
+  }
+  if (strings.empty()) return;
+  const Checkpoint& checkpoint = *source.checkpoint;
+  for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), *source.tensor, box)) {
+    const StringElements elements = ReadStrings(checkpoint, *source.tensor, *overlap.slice, verify);
+    const CopyLayout layout(overlap.slice_box, box, overlap.common, /*item_size=*/1);
+    layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+      for (uint64_t i = 0; i < layout.span_size(); ++i) {
+        const std::string_view text = elements[run.source + i];
+        uint8_t* out_item = strings.data() + (run.destination + i) * kStringItemSize;
+        Tf().StringCopy(reinterpret_cast<TF_TString*>(out_item), text.data(), text.size());
+      }
+    });
+  }
 }
 
 class ReadKernel {
@@ -41,20 +72,20 @@ class ReadKernel {
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kPread);
     const Box box = ParseSliceSpec(spec_, name_, source.shape());
-    RequireBox(*source.checkpoint, *source.tensor, box);  // before memory is taken for it
+    RequireBox(*source.checkpoint, *source.tensor, box);  // before memory is allocated for it
     std::vector<PartialChecksum> parts;
     if (HasVariableSize(source.tensor->dtype)) {
-      ReadStrings(run, source, box);
+      CopyStrings(run, source, box);
     } else {
       Copy(run, source, box, &parts);
     }
     if (verify_ != Verify::kParts) parts.clear();
-    WriteParts(run, 1, parts);
+    WritePartialChecksums(run, 1, parts);
   }
 
  private:
-  // Strings know their checksums only whole, and are checked as they are read.
-  void ReadStrings(const Run& run, const OpenTensor& source, const Box& box) const {
+  // A string slice has one checksum over all elements, so it is compared while reading.
+  void CopyStrings(const Run& run, const OpenTensor& source, const Box& box) const {
     if (source.tensor->dtype != DataType::kString) {
       throw OpError(Code::kUnimplemented,
                     "tensor_name = " + name_ + "; type " + TypeText(type_) + " is not supported");
@@ -77,7 +108,7 @@ class ReadKernel {
     if (verify_ == Verify::kFull || verify_ == Verify::kParts) {
       *parts = ReadBoxInParts(checkpoint, *source.tensor, box, bytes,
                               {threads, /*verify=*/false, /*fresh=*/true});
-      if (verify_ == Verify::kFull) CompareParts(source, *parts, threads_);
+      if (verify_ == Verify::kFull) VerifyPartialChecksums(source, *parts, threads_);
     } else {
       ReadBox(checkpoint, *source.tensor, box, bytes,
               {threads, verify_ == Verify::kLazy, /*fresh=*/true});

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorbundleRemapV1: a table of a checkpoint in the order of a new vocabulary.
+// TensorbundleRemapV1: a box of a table with its rows or columns in the order of a new vocabulary.
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -14,18 +14,18 @@
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
-#include "tensorflow_op/slice_spec.h"
 
 namespace tensorbundle::op {
 namespace {
 
-enum class Fill {
-  kZero,   // no inputs
-  kCells,  // one value per missing cell, in row-major order; then the out-of-vocabulary block
-  kFull    // values in the output's shape, of which those count that the table does not have
+// Where the values of missing cells come from.
+enum class FillLayout {
+  kZero,   // zeros; no inputs
+  kCells,  // input 0: a value per missing cell, row-major; input 1: the out-of-vocabulary block
+  kFull    // input 0: values in the output's shape; each missing cell takes the one at its position
 };
 
-// Of attributes, none of which is negative. Nothing where the sum is too large.
+// Requires: both are >= 0. Returns nullopt on overflow.
 std::optional<int64_t> Sum(int64_t a, int64_t b) {
   const std::optional<uint64_t> sum =
       CheckedAdd(static_cast<uint64_t>(a), static_cast<uint64_t>(b));
@@ -45,7 +45,7 @@ class RemapKernel {
         num_rows_(attributes.Int("num_rows")),
         num_cols_(attributes.Int("num_cols")),
         num_oov_(attributes.Int("num_oov")),
-        fill_(FillOf(attributes.String("fill_layout"))),
+        fill_layout_(FillLayoutOf(attributes.String("fill_layout"))),
         shape_(attributes.Ints("shape")),
         threads_(attributes.Int("threads")) {
     if (axis_ != 0 && axis_ != 1) Refuse("axis is " + std::to_string(axis_) + ", not 0 or 1");
@@ -60,28 +60,30 @@ class RemapKernel {
   void Compute(const Run& run) const {
     const OpenTensor source = Open(prefix_, name_, type_, IoMode::kAuto);
     CheckShape(source.shape());
-    CheckFills(run);
+    CheckInputs(run);
     const uint64_t item_size = ItemSize(*source.tensor);
     CheckBytes(item_size);
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
     const Remapping remapping = RemappingOf(joined.ids);
-    RowLayout bands;
+    RowLayout layout;
     const bool is_empty = CheckedVolume(shape_) == 0;
-    if (!is_empty) bands = LayOut(source, remapping);
+    if (!is_empty) layout = LayOut(source, remapping);
     bool forwarded = false;
-    // Before the inputs are held here: what two hold is not passed on.
-    const TensorPtr out = fill_ == Fill::kFull ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
-                                               : run.Allocate(0, type_, shape_);
+    // Before taking references to the inputs: TensorFlow forwards only a buffer with a single
+    // reference.
+    const TensorPtr out = fill_layout_ == FillLayout::kFull
+                              ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
+                              : run.Allocate(0, type_, shape_);
     const MutableByteSpan bytes = MutableBytesOf(out.get());
     std::vector<TensorPtr> inputs;
-    std::vector<ByteSpan> fills;
-    for (int i = 0; i < NumFills(); ++i) {
+    std::vector<ByteSpan> fill_values;
+    for (int i = 0; i < NumInputs(); ++i) {
       if (!forwarded) inputs.push_back(run.Input(i));
-      fills.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
+      fill_values.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
     }
     CheckSize(bytes.size(), item_size);
-    if (!is_empty) WriteTable(source, bands, remapping, fills, bytes, item_size);
+    if (!is_empty) WriteTable(source, layout, remapping, fill_values, bytes, item_size);
   }
 
  private:
@@ -89,9 +91,10 @@ class RemapKernel {
     throw OpError(Code::kInvalidArgument, what);
   }
 
-  static Fill FillOf(const std::string& word) {
-    if (word == "zero") return Fill::kZero;
-    return word == "cells" ? Fill::kCells : Fill::kFull;  // the op's definition allows no other
+  static FillLayout FillLayoutOf(const std::string& word) {
+    if (word == "zero") return FillLayout::kZero;
+    if (word == "cells") return FillLayout::kCells;
+    return FillLayout::kFull;  // the op definition allows no other value
   }
 
   Remapping RemappingOf(std::span<const int64_t> ids) const {
@@ -106,47 +109,49 @@ class RemapKernel {
     return remapping;
   }
 
-  // Throws what is wrong with the rows that are asked for: before memory is taken for them.
+  // Checks the rows before memory is allocated for them.
   RowLayout LayOut(const OpenTensor& source, const Remapping& remapping) const {
     const int threads = ThreadsFor(threads_, remapping.num_rows * sizeof(int64_t));
-    RowLayout bands = LayOutRows(*source.checkpoint, *source.tensor);
+    RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor);
     try {
-      RequireRemappable(*source.checkpoint, *source.tensor, bands, remapping, threads);
+      RequireRemappable(*source.checkpoint, *source.tensor, layout, remapping, threads);
     } catch (const std::out_of_range& error) {
-      ThrowBeyond(source.shape(), axis_ == 0 ? *remapping.rows : *remapping.columns, error.what());
+      ThrowOutsideTable(source.shape(), axis_ == 0 ? *remapping.rows : *remapping.columns,
+                        error.what());
     }
-    return bands;
+    return layout;
   }
 
-  // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
-  void WriteTable(const OpenTensor& source, const RowLayout& bands, const Remapping& remapping,
-                  std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
+  // Writes the remapped rows and columns of the table, then the out-of-vocabulary block.
+  void WriteTable(const OpenTensor& source, const RowLayout& layout, const Remapping& remapping,
+                  std::span<const ByteSpan> fill_values, MutableByteSpan out,
+                  uint64_t item_size) const {
     const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
     const int threads = ThreadsFor(threads_, out.size());
     const MutableByteSpan table = out.first(static_cast<size_t>(num_rows_) * row_size);
-    const uint8_t zero[16] = {};  // the widest element
+    const uint8_t zero[16] = {};  // the size of the widest element type
     CellFillValues fill{CellFillValues::Kind::kElement, {zero, item_size}};
-    if (fill_ == Fill::kCells) fill = {CellFillValues::Kind::kCells, fills[0]};
-    if (fill_ == Fill::kFull) {
-      fill = {CellFillValues::Kind::kPlaces, fills[0].first(table.size())};
+    if (fill_layout_ == FillLayout::kCells) fill = {CellFillValues::Kind::kCells, fill_values[0]};
+    if (fill_layout_ == FillLayout::kFull) {
+      fill = {CellFillValues::Kind::kPlaces, fill_values[0].first(table.size())};
     }
-    RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
+    RemapTable(*source.checkpoint, *source.tensor, layout, remapping, fill, table, row_size,
                threads);
     if (num_oov_ == 0) return;
     if (axis_ == 0) {
-      WriteOov(fills, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());
+      WriteOov(fill_values, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());
     } else {
-      const uint64_t known =
+      const uint64_t known_size =
           row_size / static_cast<uint64_t>(shape_[1]) * static_cast<uint64_t>(num_cols_);
-      WriteOov(fills, out.data() + known, static_cast<uint64_t>(shape_[0]), row_size - known,
-               row_size, out.data());
+      WriteOov(fill_values, out.data() + known_size, static_cast<uint64_t>(shape_[0]),
+               row_size - known_size, row_size, out.data());
     }
   }
 
-  // Of all that RemapTable finds outside of the table, ids that the old vocabulary gave are the
-  // likely thing: it has more tokens than the table has rows.
-  [[noreturn]] void ThrowBeyond(std::span<const int64_t> table, std::span<const int64_t> ids,
-                                const std::string& error) const {
+  // The most likely cause of an id outside the table: the old vocabulary has more tokens than the
+  // table has rows.
+  [[noreturn]] void ThrowOutsideTable(std::span<const int64_t> table, std::span<const int64_t> ids,
+                                      const std::string& error) const {
     const int64_t size = table[static_cast<size_t>(axis_)];
     for (size_t i = 0; i < ids.size(); ++i) {
       if (ids[i] < size) continue;
@@ -161,24 +166,24 @@ class RemapKernel {
     Refuse(error);
   }
 
-  // `count` runs of `size` bytes, `stride` bytes from one to the next.
-  void WriteOov(std::span<const ByteSpan> fills, uint8_t* out, uint64_t count, uint64_t size,
+  // Writes `count` spans of `size` bytes each, `stride` bytes apart.
+  void WriteOov(std::span<const ByteSpan> fill_values, uint8_t* out, uint64_t count, uint64_t size,
                 uint64_t stride, const uint8_t* begin) const {
     const uint8_t* in = nullptr;
     uint64_t in_stride = size;
-    if (fill_ == Fill::kCells) {
-      const ByteSpan block = fills[1];
+    if (fill_layout_ == FillLayout::kCells) {
+      const ByteSpan block = fill_values[1];
       if (block.size() != count * size) {
         throw OpError(Code::kInvalidArgument,
                       "the out-of-vocabulary fill has " + std::to_string(block.size()) +
                           " bytes, expected " + std::to_string(count * size));
       }
       in = block.data();
-    } else if (fill_ == Fill::kFull) {
-      in = fills[0].data() + (out - begin);
+    } else if (fill_layout_ == FillLayout::kFull) {
+      in = fill_values[0].data() + (out - begin);
       in_stride = stride;
     }
-    if (in == out) return;  // the fill's own memory is the output
+    if (in == out) return;  // the input was forwarded
     for (uint64_t i = 0; i < count; ++i) {
       if (in == nullptr) {
         std::memset(out + i * stride, 0, size);
@@ -188,24 +193,24 @@ class RemapKernel {
     }
   }
 
-  int NumFills() const {
-    if (fill_ == Fill::kZero) return 0;
-    return fill_ == Fill::kCells && num_oov_ > 0 ? 2 : 1;
+  int NumInputs() const {
+    if (fill_layout_ == FillLayout::kZero) return 0;
+    return fill_layout_ == FillLayout::kCells && num_oov_ > 0 ? 2 : 1;
   }
 
-  void CheckFills(const Run& run) const {
-    if (run.num_inputs() != NumFills()) {
+  void CheckInputs(const Run& run) const {
+    if (run.num_inputs() != NumInputs()) {
       throw OpError(Code::kInvalidArgument, std::to_string(run.num_inputs()) +
                                                 " fills were given, expected " +
-                                                std::to_string(NumFills()));
+                                                std::to_string(NumInputs()));
     }
-    for (int i = 0; i < NumFills(); ++i) {
+    for (int i = 0; i < NumInputs(); ++i) {
       const TypeNumber type = Tf().TensorType(run.Input(i).get());
       if (type == type_) continue;
       throw OpError(Code::kInvalidArgument,
                     "a fill has type " + TypeText(type) + ", expected " + TypeText(type_));
     }
-    if (fill_ != Fill::kFull) return;
+    if (fill_layout_ != FillLayout::kFull) return;
     const std::vector<int64_t> dims = DimsOf(run.Input(0).get());
     if (dims == shape_) return;
     throw OpError(Code::kInvalidArgument,
@@ -226,7 +231,7 @@ class RemapKernel {
                                                 std::to_string(axis_) + " to remap");
     }
     std::vector<int64_t> expected(table.begin(), table.end());
-    // The sums were checked at construction.
+    // The constructor checked the sums.
     expected[0] = num_rows_ + (axis_ == 0 ? num_oov_ : 0);
     if (axis_ == 1) expected[1] = num_cols_ + num_oov_;
     if (expected == shape_) return;
@@ -258,7 +263,7 @@ class RemapKernel {
   const int64_t num_rows_;
   const int64_t num_cols_;
   const int64_t num_oov_;
-  const Fill fill_;
+  const FillLayout fill_layout_;
   const std::vector<int64_t> shape_;
   const int64_t threads_;
 };
@@ -273,7 +278,7 @@ void RegisterRemapOp() {
        "offset: int >= 0 = 0", "num_rows: int >= 0", "num_cols: int >= -1 = -1",
        "num_oov: int >= 0 = 0", "fill_layout: {'zero', 'cells', 'full'} = 'zero'",
        "shape: list(int)", "threads: int >= 0 = 0",
-       // Not N * dtype: from no fills at all, no dtype can be inferred.
+       // Not N * dtype: dtype could not be inferred without fills.
        "fill_types: list(type) >= 0"},
       {"fills: fill_types"},
       {"value: dtype"},

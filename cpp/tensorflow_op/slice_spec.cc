@@ -7,17 +7,17 @@
 #include <string_view>
 #include <vector>
 
-#include "tensorflow_op/status.h"
+#include "tensorflow_op/kernel.h"
 
 namespace tensorbundle::op {
 namespace {
 
 std::vector<std::string_view> Split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
+  std::vector<std::string_view> fields;
   while (true) {
     const size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) return parts;
+    fields.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return fields;
     text.remove_prefix(end + 1);
   }
 }
@@ -30,7 +30,7 @@ std::optional<int64_t> Number(std::string_view text) {
 }
 
 [[noreturn]] void Refuse(const std::string& what, const std::string& spec) {
-  // Of a spec that goes on and on, its beginning.
+  // Long specs are truncated.
   constexpr size_t kShown = 200;
   throw OpError(Code::kInvalidArgument, what + " in shape_and_slice specification \"" +
                                             spec.substr(0, kShown) +
@@ -49,7 +49,7 @@ std::vector<int64_t> Dims(std::span<const std::string_view> words, const std::st
   return dims;
 }
 
-// One axis: "-", or "start,length".
+// Parses one axis: "-", or "start,length".
 Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec) {
   if (text == "-") return {0, dim};
   const size_t comma = text.find(',');
@@ -102,15 +102,6 @@ Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
     box.push_back(ParseExtent(items[axis], dims[axis], spec));
   }
   return box;
-}
-
-std::string ShapeText(std::span<const int64_t> shape) {
-  std::string text = "[";
-  for (const int64_t dim : shape) {
-    if (text.size() > 1) text += ",";
-    text += std::to_string(dim);
-  }
-  return text + "]";
 }
 
 }  // namespace tensorbundle::op

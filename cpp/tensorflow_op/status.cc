@@ -13,7 +13,7 @@
 namespace tensorbundle::op {
 namespace {
 
-// As TensorFlow's own reader of vocabularies reports them.
+// The codes that TensorFlow's vocabulary reader uses.
 Code CodeOf(VocabularyError::Kind kind) {
   switch (kind) {
     case VocabularyError::Kind::kNoLine:
@@ -26,7 +26,7 @@ Code CodeOf(VocabularyError::Kind kind) {
   return Code::kInternal;
 }
 
-// Never UNAVAILABLE: a monitored session takes that for a lost machine and tries again forever.
+// Never UNAVAILABLE: MonitoredSession treats it as a lost machine and retries forever.
 Code CodeOfErrno(int number) {
   switch (number) {
     case EACCES:
@@ -34,7 +34,7 @@ Code CodeOfErrno(int number) {
       return Code::kPermissionDenied;
     case EISDIR:
       return Code::kFailedPrecondition;
-    case EINVAL:  // what is no regular file, too
+    case EINVAL:  // also: not a regular file
     case ELOOP:
     case ENAMETOOLONG:
       return Code::kInvalidArgument;
@@ -51,11 +51,12 @@ Code CodeOfErrno(int number) {
   }
 }
 
-// gRPC sends a status in headers, of which it allows 8 KiB.
+// gRPC sends a status in headers, which are limited to 8 KiB.
 constexpr size_t kMaxMessage = 4096;
 
-// How many of the first bytes are one character of UTF-8, as RFC 3629 defines it; 0: they are none.
-size_t CharacterSize(std::string_view text) {
+// Returns the size of the UTF-8 character (RFC 3629) at the beginning of `text`, or 0 if there is
+// no valid one.
+size_t Utf8Size(std::string_view text) {
   const auto at = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = at(0);
   if (first < 0x80) return first == 0 ? 0 : 1;
@@ -70,11 +71,11 @@ size_t CharacterSize(std::string_view text) {
   return is_overlong || is_outside ? 0 : size;
 }
 
-std::string Showable(std::string_view message) {
+std::string ToUtf8(std::string_view message) {
   std::string text;
   while (!message.empty()) {
     if (text.size() > kMaxMessage) return text + "...";
-    const size_t size = CharacterSize(message);
+    const size_t size = Utf8Size(message);
     if (size > 0) {
       text += message.substr(0, size);
     } else {
@@ -87,7 +88,7 @@ std::string Showable(std::string_view message) {
   return text;
 }
 
-Failure Translated() {
+Failure Translate() {
   try {
     throw;
   } catch (const OpError& error) {
@@ -126,11 +127,11 @@ Failure Translated() {
 
 Failure CurrentFailure() {
   try {
-    Failure failure = Translated();
-    failure.message = Showable(failure.message);
+    Failure failure = Translate();
+    failure.message = ToUtf8(failure.message);
     return failure;
-  } catch (const std::bad_alloc&) {                      // while the message was made
-    return {Code::kResourceExhausted, "out of memory"};  // a string this short takes no memory
+  } catch (const std::bad_alloc&) {                      // thrown by the message's allocation
+    return {Code::kResourceExhausted, "out of memory"};  // short strings need no allocation
   }
 }
 

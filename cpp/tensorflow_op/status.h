@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors in TensorFlow's terms: the one place where exceptions become status codes.
+// Conversion of exceptions to TensorFlow's status codes.
 #pragma once
 
 #include <stdexcept>
@@ -9,13 +9,13 @@
 
 namespace tensorbundle::op {
 
-// Thrown where TensorFlow has its own code for what is wrong.
+// An error with an explicit status code.
 class OpError : public std::runtime_error {
  public:
   OpError(Code code, const std::string& message)
       : std::runtime_error(message), code_(code), message_(message) {}
   Code code() const { return code_; }
-  // As what(), which ends at the first NUL byte: names may have some.
+  // The whole message. what() ends at the first NUL byte, and names may contain one.
   const std::string& message() const { return message_; }
 
  private:
@@ -28,8 +28,10 @@ struct Failure {
   std::string message;
 };
 
-// What the exception being handled means. Call it in a handler. The message is UTF-8 without NUL
-// bytes, whatever names and paths are in it, as Python needs it, and not too long for gRPC.
+// Converts the exception that is being handled.
+// Requires: called in a catch block.
+// Returns: a message in valid UTF-8 without NUL bytes, as Python requires, and short enough for
+// gRPC. Other bytes of names and paths are escaped.
 Failure CurrentFailure();
 
 }  // namespace tensorbundle::op

@@ -9,15 +9,15 @@ namespace {
 
 #ifdef __APPLE__
 constexpr const char* kFramework = "libtensorflow_framework.2.dylib";
-constexpr const char* kWhole = "libtensorflow_cc.2.dylib";
+constexpr const char* kCc = "libtensorflow_cc.2.dylib";
 #else
 constexpr const char* kFramework = "libtensorflow_framework.so.2";
-constexpr const char* kWhole = "libtensorflow_cc.so.2";
+constexpr const char* kCc = "libtensorflow_cc.so.2";
 #endif
 
 ApiTable table;
 
-// Looks in one library that is in the process already; never loads one.
+// Looks up symbols in a library that the process has loaded already. Never loads a library.
 class LoadedLibrary {
  public:
   explicit LoadedLibrary(const char* name) : handle_(::dlopen(name, RTLD_LAZY | RTLD_NOLOAD)) {}
@@ -34,7 +34,7 @@ class LoadedLibrary {
     void* address = handle_ == nullptr ? nullptr : ::dlsym(handle_, name);
     if (address == nullptr) return false;
     static_assert(sizeof(address) == sizeof(*function));
-    std::memcpy(function, &address, sizeof(address));  // POSIX: a function's address fits a void*
+    std::memcpy(function, &address, sizeof(address));  // POSIX: a function pointer fits in a void*
     return true;
   }
 
@@ -44,21 +44,21 @@ class LoadedLibrary {
 
 }  // namespace
 
-bool FindTensorflow(std::string* problem) {
+bool FindTensorflow(std::string* error) {
   const LoadedLibrary framework(kFramework);
   if (!framework.loaded()) {
-    *problem = std::string(kFramework) + " is not loaded: import tensorflow first";
+    *error = std::string(kFramework) + " is not loaded: import tensorflow first";
     return false;
   }
-#define TENSORBUNDLE_TF_FIND(result, name, arguments)                                       \
-  if (!framework.Find("TF_" #name, &table.name)) {                                          \
-    *problem = "this TensorFlow does not export TF_" #name "; 2.15 and newer are known to"; \
-    return false;                                                                           \
+#define TENSORBUNDLE_TF_FIND(result, name, arguments)                                     \
+  if (!framework.Find("TF_" #name, &table.name)) {                                        \
+    *error = "this TensorFlow does not export TF_" #name "; 2.15 and newer are known to"; \
+    return false;                                                                         \
   }
   TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_FIND)
 #undef TENSORBUNDLE_TF_FIND
-  // Strings live in another library, and only string tensors need them.
-  LoadedLibrary(kWhole).Find("TF_StringCopy", &table.StringCopy);
+  // TF_StringCopy is in another library, and only string tensors need it.
+  LoadedLibrary(kCc).Find("TF_StringCopy", &table.StringCopy);
   return true;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of TensorFlow's C API that we use, in declarations of our own: the same for every
-// TensorFlow from 2.15 on. Nothing here is linked; api_table.h finds the functions in the process.
+// Declarations of the part of TensorFlow's C API that the ops use, and the table of its functions.
+// The declarations hold for every TensorFlow from 2.15 on. The library does not link TensorFlow:
+// FindTensorflow() looks the functions up in the process.
 #pragma once
 
 #include <cstddef>
@@ -38,10 +39,10 @@ enum class Code : int {
   kDataLoss = 15,
 };
 
-// TF_DataType: the same numbers that checkpoints hold.
+// TF_DataType. Checkpoints store the same numbers.
 using TypeNumber = int;
 
-// Every function that is called, as X(result, name without TF_, arguments).
+// The functions that the ops call, as X(result, name without TF_, arguments).
 #define TENSORBUNDLE_TF_FUNCTIONS(X)                                                        \
   X(TF_Status*, NewStatus, (void))                                                          \
   X(void, DeleteStatus, (TF_Status*))                                                       \
@@ -100,23 +101,23 @@ using TypeNumber = int;
     (TF_OpKernelContext*, const int* candidates, int num_candidates, int index,             \
      const int64_t* dims, int rank, int* forwarded, TF_Status*))
 
-// TensorFlow's functions, found in the process that loaded us.
-
-// Pointers to the functions of c_api.h, by their names without "TF_".
+// Pointers to TensorFlow's functions, named without "TF_".
 struct ApiTable {
 #define TENSORBUNDLE_TF_POINTER(result, name, arguments) result(*name) arguments = nullptr;
   TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_POINTER)
 #undef TENSORBUNDLE_TF_POINTER
 
-  // Copies bytes into a string element. Null where this TensorFlow does not export it.
+  // Copies bytes to an element of a string tensor. Null if this TensorFlow does not export it.
   void (*StringCopy)(TF_TString*, const char* bytes, size_t size) = nullptr;
 };
 
-// Fills the table that Tf() returns. False, and why in `problem`, when TensorFlow is not loaded or
-// lacks a function. Called once, when the library is loaded.
-bool FindTensorflow(std::string* problem);
+// Fills the table that Tf() returns.
+// Requires: called once, when the library is loaded.
+// Returns: false, and sets `*error`, if TensorFlow is not loaded or does not export a function.
+bool FindTensorflow(std::string* error);
 
-// The table. Thread-safe once filled.
+// The table.
+// Threads: safe once FindTensorflow() has returned.
 const ApiTable& Tf();
 
 }  // namespace tensorbundle::op

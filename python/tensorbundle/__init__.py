@@ -47,8 +47,8 @@ from tensorbundle.vocab_info import VocabInfo
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
-    from tensorbundle.tf.initialization import init_from_checkpoint
-    from tensorbundle.tf.warm_starting import warm_start
+    from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
+    from tensorbundle.tf.warm_start import warm_start
 
 # `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
 # name.
@@ -92,8 +92,8 @@ __all__ = [
 
 # TensorFlow's side is imported when it is first asked for: most readers never do.
 _LATER = {
-    "init_from_checkpoint": "tensorbundle.tf.initialization",
-    "warm_start": "tensorbundle.tf.warm_starting",
+    "init_from_checkpoint": "tensorbundle.tf.init_from_checkpoint",
+    "warm_start": "tensorbundle.tf.warm_start",
 }
 
 

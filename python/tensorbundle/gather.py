@@ -129,7 +129,9 @@ def _string_fill(tensor: _core.Tensor, fill: Any, missing: int) -> Any:
     raise _fill_shape_error(tensor, values.shape, missing)
 
 
-def _fill_shape_error(tensor: _core.Tensor, shape: tuple[int, ...], missing: int) -> ShapeMismatchError:
+def _fill_shape_error(
+    tensor: _core.Tensor, shape: tuple[int, ...], missing: int
+) -> ShapeMismatchError:
     row_shape = tensor.shape[1:]
     return ShapeMismatchError(
         f"fill has shape {shape}; tensor {tensor.name!r} needs (), {row_shape} or, for "

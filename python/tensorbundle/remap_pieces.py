@@ -20,35 +20,36 @@ Shape = tuple[int, ...]
 _INT32_MAX = 2**31 - 1
 
 
-class PieceRemap(NamedTuple):
+class PartitionRemap(NamedTuple):
     """One partition's share of a remap.
 
     Attributes:
         axis: The axis that the vocabulary numbers.
         shape: The partition's.
-        made: What the remap makes: `shape`, but with all columns where the partition has only some.
-        begin: Where the partition begins in it.
+        remapped_shape: The shape that the remap produces: `shape`, but with all columns if the
+            partition has only some.
+        window_offset: Where the partition begins in `remapped_shape`.
         offset: The first row: in the vocabulary (axis 0), in the table (axis 1).
         num_rows: Rows from there on, without out-of-vocabulary rows.
         num_cols: Columns from the vocabulary; -1 for axis 0.
         num_oov: Out-of-vocabulary rows (axis 0) or columns (axis 1) behind them.
-        all_new: Nothing comes from the table, and TensorFlow asks for all of it at once.
+        is_all_oov: Whether all rows are out-of-vocabulary, so nothing comes from the table.
     """
 
     axis: int
     shape: Shape
-    made: Shape
-    begin: Shape
+    remapped_shape: Shape
+    window_offset: Shape
     offset: int
     num_rows: int
     num_cols: int
     num_oov: int
-    all_new: bool
+    is_all_oov: bool
 
     @property
     def is_window(self) -> bool:
         """Whether the partition has only some of the columns."""
-        return self.made != self.shape
+        return self.remapped_shape != self.shape
 
     @property
     def first_entry(self) -> int:
@@ -64,8 +65,8 @@ class PieceRemap(NamedTuple):
     def cells_per_entry(self) -> int:
         """Cells that are missing for each entry that the old vocabulary lacks."""
         if self.axis == 0:
-            return math.prod(self.made[1:])
-        return self.num_rows * math.prod(self.made[2:])
+            return math.prod(self.remapped_shape[1:])
+        return self.num_rows * math.prod(self.remapped_shape[2:])
 
     @property
     def counts_in_int32(self) -> bool:
@@ -76,13 +77,13 @@ class PieceRemap(NamedTuple):
     def oov_shape(self) -> Shape:
         """The block of out-of-vocabulary cells; axis 1: of all rows."""
         if self.axis == 0:
-            return (self.num_oov, *self.made[1:])
-        return (self.num_rows, self.num_oov, *self.made[2:])
+            return (self.num_oov, *self.remapped_shape[1:])
+        return (self.num_rows, self.num_oov, *self.remapped_shape[2:])
 
 
-def plan_pieces(
+def plan_partitions(
     name: str, pieces: Sequence[Variable], *, axis: int, new_size: int, num_oov: int
-) -> tuple[PieceRemap, ...]:
+) -> tuple[PartitionRemap, ...]:
     """Works out the remap of every partition of a variable.
 
     Args:
@@ -95,14 +96,16 @@ def plan_pieces(
     Raises:
         ShapeMismatchError: A shape is unknown, has no such axis, or does not suit the sizes.
     """
-    return tuple(_plan_piece(name, piece, axis, new_size, num_oov) for piece in pieces)
+    return tuple(_plan_partition(name, piece, axis, new_size, num_oov) for piece in pieces)
 
 
-def _plan_piece(name: str, piece: Variable, axis: int, new_size: int, num_oov: int) -> PieceRemap:
+def _plan_partition(
+    name: str, piece: Variable, axis: int, new_size: int, num_oov: int
+) -> PartitionRemap:
     shape = _known_shape(name, piece, axis)
     whole = shape if piece.slice is None else piece.slice.full_shape
     start = (0,) * len(shape) if piece.slice is None else piece.slice.offset
-    made = (shape[0], *whole[1:])
+    remapped_shape = (shape[0], *whole[1:])
     if axis == 0:
         rows, oov_rows = new_size, num_oov
     else:
@@ -116,17 +119,17 @@ def _plan_piece(name: str, piece: Variable, axis: int, new_size: int, num_oov: i
             f"new_row_vocab_size ({rows}) + num_row_oov_buckets ({oov_rows}) = {rows + oov_rows}."
         )
     oov_here = min(shape[0], max(0, offset + shape[0] - rows))
-    return PieceRemap(
+    return PartitionRemap(
         axis=axis,
         shape=shape,
-        made=made,
-        begin=(0, *start[1:]),
+        remapped_shape=remapped_shape,
+        window_offset=(0, *start[1:]),
         offset=offset,
         num_rows=shape[0] - oov_here,
         num_cols=-1 if axis == 0 else new_size,
         num_oov=oov_here if axis == 0 else num_oov,
         # TensorFlow goes the ordinary way, with no row, where a partition begins right behind them.
-        all_new=offset > rows,
+        is_all_oov=offset > rows,
     )
 
 

@@ -33,7 +33,7 @@ def _op_library() -> str:
     now = plugin.status()
     if now.library is None:
         return "not built"
-    library = sys.modules.get("tensorbundle.tf.library")
+    library = sys.modules.get("tensorbundle.tf.op_library")
     # Asking whether the ops load would load TensorFlow: only what is known already is told.
     loaded = library.state() if library is not None else "not loaded"
     return f"{loaded}; {now.library}; plugin {now.state}"

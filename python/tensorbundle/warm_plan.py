@@ -16,7 +16,7 @@ from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast
 from tensorbundle.load_report import shape_text
-from tensorbundle.remap_pieces import PieceRemap
+from tensorbundle.remap_pieces import PartitionRemap
 from tensorbundle.variables import Variable, other_type
 from tensorbundle.vocab_info import VocabInfo, check_info
 
@@ -68,14 +68,14 @@ class Remap(NamedTuple):
     tensor: str
     renamed: str | None
     info: Any
-    pieces: tuple[PieceRemap, ...]
+    pieces: tuple[PartitionRemap, ...]
     slot_of: str | None = None
 
     @property
     def wanted(self) -> int:
         """How many entries of the new vocabulary any partition needs, from the first."""
         # What lies behind all entries needs none, and begins at none that there has to be.
-        needed = [piece for piece in self.pieces if not piece.all_new]
+        needed = [piece for piece in self.pieces if not piece.is_all_oov]
         return max((piece.first_entry + piece.num_entries for piece in needed), default=0)
 
 
@@ -316,25 +316,28 @@ def compare_table(
     return Problem("dtype", lambda: other_type(variables[0], stored, step.tensor))
 
 
-def _fits(piece: PieceRemap, table: Shape) -> bool:
+def _fits(piece: PartitionRemap, table: Shape) -> bool:
     """Whether a partition can be made of a table, whatever the vocabularies say."""
     kept = piece.axis + 1
-    if len(table) != len(piece.made) or table[kept:] != piece.made[kept:]:
+    if len(table) != len(piece.remapped_shape) or table[kept:] != piece.remapped_shape[kept:]:
         return False
     return piece.axis == 0 or piece.offset + piece.num_rows <= table[0]
 
 
-def _other_table(step: Remap, piece: PieceRemap, stored: Stored, label: str) -> ShapeMismatchError:
+def _other_table(
+    step: Remap, piece: PartitionRemap, stored: Stored, label: str
+) -> ShapeMismatchError:
     return ShapeMismatchError(
         f"Shape of variable {step.group} doesn't match with shape of tensor {step.tensor} "
         f"({shape_text(stored.shape)}) from checkpoint reader of {label}: no variable of shape "
-        f"{shape_text(piece.made)} can be made of it by another vocabulary on axis {piece.axis}"
+        f"{shape_text(piece.remapped_shape)} can be made of it by another vocabulary on axis "
+        f"{piece.axis}"
     )
 
 
-def _pieces(name: str, group: Group, info: Any) -> tuple[PieceRemap, ...]:
+def _pieces(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...]:
     check_info(info)
-    return remap_pieces.plan_pieces(
+    return remap_pieces.plan_partitions(
         name,
         group.pieces,
         axis=int(info.axis),

@@ -117,8 +117,8 @@ def test_a_v1_tensor_without_a_record(tmp_path: Path, capsys: Any) -> None:
     file.add("y", 1, np.arange(3, dtype=np.float32))
     path = file.write(tmp_path / "v1")
     with tb.open(path) as ck:
-        assert "no record of it" in str(ck["x"].problem)
-        assert ck["y"].problem is None
+        assert "no record of it" in str(ck["x"].error)
+        assert ck["y"].error is None
     assert cli.main(["ls", str(path)]) in (0, 1)
     assert "no record of it" in capsys.readouterr().out
     assert cli.main(["verify", str(path)]) == 1

@@ -43,15 +43,15 @@ def test_no_symbol_of_tensorflow_is_left_to_the_loader() -> None:
 def test_it_shows_two_symbols() -> None:
     fields = [line.split() for line in readelf("--dyn-syms") if re.match(r"\s*\d+:", line)]
     shown = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
-    assert sorted(shown) == ["tensorbundle_tf_join", "tensorbundle_tf_problem"]
+    assert sorted(shown) == ["tensorbundle_tf_error", "tensorbundle_tf_join"]
 
 
 def test_without_tensorflow_it_loads_and_says_what_is_missing() -> None:
     """In a process of its own, which ends well."""
     script = (
         "import ctypes, sys; library = ctypes.CDLL(sys.argv[1]);"
-        "library.tensorbundle_tf_problem.restype = ctypes.c_char_p;"
-        "print(library.tensorbundle_tf_problem().decode())"
+        "library.tensorbundle_tf_error.restype = ctypes.c_char_p;"
+        "print(library.tensorbundle_tf_error().decode())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(LIBRARY)], check=True, capture_output=True, text=True
@@ -63,8 +63,8 @@ def test_without_tensorflow_it_loads_and_says_what_is_missing() -> None:
 def test_a_second_copy_registers_nothing(tmp_path: Path) -> None:
     script = (
         "import ctypes, sys; ctypes.CDLL(sys.argv[1]); library = ctypes.CDLL(sys.argv[2]);"
-        "library.tensorbundle_tf_problem.restype = ctypes.c_char_p;"
-        "print(library.tensorbundle_tf_problem().decode())"
+        "library.tensorbundle_tf_error.restype = ctypes.c_char_p;"
+        "print(library.tensorbundle_tf_error().decode())"
     )
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tensorbundle as tb
 from tensorbundle.assignment import Slice, Variable
-from tensorbundle.remap_pieces import PieceRemap, plan_pieces
+from tensorbundle.remap_pieces import PartitionRemap, plan_partitions
 
 
 def piece(shape, whole=None, offset=None):
@@ -19,21 +19,21 @@ def piece(shape, whole=None, offset=None):
 
 
 def plan(*pieces, axis=0, new_size=5, num_oov=0):
-    return plan_pieces("v", pieces, axis=axis, new_size=new_size, num_oov=num_oov)
+    return plan_partitions("v", pieces, axis=axis, new_size=new_size, num_oov=num_oov)
 
 
 def test_a_whole_table():
     (found,) = plan(piece((7, 3)), num_oov=2)
-    assert found == PieceRemap(
+    assert found == PartitionRemap(
         axis=0,
         shape=(7, 3),
-        made=(7, 3),
-        begin=(0, 0),
+        remapped_shape=(7, 3),
+        window_offset=(0, 0),
         offset=0,
         num_rows=5,
         num_cols=-1,
         num_oov=2,
-        all_new=False,
+        is_all_oov=False,
     )
     assert (found.num_entries, found.cells_per_entry, found.oov_shape) == (5, 3, (2, 3))
 
@@ -62,12 +62,12 @@ def test_partitions_begin_where_their_rows_do():
         (6, 0, 2),
     ]
     # TensorFlow asks for everything at once only where a partition lies behind all entries.
-    assert [each.all_new for each in found] == [False, False, True]
+    assert [each.is_all_oov for each in found] == [False, False, True]
 
 
 def test_a_partition_right_behind_the_entries_goes_the_ordinary_way():
     found = plan(piece((3, 2), (8, 2), (5, 0)), num_oov=3)
-    assert (found[0].num_rows, found[0].num_oov, found[0].all_new) == (0, 3, False)
+    assert (found[0].num_rows, found[0].num_oov, found[0].is_all_oov) == (0, 3, False)
 
 
 def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
@@ -92,8 +92,8 @@ def test_column_partitions_are_windows(axis):
         axis=axis,
         num_oov=0 if axis == 0 else 1,
     )
-    assert all(each.is_window and each.made == whole for each in found)
-    assert [each.begin for each in found] == [(0, 0), (0, 4)]
+    assert all(each.is_window and each.remapped_shape == whole for each in found)
+    assert [each.window_offset for each in found] == [(0, 0), (0, 4)]
 
 
 def test_counts_wider_than_32_bits_are_known():

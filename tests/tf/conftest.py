@@ -28,12 +28,12 @@ def numpy_dtype(dtype: Any) -> np.dtype:
     return np.dtype(_PLAIN.get(dtype.name, dtype.as_numpy_dtype))
 
 
-def _equal_values(name: str, ours: Any, theirs: Any) -> None:
-    assert type(ours) is type(theirs), name
-    if isinstance(theirs, bytes):
-        assert ours == theirs, name
+def _equal_values(name: str, ours: Any, original: Any) -> None:
+    assert type(ours) is type(original), name
+    if isinstance(original, bytes):
+        assert ours == original, name
     else:
-        assert same_bits(ours, theirs), name
+        assert same_bits(ours, original), name
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +66,9 @@ def compare() -> Compare:
                 assert ck[name].shape == tuple(shapes[name])
                 assert ck[name].dtype == expected_dtypes[name]
                 if name not in unreadable:
-                    theirs = reference.get_tensor(name)
-                    _equal_values(name, reader.get_tensor(name), theirs)
-                    wanted = np.array(theirs, dtype=expected_dtypes[name])
+                    original = reference.get_tensor(name)
+                    _equal_values(name, reader.get_tensor(name), original)
+                    wanted = np.array(original, dtype=expected_dtypes[name])
                     assert same_bits(ck[name], wanted), name
                     assert same_bits(ck[name].read(), wanted), name
             for name, value in (saved or {}).items():
@@ -92,7 +92,7 @@ def save() -> Callable[..., str]:
         from tensorflow.python.eager import context
 
         pairs = list(arrays.items() if isinstance(arrays, dict) else arrays)
-        with context.eager_mode():  # also where TensorFlow's first version is asked for
+        with context.eager_mode():  # also if TF1 behavior is enabled
             tf.raw_ops.SaveV2(
                 prefix=str(prefix),
                 tensor_names=[name for name, _ in pairs],
@@ -105,21 +105,21 @@ def save() -> Callable[..., str]:
 
 
 @pytest.fixture(params=["op", "numpy", "stock"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each way that a variable can be filled: by our op, without its library, and by TensorFlow's.
+def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each backend that reads a variable: our op, our reader without the library, TensorFlow's op.
 
     Tests that have it run once for each.
     """
     pytest.importorskip("tensorflow")
-    from tensorbundle.tf import backend, library
+    from tensorbundle.tf import backend, op_library
 
     if request.param == "op":
-        if library.load() is None:
-            pytest.skip(f"no op library: {library.why_not()}")
+        if op_library.load() is None:
+            pytest.skip(f"no op library: {op_library.unavailable_reason()}")
         yield "op"
     elif request.param == "numpy":
-        monkeypatch.setattr(library, "load", lambda: None)
-        monkeypatch.setattr(library, "why_not", lambda: "a test wants it so")
+        monkeypatch.setattr(op_library, "load", lambda: None)
+        monkeypatch.setattr(op_library, "unavailable_reason", lambda: "a test wants it so")
         monkeypatch.setattr(backend, "_warn_once", lambda why: None)
         yield "numpy"
     else:
@@ -129,10 +129,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture(scope="session")
 def ops() -> ModuleType:
-    """The op library's functions; without a built library, what needs them is skipped."""
+    """The op library's functions; tests that need them are skipped without a built library."""
     pytest.importorskip("tensorflow")
-    from tensorbundle.tf import library
+    from tensorbundle.tf import op_library
 
-    if library.find() is None:
+    if op_library.find() is None:
         pytest.skip("the op library is not built")
-    return library.load_op_library()
+    return op_library.load_op_library()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow reads, restores and saves anew what ``align`` wrote."""
+"""TensorFlow reads, restores and saves again what ``align`` wrote."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_an_index_of_several_blocks_is_byte_for_byte_tensorflows(tmp_path: Path)
     )
     report = tb.align(prefix, tmp_path / "aligned")
     assert report.moved == 0
-    theirs, ours = Path(prefix + ".index").read_bytes(), Path(report.path + ".index").read_bytes()
+    original, ours = Path(prefix + ".index").read_bytes(), Path(report.path + ".index").read_bytes()
     assert len(ours) > 2 * 262_144
-    assert ours == theirs
+    assert ours == original
     assert_equal(read_all(prefix), read_all(report.path))
 
 
@@ -97,7 +97,7 @@ def slices_of(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]
 
 
 def test_slices_in_merged_shards(tmp_path: Path) -> None:
-    """Pieces of one tensor in several data files, as a sharded save leaves them."""
+    """Slices of one tensor in several data files, as written by a sharded save."""
     parts = []
     for i, (start, end) in enumerate([(0, 2600), (2600, 2601), (2601, 3000)]):
         parts.append(str(tmp_path / f"part{i}"))
@@ -113,10 +113,10 @@ def test_slices_in_merged_shards(tmp_path: Path) -> None:
     assert report.slices == 6
     specs = ["", "3000 100 0,2600:0,100", "3000 100 2599,3:5,7", "3000 100 2999,1:-"]
     before = slices_of(prefix, "table", specs, tf.float32)
-    for ours, theirs in zip(
+    for ours, original in zip(
         slices_of(report.path, "table", specs, tf.float32), before, strict=True
     ):
-        assert same_bits(ours, theirs)
+        assert same_bits(ours, original)
     with tb.open(report.path, verify="full") as ck:
         assert [p.file[-19:] for p in ck["table"].slices] == [
             f"data-{i:05d}-of-00003" for i in range(3)

@@ -64,7 +64,7 @@ def test_golden_directory_with_a_state_file(compare: Callable[..., None]) -> Non
     compare(DATA / "mnist_tf1")
 
 
-def test_no_dtype_is_forgotten() -> None:
+def test_all_dtypes_are_covered() -> None:
     expected = set(KINDS) if VERSION >= (2, 21) else {n for n in KINDS if n <= 25 or n in (29, 30)}
     assert set(KNOWN) == expected
 
@@ -83,7 +83,7 @@ def test_every_dtype(
 
 @pytest.mark.parametrize("number", KNOWN, ids=lambda n: KINDS[n].label)
 def test_every_dtype_in_slices(tmp_path: Path, number: int, compare: Callable[..., None]) -> None:
-    """TensorFlow itself cannot put most types together again."""
+    """TensorFlow cannot merge slices of most types."""
     kind = KINDS[number]
     source = sample(kind, (6, 4))
     parts = [as_tensor(kind, source[:4]), as_tensor(kind, source[4:])]
@@ -116,11 +116,11 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     with tb.open(prefix) as ck:
         assert {name.encode("utf-8", "surrogateescape") for name in ck} == set(names)
         for name, source in sources.items():
-            (theirs,) = tf.raw_ops.RestoreV2(
+            (original,) = tf.raw_ops.RestoreV2(
                 prefix=prefix, tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
             )
             text = name.decode("utf-8", "surrogateescape")
-            assert same_bits(ck[text], theirs.numpy())
+            assert same_bits(ck[text], original.numpy())
             assert same_bits(ck[text], source)
 
 
@@ -151,17 +151,17 @@ def test_parts_of_tiled_tensors(tmp_path: Path, seed: int, compare: Callable[...
     compare(tmp_path / "c", saved={"t": source})
     with tb.open(tmp_path / "c") as ck:
         for box in tilings.guillotine(shape, 10, rng):
-            (theirs,) = tf.raw_ops.RestoreV2(
+            (original,) = tf.raw_ops.RestoreV2(
                 prefix=str(tmp_path / "c"),
                 tensor_names=["t"],
                 shape_and_slices=[spell(box)],
                 dtypes=[tf.float32],
             )
-            assert same_bits(ck["t"][tilings.slices(box)], theirs.numpy())
+            assert same_bits(ck["t"][tilings.slices(box)], original.numpy())
 
 
 def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that gives every partition its part of ``source``."""
+    """An initializer that returns each partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)

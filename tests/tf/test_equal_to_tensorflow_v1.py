@@ -19,9 +19,9 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 
-# tf.train.load_checkpoint gives no values of the other types from a V1 file.
+# tf.train.load_checkpoint does not read the other types from a V1 file.
 READABLE = {1, 2, 3, 4, 5, 6, 9, 10}
-# quint16 has a field in the format, but TensorFlow refuses to save it.
+# quint16 has a field in the format, but TensorFlow cannot save it.
 SAVABLE = [number for number in FIELDS if KINDS[number].label != "quint16"]
 
 
@@ -68,13 +68,13 @@ def test_slices(tmp_path: Path, number: int) -> None:
     with tb.open(path) as ck:
         assert same_bits(ck["t"], source)
         for box in tilings.guillotine(shape, 8, rng):
-            theirs = tf.raw_ops.RestoreSlice(
+            original = tf.raw_ops.RestoreSlice(
                 file_pattern=path,
                 tensor_name="t",
                 shape_and_slice=spell(box),
                 dt=tf.as_dtype(source.dtype),
             )
-            assert same_bits(ck["t"][tilings.slices(box)], theirs.numpy())
+            assert same_bits(ck["t"][tilings.slices(box)], original.numpy())
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -97,7 +97,7 @@ def test_saver(tmp_path: Path, sharded: bool, compare: Callable[..., None]) -> N
 
 
 def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that gives every partition its part of ``source``."""
+    """An initializer that returns each partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)
@@ -122,10 +122,10 @@ def test_partitioned_saver(tmp_path: Path, sharded: bool) -> None:
     with tb.open(path) as ck:
         assert set(ck) == {"rows", "columns"}
         for name in ck:
-            (theirs,) = tf.raw_ops.RestoreV2(
+            (original,) = tf.raw_ops.RestoreV2(
                 prefix=path, tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
             )
-            assert same_bits(ck[name], theirs.numpy())
+            assert same_bits(ck[name], original.numpy())
             assert same_bits(ck[name], source)
 
 

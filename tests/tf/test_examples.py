@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples that need TensorFlow run, and find what they claim."""
+"""The examples that need TensorFlow run, and their claims hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
-        # Wide enough for the table, whatever terminal the tests run in.
+        # Wide enough for the table in any terminal.
         env={**os.environ, "COLUMNS": "100"},
         capture_output=True,
         text=True,

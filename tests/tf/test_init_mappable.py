@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What we say can be mapped, before a graph is built, is what our op maps when it runs."""
+"""The boxes that we report as mappable before the graph is built are those that our op maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 
-from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
 from tensorbundle.tf.source import open_source  # noqa: E402
 from tensorbundle.variables import Slice  # noqa: E402
 
@@ -41,7 +41,7 @@ BOXES = [
     ((12, 8), (12, 8)),
     ((5, 2), (4, 3)),
 ]
-# How many of the boxes are one run of bytes that begins at a multiple of 64.
+# How many of the boxes are contiguous and begin at a multiple of 64.
 MAPPABLE = {"in one": 6, "rows in order": 6, "rows out of order": 3, "columns": 3, "grid": 1}
 PADS = {"together": 0, "apart": 64, "off by a word": 4}
 
@@ -64,9 +64,9 @@ def write(folder: Path, layout: str, pad: int, *, shards: int = 1, big_endian: b
 
 
 def by_op(prefix: str, part: Slice) -> np.ndarray | None:
-    """What the op maps, or None where it refuses."""
+    """The mapped value, or None if the op raises."""
     try:
-        (value,), _, _ = library.load_op_library().tensorbundle_map_v1(
+        (value,), _, _ = op_library.load_op_library().tensorbundle_map_v1(
             prefix=prefix, tensor="t", slice_specs=[part.spec], N=1, dtype=tf.float32, verify="none"
         )
     except tf.errors.InvalidArgumentError:
@@ -75,12 +75,12 @@ def by_op(prefix: str, part: Slice) -> np.ndarray | None:
 
 
 def agree(prefix: str) -> int:
-    """Compares every box; how many could be mapped."""
+    """Compares every box; returns how many could be mapped."""
     mapped = 0
     source = open_source(prefix)
     for offset, extent in BOXES:
         part = Slice("t", SHAPE, offset, extent)
-        why = source.why_not_mapped("t", part)
+        why = source.unmappable_reason("t", part)
         value = by_op(prefix, part)
         assert (why is None) == (value is not None), (offset, extent, why)
         if value is not None:
@@ -90,7 +90,7 @@ def agree(prefix: str) -> int:
     return mapped
 
 
-needs_op = pytest.mark.skipif(library.find() is None, reason="built without the op library")
+needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without the op library")
 
 
 @needs_op
@@ -101,17 +101,17 @@ def test_the_op_agrees(tmp_path: Path, layout: str, pad: str) -> None:
 
 
 @needs_op
-def test_slices_in_several_files_lie_apart(tmp_path: Path) -> None:
+def test_slices_in_several_files_are_not_mapped(tmp_path: Path) -> None:
     agree(write(tmp_path, "rows in order", 0, shards=2))
     whole = Slice("t", SHAPE, (0, 0), SHAPE)
-    why = open_source(tmp_path / "m").why_not_mapped("t", whole)
+    why = open_source(tmp_path / "m").unmappable_reason("t", whole)
     assert why is not None
     assert "one behind the other" in why
 
 
-def test_big_endian_bytes_are_turned_round(tmp_path: Path) -> None:
+def test_big_endian_bytes_are_not_mapped(tmp_path: Path) -> None:
     prefix = write(tmp_path, "in one", 0, big_endian=True)
-    why = open_source(prefix).why_not_mapped("t", None)
+    why = open_source(prefix).unmappable_reason("t", None)
     assert why is not None
     assert "big-endian" in why
     variable = tf.Variable(tf.zeros(SHAPE))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every form of the assignment map, given to TensorFlow and to us in the same process."""
+"""Every form of the assignment map, passed to TensorFlow and to us in the same process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 ARRAYS = {
     "a/v": np.arange(6, dtype=np.float32),
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
-    """Makes new/v, new/b/v, new/b/w, new2/v and a table of three pieces."""
+    """Creates new/v, new/b/v, new/b/w, new2/v and a table of three partitions."""
 
     def make() -> list[Any]:
         with tf1.variable_scope("", use_resource=request.param == "resource"):
@@ -53,8 +53,8 @@ def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
         seeds = [tf.zeros(v.shape, v.dtype.base_dtype) for v in variables]
         for variable, zeros in zip(variables, seeds, strict=True):
             variable._initializer_op = tf1.assign(variable, zeros).op
-        for piece in table:
-            piece._initializer_op = tf1.assign(piece, tf.zeros(piece.shape)).op
+        for partition in table:
+            partition._initializer_op = tf1.assign(partition, tf.zeros(partition.shape)).op
         return [*variables, list(table)]
 
     return make
@@ -70,9 +70,9 @@ SAME = {
     "misspelt inner name": lambda vs: {"a/": "new/zzz"},
     "list of pairs": lambda vs: [("a/v", "new/v"), ("a/v", "new2/v")],
     "generator": lambda vs: ((k, v) for k, v in [("a/v", vs[3]), ("a/b/v", "new/b/v")]),
-    "pieces by list": lambda vs: {"table": vs[4]},
-    "some pieces": lambda vs: {"table": vs[4][1:]},
-    "one piece": lambda vs: {"table": vs[4][2:]},
+    "partitions by list": lambda vs: {"table": vs[4]},
+    "some partitions": lambda vs: {"table": vs[4][1:]},
+    "one partition": lambda vs: {"table": vs[4][2:]},
     "empty list": lambda vs: {"table": []},
     "empty map": lambda vs: {},
     "overlap": lambda vs: {"a/": "new/", "a/b/v": "new/b/v"},
@@ -93,8 +93,8 @@ SAME = {
     "bytes key": lambda vs: {b"a/v": vs[0]},
     "mixed keys": lambda vs: {b"a/v": vs[0], "a/v": vs[1]},
     "part name": lambda vs: {"table/part_0": vs[4]},
-    "one piece bare": lambda vs: {"table": vs[4][0]},
-    "one piece by name": lambda vs: {"table": "table/part_1"},
+    "one partition bare": lambda vs: {"table": vs[4][0]},
+    "one partition by name": lambda vs: {"table": "table/part_1"},
     "none": lambda vs: {"a/v": None},
     "tensor": lambda vs: {"a/v": tf.zeros([6])},
 }
@@ -102,8 +102,8 @@ SAME = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_as_tensorflow(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, SAME[name])
-    require_same(ours, theirs)
+    ours, original = both(str(folder / "model-0"), build, SAME[name])
+    require_same(ours, original)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_the_same_as_tensorflow(name: str, folder: Path, build: Callable[[], lis
 def test_a_scope_without_variables_is_an_error(
     mapping: dict[str, str], folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, lambda vs: mapping)
-    assert theirs.error is None
+    ours, original = both(str(folder / "model-0"), build, lambda vs: mapping)
+    assert original.error is None
     assert ours.stage == "call"
     assert isinstance(ours.error, ValueError)
 
 
-def test_an_inner_slash_is_remarked(folder: Path, build: Callable[[], list[Any]]) -> None:
+def test_an_inner_slash_is_a_warning(folder: Path, build: Callable[[], list[Any]]) -> None:
     with tf.Graph().as_default(), logged() as lines:
         build()
         tb.init_from_checkpoint(folder, {"a/": "new/zzz"})
@@ -132,18 +132,20 @@ BEYOND = {
 }
 
 
-def _partitioned(pieces: list[Any]) -> Any:
+def _partitioned(partitions: list[Any]) -> Any:
     from tensorflow.python.ops import variables
 
-    return variables.PartitionedVariable("table", [10, 4], tf.float32, pieces, partitions=[3, 1])
+    return variables.PartitionedVariable(
+        "table", [10, 4], tf.float32, partitions, partitions=[3, 1]
+    )
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_what_tensorflow_refuses_without_reason(
+def test_maps_that_tensorflow_rejects_without_reason(
     name: str, folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, theirs = both(str(folder / "model-0"), build, BEYOND[name])
-    assert theirs.error is not None
+    ours, original = both(str(folder / "model-0"), build, BEYOND[name])
+    assert original.error is not None
     assert ours.error is None
     if name == "list of one variable":
         assert np.array_equal(ours.values[0], ARRAYS["a/v"])
@@ -172,13 +174,13 @@ PATHS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("name", PATHS)
 def test_paths(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
     (folder / "empty").mkdir(exist_ok=True)
-    ours, theirs = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
+    ours, original = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
     if name == "data file":
-        # Ours knows which checkpoint is meant.
-        assert isinstance(theirs.error, tf.errors.DataLossError)
+        # Ours finds the checkpoint.
+        assert isinstance(original.error, tf.errors.DataLossError)
         assert np.array_equal(ours.values[0], ARRAYS["a/v"])
     else:
-        require_same(ours, theirs)
+        require_same(ours, original)
         assert ours.error is None or isinstance(ours.error, (tb.Error, TypeError))
 
 
@@ -191,14 +193,14 @@ def test_relative_paths(
 
 
 def test_a_directory_that_looks_like_a_pattern(
-    tmp_path: Path, save: Callable[..., str], build: Callable[[], list[Any]], way: str
+    tmp_path: Path, save: Callable[..., str], build: Callable[[], list[Any]], backend_name: str
 ) -> None:
-    if way == "stock":
-        pytest.skip("TensorFlow's own op takes the path for a pattern")
+    if backend_name == "stock":
+        pytest.skip("TensorFlow's own op treats the path as a pattern")
     folder = tmp_path / "run[1]"
     folder.mkdir()
-    ours, theirs = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
-    assert theirs.error is not None
+    ours, original = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
+    assert original.error is not None
     assert np.array_equal(ours.values[0], ARRAYS["a/v"])
 
 
@@ -228,10 +230,10 @@ def test_an_initial_value_that_comes_from_the_checkpoint(folder: Path) -> None:
             assert variable.initial_value.shape == [6]
 
 
-def test_each_way_is_the_way_it_says(
-    folder: Path, way: str, build: Callable[[], list[Any]]
+def test_each_backend_uses_its_own_ops(
+    folder: Path, backend_name: str, build: Callable[[], list[Any]]
 ) -> None:
-    op = {"op": "TensorbundleReadV1", "numpy": "PyFunc", "stock": "RestoreV2"}[way]
+    op = {"op": "TensorbundleReadV1", "numpy": "PyFunc", "stock": "RestoreV2"}[backend_name]
     with tf.Graph().as_default() as graph:
         tb.init_from_checkpoint(folder, {"a/v": build()[0]})
         types = {node.type for node in graph.get_operations()}

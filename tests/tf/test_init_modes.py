@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eager variables, functions, control flow, shapes and dtypes: where and when a call acts."""
+"""Eager variables, functions, control flow, shapes, dtypes: where and when a call takes effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 ARRAYS = {
     "v": np.arange(6, dtype=np.float32),
@@ -60,14 +60,14 @@ def test_shapes_of_named_variables(prefix: str, resource: bool, shape: Any, by: 
 
 
 def test_shapes_in_scopes_are_compared(prefix: str, resource: bool) -> None:
-    """TensorFlow finds out when the initializer runs, or with resource variables never."""
+    """TensorFlow detects it when the initializer runs, or never with resource variables."""
 
     def build() -> list[Any]:
         with tf1.variable_scope("s", use_resource=resource):
             return [tf1.get_variable("row", [10, 1])]
 
-    ours, theirs = both(prefix, build, lambda vs: {"s/": "s/"})
-    assert (theirs.error is None) == resource
+    ours, original = both(prefix, build, lambda vs: {"s/": "s/"})
+    assert (original.error is None) == resource
     assert ours.stage == "call"
     for kind in (tb.ShapeMismatchError, ValueError, tf.errors.InvalidArgumentError):
         assert isinstance(ours.error, kind)
@@ -79,11 +79,11 @@ def test_other_dtypes_fail_at_the_call(prefix: str, resource: bool) -> None:
     def build() -> list[Any]:
         return [tf1.get_variable("v", [6], tf.float64, use_resource=resource)]
 
-    ours, theirs = both(prefix, build, lambda vs: {"v": vs[0]})
-    assert theirs.stage == "run" and ours.stage == "call"
-    assert isinstance(ours.error, type(theirs.error))
+    ours, original = both(prefix, build, lambda vs: {"v": vs[0]})
+    assert original.stage == "run" and ours.stage == "call"
+    assert isinstance(ours.error, type(original.error))
     text = "expected dtype double does not equal original dtype float"
-    assert text in str(ours.error) and text in str(theirs.error)
+    assert text in str(ours.error) and text in str(original.error)
 
 
 @pytest.mark.parametrize("name", ["scalar", "text", "whole"])
@@ -129,7 +129,7 @@ def test_a_callers_control_dependencies_hold(prefix: str, resource: bool) -> Non
             assert session.run(variable).tolist() == ARRAYS["v"].tolist()
 
 
-def test_a_name_scope_holds_only_initializers(prefix: str) -> None:
+def test_a_name_scope_contains_only_initializers(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6], use_resource=True)
         with tf1.name_scope("inside"):
@@ -140,7 +140,7 @@ def test_a_name_scope_holds_only_initializers(prefix: str) -> None:
             assert not op.name.startswith("inside/") or op.type in ("AssignVariableOp", "Identity")
 
 
-def test_a_finalized_graph_says_so(prefix: str) -> None:
+def test_a_finalized_graph_is_an_error(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6])
         graph.finalize()
@@ -148,7 +148,7 @@ def test_a_finalized_graph_says_so(prefix: str) -> None:
             tb.init_from_checkpoint(prefix, {"v": variable})
 
 
-def test_a_branch_keeps_its_initializer_to_itself(prefix: str) -> None:
+def test_an_initializer_of_a_branch_stays_in_the_branch(prefix: str) -> None:
     for function in (tb.init_from_checkpoint, tf1.train.init_from_checkpoint):
         with tf.Graph().as_default(), tf1.Session() as session:
             variable = tf1.get_variable("v", [6], use_resource=True)
@@ -175,9 +175,11 @@ def test_a_later_restore_overrides(prefix: str, tmp_path: Path, resource: bool) 
         assert session.run(variable).tolist() == (ARRAYS["v"] * 10).tolist()
 
 
-def test_a_metagraph_initialises_from_the_checkpoint(prefix: str, resource: bool, way: str) -> None:
-    if way == "numpy":
-        pytest.skip("a NumPy function is known to its own graph only")
+def test_a_metagraph_initialises_from_the_checkpoint(
+    prefix: str, resource: bool, backend_name: str
+) -> None:
+    if backend_name == "numpy":
+        pytest.skip("a NumPy function can run only in its own process")
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6], use_resource=resource)
         tb.init_from_checkpoint(prefix, {"v": variable})
@@ -199,10 +201,10 @@ def test_a_metagraph_initialises_from_the_checkpoint(prefix: str, resource: bool
 def test_eager_variables_get_their_values_now(prefix: str, name: str) -> None:
     value = ARRAYS[name]
     dtype = tf.string if name == "text" else value.dtype
-    ours, theirs = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
+    ours, original = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
     tb.init_from_checkpoint(prefix, {name: ours})
-    tf1.train.init_from_checkpoint(prefix, {name: theirs})
-    assert np.array_equal(ours.numpy(), theirs.numpy())
+    tf1.train.init_from_checkpoint(prefix, {name: original})
+    assert np.array_equal(ours.numpy(), original.numpy())
     assert np.array_equal(ours.numpy(), value)
 
 
@@ -224,7 +226,7 @@ def test_eager_faults(prefix: str) -> None:
         for function in (tf1.train.init_from_checkpoint, tb.init_from_checkpoint):
             with pytest.raises(kind):
                 function(prefix, mapping)
-    # TensorFlow has nothing to say here.
+    # TensorFlow does not support this.
     with pytest.raises(ValueError, match="fills nothing"):
         tb.init_from_checkpoint(prefix, {"/": "/"})
     assert not variable.numpy().any()
@@ -252,8 +254,8 @@ def test_a_function_assigns_each_time(prefix: str) -> None:
         assert variable.numpy().tolist() == ARRAYS["v"].tolist()
 
 
-def test_a_function_that_creates_its_variable_is_refused(prefix: str) -> None:
-    """TensorFlow keeps the variable's own initializer and says nothing."""
+def test_a_function_that_creates_its_variable_is_rejected(prefix: str) -> None:
+    """TensorFlow silently keeps the variable's own initializer."""
     made: list[Any] = []
 
     @tf.function
@@ -267,7 +269,7 @@ def test_a_function_that_creates_its_variable_is_refused(prefix: str) -> None:
         create()
 
 
-def test_a_wrapped_function_is_refused_or_filled(prefix: str) -> None:
+def test_a_wrapped_function_is_rejected_or_initialized(prefix: str) -> None:
     def create() -> Any:
         with tf1.variable_scope("", use_resource=True):
             variable = tf1.get_variable("v", [6], initializer=tf1.zeros_initializer())

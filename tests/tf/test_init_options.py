@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, mappings, fallbacks, and what a call leaves behind."""
+"""Options, mappings, fallbacks, and leaks."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import backend, library, placement  # noqa: E402
+from tensorbundle.tf import backend, op_library, placement  # noqa: E402
 from tensorbundle.tf.options import current  # noqa: E402
 
 Save = Callable[..., str]
-needs_op = pytest.mark.skipif(library.find() is None, reason="built without the op library")
+needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without the op library")
 
 # 64-byte rows, so that every slice of an aligned table can be mapped.
 TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
@@ -35,7 +35,7 @@ READS = ("RestoreV2", *OURS, "PyFunc")
 
 @pytest.fixture
 def prefix(tmp_path: Path, save: Save) -> str:
-    """`a` lies at offset 0; `odd` at one that is no multiple of 64; `z` likewise."""
+    """`a` is at offset 0; `odd` and `z` are at offsets that are not multiples of 64."""
     return save(tmp_path / "m", {"a": TABLE, "odd": np.float32([1]), "z": TABLE})
 
 
@@ -101,53 +101,53 @@ def test_mapped_values(
 ) -> None:
     before = Path(f"{prefix}.data-00000-of-00001").read_bytes()
     with tf.Graph().as_default() as graph, tf1.Session() as session:
-        pieces = partitioned(shards, resource)
+        partitions = partitioned(shards, resource)
         with tb.tf.options(mode=mode, verify=verify):
-            tb.init_from_checkpoint(prefix, {"a": pieces if shards else pieces[0]})
+            tb.init_from_checkpoint(prefix, {"a": partitions if shards else partitions[0]})
         assert reads(graph) == ["TensorbundleMapV1"]
-        session.run([piece.initializer for piece in pieces])
-        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
-        session.run([piece.assign_add(tf.ones(piece.shape)) for piece in pieces])
-        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE + 1)
+        session.run([partition.initializer for partition in partitions])
+        assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
+        session.run([partition.assign_add(tf.ones(partition.shape)) for partition in partitions])
+        assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE + 1)
     assert Path(f"{prefix}.data-00000-of-00001").read_bytes() == before
 
 
 @needs_op
 def test_one_partition_is_mapped_alone(prefix: str) -> None:
-    """What the op maps for the others is let go."""
+    """The mappings of the other partitions are released."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     with tf.Graph().as_default(), tf1.Session() as session:
-        pieces = partitioned(4)
+        partitions = partitioned(4)
         with tb.tf.options(mode="map"):
-            tb.init_from_checkpoint(prefix, {"a": pieces})
-        for i, piece in enumerate(pieces):
-            session.run(piece.initializer)
+            tb.init_from_checkpoint(prefix, {"a": partitions})
+        for i, partition in enumerate(partitions):
+            session.run(partition.initializer)
             assert Path("/proc/self/maps").read_text().count(str(shard)) == i + 1
-            assert same_bits(session.run(piece), TABLE[24 * i : 24 * (i + 1)])
-        session.run(pieces[2].initializer)  # again
-        assert same_bits(np.concatenate(session.run(pieces)), TABLE)
+            assert same_bits(session.run(partition), TABLE[24 * i : 24 * (i + 1)])
+        session.run(partitions[2].initializer)  # again
+        assert same_bits(np.concatenate(session.run(partitions)), TABLE)
 
 
 @needs_op
 @pytest.mark.parametrize("traced", [False, True], ids=["eager", "function"])
 def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None:
     shard = Path(f"{prefix}.data-00000-of-00001")
-    pieces = [tf.Variable(tf.zeros([48, 16])) for _ in range(2)]
-    sharded = tf.__internal__.distribute.ShardedVariable(pieces)
+    partitions = [tf.Variable(tf.zeros([48, 16])) for _ in range(2)]
+    sharded = tf.__internal__.distribute.ShardedVariable(partitions)
 
     def start() -> None:
         with tb.tf.options(mode="map"):
             tb.init_from_checkpoint(prefix, {"a": sharded})
 
     (tf.function(start) if traced else start)()
-    assert same_bits(np.concatenate([piece.numpy() for piece in pieces]), TABLE)
+    assert same_bits(np.concatenate([partition.numpy() for partition in partitions]), TABLE)
     assert Path("/proc/self/maps").read_text().count(str(shard)) == 2
 
 
 @needs_op
 @pytest.mark.parametrize("flipped", [None, 5, 90], ids=["sound", "first", "last"])
 def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None:
-    """One op for each; damage in a part of one leaves all of them without a value."""
+    """One op per device; corruption in one partition leaves all of them uninitialized."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     if flipped is not None:
         content = bytearray(shard.read_bytes())
@@ -156,20 +156,20 @@ def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None
     devices = ["/cpu:0", "/job:localhost/task:0/cpu:0", "/cpu:0"]
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         with tf1.device(lambda op: devices[int(op.name.partition("part_")[2][:1])]):
-            pieces = partitioned(3)
+            partitions = partitioned(3)
         with tb.tf.options(mode="map", verify="full"):
-            tb.init_from_checkpoint(prefix, {"a": pieces})
+            tb.init_from_checkpoint(prefix, {"a": partitions})
         made = [op for op in graph.get_operations() if op.type == "TensorbundleMapV1"]
         assert [op.get_attr("N") for op in made] == [2, 1]
-        for piece in pieces:
+        for partition in partitions:
             if flipped is None:
-                session.run(piece.initializer)
+                session.run(partition.initializer)
                 continue
             with pytest.raises(tf.errors.DataLossError):
-                session.run(piece.initializer)
-            assert not session.run(tf1.is_variable_initialized(piece))
+                session.run(partition.initializer)
+            assert not session.run(tf1.is_variable_initialized(partition))
         if flipped is None:
-            assert same_bits(np.concatenate(session.run(pieces)), TABLE)
+            assert same_bits(np.concatenate(session.run(partitions)), TABLE)
 
 
 @needs_op
@@ -184,21 +184,21 @@ def test_what_cannot_be_mapped(
     prefix: str, tensor: str, options: dict[str, int], reason: str
 ) -> None:
     with tf.Graph().as_default() as graph, tf1.Session() as session:
-        pieces = partitioned(2, **options)
-        initializers = [piece.initializer for piece in pieces]
+        partitions = partitioned(2, **options)
+        initializers = [partition.initializer for partition in partitions]
         with tb.tf.options(mode="map"), pytest.raises(ValueError, match=reason):
-            tb.init_from_checkpoint(prefix, {tensor: pieces})
-        assert [piece.initializer for piece in pieces] == initializers
+            tb.init_from_checkpoint(prefix, {tensor: partitions})
+        assert [partition.initializer for partition in partitions] == initializers
         assert not reads(graph)
         with tb.tf.options(mode="auto"):
-            tb.init_from_checkpoint(prefix, {tensor: pieces})
-        session.run([piece.initializer for piece in pieces])
-        held = np.concatenate(session.run([p.value() for p in pieces]), options.get("axis", 0))
+            tb.init_from_checkpoint(prefix, {tensor: partitions})
+        session.run([partition.initializer for partition in partitions])
+        held = np.concatenate(session.run([p.value() for p in partitions]), options.get("axis", 0))
         assert same_bits(held, TABLE)
 
 
 @needs_op
-def test_what_has_nothing_to_map_is_copied(tmp_path: Path, save: Save) -> None:
+def test_tensors_without_bytes_to_map_are_copied(tmp_path: Path, save: Save) -> None:
     arrays = {
         "empty": np.zeros((0, 3), np.float32),
         "scalar": np.float32(3),
@@ -226,7 +226,7 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 
     gc.collect()
     if eager:
-        # Nothing is filled in first: the variable takes the mapping over.
+        # Nothing is copied: the variable takes over the mapping.
         variable = tf.Variable(tf.zeros([0, 64]), shape=[None, 64])
         before = anonymous_kilobytes()
         with tb.tf.options(mode="map"):
@@ -256,13 +256,13 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda: None)
-    monkeypatch.setattr(library, "why_not", lambda: "it is a Tuesday")
+    monkeypatch.setattr(op_library, "load", lambda: None)
+    monkeypatch.setattr(op_library, "unavailable_reason", lambda: "it is a Tuesday")
     monkeypatch.setattr(backend, "_warned", set())
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_the_library_one_warning_says_why(prefix: str) -> None:
+def test_without_the_library_there_is_one_warning(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         with pytest.warns(RuntimeWarning, match="it is a Tuesday") as caught:
             tb.init_from_checkpoint(prefix, {"a": partitioned(3)})
@@ -298,8 +298,8 @@ def test_without_the_library_nothing_is_mapped(prefix: str) -> None:
     assert same_bits(variable.numpy(), TABLE)
 
 
-def test_where_our_op_may_not_go(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "allows", lambda device: "ps" not in device)
+def test_tasks_that_may_not_run_our_op(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "may_use_ops", lambda device: "ps" not in device)
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
         variable = partitioned(0)[0]
         tb.init_from_checkpoint(prefix, {"a": variable})
@@ -330,7 +330,7 @@ def test_a_file_url_is_local(prefix: str) -> None:
 # -- What is left behind
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 def test_the_graph_holds_no_data(tmp_path: Path, save: Save) -> None:
     prefix = save(tmp_path / "m", {"t": np.zeros((1 << 18, 16), np.float32)})
     with tf.Graph().as_default() as graph:
@@ -340,12 +340,12 @@ def test_the_graph_holds_no_data(tmp_path: Path, save: Save) -> None:
         assert len(str(graph.as_graph_def())) < 32_000
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 def test_a_thousand_initialisations_leak_nothing(prefix: str) -> None:
     with tf.Graph().as_default() as graph, tf1.Session() as session:
-        pieces = partitioned(2)
-        tb.init_from_checkpoint(prefix, {"a": pieces})
-        initializers = [piece.initializer for piece in pieces]
+        partitions = partitioned(2)
+        tb.init_from_checkpoint(prefix, {"a": partitions})
+        initializers = [partition.initializer for partition in partitions]
         graph.finalize()
         for _ in range(50):
             session.run(initializers)
@@ -357,7 +357,7 @@ def test_a_thousand_initialisations_leak_nothing(prefix: str) -> None:
 
 
 @needs_op
-def test_mappings_are_given_back(prefix: str) -> None:
+def test_mappings_are_released(prefix: str) -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(prefix)
 
@@ -373,7 +373,7 @@ def test_mappings_are_given_back(prefix: str) -> None:
     assert mapped() == 0
 
 
-def test_a_checkpoint_of_many_tensors_is_quick(tmp_path: Path, save: Save) -> None:
+def test_a_checkpoint_of_many_tensors_is_fast(tmp_path: Path, save: Save) -> None:
     many = 5000
     prefix = save(tmp_path / "m", {f"s/v{i}": np.float32(i) for i in range(many)})
     with tf.Graph().as_default():

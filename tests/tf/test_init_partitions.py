@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 Save = Callable[..., str]
 TABLE = np.random.default_rng(1).standard_normal((13, 6)).astype(np.float32)
@@ -57,8 +57,8 @@ def test_the_same_as_tensorflow(
 ) -> None:
     prefix = save_rows(save, tmp_path / "m", TABLE, STORED[stored])
     build = builder(tf.float32, TABLE.shape, shards, axis, resource)
-    ours, theirs = both(prefix, build, lambda vs: {"t": vs[0]})
-    require_same(ours, theirs)
+    ours, original = both(prefix, build, lambda vs: {"t": vs[0]})
+    require_same(ours, original)
     assert same_bits(np.concatenate(ours.values, axis), TABLE)
 
 
@@ -82,27 +82,31 @@ def test_dtypes_that_tensorflow_slices(tmp_path: Path, save: Save, dtype: str) -
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint16", "uint32", "uint64"])
-def test_dtypes_that_only_ours_slices(tmp_path: Path, save: Save, dtype: str, way: str) -> None:
-    if way == "stock":
+def test_dtypes_that_only_ours_slices(
+    tmp_path: Path, save: Save, dtype: str, backend_name: str
+) -> None:
+    if backend_name == "stock":
         pytest.skip("TensorFlow's own op")
     value = np.arange(24, dtype=dtype).reshape(12, 2)
     prefix = save(tmp_path / "m", {"t": value})
-    ours, theirs = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
-    assert isinstance(theirs.error, tf.errors.InvalidArgumentError)
+    ours, original = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
+    assert isinstance(original.error, tf.errors.InvalidArgumentError)
     assert ours.error is None
     assert same_bits(np.concatenate(ours.values), value)
 
 
-def test_more_dimensions_than_tensorflow_survives(tmp_path: Path, save: Save, way: str) -> None:
-    if way == "stock":
+def test_more_dimensions_than_tensorflow_supports(
+    tmp_path: Path, save: Save, backend_name: str
+) -> None:
+    if backend_name == "stock":
         pytest.skip("TensorFlow's own op aborts the process")
     value = np.arange(2048, dtype=np.float32).reshape((4, *[2] * 9))
     prefix = save(tmp_path / "m", {"t": value})
     with tf.Graph().as_default(), tf1.Session() as session:
-        pieces = _halves(value.shape, "float32")[0]
-        tb.init_from_checkpoint(prefix, {"t": pieces})
-        session.run([piece.initializer for piece in pieces])
-        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), value)
+        partitions = _halves(value.shape, "float32")[0]
+        tb.init_from_checkpoint(prefix, {"t": partitions})
+        session.run([partition.initializer for partition in partitions])
+        assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), value)
 
 
 def _halves(shape: tuple[int, ...], dtype: str) -> list[Any]:
@@ -123,21 +127,21 @@ def _piece(variable: Any, start: int, full_shape: tuple[int, ...]) -> Any:
     return variable
 
 
-def test_an_empty_piece(tmp_path: Path, save: Save, way: str) -> None:
-    """TensorFlow's notation cannot say it; there is nothing to read in it."""
+def test_an_empty_partition(tmp_path: Path, save: Save, backend_name: str) -> None:
+    """TensorFlow's slice format cannot express it; there is nothing to read."""
     prefix = save(tmp_path / "m", {"t": TABLE})
 
     def build() -> list[Any]:
         sizes = [(0, 5), (5, 0), (5, 8)]
         return [[_piece(tf1.Variable(np.zeros((n, 6), "f")), a, TABLE.shape) for a, n in sizes]]
 
-    ours, theirs = both(prefix, build, lambda vs: {"t": vs[0]})
-    assert theirs.error is not None
+    ours, original = both(prefix, build, lambda vs: {"t": vs[0]})
+    assert original.error is not None
     assert ours.error is None
     assert same_bits(np.concatenate(ours.values), TABLE)
 
 
-def test_the_same_piece_twice(tmp_path: Path, save: Save) -> None:
+def test_the_same_partition_twice(tmp_path: Path, save: Save) -> None:
     prefix = save(tmp_path / "m", {"t": TABLE})
     build = builder(tf.float32, TABLE.shape, 3, 0, True)
     require_same(*both(prefix, build, lambda vs: {"t": [*vs[0], vs[0][1]]}))
@@ -150,9 +154,9 @@ def test_slices_of_different_variables(tmp_path: Path, save: Save) -> None:
         split = tf1.fixed_size_partitioner(2)
         return [list(tf1.get_variable(name, TABLE.shape, partitioner=split)) for name in ("t", "u")]
 
-    ours, theirs = both(prefix, build, lambda vs: {"t": [vs[0][0], vs[1][1]]})
-    require_same(ours, theirs)
-    assert str(ours.error) == str(theirs.error)
+    ours, original = both(prefix, build, lambda vs: {"t": [vs[0][0], vs[1][1]]})
+    require_same(ours, original)
+    assert str(ours.error) == str(original.error)
 
 
 def test_a_sharded_variable(tmp_path: Path, save: Save) -> None:
@@ -191,12 +195,12 @@ def test_a_v1_checkpoint(tmp_path: Path, shards: int) -> None:
         split = tf1.fixed_size_partitioner(2)
         start = tf1.random_normal_initializer(seed=7)
         stored = tf1.get_variable("t", TABLE.shape, initializer=start, partitioner=split)
-        session.run([piece.initializer for piece in stored])
+        session.run([partition.initializer for partition in stored])
         value = session.run(stored.as_tensor())
         saver = tf1.train.Saver({"t": list(stored)}, write_version=tf1.train.SaverDef.V1)
         prefix = saver.save(session, str(tmp_path / "m"), write_meta_graph=False)
-    ours, theirs = both(
+    ours, original = both(
         prefix, builder(tf.float32, TABLE.shape, shards, 0, True), lambda vs: {"t": vs[0]}
     )
-    require_same(ours, theirs)
+    require_same(ours, original)
     assert same_bits(np.concatenate(ours.values), value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random maps against random graphs: the same assignments in the same order, or the same error."""
+"""Random maps and random graphs: the same assignments in the same order, or the same error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tensorbundle import assignment
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import facts  # noqa: E402
+from tensorbundle.tf import variable_metadata  # noqa: E402
 from tensorbundle.tf.source import open_source  # noqa: E402
 
 Pairs = list[tuple[str, Any]]
@@ -35,7 +35,7 @@ def random_key(rng: random.Random, names: list[str]) -> str:
 
 
 def random_graph(rng: random.Random) -> list[str]:
-    """Makes some variables, a few of them in pieces."""
+    """Creates some variables, a few of them partitioned."""
     names = sorted({random_name(rng) for _ in range(rng.randint(1, 8))})
     for name in names:
         split = tf1.fixed_size_partitioner(2) if rng.random() < 0.25 else None
@@ -74,9 +74,9 @@ def by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch) -> Assig
 
 def by_us(prefix: str, pairs: Pairs) -> Assigned | str:
     plan = assignment.plan_assignments(
-        [(tensor, facts.target_of(value)) for tensor, value in pairs],
+        [(tensor, variable_metadata.target_of(value)) for tensor, value in pairs],
         open_source(prefix).for_plans(),
-        facts.VariableStore(),
+        variable_metadata.VariableStore(),
     )
     if plan.problems:
         return str(plan.problems[0]).split(" checkpoint")[0]
@@ -96,15 +96,15 @@ def test_the_same_plan(
             variables = random_graph(rng)
             for _ in range(40):
                 pairs = random_map(rng, variables, tensors)
-                theirs = by_tensorflow(prefix, pairs, monkeypatch)
+                original = by_tensorflow(prefix, pairs, monkeypatch)
                 ours = by_us(prefix, pairs)
                 if isinstance(ours, str) and "fills nothing" in ours:
-                    kinds["nothing"] += 1  # TensorFlow goes on in silence
-                elif isinstance(theirs, str):
-                    assert isinstance(ours, str), (pairs, theirs, ours)
-                    assert ours.startswith(theirs[:40]), (pairs, theirs, ours)
+                    kinds["nothing"] += 1  # TensorFlow silently continues
+                elif isinstance(original, str):
+                    assert isinstance(ours, str), (pairs, original, ours)
+                    assert ours.startswith(original[:40]), (pairs, original, ours)
                     kinds["error"] += 1
                 else:
-                    assert ours == theirs, pairs
+                    assert ours == original, pairs
                     kinds["same"] += 1
     assert all(count > 10 for count in kinds.values()), kinds

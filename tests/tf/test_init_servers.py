@@ -21,10 +21,10 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(library.find() is None, reason="built without the op library"),
+    pytest.mark.skipif(op_library.find() is None, reason="built without the op library"),
     pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="bytes are counted by Linux"),
 ]
 
@@ -43,7 +43,7 @@ TABLE = np.random.default_rng(5).standard_normal((1 << 15, 128)).astype(np.float
 
 
 class Cluster:
-    """Servers that are processes of their own, and one in this process that sessions talk to."""
+    """Servers in their own processes, and one in this process for the sessions."""
 
     def __init__(self, ours: bool) -> None:
         ports = _free_ports(3)
@@ -68,7 +68,7 @@ class Cluster:
         return tf1.Session(self.worker.target)
 
     def bytes_read(self) -> list[int]:
-        """What each server has read from files so far."""
+        """The bytes that each server has read from files so far."""
         found = []
         for server in self.servers:
             text = Path(f"/proc/{server.pid}/io").read_text()
@@ -105,7 +105,7 @@ def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
 
 
 def table(resource: bool) -> list[Any]:
-    """Two halves, each on a server of its own."""
+    """Two halves, each on its own server."""
     setter = tf1.train.replica_device_setter(ps_tasks=2, worker_device="/job:worker/task:0")
     with tf1.device(setter):
         split = tf1.fixed_size_partitioner(2)
@@ -125,12 +125,15 @@ def test_each_server_reads_its_own_half(
     cluster: Cluster, prefix: str, mode: str, resource: bool
 ) -> None:
     with tf.Graph().as_default(), cluster.session() as session:
-        pieces = table(resource)
-        assert ["ps/task:0" in pieces[0].device, "ps/task:1" in pieces[1].device] == [True, True]
+        partitions = table(resource)
+        assert ["ps/task:0" in partitions[0].device, "ps/task:1" in partitions[1].device] == [
+            True,
+            True,
+        ]
         with tb.tf.options(mode=mode):
-            tb.init_from_checkpoint(prefix, {"t": pieces})
-        # A ref variable's initializer is a tensor, which to run is to fetch.
-        initialize = tf.group(*[piece.initializer for piece in pieces])
+            tb.init_from_checkpoint(prefix, {"t": partitions})
+        # A ref variable's initializer is a tensor: running it fetches it.
+        initialize = tf.group(*[partition.initializer for partition in partitions])
         session.run(tf.constant(1))
         before, sent = cluster.bytes_read(), on_loopback()
         session.run(initialize)
@@ -139,37 +142,39 @@ def test_each_server_reads_its_own_half(
         half = TABLE.nbytes // 2 if mode == "copy" else 0
         assert all(half <= each < half + (1 << 20) for each in read), read
         assert sent < TABLE.nbytes / 8
-        assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
+        assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_damage_in_one_half_keeps_both_empty(cluster: Cluster, prefix: str, half: int) -> None:
+def test_corruption_in_one_half_leaves_both_uninitialized(
+    cluster: Cluster, prefix: str, half: int
+) -> None:
     data = Path(f"{prefix}.data-00000-of-00001")
     content = bytearray(data.read_bytes())
     content[half * TABLE.nbytes // 2 + 5] ^= 1
     data.write_bytes(content)
     with tf.Graph().as_default(), cluster.session() as session:
         with tf1.variable_scope(f"damaged{half}"):
-            pieces = table(True)
-        tb.init_from_checkpoint(prefix, {"t": pieces})
+            partitions = table(True)
+        tb.init_from_checkpoint(prefix, {"t": partitions})
         with pytest.raises(tf.errors.DataLossError):
-            session.run([piece.initializer for piece in pieces])
-        assert not any(session.run([tf1.is_variable_initialized(p) for p in pieces]))
+            session.run([partition.initializer for partition in partitions])
+        assert not any(session.run([tf1.is_variable_initialized(p) for p in partitions]))
 
 
-def test_a_server_without_our_ops_says_so_and_takes_stock_ones(prefix: str) -> None:
+def test_a_server_without_our_ops_is_an_error_and_stock_ops_work(prefix: str) -> None:
     plain = Cluster(ours=False)
     try:
         with tf.Graph().as_default(), plain.session() as session:
-            pieces = table(True)
-            tb.init_from_checkpoint(prefix, {"t": pieces})
+            partitions = table(True)
+            tb.init_from_checkpoint(prefix, {"t": partitions})
             with pytest.raises(tf.errors.NotFoundError, match="TensorbundleReadV1"):
-                session.run([piece.initializer for piece in pieces])
+                session.run([partition.initializer for partition in partitions])
         with tf.Graph().as_default(), plain.session() as session:
-            pieces = table(True)
+            partitions = table(True)
             with tb.tf.options(op="stock"):
-                tb.init_from_checkpoint(prefix, {"t": pieces})
-            session.run([piece.initializer for piece in pieces])
-            assert same_bits(np.concatenate(session.run([p.value() for p in pieces])), TABLE)
+                tb.init_from_checkpoint(prefix, {"t": partitions})
+            session.run([partition.initializer for partition in partitions])
+            assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
     finally:
         plain.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributed variables: every component gets the value, from one read."""
+"""Distributed variables: every component gets the value from a single read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 CPUS = ["/cpu:0", "/cpu:1"]
 VALUE = np.arange(6, dtype=np.float32) + 1
@@ -36,7 +36,7 @@ def components(variable: Any) -> list[Any]:
 
 
 def run(strategy: Any, build: Callable[[], Any], call: Callable[[Any], None]) -> dict[str, Any]:
-    """Builds in the strategy's scope and a graph of its own; what the components then hold."""
+    """Builds in the strategy's scope and a new graph; returns the values of the components."""
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         with strategy.scope():
             variable = build()
@@ -99,7 +99,7 @@ def test_options_reach_a_replicas_call(prefix: str) -> None:
     assert types & set(READS) == {"RestoreV2"}
 
 
-def test_a_sum_of_replicas_is_shared_out(prefix: str) -> None:
+def test_a_sum_of_replicas_is_divided(prefix: str) -> None:
     def build() -> Any:
         return tf1.get_variable(
             "v", [6], initializer=tf1.zeros_initializer(), trainable=False,
@@ -153,7 +153,7 @@ def test_mirrored_in_eager_mode(prefix: str, where: str) -> None:
 
 
 def test_an_aggregating_variable_gets_its_value(prefix: str) -> None:
-    """TensorFlow changes the wrapper, and the wrapped variable's own initializer runs."""
+    """TensorFlow changes the wrapper, but the wrapped variable's own initializer runs."""
 
     def start(function: Any) -> list[float]:
         strategy = tf.distribute.experimental.CentralStorageStrategy(CPUS, "/cpu:0")
@@ -170,7 +170,7 @@ def test_an_aggregating_variable_gets_its_value(prefix: str) -> None:
     assert start(tb.init_from_checkpoint) == VALUE.tolist()
 
 
-def test_one_device_is_like_none(prefix: str) -> None:
+def test_one_device_is_like_no_strategy(prefix: str) -> None:
     for strategy in (
         tf.distribute.MirroredStrategy(["/cpu:0"]),
         tf.distribute.OneDeviceStrategy("/cpu:0"),

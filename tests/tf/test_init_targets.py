@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables of Keras, of other graphs and of functions that make them."""
+"""Variables of Keras, of other graphs and of functions that create them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture
 def layer() -> Callable[[], Any]:
-    """Makes a layer with a kernel that is called dense/kernel."""
+    """Creates a layer whose kernel is named dense/kernel."""
 
     def make() -> Any:
         made = tf.keras.layers.Dense(4, name="dense")
@@ -40,7 +40,7 @@ def layer() -> Callable[[], Any]:
 
 @pytest.fixture
 def mixed() -> Any:
-    """Keras makes variables that look like float16, and are float32."""
+    """Keras creates variables that report float16 but are float32."""
     before = tf.keras.mixed_precision.global_policy() if hasattr(
         tf.keras.mixed_precision, "global_policy"
     ) else tf.keras.mixed_precision.dtype_policy()  # fmt: skip
@@ -104,7 +104,7 @@ def test_variables_of_another_backend(prefix: str) -> None:
     if not hasattr(keras, "Variable"):
         pytest.skip("Keras 2 has TensorFlow's variables alone")
     kernel = keras.Variable(np.zeros((3, 4)), name="kernel")
-    kernel._value = np.zeros((3, 4))  # as a backend that is not TensorFlow keeps it
+    kernel._value = np.zeros((3, 4))  # as in another backend
     calls: list[Callable[[], Any]] = [
         lambda: tb.init_from_checkpoint(prefix, {"w": kernel}),
         lambda: tb.init_from_checkpoint(prefix, {"w": [kernel]}),
@@ -218,11 +218,11 @@ def test_a_variable_from_around_a_branch(prefix: str) -> None:
         tf.cond(tf1.placeholder_with_default(True, []), branch, lambda: tf.constant(2))
 
 
-# -- Functions that make their variables in the first of two traces
+# -- Functions that create their variables in the first of two traces
 
 
 def creating(call: Callable[[Any], Any], every: bool, **options: Any) -> tuple[Any, list[Any]]:
-    """A function that makes a variable when it is first traced, and the variable."""
+    """A function that creates a variable in its first trace, and the variable."""
     made: list[Any] = []
 
     @tf.function(**options)
@@ -238,7 +238,7 @@ def creating(call: Callable[[Any], Any], every: bool, **options: Any) -> tuple[A
 
 
 @pytest.mark.parametrize("autograph", [True, False])
-def test_what_every_trace_initializes_is_initialized(prefix: str, autograph: bool) -> None:
+def test_an_initialization_in_every_trace_takes_effect(prefix: str, autograph: bool) -> None:
     for init in (tf1.train.init_from_checkpoint, tb.init_from_checkpoint):
         function, made = creating(
             lambda v, init=init: init(prefix, {"w": v}), True, autograph=autograph
@@ -249,10 +249,10 @@ def test_what_every_trace_initializes_is_initialized(prefix: str, autograph: boo
         np.testing.assert_array_equal(function(tf.constant(2.0)), VALUE * 2)  # traced once more
 
 
-def test_what_the_first_trace_alone_initializes_is_refused(prefix: str) -> None:
-    """TensorFlow drops it without a word."""
-    theirs, made = creating(lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False)
-    assert not theirs().numpy().any() and not made[0].numpy().any()
+def test_an_initialization_in_the_first_trace_only_is_rejected(prefix: str) -> None:
+    """TensorFlow silently drops it."""
+    original, made = creating(lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False)
+    assert not original().numpy().any() and not made[0].numpy().any()
     ours, _ = creating(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
     with pytest.raises(ValueError, match="is being created by the function"):
         ours()
@@ -283,8 +283,8 @@ def test_several_variables_of_one_function(prefix: str) -> None:
         function()
 
 
-def test_an_inner_function_is_refused(prefix: str) -> None:
-    """Nobody can see whether it is traced again."""
+def test_an_inner_function_is_rejected(prefix: str) -> None:
+    """It is unknown whether it will be traced again."""
     made: list[Any] = []
 
     @tf.function

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Element types are part of a plan: they differ at the call, or are cast on request."""
+"""Element types are part of a plan: a mismatch is an error at the call, or cast on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 SMALL_FLOATS = ["float8_e5m2", "float8_e4m3fn"]
@@ -49,7 +49,7 @@ def resource(request: pytest.FixtureRequest) -> bool:
 
 
 def check(error: BaseException, stored: str, wanted: str, variable: str) -> None:
-    """The exception is all that anybody may catch, and says everything."""
+    """The exception has all expected base classes, and a complete message."""
     for kind in (tb.Error, ValueError, tf.errors.InvalidArgumentError):
         assert isinstance(error, kind)
     text = str(error)
@@ -77,13 +77,13 @@ def test_another_type_is_an_error_at_the_call(
             tb.warm_start(folder / "m", [variable], None, {"x": stored})
         check(caught.value, stored, wanted, "x:0")
         if stored != "float32" or wanted not in FLOATS:
-            # What is no float type is never cast.
+            # Only float types are cast.
             with pytest.raises(ValueError, match="dtype"):
                 tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
         assert (variable.initializer, len(graph.get_operations())) == before
 
 
-def test_nothing_is_touched_in_eager_mode(folder: Path) -> None:
+def test_nothing_is_changed_in_eager_mode(folder: Path) -> None:
     first = tf.Variable(tf.zeros([6, 4]), name="first")
     second = tf.Variable(tf.zeros([6, 4], tf.float16), name="second")
     calls: list[Callable[[], Any]] = [
@@ -103,10 +103,10 @@ def test_nothing_is_touched_in_eager_mode(folder: Path) -> None:
 @pytest.mark.parametrize("wanted", FLOATS)
 @pytest.mark.parametrize("parts", [1, 3])
 def test_floats_are_cast_on_request(
-    folder: Path, resource: bool, stored: str, wanted: str, parts: int, way: str
+    folder: Path, resource: bool, stored: str, wanted: str, parts: int, backend_name: str
 ) -> None:
-    if way == "stock" and stored == "float16" and parts > 1:
-        pytest.skip("TensorFlow's own op cuts no half")
+    if backend_name == "stock" and stored == "float16" and parts > 1:
+        pytest.skip("TensorFlow's own op cannot slice half")
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable(
             "x", [6, 4], tf.as_dtype(wanted), use_resource=resource,
@@ -116,7 +116,7 @@ def test_floats_are_cast_on_request(
         assert report.loaded == {"x": stored}
         session.run(tf1.global_variables_initializer())
         value = session.run(tf.convert_to_tensor(variable))
-        initial = [piece.initial_value for piece in variable]
+        initial = [partition.initial_value for partition in variable]
         assert {each.dtype.name for each in initial} == {wanted}
     assert same_bits(np.asarray(value), as_type(as_type(VALUES, stored), wanted))
 
@@ -135,7 +135,9 @@ def test_eager_variables_are_cast(folder: Path) -> None:
     assert same_bits(variable.numpy(), as_type(as_type(VALUES, "bfloat16"), "float64"))
 
 
-def test_damage_is_noticed_before_a_cast(folder: Path, tmp_path: Path, way: str) -> None:
+def test_corruption_is_detected_before_a_cast(
+    folder: Path, tmp_path: Path, backend_name: str
+) -> None:
     for suffix in (".index", ".data-00000-of-00001"):
         (tmp_path / f"m{suffix}").write_bytes((folder / f"m{suffix}").read_bytes())
     with tb.open(tmp_path / "m") as checkpoint:
@@ -146,14 +148,16 @@ def test_damage_is_noticed_before_a_cast(folder: Path, tmp_path: Path, way: str)
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable("x", [6, 4], partitioner=tf1.fixed_size_partitioner(2))
         tb.init_from_checkpoint(tmp_path / "m", {"float64": "x"}, cast=True)
-        expected = tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+        expected = tf.errors.OpError if backend_name == "numpy" else tf.errors.DataLossError
         with pytest.raises(expected):
-            session.run([piece.initializer for piece in variable])
-        assert not any(session.run([tf1.is_variable_initialized(piece) for piece in variable]))
+            session.run([partition.initializer for partition in variable])
+        assert not any(
+            session.run([tf1.is_variable_initialized(partition) for partition in variable])
+        )
 
 
-def test_a_cast_is_no_mapping(folder: Path, way: str) -> None:
-    if way != "op":
+def test_a_cast_is_not_a_mapping(folder: Path, backend_name: str) -> None:
+    if backend_name != "op":
         pytest.skip("only our op maps")
     tb.align(folder / "m", folder / "aligned")
     variable = tf.Variable(tf.zeros([6, 4]))
@@ -168,7 +172,7 @@ def test_a_cast_is_no_mapping(folder: Path, way: str) -> None:
 
 
 def remapped(folder: Path, stored: str, wanted: str, backup: Any, oov: int, axis: int = 0) -> Any:
-    """A table of another type, by its vocabularies, and what was asked of the initializer."""
+    """A remapped table of another type, and the calls of the initializer."""
     name = stored
     columns = 4 if axis == 0 else 0
     shape = (7 + oov, columns) if axis == 0 else (6, 7 + oov)
@@ -191,11 +195,11 @@ def remapped(folder: Path, stored: str, wanted: str, backup: Any, oov: int, axis
      ("bfloat16", "float64"), ("float64", "bfloat16")],
 )  # fmt: skip
 def test_tables_are_cast_and_new_rows_are_not(
-    folder: Path, way: str, stored: str, wanted: str, backup: str, oov: int
+    folder: Path, backend_name: str, stored: str, wanted: str, backup: str, oov: int
 ) -> None:
-    """A third has more digits than any narrower type keeps."""
-    if way == "stock":
-        pytest.skip("TensorFlow's own op remaps float32 alone")
+    """1/3 needs more digits than any narrower type has."""
+    if backend_name == "stock":
+        pytest.skip("TensorFlow's own op remaps only float32")
     thirds = as_type(np.arange(1, 61) / 3, wanted)
 
     def counting(shape: Any) -> Any:
@@ -219,9 +223,9 @@ def test_tables_are_cast_and_new_rows_are_not(
         assert same_bits(body, thirds[: body.size]) and same_bits(rest, thirds[: rest.size])
 
 
-def test_columns_are_cast(folder: Path, tmp_path: Path, way: str, save: Any) -> None:
-    if way == "stock":
-        pytest.skip("TensorFlow's own op remaps float32 alone")
+def test_columns_are_cast(folder: Path, tmp_path: Path, backend_name: str, save: Any) -> None:
+    if backend_name == "stock":
+        pytest.skip("TensorFlow's own op remaps only float32")
     prefix = save(tmp_path / "m", {"w": as_type(VALUES.T, "float16")})
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable("w", (4, 9), initializer=tf1.zeros_initializer())
@@ -237,9 +241,9 @@ def test_columns_are_cast(folder: Path, tmp_path: Path, way: str, save: Any) -> 
     assert same_bits(value, expected)
 
 
-def test_slots_are_cast_with_their_tables(folder: Path, way: str) -> None:
-    if way == "stock":
-        pytest.skip("TensorFlow's own op remaps float32 alone")
+def test_slots_are_cast_with_their_tables(folder: Path, backend_name: str) -> None:
+    if backend_name == "stock":
+        pytest.skip("TensorFlow's own op remaps only float32")
     with tf.Graph().as_default(), tf1.Session() as session:
         table = tf1.get_variable("float16", (7, 4), initializer=tf1.zeros_initializer())
         slot = tf1.get_variable(
@@ -257,9 +261,9 @@ def test_slots_are_cast_with_their_tables(folder: Path, way: str) -> None:
 
 
 def test_quantized_and_reference_types_are_their_base_types(
-    tmp_path: Path, save: Callable[..., str], way: str
+    tmp_path: Path, save: Callable[..., str], backend_name: str
 ) -> None:
-    if way == "numpy":
+    if backend_name == "numpy":
         pytest.skip("NumPy has no quantized types")
     quantized = tf.bitcast(tf.constant([1, 2, 3], tf.int8), tf.qint8)
     prefix = save(tmp_path / "m", {"q": quantized, "i": np.int8([1, 2, 3])})

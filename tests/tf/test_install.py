@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's names lead to ours while installed, and are TensorFlow's own again afterwards."""
+"""TensorFlow's functions are patched while installed, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tensorflow.python.training import (  # noqa: E402
     warm_starting_util,
 )
 
-from tensorbundle.tf import hooks, placement  # noqa: E402
+from tensorbundle.tf import installation, placement  # noqa: E402
 
 V1 = tf.compat.v1.train
 PLACES = [
@@ -59,13 +59,13 @@ IDS = [f"{module.__name__}.{name}" for module, name in PLACES]
 @pytest.fixture(autouse=True)
 def stock_again() -> Iterator[None]:
     yield
-    hooks.uninstall()
+    installation.uninstall()
     assert [getattr(module, name) for module, name in PLACES] == STOCK
 
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint with a state file beside it."""
+    """A checkpoint and its state file."""
     folder = tmp_path_factory.mktemp("model")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.reshape(tf.range(6.0), [2, 3]))
@@ -88,91 +88,93 @@ def tensorflow_attributes() -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.parametrize(("place", "stock"), [*zip(PLACES, STOCK, strict=True)], ids=IDS)
-def test_a_name_leads_to_ours_and_back(place: tuple[Any, str], stock: Any) -> None:
+def test_a_name_is_patched_and_restored(place: tuple[Any, str], stock: Any) -> None:
     module, name = place
-    hooks.install()
+    installation.install()
     ours = getattr(module, name)
     assert ours is not stock
     assert ours.__wrapped__ is stock
     assert (ours.__name__, ours.__doc__) == (stock.__name__, stock.__doc__)
-    hooks.uninstall()
+    installation.uninstall()
     assert getattr(module, name) is stock
 
 
-def test_nothing_else_of_tensorflow_is_touched() -> None:
-    hooks.install()  # loads what it loads
-    hooks.uninstall()
+def test_nothing_else_of_tensorflow_changes() -> None:
+    installation.install()  # imports the modules first
+    installation.uninstall()
     before = tensorflow_attributes()
-    hooks.install()
+    installation.install()
     during = tensorflow_attributes()
-    hooks.uninstall()
+    installation.uninstall()
     after = tensorflow_attributes()
     assert before.keys() == during.keys() == after.keys()
     changed = {key for key in before if before[key] is not during[key]}
-    assert changed == {key for key in before if key[1] in hooks._DEFINED_IN and key in changed}
+    assert changed == {
+        key for key in before if key[1] in installation._DEFINED_IN and key in changed
+    }
     assert len(changed) >= len(PLACES)
     assert not [key for key in before if before[key] is not after[key]]
 
 
-def test_a_second_install_needs_no_second_uninstall() -> None:
-    hooks.install()
+def test_one_uninstall_undoes_two_installs() -> None:
+    installation.install()
     ours = tf.train.load_checkpoint
-    hooks.install()
+    installation.install()
     assert tf.train.load_checkpoint is ours
-    hooks.uninstall()
+    installation.uninstall()
     assert tf.train.load_checkpoint is checkpoint_utils.load_checkpoint
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
 def test_uninstall_without_install() -> None:
-    hooks.uninstall()
-    hooks.uninstall()
+    installation.uninstall()
+    installation.uninstall()
 
 
 def test_with_statements_nest(prefix: str) -> None:
-    with hooks.installed():
-        with hooks.installed():
+    with installation.installed():
+        with installation.installed():
             tf.train.load_checkpoint(prefix)
         tf.train.load_checkpoint(prefix)
-        assert hooks.calls() == {"load_checkpoint": 2}
+        assert installation.calls() == {"load_checkpoint": 2}
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
 def test_a_with_statement_leaves_an_installation_in_place() -> None:
-    hooks.install()
-    with hooks.installed():
+    installation.install()
+    with installation.installed():
         pass
     assert hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
 def test_uninstall_ends_with_statements_too() -> None:
-    with hooks.installed():
-        hooks.uninstall()
+    with installation.installed():
+        installation.uninstall()
         assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
 def test_an_exception_uninstalls() -> None:
-    with pytest.raises(RuntimeError, match="mine"), hooks.installed():
+    with pytest.raises(RuntimeError, match="mine"), installation.installed():
         raise RuntimeError("mine")
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_the_latest_says_whether_other_tasks_are_ours() -> None:
+def test_the_last_install_sets_remote() -> None:
     far = "/job:ps/task:0"
-    assert placement.allows(far)
-    with hooks.installed():
-        assert not placement.allows(far)
-        with hooks.installed(remote=True):
-            assert placement.allows(far)
-        assert not placement.allows(far)
-        hooks.install(remote=True)
-        assert placement.allows(far)
-    assert placement.allows(far)
-    hooks.install()
-    assert not placement.allows(far)
-    hooks.uninstall()
-    assert placement.allows(far)
+    assert placement.may_use_ops(far)
+    with installation.installed():
+        assert not placement.may_use_ops(far)
+        with installation.installed(remote=True):
+            assert placement.may_use_ops(far)
+        assert not placement.may_use_ops(far)
+        installation.install(remote=True)
+        assert placement.may_use_ops(far)
+    assert placement.may_use_ops(far)
+    installation.install()
+    assert not placement.may_use_ops(far)
+    installation.uninstall()
+    assert placement.may_use_ops(far)
 
 
 @pytest.mark.parametrize(
@@ -192,15 +194,15 @@ def test_devices_of_this_process(device: str, here: bool) -> None:
     assert placement.is_here(device) is here
 
 
-def test_threads_that_install_and_leave(prefix: str) -> None:
-    """Whoever is inside a with statement is served by ours, whatever the others do."""
+def test_threads_that_install_and_uninstall(prefix: str) -> None:
+    """Inside a with statement ours is active, whatever other threads do."""
     served: list[bool] = []
     start = threading.Barrier(4)
 
     def come_and_go() -> None:
         start.wait()
         for _ in range(20):
-            with hooks.installed():
+            with installation.installed():
                 served.append(hasattr(tf.train.load_checkpoint(prefix), "_checkpoint"))
 
     threads = [threading.Thread(target=come_and_go) for _ in range(4)]
@@ -213,78 +215,78 @@ def test_threads_that_install_and_leave(prefix: str) -> None:
 
 
 def test_calls_by_name(prefix: str) -> None:
-    hooks.install()
-    assert hooks.calls() == {}
-    assert hooks.calls()["warm_start"] == 0
+    installation.install()
+    assert installation.calls() == {}
+    assert installation.calls()["warm_start"] == 0
     tf.train.list_variables(prefix)
     tf.train.load_variable(prefix, "w")
     tf.compat.v1.train.load_variable(prefix, "w")
     V1.NewCheckpointReader(prefix)
     counted = {"list_variables": 1, "load_variable": 2, "NewCheckpointReader": 1}
-    assert hooks.calls() == counted
-    hooks.calls()["w"] = 3  # a copy
+    assert installation.calls() == counted
+    installation.calls()["w"] = 3  # a copy
     with pytest.raises(tf.errors.NotFoundError):
         tf.train.load_variable(prefix, "nowhere")
-    hooks.uninstall()
+    installation.uninstall()
     tf.train.list_variables(prefix)
-    assert hooks.calls() == {**counted, "load_variable": 3}
-    hooks.install()
-    assert hooks.calls() == {}
+    assert installation.calls() == {**counted, "load_variable": 3}
+    installation.install()
+    assert installation.calls() == {}
 
 
-def test_a_kept_reference_is_tensorflow_s_after_uninstall(prefix: str) -> None:
-    hooks.install()
+def test_a_kept_reference_calls_tensorflow_after_uninstall(prefix: str) -> None:
+    installation.install()
     kept = tf.train.load_checkpoint
     assert hasattr(kept(prefix), "_checkpoint")
-    hooks.uninstall()
+    installation.uninstall()
     assert not hasattr(kept(prefix), "_checkpoint")
-    hooks.install()
+    installation.install()
     assert tf.train.load_checkpoint is kept
     assert hasattr(kept(prefix), "_checkpoint")
 
 
-def test_what_somebody_put_there_stays(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """Neither a stand-in from before nor one from meanwhile is lost."""
+def test_other_patches_are_kept(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """A function that was replaced before or during the installation is kept."""
 
     def stand_in(*args: Any) -> str:
         return "mine"
 
     monkeypatch.setattr(tf.train, "load_variable", stand_in)
-    hooks.install()
+    installation.install()
     with monkeypatch.context() as patch:
         patch.setattr(tf.train, "list_variables", stand_in)
-        hooks.uninstall()
+        installation.uninstall()
         assert tf.train.load_variable is stand_in
         assert tf.train.list_variables is stand_in
-    # What the second one put back was ours, from before: it acts as TensorFlow's.
+    # The second one restored our earlier function, which calls TensorFlow's.
     assert dict(tf.train.list_variables(prefix))["w"] == [2, 3]
-    hooks.install()
-    hooks.uninstall()
+    installation.install()
+    installation.uninstall()
     assert not hasattr(tf.train.list_variables, "__wrapped__")
 
 
-def test_a_module_that_is_loaded_meanwhile(prefix: str) -> None:
-    """It takes ours from the modules that define them, and gives it back as they do."""
+def test_a_module_that_is_imported_while_installed(prefix: str) -> None:
+    """It gets our functions from the modules that define them, and is restored with them."""
     name = "tensorflow.python.training.training"
-    hooks.install()
+    installation.install()
     displaced = sys.modules.pop(name)
     try:
         fresh = importlib.import_module(name)
         assert fresh is not displaced
         assert fresh.load_checkpoint is checkpoint_utils.load_checkpoint
         assert hasattr(fresh.load_checkpoint(prefix), "_checkpoint")
-        hooks.uninstall()
+        installation.uninstall()
         assert not hasattr(fresh.load_checkpoint, "__wrapped__")
     finally:
         sys.modules[name] = displaced
         sys.modules[name.rpartition(".")[0]].training = displaced
-        hooks.install()  # it was out of sight when ours was taken out
-        hooks.uninstall()
+        installation.install()  # it was not in sys.modules when ours was uninstalled
+        installation.uninstall()
     assert displaced.load_checkpoint is checkpoint_utils.load_checkpoint
 
 
 def run(script: str, *arguments: str) -> None:
-    """Runs a script in a process of its own, whose imports are its own too."""
+    """Runs a script in a new process."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         stdout=subprocess.PIPE,
@@ -297,28 +299,28 @@ def run(script: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
-    """``import tensorflow.compat.v1.train`` builds the module anew; both copies lead to ours."""
+def test_a_dotted_import_creates_another_module(when: str, prefix: str) -> None:
+    """``import tensorflow.compat.v1.train`` creates a new module; both copies are patched."""
     run(
         """
         import sys
         import tensorflow as tf
-        from tensorbundle.tf import hooks
+        from tensorbundle.tf import installation
 
         when, prefix = sys.argv[1:]
         first = tf.compat.v1.train
         if when == "after":
-            hooks.install()
+            installation.install()
         import tensorflow.compat.v1.train as second
 
         assert second is not first
         if when == "before":
-            hooks.install()
+            installation.install()
         for module in (first, second, tf.compat.v1.train):
             assert module.warm_start.__wrapped__
             module.load_variable(prefix, "w")
-        assert hooks.calls() == {"load_variable": 3}
-        hooks.uninstall()
+        assert installation.calls() == {"load_variable": 3}
+        installation.uninstall()
         for module in (first, second):
             assert not hasattr(module.warm_start, "__wrapped__")
             assert not hasattr(module.load_variable, "__wrapped__")
@@ -328,27 +330,27 @@ def test_a_dotted_import_makes_another_module(when: str, prefix: str) -> None:
     )
 
 
-def test_importing_it_imports_no_tensorflow() -> None:
+def test_importing_it_does_not_import_tensorflow() -> None:
     run(
         """
         import sys
-        from tensorbundle.tf import hooks
+        from tensorbundle.tf import installation
 
-        hooks.calls()
+        installation.calls()
         assert "tensorflow" not in sys.modules
         """
     )
 
 
-def test_without_tensorflow_nothing_is_held(prefix: str) -> None:
+def test_a_failed_import_of_tensorflow_leaves_no_state(prefix: str) -> None:
     run(
         """
         import sys
-        from tensorbundle.tf import hooks
+        from tensorbundle.tf import installation
 
-        sys.modules["tensorflow"] = None  # which makes importing it an ImportError
+        sys.modules["tensorflow"] = None  # importing it raises ImportError
         try:
-            hooks.install()
+            installation.install()
         except ImportError:
             pass
         else:
@@ -357,29 +359,29 @@ def test_without_tensorflow_nothing_is_held(prefix: str) -> None:
         import tensorflow as tf
 
         assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
-        hooks.uninstall()
-        with hooks.installed():
+        installation.uninstall()
+        with installation.installed():
             tf.train.load_checkpoint(sys.argv[1])
-            assert hooks.calls() == {"load_checkpoint": 1}
+            assert installation.calls() == {"load_checkpoint": 1}
         """,
         prefix,
     )
 
 
 def test_pickles_by_name(prefix: str) -> None:
-    with hooks.installed():
+    with installation.installed():
         again = pickle.loads(pickle.dumps(tf.train.load_checkpoint))
         assert again is tf.train.load_checkpoint
         assert list(inspect.signature(again).parameters) == ["ckpt_dir_or_file"]
 
 
-def test_paths_of_other_file_systems_stay_tensorflow_s() -> None:
+def test_remote_paths_are_passed_on_to_tensorflow() -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.range(4.0))
         session.run(tf.compat.v1.global_variables_initializer())
         prefix = tf.compat.v1.train.Saver().save(session, "ram://there/model")
-    hooks.install()
-    # The directory: TensorFlow takes every prefix in RAM for a directory too.
+    installation.install()
+    # The directory: in RAM TensorFlow treats every prefix as a directory.
     assert not hasattr(tf.train.load_checkpoint("ram://there"), "_checkpoint")
     assert tf.train.list_variables("ram://there") == [("w", [4])]
     np.testing.assert_array_equal(tf.train.load_variable("ram://there", "w"), np.arange(4.0))
@@ -395,4 +397,4 @@ def test_paths_of_other_file_systems_stay_tensorflow_s() -> None:
     assert not hasattr(V1.NewCheckpointReader(prefix), "_checkpoint")
     with pytest.raises(tf.errors.NotFoundError):
         V1.NewCheckpointReader(filepattern=b"ram://nowhere/model")
-    assert hooks.calls() == {}
+    assert installation.calls() == {}

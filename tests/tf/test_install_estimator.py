@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimators warm start through ours while it is installed, with TensorFlow's values."""
+"""Estimators use our warm_start while it is installed, and get TensorFlow's values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 pytest.importorskip("tensorflow_estimator", reason="no Estimator in this TensorFlow")
 
-from tensorbundle.tf import hooks  # noqa: E402
+from tensorbundle.tf import installation  # noqa: E402
 
-# Estimator says of itself that it is deprecated, and leaves its event files to the collector.
+# Estimator warns that it is deprecated, and does not close its event files.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -59,7 +59,7 @@ def classifier(kind: str, vocabulary: str, folder: Path, **more: Any) -> Any:
 
 
 def sgd(second: bool) -> Any:
-    # A rate of zero, so that training leaves what the warm start gave.
+    # A rate of zero, so that training does not change the values of the warm start.
     if second:
         return lambda: tf.keras.optimizers.legacy.SGD(0.0)  # one for each graph
     return v1.train.GradientDescentOptimizer(0.0)
@@ -123,13 +123,13 @@ def test_classifiers(
         estimator.train(examples(words), steps=1)  # from its own checkpoint: no warm start
         return values(estimator)
 
-    theirs = train(tmp_path / "theirs")
-    with hooks.installed():
+    original = train(tmp_path / "original")
+    with installation.installed():
         ours = train(tmp_path / "ours")
-        assert hooks.calls()["warm_start"] == 1
-        assert hooks.calls()["load_variable"] == len(ours)
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
+        assert installation.calls()["warm_start"] == 1
+        assert installation.calls()["load_variable"] == len(ours)
+    assert ours.keys() == original.keys()
+    for name, value in original.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     if with_vocabulary:
         name = table_name(kind, trained[kind])
@@ -138,8 +138,10 @@ def test_classifiers(
         np.testing.assert_array_equal(ours[name], rows)
 
 
-def test_predicting_and_evaluating_warm_start_too(trained: dict[str, Path], tmp_path: Path) -> None:
-    """Without a checkpoint of its own, an Estimator predicts with what it would start from."""
+def test_predicting_and_evaluating_also_warm_start(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without its own checkpoint, an Estimator predicts with its initial values."""
     vocabulary = str(trained["folder"] / "old.txt")
 
     def predict(folder: Path) -> list[Any]:
@@ -147,11 +149,11 @@ def test_predicting_and_evaluating_warm_start_too(trained: dict[str, Path], tmp_
         estimator.evaluate(examples(OLD), steps=1)
         return [each["logits"] for each in estimator.predict(examples(OLD))]
 
-    theirs = predict(tmp_path / "theirs")
-    with hooks.installed():
+    original = predict(tmp_path / "original")
+    with installation.installed():
         ours = predict(tmp_path / "ours")
-        assert hooks.calls()["warm_start"] == 2
-    np.testing.assert_array_equal(ours, theirs)
+        assert installation.calls()["warm_start"] == 2
+    np.testing.assert_array_equal(ours, original)
 
 
 def test_a_model_function_that_starts_from_a_checkpoint(
@@ -167,10 +169,10 @@ def test_a_model_function_that_starts_from_a_checkpoint(
         loss = tf.reduce_sum(table.as_tensor()) * 0.0
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=v1.assign_add(step, 1))
 
-    with hooks.installed():
+    with installation.installed():
         estimator = tf.estimator.Estimator(model, str(tmp_path / "model"))
         estimator.train(examples(OLD), steps=1)
-        assert hooks.calls()["init_from_checkpoint"] == 1
+        assert installation.calls()["init_from_checkpoint"] == 1
         np.testing.assert_array_equal(
             estimator.get_variable_value("mine/table"),
             tf.train.load_variable(str(trained["dnn"]), name),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow's own code builds with our initializers while ours is installed."""
+"""TensorFlow's own code builds graphs with our initializers while ours is installed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ tf = pytest.importorskip("tensorflow")
 
 from tensorflow.python.eager import context  # noqa: E402
 
-from tensorbundle.tf import hooks, library  # noqa: E402
+from tensorbundle.tf import installation, op_library  # noqa: E402
 
 v1 = tf.compat.v1
-needs_op = pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded")
+needs_op = pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded")
 
 OLD = ["apple", "pear", "plum", "fig"]
 NEW = ["fig", "apple", "quince", "plum"]
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """What a graph gives after initialization, and the types of its ops."""
+    """The values of a graph after initialization, and the types of its ops."""
     with tf.Graph().as_default() as graph, v1.Session() as session:
         wanted = build()
         session.run([v1.global_variables_initializer(), v1.tables_initializer()])
@@ -47,17 +47,17 @@ def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
 
 
 def both(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
-    """Builds without ours and with ours, compares the values, and returns ours' types of ops."""
-    theirs, _ = run(build)
-    with hooks.installed():
+    """Builds without and with ours, compares the values, and returns the op types with ours."""
+    original, _ = run(build)
+    with installation.installed():
         ours, types = run(build)
-        assert hooks.calls()[name] == calls
-    np.testing.assert_array_equal(ours, theirs)
+        assert installation.calls()[name] == calls
+    np.testing.assert_array_equal(ours, original)
     return types
 
 
 def embedding_columns(model: Path) -> dict[str, Callable[[], Any]]:
-    """Ways to say that an embedding starts from a checkpoint, as functions that build a layer."""
+    """Functions that build a layer whose embedding is initialized from a checkpoint."""
     keys = ["plum", "apple", "fig"]
 
     def column(module: Any, **more: Any) -> Any:
@@ -123,7 +123,7 @@ def start_by_vocabulary(model: Path) -> Any:
         (start_by_vocabulary, "warm_start"),
     ],
 )
-def test_starts(model: Path, start: Callable[[Path], Any], name: str) -> None:
+def test_initializations(model: Path, start: Callable[[Path], Any], name: str) -> None:
     both(lambda: start(model), name)
 
 
@@ -131,17 +131,17 @@ def test_starts(model: Path, start: Callable[[Path], Any], name: str) -> None:
 @pytest.mark.parametrize("start", [start_by_name, start_partitioned, start_by_vocabulary])
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("device", ["/job:ps/task:0", "/job:localhost/task:0", ""])
-def test_other_processes_are_asked_for_ours_only_on_request(
+def test_other_processes_get_our_ops_only_on_request(
     model: Path, start: Callable[[Path], Any], remote: bool, device: str
 ) -> None:
     """A server without the op library would reject the whole graph."""
-    with hooks.installed(remote=remote), tf.Graph().as_default() as graph:
+    with installation.installed(remote=remote), tf.Graph().as_default() as graph:
         with tf.device(device):
             start(model)
         ours = {
             each.device for each in graph.get_operations() if each.type.startswith("Tensorbundle")
         }
-        assert sum(hooks.calls().values()) == 1
+        assert sum(installation.calls().values()) == 1
         reads = [each for each in graph.get_operations() if each.type == "RestoreV2"]
         ours_wanted = remote or "ps" not in device
         assert bool(ours) is ours_wanted
@@ -153,7 +153,7 @@ def test_other_processes_are_asked_for_ours_only_on_request(
 
 @needs_op
 def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
-    with hooks.installed(), tf.Graph().as_default() as graph:
+    with installation.installed(), tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             v1.get_variable("fruit/table", [4, 3])
         v1.get_variable("bias", [3])
@@ -167,8 +167,8 @@ def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
 
 
 @needs_op
-def test_without_an_installation_the_caller_answers_for_the_servers(model: Path) -> None:
-    import tensorbundle.tf.initialization as own
+def test_without_an_installation_our_ops_are_placed_on_all_tasks(model: Path) -> None:
+    import tensorbundle.tf.init_from_checkpoint as own
 
     with tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
@@ -180,9 +180,9 @@ def test_without_an_installation_the_caller_answers_for_the_servers(model: Path)
 def test_eager_variables(model: Path) -> None:
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([4, 3]))
-        with hooks.installed():
+        with installation.installed():
             v1.train.init_from_checkpoint(str(model), {"fruit/table": variable})
-            assert hooks.calls() == {"init_from_checkpoint": 1}
+            assert installation.calls() == {"init_from_checkpoint": 1}
         np.testing.assert_array_equal(variable.numpy(), TABLE)
 
 
@@ -199,7 +199,7 @@ def test_mirrored_variables(model: Path) -> None:
 
 
 def test_inside_a_function(model: Path) -> None:
-    """AutoGraph leaves our code alone, as it leaves TensorFlow's."""
+    """AutoGraph does not convert our code."""
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([3]))
 
@@ -208,7 +208,7 @@ def test_inside_a_function(model: Path) -> None:
             v1.train.init_from_checkpoint(str(model), {"bias": variable})
             return tf.train.load_variable(str(model), "fruit/table")[0]
 
-        with hooks.installed():
+        with installation.installed():
             np.testing.assert_array_equal(start(), TABLE[0])
-            assert hooks.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
+            assert installation.calls() == {"init_from_checkpoint": 1, "load_variable": 1}
         np.testing.assert_array_equal(variable.numpy(), [1.0, 2.0, 3.0])

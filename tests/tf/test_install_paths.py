@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Behind TensorFlow's names a path means what it means to TensorFlow, and nothing else."""
+"""In patched functions paths have the same meaning as in TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    """Checkpoints, and what is mistaken for one."""
+    """Checkpoints, and files that look like one."""
     where = tmp_path_factory.mktemp("paths")
 
     def write(path: str, state: str | None = None, add: float = 0) -> None:
@@ -120,30 +120,32 @@ def test_the_same_outcome_as_without_us(
     folder: Path, monkeypatch: pytest.MonkeyPatch, path: str, function: str
 ) -> None:
     monkeypatch.chdir(folder)
-    theirs = outcome(FUNCTIONS[function], PATHS[path])
+    original = outcome(FUNCTIONS[function], PATHS[path])
     with tb.tf.installed():
         ours = outcome(FUNCTIONS[function], PATHS[path])
-    if not isinstance(theirs, Exception):
+    if not isinstance(original, Exception):
         assert not isinstance(ours, Exception), ours
-        assert ours == theirs
-    elif function == "warm start" and isinstance(theirs, TypeError) and "got None" in str(theirs):
-        # A directory without a checkpoint: TensorFlow trips over the None that it found there.
+        assert ours == original
+    elif (
+        function == "warm start" and isinstance(original, TypeError) and "got None" in str(original)
+    ):
+        # A directory without a checkpoint: TensorFlow fails on the None that it found.
         assert isinstance(ours, (ValueError, TypeError))
     else:
-        assert isinstance(ours, type(theirs)), (ours, theirs)
+        assert isinstance(ours, type(original)), (ours, original)
 
 
 def test_a_nul_byte_does_not_lead_to_another_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorFlow takes what is in front of it for the path."""
+    """TensorFlow truncates the path there."""
     monkeypatch.chdir(folder)
     for function in ("reader", "load", "init", "warm start"):
         with tb.tf.installed():
             assert isinstance(outcome(FUNCTIONS[function], "alone/m\0x"), ValueError)
 
 
-def test_our_own_names_accept_more(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_functions_accept_more_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for path in ("saved_model", "alone", "alone/m.index", b"state", "run[1]/m"):
         for call in (
@@ -156,7 +158,7 @@ def test_our_own_names_accept_more(folder: Path, monkeypatch: pytest.MonkeyPatch
             call()
 
 
-def test_our_keywords_work_behind_tensorflows_names(
+def test_our_keywords_work_in_patched_functions(
     folder: Path, save: Callable[..., str], tmp_path: Path
 ) -> None:
     prefix = save(tmp_path / "m", {"a": np.float64([1, 2]), "b": np.float32([1, 2, 3])})
@@ -176,7 +178,7 @@ def test_our_keywords_work_behind_tensorflows_names(
 
 
 def test_keras_finds_its_weights_in_a_saved_model(tmp_path: Path) -> None:
-    """Keras asks the reader what kind of path it has."""
+    """Keras probes the kind of a path with the reader."""
     if not hasattr(tf.keras.layers, "InputLayer") or not hasattr(
         tf.keras.Sequential([]), "_is_graph_network"
     ):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's names, installed in a worker, and two parameter servers: all of them processes.
+"""Patched functions in a worker with two parameter servers, each in its own process.
 
 What the servers do by themselves is in ``test_init_servers``.
 """
@@ -21,11 +21,11 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tensorbundle.tf import library  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded"),
+    pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded"),
 ]
 
 SERVER = Path(__file__).parent / "cluster" / "parameter_server.py"
@@ -33,7 +33,7 @@ WORKER = SERVER.with_name("worker.py")
 ROWS, WIDTH = 131_072, 64  # 32 MiB
 IDS = [0, ROWS - 1, ROWS // 2, 5, 6, 7, 8]
 TABLE_BYTES = ROWS * WIDTH * 4
-# The index, Python's own small files, and the graph: far from a table, far from nothing.
+# The index, Python's own small files, and the graph: much less than a table.
 SMALL = 2 << 20
 
 
@@ -63,14 +63,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment() -> dict[str, str]:
-    """This process's own: its package is the one that is tested, wherever it is installed."""
+    """The environment of this process, so that the same package is tested."""
     path = os.pathsep.join(sys.path)
     return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 @contextlib.contextmanager
 def servers(cluster: dict[str, Any], kind: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Parameter servers that have joined, until the end of the statement."""
+    """Parameter servers that are running until the end of the statement."""
     with contextlib.ExitStack() as stack:
         started = []
         for task in range(len(cluster["ps"])):
@@ -91,7 +91,7 @@ def servers(cluster: dict[str, Any], kind: str) -> Iterator[list[subprocess.Pope
 
 
 def work(prefix: str, *, kind: str = "ops", **task: Any) -> dict[str, Any]:
-    """What a worker reports that starts the table on two servers."""
+    """The report of a worker that initializes the table on two servers."""
     ports = free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     cluster = {"ps": addresses[:2], "worker": addresses[2:]}
@@ -127,7 +127,7 @@ def check(report: dict[str, Any], rows: np.ndarray) -> None:
     assert [(each.job, each.task) for each in tasks] == [("ps", 0), ("ps", 1)]
 
 
-def test_tensorflow_s_name_reaches_the_servers(prefix: str) -> None:
+def test_a_patched_function_initializes_on_the_servers(prefix: str) -> None:
     report = work(prefix)
     check(report, table()[IDS])
     assert "TensorbundleReadV1" in report["types"]
@@ -137,7 +137,7 @@ def test_tensorflow_s_name_reaches_the_servers(prefix: str) -> None:
     assert report["spent"]["loopback"] < SMALL
 
 
-def test_servers_without_our_ops_are_spared_them(prefix: str) -> None:
+def test_servers_without_our_ops_get_stock_ops(prefix: str) -> None:
     report = work(prefix, kind="plain", remote=False)
     check(report, table()[IDS])
     assert "RestoreV2" in report["types"]
@@ -146,7 +146,7 @@ def test_servers_without_our_ops_are_spared_them(prefix: str) -> None:
 
 @pytest.mark.parametrize("verify", ["none", "full"])
 def test_a_changed_vocabulary(prefix: str, tmp_path: Path, verify: str) -> None:
-    """Each server joins the vocabularies for itself and reads the rows that it needs."""
+    """Each server joins the vocabularies and reads the rows that it needs."""
     old = [f"word-{number}" for number in range(ROWS)]
     new = old[::-1]
     new[::4] = [f"new-{number}" for number in range(len(new[::4]))]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables whose memory is a mapping: how long it lives, who sees it, and that the file stays."""
+"""Variables whose memory is a mapping: its lifetime, its visibility, and the unchanged file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import tensorbundle.tf  # noqa: E402
-from tensorbundle.tf import library  # noqa: E402
-from tensorbundle.tf.initialization import init_from_checkpoint  # noqa: E402
+from tensorbundle.tf import op_library  # noqa: E402
+from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(library.load() is None, reason="the op library cannot be loaded"),
+    pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded"),
     pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are listed by Linux"),
 ]
 
@@ -35,7 +35,7 @@ KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource
 
 @pytest.fixture
 def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
-    """One tensor alone, so that it lies at offset 0."""
+    """A single tensor, so that it is at offset 0."""
     return save(tmp_path / "model", {"table": TABLE})
 
 
@@ -48,7 +48,7 @@ def digest(prefix: str) -> str:
 
 
 def started(prefix: str, resource: bool, mode: str = "map") -> Any:
-    """A variable of the current graph that starts from the checkpoint."""
+    """A variable of the current graph that is initialized from the checkpoint."""
     variable = v1.get_variable("table", TABLE.shape, use_resource=resource)
     with tensorbundle.tf.options(mode=mode):
         init_from_checkpoint(prefix, {"table": variable})
@@ -61,7 +61,7 @@ def sparse_step(variable: Any) -> Any:
 
 
 def trained(steps: int = 1) -> np.ndarray:
-    """What the table is after that many steps."""
+    """The expected table after that many steps."""
     expected = TABLE.copy()
     for _ in range(steps):
         expected[[1, 5]] -= 1
@@ -91,7 +91,7 @@ def test_a_fetched_value_outlives_the_session(prefix: str, resource: bool) -> No
 
 
 @KINDS
-def test_two_sessions_at_once_have_a_table_each(prefix: str, resource: bool) -> None:
+def test_two_sessions_have_separate_tables(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default():
         variable = started(prefix, resource)
         step = sparse_step(variable)
@@ -135,12 +135,12 @@ def test_a_mapped_table_is_saved_over_its_own_checkpoint(prefix: str, resource: 
         np.testing.assert_array_equal(tf.train.load_variable(prefix, "table"), trained())
         session.run(step)
         np.testing.assert_array_equal(session.run(variable), trained(2))
-        session.run(variable.initializer)  # resolved anew: the checkpoint that is there now
+        session.run(variable.initializer)  # resolved again: the current checkpoint
         np.testing.assert_array_equal(session.run(variable), trained())
 
 
 @KINDS
-def test_a_deleted_checkpoint_lives_as_long_as_the_table(prefix: str, resource: bool) -> None:
+def test_a_deleted_checkpoint_stays_mapped(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
         variable = started(prefix, resource)
         step = sparse_step(variable)
@@ -155,13 +155,13 @@ def test_a_deleted_checkpoint_lives_as_long_as_the_table(prefix: str, resource: 
 
 
 def test_a_fork_changes_nothing_for_the_parent(prefix: str) -> None:
-    """The child has the parent's pages, and what it does to them stays its own."""
+    """The child has copies of the parent's pages."""
     script = """
         import os, sys
         import numpy as np
         import tensorflow as tf
         import tensorbundle.tf
-        from tensorbundle.tf.initialization import init_from_checkpoint
+        from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
 
         prefix = sys.argv[1]
         v1 = tf.compat.v1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever our ops are given, they answer with an error of the right class, and the process lives.
+"""For any input our ops fail with an error of the right class, and the process survives.
 
 TensorFlow ends the process where a kernel asks it for memory of a shape that cannot be.
 """
@@ -19,11 +19,11 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-SCRIPT = Path(__file__).with_name("odd_attributes.py")
+SCRIPT = Path(__file__).with_name("unusual_attributes.py")
 
 # TypeError and ValueError are TensorFlow's own, from the wrapper of an op or from its definition.
 ARGUMENT = {"InvalidArgumentError", "ValueError", "TypeError"}
-# What is no fault of an attribute: what it names is not there, or is not stored.
+# Errors of the files that an attribute names: missing, or not stored.
 ALLOWED = {*ARGUMENT, "fine", "NotFoundError", "DataLossError", "UnimplementedError"}
 
 
@@ -31,7 +31,7 @@ ALLOWED = {*ARGUMENT, "fine", "NotFoundError", "DataLossError", "UnimplementedEr
 def outcomes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ops: ModuleType
 ) -> tuple[str, list[Any]]:
-    """An op's name, and what it answered to every odd value."""
+    """An op's name, and its outcome for every unusual value."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), request.param, str(tmp_path_factory.mktemp("odd"))],
         capture_output=True,
@@ -43,7 +43,7 @@ def outcomes(
     return request.param, json.loads(done.stdout)
 
 
-def test_every_answer_is_of_a_class_that_says_whose_fault_it_is(
+def test_every_error_has_an_expected_class(
     outcomes: tuple[str, list[Any]],
 ) -> None:
     op, found = outcomes
@@ -55,12 +55,12 @@ def test_every_answer_is_of_a_class_that_says_whose_fault_it_is(
     assert not wrong, wrong[:5]
 
 
-def test_the_right_attributes_are_fine_in_both_modes(outcomes: tuple[str, list[Any]]) -> None:
+def test_valid_attributes_work_in_both_modes(outcomes: tuple[str, list[Any]]) -> None:
     _, found = outcomes
     assert [each[3] for each in found if not each[1]] == ["fine", "fine"]
 
 
-def test_graphs_and_eager_mode_answer_alike(outcomes: tuple[str, list[Any]]) -> None:
+def test_graphs_and_eager_mode_give_the_same_errors(outcomes: tuple[str, list[Any]]) -> None:
     _, found = outcomes
     half = len(found) // 2
     for graph, eager in zip(found[:half], found[half:], strict=True):
@@ -70,7 +70,7 @@ def test_graphs_and_eager_mode_answer_alike(outcomes: tuple[str, list[Any]]) -> 
             assert graph[3] == eager[3], (graph, eager)
 
 
-def test_a_nul_byte_never_ends_a_path(outcomes: tuple[str, list[Any]]) -> None:
+def test_a_nul_byte_never_truncates_a_path(outcomes: tuple[str, list[Any]]) -> None:
     _, found = outcomes
     paths = [
         each for each in found
@@ -80,12 +80,12 @@ def test_a_nul_byte_never_ends_a_path(outcomes: tuple[str, list[Any]]) -> None:
     assert all("NUL" in each[4] for each in paths)
 
 
-def test_what_is_not_stored_is_damage_and_no_request_for_memory(
+def test_missing_bytes_are_corruption_and_allocate_no_memory(
     outcomes: tuple[str, list[Any]],
 ) -> None:
     op, found = outcomes
     if op not in ("read", "remap"):
-        pytest.skip("it takes no memory for a tensor")
+        pytest.skip("the op allocates no tensor")
     named = ("wide",) if op == "remap" else ("f60", "i62", "s60", "wide")
     huge = [each for each in found if any(f"'{name}'" in each[2] for name in named)]
     huge = [each for each in huge if op == "read" or "shape" in each[1]]

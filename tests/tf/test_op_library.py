@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading the ops: once, from one file, whoever asks first. Each case in a process of its own."""
+"""Loading the ops: once, from one file. Each case runs in its own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not b
 
 
 def run(script: str, *args: object, path: Path | None = None) -> str:
-    """What a script prints; it must end well."""
+    """The output of a script, which must succeed."""
     folders = [str(Path(tensorbundle.__file__).parents[1]), *([str(path)] if path else [])]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "",
@@ -43,50 +43,51 @@ MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1" / "mode
 
 def test_importing_does_not_load_tensorflow() -> None:
     out = run(
-        "import sys, tensorbundle.tf, tensorbundle.tf.library as library\n"
-        "print(library.find(), library.state(), 'tensorflow' in sys.modules)"
+        "import sys, tensorbundle.tf, tensorbundle.tf.op_library as op_library\n"
+        "print(op_library.find(), op_library.state(), 'tensorflow' in sys.modules)"
     )
     assert out == f"{LIBRARY} not loaded False\n"
 
 
-def test_twice_is_once() -> None:
+def test_loading_twice() -> None:
     out = run(
         "import sys, tensorflow as tf, tensorbundle.tf\n"
-        "from tensorbundle.tf import library\n"
+        "from tensorbundle.tf import op_library\n"
         "ops = tensorbundle.tf.load_op_library()\n"
-        "assert tensorbundle.tf.load_op_library() is ops and library.load() is ops\n"
-        "assert library.why_not() is None and library.state() == 'loaded'\n" + WORKS,
+        "assert tensorbundle.tf.load_op_library() is ops and op_library.load() is ops\n"
+        "assert op_library.unavailable_reason() is None and op_library.state() == 'loaded'\n"
+        + WORKS,
         MNIST,
     )
     assert out == "(32,)\n"
 
 
-def test_after_somebody_else_loaded_the_same_file(tmp_path: Path) -> None:
-    """By another name, as TensorFlow does with the link in its plugin folder."""
+def test_a_file_that_is_loaded_already(tmp_path: Path) -> None:
+    """By another path, as TensorFlow does with the link in its plugin folder."""
     link = tmp_path / "tensorflow-plugins" / plugin.LIBRARY
     link.parent.mkdir()
     link.symlink_to(str(LIBRARY))
     out = run(
         "import sys, tensorflow as tf\n"
         "tf.load_library(sys.argv[2])\n"
-        "from tensorbundle.tf import library\n"
-        "ops = library.load_op_library()\n" + WORKS,
+        "from tensorbundle.tf import op_library\n"
+        "ops = op_library.load_op_library()\n" + WORKS,
         MNIST, link,
     )  # fmt: skip
     assert out == "(32,)\n"
 
 
-def test_another_copy_is_refused(tmp_path: Path) -> None:
+def test_another_copy_is_rejected(tmp_path: Path) -> None:
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
         "import sys, tensorflow as tf\n"
         "ops = tf.load_op_library(sys.argv[2])\n"
-        "from tensorbundle.tf import library\n"
-        "assert library.load() is None\n"
-        "print(library.why_not())\n"
+        "from tensorbundle.tf import op_library\n"
+        "assert op_library.load() is None\n"
+        "print(op_library.unavailable_reason())\n"
         "try:\n"
-        "    library.load_op_library()\n"
+        "    op_library.load_op_library()\n"
         "except RuntimeError as error:\n"
         "    print(error)\n" + WORKS,
         MNIST, copy,
@@ -98,7 +99,7 @@ def test_another_copy_is_refused(tmp_path: Path) -> None:
 
 
 def test_ours_first_then_a_copy(tmp_path: Path) -> None:
-    """The second one says so instead of breaking the first."""
+    """The second one reports it instead of breaking the first."""
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
@@ -116,15 +117,15 @@ def test_without_tensorflow(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("raise ImportError('broken')\n")
     out = run(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from tensorbundle.tf import library\n"
-        "print(library.why_not())",
+        "from tensorbundle.tf import op_library\n"
+        "print(op_library.unavailable_reason())",
         tmp_path,
     )
     assert out == "TensorFlow cannot be imported: broken\n"
 
 
-def test_import_tensorflow_finds_it_by_the_link() -> None:
-    """No user code: only for an installation that may be written to, and that has no link."""
+def test_import_tensorflow_loads_it_by_the_link() -> None:
+    """No user code. Only for an installation that is writable and has no link."""
     before = plugin.status()
     if before.state != "disabled" or not os.access(Path(str(before.link)).parents[1], os.W_OK):
         pytest.skip(f"the plugin is {before.state} here, or its folder not ours")
@@ -134,8 +135,8 @@ def test_import_tensorflow_finds_it_by_the_link() -> None:
             "import tensorflow as tf\n"
             "from tensorflow.python.framework import op_def_registry\n"
             "print(op_def_registry.get('TensorbundleReadV1') is not None)\n"
-            "from tensorbundle.tf import library\n"
-            "print(library.load_op_library().tensorbundle_read_v1.__name__)"
+            "from tensorbundle.tf import op_library\n"
+            "print(op_library.load_op_library().tensorbundle_read_v1.__name__)"
         )
     finally:
         plugin.disable()

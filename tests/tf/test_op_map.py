@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables whose memory is the checkpoint's file: no hidden copy, and no change to the file."""
+"""Variables whose memory is a mapping of the checkpoint: no copy, and no change to the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE_MIB = ROWS * COLUMNS * 4 >> 20
 
 
 def anonymous_mib() -> float:
-    """Memory of this process that no file gives."""
+    """Anonymous memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
@@ -67,21 +67,21 @@ def test_a_trained_variable_without_a_copy(
         ids = tf.constant([0, 77, ROWS - 1])
         rows = tf.nn.embedding_lookup(variable, ids)
         update = tf.compat.v1.scatter_sub(variable, ids, tf.ones((3, COLUMNS)))
-        session.run(rows.op.graph.get_operations()[0])  # whatever a first run costs
+        session.run(rows.op.graph.get_operations()[0])  # the cost of a first run
         start = anonymous_mib()
         session.run(variable.initializer)
         assert maps_of(shard) == 1
         assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]])
-        session.run(update.op)  # its value would be all of the variable
+        session.run(update.op)  # its value would be the whole variable
         assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]] - 1)
         assert anonymous_mib() - start < TABLE_MIB / 4
-        assert maps_of(shard) >= 1  # the update did not move it to memory of its own
+        assert maps_of(shard) >= 1  # the update did not copy it
     gc.collect()
     assert maps_of(shard) == 0
     assert hashlib.sha256(shard.read_bytes()).hexdigest() == before
 
 
-def test_eagerly(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+def test_eager_mode(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
     prefix, values = big
     start = anonymous_mib()
     variable = tf.Variable(mapped(ops, prefix))
@@ -109,7 +109,7 @@ def test_the_last_row_of_the_file_is_followed_by_memory(tmp_path: Path, ops: Mod
         assert same_bits(array[:rows], values)
 
 
-def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
+def test_offsets_that_are_not_multiples_of_64(tmp_path: Path, ops: ModuleType) -> None:
     values = np.arange(32, dtype=np.float32).reshape(2, 16)
     for offset in (0, 4, 16, 60, 64, 68, 128, 4096):
         bundle = Bundle()
@@ -119,7 +119,7 @@ def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
         if offset % 64:
             with pytest.raises(
                 tf.errors.InvalidArgumentError,
-                match=rf"offset {offset} of .*no multiple of 64.*tensorbundle align",
+                match=rf"offset {offset} of .*not a multiple of 64.*tensorbundle align",
             ):
                 mapped(ops, prefix)
         else:
@@ -138,7 +138,7 @@ def test_where_no_multiple_of_64_lies(tmp_path: Path, ops: ModuleType) -> None:
         (tilings.cut((8, 16), 0, [8]), "8 16 3,2:-", None),
     ],
 )
-def test_which_parts_can_be_mapped(
+def test_boxes_that_can_be_mapped(
     boxes: list[Any], spec: str, reason: str | None, tmp_path: Path, ops: ModuleType
 ) -> None:
     values = np.arange(128, dtype=np.float32).reshape(8, 16)
@@ -156,20 +156,20 @@ def test_which_parts_can_be_mapped(
             ops.tensorbundle_map_v1(slice_specs=[spec], N=1, **options)
 
 
-def test_several_slices_at_once(tmp_path: Path, ops: ModuleType) -> None:
-    """Each has memory of its own: where slices overlap, an update of one is none of another."""
+def test_several_boxes_at_once(tmp_path: Path, ops: ModuleType) -> None:
+    """Each has its own memory: if boxes overlap, an update of one does not change another."""
     values = np.arange(128, dtype=np.float32).reshape(8, 16)
     bundle = Bundle()
     bundle.add("t", values)
     prefix = bundle.write(tmp_path / "ck")
     specs = ["8 16 0,4:-", "8 16 4,4:-", "8 16 2,3:-", ""]
-    pieces, begin, sizes = ops.tensorbundle_map_v1(
+    outputs, begin, sizes = ops.tensorbundle_map_v1(
         prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=specs, N=4
     )
     assert begin.numpy().tolist() == [0, 0]
     assert [size.numpy().tolist() for size in sizes] == [[4, 16], [4, 16], [3, 16], [8, 16]]
-    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(pieces, sizes, strict=True)]
-    del pieces
+    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(outputs, sizes, strict=True)]
+    del outputs
     assert maps_of(shard_path(prefix)) == 4
     for variable in found:
         variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 16)), [0]))
@@ -191,7 +191,7 @@ def test_several_slices_at_once(tmp_path: Path, ops: ModuleType) -> None:
         (["8 16 0,4:-", "nonsense"], 2, "nonsense"),
     ],
 )
-def test_specs_that_are_wrong(
+def test_invalid_specs(
     specs: list[str], count: int, error: str, tmp_path: Path, ops: ModuleType
 ) -> None:
     bundle = Bundle()
@@ -205,7 +205,7 @@ def test_specs_that_are_wrong(
 
 
 @pytest.mark.parametrize("value", [np.float32(3), np.zeros((0, 4), np.float32)])
-def test_what_has_no_rows(value: Any, tmp_path: Path, ops: ModuleType) -> None:
+def test_tensors_without_rows(value: Any, tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add("t", value)
     prefix = bundle.write(tmp_path / "ck")
@@ -226,7 +226,7 @@ def test_a_shard_truncated_before_it_is_mapped(
 
 
 def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
-    """64 GiB, all of it a hole in the file."""
+    """64 GiB in a sparse file."""
     rows = 1 << 28
     bundle = Bundle()
     entry = bundle.add_payload("t", 1, (rows, 64), b"")

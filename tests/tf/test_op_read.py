@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorbundleReadV1 reads what RestoreV2 restores, bit for bit, and fails as it fails."""
+"""TensorbundleReadV1 compared with RestoreV2: the same values bit for bit, and the same errors."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_errors(
     options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32, **changes}
     with pytest.raises(error, match=match):
         ops.tensorbundle_read_v1(**options)
-    with pytest.raises(error):  # TensorFlow fails in the same class
+    with pytest.raises(error):  # the same class as in TensorFlow
         restore(options["prefix"], options["tensor"], changes.get("slice_spec", ""),
                 options["dtype"])  # fmt: skip
 
@@ -243,16 +243,14 @@ def test_errors(
 def test_slices_outside_of_the_tensor(
     spec: str, match: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """In TensorFlow they are an InternalError, and the last one ends the process."""
+    """In TensorFlow they are an InternalError, and the last one aborts the process."""
     with pytest.raises(tf.errors.InvalidArgumentError, match=match):
         ops.tensorbundle_read_v1(
             prefix=str(table[0]), tensor="t", dtype=tf.float32, slice_spec=spec
         )
 
 
-def test_messages_are_text_whatever_the_names(
-    table: tuple[Path, np.ndarray], ops: ModuleType
-) -> None:
+def test_messages_are_utf8_for_any_name(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
     """Python cannot show a status that is not UTF-8."""
     for name, shown in (
         (b"\xff\xfe", r"\\xff\\xfe"),
@@ -268,7 +266,7 @@ def test_messages_are_text_whatever_the_names(
     assert len(str(caught.value)) < 8192
 
 
-def test_an_attribute_that_is_none_of_the_words(
+def test_an_attribute_with_an_invalid_value(
     table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32}
@@ -304,7 +302,7 @@ def test_a_short_or_missing_shard(
 def test_a_flipped_bit(
     verify: str, spec: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """`full` sees it wherever it is in a stored piece that is touched."""
+    """`full` detects it anywhere in a stored slice that the box meets."""
     prefix, values = table
     data = bytearray(values.tobytes())
     data[-1] ^= 0x40  # in the last row
@@ -321,8 +319,8 @@ def test_a_flipped_bit(
             ops.tensorbundle_verify_v1(parts=[parts], **options)
 
 
-def test_a_rewritten_checkpoint_is_noticed(tmp_path: Path, ops: ModuleType) -> None:
-    """In one session, whose kernels stay."""
+def test_a_rewritten_checkpoint_is_detected(tmp_path: Path, ops: ModuleType) -> None:
+    """In one session, which keeps its kernels."""
     prefix = tmp_path / "ck"
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)

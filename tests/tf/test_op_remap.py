@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorbundleMissingV1 and TensorbundleRemapV1 against TensorFlow's pair of ops."""
+"""TensorbundleMissingV1 and TensorbundleRemapV1 compared with TensorFlow's two ops."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_counts(
         assert missing.numpy() == (count - present.numpy()) * 5
 
 
-def test_counts_never_wrap(vocabs: dict[str, str], ops: ModuleType) -> None:
+def test_counts_never_overflow(vocabs: dict[str, str], ops: ModuleType) -> None:
     options = {**vocabs, "num_new": 9, "cells_per_entry": 2**30}
     assert ops.tensorbundle_missing_v1(**options).numpy() == 2**32
     with pytest.raises(tf.errors.InvalidArgumentError, match="DT_INT32"):
@@ -223,7 +223,7 @@ def test_large_tables_by_threads(tmp_path: Path, ops: ModuleType) -> None:
 def test_the_full_fill_becomes_the_variable(
     table: tuple[str, np.ndarray], vocabs: dict[str, str], ops: ModuleType
 ) -> None:
-    """In a graph its memory is passed on."""
+    """In a graph its buffer is forwarded."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         fill = tf.random.uniform((9, 5), 1, 2)
         value = ops.tensorbundle_remap_v1(
@@ -330,7 +330,7 @@ def test_faulty_vocabularies(
         ops.tensorbundle_missing_v1(**vocabs, num_new=1)
 
 
-def test_a_rewritten_vocabulary_is_noticed(
+def test_a_rewritten_vocabulary_is_detected(
     vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
 ) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ops share: joins and indexes are made once, also when many ask at the same time."""
+"""Sharing between ops: a join or index is computed once, also under concurrent calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKENS = 200_000
 
 
 def bytes_read() -> int:
-    """Bytes that this process has asked the system for, so far."""
+    """The bytes that this process has read so far."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(lines[0].removeprefix("rchar: "))
 
@@ -40,7 +40,7 @@ def vocabs(tmp_path: Path) -> dict[str, str]:
 
 
 def bytes_of_a_join(vocabs: dict[str, str]) -> int:
-    """What one join reads: the new vocabulary twice, as it keeps nothing of it."""
+    """The bytes that one join reads: the new vocabulary twice, because it is not kept in memory."""
     new, old = (Path(path).stat().st_size for path in vocabs.values())
     return 2 * new + old
 
@@ -95,7 +95,7 @@ def test_an_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
     with ThreadPoolExecutor(PARTS) as pool:
         start = bytes_read()
         assert list(pool.map(read, range(0, 5_000, 7))) == list(range(0, 5_000, 7))
-        # one parse; the rest are the values, and what the system says about itself
+        # one parse; the rest are the values, and files in /proc
         assert bytes_read() - start < 2 * size
 
 
@@ -114,7 +114,7 @@ def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
 
 
 def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
-    """While the checkpoint is replaced again and again: one version or the other, or an error."""
+    """The checkpoint is replaced repeatedly: one version or the other, or an error."""
     prefix = tmp_path / "ck"
     shape = (3000, 17)
 

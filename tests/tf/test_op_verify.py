@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checksums of parts, put together by TensorbundleVerifyV1."""
+"""Partial checksums, combined by TensorbundleVerifyV1."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = (ROWS, COLUMNS)
 
 @pytest.fixture(params=["whole", "rows", "columns"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A float table, in one piece, in three bands of rows, or in two of columns."""
+    """A float table in one slice, in three slices of rows, or in two of columns."""
     values = np.random.default_rng(0).random(SHAPE, np.float32)
     bundle = Bundle()
     bundle.pad(24)
@@ -64,7 +64,7 @@ COLUMN_SPECS = [f"{ROWS} {COLUMNS} -:{start},3" for start in (0, 3)]
 
 
 @pytest.mark.parametrize("specs", [ROW_SPECS, ROW_SPECS[::-1], COLUMN_SPECS, [""]])
-def test_all_parts_of_a_tensor(
+def test_partial_checksums_of_a_whole_tensor(
     specs: list[str], stored: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     prefix, values = stored
@@ -78,15 +78,15 @@ def test_all_parts_of_a_tensor(
         flip(prefix, offset)
 
 
-def test_parts_that_were_right_when_they_were_read(
+def test_partial_checksums_from_before_the_file_changed(
     stored: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """The bytes that the variables got are what is judged, not the file as it is now."""
+    """Compares the bytes that the variables got, not the file's current bytes."""
     prefix, _values = stored
     flip(prefix, 24)
     wrong = [read(ops, prefix, spec)[1] for spec in ROW_SPECS]
     flip(prefix, 24)
-    assert (wrong[0].numpy()[:, 2] > 0).all()  # row ranges are ranges of every stored piece
+    assert (wrong[0].numpy()[:, 2] > 0).all()  # a range of rows is a range of every stored slice
     with pytest.raises(tf.errors.DataLossError):
         verify(ops, prefix, wrong)
 
@@ -96,16 +96,16 @@ def test_gaps_are_read(kept: list[int], stored: tuple[Path, np.ndarray], ops: Mo
     prefix, _values = stored
     parts = [read(ops, prefix, ROW_SPECS[i])[1] for i in kept]
     assert verify(ops, prefix, parts)
-    touched = {int(piece) for part in parts for piece in part.numpy()[:, 0]}
+    touched = {int(index) for part in parts for index in part.numpy()[:, 0]}
     with tb.open(prefix) as checkpoint:
         places = [range(at, at + size) for _, _, _, at, size, _ in checkpoint["t"].slices]
     for offset in range(24, places[-1].stop, 101):
         flip(prefix, offset)
         damaged = [read(ops, prefix, ROW_SPECS[i])[1] for i in kept]
-        if any(offset in places[piece] for piece in touched):
+        if any(offset in places[index] for index in touched):
             with pytest.raises(tf.errors.DataLossError):
                 verify(ops, prefix, damaged)
-        else:  # a piece that nobody has read: TensorFlow would not look at it either
+        else:  # a slice that was not read: TensorFlow would not read it either
             assert verify(ops, prefix, damaged)
         with pytest.raises(tf.errors.DataLossError):  # without parts, all of it is read
             verify(ops, prefix, [])
@@ -113,7 +113,7 @@ def test_gaps_are_read(kept: list[int], stored: tuple[Path, np.ndarray], ops: Mo
     assert verify(ops, prefix, [])
 
 
-def test_untouched_pieces_do_not_matter(tmp_path: Path, ops: ModuleType) -> None:
+def test_slices_that_were_not_read_are_not_verified(tmp_path: Path, ops: ModuleType) -> None:
     values = np.arange(60, dtype=np.float32).reshape(10, 6)
     bundle = Bundle()
     bundle.add_sliced("t", values, tilings.cut((10, 6), 0, [5, 5]))
@@ -128,7 +128,7 @@ def test_untouched_pieces_do_not_matter(tmp_path: Path, ops: ModuleType) -> None
 
 
 def test_the_same_rows_read_twice(stored: tuple[Path, np.ndarray], ops: ModuleType) -> None:
-    """By two variables, or overlapping; a fault in either is found."""
+    """By two variables, or overlapping; a fault in either is detected."""
     prefix, _values = stored
     good = [read(ops, prefix, spec)[1] for spec in ROW_SPECS]
     overlapping = read(ops, prefix, f"{ROWS} {COLUMNS} 5,12:-")[1]
@@ -141,7 +141,7 @@ def test_the_same_rows_read_twice(stored: tuple[Path, np.ndarray], ops: ModuleTy
 
 
 def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
-    """Every stored piece that one of the slices meets, and no other."""
+    """Verifies exactly the stored slices that one of the boxes meets."""
     values = np.arange(60, dtype=np.float32).reshape(10, 6)
     bundle = Bundle()
     bundle.pad(64)
@@ -149,15 +149,15 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
     prefix = bundle.write(tmp_path / "ck")
 
     def mapped(check: str, *specs: str) -> list[Any]:
-        pieces, _, _ = ops.tensorbundle_map_v1(
+        values, _, _ = ops.tensorbundle_map_v1(
             prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=list(specs),
             N=len(specs), verify=check,
         )  # fmt: skip
-        return [piece.numpy()[:-1] for piece in pieces]
+        return [value.numpy()[:-1] for value in values]
 
     first, both = "10 6 0,4:-", ""
     assert same_bits(mapped("full", first, both)[1], values)
-    flip(prefix, 64 + 5 * 6 * 4)  # in the second piece
+    flip(prefix, 64 + 5 * 6 * 4)  # in the second slice
     assert same_bits(mapped("full", first)[0], values[:4])
     with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
         mapped("full", first, both)
@@ -171,17 +171,17 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("parts", "error", "match"),
     [
-        ([[1, 0, 4, 0]], tf.errors.InvalidArgumentError, "piece 1 of a tensor that has 1"),
+        ([[1, 0, 4, 0]], tf.errors.InvalidArgumentError, "stored slice 1 of a tensor that has 1"),
         ([[0, 44, 8, 0]], tf.errors.DataLossError, "48 bytes"),
         ([[0, 2**62, 2**62, 0]], tf.errors.DataLossError, "48 bytes"),
         ([[0, 0, 8, -1]], tf.errors.InvalidArgumentError, "holds -1"),
-        ([[0, 0, 8, 2**32]], tf.errors.InvalidArgumentError, "is no CRC32C"),
+        ([[0, 0, 8, 2**32]], tf.errors.InvalidArgumentError, "is not a CRC32C"),
         ([[0, 0, 8]], tf.errors.InvalidArgumentError, r"shape \[1,3\]"),
         ([0, 0, 8, 7], tf.errors.InvalidArgumentError, r"shape \[4\]"),
         ([[0, 0, 48, 12345]], tf.errors.DataLossError, "CRC32C"),
     ],
 )
-def test_parts_that_are_none(
+def test_invalid_partial_checksums(
     parts: list[Any], error: type[Exception], match: str, tmp_path: Path, ops: ModuleType
 ) -> None:
     bundle = Bundle()
@@ -191,16 +191,18 @@ def test_parts_that_are_none(
         verify(ops, prefix, [tf.constant(parts, tf.int64)])
 
 
-def test_it_holds_back_the_assignments(stored: tuple[Path, np.ndarray], ops: ModuleType) -> None:
-    """Partitions of one variable; all stay uninitialized when one byte is wrong."""
+def test_assignments_wait_for_the_verification(
+    stored: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    """Partitions of one variable; all stay uninitialized if one byte is wrong."""
     prefix, values = stored
     for damaged in (False, True):
         if damaged:
             flip(prefix, 24 + values.nbytes // 2)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            pieces = [read(ops, prefix, spec) for spec in ROW_SPECS]
+            reads = [read(ops, prefix, spec) for spec in ROW_SPECS]
             ok = ops.tensorbundle_verify_v1(
-                parts=[part for _, part in pieces], prefix=str(prefix), tensor="t", dtype=tf.float32
+                parts=[part for _, part in reads], prefix=str(prefix), tensor="t", dtype=tf.float32
             )
             variables = [
                 tf.compat.v1.get_variable(f"v{i}", (10, COLUMNS), use_resource=bool(i % 2))
@@ -209,7 +211,7 @@ def test_it_holds_back_the_assignments(stored: tuple[Path, np.ndarray], ops: Mod
             with tf.control_dependencies([ok]):
                 assigns = [
                     tf.compat.v1.assign(v, tf.ensure_shape(value, (10, COLUMNS)))
-                    for v, (value, _) in zip(variables, pieces, strict=True)
+                    for v, (value, _) in zip(variables, reads, strict=True)
                 ]
             if not damaged:
                 session.run(tf.group(*assigns))
@@ -221,7 +223,7 @@ def test_it_holds_back_the_assignments(stored: tuple[Path, np.ndarray], ops: Mod
             assert not any(left)
 
 
-def test_a_tensor_that_is_stored_in_part_is_damaged(tmp_path: Path, ops: ModuleType) -> None:
+def test_a_tensor_that_is_stored_in_part_is_corrupt(tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add_sliced("t", np.arange(12, dtype=np.float32).reshape(4, 3), [((0, 2), (0, 3))])
     prefix = str(bundle.write(tmp_path / "ck"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans, reports, and what is skipped on request."""
+"""Plans, reports, and skipping on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 ARRAYS = {
     "body": np.arange(3, dtype=np.float32),
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
-    """Makes variables of which some fit, and lets all of them start from ones."""
+    """Creates variables, some of which match, all initialized with ones."""
 
     def make() -> dict[str, Any]:
         split = tf1.fixed_size_partitioner(2)
@@ -88,7 +88,7 @@ def call(request: pytest.FixtureRequest) -> tuple[Callable[..., Any], Callable[.
     return CALLS[request.param]
 
 
-def test_what_does_not_fit_is_left_alone_on_request(
+def test_mismatches_are_skipped_on_request(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default():
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_left_alone_on_request(
     assert isinstance(report, tb.tf.LoadReport)
 
 
-def test_a_cast_is_no_mismatch(
+def test_a_cast_is_not_a_mismatch(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default():
@@ -122,7 +122,7 @@ def test_a_cast_is_no_mismatch(
 
 
 @pytest.mark.parametrize("skip", [{}, {"missing": "skip"}, {"mismatch": "skip"}])
-def test_what_is_not_skipped_is_raised_before_anything_is_touched(
+def test_problems_are_raised_before_anything_changes(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any, skip: dict[str, str]
 ) -> None:
     with tf.Graph().as_default() as graph:
@@ -143,7 +143,7 @@ def test_what_is_not_skipped_is_raised_before_anything_is_touched(
 
 
 @pytest.mark.parametrize("word", ["ignore", None, True])
-def test_other_words_are_refused(folder: Path, call: Any, word: Any) -> None:
+def test_invalid_keywords_are_rejected(folder: Path, call: Any, word: Any) -> None:
     for keyword in ("missing", "mismatch"):
         for function in call:
             with pytest.raises(ValueError, match=f"{keyword} must be 'raise' or 'skip'"):
@@ -152,7 +152,7 @@ def test_other_words_are_refused(folder: Path, call: Any, word: Any) -> None:
         call[0](folder / "m", cast="float32")
 
 
-def test_a_plan_touches_nothing_and_says_everything(
+def test_a_plan_changes_nothing_and_reports_all_problems(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default() as graph, logged() as lines:
@@ -177,9 +177,7 @@ def test_a_plan_touches_nothing_and_says_everything(
     assert "problems" in repr(plan)
 
 
-def test_a_plan_is_carried_out(
-    folder: Path, build: Callable[[], dict[str, Any]], call: Any
-) -> None:
+def test_a_plan_is_applied(folder: Path, build: Callable[[], dict[str, Any]], call: Any) -> None:
     with tf.Graph().as_default():
         by_call = build()
         report = call[0](folder / "m", **SKIP)
@@ -216,9 +214,9 @@ def test_a_plan_belongs_to_its_graph(folder: Path, call: Any) -> None:
         plan.apply()
 
 
-def test_options_are_those_of_the_planning(folder: Path, way: str) -> None:
-    if way != "op":
-        pytest.skip("the others have no options that show")
+def test_options_are_those_of_the_planning(folder: Path, backend_name: str) -> None:
+    if backend_name != "op":
+        pytest.skip("only this backend shows its options")
     with tf.Graph().as_default() as graph:
         tf1.get_variable("body", [3])
         with tb.tf.options(op="stock"):
@@ -255,7 +253,7 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_everything_that_a_map_can_say_wrong_is_a_problem(folder: Path, name: str) -> None:
+def test_every_error_in_a_map_is_a_problem(folder: Path, name: str) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("body", [3])
         plan = tb.tf.plan_init(folder / "m", WRONG[name])
@@ -296,7 +294,7 @@ def test_a_plan_of_a_vocabulary_has_exact_numbers(folder: Path) -> None:
         assert plan.apply().loaded == {"s/table": "s/table"}
 
 
-def test_tables_are_skipped_too(folder: Path, way: str) -> None:
+def test_tables_are_skipped_too(folder: Path, backend_name: str) -> None:
     with tf.Graph().as_default(), tf1.Session() as session:
         with tf1.variable_scope("s", initializer=tf1.ones_initializer()):
             split = tf1.fixed_size_partitioner(3)
@@ -370,9 +368,9 @@ def test_an_object_graphs_full_names_are_names(tmp_path: Path) -> None:
 
 
 def test_remote_checkpoints_are_planned_by_tensorflows_reader(
-    save: Callable[..., str], way: str
+    save: Callable[..., str], backend_name: str
 ) -> None:
-    folder = f"ram://plans-{way}"
+    folder = f"ram://plans-{backend_name}"
     save(f"{folder}/m", ARRAYS)
     with tf.io.gfile.GFile(f"{folder}/checkpoint", "w") as state:
         state.write('model_checkpoint_path: "m"')
@@ -387,8 +385,8 @@ def test_remote_checkpoints_are_planned_by_tensorflows_reader(
         plan = tb.tf.plan_warm_start(folder, [body, head])
         assert len(plan.problems) == 1
         assert tb.warm_start(folder, [body]).loaded == {"body": "body"}
-        if way == "stock":
-            return  # which maps nothing anyway
+        if backend_name == "stock":
+            return  # the stock op never maps
         with tb.tf.options(mode="map"), pytest.raises(ValueError, match="cannot be mapped"):
             tb.init_from_checkpoint(folder, {"body": body})
 

@@ -29,7 +29,7 @@ FIELDS = (
 
 
 class Outcome:
-    """What a function answered: its value or exception type, and what it logged."""
+    """The outcome of a call: its value or exception type, and its log lines."""
 
     def __init__(self, logger: str, function, *arguments, **options) -> None:
         records: list[logging.LogRecord] = []
@@ -56,25 +56,25 @@ class Outcome:
 
 def both(name: str, *arguments, **options) -> tuple[Outcome, Outcome]:
     """Call TensorFlow's function and ours."""
-    theirs = getattr(tf.compat.v1.train, name)
+    original = getattr(tf.compat.v1.train, name)
     return (
-        Outcome("tensorflow", theirs, *arguments, **options),
+        Outcome("tensorflow", original, *arguments, **options),
         Outcome("tensorbundle", getattr(state, name), *arguments, **options),
     )
 
 
-def same_answer(theirs: Outcome, ours: Outcome) -> None:
+def same_answer(original: Outcome, ours: Outcome) -> None:
     """The same value, or an exception that the same `except` catches; the same log."""
-    if theirs.error is not None:
-        assert isinstance(ours.error, type(theirs.error)), (theirs.error, ours.error)
+    if original.error is not None:
+        assert isinstance(ours.error, type(original.error)), (original.error, ours.error)
         return
     assert ours.error is None
-    assert plain(ours.value) == plain(theirs.value)
-    assert [shortened(line) for line in ours.log] == [shortened(line) for line in theirs.log]
+    assert plain(ours.value) == plain(original.value)
+    assert [shortened(line) for line in ours.log] == [shortened(line) for line in original.log]
 
 
 def plain(value):
-    """A state, of either class, as something that can be compared; NaN equals NaN."""
+    """A state of either class in a comparable form; NaN equals NaN."""
     if value is None or isinstance(value, (str, bool, list)):
         return value
     path, paths, times, last = (getattr(value, field) for field in FIELDS)
@@ -100,7 +100,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-# Each is text of a state file; TensorFlow says whether it is one.
+# Texts of state files, valid or not; TensorFlow is the oracle.
 GRAMMAR = [
     'model_checkpoint_path: "m"',
     "model_checkpoint_path: 'm'",
@@ -179,9 +179,9 @@ def test_numbers(run: Path, number: str) -> None:
     (run / "checkpoint").write_text(
         f'model_checkpoint_path: "m" last_preserved_timestamp: {number}\n# end'
     )
-    theirs, ours = both("get_checkpoint_state", str(run))
-    assert (theirs.value is None) == (number in NO_NUMBERS)
-    same_answer(theirs, ours)
+    original, ours = both("get_checkpoint_state", str(run))
+    assert (original.value is None) == (number in NO_NUMBERS)
+    same_answer(original, ours)
 
 
 @is_tf_2_21_or_later
@@ -204,9 +204,9 @@ def test_the_grammar_of_newer_protobuf(run: Path, text: str) -> None:
 
 def test_text_that_is_not_utf8(run: Path) -> None:
     (run / "checkpoint").write_bytes(b'model_checkpoint_path: "\xff"')
-    theirs, ours = both("get_checkpoint_state", str(run))
-    assert isinstance(theirs.error, UnicodeDecodeError)
-    same_answer(theirs, ours)
+    original, ours = both("get_checkpoint_state", str(run))
+    assert isinstance(original.error, UnicodeDecodeError)
+    same_answer(original, ours)
 
 
 @pytest.mark.parametrize("times", [None, [0.1, 1795195457.464784], [math.inf, 5e-324]], ids=str)
@@ -215,17 +215,17 @@ def test_what_tensorflow_writes_is_read(run: Path, times: list[float] | None) ->
     tf.compat.v1.train.update_checkpoint_state(
         str(run), paths[-1], paths, all_model_checkpoint_timestamps=times
     )
-    theirs, ours = both("get_checkpoint_state", str(run))
-    assert theirs.value.model_checkpoint_path == f"{run}/{paths[-1]}"
-    same_answer(theirs, ours)
+    original, ours = both("get_checkpoint_state", str(run))
+    assert original.value.model_checkpoint_path == f"{run}/{paths[-1]}"
+    same_answer(original, ours)
 
 
 def test_what_a_checkpoint_manager_writes_is_read(run: Path) -> None:
     checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
     manager = tf.train.CheckpointManager(checkpoint, str(run / "kept"), max_to_keep=2)
     written = [manager.save() for _ in range(3)]
-    theirs, ours = both("get_checkpoint_state", str(run / "kept"))
-    same_answer(theirs, ours)
+    original, ours = both("get_checkpoint_state", str(run / "kept"))
+    same_answer(original, ours)
     assert ours.value.all_model_checkpoint_paths == written[1:]
     assert state.latest_checkpoint(run / "kept") == written[-1]
 
@@ -271,16 +271,16 @@ def test_names_of_the_state_file(run: Path, name: str | None) -> None:
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
     (run / "other").write_text('model_checkpoint_path: "v1"')
     for function in ("get_checkpoint_state", "latest_checkpoint"):
-        theirs, ours = both(function, str(run), name)
+        original, ours = both(function, str(run), name)
         if name == "":
             # TensorFlow's own message lost the directory's last slash.
-            theirs.log = [
-                (level, text.replace(f"{run};", f"{run}/;")) for level, text in theirs.log
+            original.log = [
+                (level, text.replace(f"{run};", f"{run}/;")) for level, text in original.log
             ]
-        same_answer(theirs, ours)
+        same_answer(original, ours)
 
 
-def test_directories_that_are_none(run: Path) -> None:
+def test_invalid_directories(run: Path) -> None:
     for directory in (str(run), f"{run}/gone", f"{run}/v1", f"{run}/sub"):
         same_answer(*both("get_checkpoint_state", directory))
         same_answer(*both("latest_checkpoint", directory))
@@ -296,38 +296,38 @@ def test_path_objects(run: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [None, 3])
-def test_what_is_no_path(path) -> None:
+def test_values_that_are_not_paths(path) -> None:
     same_answer(*both("get_checkpoint_state", path))
     same_answer(*both("latest_checkpoint", path))
     same_answer(*both("checkpoint_exists", path))
 
 
-def test_where_tensorflow_fails_we_answer(run: Path) -> None:
-    """The differences that are meant: bytes, special characters, a moved directory."""
+def test_inputs_on_which_tensorflow_fails(run: Path) -> None:
+    """Intended differences: bytes, special characters, a moved directory."""
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
-    theirs, ours = both("latest_checkpoint", os.fsencode(run))
-    assert isinstance(theirs.error, TypeError)
+    original, ours = both("latest_checkpoint", os.fsencode(run))
+    assert isinstance(original.error, TypeError)
     assert ours.value == f"{run}/m"
 
     special = run / "[1]"
     special.mkdir()
     (special / "m.index").touch()
     (special / "checkpoint").write_text('model_checkpoint_path: "m"')
-    theirs, ours = both("latest_checkpoint", str(special))
-    assert (theirs.value, ours.value) == (None, f"{special}/m")
-    theirs, ours = both("checkpoint_exists", f"{run}/?")
-    assert (theirs.value, ours.value) == (True, False)
+    original, ours = both("latest_checkpoint", str(special))
+    assert (original.value, ours.value) == (None, f"{special}/m")
+    original, ours = both("checkpoint_exists", f"{run}/?")
+    assert (original.value, ours.value) == (True, False)
 
     (run / "checkpoint").write_text('model_checkpoint_path: "/no/such/place/m"')
-    theirs, ours = both("latest_checkpoint", str(run))
-    assert (theirs.value, ours.value) == (None, f"{run}/m")
+    original, ours = both("latest_checkpoint", str(run))
+    assert (original.value, ours.value) == (None, f"{run}/m")
 
 
 # --- checkpoints_iterator
 
 
 class Clock:
-    """Time that passes only while somebody sleeps; a checkpoint appears now and then."""
+    """A clock that advances only in sleep(); a checkpoint appears now and then."""
 
     def __init__(self, directory: Path, saves: dict[int, str]) -> None:
         self.now = 1000.0
@@ -362,7 +362,7 @@ def iterate(
     options: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple:
-    """All that can be seen of one iteration: what, when, questions, sleeps, the end, the log."""
+    """Everything observable of one iteration: values, times, calls, sleeps, the end, the log."""
     clock = Clock(directory, saves)
     asked: list[float] = []
     found: list[tuple[float, str]] = []
@@ -395,15 +395,15 @@ def test_iteration(
 ) -> None:
     saves = {0: "m-1", 2: "m-2", 3: "m-2", 7: "m-3"}
     options = {"min_interval_secs": interval, "timeout": timeout}
-    theirs, ours = (
+    original, ours = (
         iterate(logger, function, tmp_path / "run", saves, answers, work, options, monkeypatch)
         for logger, function in [
             ("tensorflow", tf.train.checkpoints_iterator),
             ("tensorbundle", state.checkpoints_iterator),
         ]
     )
-    assert ours == theirs
-    assert theirs[0], "nothing was found: the test compares nothing"
+    assert ours == original
+    assert original[0], "nothing was found: the test compares nothing"
 
 
 @is_tf_2_21_or_later

@@ -44,7 +44,7 @@ def test_an_error_is_of_both_kinds(name: str) -> None:
     assert caught.value.__cause__ is error
 
 
-def test_what_tensorflow_calls_a_value_error_stays_one(tmp_path: object) -> None:
+def test_value_errors_of_tensorflow_stay_value_errors(tmp_path: object) -> None:
     message = "Couldn't find 'checkpoint' file"
     with pytest.raises(ValueError, match=message) as caught, as_tensorflow_raises():
         tb.open(str(tmp_path))

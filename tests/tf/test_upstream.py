@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's own tests of these functions, with ours installed: what passes without, passes.
+"""TensorFlow's own tests of these functions pass with ours installed if they pass without.
 
 They are not in this repository. ``TENSORBUNDLE_UPSTREAM_TESTS`` names a directory in which they lie
 as in the source trees of TensorFlow and Estimator (``.../training/checkpoint_utils_test.py``).
@@ -20,7 +20,7 @@ VARIABLE = "TENSORBUNDLE_UPSTREAM_TESTS"
 
 
 def _runner() -> ModuleType:
-    """The module beside this one; pytest imports tests by file, so its name is no package's."""
+    """The module next to this one; pytest imports tests by file, so it is not in a package."""
     sys.path.insert(0, str(Path(__file__).parent))
     try:
         import upstream
@@ -96,7 +96,7 @@ def test_without_our_ops(name: str, op: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ending", "match", "as_is", "reaches"), FILES, ids=[f[0] for f in FILES])
-def test_what_passes_without_ours_passes_with(
+def test_upstream_tests_pass_with_ours_installed(
     ending: str, match: str, as_is: bool, reaches: set[str]
 ) -> None:
     file = _find(ending)

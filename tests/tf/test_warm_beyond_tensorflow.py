@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm starts that TensorFlow refuses for no reason, or answers wrongly without a word."""
+"""Warm starts that TensorFlow rejects without reason, or performs silently wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ tf1 = tf.compat.v1
 
 OLD = ["a", "b", "c", "d"]
 NEW = ["d", "x", "a", "y", "b"]
-# The old row of each new one, -1 for what is new.
+# The old row of each new row, or -1.
 ROWS = np.array([3, -1, 0, -1, 1])
 CLASSES = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 
 def info(folder: Path, oov: int = 0, **more: Any) -> tb.VocabInfo:
-    # Paths as objects, which TensorFlow does not take.
+    # Path objects, which TensorFlow does not accept.
     return tb.VocabInfo(folder / "new.txt", len(NEW), oov, folder / "old.txt", **more)
 
 
@@ -52,7 +52,7 @@ def started(
     partitioner: Any = None,
     **settings: Any,
 ) -> np.ndarray:
-    """The value of one variable after its warm start, of ones where nothing came."""
+    """The value of one variable after its warm start; cells that were not loaded are 1."""
 
     def build() -> Any:
         ones = tf1.ones_initializer()
@@ -70,11 +70,11 @@ def started(
 
 
 @pytest.fixture
-def ours(way: str) -> str:
-    """A way that is not TensorFlow's own op, which takes float32 matrices alone."""
-    if way == "stock":
+def ours(backend_name: str) -> str:
+    """A backend other than TensorFlow's own op, which supports only float32 matrices."""
+    if backend_name == "stock":
         pytest.skip("TensorFlow's own op cannot")
-    return way
+    return backend_name
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64", "int64", "complex64"])
@@ -147,11 +147,11 @@ NEED_THE_SHAPE: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("name", NEED_THE_SHAPE)
-def test_initializers_that_must_know_the_shape(folder: Path, name: str, parts: int) -> None:
-    """Called once per partition; what the table lacks has the values of its own places."""
+def test_initializers_that_need_the_shape(folder: Path, name: str, parts: int) -> None:
+    """Called once per partition; each missing cell has the value at its position."""
     made: list[Any] = []
     initializer = NEED_THE_SHAPE[name]()
     instance = initializer() if isinstance(initializer, type) else initializer
@@ -175,7 +175,7 @@ def test_initializers_that_must_know_the_shape(folder: Path, name: str, parts: i
         vocabulary = info(folder, 2, backup_initializer=watched)
         tb.warm_start(folder / "model", None, {"emb": vocabulary}, names)
         assert [value.shape.as_list() for value in made] == [
-            piece.shape.as_list() for piece in table
+            partition.shape.as_list() for partition in table
         ]
         random = session.run([tf1.global_variables_initializer(), *made])[1:]
         value = session.run(tf.convert_to_tensor(table))
@@ -187,7 +187,7 @@ def test_initializers_that_must_know_the_shape(folder: Path, name: str, parts: i
     assert np.all(np.abs(lacking) < 10) and not np.all(lacking == 0)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 @pytest.mark.parametrize("make", [tf1.constant_initializer, tf.constant_initializer])
 def test_constants_take_no_memory_of_the_tables_size(folder: Path, make: Any) -> None:
     with tf.Graph().as_default() as graph:
@@ -214,7 +214,7 @@ def test_a_token_twice_in_the_new_vocabulary(
     np.testing.assert_array_equal(value, [[2, 3], [2, 3], [0, 0], [0, 1], [2, 3]])
 
 
-def test_old_classes_are_cut_off_where_the_settings_say(folder: Path, ours: str) -> None:
+def test_old_classes_are_limited_by_old_vocab_size(folder: Path, ours: str) -> None:
     vocabulary = info(folder, axis=1, old_vocab_size=2)
     value = started(folder, "classes", (3, 5), vocabulary)
     expected = np.where(np.isin(ROWS, [0, 1]), CLASSES[:, ROWS], 0)
@@ -224,7 +224,7 @@ def test_old_classes_are_cut_off_where_the_settings_say(folder: Path, ours: str)
 def test_more_old_classes_than_columns_are_an_error(
     folder: Path, tmp_path: Path, ours: str
 ) -> None:
-    """TensorFlow leaves memory in those cells that was never written."""
+    """TensorFlow leaves those cells uninitialized."""
     old = write_vocabulary(tmp_path / "old.txt", "abcdefgh")
     new = write_vocabulary(tmp_path / "new.txt", "hgfa")
     vocabulary = tb.VocabInfo(new, 4, 0, old, axis=1)
@@ -259,9 +259,9 @@ def test_column_partitions(folder: Path, ours: str, axis: int, backup: str | Non
     np.testing.assert_array_equal(found.values[0], expected)
 
 
-@pytest.mark.usefixtures("way")
-def test_slots_made_later_start_from_the_remapped_table(folder: Path) -> None:
-    """TensorFlow leaves the old initial value there, and moving averages start from it."""
+@pytest.mark.usefixtures("backend_name")
+def test_slots_created_later_start_from_the_remapped_table(folder: Path) -> None:
+    """TensorFlow keeps the old initial value, and moving averages start from it."""
 
     def build() -> Any:
         return tf1.get_variable("wide", (5, 4), initializer=tf1.ones_initializer())
@@ -283,7 +283,7 @@ def _plain(folder: Path) -> tb.VocabInfo:
     return tb.VocabInfo(str(folder / "new.txt"), 5, 0, str(folder / "old.txt"))
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 def test_eager_variables_follow_a_vocabulary(folder: Path) -> None:
     table = tf.Variable(tf.ones([6, 4]), name="wide")
     initializer = tf1.random_normal_initializer(seed=5)
@@ -296,7 +296,7 @@ def test_eager_variables_follow_a_vocabulary(folder: Path) -> None:
     assert np.all(np.abs(lacking) < 10) and len(np.unique(lacking)) > 4
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("inside", ["scope", "replica"])
 def test_mirrored_variables(folder: Path, devices: int, inside: str) -> None:
@@ -320,7 +320,7 @@ def test_mirrored_variables(folder: Path, devices: int, inside: str) -> None:
         np.testing.assert_array_equal(value[:, 0], [62, 0, 50, 0, 54])
 
 
-def test_unknown_shapes_are_refused(folder: Path) -> None:
+def test_unknown_shapes_are_rejected(folder: Path) -> None:
     def build() -> Any:
         return tf1.get_variable(
             "wide", initializer=tf1.placeholder_with_default(tf.ones([5, 4]), None),

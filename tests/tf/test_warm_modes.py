@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 STORED = np.arange(20, dtype=np.float32).reshape(5, 4)
 EXPECTED = np.stack([STORED[4], np.zeros(4, np.float32), STORED[0]])
@@ -53,8 +53,8 @@ def test_a_function_starts_its_variables_each_time_it_runs(prefix: str, info: tb
 
 
 @pytest.mark.parametrize("every", [True, False], ids=["each trace", "first trace"])
-def test_a_variable_that_a_function_makes(prefix: str, info: tb.VocabInfo, every: bool) -> None:
-    """TensorFlow runs the second trace alone, and drops what only the first one does."""
+def test_a_variable_that_a_function_creates(prefix: str, info: tb.VocabInfo, every: bool) -> None:
+    """TensorFlow runs only the second trace, and drops assignments of the first."""
     made: list[Any] = []
 
     @tf.function
@@ -75,9 +75,9 @@ def test_a_variable_that_a_function_makes(prefix: str, info: tb.VocabInfo, every
 
 
 def test_an_imported_graph_starts_from_the_checkpoint(
-    prefix: str, info: tb.VocabInfo, way: str
+    prefix: str, info: tb.VocabInfo, backend_name: str
 ) -> None:
-    if way == "numpy":
+    if backend_name == "numpy":
         pytest.skip("a NumPy function is not in an exported graph")
     with tf.Graph().as_default():
         table(use_resource=True)
@@ -97,13 +97,15 @@ def test_a_monitored_session_starts_from_the_checkpoint_once(
             variable = table(partitioner=tf1.fixed_size_partitioner(2))
             other = tf1.get_variable("w", [2])
             count = tf1.assign_add(tf1.train.get_or_create_global_step(), 1)
-            moved = tf1.group(*[tf1.assign_add(piece, tf.ones_like(piece)) for piece in variable])
+            moved = tf1.group(
+                *[tf1.assign_add(partition, tf.ones_like(partition)) for partition in variable]
+            )
             whole = tf.convert_to_tensor(variable)
             tb.warm_start(prefix, var_name_to_vocab_info={"emb": info})
             with tf1.train.MonitoredTrainingSession(
                 checkpoint_dir=str(tmp_path / "run"), log_step_count_steps=None
             ) as session:
-                # What the session finds there itself comes after the initializers.
+                # The session restores after the initializers.
                 np.testing.assert_array_equal(session.run(whole), EXPECTED + step)
                 np.testing.assert_array_equal(session.run(other), [1, 2])
                 session.run([moved, count])
@@ -125,7 +127,7 @@ def test_sharded_variables(prefix: str, info: tb.VocabInfo, vocabulary: bool) ->
 
 
 def test_central_storage_with_two_replicas(prefix: str, info: tb.VocabInfo) -> None:
-    """TensorFlow sets the initializer of a wrapper that nobody runs."""
+    """TensorFlow sets the initializer of a wrapper, which is never run."""
     strategy = tf.distribute.experimental.CentralStorageStrategy(["/cpu:0", "/cpu:1"], "/cpu:0")
     config = tf1.ConfigProto(device_count={"CPU": 2})
     with tf.Graph().as_default(), strategy.scope(), tf1.Session(config=config) as session:
@@ -147,12 +149,12 @@ def test_remote_paths_go_to_tensorflow(info: tb.VocabInfo, monkeypatch: pytest.M
 
 
 def test_remote_vocabularies_are_read_by_tensorflows_op(
-    prefix: str, info: tb.VocabInfo, way: str
+    prefix: str, info: tb.VocabInfo, backend_name: str
 ) -> None:
     paths = []
     for name in ("new", "old"):
         text = Path(getattr(info, f"{name}_vocab")).read_text()
-        paths.append(f"ram://vocabularies-{way}/{name}.txt")
+        paths.append(f"ram://vocabularies-{backend_name}/{name}.txt")
         with tf.io.gfile.GFile(paths[-1], "w") as file:
             file.write(text)
     far = info._replace(new_vocab=paths[0], old_vocab=paths[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random vocabularies, partitions and tables against an oracle that takes each cell by itself."""
+"""Random vocabularies, partitions and tables, compared with a cell-by-cell oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENS = [f"w{number}" for number in range(14)]
 
 
 def oracle(case: dict[str, Any], fill: np.ndarray) -> np.ndarray:
-    """The warm-started table, cell by cell; a missing one has the fill's value at its place."""
+    """The warm-started table, cell by cell; a missing cell has the fill value at its position."""
     result = fill.copy()
     known = case["old"] if case["old_size"] < 0 else case["old"][: case["old_size"]]
     for place in np.ndindex(*result.shape):
@@ -79,7 +79,7 @@ def save(prefix: str, case: dict[str, Any]) -> None:
 
 
 def _pieces_of(value: np.ndarray) -> Any:
-    """An initializer whose partitions make up a value."""
+    """An initializer that returns each partition's box of a value."""
 
     def initializer(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         begin = partition_info.var_offset if partition_info else [0] * len(shape)
@@ -89,13 +89,13 @@ def _pieces_of(value: np.ndarray) -> Any:
     return initializer
 
 
-@pytest.mark.parametrize("way", ["op", "numpy"], indirect=True)
-# The way is the same for all examples.
+@pytest.mark.parametrize("backend_name", ["op", "numpy"], indirect=True)
+# The backend is the same for all examples.
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=cases())
-def test_any_table_follows_any_vocabulary(way: str, case: dict[str, Any]) -> None:
+def test_any_table_follows_any_vocabulary(backend_name: str, case: dict[str, Any]) -> None:
     fill = np.full(case["shape"], 0 if case["backup"] == "none" else 0.5, np.float32)
     slot_fill = 0.25 + np.arange(fill.size, dtype=np.float32).reshape(fill.shape)
     with tempfile.TemporaryDirectory() as folder:

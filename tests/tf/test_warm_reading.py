@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a warm start reads what: nothing while the graph is built, each vocabulary once."""
+"""Reads of a warm start: none while the graph is built, and each vocabulary once."""
 
 from __future__ import annotations
 
@@ -46,12 +46,10 @@ BACKUPS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("backend_name")
 @pytest.mark.parametrize("backup", BACKUPS)
-def test_no_vocabulary_and_no_tensor_is_there_while_the_graph_is_built(
-    folder: Path, backup: str
-) -> None:
-    """Whoever looked into them would find none: they come when the initializers run."""
+def test_files_may_be_missing_while_the_graph_is_built(folder: Path, backup: str) -> None:
+    """The files are created only before the initializers run."""
     hidden = {name: (folder / name).read_bytes() for name in ("old.txt", "new.txt")}
     data = "model.data-00000-of-00001"
     hidden[data] = (folder / data).read_bytes()
@@ -69,9 +67,9 @@ def test_no_vocabulary_and_no_tensor_is_there_while_the_graph_is_built(
     np.testing.assert_array_equal(value[:-1, 0], np.arange(4, ROWS * 4, 4))
 
 
-@pytest.mark.usefixtures("way")
-def test_building_reads_the_index_and_no_more(folder: Path) -> None:
-    for _ in range(2):  # The first time, modules are imported.
+@pytest.mark.usefixtures("backend_name")
+def test_building_reads_only_the_index(folder: Path) -> None:
+    for _ in range(2):  # The first run imports modules.
         with tf.Graph().as_default():
             model()
             before = _bytes_read()
@@ -81,7 +79,7 @@ def test_building_reads_the_index_and_no_more(folder: Path) -> None:
 
 
 def _bytes_read() -> int:
-    """What this process has read so far by system calls."""
+    """The bytes that this process has read so far by system calls."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -91,7 +89,7 @@ def _bytes_read() -> int:
 
 @pytest.fixture
 def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often our reader joins two vocabularies, for the way that goes through it."""
+    """How often our reader joins two vocabularies, for the NumPy backend."""
     from tensorbundle import _core, vocab
 
     made: list[int] = []
@@ -111,10 +109,10 @@ def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_all_partitions_of_all_tables_share_one_join(
-    folder: Path, way: str, joins: list[int]
+    folder: Path, backend_name: str, joins: list[int]
 ) -> None:
-    if way != "numpy":
-        pytest.skip("only our reader's joins can be counted from here")
+    if backend_name != "numpy":
+        pytest.skip("only joins of our reader can be counted")
     with tf.Graph().as_default(), tf1.Session() as session:
         model(), model("other", 3)
         backup = tf1.random_normal_initializer(seed=1)
@@ -145,10 +143,16 @@ def test_no_op_of_ours_is_in_a_stock_graph(folder: Path) -> None:
     assert not ours and not functions
 
 
-def test_graphs_are_built_at_once_whatever_the_tables_size(folder: Path, way: str) -> None:
-    """Half a second would be TensorFlow's join of a small vocabulary, for each partition."""
+def test_the_time_to_build_a_graph_does_not_depend_on_the_tables_size(
+    folder: Path, backend_name: str
+) -> None:
+    """TensorFlow's join of a small vocabulary takes half a second per partition."""
     size = 2_000_000
-    path = write_vocabulary(folder / "large.txt", range(size)) if way == "op" else "no such file"
+    path = (
+        write_vocabulary(folder / "large.txt", range(size))
+        if backend_name == "op"
+        else "no such file"
+    )
     vocabulary = tb.VocabInfo(path, size, 0, path)
     took = []
     for _ in range(3):
@@ -161,22 +165,24 @@ def test_graphs_are_built_at_once_whatever_the_tables_size(folder: Path, way: st
 
 
 @pytest.mark.parametrize("verify", ["full", "lazy", "none"])
-def test_damage_is_noticed_before_anything_is_assigned(folder: Path, way: str, verify: str) -> None:
+def test_corruption_is_detected_before_anything_is_assigned(
+    folder: Path, backend_name: str, verify: str
+) -> None:
     data = folder / "model.data-00000-of-00001"
     content = bytearray(data.read_bytes())
-    # Byte 1 belongs to old row 0, which no new row takes: only a pass over everything sees it.
+    # Byte 1 is in old row 0, which no new row takes: only a full verification detects it.
     content[1] ^= 255
     data.write_bytes(content)
     with (
         tf.Graph().as_default(),
         tf1.Session() as session,
-        tb.tf.options(verify=verify, op="stock" if way == "stock" else "auto"),
+        tb.tf.options(verify=verify, op="stock" if backend_name == "stock" else "auto"),
     ):
         table = model()
         tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
-        initializers = [piece.initializer for piece in table]
-        if verify == "full" or way == "stock":
-            expected = tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+        initializers = [partition.initializer for partition in table]
+        if verify == "full" or backend_name == "stock":
+            expected = tf.errors.OpError if backend_name == "numpy" else tf.errors.DataLossError
             with pytest.raises(expected, match=r"CRC32C|hecksum"):
                 session.run(initializers)
             assert not any(session.run([tf1.is_variable_initialized(p) for p in table]))
@@ -184,10 +190,10 @@ def test_damage_is_noticed_before_anything_is_assigned(folder: Path, way: str, v
             session.run(initializers)
 
 
-def test_everything_happens_on_the_task_of_its_variable(folder: Path, way: str) -> None:
-    """TensorFlow's own ops are left where TensorFlow leaves them."""
-    if way == "numpy":
-        pytest.skip("a NumPy function runs in this process alone")
+def test_everything_happens_on_the_task_of_its_variable(folder: Path, backend_name: str) -> None:
+    """TensorFlow's own ops stay on TensorFlow's devices."""
+    if backend_name == "numpy":
+        pytest.skip("a NumPy function runs only in this process")
     tasks = [f"/job:ps/task:{number}" for number in range(2)]
     backup = tf1.random_normal_initializer(seed=1)
     with tf.Graph().as_default() as graph:
@@ -201,7 +207,7 @@ def test_everything_happens_on_the_task_of_its_variable(folder: Path, way: str) 
         kind: [op.device for op in made if op.type == kind]
         for kind in ("TensorbundleRemapV1", "TensorbundleMissingV1", "RandomStandardNormal")
     }
-    if way == "op":
+    if backend_name == "op":
         # The initial value has a random op of its own.
         places = {kind: sorted(set(found)) for kind, found in places.items()}
         assert set(map(tuple, places.values())) == {tuple(f"{t}/device:CPU:0" for t in tasks)}

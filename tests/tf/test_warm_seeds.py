@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded backup initializers give TensorFlow's numbers, whatever is evaluated before."""
+"""Seeded backup initializers give TensorFlow's numbers, whatever was evaluated before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 INITIALIZERS: dict[str, Callable[[int | None], Any]] = {
     "normal": lambda seed: tf1.random_normal_initializer(seed=seed),
@@ -44,7 +44,7 @@ def drawn(
     function: Callable[..., Any], folder: Path, order: str, seeds: tuple[int | None, int | None],
     initializer: str, *, resource: bool = True, parts: int = 1, oov: int = 0,
 ) -> list[np.ndarray]:  # fmt: skip
-    """The table after each time that its initializers ran."""
+    """The table after each run of its initializers."""
     with tf.Graph().as_default(), tf1.Session() as session:
         if seeds[0] is not None:
             tf1.set_random_seed(seeds[0])
@@ -57,11 +57,11 @@ def drawn(
             backup_initializer=INITIALIZERS[initializer](seeds[1]),
         )  # fmt: skip
         function(str(folder / "m"), "emb", {"emb": info})
-        initial = [piece.initial_value for piece in table]
-        initializers = [piece.initializer for piece in table]
+        initial = [partition.initial_value for partition in table]
+        initializers = [partition.initializer for partition in table]
         everything = tf1.global_variables_initializer()
         lacking = tf1.report_uninitialized_variables()
-        lacking.mark_used()  # or TensorFlow says, in the log of a later test, that it was not
+        lacking.mark_used()  # or TensorFlow logs a warning in a later test
         fetches = {
             "b": initial, "i": initializers, "t": [initial, initializers], "g": everything,
             "r": lacking,
@@ -77,17 +77,17 @@ def drawn(
 @pytest.mark.parametrize("initializer", INITIALIZERS)
 @pytest.mark.parametrize("seeds", SEEDS, ids=["op", "graph", "both"])
 def test_the_same_numbers_as_tensorflow(
-    folder: Path, initializer: str, seeds: Any, way: str
+    folder: Path, initializer: str, seeds: Any, backend_name: str
 ) -> None:
-    for number, order in enumerate(ORDERS if way == "op" else ORDERS[1:3]):
+    for number, order in enumerate(ORDERS if backend_name == "op" else ORDERS[1:3]):
         options = {
             "resource": number % 2 == 0,
             "parts": 1 + 2 * (number % 3 == 0),
             "oov": number % 3,
         }
-        theirs = drawn(tf1.train.warm_start, folder, order, seeds, initializer, **options)
+        original = drawn(tf1.train.warm_start, folder, order, seeds, initializer, **options)
         ours = drawn(tb.warm_start, folder, order, seeds, initializer, **options)
-        for our, their in zip(ours, theirs, strict=True):
+        for our, their in zip(ours, original, strict=True):
             assert same_bits(our, their), (order, options)
 
 

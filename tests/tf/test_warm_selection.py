@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which variables a warm start takes and under which names, beside TensorFlow's answer."""
+"""The selection of variables and their names, compared with TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 ARRAYS = {
     "v1": np.arange(3, dtype=np.float32),
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
-    """Makes v1, v1_extra, v2, a table of three pieces and a step that is not trained."""
+    """Creates v1, v1_extra, v2, a table of three partitions and a step that is not trainable."""
 
     def make() -> list[Any]:
         with tf1.variable_scope(
@@ -69,9 +69,9 @@ SAME: dict[str, Callable[[Any], dict[str, Any]]] = {
     "list of all": lambda vs: {"vars_to_warm_start": [".*"]},
     "empty list": lambda vs: {"vars_to_warm_start": []},
     "list of variables": lambda vs: {"vars_to_warm_start": [vs[4], vs[0]]},
-    "list of pieces": lambda vs: {"vars_to_warm_start": list(vs[3])},
-    "some pieces": lambda vs: {"vars_to_warm_start": list(vs[3])[1:]},
-    "pieces by names": lambda vs: {"vars_to_warm_start": ["table/part_[12]"]},
+    "list of partitions": lambda vs: {"vars_to_warm_start": list(vs[3])},
+    "some partitions": lambda vs: {"vars_to_warm_start": list(vs[3])[1:]},
+    "partitions by names": lambda vs: {"vars_to_warm_start": ["table/part_[12]"]},
     "a table selected twice": lambda vs: {"vars_to_warm_start": ["table", "table/part_0"]},
     "previous name": lambda vs: {
         "vars_to_warm_start": ["v1:"],
@@ -111,21 +111,21 @@ ERRORS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "bad expression": lambda vs: {"vars_to_warm_start": "("},
     "variable twice": lambda vs: {"vars_to_warm_start": [vs[0], vs[0]]},
     "overlapping expressions": lambda vs: {"vars_to_warm_start": ["v1:", "v1"]},
-    "one piece alone": lambda vs: {"vars_to_warm_start": [list(vs[3])[1]]},
+    "one partition alone": lambda vs: {"vars_to_warm_start": [list(vs[3])[1]]},
     "not in the checkpoint": lambda vs: {"var_name_to_prev_var_name": {"v1": "nowhere"}},
     "another shape": lambda vs: {"var_name_to_prev_var_name": {"v1": "v2"}},
     "unused previous name": lambda vs: {"var_name_to_prev_var_name": {"v3": "v1"}},
     "previous name with :0": lambda vs: {"var_name_to_prev_var_name": {"v1:0": "v1_extra"}},
     "empty previous name": lambda vs: {"var_name_to_prev_var_name": {"v1": ""}},
     "unused vocabulary": lambda vs: {"var_name_to_vocab_info": {"v3": tb.VocabInfo("", 1, 0, "")}},
-    "vocabulary of a piece": lambda vs: {
+    "vocabulary of a partition": lambda vs: {
         "var_name_to_vocab_info": {"table/part_0": tb.VocabInfo("n", 1, 0, "o")}
     },
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_refuses_what_tensorflow_refuses(
+def test_rejects_what_tensorflow_rejects(
     folder: Path, build: Callable[[], list[Any]], name: str
 ) -> None:
     require_same_error(folder, build, ERRORS[name])
@@ -205,7 +205,7 @@ def test_object_based_checkpoints_must_have_every_selected_variable(objects: str
 
 def test_eager_variables_are_assigned_now(folder: Path) -> None:
     assert tf.executing_eagerly()
-    tf.compat.v1.reset_default_graph()  # its collections count too, and other tests fill them
+    tf.compat.v1.reset_default_graph()  # its collections are used too, and other tests fill them
     v1, v2 = tf.Variable(tf.ones([3]), name="v1"), tf.Variable(tf.ones([3, 2]), name="v2")
     tb.warm_start(folder)
     np.testing.assert_array_equal(v1, np.ones(3))

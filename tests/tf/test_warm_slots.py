@@ -19,7 +19,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 OLD = "abcdef"
 NEW = "fxbayde"
@@ -73,14 +73,14 @@ def test_slots_follow_their_table(
 ) -> None:
     name, prefix, stored = checkpoint
     folder = Path(prefix).parent
-    # One row more than tokens: a bucket.
+    # One row more than tokens: an out-of-vocabulary bucket.
     vocabulary = tb.VocabInfo(str(folder / "new.txt"), 7, 1, str(folder / "old.txt"))
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         variable = table(8, parts, resource)
         optimizer = OPTIMIZERS[name]()
         trained(optimizer, variable)
         own = {
-            slot: [optimizer.get_slot(piece, slot).initial_value for piece in variable]
+            slot: [optimizer.get_slot(partition, slot).initial_value for partition in variable]
             for slot in optimizer.get_slot_names()
         }
         own_values = session.run(own)
@@ -103,7 +103,7 @@ def test_slots_follow_their_table(
 
 
 def _is_slot(key: str, slot: str, slots: Any) -> bool:
-    """Adam's are called Adam (m) and Adam_1 (v)."""
+    """Adam's slots are named Adam (m) and Adam_1 (v)."""
     adam = {"m": "emb/Adam", "v": "emb/Adam_1"}
     named = {"accumulator": "emb/Adagrad", "momentum": "emb/Momentum"}
     return key == {**adam, **named}[slot] and slot in slots

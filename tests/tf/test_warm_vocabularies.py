@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that follow another vocabulary, beside TensorFlow's answer, bit for bit."""
+"""Remapped tables, compared with TensorFlow bit for bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 OLD = [f"t{number}" for number in range(8)]
 # Eleven: shuffled, three of them new, two of the old ones gone.
@@ -170,12 +170,12 @@ def test_a_table_that_is_stored_in_slices(folder: Path, resource: bool) -> None:
 
 
 def test_tensorflows_own_class_is_accepted(folder: Path) -> None:
-    theirs = tf1.train.VocabInfo(*info(folder))
-    require_same(folder, model((11, 3), True), settings(theirs))
-    assert tuple(theirs) == tuple(info(folder))
+    original = tf1.train.VocabInfo(*info(folder))
+    require_same(folder, model((11, 3), True), settings(original))
+    assert tuple(original) == tuple(info(folder))
 
 
-def test_some_pieces_alone(folder: Path, resource: bool) -> None:
+def test_a_subset_of_the_partitions(folder: Path, resource: bool) -> None:
     build = model((11, 3), resource, 3)
     some = settings(info(folder), vars_to_warm_start=["emb/part_[02]"])
     (value,) = require_same(folder, build, some)
@@ -200,7 +200,7 @@ CALL_ERRORS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CALL_ERRORS)
-def test_settings_that_tensorflow_refuses(folder: Path, case: str) -> None:
+def test_settings_that_tensorflow_rejects(folder: Path, case: str) -> None:
     shape, change = CALL_ERRORS[case]
     require_same_error(folder, model(shape, True), settings(info(folder)._replace(**change)))
 
@@ -211,8 +211,8 @@ RUN_ERRORS = [
 
 
 @pytest.mark.parametrize("fault", RUN_ERRORS)
-def test_vocabularies_that_are_wrong_are_found_when_they_are_read(
-    folder: Path, tmp_path: Path, fault: str, way: str
+def test_invalid_vocabularies_are_detected_when_they_are_read(
+    folder: Path, tmp_path: Path, fault: str, backend_name: str
 ) -> None:
     vocabulary = info(folder)
     if fault in ("missing", "empty", "empty line", "old twice"):
@@ -228,15 +228,15 @@ def test_vocabularies_that_are_wrong_are_found_when_they_are_read(
         vocabulary = vocabulary._replace(new_vocab=str(tmp_path))
     else:
         vocabulary = vocabulary._replace(old_vocab_size=9 if fault == "old short" else 0)
-    ours, theirs = both(folder, model((11, 3), True), settings(vocabulary))
-    assert ours.stage == theirs.stage == "run"
-    assert isinstance(theirs.error, tf.errors.OpError)
-    # What a NumPy function raises, TensorFlow knows only as a few kinds.
-    expected = tf.errors.OpError if way == "numpy" else type(theirs.error)
-    assert isinstance(ours.error, expected), (ours.error, theirs.error)
+    ours, original = both(folder, model((11, 3), True), settings(vocabulary))
+    assert ours.stage == original.stage == "run"
+    assert isinstance(original.error, tf.errors.OpError)
+    # TensorFlow maps exceptions of NumPy functions to a few classes.
+    expected = tf.errors.OpError if backend_name == "numpy" else type(original.error)
+    assert isinstance(ours.error, expected), (ours.error, original.error)
 
 
-def test_checkpoints_that_do_not_fit_are_found_at_the_call(
+def test_mismatched_checkpoints_are_detected_at_the_call(
     folder: Path, save: Callable[..., str], tmp_path: Path
 ) -> None:
     arrays = {
@@ -249,11 +249,11 @@ def test_checkpoints_that_do_not_fit_are_found_at_the_call(
     for tensor in (*arrays, "absent"):
         names = {"emb": tensor}
         wanted = settings(info(folder), var_name_to_prev_var_name=names)
-        ours, theirs = both(prefix, model((11, 3), True), wanted)
-        assert (ours.stage, theirs.stage) == ("call", "run"), tensor
-        # A row that the table has not is TensorFlow's INTERNAL; ours says what is wrong with it.
-        kind = tf.errors.InvalidArgumentError if tensor == "few" else type(theirs.error)
-        assert isinstance(ours.error, kind), (tensor, ours.error, theirs.error)
+        ours, original = both(prefix, model((11, 3), True), wanted)
+        assert (ours.stage, original.stage) == ("call", "run"), tensor
+        # A row outside the table is INTERNAL in TensorFlow; ours reports the reason.
+        kind = tf.errors.InvalidArgumentError if tensor == "few" else type(original.error)
+        assert isinstance(ours.error, kind), (tensor, ours.error, original.error)
         assert isinstance(ours.error, tb.Error)
 
 
@@ -271,14 +271,14 @@ def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None
     (tmp_path / "new.txt").write_bytes(b"\n".join([*reversed(tokens), b"new", b"last\r", b"x\r"]))
     vocabulary = tb.VocabInfo(str(tmp_path / "new.txt"), 10, 0, str(tmp_path / "old.txt"))
     (value,) = require_same(folder, model((10, 3), True), settings(vocabulary))
-    # All but the first: its carriage return belongs to the line's end in one file alone.
+    # All but the first: only in one file its carriage return is part of the line end.
     assert (value[:, 0] > 0).sum() == 7
 
 
-def test_the_private_function_means_the_same(folder: Path, resource: bool) -> None:
+def test_the_private_function_gives_the_same_values(folder: Path, resource: bool) -> None:
     from tensorflow.python.training import warm_starting_util
 
-    from tensorbundle.tf.warm_starting import warm_start_var_with_vocab
+    from tensorbundle.tf.warm_start import warm_start_var_with_vocab
 
     found = []
     for function in (warm_starting_util._warm_start_var_with_vocab, warm_start_var_with_vocab):

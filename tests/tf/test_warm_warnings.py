@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said at the call about settings and vocabularies on which TensorFlow is silent."""
+"""Warnings at the call about settings and vocabularies that TensorFlow accepts silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 TABLE = np.arange(1, 25, dtype=np.float32).reshape(8, 3)
 TOKENS = [f"tok{i}" for i in range(8)]
@@ -54,7 +54,7 @@ def warm(
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_what_fits_is_not_mentioned(folder: Path, eager: bool) -> None:
+def test_matching_vocabularies_cause_no_warning(folder: Path, eager: bool) -> None:
     assert not warm(folder, eager=eager)
     assert not warm(folder, 5, eager, oov=2)
     assert not warm(folder, eager=eager, name="classes", axis=1)
@@ -69,7 +69,7 @@ def test_no_common_token(folder: Path, eager: bool) -> None:
     assert "counts.txt has tabs" in line
 
 
-def test_sizes_that_do_not_fit_each_other(folder: Path) -> None:
+def test_sizes_that_contradict_each_other(folder: Path) -> None:
     (line,) = warm(folder, oov=2)
     assert "new_vocab_size (3) + num_oov_buckets (2) = 5, but the variable has 3 rows" in line
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
@@ -83,7 +83,7 @@ def test_sizes_that_do_not_fit_each_other(folder: Path) -> None:
 def test_an_entry_beyond_the_table_is_an_error_at_the_call(
     folder: Path, eager: bool, name: str, entries: str
 ) -> None:
-    """TensorFlow speaks of a row when the initializers run, and takes any memory for a column."""
+    """TensorFlow reports a row when the initializers run, and reads any memory for a column."""
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
     write_vocabulary(folder / "new.txt", [TOKENS[3], "tok8", TOKENS[0]])
     axis = int(name == "classes")
@@ -107,7 +107,7 @@ def problems(folder: Path, name: str, axis: int) -> tuple[str, ...]:
         return tb.tf.plan_warm_start(folder / "m", None, infos).problems
 
 
-def test_another_machines_files_may_differ(folder: Path, way: str) -> None:
+def test_another_machines_files_may_differ(folder: Path, backend_name: str) -> None:
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
     write_vocabulary(folder / "new.txt", [TOKENS[3], "tok8", TOKENS[0]])
     with tf.Graph().as_default(), tf1.device("/job:ps/task:0"), logged() as lines:
@@ -118,8 +118,8 @@ def test_another_machines_files_may_differ(folder: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_a_vocabulary_that_is_not_there_yet(folder: Path, way: str, which: str) -> None:
-    """TensorFlow raises when it reads it, and so do we."""
+def test_a_vocabulary_that_is_not_there_yet(folder: Path, backend_name: str, which: str) -> None:
+    """Like TensorFlow, we raise when it is read."""
     path = folder / f"{which}.txt"
     content = path.read_bytes()
     path.unlink()
@@ -127,8 +127,8 @@ def test_a_vocabulary_that_is_not_there_yet(folder: Path, way: str, which: str) 
     assert f"the vocabulary file {path} does not exist here" in line
     with pytest.raises(tf.errors.OpError) as caught:
         warm(folder)
-    if way != "stock":
-        assert isinstance(caught.value, tf.errors.NotFoundError) or way == "numpy"
+    if backend_name != "stock":
+        assert isinstance(caught.value, tf.errors.NotFoundError) or backend_name == "numpy"
         message = str(caught.value).replace("'", "")
         assert f"{path} does not exist" in message and "vocabulary" in message
     path.write_bytes(content)
@@ -144,7 +144,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_going_to_fail_is_said(folder: Path, fault: str) -> None:
+def test_faults_of_the_initializers_are_warnings(folder: Path, fault: str) -> None:
     write_vocabulary(folder / "gap.txt", ["a", "", "b"])
     write_vocabulary(folder / "twice.txt", ["a", "b", "a"])
     settings, text = FAULTS[fault]
@@ -213,7 +213,7 @@ def test_warnings_are_in_the_plan_and_come_when_it_is_carried_out(folder: Path) 
         assert f"WARNING {warning}" in lines
 
 
-def test_a_slot_is_not_mentioned_twice(folder: Path) -> None:
+def test_a_slot_causes_no_second_warning(folder: Path) -> None:
     with tf.Graph().as_default(), logged() as lines:
         tf1.get_variable("emb", (3, 3))
         tf1.get_variable("emb/Slot", (3, 3), trainable=False)
@@ -222,10 +222,8 @@ def test_a_slot_is_not_mentioned_twice(folder: Path) -> None:
     assert sum("num_oov_buckets" in line for line in lines) == 1
 
 
-def test_large_vocabularies_are_looked_into_at_a_few_places(
-    folder: Path, save: Callable[..., str]
-) -> None:
-    """What fits is not read; a plan reads all of it."""
+def test_large_vocabularies_are_sampled(folder: Path, save: Callable[..., str]) -> None:
+    """Matching vocabularies are not read further; a plan reads all of them."""
     size = 400_000
     prefix = save(folder / "large", {"emb": np.zeros((size, 1), np.float32)})
     write_vocabulary(folder / "old.txt", (f"token{i}" for i in range(size)))

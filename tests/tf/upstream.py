@@ -24,13 +24,13 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-# Beyond it a file hangs: the longest takes about three minutes on two cores.
+# A timeout: the longest file takes about three minutes on two cores.
 TIMEOUT_SECONDS = 1200
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of each test of one file.
+    """The outcome of each test of one file.
 
     Attributes:
         outcomes: Test name to "passed", "failed" or "skipped".
@@ -158,7 +158,7 @@ def _load(file: Path) -> Any:
     specification = importlib.util.spec_from_file_location(f"upstream_{file.stem}", file)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # where some tests look for their own classes
+    sys.modules[module.__name__] = module  # some tests look up their own classes there
     specification.loader.exec_module(module)
     return module
 
@@ -177,7 +177,7 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf
     from absl import flags
 
-    from tensorbundle.tf import hooks, library
+    from tensorbundle.tf import installation, op_library
     from tensorbundle.tf.options import set_options
 
     if not options.as_is:
@@ -187,16 +187,16 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     flags.FLAGS(sys.argv[:1])
     _name_keras_for_estimator()
     if options.installed:
-        hooks.install()
+        installation.install()
         if options.op == "absent":
-            library.load = lambda: None
-            library.why_not = lambda: "this run does without"
+            op_library.load = lambda: None
+            op_library.unavailable_reason = lambda: "this run does without"
         else:
             set_options(op=options.op)
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
     _selected(suite, options.match).run(recorder)
-    calls = hooks.calls() if options.installed else {}
+    calls = installation.calls() if options.installed else {}
     return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's side: options, plans, the op library, and TensorFlow's own names leading to ours.
+"""The TensorFlow side: options, plans, the op library, and the patching of TensorFlow's functions.
 
-Importing this imports no TensorFlow; calling what is in it does.
+Importing this package does not import TensorFlow; calling its functions does.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tensorbundle.load_report import LoadReport, Mismatch
-from tensorbundle.tf.hooks import calls, install, installed, uninstall
-from tensorbundle.tf.library import load_op_library
+from tensorbundle.tf.installation import calls, install, installed, uninstall
+from tensorbundle.tf.op_library import load_op_library
 from tensorbundle.tf.options import Options, options, set_options
 
 if TYPE_CHECKING:
-    from tensorbundle.tf.initialization import plan_init
+    from tensorbundle.tf.init_from_checkpoint import plan_init
     from tensorbundle.tf.plans import LoadPlan
-    from tensorbundle.tf.warm_starting import plan_warm_start
+    from tensorbundle.tf.warm_start import plan_warm_start
 
 __all__ = [
     "LoadPlan",
@@ -35,11 +35,11 @@ __all__ = [
     "uninstall",
 ]
 
-# Imported when they are first asked for.
+# Imported at first use.
 _LATER = {
     "LoadPlan": "plans",
-    "plan_init": "initialization",
-    "plan_warm_start": "warm_starting",
+    "plan_init": "init_from_checkpoint",
+    "plan_warm_start": "warm_start",
 }
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which way a value takes: our op, our reader in this process, or TensorFlow's own op."""
+"""Choice of the backend that reads a variable's value.
+
+``"op"``: our op. ``"numpy"``: our reader in this process. ``"stock"``: TensorFlow's own op.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import warnings
 from typing import Any
 
-from tensorbundle.tf import facts, placement
+from tensorbundle.tf import placement, variable_metadata
 from tensorbundle.tf.options import Options
 
 _CLUSTER = "TF_CONFIG"
@@ -15,31 +18,31 @@ _CLUSTER = "TF_CONFIG"
 _warned: set[str] = set()
 
 
-def way_for(variable: Any, options: Options) -> str:
-    """``"op"``, ``"numpy"`` or ``"stock"``.
+def backend_for(variable: Any, options: Options) -> str:
+    """Returns ``"op"``, ``"numpy"`` or ``"stock"``.
 
-    Warns, once per reason, if the op library is the reason why it is not ``"op"``.
+    Warns, once per reason, if the op library cannot be used.
     """
-    if why_not_ours(variable, options) is not None:
+    if unsupported_reason(variable, options) is not None:
         return "stock"
-    missing = why_no_library()
+    missing = library_unavailable_reason()
     if missing is None:
         return "op"
-    way = "numpy" if _is_in_this_process(variable) else "stock"
+    backend = "numpy" if _is_in_this_process(variable) else "stock"
     _warn_once(missing)
-    return way
+    return backend
 
 
-def why_not_op(variable: Any, options: Options) -> str | None:
-    """Why a variable is not read by our op, None where it is."""
-    return why_not_ours(variable, options) or why_no_library()
+def op_unsupported_reason(variable: Any, options: Options) -> str | None:
+    """Returns why our op does not read a variable, or None if it does."""
+    return unsupported_reason(variable, options) or library_unavailable_reason()
 
 
-def why_not_ours(variable: Any, options: Options) -> str | None:
-    """Why only TensorFlow's own op may be named for a variable, None where ours may."""
+def unsupported_reason(variable: Any, options: Options) -> str | None:
+    """Returns why only TensorFlow's own op may read a variable, or None if ours may."""
     if options.op == "stock":
-        return "op='stock' is in force, and TensorFlow's own op does not map"
-    if not placement.allows(variable.device):
+        return "op='stock' is in effect, and TensorFlow's own op does not map"
+    if not placement.may_use_ops(variable.device):
         return (
             f"it is on {variable.device}, whose process may not have our op: "
             "install(remote=True) says that it has"
@@ -47,33 +50,35 @@ def why_not_ours(variable: Any, options: Options) -> str | None:
     return None
 
 
-def why_no_library() -> str | None:
-    """Why the op library cannot be used, None where it can."""
-    from tensorbundle.tf import library
+def library_unavailable_reason() -> str | None:
+    """Returns why the op library cannot be used, or None if it can."""
+    from tensorbundle.tf import op_library
 
-    if library.load() is not None:
+    if op_library.load() is not None:
         return None
-    return f"the op library is not there: {library.why_not()}"
+    return f"the op library is not there: {op_library.unavailable_reason()}"
 
 
 def _is_in_this_process(variable: Any) -> bool:
-    """Whether what runs for a variable runs here, as far as can be seen while a graph is built.
+    """Whether a variable's ops run in this process, as far as known while the graph is built.
 
-    A NumPy function is known to its own process only, and so is a type that NumPy has not.
+    A NumPy function can run only in the process that registered it. NumPy has no quantized types.
     """
     import tensorflow as tf
 
     if tf.executing_eagerly():
         return True
-    if facts.on_another_job(variable) or "cluster" in os.environ.get(_CLUSTER, ""):
+    if variable_metadata.on_another_job(variable) or "cluster" in os.environ.get(_CLUSTER, ""):
         return False
     return not variable.dtype.base_dtype.is_quantized
 
 
-def _warn_once(why: str) -> None:
-    if why in _warned:
+def _warn_once(reason: str) -> None:
+    if reason in _warned:
         return
-    _warned.add(why)
+    _warned.add(reason)
     warnings.warn(
-        f"tensorbundle reads checkpoints the slow way, because {why}", RuntimeWarning, stacklevel=2
+        f"tensorbundle reads checkpoints the slow way, because {reason}",
+        RuntimeWarning,
+        stacklevel=2,
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second computation of a random tensor, whose numbers do not depend on the first.
+"""Independent copies of tensors that depend on seeded random ops.
 
-A seeded random op gives its next numbers each time it runs. What is computed for a variable's
-``initial_value`` must not use up the first numbers, which its initializer gets.
+A seeded random op advances its generator each time it runs. Computing a variable's
+``initial_value`` must not consume the first numbers: they belong to the variable's initializer.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _READS = frozenset(
 
 
 def version() -> int:
-    """A mark in the graph that is being built: what is made later comes after it."""
+    """Returns the version of the graph that is being built: the id of its latest op."""
     import tensorflow as tf
 
     return int(tf.compat.v1.get_default_graph().version)
 
 
 def independent(value: Any, since: int) -> Any | None:
-    """A tensor that is computed as `value` is, from the same seeds.
+    """Returns a tensor that is computed like `value`, from the same seeds.
 
     Args:
         value: A tensor of the graph that is being built.
-        since: What was made before this mark is used by both.
+        since: A version of the graph. Ops created before it are shared and not copied.
 
     Returns:
-        `value` itself where nothing was made since that is seeded. None where there can be no such
-        tensor: something has a state that a second op would share or lack (a Python function, a
-        ``tf.random.Generator``, a graph function that draws numbers), or is in a loop or a branch
-        of control flow v1, which cannot be copied in part.
+        `value` itself if it depends on no seeded op created since. None if there can be no such
+        tensor: an op has a state that a second op would share or lack (a Python function, a
+        ``tf.random.Generator``, a graph function that draws random numbers), or an op to copy is in
+        a loop or branch of control flow v1, which cannot be copied in part.
     """
     ops = _made_for(value.op, since)
     if any(_has_own_state(op) for op in ops):
@@ -61,7 +61,7 @@ def independent(value: Any, since: int) -> Any | None:
 
 
 def _made_for(end: Any, since: int) -> list[Any]:
-    """The ops that an op depends on and that were made since, itself among them."""
+    """Returns the ops that `end` depends on and that were created since, with `end`."""
     order: list[Any] = []
     seen = {end}
     open_ops = [end]
@@ -89,7 +89,7 @@ def _sources(op: Any) -> list[Any]:
 
 
 def _is_seeded(op: Any) -> bool:
-    """Whether it gives the same numbers as another of its kind: unseeded ones never do."""
+    """Whether an op is random and has a seed."""
     return _is_random(op.type) and bool(op.get_attr("seed") or op.get_attr("seed2"))
 
 
@@ -141,13 +141,13 @@ def _copy(op: Any, copies: dict[Any, Any]) -> Any:
         tf.control_dependencies(waits),
         tf.compat.v1.device(op.device) if op.device else contextlib.nullcontext(),
     ):
-        made = graph._create_op_internal(
+        copy = graph._create_op_internal(
             op.type,
             inputs,
             [tensor.dtype for tensor in op.outputs],
             name=f"{op.name}_again/",
             attrs=dict(op.node_def.attr),
         )
-    for old, new in zip(op.outputs, made.outputs, strict=True):
+    for old, new in zip(op.outputs, copy.outputs, strict=True):
         new.set_shape(old.shape)
-    return made
+    return copy

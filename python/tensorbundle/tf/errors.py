@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our exceptions, as TensorFlow raises them.
+"""Exceptions that are both ours and TensorFlow's.
 
-Every class here inherits one of ours and the class of ``tf.errors`` that TensorFlow raises in the
-same place, so that either ``except`` works. They are made when they are first needed, because their
-bases are TensorFlow's.
+Every class inherits from one of our exceptions and from the class of ``tf.errors`` that TensorFlow
+raises for the same error, so that either ``except`` works. The classes are created at first use,
+because that imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tensorbundle import errors
 
-# Class of ours here: (base of ours, name in tf.errors, other bases).
+# Name of the class: (our base, name of the base in tf.errors, other bases).
 _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] = {
     "CheckpointNotFoundError": (errors.CheckpointNotFoundError, "NotFoundError", ()),
     "VocabularyNotFoundError": (errors.VocabularyNotFoundError, "NotFoundError", ()),
@@ -26,29 +26,29 @@ _BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] =
     "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
     "PathError": (errors.CheckpointNotFoundError, "NotFoundError", (ValueError,)),
     "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
-    # Not UnavailableError, for which a monitored session tries again, for ever.
+    # Not UnavailableError: MonitoredSession would retry forever.
     "InternalError": (errors.IOFailure, "InternalError", ()),
     "PermissionDeniedError": (errors.IOFailure, "PermissionDeniedError", ()),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Makes a class when it is first asked for; pickles find it by this way too."""
+    """Creates a class at first use. Unpickling uses this too."""
     if name not in _BASES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    made = globals()[name] = _make(name)
-    return made
+    created = globals()[name] = _create(name)
+    return created
 
 
 def translated(error: errors.Error) -> Exception:
-    """The exception of this module that says what `error` says; `error` itself where none does."""
+    """Returns the exception of this module for `error`, or `error` if there is none."""
     if isinstance(error, errors.TensorNotFoundError):
         is_ambiguous = isinstance(error, errors.AmbiguousNameError)
         name = "AmbiguousNameError" if is_ambiguous else "TensorNotFoundError"
-        return _new(name, error._source)  # the message is composed when it is shown
+        return _new(name, error._source)  # the message is formatted when it is shown
     message = str(error)
     if isinstance(error, errors.CheckpointNotFoundError):
-        # A directory without a checkpoint is a ValueError in both worlds, and never an OpError.
+        # For a directory without a checkpoint TensorFlow raises ValueError, not OpError.
         if isinstance(error, ValueError):
             return error
         return _new("CheckpointNotFoundError", message, error.filename)
@@ -70,7 +70,7 @@ def translated(error: errors.Error) -> Exception:
 
 @contextlib.contextmanager
 def as_tensorflow_raises() -> Iterator[None]:
-    """Raises our own exceptions from inside as TensorFlow's, which they stay as well."""
+    """Converts our exceptions to those of this module."""
     try:
         yield
     except errors.Error as error:
@@ -81,17 +81,17 @@ def as_tensorflow_raises() -> Iterator[None]:
 
 
 def shape_mismatch(message: str) -> Exception:
-    """A ShapeMismatchError that is a ValueError and an InvalidArgumentError."""
+    """Returns a ShapeMismatchError that is a ValueError and an InvalidArgumentError."""
     return _new("ShapeMismatchError", message)
 
 
 def invalid_argument(message: str) -> Exception:
-    """An Error that is a ValueError and an InvalidArgumentError."""
+    """Returns an Error that is a ValueError and an InvalidArgumentError."""
     return _new("InvalidArgumentError", message)
 
 
 def path_with_nul(path: str) -> Exception:
-    """What TensorFlow calls not found, and what is a ValueError to the system."""
+    """Returns the exception for a path with a NUL byte: NotFoundError and ValueError."""
     return _new("PathError", f"a path cannot hold a NUL byte: {path!r}", path)
 
 
@@ -99,20 +99,20 @@ def _is_translated(error: Exception) -> bool:
     return type(error).__module__ == __name__
 
 
-def _make(name: str) -> type[Exception]:
+def _create(name: str) -> type[Exception]:
     import tensorflow as tf
 
-    ours, theirs, more = _BASES[name]
-    base = getattr(tf.errors, theirs)
+    own, original, more = _BASES[name]
+    base = getattr(tf.errors, original)
 
     def __init__(
         self: Any, message: str, filename: str | None = None, number: int | None = None
     ) -> None:
-        # TensorFlow's constructor first: it sets up what its properties read.
+        # TensorFlow's constructor first: it sets the attributes that its properties read.
         base.__init__(self, None, None, message)
-        if issubclass(ours, errors.IOFailure):
+        if issubclass(own, errors.IOFailure):
             OSError.__init__(self, number, message, filename)
-        elif issubclass(ours, OSError):
+        elif issubclass(own, OSError):
             OSError.__init__(self, errno.ENOENT, message, filename)
         else:
             self.args = (message,)
@@ -129,11 +129,11 @@ def _make(name: str) -> type[Exception]:
         "__str__": __str__,
         "__reduce__": __reduce__,
         "__module__": __name__,
-        "__doc__": f"{ours.__name__}, and ``tf.errors.{theirs}``.",
+        "__doc__": f"{own.__name__}, and ``tf.errors.{original}``.",
     }
-    return type(name, (ours, *more, base), members)
+    return type(name, (own, *more, base), members)
 
 
 def _new(name: str, *args: Any) -> Exception:
-    made: Exception = (globals().get(name) or __getattr__(name))(*args)
-    return made
+    error: Exception = (globals().get(name) or __getattr__(name))(*args)
+    return error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors for variables, as a map pairs them: all that is decided before, and then done."""
+"""The loads of an assignment map: planned first, then executed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any, NamedTuple
 from tensorbundle import assignment
 from tensorbundle.assignment import Assignment, Target
 from tensorbundle.load_plan import Policy, Problem, Row
-from tensorbundle.tf import plans, restore, values
+from tensorbundle.tf import initializers, plans, read_backends
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.source import AnySource
 from tensorbundle.variables import Variable
 
 
 class Loads(NamedTuple):
-    """What a map comes to.
+    """The planned loads of an assignment map.
 
     Attributes:
-        label: What the caller called the checkpoint.
-        rows: A row for each variable.
-        problems: What is wrong with the map and with what it meets.
-        warnings: What is odd.
-        readings: What is loaded, and how.
+        label: The checkpoint's name in the log.
+        rows: One row per variable.
+        problems: The errors in the map and in its tensors and variables.
+        warnings: Messages for the log.
+        requests: For each assignment the reads of its variables.
     """
 
     label: Any
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
-    readings: Sequence[tuple[Assignment, list[values.Reading]]]
+    requests: Sequence[tuple[Assignment, list[read_backends.ReadRequest]]]
 
     def run(self) -> None:
-        """Makes the variables start from the checkpoint, in TensorFlow's order."""
+        """Initializes the variables from the checkpoint, in TensorFlow's order."""
         import tensorflow as tf
 
-        for planned, each in self.readings:
-            restore.assign(each)
+        for planned, each in self.requests:
+            initializers.set_initializers(each)
             tf.compat.v1.logging.debug(
                 "Initialize variable %s from checkpoint %s with %s",
                 planned.label,
@@ -56,32 +56,32 @@ def prepare(
     *,
     nameless: str = "",
 ) -> Loads:
-    """Decides what a map does. Changes nothing.
+    """Plans the loads of an assignment map without changing anything.
 
     Args:
         source: The checkpoint.
-        label: What the log calls it.
+        label: Its name in the log.
         pairs: (name in the checkpoint, target).
         store: The graph's variables by full name.
         options: How values are read.
         policy: Whether values are converted.
-        nameless: Why no variable is known by its name, if that is so.
+        nameless: Why variables cannot be looked up by name, or ``""`` if they can.
     """
     plan = assignment.plan_assignments(
         pairs, source.for_plans(), store, cast=policy.cast, nameless=nameless
     )
     rows: list[Row] = []
     problems = list(plan.problems)
-    readings: list[tuple[Assignment, list[values.Reading]]] = []
+    requests: list[tuple[Assignment, list[read_backends.ReadRequest]]] = []
     for row in plan.rows:
         if row.load is not None:
             try:
-                readings.append((row.load, restore.plan_readings(source, row.load, options)))
+                requests.append((row.load, initializers.plan_reads(source, row.load, options)))
             except ValueError as error:
                 row = _refused(row, error)
                 problems.append(row.problem)  # type: ignore[arg-type]
         rows.append(row)
-    return Loads(label, tuple(rows), tuple(problems), plan.warnings, readings)
+    return Loads(label, tuple(rows), tuple(problems), plan.warnings, requests)
 
 
 def _refused(row: Row, error: ValueError) -> Row:

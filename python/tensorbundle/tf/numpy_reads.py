@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads through our own reader, where the op library cannot be loaded.
+"""Reads by our reader in this process, if the op library cannot be loaded.
 
-Whatever TensorFlow takes over from NumPy it would copy once more at the first update. One row too
-many, sliced off again, spares that: TensorFlow owns a slice, and does not own the array.
+TensorFlow would copy an array of NumPy at the first update, because it does not own it. So arrays
+have one extra row, which is sliced off: TensorFlow owns a slice.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from tensorbundle.tf.source import ALIGNMENT
 from tensorbundle.variables import Slice
 
 
-class Request(NamedTuple):
-    """A tensor, or a part of one, that is read when it is needed.
+class NumpyReadRequest(NamedTuple):
+    """A box of a tensor, to be read when the graph runs, or now in eager mode.
 
     Attributes:
         prefix: The checkpoint.
         tensor: The tensor's name.
-        shape: The whole tensor's, when the graph was built.
-        part: What is wanted of it; None for everything.
-        dtype: TensorFlow's name of the type that is wanted.
+        shape: The whole tensor's shape when the graph was built.
+        partition: The part to read; None for the whole tensor.
+        dtype: TensorFlow's name of the expected type.
         verify: ``"full"``, ``"lazy"`` or ``"none"``.
-        threads: For the read.
+        threads: The number of threads.
     """
 
     prefix: bytes
     tensor: str
     shape: tuple[int, ...]
-    part: Slice | None
+    partition: Slice | None
     dtype: str
     verify: str
     threads: int | None
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """The shape of what is read."""
-        return self.shape if self.part is None else self.part.extent
+        """The shape of the value."""
+        return self.shape if self.partition is None else self.partition.extent
 
     @property
     def is_padded(self) -> bool:
-        """Whether the array has one row too many."""
+        """Whether the array has an extra row."""
         return bool(self.extent) and self.dtype != "string"
 
     def read(self) -> np.ndarray[Any, Any]:
-        """Reads it into a new array, with a row too many where it is padded.
+        """Reads the box into a new array, with an extra row if ``is_padded``.
 
         Raises:
-            Error: As TensorFlow raises it; also where the tensor is not what was asked for.
+            Error: As TensorFlow raises it; also if the tensor has another shape or type.
         """
         verify = "none" if self.verify == "none" else "lazy"
         with (
@@ -82,7 +82,7 @@ class Request(NamedTuple):
         """Compares the checksums of the whole tensor.
 
         Raises:
-            DataLossError: One of them is wrong.
+            DataLossError: A checksum differs.
         """
         with (
             as_tensorflow_raises(),
@@ -92,23 +92,24 @@ class Request(NamedTuple):
         return True
 
     def _box(self) -> Any:
-        if self.part is None:
+        if self.partition is None:
             return ...
         return tuple(
-            slice(a, a + n) for a, n in zip(self.part.offset, self.part.extent, strict=True)
+            slice(a, a + n)
+            for a, n in zip(self.partition.offset, self.partition.extent, strict=True)
         )
 
 
-def as_graph_tensor(request: Request, dtype: Any, scope: str) -> Any:
-    """A tensor that is read in this process whenever the graph computes it."""
+def as_graph_tensor(request: NumpyReadRequest, dtype: Any, scope: str) -> Any:
+    """Returns a tensor that is read in this process each time the graph computes it."""
     import tensorflow as tf
 
     value = tf.numpy_function(request.read, [], dtype, name="read")
     return _without_pad(value, request, scope)
 
 
-def as_eager_tensor(request: Request, dtype: Any) -> Any:
-    """A tensor that is read now, copied once from the file and never again."""
+def as_eager_tensor(request: NumpyReadRequest, dtype: Any) -> Any:
+    """Returns a tensor that is read now, with a single copy from the file."""
     import tensorflow as tf
 
     array = request.read()
@@ -122,8 +123,8 @@ def as_eager_tensor(request: Request, dtype: Any) -> Any:
     return _without_pad(value, request, None)
 
 
-def verified_in_graph(request: Request) -> Any:
-    """A tensor whose computation compares the whole tensor's checksums."""
+def verified_in_graph(request: NumpyReadRequest) -> Any:
+    """Returns a scalar whose computation compares the whole tensor's checksums."""
     import tensorflow as tf
 
     return tf.numpy_function(
@@ -131,7 +132,7 @@ def verified_in_graph(request: Request) -> Any:
     )
 
 
-def _without_pad(value: Any, request: Request, scope: str | None) -> Any:
+def _without_pad(value: Any, request: NumpyReadRequest, scope: str | None) -> Any:
     import tensorflow as tf
 
     if not request.is_padded:
@@ -142,7 +143,7 @@ def _without_pad(value: Any, request: Request, scope: str | None) -> Any:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """An uninitialised array whose bytes begin where TensorFlow wants them."""
+    """Returns an uninitialized array with the alignment that TensorFlow requires."""
     nbytes = math.prod(shape) * dtype.itemsize
     buffer = np.empty(nbytes + ALIGNMENT, np.uint8)
     skip = -buffer.ctypes.data % ALIGNMENT

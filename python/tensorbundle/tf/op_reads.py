@@ -1,64 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads by our own op, which finds everything out when it runs, in the process where it runs."""
+"""Reads by our ops. An op opens the checkpoint when it runs, in the process where it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle.tf import nodes
+from tensorbundle.tf import graph_ops
 from tensorbundle.tf.source import key_of
 from tensorbundle.variables import Slice, slice_spec
 
 
-class OpRead(NamedTuple):
-    """One op, and what it is told.
+class OpReadRequest(NamedTuple):
+    """The attributes of one read op.
 
     Attributes:
         prefix: The checkpoint.
         tensor: The tensor's name.
-        shape: The whole tensor's, when the graph was built.
-        part: What is wanted of it; None for everything.
-        fixed: Whether it must still have that shape when it is read.
-        verify: What the op does about checksums: ``"full"``, ``"parts"``, ``"lazy"``, ``"none"``.
-        threads: For the read; None leaves it to the process that reads.
+        shape: The whole tensor's shape when the graph was built.
+        partition: The part to read; None for the whole tensor.
+        fixed: Whether the tensor must still have that shape when it is read.
+        verify: How checksums are compared: ``"full"``, ``"parts"``, ``"lazy"``, ``"none"``.
+        threads: The number of threads; None: the default of the process that reads.
     """
 
     prefix: bytes
     tensor: str
     shape: tuple[int, ...]
-    part: Slice | None
+    partition: Slice | None
     fixed: bool
     verify: str
     threads: int | None
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """The shape of what is read."""
-        return self.shape if self.part is None else self.part.extent
+        """The shape of the value."""
+        return self.shape if self.partition is None else self.partition.extent
 
     @property
     def spec(self) -> str:
-        """The slice, with the whole shape even where everything is wanted.
+        """The box in TensorFlow's format. Contains the tensor's shape also for a whole tensor.
 
-        So a checkpoint that is rewritten with another shape is an error, and never a variable of
-        another shape than it was declared with.
+        So if the checkpoint is rewritten with another shape, the read fails instead of changing the
+        shape of the variable.
         """
-        if self.part is not None:
-            return self.part.spec
+        if self.partition is not None:
+            return self.partition.spec
         if not self.fixed or 0 in self.shape:
             return ""
         return slice_spec(self.shape, [0] * len(self.shape), self.shape)
 
 
-def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[Any, Any]:
-    """The value, which gets the name, and the checksums of the byte ranges that it was read from.
+def value_and_parts(library: Any, read: OpReadRequest, dtype: Any, name: str) -> tuple[Any, Any]:
+    """Returns the value, and the partial checksums of what was read.
 
     Args:
         library: The op library.
-        read: What is read, and how.
-        dtype: The tensor's.
-        name: Of the value.
+        read: The attributes.
+        dtype: The tensor's type.
+        name: The name of the value.
     """
     value, parts = library.tensorbundle_read_v1(
         prefix=read.prefix,
@@ -74,17 +74,19 @@ def value_and_parts(library: Any, read: OpRead, dtype: Any, name: str) -> tuple[
     return value, parts
 
 
-def mapped(library: Any, reads: Sequence[OpRead], dtype: Any, names: Sequence[str]) -> list[Any]:
-    """Values that are the checkpoint's memory, all from one op, where any of them is computed.
+def mapped(
+    library: Any, reads: Sequence[OpReadRequest], dtype: Any, names: Sequence[str]
+) -> list[Any]:
+    """Returns values that are mappings of the checkpoint's file, all from one op.
 
-    They come with one row too many, sliced off here: TensorFlow owns a slice, and would copy what
-    it does not own at the first update.
+    The op's values have one extra row, which is sliced off here: TensorFlow owns a slice, but would
+    copy a tensor that it does not own at the first update.
 
     Args:
         library: The op library.
-        reads: Parts of one tensor, each with all of its rows one behind the other in its file.
-        dtype: The tensor's.
-        names: Scopes, ending in ``/``. The values get their names; the op goes into the first.
+        reads: Boxes of one tensor, each of which is contiguous in its file.
+        dtype: The tensor's type.
+        names: Scopes, ending in ``/``, one per value. The op is created in the first one.
     """
     import tensorflow as tf
 
@@ -99,30 +101,32 @@ def mapped(library: Any, reads: Sequence[OpRead], dtype: Any, names: Sequence[st
         "N": count,
     }
     if tf.executing_eagerly():
-        pieces, begin, sizes = library.tensorbundle_map_v1(**attributes)
-        return [tf.slice(piece, begin, size) for piece, size in zip(pieces, sizes, strict=True)]
+        values, begin, sizes = library.tensorbundle_map_v1(**attributes)
+        return [tf.slice(value, begin, size) for value, size in zip(values, sizes, strict=True)]
     dtypes = [*[dtype] * count, tf.int64, *[tf.int64] * count]
-    outputs = nodes.make("TensorbundleMapV1", [], dtypes, f"{names[0]}map/", attributes).outputs
+    outputs = graph_ops.create_op(
+        "TensorbundleMapV1", [], dtypes, f"{names[0]}map/", attributes
+    ).outputs
     begin = outputs[count]
-    values = []
-    for piece, size, name, read in zip(
+    sliced = []
+    for value, size, name, read in zip(
         outputs[:count], outputs[count + 1 :], names, reads, strict=True
     ):
-        value = nodes.make("Slice", [piece, begin, size], [dtype], name).outputs[0]
+        value = graph_ops.create_op("Slice", [value, begin, size], [dtype], name).outputs[0]
         value.set_shape(read.extent)
-        values.append(value)
-    return values
+        sliced.append(value)
+    return sliced
 
 
 def verified(library: Any, prefix: bytes, tensor: str, dtype: Any, parts: Sequence[Any]) -> Any:
-    """A scalar that exists only if the checksums of the whole tensor are right.
+    """Returns a scalar whose computation fails if a checksum of the tensor differs.
 
     Args:
         library: The op library.
         prefix: The checkpoint.
         tensor: The tensor's name.
-        dtype: The tensor's.
-        parts: What reads of it gave; what they leave out is read once more, in passing.
+        dtype: The tensor's type.
+        parts: The partial checksums from reads of it. Bytes that they do not cover are read again.
     """
     return library.tensorbundle_verify_v1(
         parts=list(parts),

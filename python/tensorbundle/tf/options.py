@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How variables get their values: copied or mapped, checked or not, by whose op.
+"""Options of reading: copy or map, verification, threads, and which op.
 
-What is in force when a function of this package is called is what its initializers do, whenever and
-wherever they run.
+The options in effect when a function of this package is called apply to its initializers, whenever
+and wherever they run.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Options:
     """The options of one call.
 
     Attributes:
-        mode: ``"copy"``; ``"map"``, which is a ValueError where something cannot be mapped;
-            ``"auto"``, which maps what can be mapped and copies the rest.
-        verify: ``"full"``, ``"lazy"``, ``"none"``; None is ``"full"`` for what is copied and
-            ``"none"`` for what is mapped.
-        threads: For one read; None leaves it to the process that reads.
-        op: ``"auto"``: our op where it can be loaded. ``"stock"``: only TensorFlow's own.
+        mode: ``"copy"``; ``"map"``: raises ValueError for a tensor that cannot be mapped;
+            ``"auto"``: maps where possible and copies otherwise.
+        verify: ``"full"``, ``"lazy"``, ``"none"``; None means ``"full"`` for copies and
+            ``"none"`` for mappings.
+        threads: The number of threads per read; None: the default of the process that reads.
+        op: ``"auto"``: our op if it can be loaded. ``"stock"``: only TensorFlow's own op.
     """
 
     mode: str = "copy"
@@ -53,7 +53,7 @@ class Options:
             raise ValueError("TensorFlow's own op cannot map: mode='map' goes only with op='auto'")
 
     def verification(self, *, mapped: bool) -> str:
-        """What ``verify`` means for something that is copied, or mapped."""
+        """Returns the value of ``verify`` for a copy or a mapping."""
         return self.verify or ("none" if mapped else "full")
 
 
@@ -64,15 +64,15 @@ _context: contextvars.ContextVar[Options | None] = contextvars.ContextVar(
 
 
 def current() -> Options:
-    """The options in force here."""
+    """Returns the options in effect."""
     return _context.get() or _process
 
 
 def in_context() -> Options | None:
-    """The options of the innermost ``with options(...)``, None outside of all.
+    """Returns the options of the innermost ``with options(...)``, or None if there is none.
 
-    A thread that TensorFlow started knows nothing of its creator's context, and the other way
-    round: who crosses threads asks both sides.
+    A thread started by TensorFlow does not inherit the context of its creator, so code that
+    crosses threads must check both contexts.
     """
     return _context.get()
 
@@ -85,16 +85,16 @@ def options(
     threads: int | None = None,
     op: str | None = None,
 ) -> Iterator[Options]:
-    """Options for the calls inside the ``with`` statement, in this thread or task.
+    """Sets options for the calls inside the ``with`` statement, in this thread or task.
 
     Args:
-        mode: ``"copy"``, ``"map"`` or ``"auto"``; None leaves what is in force, as for all others.
+        mode: ``"copy"``, ``"map"`` or ``"auto"``; None keeps the current value, as for all others.
         verify: ``"full"``, ``"lazy"`` or ``"none"``.
-        threads: For one read, at least 1.
+        threads: The number of threads per read, at least 1.
         op: ``"auto"`` or ``"stock"``.
 
     Raises:
-        ValueError: Another value, or a combination that cannot be.
+        ValueError: An invalid value, or an invalid combination.
 
     Example:
         >>> with tb.tf.options(mode="map"):
@@ -115,7 +115,7 @@ def set_options(
     threads: int | None = None,
     op: str | None = None,
 ) -> None:
-    """Options for the whole process, wherever no ``with options(...)`` says otherwise.
+    """Sets options for the whole process. ``with options(...)`` takes precedence.
 
     Args and Raises: As for ``options``.
     """
@@ -127,5 +127,5 @@ def _changed(
     base: Options, mode: str | None, verify: str | None, threads: int | None, op: str | None
 ) -> Options:
     given = {"mode": mode, "verify": verify, "threads": threads, "op": op}
-    # One call, so that the combination is judged and not the way to it.
+    # All at once: only the resulting combination must be valid.
     return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]

@@ -1,37 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""On whose task a variable lies, and whether our ops may be asked for there.
+"""Whether our ops may be placed on the task of a variable.
 
-A process that has not loaded our op library rejects every graph that names our ops, and nobody can
-see that from here. Called by its own name, our code trusts its caller to have loaded it; behind
-TensorFlow's names it has no caller who could know, so it asks ``allows`` for every variable.
+A process that has not loaded our op library rejects every graph that contains our ops, and this
+process cannot check that. If our functions are called by their own names, the caller is trusted to
+have loaded the library everywhere. The patched TensorFlow functions call ``may_use_ops`` for every
+variable.
 """
 
 from __future__ import annotations
 
-_other_tasks = True
+_remote_ops_allowed = True
 
 
-def allows(device: str) -> bool:
-    """Whether an op of ours may be placed with a variable.
+def may_use_ops(device: str) -> bool:
+    """Whether our ops may be placed on the device of a variable.
 
     Args:
         device: The variable's ``device``: ``""``, ``"/job:ps/task:1"``,
             ``"/job:localhost/replica:0/task:0/device:CPU:0"``.
     """
-    return _other_tasks or is_here(device)
+    return _remote_ops_allowed or is_here(device)
 
 
-def set_other_tasks(allowed: bool) -> None:
-    """Says whether tasks of other processes may be given our ops; the installation does."""
-    global _other_tasks
-    _other_tasks = allowed
+def allow_remote_ops(allowed: bool) -> None:
+    """Sets whether our ops may be placed on tasks of other processes."""
+    global _remote_ops_allowed
+    _remote_ops_allowed = allowed
 
 
 def is_here(device: str) -> bool:
-    """Whether a device is one of this process, as far as that can be known.
+    """Whether a device belongs to this process, as far as that can be determined.
 
-    It is where no job is named, where the job is ``localhost``, and where it is the task as which
-    this process joined an eager cluster. A TF1 server's own task cannot be told from others.
+    True if the device names no job, if the job is ``localhost``, and if it is the task of this
+    process in an eager cluster. The task of a TF1 server in this process is not recognized.
     """
     import tensorflow as tf
     from tensorflow.python.eager import context
@@ -39,7 +40,7 @@ def is_here(device: str) -> bool:
     try:
         spec = tf.DeviceSpec.from_string(device or "")
     except ValueError:
-        return False  # a composite device, of a device set of its own
+        return False  # a composite device
     if spec.job is None or spec.job == "localhost":
         return True
     server = context.get_server_def()

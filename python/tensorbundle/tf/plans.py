@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A plan that can be looked at before it is carried out: what the functions make and do at once."""
+"""Load plans: inspected first and applied later, or applied at once by the functions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tensorbundle.tf import errors, replicas
 
 
 class Prepared(NamedTuple):
-    """All that was decided about one call, with nothing done yet.
+    """The plan of one call, before anything is changed.
 
     Attributes:
         title: The function and the checkpoint.
-        rows: A row for each variable.
-        problems: What is wrong, in TensorFlow's order, what is skipped included.
-        warnings: What is odd.
-        policy: What is skipped.
-        unused: Tensors that no variable gets.
-        run: Does it. Assumes that nothing is in the way.
-        begin: What the log says before it is known whether something is in the way.
+        rows: One row per variable.
+        problems: The errors in TensorFlow's order, including those that are skipped.
+        warnings: Messages for the log.
+        policy: Which problems are skipped.
+        unused: Tensors that are not loaded into any variable.
+        run: Executes the plan. Requires that no problem is blocking.
+        preamble: Lines for the log that precede the check for problems.
     """
 
     title: str
@@ -33,26 +33,26 @@ class Prepared(NamedTuple):
     policy: Policy
     unused: tuple[str, ...]
     run: Callable[[], None]
-    begin: tuple[str, ...] = ()
+    preamble: tuple[str, ...] = ()
 
     @property
-    def standing(self) -> list[Problem]:
+    def blocking(self) -> list[Problem]:
         """The problems that are not skipped."""
         return [problem for problem in self.problems if not self.policy.skips(problem)]
 
     def carry_out(self) -> LoadReport:
-        """Does it.
+        """Executes the plan.
 
         Raises:
-            Exception: Of the first problem that is not skipped, before anything was done.
+            Exception: The first problem that is not skipped, before anything is changed.
         """
         import tensorflow as tf
 
-        for line in self.begin:
+        for line in self.preamble:
             tf.compat.v1.logging.info("%s", line)
-        standing = self.standing
-        if standing:
-            raise as_raised(standing[0], len(standing) - 1)
+        blocking = self.blocking
+        if blocking:
+            raise as_raised(blocking[0], len(blocking) - 1)
         for warning in self.warnings:
             warn(warning)
         self.run()
@@ -60,28 +60,27 @@ class Prepared(NamedTuple):
 
 
 class LoadPlan:
-    """What ``init_from_checkpoint`` or ``warm_start`` would do. No variable has been touched.
+    """The plan of an ``init_from_checkpoint`` or ``warm_start``. No variable has been changed.
 
-    ``str(plan)`` is a table for people. Made by ``plan_init`` and ``plan_warm_start``.
+    ``str(plan)`` is a table. Created by ``plan_init`` and ``plan_warm_start``.
 
     Attributes:
-        problems: What is in the way, all of it, in sentences. Empty where ``apply`` would raise
-            nothing.
-        warnings: What is odd though it has a meaning, in sentences.
-        unused: The names of the checkpoint's tensors that no variable gets.
-        untouched: The names of the graph's variables that get nothing, skipped ones among them.
-            Empty in eager mode, where nobody knows all variables.
+        problems: All errors, as messages. Empty if ``apply`` would not raise.
+        warnings: Unusual but valid settings, as messages.
+        unused: The names of the checkpoint's tensors that are not loaded into any variable.
+        untouched: The names of the graph's variables that are not initialized, including skipped
+            ones. Empty in eager mode, where the set of variables is unknown.
     """
 
     def __init__(self, prepared: Prepared, untouched: Sequence[str], home: Any) -> None:
-        """Keeps what was decided.
+        """Wraps the plan of a call.
 
         Args:
-            prepared: That.
-            untouched: As the attribute.
-            home: The graph that it was decided for; None in eager mode.
+            prepared: The plan.
+            untouched: See the attribute.
+            home: The graph that it was made for; None in eager mode.
         """
-        self.problems = tuple(map(str, prepared.standing))
+        self.problems = tuple(map(str, prepared.blocking))
         self.warnings = prepared.warnings
         self.unused = prepared.unused
         self.untouched = tuple(untouched)
@@ -89,12 +88,12 @@ class LoadPlan:
         self._home = home
 
     def apply(self) -> LoadReport:
-        """Does what the plan says, as the function would have done it.
+        """Executes the plan, as the function would have done.
 
         Raises:
-            ValueError: It was planned for another graph; or what the function raises, if there are
-                ``problems``: no variable has been touched then.
-            OpError: In eager mode, whatever goes wrong while reading.
+            ValueError: The plan was made for another graph; or the function's exception if there
+                are ``problems``. No variable has been changed then.
+            OpError: In eager mode, a read failed.
         """
         if current_home() is not self._home:
             raise ValueError(
@@ -123,22 +122,22 @@ class LoadPlan:
 
 
 def planned(prepared: Prepared) -> LoadPlan:
-    """The plan that people look at."""
+    """Returns the public plan of a call."""
     touched = {row.variable for row in prepared.rows if row.is_loaded}
     return LoadPlan(prepared, list(_others(touched)), current_home())
 
 
 def raised(error: Exception) -> Problem:
-    """The problem that an exception tells of."""
+    """Converts an exception to a problem."""
     return Problem("setting", lambda: error)
 
 
 def as_raised(problem: Problem, more: int) -> Exception:
-    """The exception that a function of ours raises for a problem.
+    """Returns the exception that our functions raise for a problem.
 
     Args:
-        problem: What is wrong.
-        more: How many other problems there are.
+        problem: The problem.
+        more: The number of other problems.
     """
     error = problem.error
     if more:
@@ -154,14 +153,14 @@ def as_raised(problem: Problem, more: int) -> Exception:
 
 
 def warn(text: str) -> None:
-    """Says something to TensorFlow's log."""
+    """Writes a warning to TensorFlow's log."""
     import tensorflow as tf
 
     tf.compat.v1.logging.warning("%s", text)
 
 
 def current_home() -> Any:
-    """The graph that is being built; None in eager mode."""
+    """Returns the graph that is being built; None in eager mode."""
     import tensorflow as tf
 
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
@@ -173,16 +172,16 @@ def _add_to_message(error: Exception, text: str) -> None:
 
 
 def _others(touched: Iterable[str]) -> Iterable[str]:
-    """Names of the graph's variables that are not among some."""
+    """Yields the names of the graph's variables that are not in `touched`."""
     import tensorflow as tf
 
     if tf.executing_eagerly():
         return
-    from tensorbundle.tf import facts
+    from tensorbundle.tf import variable_metadata
 
     seen = set(touched)
     for variable in tf.compat.v1.global_variables():
-        name = facts.whole_name(variable)
+        name = variable_metadata.whole_name(variable)
         if name not in seen:
             seen.add(name)
             yield name

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A remapped table whose stored type is converted to its variable's.
+"""Remapping of a table whose stored type differs from its variable's type.
 
-Our ops work in one type. What the table lacks must not go through a stored type that is narrower
-than the variable's: the backup initializer's values stay what they are.
+The remap ops have a single type. Fill values must not be converted to a stored type that is
+narrower than the variable's: the backup initializer's values must not lose precision.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tensorbundle.remap_pieces import PieceRemap
-from tensorbundle.tf.backup import Fills
-from tensorbundle.tf.values import on_cpu_of
+from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.tf.fill_values import FillValues
+from tensorbundle.tf.read_backends import on_cpu_of
 
-# Bits of exponent and mantissa.
+# (bits of the exponent, bits of the mantissa).
 _BITS = {
     "float16": (5, 10),
     "bfloat16": (8, 7),
@@ -24,13 +24,15 @@ _BITS = {
 }
 
 
-def value(remapper: Any, piece: PieceRemap, fills: Fills, variable: Any, stored: Any) -> Any:
-    """The remapped partition, of shape `piece.made`, in the variable's type.
+def value(
+    remapper: Any, partition: PartitionRemap, fill: FillValues, variable: Any, stored: Any
+) -> Any:
+    """Returns the remapped partition, of shape `partition.remapped_shape`, in the variable's type.
 
     Args:
-        remapper: What remaps the table.
-        piece: The partition.
-        fills: What missing cells get, in the variable's type.
+        remapper: The backend that remaps the table.
+        partition: The partition.
+        fill: The fill values, in the variable's type.
         variable: The variable.
         stored: The table's ``tf.DType``.
     """
@@ -38,47 +40,50 @@ def value(remapper: Any, piece: PieceRemap, fills: Fills, variable: Any, stored:
 
     wanted = variable.dtype.base_dtype
     if stored == wanted:
-        return remapper.value(piece, fills, variable, stored)
+        return remapper.value(partition, fill, variable, stored)
     with on_cpu_of(variable):
-        if fills.layout != "zero" and not _holds(stored, wanted):
-            return _filled_later(remapper, piece, fills, variable, stored)
-        given = Fills(fills.layout, tuple(tf.cast(each, stored) for each in fills.tensors))
-        return tf.cast(remapper.value(piece, given, variable, stored), wanted)
+        if fill.layout != "zero" and not _holds(stored, wanted):
+            return _fill_after_cast(remapper, partition, fill, variable, stored)
+        given = FillValues(fill.layout, tuple(tf.cast(each, stored) for each in fill.tensors))
+        return tf.cast(remapper.value(partition, given, variable, stored), wanted)
 
 
 def _holds(wide: Any, narrow: Any) -> bool:
-    """Whether every value of one type is one of another."""
+    """Whether `wide` can represent every value of `narrow`."""
     pairs = zip(_BITS[wide.name], _BITS[narrow.name], strict=True)
     return all(a >= b for a, b in pairs)
 
 
-def _filled_later(
-    remapper: Any, piece: PieceRemap, fills: Fills, variable: Any, stored: Any
+def _fill_after_cast(
+    remapper: Any, partition: PartitionRemap, fill: FillValues, variable: Any, stored: Any
 ) -> Any:
-    """The table converted, and then what it lacks put in.
+    """Converts the remapped table, then writes the fill values.
 
-    A cell is missing where it gets whatever it is filled with.
+    Missing cells are found by remapping twice: they are 0 if filled with zeros and 1 if filled with
+    ones.
     """
     import tensorflow as tf
 
-    ones = Fills("full", (tf.ones(piece.made, stored),))
-    zeros = remapper.value(piece, Fills("zero", ()), variable, stored)
-    filled = remapper.value(piece, ones, variable, stored)
+    ones = FillValues("full", (tf.ones(partition.remapped_shape, stored),))
+    zeros = remapper.value(partition, FillValues("zero", ()), variable, stored)
+    filled = remapper.value(partition, ones, variable, stored)
     missing = tf.equal(zeros, 0) & tf.equal(filled, 1)
     table = tf.cast(zeros, variable.dtype.base_dtype)
-    if fills.layout == "full":
-        return tf.where(missing, fills.tensors[0], table)
-    if piece.num_oov == 0:
-        return _put(table, missing, fills.tensors[0])
-    known = piece.num_rows if piece.axis == 0 else piece.num_cols
-    size = [known if axis == piece.axis else -1 for axis in range(len(piece.made))]
-    begin = [0] * len(piece.made)
-    body = _put(tf.slice(table, begin, size), tf.slice(missing, begin, size), fills.tensors[0])
-    return tf.concat([body, fills.tensors[1]], piece.axis)
+    if fill.layout == "full":
+        return tf.where(missing, fill.tensors[0], table)
+    if partition.num_oov == 0:
+        return _scatter(table, missing, fill.tensors[0])
+    known = partition.num_rows if partition.axis == 0 else partition.num_cols
+    size = [
+        known if axis == partition.axis else -1 for axis in range(len(partition.remapped_shape))
+    ]
+    begin = [0] * len(partition.remapped_shape)
+    body = _scatter(tf.slice(table, begin, size), tf.slice(missing, begin, size), fill.tensors[0])
+    return tf.concat([body, fill.tensors[1]], partition.axis)
 
 
-def _put(table: Any, missing: Any, cells: Any) -> Any:
-    """The table with its missing cells, in row-major order."""
+def _scatter(table: Any, missing: Any, cells: Any) -> Any:
+    """Writes `cells` to the missing cells of the table, in row-major order."""
     import tensorflow as tf
 
     return tf.tensor_scatter_nd_update(table, tf.where(missing), tf.reshape(cells, [-1]))

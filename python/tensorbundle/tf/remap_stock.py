@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remapped tables by TensorFlow's own ops.
+"""Remapping by TensorFlow's own ops.
 
-They take float32 matrices, and refuse two new rows from one old row. Both vocabularies are read
-once per table, where TensorFlow reads them for each partition and while it builds the graph.
+The ops support only float32 matrices, and fail if two new rows come from one old row. Both
+vocabularies are read once per table; TensorFlow's function reads them once per partition, and while
+it builds the graph.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ from __future__ import annotations
 from typing import Any
 
 from tensorbundle.errors import UnsupportedError
-from tensorbundle.remap_pieces import PieceRemap
-from tensorbundle.tf.backup import Fills
+from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.tf.fill_values import FillValues
 
 
 class StockRemap:
     """One table, remapped by ``GenerateVocabRemapping`` and ``LoadAndRemapMatrix``.
 
-    Their devices are the caller's, as in TensorFlow: variables on other tasks receive the values.
+    The ops run on the caller's device, as in TensorFlow, and values are sent to other tasks.
     """
 
     def __init__(
         self, prefix: Any, tensor: bytes, vocabularies: tuple[Any, Any], old_size: int, size: int
     ) -> None:
-        """Makes no op yet.
+        """Creates no ops.
 
         Args:
             prefix: The checkpoint.
             tensor: The table in it.
-            vocabularies: The new one's path, and the old one's.
-            old_size: How many entries of the old one count; -1: all.
-            size: How many entries of the new one any partition needs, from the first.
+            vocabularies: The paths of the new and the old vocabulary.
+            old_size: How many entries of the old vocabulary are used; -1: all.
+            size: How many entries of the new vocabulary are used, from the first.
         """
         self._prefix = prefix
         self._tensor = tensor
@@ -39,50 +40,50 @@ class StockRemap:
         self._size = size
         self._all_ids: Any = None
 
-    def num_missing(self, piece: PieceRemap, _: Any) -> Any:
-        """An int32 scalar: how many cells of a partition are missing."""
+    def num_missing(self, partition: PartitionRemap, _: Any) -> Any:
+        """Returns an int32 scalar: the number of missing cells of a partition."""
         import tensorflow as tf
 
-        present = tf.reduce_sum(tf.cast(self._ids(piece) >= 0, tf.int32))
-        # Wraps from 2**31 on, as TensorFlow's count does: its op takes no more cells anyway.
-        return (piece.num_entries - present) * piece.cells_per_entry
+        present = tf.reduce_sum(tf.cast(self._ids(partition) >= 0, tf.int32))
+        # Overflows at 2**31 like TensorFlow's count: its op does not support more cells.
+        return (partition.num_entries - present) * partition.cells_per_entry
 
-    def value(self, piece: PieceRemap, fills: Fills, variable: Any, dtype: Any) -> Any:
-        """The remapped partition, of shape `piece.made`.
+    def value(self, partition: PartitionRemap, fill: FillValues, variable: Any, dtype: Any) -> Any:
+        """Returns the remapped partition, of shape `partition.remapped_shape`.
 
         Raises:
-            UnsupportedError: TensorFlow's op does not take such tables.
+            UnsupportedError: TensorFlow's op does not support the table.
         """
         import tensorflow as tf
 
-        if dtype != tf.float32 or len(piece.made) != 2:
+        if dtype != tf.float32 or len(partition.remapped_shape) != 2:
             raise UnsupportedError(
                 f"{variable.name}: TensorFlow's own op remaps float32 matrices, not "
-                f"{dtype.name} of rank {len(piece.made)}; ours, which is used "
+                f"{dtype.name} of rank {len(partition.remapped_shape)}; ours, which is used "
                 "with op='auto' where it can be loaded, does"
             )
-        ids = self._ids(piece)
+        ids = self._ids(partition)
         rows = ids
-        if piece.axis == 1:
-            rows = tf.range(piece.offset, piece.offset + piece.num_rows, dtype=tf.int64)
+        if partition.axis == 1:
+            rows = tf.range(partition.offset, partition.offset + partition.num_rows, dtype=tf.int64)
         matrix = tf.raw_ops.LoadAndRemapMatrix(
             ckpt_path=self._prefix,
             old_tensor_name=self._tensor,
             row_remapping=rows,
-            col_remapping=ids if piece.axis == 1 else tf.zeros([0], tf.int64),
-            initializing_values=self._cells(piece, fills, ids),
-            num_rows=piece.num_rows,
-            num_cols=piece.num_cols if piece.axis == 1 else piece.made[1],
+            col_remapping=ids if partition.axis == 1 else tf.zeros([0], tf.int64),
+            initializing_values=self._cells(partition, fill, ids),
+            num_rows=partition.num_rows,
+            num_cols=partition.num_cols if partition.axis == 1 else partition.remapped_shape[1],
         )
-        if piece.num_oov == 0:
+        if partition.num_oov == 0:
             return matrix
-        return tf.concat([matrix, _oov_block(piece, fills)], piece.axis)
+        return tf.concat([matrix, _oov_block(partition, fill)], partition.axis)
 
     def verification(self, *_: Any) -> None:
-        """Nothing: TensorFlow's op compares checksums itself."""
+        """Returns None: TensorFlow's op compares the checksums itself."""
 
-    def _ids(self, piece: PieceRemap) -> Any:
-        """The old rows, or columns, of the entries that a partition takes."""
+    def _ids(self, partition: PartitionRemap) -> Any:
+        """Returns the old rows, or columns, of a partition's entries."""
         import tensorflow as tf
 
         if self._all_ids is None:
@@ -94,35 +95,35 @@ class StockRemap:
                 num_new_vocab=self._size,
                 old_vocab_size=self._old_size,
             )
-        return tf.slice(self._all_ids, [piece.first_entry], [piece.num_entries])
+        return tf.slice(self._all_ids, [partition.first_entry], [partition.num_entries])
 
-    def _cells(self, piece: PieceRemap, fills: Fills, ids: Any) -> Any:
+    def _cells(self, partition: PartitionRemap, fill: FillValues, ids: Any) -> Any:
         import tensorflow as tf
 
-        if fills.layout == "cells":
-            return fills.tensors[0]
-        if fills.layout == "zero":
-            return tf.zeros([self.num_missing(piece, None)])
-        width = piece.made[1] if piece.axis == 0 else piece.num_cols
-        body = tf.slice(fills.tensors[0], [0, 0], [piece.num_rows, width])
-        return tf.boolean_mask(body, ids < 0, axis=piece.axis)
+        if fill.layout == "cells":
+            return fill.tensors[0]
+        if fill.layout == "zero":
+            return tf.zeros([self.num_missing(partition, None)])
+        width = partition.remapped_shape[1] if partition.axis == 0 else partition.num_cols
+        body = tf.slice(fill.tensors[0], [0, 0], [partition.num_rows, width])
+        return tf.boolean_mask(body, ids < 0, axis=partition.axis)
 
 
-def _oov_block(piece: PieceRemap, fills: Fills) -> Any:
+def _oov_block(partition: PartitionRemap, fill: FillValues) -> Any:
     import tensorflow as tf
 
-    if fills.layout == "zero":
-        return tf.zeros(piece.oov_shape)
-    if fills.layout == "cells":
-        return fills.tensors[1]
-    begin = [piece.num_rows, 0] if piece.axis == 0 else [0, piece.num_cols]
-    return tf.slice(fills.tensors[0], begin, piece.oov_shape)
+    if fill.layout == "zero":
+        return tf.zeros(partition.oov_shape)
+    if fill.layout == "cells":
+        return fill.tensors[1]
+    begin = [partition.num_rows, 0] if partition.axis == 0 else [0, partition.num_cols]
+    return tf.slice(fill.tensors[0], begin, partition.oov_shape)
 
 
 def _unfolded(path: Any) -> Any:
-    """A path that TensorFlow cannot see through while it builds and optimises the graph.
+    """Returns a path that TensorFlow does not constant-fold.
 
-    Its op counts as a pure function of constants otherwise, and is run to find out shapes.
+    Otherwise its op is a stateless function of constants, and runs during shape inference.
     """
     import tensorflow as tf
 

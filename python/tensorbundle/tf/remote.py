@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths on other file systems, which only TensorFlow's own reader and op can read."""
+"""Paths on remote file systems, which only TensorFlow's own reader and op can read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
-# TensorFlow's own functions by their names, while those names lead to ours.
+# TensorFlow's original functions by name, while they are patched.
 _originals: dict[str, Callable[..., Any]] = {}
 
 
 def is_remote(path: Any) -> bool:
-    """Whether a path says that it is on another file system: ``gs://``, ``hdfs://``, ``ram://``.
+    """Whether a path is on a remote file system: ``gs://``, ``hdfs://``, ``ram://``.
 
-    ``file://`` is local. What is no path at all is not remote either.
+    ``file://`` is local. Returns False for anything that is not a path.
     """
     try:
         text = os.fsdecode(path)
@@ -27,14 +27,14 @@ def is_remote(path: Any) -> bool:
     return found is not None and found["scheme"].lower() != "file"
 
 
-def keep_originals(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """Remembers TensorFlow's functions, before their names are taken over; an empty one forgets."""
+def set_original_functions(functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Stores TensorFlow's functions before they are patched; an empty mapping clears them."""
     _originals.clear()
     _originals.update(functions)
 
 
-def tensorflows_own(name: str) -> Callable[..., Any]:
-    """TensorFlow's function of that name in ``tf.compat.v1.train``, wherever the name leads now."""
+def original_function(name: str) -> Callable[..., Any]:
+    """Returns the original function of that name in ``tf.compat.v1.train``, patched or not."""
     if name in _originals:
         return _originals[name]
     import tensorflow as tf

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint on another file system, as TensorFlow's own reader knows it."""
+"""A checkpoint on a remote file system, opened by TensorFlow's own reader."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class RemoteSource:
-    """The checkpoint of one call, as `Source`, through TensorFlow's own reader.
+    """The checkpoint of one call, with the interface of `Source`.
 
     Attributes:
-        label: What the caller called it.
-        prefix: The name that ops carry.
+        label: Its name in messages and the log.
+        prefix: The prefix that ops get.
         shapes: By key.
         dtypes: ``tf.DType``s by key.
     """
@@ -34,7 +34,7 @@ class RemoteSource:
         shapes: Mapping[str, list[int]],
         dtypes: Mapping[str, Any],
     ) -> None:
-        """Keeps what TensorFlow's reader says."""
+        """Stores what TensorFlow's reader reports."""
         self.label = label
         self.prefix = prefix
         self.shapes = shapes
@@ -51,7 +51,7 @@ class RemoteSource:
         return keys
 
     def find(self, name: Any) -> Stored | None:
-        """The tensor of that name: a key, else a full name in the object graph; or None."""
+        """Returns the tensor of that key, else of that full name in the object graph, or None."""
         if not isinstance(name, str):
             return None
         key = name if name in self.shapes else self._keys.get(name)
@@ -60,43 +60,43 @@ class RemoteSource:
         return Stored(key, tuple(self.shapes[key]), self.dtypes[key].as_datatype_enum)
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """The shape of the tensor of that name, or None."""
+        """Returns the shape of the tensor of that name, or None."""
         stored = self.find(name)
         return None if stored is None else stored.shape
 
     def is_object_based(self) -> bool:
-        """Whether variables go by the names of an object graph."""
+        """Whether the checkpoint has an object graph."""
         return _OBJECT_GRAPH in self.shapes
 
     def unused(self, used: Iterable[str]) -> tuple[str, ...]:
-        """The keys of the tensors that are not among some; an object graph is no variable's."""
+        """Returns the keys that are not in `used`, without the object graph's."""
         taken = {*used, _OBJECT_GRAPH}
         return tuple(sorted(name for name in self.shapes if name not in taken))
 
     def for_plans(self) -> assignment.Source:
-        """What a plan needs of it."""
+        """Returns the interface that plans use."""
         return assignment.Source(self.label, self.find, self._names)
 
-    def why_not_mapped(self, *_: Any) -> str:
-        """Why nothing of it can be handed over as a mapping."""
+    def unmappable_reason(self, *_: Any) -> str:
+        """Returns why its tensors cannot be mapped."""
         return "the checkpoint is not on a local file system"
 
     def is_always_copied(self, *_: Any) -> bool:
-        """Whether there is nothing to map, for all that is known."""
+        """Returns False: mapping is refused for another reason."""
         return False
 
     def close(self) -> None:
-        """Does nothing: TensorFlow's reader was let go of already."""
+        """Does nothing: TensorFlow's reader is closed already."""
 
     def _names(self) -> Sequence[str]:
         return sorted(self.shapes)
 
 
 def open_remote(path: Any) -> RemoteSource:
-    """Opens a checkpoint by TensorFlow's own reader, which raises what it raises."""
+    """Opens a checkpoint with TensorFlow's own reader, and raises its exceptions."""
     from tensorflow.python.training import checkpoint_utils
 
-    reader = remote.tensorflows_own("load_checkpoint")(path)
+    reader = remote.original_function("load_checkpoint")(path)
     return RemoteSource(
         str(path),
         os.fsencode(checkpoint_utils._get_checkpoint_filename(path)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call, however many replicas make it."""
+"""Runs a call once, even if every replica makes it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Result = TypeVar("Result")
 
 
 def once(work: Callable[[Options], Result]) -> Result:
-    """Does the work once, in cross-replica context.
+    """Runs `work` once, in cross-replica context.
 
     Args:
-        work: Gets the options that were in force at the call.
+        work: Called with the options that are in effect at the call.
 
     Returns:
-        What the work returns, to every replica.
+        The result of `work`, in every replica.
     """
     import tensorflow as tf
 
     given = in_context()
 
     def run(_strategy: Any) -> Result:
-        # Replicas meet in a thread that may not be the caller's.
+        # merge_call may run this in another thread.
         return work(given or current())
 
     if tf.distribute.in_cross_replica_context():
@@ -35,7 +35,7 @@ def once(work: Callable[[Options], Result]) -> Result:
 
 
 def once_unconverted(work: Callable[[Options], Result]) -> Result:
-    """The same, where AutoGraph would rewrite all of this as if it were the model's code."""
+    """As ``once``, without AutoGraph converting the code that runs."""
     import tensorflow as tf
 
     result: Result = tf.autograph.experimental.do_not_convert(once)(work)

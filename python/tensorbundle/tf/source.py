@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoint of one call: what is known of it while the graph is built."""
+"""The open checkpoint of one call, used while the graph is built."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tensorbundle.tf import remote
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
 
-# A buffer that TensorFlow takes over begins at a multiple of this.
+# The alignment that TensorFlow requires of a buffer.
 ALIGNMENT = 64
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
@@ -26,7 +26,7 @@ class Source:
     """An open checkpoint. Only its index is read.
 
     Attributes:
-        label: What the caller called it, for messages and the log.
+        label: Its name in messages and the log.
         checkpoint: Our reader.
     """
 
@@ -44,21 +44,21 @@ class Source:
 
     @property
     def prefix(self) -> bytes:
-        """The name that ops carry: relative if the caller's was."""
+        """The prefix that ops get. Relative if the caller's path is."""
         return os.fsencode(self.checkpoint.path)
 
     @property
     def format(self) -> int:
-        """2 for an index with data files, 1 for the older single table."""
+        """2 or 1: the version of the checkpoint format."""
         return self.checkpoint.format
 
     def find(self, name: Any) -> Stored | None:
-        """The tensor of that name: a key, else a full name in the object graph; or None.
+        """Returns the tensor with that key, else with that full name in the object graph, or None.
 
         Raises:
             TensorNotFoundError: Several variables have that full name.
         """
-        # Bytes never are a name here.
+        # Names are never bytes here.
         if not isinstance(name, str):
             return None
         found = self.checkpoint._core.find(key_of(name))
@@ -68,26 +68,25 @@ class Source:
         return None if found is None else Stored(found.name, found.shape, found.type_number)
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """The shape of the tensor of that name, or None."""
+        """Returns the shape of the tensor of that name, or None."""
         stored = self.find(name)
         return None if stored is None else stored.shape
 
     def tensor(self, key: str) -> Tensor:
-        """The handle of the tensor of exactly that key.
+        """Returns the tensor with that key.
 
         Raises:
-            KeyError: There is none.
+            KeyError: There is no such key.
         """
         found = self.checkpoint._core.find(key_of(key))
         if found is None:
             raise KeyError(key)
         return Tensor(self.checkpoint, found)
 
-    def why_not_mapped(self, key: str, part: Slice | None) -> str | None:
-        """Why a tensor, or a slice of it, cannot be handed over as a mapping; None where it can.
+    def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
+        """Returns why a tensor, or a box of it, cannot be mapped, or None if it can.
 
-        What has no bytes to speak of (scalars, empty tensors, strings) is copied in every mode, and
-        says None here as well.
+        Scalars, empty tensors and strings are copied in every mode; the result for them is None.
         """
         if self.format != 2:
             return "it is in a V1 checkpoint, whose values are encoded"
@@ -98,17 +97,17 @@ class Source:
         if self.checkpoint._core.big_endian:
             return "its bytes are stored big-endian"
         offset = (0,) * handle.ndim if part is None else part.offset
-        return _why_not_contiguous(handle, offset, extent)
+        return _not_contiguous_reason(handle, offset, extent)
 
     def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
-        """Whether there is nothing to map: scalars, empty tensors, elements of varying size."""
+        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size."""
         return not extent or math.prod(extent) == 0 or self.tensor(key).dtype == object
 
     def is_object_based(self) -> bool:
-        """Whether variables go by the names of an object graph.
+        """Whether the checkpoint has an object graph.
 
         Raises:
-            DataLossError: The object graph is damaged.
+            DataLossError: The object graph is corrupt.
         """
         from tensorbundle import warm_plan
 
@@ -116,15 +115,15 @@ class Source:
             return warm_plan.is_object_based(self.checkpoint)
 
     def close(self) -> None:
-        """Lets go of the checkpoint."""
+        """Closes the checkpoint."""
         self.checkpoint.close()
 
     def for_plans(self) -> assignment.Source:
-        """What a plan needs of it."""
+        """Returns the interface that plans use."""
         return assignment.Source(self.label, self.find, self._names)
 
     def unused(self, used: Iterable[str]) -> tuple[str, ...]:
-        """The keys of the tensors that are not among some; an object graph is no variable's."""
+        """Returns the keys that are not in `used`, without the object graph's."""
         taken = {*used, _OBJECT_GRAPH}
         return tuple(name for name in self.checkpoint._core.names() if name not in taken)
 
@@ -133,14 +132,14 @@ class Source:
 
 
 def key_of(tensor: str) -> bytes:
-    """A tensor's name as a checkpoint has it and as ops carry it: bytes that need not be UTF-8."""
+    """Encodes a tensor's name as in checkpoints and in op attributes: bytes, not always UTF-8."""
     return tensor.encode("utf-8", "surrogateescape")
 
 
 if TYPE_CHECKING:
     from tensorbundle.tf.remote_source import RemoteSource
 
-# Both say the same things of a checkpoint.
+# Both have the same interface.
 AnySource: TypeAlias = "Source | RemoteSource"
 
 
@@ -149,7 +148,7 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
 
     Args:
         path: The checkpoint.
-        as_tensorflow: Accept the paths that TensorFlow's functions accept, and no others.
+        as_tensorflow: Accept only the paths that TensorFlow's functions accept.
 
     Raises:
         CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
@@ -165,11 +164,13 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
         raise path_with_nul(text)
     with as_tensorflow_raises():
         where = paths.resolve(path, as_tensorflow=as_tensorflow)
-        # Nothing but the index is read through this, and no data file is mapped.
+        # Used for the index only: maps no data file.
         return Source(str(path), Checkpoint(where, verify="none", io="pread"))
 
 
-def _why_not_contiguous(handle: Tensor, offset: Sequence[int], extent: Sequence[int]) -> str | None:
+def _not_contiguous_reason(
+    handle: Tensor, offset: Sequence[int], extent: Sequence[int]
+) -> str | None:
     met = [stored for stored in handle.slices if _meets(stored, offset, extent)]
     if not met:
         return "the checkpoint does not store that part of it"

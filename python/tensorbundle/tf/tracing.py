@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph that a variable belongs to, and functions that are traced while a call is made."""
+"""Checks of a variable's graph, and of calls inside functions that are being traced."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def check_graph(variable: Any) -> None:
-    """Refuses a variable for which nothing can be made where the call is made.
+    """Checks that ops for a variable can be created in the current graph or eager context.
 
     Raises:
-        RuntimeError: An eager variable in a graph that is no function's, as TensorFlow answers.
-        ValueError: A variable of another graph, or a graph's in eager mode, as TensorFlow answers.
+        RuntimeError: An eager variable in a graph that is not a function's, as in TensorFlow.
+        ValueError: A variable of another graph, or of a graph in eager mode, as in TensorFlow.
         TypeError: Likewise, in a function that eager code traces.
     """
     import tensorflow as tf
     from tensorflow.python.framework import func_graph, ops
 
-    graph = getattr(variable, "graph", None)  # None: an eager variable has none.
+    graph = getattr(variable, "graph", None)  # None for an eager variable
     here = ops.get_default_graph()
     if tf.executing_eagerly():
         if graph is not None:
@@ -69,11 +69,11 @@ def _foreign(variable: Any, kind: type[Exception]) -> Exception:
     )
 
 
-def is_lost(variable: Any) -> bool:
-    """Whether a variable is being made by the function that is being traced.
+def initializer_dropped_by_tracing(variable: Any) -> bool:
+    """Whether a variable is being created by the function that is being traced.
 
-    Its value then comes from an initializer that TensorFlow lifts out of the trace, whatever else
-    is assigned to it there.
+    TensorFlow then lifts the variable's own initializer out of the trace, and drops other
+    assignments in the trace.
     """
     import tensorflow as tf
 
@@ -84,23 +84,23 @@ def is_lost(variable: Any) -> bool:
         return not tf.raw_ops.VarIsInitializedOp(resource=handle)
 
 
-def check_not_lost(variable: Any) -> None:
-    """Refuses a variable whose new initializer TensorFlow would drop without a word.
+def check_initializer_is_kept(variable: Any) -> None:
+    """Checks that TensorFlow will not silently drop a variable's new initializer.
 
-    TensorFlow traces a function that makes its variables twice, and runs the second trace alone.
-    What assigns to a variable in both is run; what does so in the first alone is dropped, and is an
-    error after the second.
+    TensorFlow traces a function that creates variables twice, and runs only the second trace. An
+    assignment in both traces is run. An assignment only in the first trace would be dropped; it is
+    reported after the second trace.
 
     Raises:
-        ValueError: It is being made by the function that is being traced, and nobody can see
-            whether the function is traced again.
+        ValueError: The variable is being created by the function that is being traced, and it is
+            unknown whether the function will be traced again.
     """
     watch = _watches.get(id(variable))
-    if not is_lost(variable):
+    if not initializer_dropped_by_tracing(variable):
         if watch is not None:
             watch.variables.pop(id(variable), None)
         return
-    function = _function_that_makes(variable)
+    function = _function_that_creates(variable)
     if function is None:
         raise ValueError(_dropped(variable))
     if watch is None:
@@ -109,10 +109,10 @@ def check_not_lost(variable: Any) -> None:
     watch.variables[id(variable)] = variable
 
 
-def is_left_out(variable: Any) -> bool:
-    """Whether nothing would run what a graph function assigns to a variable from outside of it.
+def is_assignment_pruned(variable: Any) -> bool:
+    """Whether a function's assignment to a variable from outside of it would be pruned.
 
-    So it is under ``wrap_function``, which keeps just what the results need.
+    This is so under ``wrap_function``, which keeps only the ops that its results depend on.
     """
     from tensorflow.python.framework import ops
 
@@ -130,15 +130,15 @@ def _dropped(variable: Any) -> str:
 
 
 class _Watch:
-    """Sees to it that the second trace of a function initializes what the first one did.
+    """Checks that the second trace of a function initializes the same variables as the first.
 
     Attributes:
         function: The ``tf.function``.
-        variables: Those that the next trace has still to initialize.
+        variables: The variables that the next trace must still initialize.
     """
 
     def __init__(self, function: Any) -> None:
-        """Lets the function's second trace go through this; it is the next one to be made."""
+        """Hooks into the function's next trace, which is the second."""
         from tensorflow.python.util import tf_decorator
 
         self.function = function
@@ -146,7 +146,7 @@ class _Watch:
         original = function._python_function
 
         def traced(*args: Any, **kwargs: Any) -> Any:
-            # As TensorFlow's own decorators do, so that AutoGraph can convert what they wrap.
+            # As in TensorFlow's own decorators, so that AutoGraph can convert the wrapped function.
             result = decorated.__wrapped__(*args, **kwargs)
             self._end()
             return result
@@ -166,12 +166,12 @@ class _Watch:
             raise ValueError(_dropped(variable))
 
 
-# By the id of a variable that is being made. It goes when the function's second trace ends.
+# By the id of a variable that is being created. Removed when the function's second trace ends.
 _watches: dict[int, _Watch] = {}
 
 
-def _function_that_makes(variable: Any) -> Any:
-    """The ``tf.function`` whose first trace is being made, and makes the variable; or None."""
+def _function_that_creates(variable: Any) -> Any:
+    """Returns the ``tf.function`` whose first trace is creating the variable, or None."""
     from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
     frame: FrameType | None = sys._getframe(1)
@@ -179,21 +179,21 @@ def _function_that_makes(variable: Any) -> Any:
         if frame.f_code.co_name == "_initialize":
             owner = frame.f_locals.get("self")
             if isinstance(owner, polymorphic_function.Function):
-                made = getattr(owner, "_created_variables", None) or []
-                return owner if any(each() is variable for each in made) else None
+                created = getattr(owner, "_created_variables", None) or []
+                return owner if any(each() is variable for each in created) else None
         frame = frame.f_back
     return None
 
 
 def _handle_from_outside(variable: Any) -> Any:
-    """The handle of an eager variable that is met while a function is traced, else None."""
+    """Returns the handle of an eager variable if a function is being traced, else None."""
     import tensorflow as tf
     from tensorflow.python.framework import func_graph, ops
 
     if tf.executing_eagerly() or not isinstance(ops.get_default_graph(), func_graph.FuncGraph):
         return None
     if isinstance(variable, tf.distribute.DistributedValues):
-        # Outside of replicas it has no handle of its own.
+        # A distributed variable has no handle outside of replica context.
         variable = variable._primary
     handle = getattr(variable, "handle", None)
     return handle if isinstance(handle, tf.__internal__.EagerTensor) else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A look at a table's vocabularies while its initializers are made, or into all of them for a plan.
+"""Diagnosis of a table's vocabularies when its initializers are built.
 
-Nothing is judged by it that TensorFlow judges when the initializers run, because they may run on
-another machine, with other files. What TensorFlow says nothing about is said here.
+Errors that TensorFlow reports when the initializers run are not reported here: they may run on
+another machine, with other files. Only problems that TensorFlow does not detect are reported.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from tensorbundle import vocab_diagnosis
 from tensorbundle.arguments import shown
 from tensorbundle.errors import Error, VocabularyNotFoundError
 from tensorbundle.load_plan import Stored
-from tensorbundle.tf import backend, facts, library, remote
+from tensorbundle.tf import backend, op_library, remote, variable_metadata
 from tensorbundle.tf.errors import invalid_argument, translated
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.remap import path_in_ops
+from tensorbundle.tf.remap_backends import path_in_ops
 from tensorbundle.variables import Variable
 from tensorbundle.vocab_diagnosis import Answer, Joined, Question
 from tensorbundle.warm_plan import Remap
@@ -28,19 +28,25 @@ _MESSAGE_BYTES = 8192
 
 
 def ask(
-    step: Remap, pieces: Sequence[Variable], stored: Stored | None, options: Options, *, exact: bool
+    step: Remap,
+    partitions: Sequence[Variable],
+    stored: Stored | None,
+    options: Options,
+    *,
+    exact: bool,
 ) -> Answer:
-    """What is to be said about a table's vocabularies.
+    """Diagnoses the vocabularies of a table.
 
     Args:
         step: The plan for the table.
-        pieces: Its variables.
-        stored: The stored table, if it is known.
-        options: How values are read.
-        exact: Whether to join them however large they are.
+        partitions: Its variables.
+        stored: The stored table, if known.
+        options: The options of reading.
+        exact: Whether to join vocabularies of any size.
 
     Raises:
-        tf.errors.NotFoundError, InvalidArgumentError: In eager mode, where the join is made now.
+        tf.errors.NotFoundError, InvalidArgumentError: In eager mode, in which the vocabularies are
+            joined now.
         TypeError, ValueError: The backup initializer cannot be called, or a size is out of range.
     """
     import tensorflow as tf
@@ -57,7 +63,7 @@ def ask(
     new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
     if remote.is_remote(new) or remote.is_remote(old):
         return Answer("remapped", ())
-    shape = pieces[0].full_shape
+    shape = partitions[0].full_shape
     axis = int(info.axis)
     question = Question(
         variable=step.group,
@@ -71,8 +77,8 @@ def ask(
         num_oov=info.num_oov_buckets,
         table_rows=None if stored is None else stored.shape[axis],
     )
-    ways = {backend.way_for(piece.handle, options) for piece in pieces}
-    join = _by_library if ways == {"op"} else vocab_diagnosis.by_reader
+    backends = {backend.backend_for(partition.handle, options) for partition in partitions}
+    join = _by_library if backends == {"op"} else vocab_diagnosis.by_reader
     now = tf.executing_eagerly()
     try:
         answer = vocab_diagnosis.answer(question, join, exact=exact or now, now=now)
@@ -80,17 +86,19 @@ def ask(
         raise translated(error) from error
     except (Error, ValueError) as error:
         raise invalid_argument(f"{step.group!r}: {error}") from error
-    if answer.error is None or not any(facts.on_another_job(piece.handle) for piece in pieces):
+    if answer.error is None or not any(
+        variable_metadata.on_another_job(partition.handle) for partition in partitions
+    ):
         return answer
-    # Their machine may have other files.
+    # The other machine may have other files.
     return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
 
 
 def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> Joined:
-    """The join that our ops are going to use, if they run in this process.
+    """Returns statistics of the join that our ops in this process will use.
 
     Raises:
-        Error: It cannot be made.
+        Error: The join failed.
     """
     summary = (ctypes.c_int64 * len(Joined._fields))()
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
@@ -111,4 +119,4 @@ def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: 
 
 @functools.cache
 def _library() -> Any:
-    return ctypes.CDLL(str(library.find()))
+    return ctypes.CDLL(str(op_library.find()))

@@ -12,9 +12,9 @@ import sys
 import tensorflow as tf
 
 if sys.argv[3] == "ops":
-    from tensorbundle.tf import library
+    from tensorbundle.tf import op_library
 
-    library.load_op_library()
+    op_library.load_op_library()
 server = tf.distribute.Server(json.loads(sys.argv[1]), job_name="ps", task_index=int(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.read()

@@ -52,7 +52,7 @@ def difference(after: Any, before: Any) -> Any:
 
 
 def build(task: dict[str, Any]) -> tuple[Any, list[str]]:
-    """The rows that a lookup gives, and where the table's pieces are."""
+    """The rows of a lookup, and the devices of the table's partitions."""
     with v1.device(v1.train.replica_device_setter(cluster=task["cluster"])):
         table = v1.get_variable(
             "table",
@@ -67,7 +67,7 @@ def build(task: dict[str, Any]) -> tuple[Any, list[str]]:
         else:
             v1.train.init_from_checkpoint(task["prefix"], {"table": "table"})
     rows = v1.nn.embedding_lookup(table, task["ids"], partition_strategy="div")
-    return rows, [piece.device for piece in table]
+    return rows, [partition.device for partition in table]
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:

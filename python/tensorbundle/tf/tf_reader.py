@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reader behind TensorFlow's names: what it returns and raises is TensorFlow's.
+"""The reader that replaces TensorFlow's: it returns and raises what TensorFlow's reader does.
 
-It differs from ``tensorbundle.CheckpointReader`` in four things only: it accepts the paths that
-TensorFlow's reader accepts; ``has_tensor`` knows keys, and the empty name of the index's header,
-but no full names; dtypes are ``tf.DType``; and exceptions are also ``tf.errors``', with the words
-that TensorFlow's own code and tests look for.
+It differs from ``tensorbundle.CheckpointReader`` in four ways: it accepts the paths that
+TensorFlow's reader accepts; ``has_tensor`` accepts keys, and the empty name of the index's header,
+but not full names; dtypes are ``tf.DType``; exceptions are also ``tf.errors``, with the words that
+TensorFlow's code and tests match.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from tensorbundle.tf import errors
 
 
 class CheckpointReader(compat.CheckpointReader):
-    """A checkpoint reader for code that was written for TensorFlow's."""
+    """A drop-in replacement for TensorFlow's checkpoint reader."""
 
     def __init__(self, filepattern: compat.PathLike) -> None:
         """Opens the checkpoint.
 
         Raises:
-            tf.errors.NotFoundError: There is none; a directory without one is a ``ValueError``.
-            tf.errors.DataLossError: The file is no checkpoint, or a damaged one.
+            tf.errors.NotFoundError: There is no checkpoint. For a directory it is ``ValueError``.
+            tf.errors.DataLossError: The file is not a checkpoint, or is corrupt.
         """
         with _opening(filepattern):
             location = paths.resolve(filepattern, as_tensorflow=True)
             self._checkpoint = Checkpoint(location)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
-        """Whether there is a tensor with that key; the empty one is the V2 header's."""
+        """Whether there is a tensor with that key. The empty key is the V2 header."""
         if tensor_str in ("", b""):
             return self._checkpoint.format == 2
         return self._checkpoint._core.has(tensor_str)
@@ -52,13 +52,13 @@ class CheckpointReader(compat.CheckpointReader):
 
         Raises:
             tf.errors.NotFoundError: There is no tensor of that name, or its data file is missing.
-            tf.errors.DataLossError: The stored bytes are damaged. Where they end early it is an
-                ``IndexError`` too, as which TensorFlow's reader reports that.
+            tf.errors.DataLossError: The stored bytes are corrupt. If the file is truncated, the
+                exception is also an ``IndexError``, which TensorFlow's reader raises.
         """
         try:
             return super().get_tensor(tensor_str)
         except TensorNotFoundError as error:
-            raise errors.translated(self._in_tensorflows_words(error, tensor_str)) from error
+            raise errors.translated(self._as_tensorflow_words(error, tensor_str)) from error
         except CorruptionError as error:
             if self._ends_early(tensor_str):
                 raise _truncation()(f"Read less bytes than requested: {error}") from error
@@ -67,13 +67,13 @@ class CheckpointReader(compat.CheckpointReader):
             raise errors.translated(error) from error
 
     def get_variable_to_dtype_map(self) -> dict[str, Any]:
-        """A new dict from the name of every tensor to its ``tf.DType``."""
+        """Returns a new dict from the name of every tensor to its ``tf.DType``."""
         import tensorflow as tf
 
         rows = self._checkpoint._core.listing(self._checkpoint._names)
         return {name: tf.as_dtype(number) for name, _, number in rows}
 
-    def _in_tensorflows_words(
+    def _as_tensorflow_words(
         self, error: TensorNotFoundError, name: str | bytes
     ) -> TensorNotFoundError:
         key = printable(name if isinstance(name, str) else os.fsdecode(name))
@@ -81,7 +81,7 @@ class CheckpointReader(compat.CheckpointReader):
         return type(error)(lambda: f"Key {key} not found in checkpoint{kind}: {error}")
 
     def _ends_early(self, name: str | bytes) -> bool:
-        """Whether a data file ends before a piece of the tensor does."""
+        """Whether a data file is shorter than the end of one of the tensor's slices."""
         if self._checkpoint.format != 2:
             return False
         slices = self._checkpoint[name].slices
@@ -93,12 +93,12 @@ def NewCheckpointReader(filepattern: compat.PathLike) -> CheckpointReader:
 
     Raises:
         tf.errors.DataLossError: Among others, a directory without a checkpoint: TensorFlow's
-            function knows no directories, and its callers take this for "not a checkpoint".
+            function does not accept directories, and its callers take this for "not a checkpoint".
     """
     if os.path.isdir(path_text(filepattern)):
-        why = "it is a directory; load_checkpoint reads the checkpoint that its state file names"
+        reason = "it is a directory; load_checkpoint reads the checkpoint that its state file names"
         raise errors.translated(
-            CorruptionError(f"Unable to open table file {filepattern!s}: {why}")
+            CorruptionError(f"Unable to open table file {filepattern!s}: {reason}")
         )
     return CheckpointReader(filepattern)
 
@@ -120,12 +120,12 @@ def load_variable(ckpt_dir_or_file: compat.PathLike, name: str) -> Any:
 
 @contextlib.contextmanager
 def _opening(path: compat.PathLike) -> Iterator[None]:
-    """Puts TensorFlow's words before ours, by which it and its users tell errors apart."""
+    """Prefixes error messages with TensorFlow's words, which callers match."""
     try:
         yield
     except CheckpointNotFoundError as error:
         if isinstance(error, ValueError):
-            raise  # a directory, and TensorFlow's words already
+            raise  # a directory; the message has TensorFlow's words
         words = (
             "Unsuccessful TensorSliceReader constructor: Failed to find any matching files for "
             f"{os.fsdecode(path)}: {error}"
@@ -143,5 +143,5 @@ def _unable(path: compat.PathLike, error: Error) -> str:
 
 @functools.cache
 def _truncation() -> type[Exception]:
-    """A ``DataLossError`` that is an ``IndexError`` too; made late, as its base is TensorFlow's."""
+    """Returns a ``DataLossError`` that is also an ``IndexError``; created at first use."""
     return type("DataLossError", (errors.DataLossError, IndexError), {"__module__": __name__})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One warm start: settings and a graph's variables, made into initializers."""
+"""One call of ``warm_start``: plans all loads and remaps, then replaces the initializers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tensorbundle.errors import CheckpointNotFoundError, Error
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
 from tensorbundle.tf import (
-    backup,
     copies,
+    fill_values,
+    initializers,
     loads,
     plans,
-    remap,
-    restore,
+    remap_backends,
     selection,
     tracing,
     vocabularies,
@@ -40,17 +40,17 @@ from tensorbundle.warm_plan import (
 )
 
 
-class Start:
-    """One call, in the context in which its ops are made.
+class WarmStart:
+    """One call, in the context in which its ops are created.
 
     Attributes:
-        path: The checkpoint, as the caller called it.
-        options: How values are read.
+        path: The caller's path of the checkpoint.
+        options: The options of reading.
         policy: What is skipped, and whether values are converted.
-        exact: Whether vocabularies are joined however large they are.
-        source: The checkpoint. None if there is none yet: TensorFlow asks for it when it has to
-            load a variable without a vocabulary, and else when the initializers run.
-        prefix: What ops call it.
+        exact: Whether vocabularies of any size are joined for the diagnosis.
+        source: The checkpoint, or None if it does not exist yet. As in TensorFlow, it must exist at
+            the call only to load a variable without a vocabulary, else when the initializers run.
+        prefix: The prefix that ops get.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Start:
         exact: bool = False,
         as_tensorflow: bool = False,
     ) -> None:
-        """Opens the checkpoint, if it is there.
+        """Opens the checkpoint if it exists.
 
         Raises:
             ValueError, TypeError, OpError: As ``open_source``.
@@ -75,15 +75,15 @@ class Start:
         try:
             self.source = open_source(path, as_tensorflow=as_tensorflow)
         except CheckpointNotFoundError as error:
-            if isinstance(error, ValueError):  # no name that could become a checkpoint's
+            if isinstance(error, ValueError):  # the path can never become a checkpoint's
                 raise
             self._absent = error
         self.prefix = os.fsencode(self.path) if self.source is None else self.source.prefix
         self._rows: list[Row] = []
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
-        self._remaps: list[_Remapping] = []
-        self._begin: list[str] = []
+        self._remaps: list[_VariableRemap] = []
+        self._preamble: list[str] = []
         self._steps: list[Callable[[Values], None]] = []
 
     def close(self) -> None:
@@ -99,28 +99,30 @@ class Start:
         *,
         announce: bool = False,
     ) -> plans.Prepared:
-        """Decides everything that ``warm_start`` documents. Changes nothing.
+        """Plans a ``warm_start`` without changing anything.
 
         Args:
-            wanted: Which variables.
+            wanted: The selection of variables.
             infos: Their vocabularies.
             names: Their names in the checkpoint.
-            announce: Whether the log does not say yet from where variables are started.
+            announce: Whether to log the checkpoint's path first.
 
         Raises:
-            ValueError: The selection is none; or the object graph is damaged.
+            ValueError: The selection has an invalid type; or the object graph is corrupt.
         """
         if announce:
-            self._begin.append(f"Warm-starting from: {self.path!s}")
+            self._preamble.append(f"Warm-starting from: {self.path!s}")
         variables, originals, from_trainable = selection.grouped(wanted)
         if from_trainable:
-            self._begin.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
+            self._preamble.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
         if not names and self.source is not None and self.source.is_object_based():
             names, problems = renames(
                 self.source.find, variables, skip=self.policy.missing == "skip"
             )
             self._problems += problems
-        groups = {name: selection.group_of(pieces, wanted) for name, pieces in variables.items()}
+        groups = {
+            name: selection.group_of(partitions, wanted) for name, partitions in variables.items()
+        }
         plan = plan_warm_start(
             groups, infos, names, load_others=bool(wanted), stored=self._shape_of
         )
@@ -134,11 +136,11 @@ class Start:
         return self._prepared("warm_start")
 
     def prepare_one(
-        self, name: str, pieces: list[Variable], info: VocabInfo, renamed: str | None
+        self, name: str, partitions: list[Variable], info: VocabInfo, renamed: str | None
     ) -> plans.Prepared:
-        """Decides everything that ``warm_start_var_with_vocab`` documents. Changes nothing."""
+        """Plans a ``warm_start_var_with_vocab`` without changing anything."""
         plan = plan_warm_start(
-            {name: Group(tuple(pieces))},
+            {name: Group(tuple(partitions))},
             {name: info},
             {name: renamed} if renamed else {},
             load_others=False,
@@ -147,7 +149,7 @@ class Start:
         self._problems += plan.problems
         for step in plan.steps:
             assert isinstance(step, Remap)
-            self._add_remap(step, pieces)
+            self._add_remap(step, partitions)
         return self._prepared("warm_start of one variable")
 
     def _prepared(self, function: str) -> plans.Prepared:
@@ -160,13 +162,13 @@ class Start:
             self.policy,
             () if self.source is None else self.source.unused(used),
             self._run,
-            tuple(self._begin),
+            tuple(self._preamble),
         )
 
     def _run(self) -> None:
-        """Takes all steps. In a graph every remapped value is made before a variable is touched.
+        """Runs all steps. In a graph all remapped values are built before any variable changes.
 
-        In eager mode they are arrays, and all of them together might not fit into memory.
+        In eager mode they are arrays, which might not all fit into memory together.
         """
         import tensorflow as tf
 
@@ -182,10 +184,10 @@ class Start:
         variables: Mapping[str, list[Variable]],
         originals: Mapping[str, list[Any]],
     ) -> None:
-        """The steps, in TensorFlow's order.
+        """Adds the steps in TensorFlow's order.
 
-        Tensors without a vocabulary are loaded together, when all has been gone through, and before
-        that when two variables take the same tensor.
+        Tensors without a vocabulary are loaded in one batch at the end. If two variables take the
+        same tensor, the batch so far is loaded first.
         """
         batches: list[list[Load]] = [[]]
         for step in plan.steps:
@@ -193,8 +195,10 @@ class Start:
                 if step.repeats is not None:
                     batches.append([])
                 batches[-1].append(step)
-        made = [self._prepare_loads(batch, variables, originals) for batch in batches]
-        rows = {(number, row.tensor): row for number, each in enumerate(made) for row in each.rows}
+        prepared = [self._prepare_loads(batch, variables, originals) for batch in batches]
+        rows = {
+            (number, row.tensor): row for number, each in enumerate(prepared) for row in each.rows
+        }
         number = 0
         for step in plan.steps:
             if isinstance(step, Remap):
@@ -214,9 +218,9 @@ class Start:
                     selection.as_given(originals[step.repeats]),
                     selection.as_given(originals[step.group]),
                 )
-                self._load(made[number])
+                self._load(prepared[number])
                 number += 1
-        self._load(made[number])
+        self._load(prepared[number])
 
     def _prepare_loads(
         self,
@@ -235,20 +239,20 @@ class Start:
         ]
         return loads.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
 
-    def _load(self, made: loads.Loads) -> None:
-        self._problems += made.problems
-        self._warnings += made.warnings
-        self._steps.append(lambda _: made.run())
+    def _load(self, prepared: loads.Loads) -> None:
+        self._problems += prepared.problems
+        self._warnings += prepared.warnings
+        self._steps.append(lambda _: prepared.run())
 
-    def _add_remap(self, step: Remap, pieces: list[Variable]) -> None:
-        """One table that follows a vocabulary."""
-        stored, problem = self._find_table(step, pieces)
+    def _add_remap(self, step: Remap, partitions: list[Variable]) -> None:
+        """Adds the remap of one table."""
+        stored, problem = self._find_table(step, partitions)
         answer = Answer("remapped", ())
         if problem is None:
-            answer, problem = self._ask(step, pieces, stored)
+            answer, problem = self._ask(step, partitions, stored)
         if problem is not None:
             self._problems.append(problem)
-        first = pieces[0]
+        first = partitions[0]
         cast = stored is not None and stored.dtype != first.dtype
         action = f"{answer.action}, cast to {type_text(first.dtype)}" if cast else answer.action
         self._rows.append(
@@ -257,17 +261,17 @@ class Start:
         if problem is not None:
             return
         self._describe(step)
-        handles = [piece.handle for piece in pieces]
-        each = _Remapping(self.prefix, step, stored, handles, self.options)
+        handles = [partition.handle for partition in partitions]
+        each = _VariableRemap(self.prefix, step, stored, handles, self.options)
         self._remaps.append(each)
         self._steps.append(each.assign)
 
     def _ask(
-        self, step: Remap, pieces: list[Variable], stored: Stored | None
+        self, step: Remap, partitions: list[Variable], stored: Stored | None
     ) -> tuple[Answer, Problem | None]:
-        """What becomes of a table by its vocabularies, and what is wrong with them."""
+        """Diagnoses a table's vocabularies."""
         try:
-            answer = vocabularies.ask(step, pieces, stored, self.options, exact=self.exact)
+            answer = vocabularies.ask(step, partitions, stored, self.options, exact=self.exact)
         except (Error, TypeError, ValueError) as error:
             return Answer("remapped", ()), plans.raised(error)
         if step.slot_of is None:
@@ -277,44 +281,44 @@ class Start:
         return answer, plans.raised(invalid_argument(answer.error))
 
     def _find_table(
-        self, step: Remap, pieces: list[Variable]
+        self, step: Remap, partitions: list[Variable]
     ) -> tuple[Stored | None, Problem | None]:
-        """The stored table, and what is wrong with it or with its variables."""
+        """Returns the stored table, and the problem with it or its variables, if any."""
         try:
-            for piece in pieces:
-                tracing.check_not_lost(piece.handle)
+            for partition in partitions:
+                tracing.check_initializer_is_kept(partition.handle)
             if self.source is None:
                 return None, None if self.path else plans.raised(ValueError(INCOMPLETE))
             stored = self.source.find(step.tensor)
         except (Error, ValueError) as error:
             return None, plans.raised(error)
-        return stored, compare_table(step, pieces, stored, self.source.label, self.policy.cast)
+        return stored, compare_table(step, partitions, stored, self.source.label, self.policy.cast)
 
     def _describe(self, step: Remap | Load) -> None:
         for line in described(step):
             self._log("debug", "%s", line)
 
     def _log(self, level: str, text: str, *args: Any) -> None:
-        """Logs a line when it is the step's turn."""
+        """Adds a step that writes a line to the log."""
         self._steps.append(lambda _: getattr(_logger(), level)(text, *args))
 
     def _shape_of(self, tensor: str) -> tuple[int, ...] | None:
         return None if self.source is None else self.source.shape_of(tensor)
 
 
-# Remapped values by group, for every piece.
+# Remapped values by group, for every partition.
 Values = dict[str, list[tuple[Any, Any, Any]]]
 
 
-class _Remapping(NamedTuple):
-    """One table's variables, and how their values are made.
+class _VariableRemap(NamedTuple):
+    """The remap of one table's variables.
 
     Attributes:
         prefix: The checkpoint.
         step: The plan for the table.
-        stored: The table; None where it is not known yet.
+        stored: The table; None if it is not known yet.
         variables: Its partitions.
-        options: How values are read.
+        options: The options of reading.
     """
 
     prefix: bytes
@@ -329,33 +333,35 @@ class _Remapping(NamedTuple):
         return self.step.group
 
     def values(self) -> list[tuple[Any, Any, Any]]:
-        """(variable, value, value for whoever asks for the initial one, or None) for every piece.
+        """Returns (variable, value, value of ``initial_value``) for every partition.
 
-        None leaves the initial value alone, as TensorFlow does.
+        The last is None if ``initial_value`` must stay as it is, as TensorFlow leaves it.
         """
-        with _outside_if_left_out(self.variables):
+        with _outside_if_pruned(self.variables):
             since = copies.version()
-            made = remap.remapped(self.prefix, self.step, self.stored, self.variables, self.options)
-            initial = made
-            if self.step.slot_of is None and backup.may_be_seeded(
+            remapped = remap_backends.remap_variable(
+                self.prefix, self.step, self.stored, self.variables, self.options
+            )
+            initial = remapped
+            if self.step.slot_of is None and fill_values.may_be_seeded(
                 self.step.info.backup_initializer
             ):
-                initial = [copies.independent(value, since) for value in made]
-        return list(zip(self.variables, made, initial, strict=True))
+                initial = [copies.independent(value, since) for value in remapped]
+        return list(zip(self.variables, remapped, initial, strict=True))
 
     def assign(self, ready: Values) -> None:
-        """Makes the variables start from their values: those that are ready, or new ones."""
+        """Replaces the initializers of the variables by their values."""
         values = ready.get(self.group) or self.values()
-        with _outside_if_left_out(self.variables):
+        with _outside_if_pruned(self.variables):
             for variable, value, initial in values:
-                restore.set_initializer(variable, value, initial)
+                initializers.set_initializer(variable, value, initial)
 
 
-def _outside_if_left_out(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:
-    """Where an assignment is run: not in a graph function that keeps just what its results need."""
+def _outside_if_pruned(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context in which assignments are not pruned."""
     import tensorflow as tf
 
-    if all(tracing.is_left_out(variable) for variable in variables):
+    if all(tracing.is_assignment_pruned(variable) for variable in variables):
         return tf.init_scope()  # type: ignore[no-any-return]
     return contextlib.nullcontext()
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The op library: where it is, and how it gets into TensorFlow once and not twice.
+"""Loading of the op library into TensorFlow, at most once per process.
 
-Two copies of it in one process would register every kernel twice, after which TensorFlow can run
-none of them. So before anything is loaded, the ops that TensorFlow knows are compared with the
-files that the process has mapped.
+Two copies of it in one process would register every kernel twice, and TensorFlow could run none of
+them. So the files that the process has mapped are checked before the library is loaded.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ _reason: str | None = None
 
 
 def find() -> Path | None:
-    """The library of this package, or None where it was built without."""
+    """Returns the library of this package, or None if it was built without one."""
     return plugin.find_library()
 
 
 def load_op_library() -> ModuleType:
-    """Loads the ops into TensorFlow. For the script of a parameter server, before its `Server`.
+    """Loads the ops into TensorFlow. In a parameter server's script, call it before `Server`.
 
-    Calling it again does nothing. Imports TensorFlow.
+    Further calls do nothing. Imports TensorFlow.
 
     Returns:
-        A module with a function for each op, as ``tf.load_op_library`` makes it.
+        A module with a function for each op, as ``tf.load_op_library`` returns.
 
     Raises:
         RuntimeError: The ops cannot be loaded; the message says why.
@@ -54,9 +53,9 @@ def load_op_library() -> ModuleType:
 
 
 def load() -> ModuleType | None:
-    """The same, but None instead of an exception; `why_not` then says why.
+    """As ``load_op_library``, but returns None on failure; see ``unavailable_reason``.
 
-    A failure is remembered: nothing that the process can do later makes a library fit.
+    A failure is permanent: nothing in the process can change its cause.
     """
     global _module, _reason
     with _lock:
@@ -68,21 +67,21 @@ def load() -> ModuleType | None:
         return _module
 
 
-def why_not() -> str | None:
-    """Why the ops are not there, in one line, or None when they are."""
+def unavailable_reason() -> str | None:
+    """Returns in one line why the ops cannot be used, or None if they can."""
     load()
     return _reason
 
 
 def state() -> str:
-    """In a few words, for reports; loads nothing."""
+    """Returns a short description for reports. Loads nothing."""
     if _module is not None:
         return "loaded"
     return "not loaded" if _reason is None else f"cannot be loaded: {_reason}"
 
 
 class _CannotLoadError(Exception):
-    """Carries the reason from where it is found to where it is kept."""
+    """The library cannot be loaded; the message is the reason."""
 
 
 def _load() -> ModuleType:
@@ -101,15 +100,15 @@ def _load() -> ModuleType:
     except (tf.errors.OpError, OSError, ImportError, AttributeError) as error:
         raise _CannotLoadError(f"{path}: {' '.join(str(error).split())}") from error
     if not hasattr(module, _WRAPPER):
-        raise _CannotLoadError(f"{path}: {_problem(path) or 'it registered nothing'}")
+        raise _CannotLoadError(f"{path}: {_load_error(path) or 'it registered nothing'}")
     return module
 
 
 def _wrap_registered() -> ModuleType:
-    """Functions for the ops that TensorFlow knows already.
+    """Returns functions for the ops that are registered already.
 
-    It remembers which ops came with which path. Where the same file came by another one, the link
-    of the plugin for instance, it has nothing to say about ours.
+    TensorFlow keeps the ops of each library by path. If the same file was loaded by another path,
+    for example the link of the plugin, ``tf.load_op_library`` finds no ops.
     """
     from tensorflow.core.framework import op_def_pb2
     from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
@@ -124,7 +123,7 @@ def _wrap_registered() -> ModuleType:
 
 
 def _check_only_copy(path: Path) -> None:
-    """Raises when the ops are in the process already, but from another file than `path`."""
+    """Raises _CannotLoadError if the process has loaded the ops from another file than `path`."""
     others = [other for other in loaded_copies() if not _same_file(other, path)]
     if others:
         raise _CannotLoadError(
@@ -134,12 +133,12 @@ def _check_only_copy(path: Path) -> None:
 
 
 def loaded_copies() -> list[str]:
-    """The files named like the op library that this process has mapped, on Linux."""
+    """Returns the files with the op library's name that this process has mapped (Linux only)."""
     try:
         lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
-    # address perms offset dev inode path, and " (deleted)" after a file that is gone
+    # address perms offset dev inode path, with " (deleted)" after a deleted file
     paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
     return sorted(
         p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == plugin.LIBRARY
@@ -153,9 +152,9 @@ def _same_file(one: str, other: Path) -> bool:
         return False
 
 
-def _problem(path: Path) -> str:
-    """What the library itself says is wrong."""
-    library: Any = ctypes.CDLL(str(path))  # loaded already: the same handle
-    library.tensorbundle_tf_problem.restype = ctypes.c_char_p
-    text: bytes = library.tensorbundle_tf_problem()
+def _load_error(path: Path) -> str:
+    """Returns the error that the library reports."""
+    library: Any = ctypes.CDLL(str(path))  # loaded already: returns the same handle
+    library.tensorbundle_tf_error.restype = ctypes.c_char_p
+    text: bytes = library.tensorbundle_tf_error()
     return text.decode(errors="replace")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's variables, as far as plans need them."""
+"""Metadata of TensorFlow variables: name, shape, type and the partition that they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorbundle.variables import Slice, Variable
 
 
 def is_variable(thing: Any) -> bool:
-    """Whether TensorFlow counts something as a variable: any kind, also one that acts as one."""
+    """Whether something is a TensorFlow variable of any kind, or behaves like one."""
     import tensorflow as tf
     from tensorflow.python.ops import resource_variable_ops
 
@@ -22,11 +22,11 @@ def is_variable(thing: Any) -> bool:
 
 
 def plain(thing: Any) -> Any:
-    """The ``tf.Variable`` inside a variable of Keras; anything else as it is.
+    """Returns the ``tf.Variable`` inside a Keras variable, and anything else unchanged.
 
     Raises:
-        TypeError: A variable of another backend of Keras.
-        ValueError: A variable of Keras that has no value yet.
+        TypeError: A variable of another Keras backend.
+        ValueError: A Keras variable that has no value yet.
     """
     kind = _kind_in_keras(type(thing))  # type: ignore[arg-type]
     if kind is None:
@@ -46,7 +46,7 @@ def plain(thing: Any) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _kind_in_keras(kind: type) -> str | None:
-    """Which of Keras's classes that wrap a variable something is of; None: of none of them."""
+    """Returns the name of the Keras class that wraps a variable, or None for other types."""
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
         if base.__name__ == "AutoCastVariable":
@@ -57,14 +57,14 @@ def _kind_in_keras(kind: type) -> str | None:
 
 
 def of_variable(variable: Any) -> Variable:
-    """The facts of a single variable: whole, a piece, or distributed; or of Keras.
+    """Returns the metadata of one variable: unpartitioned, a partition, distributed, or of Keras.
 
     Raises:
         RuntimeError, TypeError, ValueError: It belongs to another graph; or as ``plain``.
     """
     handle = plain(variable)
     tracing.check_graph(handle)
-    # Keras calls many variables alike, and tells them apart by their paths.
+    # Names of Keras variables are not unique; their paths are.
     name = handle.name if handle is variable else getattr(variable, "path", handle.name)
     return Variable(
         name,
@@ -75,48 +75,51 @@ def of_variable(variable: Any) -> Variable:
     )
 
 
-def pieces_of(thing: Any) -> list[Variable] | None:
-    """The facts of a PartitionedVariable's or ShardedVariable's pieces; None of anything else."""
+def partitions_of(thing: Any) -> list[Variable] | None:
+    """Returns the partitions of a PartitionedVariable or ShardedVariable; None for other types."""
     from tensorflow.python.distribute import sharded_variable
     from tensorflow.python.ops import variables
 
     if isinstance(thing, variables.PartitionedVariable):
-        return [of_variable(piece) for piece in thing]
+        return [of_variable(partition) for partition in thing]
     if isinstance(thing, sharded_variable.ShardedVariableMixin):
         return _shards_of(thing)
     return None
 
 
 def target_of(value: Any) -> Target:
-    """What a value of an assignment map stands for.
+    """Resolves a value of an assignment map.
 
     Raises:
-        TypeError: It is no variable, no list or tuple of variables, and no name.
+        TypeError: It is not a variable, a list or tuple of variables, or a name.
         RuntimeError, ValueError: As ``of_variable``.
     """
-    pieces = pieces_of(value)
-    if pieces is not None:
-        return pieces
+    partitions = partitions_of(value)
+    if partitions is not None:
+        return partitions
     if is_variable(plain(value)):
         return of_variable(value)
-    # An empty tuple is no list of variables to TensorFlow, and an empty list is.
+    # TensorFlow accepts an empty list, but not an empty tuple.
     if isinstance(value, list) or (isinstance(value, tuple) and value):
-        if len(value) == 1 and (pieces := pieces_of(value[0])) is not None:
-            return pieces
-        if all(is_variable(plain(each)) and pieces_of(each) is None for each in value):
+        if len(value) == 1 and (partitions := partitions_of(value[0])) is not None:
+            return partitions
+        if all(is_variable(plain(each)) and partitions_of(each) is None for each in value):
             return [of_variable(each) for each in value]
         kinds = sorted({type(each).__name__ for each in value})
         raise TypeError(f"a list in an assignment map holds variables, not {', '.join(kinds)}")
     if isinstance(value, str):
         return value
     raise TypeError(
-        "a value of an assignment map is a variable, a list of the pieces of one, or the name of a "
-        f"variable or scope, not {type(value).__name__}: {value!r}"
+        "a value of an assignment map is a variable, a list of the partitions of one, or the name "
+        f"of a variable or scope, not {type(value).__name__}: {value!r}"
     )
 
 
 class VariableStore(Mapping[str, Variable]):
-    """What ``get_variable`` made in the current graph, by full name; facts are found when asked."""
+    """The variables that ``get_variable`` created in the current graph, by full name.
+
+    The metadata of a variable is collected when it is looked up.
+    """
 
     def __init__(self) -> None:
         from tensorflow.python.ops import variable_scope
@@ -137,16 +140,16 @@ class VariableStore(Mapping[str, Variable]):
 
 
 def whole_name(variable: Any) -> str:
-    """The name of a variable, or of the one that it is a piece of, without ``:0``."""
-    part = _slice_of(variable)
-    if part is not None:
-        return part.full_name
+    """Returns a variable's name without ``:0``; for a partition, the name of the whole variable."""
+    slice_info = _slice_of(variable)
+    if slice_info is not None:
+        return slice_info.full_name
     name = str(variable.name)
     return name.rpartition(":")[0] or name
 
 
 def job_of(variable: Any) -> str | None:
-    """The job that a variable is placed on, or None where its device names none."""
+    """Returns the job of a variable's device, or None if the device names no job."""
     import tensorflow as tf
 
     job: str | None = tf.DeviceSpec.from_string(variable.device or "").job
@@ -154,19 +157,19 @@ def job_of(variable: Any) -> str | None:
 
 
 def on_another_job(variable: Any) -> bool:
-    """Whether a variable lives in another process, as far as its device says."""
+    """Whether a variable's device names a job other than this process."""
     return job_of(variable) not in (None, "", "localhost")
 
 
-def carriers_of(variable: Any) -> list[Any]:
-    """The objects whose initializer a session runs for this variable.
+def wrapped_variables(variable: Any) -> list[Any]:
+    """Returns the objects whose initializers a session runs for this variable.
 
-    An AggregatingVariable's is that of the variable which it wraps.
+    For an AggregatingVariable this includes the variable that it wraps.
     """
     from tensorflow.python.distribute import ps_values
 
     if isinstance(variable, ps_values.AggregatingVariable):
-        return [variable, *carriers_of(variable._v)]
+        return [variable, *wrapped_variables(variable._v)]
     return [variable]
 
 
@@ -187,16 +190,16 @@ def _slice_of(variable: Any) -> Slice | None:
 
 
 def _shards_of(sharded: Any) -> list[Variable]:
-    """Shards say nothing of where they lie: it follows from their order, along the first axis."""
+    """Derives each shard's offset from the order of the shards along axis 0."""
     full_shape = tuple(sharded.shape.as_list())
     found: list[Variable] = []
     row = 0
     for shard in sharded.variables:
         extent = tuple(shard.shape.as_list())
         offset = (row, *[0] * (len(extent) - 1))
-        part = Slice(sharded.name, full_shape, offset, extent)
+        slice_info = Slice(sharded.name, full_shape, offset, extent)
         tracing.check_graph(shard)
         dtype = shard.dtype.base_dtype.as_datatype_enum
-        found.append(Variable(shard.name, extent, part, shard, dtype))
+        found.append(Variable(shard.name, extent, slice_info, shard, dtype))
         row += extent[0]
     return found

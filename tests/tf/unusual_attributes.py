@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives one op of ours odd attributes and inputs, in a process that must live through all of them.
+"""Runs one of our ops with unusual attributes and inputs, in a process that must survive them.
 
-``odd_attributes.py OP FOLDER``: writes its own files into the folder, runs the op with each odd
+``unusual_attributes.py OP FOLDER``: writes its own files into the folder, runs the op with each odd
 value in a graph and eagerly, and prints a JSON list of [mode, attribute, value, class, message].
 """
 
@@ -38,7 +38,7 @@ SPECS = ["", " ", "\0", "-", "3 4", "3 4 ", "3 4 -", "3 4 -:-:-", "3 4 0,0:-", "
 
 
 def write(folder: Path) -> dict[str, Any]:
-    """Files, and what each op is rightly given."""
+    """Files, and valid attributes for each op."""
     bundle = Bundle()
     bundle.pad(64 - len(bundle.shards[0]) % 64)
     bundle.add("t", np.arange(12, dtype=np.float32).reshape(3, 4))
@@ -71,7 +71,7 @@ def write(folder: Path) -> dict[str, Any]:
 
 
 def odd(op: str, good: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What differs from the good attributes, one attribute after the other and several at once."""
+    """Changes of the valid attributes: each attribute by itself, and several together."""
     for name, value in good.items():
         if isinstance(value, tf.DType):
             yield from ({name: other} for other in TYPES)
@@ -110,7 +110,7 @@ def odd_parts() -> Iterator[Any]:
 
 
 def odd_remaps() -> Iterator[dict[str, Any]]:
-    # Not what a larger machine would have memory for: TensorFlow waits for it.
+    # Not a size that a larger machine could allocate: TensorFlow waits for memory.
     for axis, oov in itertools.product(
         (0, 1, 2, 3), [n for n in NUMBERS if 0 <= n < 9 or n > 2**60]
     ):
@@ -144,7 +144,7 @@ def odd_remaps() -> Iterator[dict[str, Any]]:
 
 
 def outcome(function: Any, mode: str, attributes: dict[str, Any]) -> tuple[str, str]:
-    """The class of what is raised, or ``"fine"``; and what is said."""
+    """The exception's class, or ``"fine"``; and its message."""
     try:
         if mode == "eager":
             function(**attributes)

@@ -23,7 +23,7 @@ tf = pytest.importorskip("tensorflow")
 
 from tensorflow.python.eager import context  # noqa: E402
 
-from tensorbundle.tf import hooks  # noqa: E402
+from tensorbundle.tf import installation  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 GOLDEN = sorted(path.with_suffix("") for path in DATA.glob("*/*.index"))
@@ -62,26 +62,26 @@ def prefix_v1(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def both(call: Callable[[], Any]) -> tuple[Any, Any]:
     """(ours, TensorFlow's)"""
-    theirs = call()
-    with hooks.installed():
+    original = call()
+    with installation.installed():
         ours = call()
-        assert sum(hooks.calls().values()) > 0
-    return ours, theirs
+        assert sum(installation.calls().values()) > 0
+    return ours, original
 
 
-def equal_readers(ours: Any, theirs: Any) -> None:
+def equal_readers(ours: Any, original: Any) -> None:
     assert isinstance(ours, tb.CheckpointReader)
-    assert not isinstance(theirs, tb.CheckpointReader)
-    assert ours.get_variable_to_shape_map() == theirs.get_variable_to_shape_map()
-    dtypes = theirs.get_variable_to_dtype_map()
+    assert not isinstance(original, tb.CheckpointReader)
+    assert ours.get_variable_to_shape_map() == original.get_variable_to_shape_map()
+    dtypes = original.get_variable_to_dtype_map()
     assert ours.get_variable_to_dtype_map() == dtypes
     assert all(type(d) is tf.DType for d in ours.get_variable_to_dtype_map().values())
     for name in [*dtypes, "", b"", "nowhere", b"nowhere"]:
-        assert ours.has_tensor(name) is theirs.has_tensor(name), name
-    assert type(ours.debug_string()) is type(theirs.debug_string()) is bytes
-    assert set(ours.debug_string().splitlines()) == set(theirs.debug_string().splitlines())
+        assert ours.has_tensor(name) is original.has_tensor(name), name
+    assert type(ours.debug_string()) is type(original.debug_string()) is bytes
+    assert set(ours.debug_string().splitlines()) == set(original.debug_string().splitlines())
     for name in dtypes:
-        value, expected = ours.get_tensor(name.encode()), theirs.get_tensor(name)
+        value, expected = ours.get_tensor(name.encode()), original.get_tensor(name)
         assert type(value) is type(expected), name
         if isinstance(expected, bytes):
             assert value == expected
@@ -93,8 +93,8 @@ def equal_readers(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}")
 def test_golden_files(path: Path) -> None:
     equal_readers(*both(lambda: tf.train.load_checkpoint(str(path))))
-    ours, theirs = both(lambda: tf.train.list_variables(str(path)))
-    assert ours == theirs
+    ours, original = both(lambda: tf.train.list_variables(str(path)))
+    assert ours == original
 
 
 def test_every_kind_of_type(prefix: str, prefix_v1: str) -> None:
@@ -105,18 +105,18 @@ def test_every_kind_of_type(prefix: str, prefix_v1: str) -> None:
 
 def test_load_variable(prefix: str) -> None:
     for name in ("matrix", "matrix:0", "float32/scalar", "string/scalar:0"):
-        ours, theirs = both(lambda name=name: tf.train.load_variable(prefix, name))
-        assert type(ours) is type(theirs)
-        assert ours == theirs if isinstance(theirs, bytes) else same_bits(ours, theirs)
+        ours, original = both(lambda name=name: tf.train.load_variable(prefix, name))
+        assert type(ours) is type(original)
+        assert ours == original if isinstance(original, bytes) else same_bits(ours, original)
 
 
 @pytest.mark.parametrize("kind", [str, Path, lambda path: Path(path).parent, os.path.dirname])
-def test_ways_to_say_a_path(prefix: str, kind: Callable[[str], Any]) -> None:
-    ours, theirs = both(lambda: V1.list_variables(kind(prefix)))
-    assert ours == theirs
+def test_types_of_paths(prefix: str, kind: Callable[[str], Any]) -> None:
+    ours, original = both(lambda: V1.list_variables(kind(prefix)))
+    assert ours == original
 
 
-# What is done to a copy of a checkpoint: (its prefix) -> (a path to open, a name to read).
+# Changes of a copy of a checkpoint: (its prefix) -> (a path to open, a name to read).
 def truncated_data(copy: str) -> tuple[Any, Any]:
     os.truncate(copy + SHARD, 500)
     return copy, "matrix"
@@ -191,18 +191,18 @@ FAULTS = [
 @pytest.mark.parametrize("opener", ["load_checkpoint", "NewCheckpointReader"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
-    """Whoever catches what TensorFlow raises catches what ours raises."""
+    """Handlers of TensorFlow's exceptions also catch ours."""
     copy = str(tmp_path / "copy")
     for suffix in (".index", SHARD):
         shutil.copy(prefix + suffix, copy + suffix)
     path, name = fault(copy)
-    with pytest.raises(Exception) as theirs:
+    with pytest.raises(Exception) as original:
         getattr(V1, opener)(path).get_tensor(name)
-    with hooks.installed(), pytest.raises(Exception) as ours:
+    with installation.installed(), pytest.raises(Exception) as ours:
         getattr(V1, opener)(path).get_tensor(name)
-    assert isinstance(ours.value, theirs.type)
-    if isinstance(theirs.value, tf.errors.NotFoundError):
-        assert theirs.value.message in ours.value.message
+    assert isinstance(ours.value, original.type)
+    if isinstance(original.value, tf.errors.NotFoundError):
+        assert original.value.message in ours.value.message
     if isinstance(ours.value, tf.errors.OpError):
         assert isinstance(ours.value, tb.Error)
         assert ours.value.message == str(ours.value)
@@ -210,11 +210,11 @@ def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
 
 
 def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
-    with pytest.raises(tf.errors.NotFoundError) as theirs:
+    with pytest.raises(tf.errors.NotFoundError) as original:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
-    with hooks.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
+    with installation.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
-    assert theirs.value.message in ours.value.message
+    assert original.value.message in ours.value.message
 
 
 @pytest.fixture(scope="module")
@@ -227,21 +227,21 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
     return prefix
 
 
-def test_full_names_are_no_tensors_but_are_read(objects: str) -> None:
+def test_full_names_are_not_keys_but_are_read(objects: str) -> None:
     """``has_tensor`` and the maps are TensorFlow's; what TensorFlow refuses to read is read."""
     equal_readers(*both(lambda: tf.train.load_checkpoint(objects)))
-    theirs = tf.train.load_checkpoint(objects)
-    with hooks.installed():
+    original = tf.train.load_checkpoint(objects)
+    with installation.installed():
         ours = tf.train.load_checkpoint(objects)
         for name in ("enc/kernel", b"enc/kernel", "Variable", "a/.ATTRIBUTES/VARIABLE_VALUE"):
-            assert ours.has_tensor(name) is theirs.has_tensor(name)
+            assert ours.has_tensor(name) is original.has_tensor(name)
         assert same_bits(ours.get_tensor("enc/kernel"), np.array([1.0], np.float32))
         loaded = tf.train.load_variable(objects, "enc/kernel:0")
         assert same_bits(loaded, np.array([1.0], np.float32))
 
 
-def test_a_shared_full_name_is_not_found_and_says_why(objects: str) -> None:
-    with hooks.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
+def test_a_shared_full_name_is_not_found_with_a_reason(objects: str) -> None:
+    with installation.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
         tf.train.load_variable(objects, "Variable")
     assert isinstance(caught.value, AmbiguousNameError)
     assert "Key Variable not found in checkpoint" in caught.value.message
@@ -261,7 +261,7 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
         return original(name, *arguments)
 
     monkeypatch.setattr(naming, "nearest", nearest)
-    with hooks.installed():
+    with installation.installed():
         reader = tf.train.load_checkpoint(objects)
         with pytest.raises(tf.errors.NotFoundError) as caught:
             reader.get_tensor(name)
@@ -275,13 +275,13 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
 
 
 def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
-    """``tf.train.Checkpoint`` reads its graph of objects through a patched name."""
-    with context.eager_mode(), hooks.installed():
+    """``tf.train.Checkpoint`` reads its object graph through a patched function."""
+    with context.eager_mode(), installation.installed():
         first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
         saved = first.save(str(tmp_path / "objects"))
         second = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]))
         second.restore(saved).assert_existing_objects_matched()
-        assert hooks.calls()["NewCheckpointReader"] > 0
+        assert installation.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(second.v.numpy(), [1.0, 2.0])
         third = tf.train.Checkpoint(v=tf.Variable([0.0, 0.0]), step=tf.Variable(0, dtype=tf.int64))
         third.read(saved).expect_partial()
@@ -291,27 +291,27 @@ def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
 
 
 def test_saved_models_load(tmp_path: Path) -> None:
-    with context.eager_mode(), hooks.installed():
+    with context.eager_mode(), installation.installed():
         module = tf.Module()
         module.v = tf.Variable([1.0, 2.0])
         tf.saved_model.save(module, str(tmp_path / "saved"))
         loaded = tf.saved_model.load(str(tmp_path / "saved"))
-        assert hooks.calls()["NewCheckpointReader"] > 0
+        assert installation.calls()["NewCheckpointReader"] > 0
         np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])
 
 
 def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
-    """Keras 2 opens what it loads by a patched name, and takes an error for another format."""
+    """Keras 2 opens the file with a patched function, and takes an error for another format."""
     if not importlib.metadata.version("keras").startswith("2."):
-        pytest.skip("Keras 3 has formats of its own")
+        pytest.skip("Keras 3 has its own formats")
     model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
     weights = [array + 1 for array in model.get_weights()]
     model.set_weights(weights)
-    with hooks.installed():
+    with installation.installed():
         for path, form in [(tmp_path / "bundle", "tf"), (tmp_path / "hdf5", "h5")]:
             model.save_weights(str(path), save_format=form)
             other = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
             other.load_weights(str(path))
-            for ours, theirs in zip(other.get_weights(), weights, strict=True):
-                np.testing.assert_array_equal(ours, theirs)
-        assert hooks.calls()["NewCheckpointReader"] > 1
+            for ours, original in zip(other.get_weights(), weights, strict=True):
+                np.testing.assert_array_equal(ours, original)
+        assert installation.calls()["NewCheckpointReader"] > 1

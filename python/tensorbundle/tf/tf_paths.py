@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that lead TensorFlow's functions elsewhere than ours, and are left to it under its names.
+"""Paths that the patched functions pass on to TensorFlow's original functions.
 
-Code that probes what a path is must take the branch that it takes without us: TensorFlow takes a
-path for a pattern, an index for an older checkpoint without tensors, and its reader knows no
-directories.
+TensorFlow treats a path as a glob pattern and an index file as a V1 checkpoint without tensors, and
+its reader does not accept directories. Code that probes the kind of a path relies on this, so such
+paths are passed on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SPECIAL = frozenset("*?[\\")
 _FILE = "file://"
 
 
-def are_tensorflows(function: str, path: Any) -> bool:
-    """Whether only TensorFlow's own function answers a call as TensorFlow answers it.
+def is_handled_by_tensorflow(function: str, path: Any) -> bool:
+    """Whether a call must be passed on to TensorFlow's original function.
 
     Args:
         function: The name of TensorFlow's function.
-        path: The checkpoint that it is called with.
+        path: Its checkpoint argument.
     """
     is_reader = function == "NewCheckpointReader"
     if not isinstance(path, (str, bytes)):
@@ -36,7 +36,7 @@ def are_tensorflows(function: str, path: Any) -> bool:
     if isinstance(path, str) and not _is_utf8(text):
         return True
     if os.path.isdir(text):
-        # A prefix may be called as a directory is.
+        # A prefix and a directory may have the same name.
         return os.path.exists(text + INDEX_SUFFIX) if is_reader else isinstance(path, bytes)
     return text.endswith(INDEX_SUFFIX) and os.path.exists(text)
 

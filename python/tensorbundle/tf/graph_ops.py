@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes of the graph that is being built, without the detour over TensorFlow's wrappers.
+"""Fast creation of graph ops, without TensorFlow's generated wrappers.
 
-A wrapper turns anything into tensors and looks every attribute up, which takes two thirds of the
-time that a node costs; `Graph.create_op`, which is public, reads its own signature each time. Where
-many nodes are made, and their inputs are tensors already, that is most of what building an
-initializer costs. The nodes are the same.
+A wrapper converts every input to a tensor and looks up every attribute, which takes two thirds of
+the time of creating an op. The public `Graph.create_op` inspects its own signature at each call. If
+there are many ops and their inputs are tensors already, this is most of the time that building an
+initializer takes. The resulting ops are the same.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def make(
+def create_op(
     kind: str,
     inputs: Sequence[Any],
     dtypes: Sequence[Any],
     name: str,
     attributes: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Makes a node on the current device, under the current control dependencies.
+    """Creates an op on the current device, under the current control dependencies.
 
-    Not in eager mode.
+    Requires graph mode.
 
     Args:
         kind: The op's type.
         inputs: Tensors.
-        dtypes: Of the outputs.
-        name: As it is where it ends in ``/``; otherwise inside the current scope, and made unique.
-        attributes: Those that neither the inputs tell nor the op's definition.
+        dtypes: The types of the outputs.
+        name: Used as is if it ends in ``/``; otherwise made unique inside the current scope.
+        attributes: Those that TensorFlow cannot infer from the inputs or the op definition.
 
     Returns:
-        The node, a ``tf.Operation``.
+        The ``tf.Operation``.
     """
     import tensorflow as tf
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged, truncated, removed and rewritten files: an exception, and a session that goes on."""
+"""Corrupt, truncated, removed and rewritten files: an exception, and a usable session."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import tensorbundle as tb
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("backend_name")
 
 Save = Callable[..., str]
-# Above the sizes that TensorFlow's and our readers treat in one go.
+# Above the sizes that TensorFlow's and our readers process at once.
 SHAPES = {"small": (8, 4), "big": (3000, 257)}
 
 
@@ -36,27 +36,29 @@ def flip(prefix: str, position: int) -> None:
     path.write_bytes(content)
 
 
-def damaged(way: str) -> type[Exception]:
-    """What a session raises for it: NumPy functions report no more than that something failed."""
-    return tf.errors.OpError if way == "numpy" else tf.errors.DataLossError
+def damaged(backend_name: str) -> type[Exception]:
+    """The exceptions of a session. NumPy functions report only that something failed."""
+    return tf.errors.OpError if backend_name == "numpy" else tf.errors.DataLossError
 
 
 class Model:
-    """A table, whole or in pieces, another variable, and a session in which neither has a value."""
+    """A table, whole or partitioned, another variable, and a session with both uninitialized."""
 
     def __init__(self, prefix: str, shape: tuple[int, ...], shards: int, resource: bool) -> None:
         with tf.Graph().as_default() as graph:
             split = tf1.fixed_size_partitioner(shards) if shards else None
             table = tf1.get_variable("t", shape, partitioner=split, use_resource=resource)
-            self.pieces = list(table) if shards else [table]
+            self.partitions = list(table) if shards else [table]
             self.other = tf1.get_variable("other", [2], use_resource=resource)
             tb.init_from_checkpoint(prefix, {"t": "t", "other": "other"})
-            self.initializers = [piece.initializer for piece in self.pieces]
-            self.initialized = [tf1.is_variable_initialized(piece) for piece in self.pieces]
+            self.initializers = [partition.initializer for partition in self.partitions]
+            self.initialized = [
+                tf1.is_variable_initialized(partition) for partition in self.partitions
+            ]
             self.session = tf1.Session(graph=graph)
 
     def require_usable(self) -> None:
-        """The session still does what is not damaged, and none of the pieces has a value."""
+        """The session can still read intact tensors, and no partition is initialized."""
         assert not any(self.session.run(self.initialized))
         self.session.run(self.other.initializer)
         assert self.session.run(self.other).tolist() == [1, 2]
@@ -76,38 +78,38 @@ def model(saved: tuple[str, np.ndarray], shards: int, resource: bool = True) -> 
 @pytest.mark.parametrize("shards", [0, 1, 3])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 def test_one_bit_anywhere(
-    saved: tuple[str, np.ndarray], shards: int, resource: bool, way: str
+    saved: tuple[str, np.ndarray], shards: int, resource: bool, backend_name: str
 ) -> None:
-    if way == "stock" and shards > 1:
-        pytest.skip("TensorFlow's pieces know nothing of each other")
+    if backend_name == "stock" and shards > 1:
+        pytest.skip("TensorFlow's partitions are verified separately")
     made = model(saved, shards, resource)
     for position in (-1, -saved[1].nbytes):
         flip(saved[0], position)
         for initializer in made.initializers:
-            with pytest.raises(damaged(way)):
+            with pytest.raises(damaged(backend_name)):
                 made.session.run(initializer)
-        with pytest.raises(damaged(way)):
+        with pytest.raises(damaged(backend_name)):
             made.session.run(made.initializers)
         made.require_usable()
         flip(saved[0], position)
     made.session.run(made.initializers)
-    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), saved[1])
+    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), saved[1])
 
 
 @pytest.mark.parametrize("verify", ["lazy", "none"])
 def test_verification_can_be_switched_off(
-    saved: tuple[str, np.ndarray], verify: str, way: str
+    saved: tuple[str, np.ndarray], verify: str, backend_name: str
 ) -> None:
-    if way == "stock":
+    if backend_name == "stock":
         pytest.skip("TensorFlow's op always verifies")
     flip(saved[0], -1)
     with tb.tf.options(verify=verify):
-        whole, pieces = model(saved, 0), model(saved, 3)
-    pieces.session.run(pieces.initializers)
+        whole, partitions = model(saved, 0), model(saved, 3)
+    partitions.session.run(partitions.initializers)
     if verify == "none":
         whole.session.run(whole.initializers)
     else:
-        with pytest.raises(damaged(way)):
+        with pytest.raises(damaged(backend_name)):
             whole.session.run(whole.initializers)
 
 
@@ -127,7 +129,7 @@ def test_cut_off_after_the_graph_was_built(
     path.write_bytes(whole)
     made.session.run(made.initializers)
     made.session.run(made.other.initializer)
-    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), saved[1])
+    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), saved[1])
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
@@ -140,28 +142,28 @@ def test_removed_after_the_graph_was_built(saved: tuple[str, np.ndarray], suffix
     assert not any(made.session.run(made.initialized))
     hidden.rename(saved[0] + suffix)
     made.session.run(made.initializers)
-    assert np.array_equal(made.session.run(made.pieces[0]), saved[1])
+    assert np.array_equal(made.session.run(made.partitions[0]), saved[1])
 
 
 @pytest.mark.parametrize("shards", [0, 3])
 def test_rewritten_after_the_graph_was_built(
     saved: tuple[str, np.ndarray], save: Save, shards: int
 ) -> None:
-    """The values come from what is there when the initializer runs."""
+    """The values are those of the file at the time when the initializer runs."""
     made = model(saved, shards)
     other = saved[1] + 1
-    # The table comes first now, so that it lies elsewhere.
+    # The table comes first now, so that its offset differs.
     save(Path(saved[0]), {"a": np.zeros(5, "f"), "t": other, "other": np.float32([3, 4])})
     made.session.run(made.initializers)
-    assert np.array_equal(np.concatenate(made.session.run(made.pieces)), other)
+    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), other)
 
 
 @pytest.mark.parametrize("shards", [0, 3])
 def test_rewritten_with_another_shape(
-    saved: tuple[str, np.ndarray], save: Save, shards: int, way: str
+    saved: tuple[str, np.ndarray], save: Save, shards: int, backend_name: str
 ) -> None:
-    if way == "stock" and shards == 0:
-        pytest.skip("TensorFlow's variable then has another shape than it says")
+    if backend_name == "stock" and shards == 0:
+        pytest.skip("TensorFlow's variable then has another shape than declared")
     made = model(saved, shards)
     save(Path(saved[0]), {"t": saved[1][:-1], "other": np.float32([1, 2])})
     with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
@@ -169,16 +171,18 @@ def test_rewritten_with_another_shape(
     made.require_usable()
 
 
-def test_rewritten_without_the_tensor(saved: tuple[str, np.ndarray], save: Save, way: str) -> None:
+def test_rewritten_without_the_tensor(
+    saved: tuple[str, np.ndarray], save: Save, backend_name: str
+) -> None:
     made = model(saved, 0)
     save(Path(saved[0]), {"other": np.float32([1, 2])})
-    expected = tf.errors.OpError if way == "numpy" else tf.errors.NotFoundError
+    expected = tf.errors.OpError if backend_name == "numpy" else tf.errors.NotFoundError
     with pytest.raises(expected, match="t"):
         made.session.run(made.initializers)
     made.require_usable()
 
 
-def test_damage_met_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
+def test_corruption_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
     flip(saved[0], -1)
     variable = tf.Variable(tf.zeros(saved[1].shape))
     with pytest.raises(tf.errors.DataLossError):
@@ -186,7 +190,7 @@ def test_damage_met_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
     assert not variable.numpy().any()
 
 
-def test_a_damaged_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) -> None:
+def test_a_corrupt_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) -> None:
     index = Path(saved[0] + ".index")
     content = bytearray(index.read_bytes())
     content[3] ^= 0xFF
@@ -202,7 +206,7 @@ def test_a_damaged_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) 
         assert variable.initializer is before
 
 
-def test_a_map_with_a_fault_changes_nothing(saved: tuple[str, np.ndarray]) -> None:
+def test_an_invalid_map_changes_nothing(saved: tuple[str, np.ndarray]) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("t", saved[1].shape)
         before, size = variable.initializer, len(graph.get_operations())

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fill values: the values of a remapped table's cells that are not in the checkpoint.
+
+A backup initializer is called as TensorFlow calls it: per partition, first with shape
+[missing cells, 1], then for the out-of-vocabulary block. So seeded values equal TensorFlow's. If
+the initializer needs the real shape, it is called once for the whole partition, and each missing
+cell takes the value at its position.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorbundle.remap_pieces import PartitionRemap
+
+# What initializers raise if the shape is a tensor or is not the expected one.
+_SHAPE_ERRORS = (TypeError, ValueError, NotImplementedError)
+
+
+class FillValues(NamedTuple):
+    """The fill values of one partition.
+
+    Attributes:
+        layout: ``"zero"``: zeros; no tensors. ``"cells"``: a tensor with a value for each missing
+            cell, in row-major order, then a tensor with the out-of-vocabulary block, if there is
+            one. ``"full"``: a tensor of shape `remapped_shape`; each missing cell takes the value
+            at its position.
+        tensors: The tensors of the layout.
+    """
+
+    layout: str
+    tensors: tuple[Any, ...]
+
+
+def build_fill_values(
+    initializer: Any, partition: PartitionRemap, dtype: Any, count: Callable[[], Any]
+) -> FillValues:
+    """Calls a backup initializer for the missing cells of a partition.
+
+    Args:
+        initializer: None means zeros. A class is instantiated without arguments first, as
+            ``get_variable`` does.
+        partition: The partition.
+        dtype: Its ``tf.DType``.
+        count: Returns a scalar tensor: the number of missing cells.
+
+    Raises:
+        TypeError: The initializer is not callable, or returns values of another type.
+        ValueError: It returns another shape; or an exception of the initializer.
+    """
+    if initializer is None:
+        return FillValues("zero", ())
+    call = _callable(initializer)
+    element = _constant_of(call)
+    if element is not None:
+        call = _constant_fill(element, dtype)
+    if partition.is_window:
+        return from_whole_partition(_called(call, list(partition.shape), dtype), partition)
+    try:
+        cells = [_called(call, [count(), 1], dtype)]
+        if partition.num_oov:
+            cells.append(_called(call, list(partition.oov_shape), dtype))
+    except _SHAPE_ERRORS:
+        return from_whole_partition(_called(call, list(partition.shape), dtype), partition)
+    return FillValues("cells", tuple(cells))
+
+
+def build_partition(initializer: Any, partition: PartitionRemap, dtype: Any) -> Any:
+    """Returns the values of a partition that takes nothing from the table.
+
+    Raises:
+        TypeError: As ``build_fill_values``.
+    """
+    import tensorflow as tf
+
+    if initializer is None:
+        return tf.zeros(partition.shape, dtype)
+    return _called(_callable(initializer), list(partition.shape), dtype)
+
+
+def from_whole_partition(value: Any, partition: PartitionRemap) -> FillValues:
+    """Returns fill values from a tensor with a value for every cell of the partition.
+
+    Raises:
+        ValueError: The tensor has another shape.
+    """
+    import tensorflow as tf
+
+    if not value.shape.is_compatible_with(partition.shape):
+        raise ValueError(
+            f"the initial values have shape {value.shape}, the variable {list(partition.shape)}"
+        )
+    if partition.is_window:
+        # The remap produces all columns, and those outside the partition are sliced off.
+        paddings = [
+            [offset, extent - offset - size]
+            for offset, extent, size in zip(
+                partition.window_offset, partition.remapped_shape, partition.shape, strict=True
+            )
+        ]
+        value = tf.pad(value, paddings)
+    return FillValues("full", (value,))
+
+
+def initial_value(variable: Any) -> Any:
+    """Returns a variable's initial value; in eager mode, its current value.
+
+    Raises:
+        ValueError: The initial value is unknown.
+    """
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return tf.identity(variable)
+    value = getattr(variable, "_initial_value", None)
+    if value is None and hasattr(variable, "values"):
+        value = getattr(variable.values[0], "_initial_value", None)
+    if value is None:
+        raise ValueError(f"{variable.name} does not say what it starts from")
+    return value
+
+
+def may_be_seeded(initializer: Any) -> bool:
+    """Whether an initializer may produce seeded random numbers in a graph."""
+    import tensorflow as tf
+    from tensorflow.python.ops import init_ops, init_ops_v2
+
+    if initializer is None or tf.executing_eagerly():
+        return False
+    kind = initializer if inspect.isclass(initializer) else type(initializer)
+    if issubclass(kind, (init_ops.Zeros, init_ops.Ones, init_ops.Constant)):
+        return False
+    if issubclass(kind, (init_ops_v2.Zeros, init_ops_v2.Ones, init_ops_v2.Constant)):
+        return False
+    seed = getattr(initializer, "seed", 0)
+    return seed is not None or tf.compat.v1.get_default_graph().seed is not None
+
+
+def _callable(initializer: Any) -> Any:
+    if not callable(initializer):
+        raise TypeError(
+            f"initializer must be callable, instead of being {initializer} of type "
+            f"{type(initializer)}."
+        )
+    return initializer() if inspect.isclass(initializer) else initializer
+
+
+def _constant_of(initializer: Any) -> Any:
+    """Returns the scalar of a constant initializer, or None for other initializers.
+
+    Called with the real shape, it would create a constant as large as the table, which stays in the
+    graph.
+    """
+    from tensorflow.python.ops import init_ops, init_ops_v2
+
+    if not isinstance(initializer, (init_ops.Constant, init_ops_v2.Constant)):
+        return None
+    value = initializer.value
+    return value if np.ndim(value) == 0 else None
+
+
+def _constant_fill(element: Any, dtype: Any) -> Callable[[Any], Any]:
+    def fill(shape: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.fill(shape, tf.cast(element, dtype))
+
+    return fill
+
+
+def _called(initializer: Any, shape: list[Any], dtype: Any) -> Any:
+    """Calls an initializer as TensorFlow does: with dtype only if it is not float32."""
+    import tensorflow as tf
+
+    typed = dtype != tf.float32 and _takes_dtype(initializer)
+    value = initializer(shape, dtype=dtype) if typed else initializer(shape)
+    if not tf.is_tensor(value):
+        return tf.convert_to_tensor(value, dtype=dtype)
+    if value.dtype == dtype:
+        return value
+    if dtype != tf.float32 and value.dtype.is_floating and dtype.is_floating:
+        return tf.cast(value, dtype)
+    raise TypeError(
+        f"the backup initializer made values of type {value.dtype.name} that does not match "
+        f"expected type of {dtype.name}"
+    )
+
+
+def _takes_dtype(initializer: Any) -> bool:
+    try:
+        parameters = inspect.signature(initializer).parameters
+    except (TypeError, ValueError):
+        return False
+    return "dtype" in parameters
