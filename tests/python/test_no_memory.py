@@ -208,11 +208,12 @@ core = ck._core
 make = eval(sys.argv[2])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
-held = []
+held, reserve = [], bytearray(1 << 20)
 try:
     while True:
         held.append(make())
 except MemoryError:
+    del reserve  # small objects fill the memory so that not even a number fits
     count = len(held)
     held.clear()
 assert count > 100, count
