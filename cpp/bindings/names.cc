@@ -8,9 +8,9 @@
 #include "bindings/held.h"
 #include "bindings/pybind.h"
 #include "bindings/text.h"
+#include "tensorbundle/base/common_subsequence.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/messages.h"
-#include "tensorbundle/vocab/common_subsequence.h"
 
 namespace tensorbundle {
 namespace {
