@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The protobuf wire format, read one field at a time with no allocation and no recursion.
+// The protobuf wire format: a reader of one field at a time, without allocation and recursion, and
+// functions that append fields.
 //
-// Stricter than a general decoder: groups, field number 0 and numbers above 2^29 - 1 are errors.
-// TensorFlow never writes them, and each of them has crashed some reader. The caller skips unknown
-// fields.
+// The reader is stricter than a general decoder: groups, field number 0 and numbers above 2^29 - 1
+// are errors. TensorFlow never writes them, and each of them has crashed some reader. The caller
+// skips unknown fields.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/coding.h"
@@ -96,5 +99,15 @@ inline bool AsInt32(uint64_t varint, int32_t* value) {
   return true;
 }
 inline int64_t AsInt64(uint64_t varint) { return static_cast<int64_t>(varint); }
+
+inline void PutTag(uint32_t number, WireType type, std::string* out) {
+  PutVarint64(uint64_t{number} << 3 | static_cast<uint64_t>(type), out);
+}
+
+inline void PutBytes(uint32_t number, std::string_view bytes, std::string* out) {
+  PutTag(number, WireType::kBytes, out);
+  PutVarint64(bytes.size(), out);
+  out->append(bytes);
+}
 
 }  // namespace tensorbundle

@@ -18,25 +18,19 @@ namespace tensorbundle {
 namespace {
 
 constexpr size_t kHeadSize = 64;
-constexpr size_t kMaxNames = 5'000;  // of a directory; more are not looked through
+constexpr size_t kMaxNames = 5'000;  // names of a directory that are compared
 constexpr size_t kMaxShown = 3;
 
-// What a text is that stands where data should be, or null. `head` is in lower case.
-const char* KindOfText(std::string_view head) {
+// Recognizes the text formats that are found in place of data files. `head` is in lower case.
+FileError ErrorOfText(std::string_view head) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (head.starts_with(kByteOrderMark)) head.remove_prefix(kByteOrderMark.size());
   const size_t begin = head.find_first_not_of(" \t\r\n");
   head.remove_prefix(std::min(begin, head.size()));
-  if (head.starts_with("version https://git-lfs")) {
-    return "is a Git-LFS pointer, not the data: run 'git lfs pull' in its repository";
-  }
-  if (head.starts_with("<!doctype html") || head.starts_with("<html")) {
-    return "is an HTML page, not the data: the download went wrong";
-  }
-  if (head.starts_with("<?xml") || head.starts_with("<error>")) {
-    return "is an XML document, not the data: the download went wrong, and it may say why";
-  }
-  return nullptr;
+  if (head.starts_with("version https://git-lfs")) return FileError::kGitLfsPointer;
+  if (head.starts_with("<!doctype html") || head.starts_with("<html")) return FileError::kHtmlPage;
+  if (head.starts_with("<?xml") || head.starts_with("<error>")) return FileError::kXmlDocument;
+  return FileError::kNone;
 }
 
 std::string Head(const File& file) {
@@ -52,7 +46,7 @@ std::string Head(const File& file) {
   return head;
 }
 
-// "P" of "P.data-00000-of-00001", else "".
+// Returns "P" for "P.data-00000-of-00001", and "" for other names.
 std::string_view PrefixOf(std::string_view name) {
   constexpr std::string_view kPattern = ".data-00000-of-00001";
   if (name.size() <= kPattern.size()) return {};
@@ -64,9 +58,9 @@ std::string_view PrefixOf(std::string_view name) {
   return matches ? name.substr(0, name.size() - kPattern.size()) : std::string_view();
 }
 
-// Names in the directory that may be the file under another name: with something behind its own
-// name, as downloads and copies get it; its checkpoint's name and ".data"; and data files that
-// belong to no index.
+// Returns the names in the directory that may be the file under another name: its own name with a
+// suffix, as downloads and copies get it; the name of its checkpoint and ".data"; the same data
+// file of another number of shards; and data files without an index.
 std::vector<std::string> NamesLike(const std::filesystem::path& path) {
   std::set<std::string> names;
   std::error_code error;
@@ -81,33 +75,29 @@ std::vector<std::string> NamesLike(const std::filesystem::path& path) {
   std::vector<std::string> found;
   for (const std::string& name : names) {
     const std::string_view other = PrefixOf(name);
-    const bool is_spare = !other.empty() && names.count(std::string(other) + ".index") == 0;
+    const bool has_no_index = !other.empty() && names.count(std::string(other) + ".index") == 0;
     const bool is_longer = name.size() > wanted.size() && name.starts_with(wanted);
     const bool is_other_count = !other.empty() && other == prefix &&
                                 name.substr(name.rfind('-')) != wanted.substr(wanted.rfind('-'));
-    if (is_spare || is_longer || is_other_count || name == prefix + ".data") found.push_back(name);
+    if (has_no_index || is_longer || is_other_count || name == prefix + ".data")
+      found.push_back(name);
   }
   return found;
 }
 
 }  // namespace
 
-ForeignFile Diagnose(const File& file, uint64_t end) {
+FileDiagnosis Diagnose(const File& file, uint64_t end) {
   if (file.size() == end) return {};
+  if (file.size() == 0) return {FileError::kEmpty, true};
+  // A longer file may be the data with other bytes appended, even if it starts like a text.
   const bool is_short = file.size() < end;
-  if (file.size() == 0) {
-    return {file.path() + " is empty, its stored slices end at byte " + std::to_string(end), true};
-  }
-  // A longer file may be data that begin so, with something behind them.
-  if (const char* kind = KindOfText(Head(file))) return {file.path() + " " + kind, is_short};
-  if (!is_short) return {};
-  return {file.path() + " has " + std::to_string(file.size()) +
-              " bytes, its stored slices end at " + std::to_string(end) +
-              ": it was cut off, or belongs to another checkpoint",
-          false};
+  const FileError error = ErrorOfText(Head(file));
+  if (error != FileError::kNone) return {error, is_short};
+  return {is_short ? FileError::kTooShort : FileError::kNone, false};
 }
 
-std::string WhyMissing(const std::string& path) {
+std::string DescribeMissingFile(const std::string& path) {
   std::error_code error;
   const std::filesystem::path target = std::filesystem::read_symlink(path, error);
   if (!error) {
@@ -132,12 +122,12 @@ bool IndexFile::WasReplaced() const {
 }
 
 struct DataFiles::Entry {
-  std::atomic<const File*> open{nullptr};  // set last, when the file is known
+  std::atomic<const File*> open{nullptr};  // set after `file` and `diagnosis`
   std::shared_ptr<const File> file;
-  ForeignFile foreign;
+  FileDiagnosis diagnosis;
   std::shared_ptr<const Mapping> for_views;
   std::shared_ptr<const Mapping> for_reading;
-  std::string missing_reason;  // found once: it takes a look at the directory
+  std::string missing_message;  // composed once, because it reads the directory
   std::atomic<bool> is_doubtful{false};
   bool is_wanted = true;
 };
@@ -157,8 +147,8 @@ DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFil
     try {
       Open(file);
     } catch (const IOFailure& error) {
-      // Whoever needs the file tries again, and is told. The process needs descriptors for that,
-      // and for everything else that it does.
+      // Get() tries again and reports the error. If the process has no descriptors left, closes
+      // half of the files, because Get() and the rest of the process need some.
       if (error.error_number() != EMFILE && error.error_number() != ENFILE) continue;
       for (uint32_t other = file / 2; other < file; ++other) Close(other);
       break;
@@ -167,7 +157,7 @@ DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFil
   }
 }
 
-// Only while nobody else knows the file.
+// Requires: no other thread uses the file yet.
 void DataFiles::Close(uint32_t file) {
   entries_[file].open.store(nullptr, std::memory_order_relaxed);
   entries_[file].file.reset();
@@ -185,7 +175,7 @@ void DataFiles::Open(uint32_t file) const {
   const std::string& path = catalog_.files[file];
   entry.file = File::Open(path, mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered);
   if (file < catalog_.file_ends.size()) {
-    entry.foreign = Diagnose(*entry.file, catalog_.file_ends[file]);
+    entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
   entry.open.store(entry.file.get(), std::memory_order_release);
 }
@@ -202,8 +192,10 @@ const File& DataFiles::Get(uint32_t file) const {
     try {
       Open(file);
     } catch (const CheckpointNotFoundError&) {
-      if (entry.missing_reason.empty()) entry.missing_reason = WhyMissing(catalog_.files[file]);
-      throw CheckpointNotFoundError(entry.missing_reason, catalog_.files[file]);
+      if (entry.missing_message.empty()) {
+        entry.missing_message = DescribeMissingFile(catalog_.files[file]);
+      }
+      throw CheckpointNotFoundError(entry.missing_message, catalog_.files[file]);
     }
   }
   return *entry.open.load(std::memory_order_relaxed);
@@ -213,9 +205,32 @@ bool DataFiles::IsOpen(uint32_t file) const {
   return file < size_ && entries_[file].open.load(std::memory_order_acquire) != nullptr;
 }
 
-const ForeignFile& DataFiles::Foreign(uint32_t file) const {
+const FileDiagnosis& DataFiles::Diagnosis(uint32_t file) const {
   Get(file);
-  return entries_[file].foreign;
+  return entries_[file].diagnosis;
+}
+
+std::string DataFiles::DescribeError(uint32_t file) const {
+  const std::string& path = catalog_.files[file];
+  switch (Diagnosis(file).error) {
+    case FileError::kNone:
+      return "";
+    case FileError::kEmpty:
+      return path + " is empty, its stored slices end at byte " +
+             std::to_string(catalog_.file_ends[file]);
+    case FileError::kTooShort:
+      return path + " has " + std::to_string(Get(file).size()) +
+             " bytes, its stored slices end at " + std::to_string(catalog_.file_ends[file]) +
+             ": it was cut off, or belongs to another checkpoint";
+    case FileError::kGitLfsPointer:
+      return path + " is a Git-LFS pointer, not the data: run 'git lfs pull' in its repository";
+    case FileError::kHtmlPage:
+      return path + " is an HTML page, not the data: the download went wrong";
+    case FileError::kXmlDocument:
+      return path +
+             " is an XML document, not the data: the download went wrong, and it may say why";
+  }
+  return "";
 }
 
 DataFiles::Age DataFiles::AgeOf(uint32_t file) const {
@@ -223,7 +238,7 @@ DataFiles::Age DataFiles::AgeOf(uint32_t file) const {
   const File* open = entry.open.load(std::memory_order_acquire);
   if (open == nullptr || !index_) return Age::kOlder;
   const int64_t index_changed = index_->identity.changed_ns;
-  // Whatever is done to a file later, its renaming included, moves the time of change.
+  // Every later operation on a file, also a renaming, updates its time of change.
   if (open->identity().changed_ns < index_changed) return Age::kOlder;
   const int64_t born = open->BornOrChanged();
   if (born == index_changed) return Age::kSameTick;
