@@ -18,18 +18,18 @@
 #include <vector>
 
 #include "tensorbundle/base/parallel.h"
-#include "tensorbundle/io/checked_read.h"
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/io/page_buffer.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/vocab/join.h"
-#include "tensorbundle/vocab/page_memory.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
 namespace {
 
 using tensorbundle::File;
+using tensorbundle::HugePageBuffer;
 using tensorbundle::JoinOptions;
 using tensorbundle::JoinResult;
-using tensorbundle::PageMemory;
 using tensorbundle::ParallelFor;
 using tensorbundle::Vocabulary;
 
@@ -66,7 +66,7 @@ double BestOf(int repeats, const std::function<void()>& body) {
 
 void ReadBytes(const std::string& path, int threads) {
   const auto file = File::Open(path);
-  const PageMemory memory(file->size());
+  const HugePageBuffer memory(file->size());
   ParallelRead(*file, 0, {static_cast<uint8_t*>(memory.data()), file->size()}, threads);
 }
 
@@ -92,7 +92,7 @@ void Time(const std::string& new_path, const std::string& old_path, int repeats,
   options.threads = threads;
   const uint64_t num_tokens = new_vocabulary->size() + old_vocabulary->size();
   const uint64_t table_size = old_vocabulary->size() / 8 * 11;
-  const PageMemory table(table_size * sizeof(uint64_t));
+  const HugePageBuffer table(table_size * sizeof(uint64_t));
   std::fill_n(static_cast<uint64_t*>(table.data()), table_size, 1);
 
   const double bytes =

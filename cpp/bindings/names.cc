@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bindings/pybind.h"
-#include "tensorbundle/vocab/common_subsequence.h"
+#include "tensorbundle/base/common_subsequence.h"
 
 namespace tensorbundle {
 namespace {

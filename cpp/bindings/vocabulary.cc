@@ -55,7 +55,7 @@ JoinResult JoinSources(const Source& new_vocabulary, const Source& old_vocabular
     return Join(*new_vocabulary.tokens, *old_vocabulary.Read(options.threads), options);
   }
   if (old_vocabulary.file) return JoinFiles(new_vocabulary.file, old_vocabulary.file, options);
-  const FileLines new_lines(new_vocabulary.file, options.threads);
+  const LineStream new_lines(new_vocabulary.file, options.threads);
   return Join(new_lines, *old_vocabulary.tokens, options);
 }
 

@@ -28,7 +28,7 @@ Joined ComputeJoin(const JoinRequest& request, uint64_t num_bytes) {
   options.threads = ThreadsFor(0, num_bytes);
   options.old_size = request.old_size;
   try {
-    const FileLines new_lines(File::Open(request.new_vocab), options.threads);
+    const LineStream new_lines(File::Open(request.new_vocab), options.threads);
     const auto old_vocabulary = Vocabulary::OfFile(*File::Open(request.old_vocab), options.threads);
     const auto old_lines = static_cast<int64_t>(old_vocabulary->size());
     return {Join(new_lines, *old_vocabulary, options),

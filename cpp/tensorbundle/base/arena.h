@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte strings one behind the other, in memory that never moves.
+// An arena of byte strings: chunks of memory that never move, filled from front to back.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,13 @@
 
 namespace tensorbundle {
 
-// What it hands out is valid as long as the arena, wherever that is moved to.
+// Lifetime: returned strings are valid as long as the arena, also after the arena is moved.
 class ByteArena {
  public:
-  // `expected` bytes in all are got at once. Too many cost nothing as long as nobody touches them.
+  // Allocates the first `expected` bytes at once. Pages that are never used cost no memory.
   explicit ByteArena(size_t expected = 0) : next_size_(std::max(expected, kChunkSize)) {}
 
-  // A copy of both texts, one behind the other.
+  // Returns a copy of `text` followed by `more`.
   std::string_view Add(std::string_view text, std::string_view more = {}) {
     char* const copy = Allocate(text.size() + more.size());
     std::copy(more.begin(), more.end(), std::copy(text.begin(), text.end(), copy));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as they lie in files and memory: borrowed, untyped, never dereferenced as anything wider.
+// Borrowed, untyped bytes of files and memory. They are never dereferenced as a wider type.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace tensorbundle {
 
-// Borrowed bytes. Whoever hands one out says who owns them.
+// Borrowed bytes. The function that returns a span states who owns them.
 using ByteSpan = std::span<const uint8_t>;
 using MutableByteSpan = std::span<uint8_t>;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arithmetic on numbers that came from a file: it overflows into "no", never into a small number.
+// Overflow-checked arithmetic on numbers from a file.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +20,13 @@ inline std::optional<uint64_t> CheckedMul(uint64_t a, uint64_t b) {
   return product;
 }
 
-// Whether [offset, offset + size) lies inside [0, limit).
+// Whether [offset, offset + size) is inside [0, limit).
 inline bool RangeFits(uint64_t offset, uint64_t size, uint64_t limit) {
   return offset <= limit && size <= limit - offset;
 }
 
-// The number of elements of a shape, or nothing when a dimension is negative or the product of the
-// dimensions exceeds what an int64 holds. A zero anywhere does not excuse an overflow elsewhere.
+// Returns the number of elements of a shape, or nothing if a dimension is negative or the product
+// of the nonzero dimensions exceeds INT64_MAX.
 inline std::optional<uint64_t> CheckedVolume(std::span<const int64_t> dims) {
   uint64_t volume = 1;
   bool empty = false;

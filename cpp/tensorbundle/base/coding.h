@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Little-endian and varint numbers. Every decoder takes a cursor and a limit, returns null on
-// failure, never looks past the limit, and leaves the output alone when it fails.
+// Little-endian and varint numbers. Every decoder takes a cursor and a limit, and returns the new
+// cursor. It never reads past the limit. On failure it returns null and leaves the output
+// unchanged.
 #pragma once
 
 #include <bit>
@@ -28,7 +29,7 @@ inline uint64_t LoadFixed64(const uint8_t* p) {
   return value;
 }
 
-// DecodeVarint64, without its short cut.
+// DecodeVarint64 without the fast path.
 [[gnu::noinline]] inline const uint8_t* DecodeLongVarint64(const uint8_t* p, const uint8_t* limit,
                                                            uint64_t* value) {
   uint64_t result = 0;
@@ -44,7 +45,7 @@ inline uint64_t LoadFixed64(const uint8_t* p) {
   return nullptr;
 }
 
-// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error, not dropped.
+// Reads a base-128 varint of at most ten bytes. Bits beyond the 64th are an error.
 inline const uint8_t* DecodeVarint64(const uint8_t* p, const uint8_t* limit, uint64_t* value) {
   if (p < limit && *p < 0x80) {  // tags, lengths and most numbers take one byte
     *value = *p;
@@ -73,7 +74,7 @@ inline void PutFixed64(uint64_t value, std::string* out) {
   out->append(bytes, sizeof(bytes));
 }
 
-// The shortest spelling.
+// Appends the shortest encoding.
 inline void PutVarint64(uint64_t value, std::string* out) {
   for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
   out->push_back(static_cast<char>(value));

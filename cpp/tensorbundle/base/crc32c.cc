@@ -14,7 +14,7 @@ namespace {
 // table of its own.
 constexpr size_t kSlice = 16;
 
-// [k][b] is what byte b, followed by k bytes of zero, makes of a register of zero.
+// [k][b] is the register after byte b and k zero bytes, starting from a register of zero.
 using Tables = std::array<std::array<uint32_t, 256>, kSlice>;
 
 constexpr Tables kTables = [] {
@@ -33,7 +33,7 @@ constexpr Tables kTables = [] {
   return tables;
 }();
 
-// The eight bytes of `word`, of which the last is followed by `after` more bytes.
+// Processes the eight bytes of `word`, which `after` more bytes follow.
 inline uint32_t Slice8(uint64_t word, size_t after) {
   return kTables[after + 7][word & 0xff] ^ kTables[after + 6][(word >> 8) & 0xff] ^
          kTables[after + 5][(word >> 16) & 0xff] ^ kTables[after + 4][(word >> 24) & 0xff] ^
@@ -46,7 +46,7 @@ struct Candidate {
   bool (*can_run)();
 };
 
-// Everything this build contains, best first.
+// All implementations in this build, fastest first.
 constexpr Candidate kCandidates[] = {
 #if defined(__x86_64__)
     {{"avx512", ExtendAvx512}, CanAvx512},
@@ -107,9 +107,9 @@ uint32_t Extend(uint32_t crc, const void* data, size_t n) {
   return Implementations().front().extend(crc, static_cast<const uint8_t*>(data), n);
 }
 
-// With n the bits of B, the register after B is s * x^n + (what B gives from a register of 0). What
-// B gives from all ones is known instead; the inversions at both ends of each CRC cancel out
-// exactly that difference, and leave crc(A ++ B) = crc(A) * x^n + crc(B).
+// Let n be the number of bits of B, and R(s) the register after B that starts from s. The register
+// is linear: R(s) = s * x^n + R(0). crc(B) is computed from R(all ones), not from R(0). The
+// inversions at both ends of each CRC cancel that difference: crc(A ++ B) = crc(A) * x^n + crc(B).
 uint32_t Combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b) {
   size_t k = 3;  // eight bits a byte
   for (; size_b != 0; size_b >>= 1) {

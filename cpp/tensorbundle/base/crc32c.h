@@ -13,14 +13,13 @@
 
 namespace tensorbundle::crc32c {
 
-// The CRC of A ++ data, given the CRC of A. Extend(0, data, n) is the CRC of data alone.
+// Returns the CRC of A ++ data, given the CRC of A. Extend(0, data, n) is the CRC of data alone.
 uint32_t Extend(uint32_t crc, const void* data, size_t n);
 
 inline uint32_t Value(const void* data, size_t n) { return Extend(0, data, n); }
 
-// The CRC of A ++ B, given the CRC of A, the CRC of B and the size of B in bytes. Touches no data:
-// at most one multiplication of 32-bit polynomials per set bit of `size_b`, so a power of two takes
-// just one.
+// Returns the CRC of A ++ B, given the CRC of A, the CRC of B and the size of B in bytes. Costs one
+// multiplication of 32-bit polynomials per set bit of `size_b`; reads no data.
 uint32_t Combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);
 
 // Files store Mask(crc) rather than the CRC, because the CRC of bytes that contain their own CRC is
@@ -30,16 +29,17 @@ inline constexpr uint32_t kMaskDelta = 0xA282EAD8;
 constexpr uint32_t Mask(uint32_t crc) { return std::rotr(crc, 15) + kMaskDelta; }
 constexpr uint32_t Unmask(uint32_t masked) { return std::rotl(masked - kMaskDelta, 15); }
 
-// One way to compute Extend(). They all give the same values and differ in speed.
+// An implementation of Extend(). All of them give the same values and differ in speed.
 struct Implementation {
   const char* name;
   uint32_t (*extend)(uint32_t crc, const uint8_t* data, size_t n);
 };
 
-// Those that this processor can run, best first, "portable" last. The span is valid forever.
+// Returns the implementations that this processor can run, fastest first, "portable" last.
+// Lifetime: the span is valid forever.
 std::span<const Implementation> Implementations();
 
-// The name of the one behind Extend().
+// Returns the name of the implementation that Extend() uses.
 const char* ActiveName();
 
 }  // namespace tensorbundle::crc32c

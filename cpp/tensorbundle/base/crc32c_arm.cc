@@ -12,9 +12,8 @@
 
 #include "tensorbundle/base/coding.h"
 
-// Compiled for the CRC extension whatever the flags of the build; CanArmv8() guards the calls. The
-// builtins stand in for <arm_acle.h>, which Clang empties unless the flags of the build name the
-// extension.
+// Compiled for the CRC extension regardless of the build flags; CanArmv8() guards the calls. The
+// builtins replace <arm_acle.h>, which Clang disables unless the build flags name the extension.
 #if defined(__clang__)
 #define TENSORBUNDLE_CRC __attribute__((target("crc")))
 #define TENSORBUNDLE_CRC_WORD __builtin_arm_crc32cd
@@ -31,15 +30,15 @@ namespace {
 constexpr size_t kWord = 8;       // bytes per instruction
 constexpr size_t kStream = 1024;  // bytes; joining costs some 5% of three such streams
 
-// What moves a register past one stream: [k][b] is byte k of the register, being b, times
-// x^(8 * kStream). Four lookups do without the optional carry-less multiplication.
+// Tables that move a register past one stream: [k][b] is b as byte k of the register, times
+// x^(8 * kStream). Four lookups replace the carry-less multiplication, which is optional in ARMv8.
 using SkipTables = std::array<std::array<uint32_t, 256>, 4>;
 
 constexpr SkipTables kSkipStream = [] {
   SkipTables tables{};
   for (uint32_t k = 0; k < 4; ++k) {
     uint32_t image = Multiply(uint32_t{1} << (8 * k + 7), PowerOfX(8 * kStream));
-    // From the lowest degree to the highest; every other byte is a sum of these bits.
+    // From the lowest degree to the highest; every byte is a sum of these bits.
     for (uint32_t bit = 0x80; bit != 0; bit >>= 1) {
       for (uint32_t byte = 0; byte < 256; ++byte) {
         if ((byte & bit) != 0) tables[k][byte] ^= image;
@@ -73,7 +72,7 @@ TENSORBUNDLE_CRC inline uint32_t ThreeStreams(uint32_t state, const uint8_t* dat
 
 bool CanArmv8() {
 #if defined(__ARM_FEATURE_CRC32)
-  return true;  // the whole build assumes it
+  return true;  // the build requires it
 #elif defined(__linux__)
   constexpr unsigned long kHwcapCrc32 = 1UL << 7;  // HWCAP_CRC32 of Linux, <asm/hwcap.h>
   return (getauxval(AT_HWCAP) & kHwcapCrc32) != 0;

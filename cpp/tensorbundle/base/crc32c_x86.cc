@@ -11,7 +11,7 @@
 
 #include "tensorbundle/base/coding.h"
 
-// Compiled for these whatever the flags of the build; Can*() guards the calls.
+// Compiled for these extensions regardless of the build flags; Can*() guards the calls.
 #define TENSORBUNDLE_SSE42 __attribute__((target("sse4.2,pclmul")))
 #define TENSORBUNDLE_AVX512 __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.2")))
 
@@ -89,7 +89,7 @@ TENSORBUNDLE_AVX512 inline __m512i FourTimes(Fold fold) {
   return _mm512_set_epi64(high, low, high, low, high, low, high, low);
 }
 
-// `lanes`, moved by kBits, and added to what lies there.
+// Moves `lanes` by kBits and adds `later`.
 template <uint64_t kBits>
 TENSORBUNDLE_AVX512 inline __m512i FoldOnto(__m512i lanes, __m512i later) {
   constexpr Fold kFold = FoldBy(kBits);
@@ -128,7 +128,7 @@ TENSORBUNDLE_AVX512 uint32_t FoldStripes(uint32_t state, const uint8_t* data, si
   g = FoldOnto<2 * kVectorBits>(e, g);
   h = FoldOnto<2 * kVectorBits>(f, h);
   h = FoldOnto<1 * kVectorBits>(g, h);
-  // What is left is a message of one vector that leads to the same register, from zero.
+  // `h` is now a message of one vector that leads to the same register, starting from zero.
   alignas(kVector) uint64_t words[kVector / kWord];
   _mm512_store_si512(words, h);
   uint64_t folded = 0;

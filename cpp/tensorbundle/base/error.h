@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The exceptions of the core. The bindings translate each to the Python class of the same name.
+// The exceptions of the core, and the escaping of names in messages. The bindings translate each
+// exception to the Python class of the same name.
 //
 // A message names the file, the tensor and the offset, and says what was expected and what was
 // found. For wrong arguments the core throws std::out_of_range and std::invalid_argument.

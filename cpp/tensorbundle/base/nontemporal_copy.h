@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies that leave the caches alone: for output larger than they are, which would otherwise be
-// read from memory just to be overwritten, and push out what is still needed.
+// A copy that bypasses the caches, for output that is larger than they are. An ordinary copy would
+// first read the destination into the caches, and evict data that is still needed.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ inline constexpr uint64_t kCacheLine = 64;
 // Copies `size` bytes. Other threads see them after FenceNontemporalStores().
 inline void NontemporalCopy(uint8_t* out, const uint8_t* in, uint64_t size) {
 #if defined(__SSE2__)
-  // A cache line at a time, so that each is written whole.
+  // One whole cache line at a time.
   if (reinterpret_cast<uintptr_t>(out) % sizeof(__m128i) == 0 && size % kCacheLine == 0) {
     for (uint64_t at = 0; at < size; at += kCacheLine) {
       const auto* source = reinterpret_cast<const __m128i*>(in + at);

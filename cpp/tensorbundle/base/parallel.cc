@@ -19,7 +19,7 @@
 namespace tensorbundle {
 namespace {
 
-// What the threads of one ParallelFor share.
+// The state that the threads of one ParallelFor share.
 struct Shared {
   std::atomic<size_t> next{0};
   std::atomic<bool> stop{false};
@@ -27,7 +27,7 @@ struct Shared {
   std::exception_ptr error;  // guarded by mutex
 };
 
-// Of what the libraries keep per thread, with room to spare.
+// More than the size of the thread-local variables of the C++ runtime.
 constexpr size_t kThreadStateSize = 4096;
 
 void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared) {
@@ -44,8 +44,8 @@ void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared)
   }
 }
 
-// Whole processors that the cgroup's quota allows (version 2's cpu.max: "<quota|max> <period>"), or
-// 0 when there is no quota.
+// Returns the processors that the quota of the cgroup allows, rounded up (cpu.max of version 2:
+// "<quota|max> <period>"), or 0 if there is no quota.
 int CgroupQuota() {
   std::ifstream file("/sys/fs/cgroup/cpu.max");
   std::string quota;
@@ -71,12 +71,12 @@ int AffinityCount() {
 }  // namespace
 
 bool PrepareToThrow() {
-  // glibc ends the process when it has no memory for a library's thread-local variables, so we see
-  // first whether there is some.
-  void* volatile memory = std::malloc(kThreadStateSize);  // volatile: or it would be left out
+  // glibc aborts the process if it cannot allocate the thread-local variables of a library, so try
+  // an allocation of that size first.
+  void* volatile memory = std::malloc(kThreadStateSize);  // volatile: prevents its elimination
   if (memory == nullptr) return false;
   std::free(memory);
-  return std::uncaught_exceptions() >= 0;  // makes libstdc++ use its variables
+  return std::uncaught_exceptions() >= 0;  // makes libstdc++ allocate its variables
 }
 
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body) {
@@ -90,7 +90,7 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
         if (PrepareToThrow()) Work(count, body, &shared);
       });
     } catch (const std::exception&) {
-      break;  // no thread or no memory for one to be had: the ones we have take all of it
+      break;  // no more threads: the existing ones do all of the work
     }
   }
   Work(count, body, &shared);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Work shared among threads that live for one call only: nothing is left behind for fork() to lose,
-// and nothing runs when nobody asked for it.
+// A parallel loop on threads that live for one call. There is no thread pool: fork() cannot lose
+// its threads, and no thread is idle between calls.
 #pragma once
 
 #include <cstddef>
@@ -8,17 +8,18 @@
 
 namespace tensorbundle {
 
-// Runs body(i) for every i in [0, count) on at most `threads` threads, the caller's among them.
-// Indices are handed out in ascending order. The first exception stops the handing out and is
-// rethrown here after all threads have ended. If the system refuses a thread, the others do its
-// work.
+// Runs body(i) for every i in [0, count) on at most `threads` threads, including the caller's.
+// Indices are taken in ascending order. If the system refuses to start a thread, the others do its
+// work. Throws: the first exception of `body`, after all threads have ended; no new index is
+// started after an exception.
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body);
 
-// Makes sure that this thread can throw when it has no memory left: the first exception of a thread
-// needs some, and glibc aborts the process if there is none. False: there is none now.
+// Allocates the memory that the first exception of a thread needs, because glibc aborts the process
+// if that allocation fails. Returns false if there is no memory.
 bool PrepareToThrow();
 
-// Processors this process may run on: its affinity mask, bounded by its cgroup's CPU quota.
+// Returns the number of processors that this process may use: its affinity mask, bounded by the CPU
+// quota of its cgroup.
 int AvailableProcessors();
 
 }  // namespace tensorbundle

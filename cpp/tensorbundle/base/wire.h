@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The protobuf wire format, read one field at a time with no allocation and no recursion.
+// The protobuf wire format: a reader of one field at a time, without allocation and recursion, and
+// functions that append fields.
 //
-// Stricter than a general decoder: groups, field number 0 and numbers above 2^29 - 1 are errors,
-// because no TensorFlow ever writes them and every one of them has crashed some reader. Unknown
-// fields are for the caller to skip.
+// The reader is stricter than a general decoder: groups, field number 0 and numbers above 2^29 - 1
+// are errors. TensorFlow never writes them, and each of them has crashed some reader. The caller
+// skips unknown fields.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/coding.h"
@@ -26,14 +29,15 @@ struct WireField {
   }
 };
 
-// Walks the fields of one message. The message bytes must outlive the reader and its fields.
+// Iterates over the fields of one message.
+// Lifetime: the message must outlive the reader and its fields.
 class WireReader {
  public:
   explicit WireReader(ByteSpan message)
       : cursor_(message.data()), limit_(message.data() + message.size()) {}
 
-  // Moves to the next field. False at the end of the message and at the first malformed byte:
-  // `ok()` tells which. Inline: an index is little else than fields of two bytes.
+  // Moves to the next field. Returns false at the end of the message and at the first malformed
+  // byte; ok() tells which. Inline, because most fields of an index have two bytes.
   bool Next(WireField* field) {
     if (cursor_ == limit_ || !ok_) return false;
     uint64_t tag = 0;
@@ -56,7 +60,7 @@ class WireReader {
  private:
   static constexpr uint64_t kMaxFieldNumber = (uint64_t{1} << 29) - 1;  // protobuf's own limit
 
-  // Reads what follows a field's tag. Null when it is malformed.
+  // Reads the payload that follows a tag. Returns null if it is malformed.
   const uint8_t* ReadPayload(const uint8_t* p, WireField* field) const {
     if (field->type == WireType::kVarint) return DecodeVarint64(p, limit_, &field->value);
     if (field->type == WireType::kBytes) {
@@ -86,8 +90,8 @@ class WireReader {
   bool ok_ = true;
 };
 
-// The varint as the int32 or int64 that protobuf stored in it (negatives are sign-extended to 64
-// bits). False when an int32 would not fit.
+// Converts a varint to the int32 or int64 that it encodes; protobuf sign-extends negative numbers
+// to 64 bits. Returns false if the number does not fit an int32.
 inline bool AsInt32(uint64_t varint, int32_t* value) {
   const auto wide = static_cast<int64_t>(varint);
   if (wide < INT32_MIN || wide > INT32_MAX) return false;
@@ -95,5 +99,15 @@ inline bool AsInt32(uint64_t varint, int32_t* value) {
   return true;
 }
 inline int64_t AsInt64(uint64_t varint) { return static_cast<int64_t>(varint); }
+
+inline void PutTag(uint32_t number, WireType type, std::string* out) {
+  PutVarint64(uint64_t{number} << 3 | static_cast<uint64_t>(type), out);
+}
+
+inline void PutBytes(uint32_t number, std::string_view bytes, std::string* out) {
+  PutTag(number, WireType::kBytes, out);
+  PutVarint64(bytes.size(), out);
+  out->append(bytes);
+}
 
 }  // namespace tensorbundle

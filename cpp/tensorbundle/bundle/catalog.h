@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a checkpoint contains and where: the same for both formats, checked by whoever fills it.
+// The catalog of a checkpoint: its tensors, their stored slices, and the files that hold them. It
+// is the same for both formats; the reader that fills it has checked it.
 #pragma once
 
 #include <cstddef>
@@ -16,15 +17,23 @@
 
 namespace tensorbundle {
 
-// How the bytes of a slice become elements.
+// The encoding of the elements of a slice.
 enum class Encoding : uint8_t {
-  kDense,     // row-major elements, one behind the other
-  kStrings,   // lengths, their checksum, payloads
-  kVariants,  // length, payload and checksum per element
-  kRecord,    // a V1 record that must be decoded first: see bundle/catalog.h
+  kDense,     // contiguous row-major elements
+  kStrings,   // see bundle/string_codec.h
+  kVariants,  // see bundle/string_codec.h
+  kRecord,    // a V1 record that RecordStore decodes
 };
 
-// One stored slice of a tensor, or all of it.
+// Returns the encoding of a type in a V2 checkpoint. Unknown types are kDense, like all types that
+// TensorFlow has added so far.
+inline Encoding EncodingOf(DataType dtype) {
+  if (dtype == DataType::kString) return Encoding::kStrings;
+  if (dtype == DataType::kVariant) return Encoding::kVariants;
+  return Encoding::kDense;
+}
+
+// One stored slice of a tensor, or the whole tensor.
 struct StoredSlice {
   static constexpr uint64_t kWholeTensor = UINT64_MAX;
 
@@ -38,7 +47,7 @@ struct StoredSlice {
 };
 
 struct Tensor {
-  std::string_view name;  // lies in Catalog::names
+  std::string_view name;  // in Catalog::names
   DataType dtype = DataType::kInvalid;
   uint32_t rank = 0;
   uint64_t first_dim = 0;  // in Catalog::dims
@@ -47,17 +56,16 @@ struct Tensor {
   uint64_t num_slices = 0;
 };
 
-// Tensors in ascending order of their names, and the tables they point into. Everything in it is
-// inside its bounds: shapes have a checked volume, slices lie inside their tensor, sizes fit
-// shapes. What is not checked is whether slices overlap or leave holes, and whether the files are
-// long enough.
+// Tensors in ascending order of their names, and the tables that they refer to. Checked: shapes
+// have a volume below 2^63, slices are inside their tensor, and stored sizes fit the shapes. Not
+// checked: whether slices overlap or leave gaps, and whether the files are long enough.
 struct Catalog {
   static constexpr size_t kNotFound = SIZE_MAX;
 
   Catalog() = default;
   Catalog(Catalog&&) = default;
   Catalog& operator=(Catalog&&) = default;
-  Catalog(const Catalog&) = delete;  // the names of a copy's tensors would lie in the original
+  Catalog(const Catalog&) = delete;  // the names in a copy would point into the original
   Catalog& operator=(const Catalog&) = delete;
 
   ByteArena names;
@@ -66,10 +74,10 @@ struct Catalog {
   std::vector<StoredSlice> slices;
   std::vector<Extent> extents;
   std::vector<std::string> files;  // paths of the files that hold slices
-  // Where the last slice with bytes ends, per file; empty where that says nothing of the file.
+  // Per file: the end of the last slice that has bytes. Empty if the file has other contents too.
   std::vector<uint64_t> file_ends;
   bool big_endian = false;
-  std::vector<std::string> warnings;  // odd, but harmless: for reports
+  std::vector<std::string> warnings;  // unusual but valid findings, for reports
 
   std::span<const int64_t> Shape(const Tensor& tensor) const {
     return std::span(dims).subspan(tensor.first_dim, tensor.rank);
@@ -77,41 +85,41 @@ struct Catalog {
   std::span<const StoredSlice> Slices(const Tensor& tensor) const {
     return std::span(slices).subspan(tensor.first_slice, tensor.num_slices);
   }
-  // Where a slice lies in its tensor.
+  // Returns the box of a slice in its tensor.
   Box BoxOf(const Tensor& tensor, const StoredSlice& slice) const;
 
-  // The tensor's index, or kNotFound.
+  // Returns the index of a tensor, or kNotFound.
   size_t Find(std::string_view name) const;
 };
 
-// Slices whose bytes must be decoded before they are elements, or whose checksum covers more than
-// the slice.
-
-// Implemented by the V1 format, whose tensors lie as protobuf messages inside a table. Thread-safe.
+// Decodes and verifies slices that are protobuf messages in a table, and whose checksum covers more
+// than the slice. The V1 format implements it.
+// Throws: the members throw CorruptionError and IOFailure; decoding throws UnsupportedError for a
+// type that it cannot decode. Threads: thread-safe.
 class RecordStore {
  public:
   virtual ~RecordStore() = default;
 
-  // The elements of a kRecord slice, dense and row-major. Verifies the checksum that covers them.
-  // Throws CorruptionError, IOFailure.
+  // Returns the elements of a kRecord slice, dense and row-major. Verifies the checksum that covers
+  // them.
   virtual std::vector<uint8_t> DecodeDense(const Tensor& tensor,
                                            const StoredSlice& slice) const = 0;
 
-  // The elements of a kRecord slice of strings.
+  // Returns the elements of a kRecord slice of strings. Verifies as DecodeDense().
   virtual std::vector<std::string> DecodeStrings(const Tensor& tensor,
                                                  const StoredSlice& slice) const = 0;
 
-  // Compares the checksum that covers any slice of this store, and checks that the slice is what
-  // the catalog says. Throws CorruptionError when it is not. A checksum may cover many slices and
-  // be compared once for all of them: what was compared last is remembered.
+  // Compares the checksum that covers a slice of any encoding, and checks that the slice agrees
+  // with the catalog. Throws CorruptionError if not. One checksum may cover many slices: the result
+  // of the last comparison is remembered.
   virtual void Verify(const Tensor& tensor, const StoredSlice& slice) const = 0;
 
-  // Throws CorruptionError when the store has no record of a kRecord slice. Reads the block that
-  // the record should be in, and compares its checksum.
+  // Throws CorruptionError if the store has no record of a kRecord slice. Reads the block in which
+  // the record should be, and compares its checksum.
   virtual void RequireRecord(const Tensor& tensor, const StoredSlice& slice) const = 0;
 
-  // Drops what Verify remembers: the next one looks at the file. For whoever starts to verify a
-  // checkpoint.
+  // Discards what Verify() remembers, so that the next call reads the file. Call it before the
+  // verification of a checkpoint.
   virtual void Forget() const = 0;
 };
 

@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening a checkpoint that may be replaced at the same time.
 //
-// TensorFlow writes data files aside and renames them, and writes the index last. Whoever opens an
-// index and then its data files can meet:
-//   1. a new index while the old one is read: its identity (inode, size, times) has changed since;
-//   2. new data files with the old index, which is replaced soon after: its identity has changed
-//      when it is looked at again, after the data files were opened;
-//   3. new data files with the old index, which is still in its place: the data files were made
-//      after the index was last changed.
-// In the first two cases all of it is opened again. The third one looks like a checkpoint that was
-// copied, the index first. So some stored slices are compared with their checksums. If they differ,
-// a new index is waited for a little. If none comes, or if the slices do not differ but the file is
-// young, every slice of the file is compared before bytes of it are handed out unchecked.
+// TensorFlow writes data files under temporary names, renames them, and writes the index last. A
+// reader that opens the index and then the data files can find:
+//   1. a new index while it reads the old one: the identity (inode, size, times) changes meanwhile;
+//   2. new data files with the old index, which is replaced soon after: the identity has changed
+//   when
+//      it is checked again after the data files were opened;
+//   3. new data files with the old index still in place: the data files are newer than the index.
+// In cases 1 and 2, the checkpoint is opened again. Case 3 looks like a checkpoint that was copied
+// with the index first. So some stored slices are compared with their checksums. If they differ,
+// the reader waits up to kMaxWait for a new index. If there is none, or if the slices do not differ
+// but the file is younger than kYoung, the file is marked as doubtful: each of its slices is
+// compared before its first use.
 //
-// Not noticed:
-//   - a data file that is rewritten in place, keeping its inode;
-//   - a save that ended between the two renamings more than kYoung ago, of which the sampled slices
-//     are unchanged;
-//   - such a save that was begun in the tick of the file system's clock in which the one before it
-//     ended: a finished save often has one time for all of its files.
-// Whole reads and verification compare checksums in these cases too.
+// Not detected:
+//   - a data file that is rewritten in place, with the same inode;
+//   - a save that was interrupted between the two renamings more than kYoung ago, if the sampled
+//     slices are unchanged;
+//   - such a save that began in the same tick of the file system's clock in which the save before
+//   it
+//     ended, because the files of a finished save often have the same time.
+// Reads of whole slices and verification compare checksums in these cases too.
 #include "tensorbundle/bundle/checkpoint.h"
 
 #include <algorithm>
@@ -43,17 +45,19 @@ using std::chrono::steady_clock;
 
 constexpr int kMaxAttempts = 20;
 constexpr milliseconds kPause(1);
-constexpr milliseconds kMaxWait(20);  // for the index that belongs to other data files
+constexpr milliseconds kMaxWait(20);  // for the index of newer data files
 constexpr std::chrono::minutes kYoung(10);
 
 constexpr size_t kMaxSampled = 16;
 constexpr uint64_t kMaxSampledSize = uint64_t{16} << 10;
-constexpr uint64_t kMaxOnlySampledSize = uint64_t{4} << 20;  // where all slices are large
+constexpr uint64_t kMaxOnlySampledSize = uint64_t{4} << 20;  // if all slices are large
+
+constexpr size_t kMaxWarnings = 20;
 
 bool IsYoung(const File& file) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const std::chrono::nanoseconds changed(file.identity().changed_ns);
-  return now - changed < kYoung;  // also when the clock of the file system is ahead of ours
+  return now - changed < kYoung;  // also if the clock of the file system is ahead
 }
 
 bool CanBeSampled(const StoredSlice& slice, uint32_t file) {
@@ -61,7 +65,7 @@ bool CanBeSampled(const StoredSlice& slice, uint32_t file) {
          slice.encoding == Encoding::kDense;
 }
 
-// The smallest slice of a file and small ones from all over it.
+// Returns the smallest slice of a file and small ones from all parts of it.
 std::vector<const StoredSlice*> Sample(const Catalog& catalog, uint32_t file) {
   std::vector<const StoredSlice*> small;
   const StoredSlice* smallest = nullptr;
@@ -77,8 +81,8 @@ std::vector<const StoredSlice*> Sample(const Catalog& catalog, uint32_t file) {
   return sample;
 }
 
-// Whether the sampled slices of a file have the checksums of the index. What cannot be read is left
-// to whoever needs it.
+// Whether the sampled slices of a file have the checksums of the index. Ignores slices that cannot
+// be read; later reads report these errors.
 bool MatchesIndex(const Catalog& catalog, const File& file, uint32_t number) {
   std::vector<uint8_t> bytes;
   for (const StoredSlice* slice : Sample(catalog, number)) {
@@ -96,7 +100,7 @@ bool MatchesIndex(const Catalog& catalog, const File& file, uint32_t number) {
   return true;
 }
 
-// Whether the index is replaced within a little time.
+// Waits up to kMaxWait. Returns whether the index is replaced in that time.
 bool IsReplacedSoon(const IndexFile& index) {
   const auto end = steady_clock::now() + kMaxWait;
   while (steady_clock::now() < end) {
@@ -106,9 +110,9 @@ bool IsReplacedSoon(const IndexFile& index) {
   return false;
 }
 
-// Compares files that may be newer than the index with it. Returns false when the checkpoint has to
-// be opened again.
-bool SettleAges(const Catalog& catalog, DataFiles* files) {
+// Compares the files that may be newer than the index with it, and marks doubtful ones. Returns
+// false if the checkpoint has to be opened again.
+bool CheckAges(const Catalog& catalog, DataFiles* files) {
   for (uint32_t file = 0; file < catalog.files.size(); ++file) {
     if (!files->IsOpen(file)) continue;
     const DataFiles::Age age = files->AgeOf(file);
@@ -119,6 +123,35 @@ bool SettleAges(const Catalog& catalog, DataFiles* files) {
     if (!matches || (age == DataFiles::Age::kNewer && IsYoung(opened))) files->SetDoubtful(file);
   }
   return true;
+}
+
+// ---- Warnings.
+
+struct Stored {
+  const Tensor* tensor;
+  const StoredSlice* slice;
+};
+
+std::vector<Stored> InFileOrder(const Catalog& catalog) {
+  std::vector<Stored> all;
+  for (const Tensor& tensor : catalog.tensors) {
+    for (const StoredSlice& slice : catalog.Slices(tensor)) {
+      if (slice.size > 0) all.push_back({&tensor, &slice});
+    }
+  }
+  std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) {
+    return std::tie(a.slice->file, a.slice->offset) < std::tie(b.slice->file, b.slice->offset);
+  });
+  return all;
+}
+
+// Returns the size of a file, or 0 if it cannot be opened.
+uint64_t SizeOrZero(const DataFiles& files, uint32_t file) {
+  try {
+    return files.Get(file).size();
+  } catch (const Error&) {
+    return 0;  // reads of its tensors report the error
+  }
 }
 
 }  // namespace
@@ -151,7 +184,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenFiles(std::shared_ptr<const Bu
                                                         IoMode mode) {
   std::shared_ptr<const Catalog> catalog(index, &index->catalog);
   auto files = std::make_unique<DataFiles>(*catalog, mode, index->file, wanted);
-  if (index->file && (index->file->WasReplaced() || !SettleAges(*catalog, files.get()))) {
+  if (index->file && (index->file->WasReplaced() || !CheckAges(*catalog, files.get()))) {
     return nullptr;
   }
   return std::shared_ptr<const Checkpoint>(
@@ -166,11 +199,6 @@ Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, std::unique_ptr<D
       mode_(mode),
       verified_(new std::atomic<bool>[catalog_->slices.size()]()) {}
 
-std::string Checkpoint::listing_file() const {
-  if (files_->index()) return files_->index()->path;
-  return catalog_->files.empty() ? std::string() : catalog_->files[0];
-}
-
 Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
                        std::unique_ptr<const RecordStore> records)
     : catalog_(std::make_shared<const Catalog>(std::move(catalog))),
@@ -179,6 +207,11 @@ Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
       mode_(mode),
       records_(std::move(records)),
       verified_(new std::atomic<bool>[catalog_->slices.size()]()) {}
+
+std::string Checkpoint::listing_file() const {
+  if (files_->index()) return files_->index()->path;
+  return catalog_->files.empty() ? std::string() : catalog_->files[0];
+}
 
 const File& Checkpoint::FileOf(const Tensor& tensor, const StoredSlice& slice) const {
   try {
@@ -196,10 +229,11 @@ void Checkpoint::CheckSlice(const Tensor& tensor, const StoredSlice& slice,
                             Compared compared) const {
   const File& file = FileOf(tensor, slice);
   const bool fits = RangeFits(slice.offset, slice.size, file.size());
-  const ForeignFile& foreign = files_->Foreign(slice.file);
-  const bool is_used_unseen = compared == Compared::kNo && slice.size > 0;
-  if (!foreign.reason.empty() && (!fits || is_used_unseen || foreign.is_certain)) {
-    throw CorruptionError(Describe(*catalog_, tensor, slice) + ": " + foreign.reason);
+  const FileDiagnosis& diagnosis = files_->Diagnosis(slice.file);
+  const bool is_used_unchecked = compared == Compared::kNo && slice.size > 0;
+  if (diagnosis.error != FileError::kNone && (!fits || is_used_unchecked || diagnosis.is_certain)) {
+    throw CorruptionError(Describe(*catalog_, tensor, slice) + ": " +
+                          files_->DescribeError(slice.file));
   }
   if (fits) return;
   throw CorruptionError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +
@@ -216,50 +250,17 @@ std::string Describe(const Catalog& catalog, const Tensor& tensor, const StoredS
   return text;
 }
 
-namespace {
-
-constexpr size_t kMaxNotes = 20;
-
-struct Stored {
-  const Tensor* tensor;
-  const StoredSlice* slice;
-};
-
-std::vector<Stored> InFileOrder(const Catalog& catalog) {
-  std::vector<Stored> all;
-  for (const Tensor& tensor : catalog.tensors) {
-    for (const StoredSlice& slice : catalog.Slices(tensor)) {
-      if (slice.size > 0) all.push_back({&tensor, &slice});
-    }
-  }
-  std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) {
-    return std::tie(a.slice->file, a.slice->offset) < std::tie(b.slice->file, b.slice->offset);
-  });
-  return all;
-}
-
-// The size of a file, or nothing to compare with when it could not be opened.
-uint64_t SizeOrZero(const DataFiles& files, uint32_t file) {
-  try {
-    return files.Get(file).size();
-  } catch (const Error&) {
-    return 0;  // its tensors say so when they are read
-  }
-}
-
-}  // namespace
-
 std::vector<std::string> StorageWarnings(const Checkpoint& checkpoint) {
   const Catalog& catalog = checkpoint.catalog();
   std::vector<std::string> warnings = catalog.warnings;
   if (checkpoint.records() != nullptr)
-    return warnings;                // a V1 file is a table: its slices lie between other things
-  std::map<uint32_t, Stored> last;  // per file, the slice that reaches farthest
+    return warnings;                // a V1 file is a table, with other contents between its slices
+  std::map<uint32_t, Stored> last;  // per file: the slice with the largest end
   for (const Stored& stored : InFileOrder(catalog)) {
     const auto [before, is_first] = last.try_emplace(stored.slice->file, stored);
     if (is_first) continue;
     const uint64_t end = before->second.slice->offset + before->second.slice->size;
-    if (stored.slice->offset < end && warnings.size() < kMaxNotes) {
+    if (stored.slice->offset < end && warnings.size() < kMaxWarnings) {
       warnings.push_back(catalog.files[stored.slice->file] + ": " +
                          Describe(catalog, *before->second.tensor, *before->second.slice) +
                          " and " + Describe(catalog, *stored.tensor, *stored.slice) +
@@ -271,7 +272,7 @@ std::vector<std::string> StorageWarnings(const Checkpoint& checkpoint) {
   for (const auto& [file, stored] : last) {
     const uint64_t end = stored.slice->offset + stored.slice->size;
     const uint64_t size = SizeOrZero(checkpoint.files(), file);
-    if (size > end && warnings.size() < kMaxNotes) {
+    if (size > end && warnings.size() < kMaxWarnings) {
       warnings.push_back(catalog.files[file] + ": " + std::to_string(size - end) +
                          " bytes follow the last tensor");
     }

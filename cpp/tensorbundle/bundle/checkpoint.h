@@ -15,45 +15,44 @@ namespace tensorbundle {
 
 struct BundleIndex;
 
-// Whether a caller compares the bytes of a stored slice with their checksum before anybody sees
-// them.
+// Whether a caller compares the bytes of a stored slice with their checksum before it returns them.
 enum class Compared : uint8_t { kYes, kNo };
 
-// Immutable but for what it remembers as verified; thread-safe. Views of its tensors keep the
-// mappings alive, not the checkpoint.
+// An open checkpoint. Only the set of verified slices changes after open. Threads: thread-safe.
+// Lifetime: views of its tensors keep the mappings alive, not the checkpoint.
 class Checkpoint {
  public:
-  // Opens a V2 checkpoint: the index and, for as long as they are the index's, the data files.
-  // Where the index was replaced meanwhile, all of it is opened again. A missing data file is no
-  // error here. Throws as ReadBundleIndex; CorruptionError when the index is replaced again and
-  // again.
+  // Opens the index and the data files of a V2 checkpoint. Starts again if the index is replaced
+  // meanwhile. A missing data file is not an error yet.
+  // Throws: as ReadBundleIndex; CorruptionError if the index is replaced at every attempt.
   static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix, IoMode mode);
 
-  // Opens just the files of one tensor of a V2 checkpoint whose index was read before. Asking for
-  // another tensor's bytes is a mistake. Null when the index was replaced since it was read.
+  // Opens the files of one tensor of a V2 checkpoint whose index was read before. Returns null if
+  // the index has been replaced since. Requires: the bytes of other tensors are not used.
   static std::shared_ptr<const Checkpoint> OpenTensor(std::shared_ptr<const BundleIndex> index,
                                                       const Tensor& tensor, IoMode mode);
 
-  // `records` is for formats that need it, else null.
+  // `records` may be null.
   Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
              std::unique_ptr<const RecordStore> records);
 
   const Catalog& catalog() const { return *catalog_; }
   const DataFiles& files() const { return *files_; }
   const RecordStore* records() const { return records_.get(); }
-  // The file that lists the tensors: the index, or the first of V1's tables.
+  // The file that lists the tensors: the index, or the first table of a V1 checkpoint.
   std::string listing_file() const;
 
   uint32_t index_checksum() const { return index_checksum_; }
   IoMode mode() const { return mode_; }
 
-  // Throws CorruptionError when the slice does not lie inside its file, or when its file as a whole
-  // is not what the index says and its bytes are not going to be compared; as DataFiles::Get.
+  // Checks that a slice is inside its file, and that the file as a whole can be a data file.
+  // Throws: CorruptionError if the slice is not inside the file, or if DataFiles::Diagnosis()
+  // reports an error and either is certain or the bytes will not be compared; as DataFiles::Get.
   //
-  // What is left to do before bytes of a doubtful file are used: read/verify.h, RequireReadable.
+  // RequireReadable() in read/verify.h also handles doubtful files.
   void CheckSlice(const Tensor& tensor, const StoredSlice& slice, Compared compared) const;
 
-  // Which slices have been verified through this object.
+  // Whether a slice has been verified through this object.
   bool IsVerified(const StoredSlice& slice) const {
     return verified_[IndexOf(slice)].load(std::memory_order_relaxed);
   }
@@ -84,10 +83,8 @@ class Checkpoint {
 // "tensor 'emb', slice [0:4, 0:8]": how messages name a slice.
 std::string Describe(const Catalog& catalog, const Tensor& tensor, const StoredSlice& slice);
 
-// What is odd about how a checkpoint lies in its files, though nothing is wrong with it.
-
-// Slices that share bytes, and files that go on behind their last slice: both are legal, and both
-// can be the trace of a mix-up. One sentence each, the first few of a kind.
+// Returns warnings about slices that share bytes and files that continue after their last slice.
+// Both are valid, but may indicate an error of the writer. At most 20 sentences.
 std::vector<std::string> StorageWarnings(const Checkpoint& checkpoint);
 
 }  // namespace tensorbundle

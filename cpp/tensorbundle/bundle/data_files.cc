@@ -19,72 +19,62 @@ namespace {
 
 constexpr size_t kHeadSize = 512;
 constexpr size_t kShortText = 200;   // bytes of a text that a message can quote
-constexpr size_t kMaxNames = 5'000;  // of a directory; more are not looked through
+constexpr size_t kMaxNames = 5'000;  // names of a directory that are compared
 constexpr size_t kMaxShown = 3;
 
-// What a text is that stands where data should be, or null. `head` is in lower case.
-const char* KindOfText(std::string_view head) {
+// Recognizes the text formats that are found in place of data files. `head` is in lower case.
+FileError ErrorOfText(std::string_view head) {
   constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
   if (head.starts_with(kByteOrderMark)) head.remove_prefix(kByteOrderMark.size());
   const size_t begin = head.find_first_not_of(" \t\r\n");
   head.remove_prefix(std::min(begin, head.size()));
-  if (head.starts_with("version https://git-lfs")) {
-    return "is a Git-LFS pointer, not the data: run 'git lfs pull' in its repository";
-  }
+  if (head.starts_with("version https://git-lfs")) return FileError::kGitLfsPointer;
   if (head.starts_with("<!doctype html") || head.starts_with("<html") ||
       head.starts_with("<head") || head.starts_with("<!--") || head.starts_with("<script")) {
-    return "is an HTML page, not the data: the download went wrong";
+    return FileError::kHtmlPage;
   }
-  if (head.starts_with("<?xml") || head.starts_with("<error>")) {
-    return "is an XML document, not the data: the download went wrong, and it may say why";
-  }
-  return nullptr;
+  if (head.starts_with("<?xml") || head.starts_with("<error>")) return FileError::kXmlDocument;
+  return FileError::kNone;
 }
 
 struct Signature {
   size_t offset;
   std::string_view bytes;
-  const char* kind;
+  FileError error;
 };
 
-// Of archives, which are longer than the file that they hold or shorter.
+// An archive of a file can be longer or shorter than the file.
 constexpr Signature kArchives[] = {
-    {0, std::string_view("\x1f\x8b\x08", 3),
-     "is compressed with gzip: unpack it first, with gunzip or tar"},
-    {0, "BZh9", "is compressed with bzip2: unpack it first, with bunzip2 or tar"},
-    {0,
-     std::string_view("\xfd"
-                      "7zXZ\0",
-                      6),
-     "is compressed with xz: unpack it first, with unxz or tar"},
-    {0, "\x28\xb5\x2f\xfd", "is compressed with Zstandard: unpack it first, with unzstd or tar"},
-    {0, "7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it first"},
-    {0, "PK\x03\x04", "is a zip archive, as PyTorch and NumPy write them too, not the data"},
-    {257, "ustar", "is a tar archive: unpack it first"},
+    {0, std::string_view("\x1f\x8b\x08", 3), FileError::kGzip},
+    {0, "BZh9", FileError::kBzip2},
+    {0, std::string_view("\xfd\x37zXZ\0", 6), FileError::kXz},
+    {0, "\x28\xb5\x2f\xfd", FileError::kZstandard},
+    {0, "7z\xbc\xaf\x27\x1c", FileError::kSevenZip},
+    {0, "PK\x03\x04", FileError::kZip},
+    {257, "ustar", FileError::kTar},
 };
 
-const char* KindOfArchive(std::string_view head) {
+FileError ErrorOfArchive(std::string_view head) {
   for (const Signature& signature : kArchives) {
     if (head.size() > signature.offset &&
         head.substr(signature.offset).starts_with(signature.bytes)) {
-      return signature.kind;
+      return signature.error;
     }
   }
-  return nullptr;
+  return FileError::kNone;
 }
 
-// What a file that is too short is, by its beginning, or "".
-std::string KindOfShortFile(std::string_view head, uint64_t size) {
-  // A size, and a JSON object of that size.
-  if (head.size() > 8 && head[8] == '{' && (head[9] == '"' || head[9] == '}')) {
-    return "is a safetensors file, not the data";
+// Recognizes what a file that is too short contains.
+FileError ErrorOfShortFile(std::string_view head, uint64_t size) {
+  // The size of a JSON object, in 8 bytes, and the object.
+  if (head.size() > 9 && head[8] == '{' && (head[9] == '"' || head[9] == '}')) {
+    return FileError::kSafetensors;
   }
-  if (head.starts_with("{\"")) return "is JSON text, not the data: the download went wrong";
-  if (size > kShortText) return "";
+  if (head.starts_with("{\"")) return FileError::kJson;
   const auto is_printable = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r'; };
-  if (!std::all_of(head.begin(), head.end(), is_printable)) return "";
-  head = head.substr(0, head.find_last_not_of(" \r\n") + 1);
-  return head.empty() ? "" : "has nothing but the text " + EscapeBytes(head);
+  const bool is_text = std::all_of(head.begin(), head.end(), is_printable) &&
+                       head.find_first_not_of(" \r\n") != std::string_view::npos;
+  return is_text && size <= kShortText ? FileError::kShortText : FileError::kTooShort;
 }
 
 std::string Head(const File& file) {
@@ -104,7 +94,7 @@ std::string ToLower(std::string text) {
   return text;
 }
 
-// "P" of "P.data-00000-of-00001", else "".
+// Returns "P" for "P.data-00000-of-00001", and "" for other names.
 std::string_view PrefixOf(std::string_view name) {
   constexpr std::string_view kPattern = ".data-00000-of-00001";
   if (name.size() <= kPattern.size()) return {};
@@ -116,9 +106,9 @@ std::string_view PrefixOf(std::string_view name) {
   return matches ? name.substr(0, name.size() - kPattern.size()) : std::string_view();
 }
 
-// Names in the directory that may be the file under another name: with something behind its own
-// name, as downloads and copies get it; its checkpoint's name and ".data"; and data files that
-// belong to no index.
+// Returns the names in the directory that may be the file under another name: its own name with a
+// suffix, as downloads and copies get it; the name of its checkpoint and ".data"; the same data
+// file of another number of shards; and data files without an index.
 std::vector<std::string> NamesLike(const std::filesystem::path& path) {
   std::set<std::string> names;
   std::error_code error;
@@ -133,38 +123,78 @@ std::vector<std::string> NamesLike(const std::filesystem::path& path) {
   std::vector<std::string> found;
   for (const std::string& name : names) {
     const std::string_view other = PrefixOf(name);
-    const bool is_spare = !other.empty() && names.count(std::string(other) + ".index") == 0;
+    const bool has_no_index = !other.empty() && names.count(std::string(other) + ".index") == 0;
     const bool is_longer = name.size() > wanted.size() && name.starts_with(wanted);
     const bool is_other_count = !other.empty() && other == prefix &&
                                 name.substr(name.rfind('-')) != wanted.substr(wanted.rfind('-'));
-    if (is_spare || is_longer || is_other_count || name == prefix + ".data") found.push_back(name);
+    if (has_no_index || is_longer || is_other_count || name == prefix + ".data")
+      found.push_back(name);
   }
   return found;
 }
 
 }  // namespace
 
-ForeignFile Diagnose(const File& file, uint64_t end) {
+FileDiagnosis Diagnose(const File& file, uint64_t end) {
   if (file.size() == end) return {};
+  if (file.size() == 0) return {FileError::kEmpty, true};
+  // A longer file may be the data with other bytes appended, even if it starts like a text.
   const bool is_short = file.size() < end;
-  if (file.size() == 0) {
-    return {file.path() + " is empty, its stored slices end at byte " + std::to_string(end), true};
-  }
-  // A longer file may be data that begin so, with something behind them.
   const std::string head = Head(file);
-  if (const char* kind = KindOfText(ToLower(head))) return {file.path() + " " + kind, is_short};
-  if (const char* kind = KindOfArchive(head)) return {file.path() + " " + kind, false};
-  if (!is_short) return {};
-  if (const std::string kind = KindOfShortFile(head, file.size()); !kind.empty()) {
-    return {file.path() + " " + kind, false};
+  if (const FileError error = ErrorOfText(ToLower(head)); error != FileError::kNone) {
+    return {error, is_short};
   }
-  return {file.path() + " has " + std::to_string(file.size()) +
-              " bytes, its stored slices end at " + std::to_string(end) +
-              ": it was cut off, or belongs to another checkpoint",
-          false};
+  if (const FileError error = ErrorOfArchive(head); error != FileError::kNone) {
+    return {error, false};
+  }
+  return {is_short ? ErrorOfShortFile(head, file.size()) : FileError::kNone, false};
 }
 
-std::string WhyMissing(const std::string& path) {
+std::string DescribeFileError(const File& file, FileError error, uint64_t end) {
+  const std::string& path = file.path();
+  switch (error) {
+    case FileError::kNone:
+      return "";
+    case FileError::kEmpty:
+      return path + " is empty, its stored slices end at byte " + std::to_string(end);
+    case FileError::kTooShort:
+      return path + " has " + std::to_string(file.size()) + " bytes, its stored slices end at " +
+             std::to_string(end) + ": it was cut off, or belongs to another checkpoint";
+    case FileError::kGitLfsPointer:
+      return path + " is a Git-LFS pointer, not the data: run 'git lfs pull' in its repository";
+    case FileError::kHtmlPage:
+      return path + " is an HTML page, not the data: the download went wrong";
+    case FileError::kXmlDocument:
+      return path +
+             " is an XML document, not the data: the download went wrong, and it may say why";
+    case FileError::kGzip:
+      return path + " is compressed with gzip: unpack it first, with gunzip or tar";
+    case FileError::kBzip2:
+      return path + " is compressed with bzip2: unpack it first, with bunzip2 or tar";
+    case FileError::kXz:
+      return path + " is compressed with xz: unpack it first, with unxz or tar";
+    case FileError::kZstandard:
+      return path + " is compressed with Zstandard: unpack it first, with unzstd or tar";
+    case FileError::kSevenZip:
+      return path + " is a 7z archive: unpack it first";
+    case FileError::kZip:
+      return path + " is a zip archive, as PyTorch and NumPy write them too, not the data";
+    case FileError::kTar:
+      return path + " is a tar archive: unpack it first";
+    case FileError::kSafetensors:
+      return path + " is a safetensors file, not the data";
+    case FileError::kJson:
+      return path + " is JSON text, not the data: the download went wrong";
+    case FileError::kShortText: {
+      std::string text = Head(file);
+      text.resize(text.find_last_not_of(" \r\n") + 1);
+      return path + " has nothing but the text " + EscapeBytes(text);
+    }
+  }
+  return "";
+}
+
+std::string DescribeMissingFile(const std::string& path) {
   std::error_code error;
   const std::filesystem::path target = std::filesystem::read_symlink(path, error);
   if (!error) {
@@ -189,12 +219,12 @@ bool IndexFile::WasReplaced() const {
 }
 
 struct DataFiles::Entry {
-  std::atomic<const File*> open{nullptr};  // set last, when the file is known
+  std::atomic<const File*> open{nullptr};  // set after `file` and `diagnosis`
   std::shared_ptr<const File> file;
-  ForeignFile foreign;
+  FileDiagnosis diagnosis;
   std::shared_ptr<const Mapping> for_views;
   std::shared_ptr<const Mapping> for_reading;
-  std::string missing_reason;  // found once: it takes a look at the directory
+  std::string missing_message;  // composed once, because it reads the directory
   std::atomic<bool> is_doubtful{false};
   bool is_wanted = true;
 };
@@ -214,8 +244,8 @@ DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFil
     try {
       Open(file);
     } catch (const IOFailure& error) {
-      // Whoever needs the file tries again, and is told. The process needs descriptors for that,
-      // and for everything else that it does.
+      // Get() tries again and reports the error. If the process has no descriptors left, closes
+      // half of the files, because Get() and the rest of the process need some.
       if (error.error_number() != EMFILE && error.error_number() != ENFILE) continue;
       for (uint32_t other = file / 2; other < file; ++other) Close(other);
       break;
@@ -224,7 +254,7 @@ DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFil
   }
 }
 
-// Only while nobody else knows the file.
+// Requires: no other thread uses the file yet.
 void DataFiles::Close(uint32_t file) {
   entries_[file].open.store(nullptr, std::memory_order_relaxed);
   entries_[file].file.reset();
@@ -242,7 +272,7 @@ void DataFiles::Open(uint32_t file) const {
   const std::string& path = catalog_.files[file];
   entry.file = File::Open(path, mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered);
   if (file < catalog_.file_ends.size()) {
-    entry.foreign = Diagnose(*entry.file, catalog_.file_ends[file]);
+    entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
   entry.open.store(entry.file.get(), std::memory_order_release);
 }
@@ -259,8 +289,10 @@ const File& DataFiles::Get(uint32_t file) const {
     try {
       Open(file);
     } catch (const CheckpointNotFoundError&) {
-      if (entry.missing_reason.empty()) entry.missing_reason = WhyMissing(catalog_.files[file]);
-      throw CheckpointNotFoundError(entry.missing_reason, catalog_.files[file]);
+      if (entry.missing_message.empty()) {
+        entry.missing_message = DescribeMissingFile(catalog_.files[file]);
+      }
+      throw CheckpointNotFoundError(entry.missing_message, catalog_.files[file]);
     }
   }
   return *entry.open.load(std::memory_order_relaxed);
@@ -270,9 +302,15 @@ bool DataFiles::IsOpen(uint32_t file) const {
   return file < size_ && entries_[file].open.load(std::memory_order_acquire) != nullptr;
 }
 
-const ForeignFile& DataFiles::Foreign(uint32_t file) const {
+const FileDiagnosis& DataFiles::Diagnosis(uint32_t file) const {
   Get(file);
-  return entries_[file].foreign;
+  return entries_[file].diagnosis;
+}
+
+std::string DataFiles::DescribeError(uint32_t file) const {
+  const FileError error = Diagnosis(file).error;
+  if (error == FileError::kNone) return "";
+  return DescribeFileError(Get(file), error, catalog_.file_ends[file]);
 }
 
 DataFiles::Age DataFiles::AgeOf(uint32_t file) const {
@@ -280,7 +318,7 @@ DataFiles::Age DataFiles::AgeOf(uint32_t file) const {
   const File* open = entry.open.load(std::memory_order_acquire);
   if (open == nullptr || !index_) return Age::kOlder;
   const int64_t index_changed = index_->identity.changed_ns;
-  // Whatever is done to a file later, its renaming included, moves the time of change.
+  // Every later operation on a file, also a renaming, updates its time of change.
   if (open->identity().changed_ns < index_changed) return Age::kOlder;
   const int64_t born = open->BornOrChanged();
   if (born == index_changed) return Age::kSameTick;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a data file is that cannot be what the index says, and why one is not there: sentences for
-// messages.
+// The data files of a checkpoint: opened together with the index, mapped on first use, and compared
+// with the index by their sizes, ages and first bytes.
 #pragma once
 
 #include <atomic>
@@ -18,86 +18,109 @@
 
 namespace tensorbundle {
 
-// What a file is that is not the data file which the index speaks of.
-struct ForeignFile {
-  std::string reason;       // "": it may be that data file
-  bool is_certain = false;  // no checksum of its bytes can be right
-};
-
-// Compares a file with a data file whose stored slices end at `end`. A file of just that size is
-// not looked into. Reads at most its first 512 bytes. Never throws for a file that cannot be read:
-// whoever reads it next is told.
-ForeignFile Diagnose(const File& file, uint64_t end);
-
-// "the data file P is missing ...": a link to nowhere, or files nearby that may be it under another
-// name. For a path that was not found. Reads the names in its directory, the first few thousand.
-std::string WhyMissing(const std::string& path);
-
-// The data files of a checkpoint: opened together with the index, mapped when that is first needed.
-
-// How data are read. kAuto maps for views and reads for copies.
+// How data is read.
 enum class IoMode {
-  kAuto,
+  kAuto,  // maps for views, reads for copies
   kMmap,
-  kPread,   // never maps: nothing can ever be more than an exception
-  kDirect,  // never maps, and reads past the page cache
+  kPread,   // never maps, so that errors of the disk are exceptions, not signals
+  kDirect,  // never maps, and bypasses the page cache
 };
 
-// The index that the data files belong to, as it was when it was read.
+// What is wrong with a data file as a whole.
+enum class FileError : uint8_t {
+  kNone,
+  kEmpty,
+  kTooShort,  // it ends before its last stored slice
+  kGitLfsPointer,
+  kHtmlPage,
+  kXmlDocument,
+  kGzip,
+  kBzip2,
+  kXz,
+  kZstandard,
+  kSevenZip,
+  kZip,
+  kTar,
+  kSafetensors,
+  kJson,
+  kShortText,  // such as "404: Not Found"
+};
+
+struct FileDiagnosis {
+  FileError error = FileError::kNone;
+  bool is_certain = false;  // no checksum of its bytes can be correct
+};
+
+// Compares a file with the end of its last stored slice. Accepts every file of exactly that size.
+// Otherwise reads at most the first 512 bytes; ignores errors of that read, because the next read
+// reports them.
+FileDiagnosis Diagnose(const File& file, uint64_t end);
+
+// Returns the error message about a file, with its path; "" for kNone.
+std::string DescribeFileError(const File& file, FileError error, uint64_t end);
+
+// Returns the error message about a missing data file: a dangling link, or files nearby that may be
+// the file under another name. Reads at most 5,000 names of the directory.
+std::string DescribeMissingFile(const std::string& path);
+
+// The identity of the index file when it was read.
 struct IndexFile {
   std::string path;
   FileIdentity identity;
 
-  // Whether another file, or other contents, are there now. A file that is gone was deleted, not
-  // replaced. Throws IOFailure.
+  // Whether the path has another file or other contents now. False if the file was deleted.
+  // Throws: IOFailure.
   bool WasReplaced() const;
 };
 
-// Thread-safe. A file that cannot be opened or mapped fails those who ask for it, and nobody else;
-// it is tried again each time, so that a failure lasts as long as its cause.
+// The data files. If one cannot be opened or mapped, only the calls for that file throw, and each
+// call tries again.
 //
-// A writer replaces the data files first and the index last. So a data file may be newer than the
-// index that was read: see Age.
+// A writer replaces the data files first and the index last. A data file may therefore be newer
+// than the index that was read: see Age. Threads: thread-safe.
 class DataFiles {
  public:
-  // Opens the files of the catalog, or those of them that are marked; asking for another one is
-  // std::out_of_range. The catalog outlives the object. `index` is for checkpoints that have one.
+  // Opens the files of the catalog that are marked in `wanted`, or all of them if that is null.
+  // Calls for other files throw std::out_of_range. `index` is the index file, if there is one.
+  // Lifetime: the catalog must outlive the object.
   DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFile> index = std::nullopt,
             const std::vector<bool>* wanted = nullptr);
   ~DataFiles();
   DataFiles(const DataFiles&) = delete;
   DataFiles& operator=(const DataFiles&) = delete;
 
-  // Throws CheckpointNotFoundError, with what is there instead, or IOFailure when the file cannot
-  // be opened; CorruptionError when the checkpoint was replaced since it was opened.
+  // Returns the open file.
+  // Throws: CheckpointNotFoundError with similar files in its message; IOFailure; CorruptionError
+  // if the index has been replaced since it was read.
   const File& Get(uint32_t file) const;
 
   bool IsOpen(uint32_t file) const;
 
-  // Why no byte of a file is to be trusted without its checksum, if there is a reason: it ends
-  // before the stored slices of the index do, or it is another kind of file. Throws as Get.
-  const ForeignFile& Foreign(uint32_t file) const;
+  // What is wrong with the whole file. If anything is, its bytes must not be used before their
+  // checksum is compared. DescribeError() returns the message, or "" for kNone. Throws as Get().
+  const FileDiagnosis& Diagnosis(uint32_t file) const;
+  std::string DescribeError(uint32_t file) const;
 
-  // When an open file was made, compared with the index that was read.
+  // The age of an open file, compared with the index.
   enum class Age {
-    kOlder,     // than the index, as a finished save leaves it; or nothing is known
-    kSameTick,  // as the index, by the clock of the file system
-    kNewer      // the checkpoint is being replaced; or it was copied, the index first
+    kOlder,     // older than the index, as after a finished save; or unknown
+    kSameTick,  // as old as the index, by the clock of the file system
+    kNewer      // the checkpoint is being replaced, or its index was copied first
   };
   Age AgeOf(uint32_t file) const;
 
-  // Whether the contents of a file are to be compared with their checksums before they are used:
-  // it may be newer than the index. Set by whoever opens the checkpoint.
+  // Whether slices of a file must be compared with their checksums before their first use, because
+  // the file may be newer than the index. Checkpoint sets this at open.
   bool IsDoubtful(uint32_t file) const;
   void SetDoubtful(uint32_t file);
 
-  // The whole file as memory for views: private pages, so that nobody who writes to them can be
-  // killed or change the file; or, where the system refuses that, the file's own pages, read-only.
-  // Null when the mode never maps. Throws as Get, CorruptionError when the file has shrunk, and
-  // IOFailure when the system refuses any mapping.
+  // Maps the whole file for views, with private pages, so that writes to a view neither fail nor
+  // change the file. Maps shared read-only pages if the system refuses private ones. Returns null
+  // if the mode never maps. Throws: as Get(); CorruptionError if the file has shrunk; IOFailure if
+  // the system refuses both.
   std::shared_ptr<const Mapping> MapForViews(uint32_t file) const;
 
-  // The same for our own reading: the file's pages, whatever was written to those of the views.
+  // Maps the whole file for reading: pages that writes to views do not change. Otherwise as above.
   std::shared_ptr<const Mapping> MapForReading(uint32_t file) const;
 
   size_t size() const { return size_; }
@@ -117,7 +140,7 @@ class DataFiles {
   const IoMode mode_;
   const std::optional<IndexFile> index_;
   const size_t size_;
-  mutable std::mutex mutex_;          // guards what an entry sets later than `open`
+  mutable std::mutex mutex_;          // guards all members of an entry except `open`
   std::unique_ptr<Entry[]> entries_;  // by number of the file
 };
 

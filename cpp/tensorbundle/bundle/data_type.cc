@@ -43,21 +43,21 @@ constexpr DataTypeInfo kDataTypes[] = {
     {33, "DT_FLOAT4_E2M1FN", 1, 1},
 };
 
-// Which of them has a number, or none: every record of an index asks.
+// The index of a number in kDataTypes, or kNone. It is looked up for every record of an index.
 constexpr size_t kNone = std::size(kDataTypes);
-constexpr auto kPlaceOfNumber = [] {
-  std::array<uint8_t, kDataTypes[kNone - 1].number + 1> places{};
-  places.fill(kNone);
-  for (size_t i = 0; i < kNone; ++i) places[kDataTypes[i].number] = static_cast<uint8_t>(i);
-  return places;
+constexpr auto kIndexOfNumber = [] {
+  std::array<uint8_t, kDataTypes[kNone - 1].number + 1> indices{};
+  indices.fill(kNone);
+  for (size_t i = 0; i < kNone; ++i) indices[kDataTypes[i].number] = static_cast<uint8_t>(i);
+  return indices;
 }();
 
 }  // namespace
 
 const DataTypeInfo* FindDataType(DataType type) {
   const auto number = static_cast<uint32_t>(type);  // a negative one is too large
-  if (number >= kPlaceOfNumber.size() || kPlaceOfNumber[number] == kNone) return nullptr;
-  return &kDataTypes[kPlaceOfNumber[number]];
+  if (number >= kIndexOfNumber.size() || kIndexOfNumber[number] == kNone) return nullptr;
+  return &kDataTypes[kIndexOfNumber[number]];
 }
 
 std::span<const DataTypeInfo> AllDataTypes() { return kDataTypes; }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorFlow's element types, by their numbers in files.
+// The table of TensorFlow's element types, by their numbers in files.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,7 @@
 
 namespace tensorbundle {
 
-// Not every number is a type we know: a newer TensorFlow may write more, which makes a tensor
-// unsupported, not the file corrupt.
+// A file may have other numbers: a tensor of a newer TensorFlow's type is unsupported, not corrupt.
 enum class DataType : int32_t {
   kInvalid = 0,
   kFloat = 1,
@@ -33,20 +32,19 @@ enum class DataType : int32_t {
   kVariant = 21,
 };
 
-// What a reader must know of a type.
+// The properties of a type.
 struct DataTypeInfo {
   int32_t number;
-  const char* name;   // as TensorFlow's enum spells it: DT_FLOAT
+  const char* name;   // TensorFlow's name: DT_FLOAT
   uint8_t item_size;  // bytes of one stored element; 0 for strings and variants
-  uint8_t
-      swap_size;  // bytes that swap as a unit between byte orders: half an item for complex types
+  uint8_t swap_size;  // bytes that are swapped as a unit; half an item for complex types
 };
 
-// Null for a number that is no storable type we know.
+// Returns the properties of a type, or null if the number is unknown or cannot be stored.
 const DataTypeInfo* FindDataType(DataType type);
 std::span<const DataTypeInfo> AllDataTypes();
 
-// The name, or "DT_<number>" for one we do not know.
+// Returns the name, or "DT_<number>" for an unknown number.
 std::string DataTypeName(DataType type);
 
 inline bool HasVariableSize(DataType type) {

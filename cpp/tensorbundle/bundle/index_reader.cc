@@ -12,6 +12,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/bundle/slice_key.h"
+#include "tensorbundle/bundle/string_codec.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/table/table.h"
@@ -20,13 +21,10 @@ namespace tensorbundle {
 namespace {
 
 constexpr uint64_t kMaxIndexSize = uint64_t{1} << 30;
-constexpr uint64_t kStringsChecksumSize = 4;       // behind the lengths
-constexpr uint64_t kMinStoredVariantSize = 1 + 4;  // an empty payload's length, its checksum
-constexpr char kV1FirstByte =
-    0x0a;  // SavedTensorSlices.meta, where a V2 header begins with num_shards
+constexpr char kV1FirstByte = 0x0a;  // SavedTensorSlices.meta; a V2 header starts with num_shards
 
-// Of the indexes that TensorFlow writes: a record takes 30 bytes and more, keys share most of a
-// prefix. Memory that is not touched costs nothing; growing and moving does.
+// Estimates for indexes that TensorFlow writes, to allocate the tables once: a record has at least
+// 30 bytes, and keys share most of their prefixes. Unused pages cost no memory.
 constexpr uint64_t kUsualRecordSize = 30;
 constexpr uint64_t kUsualKeyExpansion = 2;
 
@@ -36,16 +34,16 @@ uint64_t StoredSize(const Table& table) {
   return size;
 }
 
-// A slice record, or one that might be: kept until the tensor comes that lists it.
+// A record whose key starts with a zero byte. It may be a slice record, and is kept until the
+// tensor that lists it is read.
 struct EarlyRecord {
   std::string_view key;
   std::string_view value;
   bool is_slice = false;
-  bool claimed = false;  // by a tensor
+  bool is_listed = false;  // by a tensor
 };
 
-// Turns the records of one index into a catalog, as they come. Lives for one call of
-// ReadBundleIndex.
+// Builds the catalog from the records of one index, in their order.
 class IndexLoader {
  public:
   IndexLoader(std::string prefix, const Table& table)
@@ -90,12 +88,12 @@ class IndexLoader {
     header_ = DecodeBundleHeader(records_.value(), path_);
   }
 
-  // Every slice key begins with a zero byte, as few other names do. So slice records come before
-  // nearly all the tensors that list them. Leaves the cursor at the first key that begins with
-  // something else. False when there is none.
+  // Reads the records whose keys start with a zero byte: all slice records, and tensors with
+  // unusual names. They come first in the index. Leaves the iterator at the first other record.
+  // Returns false if there is none.
   //
-  // Slices are found from the tensor that lists them, never by their keys. A plain tensor's name
-  // may begin with a zero byte too, but none that TensorFlow writes parses as a whole slice key.
+  // Slices are looked up from the tensor that lists them; their keys are never decoded for that. No
+  // tensor name that TensorFlow writes is a complete slice key.
   bool ReadEarlyRecords() {
     while (records_.Next()) {
       const std::string_view key = records_.key();
@@ -110,7 +108,7 @@ class IndexLoader {
     return found == early_.end() || found->key != key ? nullptr : &*found;
   }
 
-  // A record, checked on its own. Returns its number of elements.
+  // Decodes and checks a record. Returns its number of elements.
   uint64_t DecodeRecord(ByteSpan value, std::string_view tensor_name, BundleEntry* record) const {
     if (!DecodeBundleEntry(value, record)) Throw(tensor_name, "malformed index record");
     const std::optional<uint64_t> volume = CheckedVolume(record->dims);
@@ -138,8 +136,8 @@ class IndexLoader {
     catalog_.tensors.push_back(tensor);
   }
 
-  // The bytes of `record_`'s shape can be counted too: the sizes of a partitioned tensor's slices
-  // say nothing about the sum of them.
+  // Checks that the size in bytes of `record_`'s shape does not overflow. The sizes of the slices
+  // of a partitioned tensor do not bound it.
   void CheckByteCount(std::string_view name, uint64_t volume) const {
     const DataTypeInfo* info = FindDataType(static_cast<DataType>(record_.dtype));
     if (info == nullptr) return;
@@ -149,29 +147,28 @@ class IndexLoader {
     }
   }
 
-  // Finds the record of every slice that `record_` lists, by encoding the key it must have.
+  // Finds the record of every slice that `record_` lists, by the key that the record must have.
   void AddSlices(std::string_view name) {
     const size_t rank = record_.dims.size();
     for (uint64_t k = 0; k < record_.num_slices; ++k) {
-      const std::span<const Extent> spelled =
-          std::span(record_.slice_extents).subspan(k * rank, rank);
-      EarlyRecord* const found = FindEarly(SliceKey(name, spelled));
+      const EncodedSlice encoded = std::span(record_.slice_extents).subspan(k * rank, rank);
+      EarlyRecord* const found = FindEarly(SliceKey(name, encoded));
       if (found == nullptr) {
-        Throw(name, "the index lists slice " + ToString(Normalized(name, spelled)) +
+        Throw(name, "the index lists slice " + ToString(Normalize(name, encoded)) +
                         " but has no record of it");
       }
-      if (found->claimed)
-        Throw(name, "slice " + ToString(Normalized(name, spelled)) + " is listed twice");
-      found->claimed = true;
-      AddSlice(name, AsBytes(found->value), Normalized(name, spelled));
+      if (found->is_listed) {
+        Throw(name, "slice " + ToString(Normalize(name, encoded)) + " is listed twice");
+      }
+      found->is_listed = true;
+      AddSlice(name, AsBytes(found->value), Normalize(name, encoded));
     }
   }
 
-  // The extents with whole axes written out. Throws when one is not inside the tensor.
-  Box Normalized(std::string_view name, std::span<const Extent> spelled) const {
-    std::string fault;
-    std::optional<Box> box = NormalizeSlice(spelled, record_.dims, &fault);
-    if (!box) Throw(name, fault);
+  // Returns the box of a slice. Throws CorruptionError if it is not inside the tensor.
+  Box Normalize(std::string_view name, EncodedSlice encoded) const {
+    std::optional<Box> box = NormalizeSlice(encoded, record_.dims);
+    if (!box) Throw(name, DescribeInvalidSlice(encoded, record_.dims));
     return *std::move(box);
   }
 
@@ -193,16 +190,16 @@ class IndexLoader {
     catalog_.slices.push_back(slice);
   }
 
-  // Checks a record's place and size against everything but the data files.
+  // Checks the shard, offset and size of a record. Only the data files are not checked.
   StoredSlice MakeSlice(const BundleEntry& record, std::string_view name, uint64_t num_elements) {
     if (record.shard < 0 || record.shard >= header_.num_shards) {
-      Throw(name, "it lies in shard " + std::to_string(record.shard) + " of " +
+      Throw(name, "it is in shard " + std::to_string(record.shard) + " of " +
                       std::to_string(header_.num_shards));
     }
     const auto offset = static_cast<uint64_t>(record.offset);
     const auto size = static_cast<uint64_t>(record.size);
     if (record.offset < 0 || record.size < 0 || offset + size > static_cast<uint64_t>(INT64_MAX)) {
-      Throw(name, "impossible place: offset " + std::to_string(record.offset) + ", size " +
+      Throw(name, "impossible location: offset " + std::to_string(record.offset) + ", size " +
                       std::to_string(record.size));
     }
     const auto dtype = static_cast<DataType>(record.dtype);
@@ -217,30 +214,30 @@ class IndexLoader {
     }
     slice.masked_checksum = record.masked_checksum;
     slice.has_checksum = record.has_checksum;
-    if (dtype == DataType::kString) slice.encoding = Encoding::kStrings;
-    if (dtype == DataType::kVariant) slice.encoding = Encoding::kVariants;
+    slice.encoding = EncodingOf(dtype);
     return slice;
   }
 
   void CheckSize(DataType dtype, uint64_t num_elements, uint64_t size,
                  std::string_view name) const {
     const DataTypeInfo* info = FindDataType(dtype);
-    if (info == nullptr) return;  // unsupported: listed, never read
-    std::optional<uint64_t> least = CheckedMul(num_elements, info->item_size);
-    if (dtype == DataType::kString) least = CheckedAdd(num_elements, kStringsChecksumSize);
-    if (dtype == DataType::kVariant) least = CheckedMul(num_elements, kMinStoredVariantSize);
-    const bool fits = least && (HasVariableSize(dtype) ? size >= *least : size == *least);
+    if (info == nullptr) return;  // an unsupported type is listed, but never read
+    const bool is_variable = HasVariableSize(dtype);
+    const std::optional<uint64_t> least = is_variable
+                                              ? MinElementsSize(EncodingOf(dtype), num_elements)
+                                              : CheckedMul(num_elements, info->item_size);
+    const bool fits = least && (is_variable ? size >= *least : size == *least);
     if (!fits) {
       Throw(name, "its " + std::to_string(num_elements) + " elements of " + info->name +
                       " cannot take " + std::to_string(size) + " bytes");
     }
   }
 
-  // Slice records that no tensor lists are checked like all others, counted, and left out.
+  // Checks the slice records that no tensor lists. They are not part of the catalog.
   void CheckOrphans() {
     size_t orphans = 0;
     for (const EarlyRecord& record : early_) {
-      if (record.claimed || !record.is_slice) continue;
+      if (record.is_listed || !record.is_slice) continue;
       DecodeRecord(AsBytes(record.value), record.key, &slice_record_);
       ++orphans;
     }
@@ -250,8 +247,8 @@ class IndexLoader {
     }
   }
 
-  // The catalog's number of a shard's file. Only shards that hold something get one: a header may
-  // name a million.
+  // Returns the number of the file of a shard in the catalog. Only shards that hold a slice get
+  // one, because a header may claim many more.
   uint32_t FileOfShard(int32_t shard) {
     if (shard == last_shard_) return last_file_;
     last_shard_ = shard;
@@ -279,7 +276,7 @@ class IndexLoader {
   std::vector<EarlyRecord> early_;  // in the order of their keys
   ByteArena early_values_;
   std::unordered_map<int32_t, uint32_t> file_of_shard_;
-  int32_t last_shard_ = -1;  // records of one shard mostly follow each other
+  int32_t last_shard_ = -1;  // records of one shard are mostly consecutive
   uint32_t last_file_ = 0;
   BundleEntry record_;        // of the tensor being added
   BundleEntry slice_record_;  // of the slice being added
@@ -305,7 +302,7 @@ BundleIndex ReadBundleIndex(const std::string& prefix) {
   try {
     index = ReadBundleIndex(prefix, std::make_shared<FileSource>(std::move(file)));
   } catch (const CorruptionError& error) {
-    // Half of an old index and half of a new one are not damage.
+    // A mix of an old and a new index is not corruption.
     if (index_file.WasReplaced()) {
       throw IndexReplacedError(index_file.path +
                                " was rewritten while it was read: " + error.what());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The index of a V2 checkpoint, read once and checked whole.
+// A one-pass reader of the index of a V2 checkpoint that checks every record.
 #pragma once
 
 #include <memory>
@@ -16,28 +16,29 @@ namespace tensorbundle {
 
 struct BundleIndex {
   Catalog catalog;
-  uint32_t checksum = 0;          // of all records: tells one save from the next
-  std::optional<IndexFile> file;  // where it was read from, if that was a file
+  uint32_t checksum = 0;          // of all records; it differs between saves
+  std::optional<IndexFile> file;  // the file that was read, if any
 };
 
-// The index was rewritten while it was read: whoever catches this may read it again.
+// The index was rewritten while it was read. The caller may read it again.
 class IndexReplacedError : public CorruptionError {
   using CorruptionError::CorruptionError;
 };
 
-// Reads `<prefix>.index`, a block at a time. The data files are named in the result but not looked
-// at. Memory is bounded by a small multiple of the index file's size, which may be 1 GiB at most.
-// Throws CorruptionError for any fault in any record, so that nothing has to be checked later;
-// UnsupportedError for a newer format; what File::Open throws; IndexReplacedError.
+// Reads `<prefix>.index`, a block at a time. Names the data files, but does not open them. Memory:
+// a small multiple of the size of the index file, which is at most 1 GiB. Throws: CorruptionError
+// for any error in any record, so that nothing has to be checked later; UnsupportedError for a
+// newer format or a larger file; IndexReplacedError; CheckpointNotFoundError; IOFailure.
 BundleIndex ReadBundleIndex(const std::string& prefix);
 
-// The same from an index that is open already, or in memory.
+// As above, from an open file or from memory.
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const ByteSource> index);
 
-// `<prefix>.index`, open. Throws UnsupportedError when it is too large; what File::Open throws.
+// Opens `<prefix>.index`.
+// Throws: UnsupportedError if it is too large; CheckpointNotFoundError; IOFailure.
 std::shared_ptr<const File> OpenIndexFile(const std::string& prefix);
 
-// "<prefix>.data-00000-of-00001"
+// Returns "<prefix>.data-00000-of-00001".
 std::string DataFilePath(const std::string& prefix, int32_t shard, int32_t num_shards);
 
 }  // namespace tensorbundle

@@ -8,7 +8,7 @@
 namespace tensorbundle {
 namespace {
 
-// Field numbers of the messages, outermost first.
+// Field numbers.
 namespace entry_field {
 constexpr uint32_t kDtype = 1, kShape = 2, kShard = 3, kOffset = 4, kSize = 5, kCrc32c = 6,
                    kSlices = 7;
@@ -25,6 +25,19 @@ constexpr uint32_t kExtent = 1;
 namespace extent_field {
 constexpr uint32_t kStart = 1, kLength = 2;
 }
+namespace header_field {
+constexpr uint32_t kNumShards = 1, kEndianness = 2, kVersion = 3;
+}
+namespace version_field {
+constexpr uint32_t kProducer = 1, kMinConsumer = 2, kBadConsumers = 3;
+}
+namespace graph_field {
+constexpr uint32_t kNodes = 1, kAttributes = 2, kFullName = 2, kCheckpointKey = 3;
+}
+
+constexpr int32_t kReaderVersion = 1;
+
+// ---- Entries.
 
 bool DecodeDim(ByteSpan message, int64_t* size) {
   WireReader reader(message);
@@ -32,7 +45,7 @@ bool DecodeDim(ByteSpan message, int64_t* size) {
   bool seen = false;
   *size = 0;
   while (reader.Next(&field)) {
-    if (field.number != dim_field::kSize) continue;  // the name is not used, whatever bytes it has
+    if (field.number != dim_field::kSize) continue;  // ignores the name, even with a wrong type
     if (field.type != WireType::kVarint || seen) return false;
     seen = true;
     *size = AsInt64(field.value);
@@ -60,7 +73,7 @@ bool DecodeExtent(ByteSpan message, Extent* extent) {
   return reader.ok();
 }
 
-// Stores one known field of an entry. False when it does not fit.
+// Stores one known field of an entry. Returns false if it is invalid.
 bool StoreField(const WireField& field, BundleEntry* entry, bool* ranks_agree, size_t* slice_rank) {
   switch (field.number) {
     case entry_field::kDtype:
@@ -102,22 +115,21 @@ WireType WantedType(uint32_t number) {
   }
 }
 
-// The short cuts: what TensorFlow writes for nearly every record, byte for byte, decoded without
-// asking at each field which one it is. They say no to everything else, right or wrong; then the
-// general decoders below decide.
+// A fast path for the encoding that TensorFlow uses for nearly every record, with the fields in a
+// known order. It rejects every other record, valid or not; then the general decoders decide.
 constexpr uint8_t Tag(uint32_t number, WireType type) {
   return static_cast<uint8_t>(number << 3 | static_cast<uint8_t>(type));
 }
 
-// Reads a varint field if it is the next one. False when it is there and malformed.
-bool TakeVarint(uint8_t tag, const uint8_t** p, const uint8_t* limit, uint64_t* value) {
+// Reads a varint field if it is the next one. Returns false if it is there and malformed.
+bool ReadVarintField(uint8_t tag, const uint8_t** p, const uint8_t* limit, uint64_t* value) {
   if (*p == limit || **p != tag) return true;
   *p = DecodeVarint64(*p + 1, limit, value);
   return *p != nullptr;
 }
 
-// A shape whose dimensions have a size and nothing else.
-bool DecodeUsualShape(const uint8_t* p, const uint8_t* limit, std::vector<int64_t>* dims) {
+// Decodes a shape whose dimensions have a size and nothing else.
+bool DecodeShapeFast(const uint8_t* p, const uint8_t* limit, std::vector<int64_t>* dims) {
   size_t rank = 0;
   while (p < limit) {
     if (limit - p < 4 || p[0] != Tag(shape_field::kDim, WireType::kBytes) || p[1] < 2 ||
@@ -134,25 +146,26 @@ bool DecodeUsualShape(const uint8_t* p, const uint8_t* limit, std::vector<int64_
   return true;
 }
 
-// A tensor that is not partitioned: its fields in ascending order, those that are 0 left out.
-bool DecodeUsualEntry(ByteSpan message, BundleEntry* entry) {
+// Decodes a record without slices: fields in ascending order, without those that are 0.
+bool DecodeEntryFast(ByteSpan message, BundleEntry* entry) {
   const uint8_t* p = message.data();
   const uint8_t* const limit = p + message.size();
   uint64_t dtype = 0;
   uint64_t shard = 0;
   uint64_t offset = 0;
   uint64_t size = 0;
-  if (!TakeVarint(Tag(entry_field::kDtype, WireType::kVarint), &p, limit, &dtype)) return false;
+  if (!ReadVarintField(Tag(entry_field::kDtype, WireType::kVarint), &p, limit, &dtype))
+    return false;
   if (limit - p < 2 || p[0] != Tag(entry_field::kShape, WireType::kBytes) || p[1] >= 0x80 ||
       limit - p - 2 < p[1]) {
     return false;
   }
   const uint8_t* const shape_end = p + 2 + p[1];
-  if (!DecodeUsualShape(p + 2, shape_end, &entry->dims)) return false;
+  if (!DecodeShapeFast(p + 2, shape_end, &entry->dims)) return false;
   p = shape_end;
-  if (!TakeVarint(Tag(entry_field::kShard, WireType::kVarint), &p, limit, &shard) ||
-      !TakeVarint(Tag(entry_field::kOffset, WireType::kVarint), &p, limit, &offset) ||
-      !TakeVarint(Tag(entry_field::kSize, WireType::kVarint), &p, limit, &size)) {
+  if (!ReadVarintField(Tag(entry_field::kShard, WireType::kVarint), &p, limit, &shard) ||
+      !ReadVarintField(Tag(entry_field::kOffset, WireType::kVarint), &p, limit, &offset) ||
+      !ReadVarintField(Tag(entry_field::kSize, WireType::kVarint), &p, limit, &size)) {
     return false;
   }
   entry->has_checksum = limit - p == 5 && p[0] == Tag(entry_field::kCrc32c, WireType::kFixed32);
@@ -163,7 +176,71 @@ bool DecodeUsualEntry(ByteSpan message, BundleEntry* entry) {
   return AsInt32(dtype, &entry->dtype) && AsInt32(shard, &entry->shard);
 }
 
+// Appends a field as it was read.
+void PutField(const WireField& field, std::string* out) {
+  PutTag(field.number, field.type, out);
+  switch (field.type) {
+    case WireType::kVarint:
+      PutVarint64(field.value, out);
+      return;
+    case WireType::kFixed64:
+      PutFixed64(field.value, out);
+      return;
+    case WireType::kFixed32:
+      PutFixed32(static_cast<uint32_t>(field.value), out);
+      return;
+    case WireType::kBytes:
+      PutVarint64(field.bytes.size(), out);
+      out->append(AsText(field.bytes));
+      return;
+  }
+}
+
+// ---- Header and version.
+
+// Sets `listed` if bad_consumers, packed or not, contains kReaderVersion. Returns false if the
+// field is malformed.
+bool ListsReaderVersion(const WireField& field, bool* listed) {
+  int32_t version = 0;
+  if (field.type == WireType::kVarint) {
+    if (!AsInt32(field.value, &version)) return false;
+    *listed |= version == kReaderVersion;
+    return true;
+  }
+  if (field.type != WireType::kBytes) return false;
+  const uint8_t* p = field.bytes.data();
+  const uint8_t* limit = p + field.bytes.size();
+  while (p != limit) {
+    uint64_t value = 0;
+    p = DecodeVarint64(p, limit, &value);
+    if (p == nullptr || !AsInt32(value, &version)) return false;
+    *listed |= version == kReaderVersion;
+  }
+  return true;
+}
+
+[[noreturn]] void ThrowBadHeader(const std::string& path, const std::string& what) {
+  throw CorruptionError(path + ": bad bundle header: " + what);
+}
+
+// ---- Object graph.
+
+void AddAttribute(ByteSpan attribute, FullNameList* list) {
+  std::string_view full_name;
+  std::string_view key;
+  WireReader reader(attribute);
+  WireField field;
+  while (reader.Next(&field)) {
+    if (field.Is(graph_field::kFullName, WireType::kBytes)) full_name = AsText(field.bytes);
+    if (field.Is(graph_field::kCheckpointKey, WireType::kBytes)) key = AsText(field.bytes);
+  }
+  list->complete &= reader.ok();
+  if (reader.ok() && !full_name.empty() && !key.empty()) list->names.emplace_back(full_name, key);
+}
+
 }  // namespace
+
+// ---- Entries.
 
 void BundleEntry::Clear() {
   dtype = 0;
@@ -213,7 +290,7 @@ bool DecodeSlice(ByteSpan message, std::vector<Extent>* extents, size_t* rank) {
 
 bool DecodeBundleEntry(ByteSpan message, BundleEntry* entry) {
   entry->Clear();
-  if (DecodeUsualEntry(message, entry)) return true;
+  if (DecodeEntryFast(message, entry)) return true;
   entry->Clear();
   WireReader reader(message);
   WireField field;
@@ -231,39 +308,26 @@ bool DecodeBundleEntry(ByteSpan message, BundleEntry* entry) {
   return reader.ok() && ranks_agree && (entry->num_slices == 0 || slice_rank == entry->dims.size());
 }
 
-namespace {
-
-constexpr int32_t kOurVersion = 1;
-
-// VersionDef: producer = 1, min_consumer = 2, bad_consumers = 3 (packed or not).
-// BundleHeaderProto: num_shards = 1, endianness = 2, version = 3.
-constexpr uint32_t kProducer = 1, kMinConsumer = 2, kBadConsumers = 3;
-constexpr uint32_t kNumShards = 1, kEndianness = 2, kVersion = 3;
-
-bool ListsOurVersion(const WireField& field, bool* listed) {
-  int32_t version = 0;
-  if (field.type == WireType::kVarint) {
-    if (!AsInt32(field.value, &version)) return false;
-    *listed |= version == kOurVersion;
-    return true;
+std::string WithOffset(ByteSpan record, uint64_t offset) {
+  std::string result;
+  bool placed = offset == 0;  // proto3 omits zeros
+  const auto place = [&] {
+    PutTag(entry_field::kOffset, WireType::kVarint, &result);
+    PutVarint64(offset, &result);
+    placed = true;
+  };
+  WireReader reader(record);
+  WireField field;
+  while (reader.Next(&field)) {
+    if (field.number == entry_field::kOffset) continue;
+    if (!placed && field.number > entry_field::kOffset) place();  // in the order of all writers
+    PutField(field, &result);
   }
-  if (field.type != WireType::kBytes) return false;
-  const uint8_t* p = field.bytes.data();
-  const uint8_t* limit = p + field.bytes.size();
-  while (p != limit) {
-    uint64_t value = 0;
-    p = DecodeVarint64(p, limit, &value);
-    if (p == nullptr || !AsInt32(value, &version)) return false;
-    *listed |= version == kOurVersion;
-  }
-  return true;
+  if (!placed) place();
+  return result;
 }
 
-[[noreturn]] void ThrowBadHeader(const std::string& path, const std::string& what) {
-  throw CorruptionError(path + ": bad bundle header: " + what);
-}
-
-}  // namespace
+// ---- Header and version.
 
 void CheckVersion(ByteSpan version_def, const std::string& path) {
   int32_t producer = 0;
@@ -273,11 +337,12 @@ void CheckVersion(ByteSpan version_def, const std::string& path) {
   WireField field;
   bool ok = true;
   while (ok && reader.Next(&field)) {
-    if (field.number == kProducer || field.number == kMinConsumer) {
+    if (field.number == version_field::kProducer || field.number == version_field::kMinConsumer) {
       ok = field.type == WireType::kVarint &&
-           AsInt32(field.value, field.number == kProducer ? &producer : &min_consumer);
-    } else if (field.number == kBadConsumers) {
-      ok = ListsOurVersion(field, &is_bad);
+           AsInt32(field.value,
+                   field.number == version_field::kProducer ? &producer : &min_consumer);
+    } else if (field.number == version_field::kBadConsumers) {
+      ok = ListsReaderVersion(field, &is_bad);
     }
   }
   if (!ok || !reader.ok()) throw CorruptionError(path + ": its version is malformed");
@@ -285,14 +350,14 @@ void CheckVersion(ByteSpan version_def, const std::string& path) {
     throw CorruptionError(path + ": its producer's version " + std::to_string(producer) +
                           " is negative");
   }
-  if (min_consumer > kOurVersion) {
+  if (min_consumer > kReaderVersion) {
     throw UnsupportedError(path + " needs a reader of checkpoint version " +
                            std::to_string(min_consumer) + ", this one reads version " +
-                           std::to_string(kOurVersion));
+                           std::to_string(kReaderVersion));
   }
   if (is_bad) {
     throw UnsupportedError(path + ": its writer excludes readers of checkpoint version " +
-                           std::to_string(kOurVersion) + ", such as this one");
+                           std::to_string(kReaderVersion) + ", such as this one");
   }
 }
 
@@ -303,18 +368,19 @@ BundleHeader DecodeBundleHeader(ByteSpan message, const std::string& path) {
   WireField field;
   uint32_t seen = 0;
   while (reader.Next(&field)) {
-    if (field.number < kNumShards || field.number > kVersion) continue;
-    const WireType wanted = field.number == kVersion ? WireType::kBytes : WireType::kVarint;
+    if (field.number < header_field::kNumShards || field.number > header_field::kVersion) continue;
+    const WireType wanted =
+        field.number == header_field::kVersion ? WireType::kBytes : WireType::kVarint;
     const uint32_t bit = 1U << field.number;
     if (field.type != wanted || (seen & bit) != 0) {
       ThrowBadHeader(path, "field " + std::to_string(field.number) + " is repeated or mistyped");
     }
     seen |= bit;
-    if (field.number == kNumShards && !AsInt32(field.value, &header.num_shards)) {
+    if (field.number == header_field::kNumShards && !AsInt32(field.value, &header.num_shards)) {
       ThrowBadHeader(path, "the number of shards is not an int32");
     }
-    if (field.number == kEndianness) endianness = field.value;
-    if (field.number == kVersion) CheckVersion(field.bytes, path);
+    if (field.number == header_field::kEndianness) endianness = field.value;
+    if (field.number == header_field::kVersion) CheckVersion(field.bytes, path);
   }
   if (!reader.ok()) ThrowBadHeader(path, "it is not a protobuf message");
   if (header.num_shards < 1 || header.num_shards > kMaxShards) {
@@ -329,90 +395,24 @@ BundleHeader DecodeBundleHeader(ByteSpan message, const std::string& path) {
   return header;
 }
 
-namespace {
-
-// TrackableObjectGraph.nodes, TrackableObject.attributes, SerializedTensor.{full_name,
-// checkpoint_key}.
-constexpr uint32_t kNodes = 1, kAttributes = 2, kFullName = 2, kCheckpointKey = 3;
-
-void AddAttribute(ByteSpan attribute, FullNameList* list) {
-  std::string_view full_name;
-  std::string_view key;
-  WireReader reader(attribute);
-  WireField field;
-  while (reader.Next(&field)) {
-    if (field.Is(kFullName, WireType::kBytes)) full_name = AsText(field.bytes);
-    if (field.Is(kCheckpointKey, WireType::kBytes)) key = AsText(field.bytes);
-  }
-  list->complete &= reader.ok();
-  if (reader.ok() && !full_name.empty() && !key.empty()) list->names.emplace_back(full_name, key);
-}
-
-}  // namespace
+// ---- Object graph.
 
 FullNameList FullNames(ByteSpan object_graph) {
   FullNameList list;
   WireReader graph(object_graph);
   WireField node;
   while (graph.Next(&node)) {
-    if (!node.Is(kNodes, WireType::kBytes)) continue;
+    if (!node.Is(graph_field::kNodes, WireType::kBytes)) continue;
     WireReader reader(node.bytes);
     WireField attribute;
     while (reader.Next(&attribute)) {
-      if (attribute.Is(kAttributes, WireType::kBytes)) AddAttribute(attribute.bytes, &list);
+      if (attribute.Is(graph_field::kAttributes, WireType::kBytes))
+        AddAttribute(attribute.bytes, &list);
     }
     list.complete &= reader.ok();
   }
   list.complete &= graph.ok();
   return list;
-}
-
-namespace {
-
-constexpr uint32_t kOffset = 4;  // BundleEntryProto.offset
-
-void PutTag(uint32_t number, WireType type, std::string* out) {
-  PutVarint64(uint64_t{number} << 3 | static_cast<uint64_t>(type), out);
-}
-
-void PutField(const WireField& field, std::string* out) {
-  PutTag(field.number, field.type, out);
-  switch (field.type) {
-    case WireType::kVarint:
-      PutVarint64(field.value, out);
-      return;
-    case WireType::kFixed64:
-      PutFixed64(field.value, out);
-      return;
-    case WireType::kFixed32:
-      PutFixed32(static_cast<uint32_t>(field.value), out);
-      return;
-    case WireType::kBytes:
-      PutVarint64(field.bytes.size(), out);
-      out->append(AsText(field.bytes));
-      return;
-  }
-}
-
-}  // namespace
-
-std::string WithOffset(ByteSpan record, uint64_t offset) {
-  std::string result;
-  bool placed = offset == 0;  // which proto3 leaves out
-  const auto place = [&] {
-    PutTag(kOffset, WireType::kVarint, &result);
-    PutVarint64(offset, &result);
-    placed = true;
-  };
-  WireReader reader(record);
-  WireField field;
-  while (reader.Next(&field)) {
-    if (field.number == kOffset) continue;
-    if (!placed && field.number > kOffset) place();  // where every writer has it
-    PutField(field, &result);
-  }
-  if (!placed) place();
-  return result;
 }
 
 }  // namespace tensorbundle

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// One record of a V2 index: BundleEntryProto in tensorflow/core/protobuf/tensor_bundle.proto, and
-// the messages inside it that V1 checkpoints share.
+// The protobuf messages of a V2 index:
+//
+//   BundleHeaderProto     { num_shards = 1;  endianness = 2;  VersionDef version = 3; }
+//   BundleEntryProto      { dtype = 1;  TensorShapeProto shape = 2;  shard_id = 3;  offset = 4;
+//                           size = 5;  fixed32 crc32c = 6;  repeated TensorSliceProto slices = 7; }
+//   TrackableObjectGraph  { repeated node = 1 { repeated attributes = 2 { full_name = 2;
+//                           checkpoint_key = 3; } } }
+//
+// (tensorflow/core/protobuf/tensor_bundle.proto, trackable_object_graph.proto). V1 checkpoints
+// share TensorShapeProto, TensorSliceProto and VersionDef.
 #pragma once
 
 #include <cstdint>
@@ -14,40 +22,46 @@
 
 namespace tensorbundle {
 
+// ---- Entries: the records of tensors and of stored slices.
+
 inline constexpr size_t kMaxRank = 254;  // TensorFlow's own limit
 
-// A record as the file spells it; nothing is checked against anything outside the record.
+// A record as it is encoded in the file. Nothing in it has been checked against other records.
 struct BundleEntry {
   int32_t dtype = 0;
-  std::vector<int64_t> dims;  // a record without a shape is a scalar
+  std::vector<int64_t> dims;  // empty for a scalar
   int32_t shard = 0;
   int64_t offset = 0;
   int64_t size = 0;
   bool has_checksum = false;
   uint32_t masked_checksum = 0;
-  // Slices of a partitioned tensor: num_slices times their extents, one behind the other, as
-  // spelled.
+  // The stored slices of a partitioned tensor: num_slices times `dims.size()` encoded extents.
   uint64_t num_slices = 0;
   std::vector<Extent> slice_extents;
 
-  void Clear();  // keeps the vectors' memory
+  void Clear();  // keeps the memory of the vectors
 };
 
-// Decodes a record. False when it is malformed, uses a wrong wire type for a known field, repeats a
-// singular field, has a number out of its type's range, an unknown rank, a rank above kMaxRank or
-// slices of another rank than their shape: no TensorFlow writes any of these.
+// Decodes a record. Returns false if it is malformed, gives a known field a wrong wire type,
+// repeats a singular field, or has a number out of the range of its type, an unknown rank, a rank
+// above kMaxRank, or slices whose rank differs from that of the shape. TensorFlow writes none of
+// these.
 bool DecodeBundleEntry(ByteSpan message, BundleEntry* entry);
 
-// TensorShapeProto; appends to `dims`.
+// Decodes a TensorShapeProto and appends its dimensions. Returns false if it is malformed.
 bool DecodeShape(ByteSpan message, std::vector<int64_t>* dims);
 
-// TensorSliceProto; appends one extent per axis as spelled, and counts them.
+// Decodes a TensorSliceProto, appends one encoded extent per axis, and sets `rank` to their number.
+// Returns false if it is malformed.
 bool DecodeSlice(ByteSpan message, std::vector<Extent>* extents, size_t* rank);
 
-// The header of a V2 checkpoint: the value of the empty key, BundleHeaderProto in
-// tensorflow/core/protobuf/tensor_bundle.proto.
+// Returns a record with another offset. Every other field is unchanged, also the unknown ones.
+// Requires: DecodeBundleEntry accepts the record.
+std::string WithOffset(ByteSpan record, uint64_t offset);
 
-// Each shard that holds something is opened. No writer makes near as many.
+// ---- The header: the value of the empty key.
+
+// Every shard that holds a slice is opened. No known writer makes nearly as many.
 inline constexpr int32_t kMaxShards = 100'000;
 
 struct BundleHeader {
@@ -55,37 +69,30 @@ struct BundleHeader {
   bool big_endian = false;  // of tensor bytes only; the index itself is always little-endian
 };
 
-// Checks a serialized VersionDef against what we read (TF_CHECKPOINT_VERSION 1, no oldest
-// producer). Throws CorruptionError when it is malformed and UnsupportedError when it excludes us,
-// naming `path`.
-void CheckVersion(ByteSpan version_def, const std::string& path);
-
-// Throws CorruptionError or UnsupportedError (a version that this reader is too old for), naming
-// `path`.
+// Decodes the header of the index `path`.
+// Throws: CorruptionError; UnsupportedError if its version excludes this reader.
 BundleHeader DecodeBundleHeader(ByteSpan message, const std::string& path);
 
-// The object graph that tf.train.Checkpoint stores beside its tensors, for the names in it:
-// tensorflow/core/protobuf/trackable_object_graph.proto.
+// Checks a VersionDef of the file `path` against the version of this reader,
+// TF_CHECKPOINT_VERSION 1. Throws: CorruptionError if it is malformed; UnsupportedError if it
+// excludes this reader.
+void CheckVersion(ByteSpan version_def, const std::string& path);
 
-// The tensor that holds the serialized graph.
+// ---- The object graph, which tf.train.Checkpoint stores as a string tensor.
+
+// The name of that tensor.
 inline constexpr std::string_view kObjectGraphKey = "_CHECKPOINTABLE_OBJECT_GRAPH";
 
-// What names an object graph gives to tensors.
+// The full names that an object graph gives to tensors.
 struct FullNameList {
-  // (full_name, checkpoint_key) of every attribute that has both, in the order of the graph. The
-  // same name may have several keys. Both are borrowed from the message.
+  // (full_name, checkpoint_key) of every attribute that has both, in the order of the graph. One
+  // full name may have several keys. Lifetime: borrowed from the message.
   std::vector<std::pair<std::string_view, std::string_view>> names;
-  // False when parts of the message are malformed: they were left out, and names may be missing.
+  // False if parts of the message are malformed: names in these parts are missing.
   bool complete = true;
 };
 
-// Reads the names in one flat pass over the nodes: cycles and sharing cannot matter.
+// Reads the names in one pass over the nodes. References between nodes are not followed.
 FullNameList FullNames(ByteSpan object_graph);
-
-// Index records with their tensor moved.
-
-// A BundleEntryProto that DecodeBundleEntry accepts, with another offset. Every other field is as
-// it was, those that we do not know among them.
-std::string WithOffset(ByteSpan record, uint64_t offset);
 
 }  // namespace tensorbundle

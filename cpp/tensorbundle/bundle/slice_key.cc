@@ -8,25 +8,25 @@
 namespace tensorbundle {
 namespace {
 
-constexpr char kEscape00 = '\x00';  // followed by FF: a 00 of the text; followed by 01: the end
-constexpr char kEscapeFf = '\xff';  // followed by 00: an FF of the text
+constexpr char kEscape00 = '\x00';  // 00 FF: a byte 00 of the text; 00 01: the end
+constexpr char kEscapeFf = '\xff';  // FF 00: a byte FF of the text
 constexpr char kEnd = '\x01';
 
-// The encoding of n bytes starts with n one bits and a zero bit; for 9 and 10 bytes the run of ones
-// reaches into the second byte.
+// The encoding of n bytes starts with n one bits and a zero bit. For n of 9 and 10, the ones reach
+// into the second byte.
 constexpr std::array<uint8_t, 10> kFirstByteMask = {0x80, 0xc0, 0xe0, 0xf0, 0xf8,
                                                     0xfc, 0xfe, 0xff, 0xff, 0xff};
 constexpr std::array<uint8_t, 10> kSecondByteMask = {0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0xc0};
 
-// Bytes that a signed number takes: the least n with |value| < 2^(7n-1), one's complement for
-// negatives.
+// Returns the size of an encoded number: the least n with |value| < 2^(7n-1), in one's complement
+// for negative numbers.
 size_t SignedSize(int64_t value) {
   const auto magnitude = static_cast<uint64_t>(value < 0 ? ~value : value);
   return static_cast<size_t>(std::bit_width(magnitude)) / 7 + 1;
 }
 
-// Leading one bits of a signed number's first bytes, after undoing the sign: its size. 0 when
-// malformed.
+// Returns the size of the number that `bytes` start with, or 0 if it is malformed: the number of
+// leading one bits, after inverting a negative number.
 size_t SignedSizeAt(std::string_view bytes) {
   if (bytes.empty()) return 0;
   const bool negative = (static_cast<uint8_t>(bytes[0]) & 0x80) == 0;
@@ -39,7 +39,8 @@ size_t SignedSizeAt(std::string_view bytes) {
   return ones <= kFirstByteMask.size() ? ones : 0;
 }
 
-// Drops the next SignedNum. False when there is none.
+// The Skip and Take functions remove the next value. They return false or nothing if it is
+// malformed.
 bool SkipSignedNum(std::string_view* rest) {
   const size_t size = SignedSizeAt(*rest);
   if (size == 0 || size > rest->size()) return false;
@@ -95,7 +96,7 @@ void AppendSignedNum(int64_t value, std::string* out) {
   const size_t size = SignedSize(value);
   const size_t begin = out->size();
   for (size_t i = size; i-- > 0;) {
-    // Beyond the eighth byte there is only the sign.
+    // Bytes beyond the eighth have only the sign.
     const int64_t shifted = i < 8 ? value >> (8 * i) : (value < 0 ? -1 : 0);
     out->push_back(static_cast<char>(shifted));
   }
@@ -106,12 +107,12 @@ void AppendSignedNum(int64_t value, std::string* out) {
   if (kSecondByteMask[size - 1] != 0) flip(1, kSecondByteMask[size - 1]);
 }
 
-std::string SliceKey(std::string_view name, std::span<const Extent> extents) {
+std::string SliceKey(std::string_view name, EncodedSlice slice) {
   std::string key;
   AppendNumIncreasing(0, &key);
   AppendOrderedString(name, &key);
-  AppendNumIncreasing(extents.size(), &key);
-  for (const Extent& extent : extents) {
+  AppendNumIncreasing(slice.size(), &key);
+  for (const Extent& extent : slice) {
     AppendSignedNum(extent.start, &key);
     AppendSignedNum(extent.length, &key);
   }

@@ -4,35 +4,44 @@
 #include <algorithm>
 
 namespace tensorbundle {
+namespace {
 
-std::optional<Box> NormalizeSlice(std::span<const Extent> spelled, std::span<const int64_t> dims,
-                                  std::string* fault) {
-  Box box(spelled.begin(), spelled.end());
+// Replaces kFullLength. Returns false if the extent is invalid on an axis of size `dim`.
+bool NormalizeExtent(int64_t dim, Extent* extent) {
+  if (*extent == Extent{0, kFullLength}) extent->length = dim;
+  return extent->start >= 0 && extent->start <= dim && extent->length >= 0 &&
+         extent->length <= dim - extent->start && (extent->length > 0 || dim == 0);
+}
+
+}  // namespace
+
+std::optional<Box> NormalizeSlice(EncodedSlice slice, std::span<const int64_t> dims) {
+  Box box(slice.begin(), slice.end());
   for (size_t axis = 0; axis < box.size(); ++axis) {
-    const int64_t dim = dims[axis];
-    Extent& extent = box[axis];
-    if (extent == Extent{0, kFullLength}) extent.length = dim;
-    const bool inside = extent.start >= 0 && extent.start <= dim && extent.length >= 0 &&
-                        extent.length <= dim - extent.start && (extent.length > 0 || dim == 0);
-    if (inside) continue;
-    *fault = "a slice takes " + std::to_string(extent.length) + " from " +
-             std::to_string(extent.start) + " on of axis " + std::to_string(axis) + " of shape " +
-             ShapeToString(dims);
-    return std::nullopt;
+    if (!NormalizeExtent(dims[axis], &box[axis])) return std::nullopt;
   }
   return box;
 }
 
+std::string DescribeInvalidSlice(EncodedSlice slice, std::span<const int64_t> dims) {
+  size_t axis = 0;
+  Extent extent = slice[axis];
+  while (NormalizeExtent(dims[axis], &extent)) extent = slice[++axis];
+  return "a slice takes " + std::to_string(extent.length) + " from " +
+         std::to_string(extent.start) + " on of axis " + std::to_string(axis) + " of shape " +
+         ShapeToString(dims);
+}
+
 std::optional<Box> Intersect(std::span<const Extent> a, std::span<const Extent> b) {
-  Box common;
-  common.reserve(a.size());
+  Box intersection;
+  intersection.reserve(a.size());
   for (size_t axis = 0; axis < a.size(); ++axis) {
     const int64_t start = std::max(a[axis].start, b[axis].start);
     const int64_t end = std::min(a[axis].end(), b[axis].end());
     if (end <= start) return std::nullopt;
-    common.push_back({start, end - start});
+    intersection.push_back({start, end - start});
   }
-  return common;
+  return intersection;
 }
 
 std::string ToString(std::span<const Extent> box) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Boxes inside a tensor: one extent per axis. TensorFlow calls a box a tensor slice.
+// Boxes inside a tensor: one extent (start and length) per axis. TensorFlow calls a box a tensor
+// slice.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,14 @@ struct Extent {
   bool operator==(const Extent&) const = default;
 };
 
-// In a file, "the whole axis" is spelled as this length, with start 0.
+// In a file, the extent {0, kFullLength} encodes the whole axis.
 inline constexpr int64_t kFullLength = -1;
 
 using Box = std::vector<Extent>;
+
+// The extents of a slice as they are encoded in a file. Equal slices may be encoded differently: a
+// whole axis as {0, kFullLength} or as {0, size of the axis}.
+using EncodedSlice = std::span<const Extent>;
 
 inline Box WholeBox(std::span<const int64_t> dims) {
   Box box;
@@ -31,7 +36,7 @@ inline Box WholeBox(std::span<const int64_t> dims) {
   return box;
 }
 
-// Where a box begins.
+// Returns the offset of a box per axis.
 inline std::vector<int64_t> Starts(std::span<const Extent> box) {
   std::vector<int64_t> starts;
   starts.reserve(box.size());
@@ -39,7 +44,7 @@ inline std::vector<int64_t> Starts(std::span<const Extent> box) {
   return starts;
 }
 
-// The shape of a box.
+// Returns the shape of a box.
 inline std::vector<int64_t> Lengths(std::span<const Extent> box) {
   std::vector<int64_t> lengths;
   lengths.reserve(box.size());
@@ -47,22 +52,26 @@ inline std::vector<int64_t> Lengths(std::span<const Extent> box) {
   return lengths;
 }
 
-// What a slice of a tensor of shape `dims` is when its whole axes are written out. Nothing, and why
-// in `fault`, when it is empty or not inside the tensor. `spelled` has the tensor's rank.
-std::optional<Box> NormalizeSlice(std::span<const Extent> spelled, std::span<const int64_t> dims,
-                                  std::string* fault);
+// Returns the box of a slice of a tensor of shape `dims`: replaces kFullLength by the size of the
+// axis. Returns nothing if the slice is empty (and no axis is) or not inside the tensor.
+// Requires: slice.size() == dims.size().
+std::optional<Box> NormalizeSlice(EncodedSlice slice, std::span<const int64_t> dims);
 
-// Elements in a box whose extents lie inside a shape of checked volume.
+// Returns the error message about a slice. Requires: NormalizeSlice returns nothing for it.
+std::string DescribeInvalidSlice(EncodedSlice slice, std::span<const int64_t> dims);
+
+// Returns the number of elements of a box. Requires: it is inside a shape for which CheckedVolume
+// returns a number.
 inline uint64_t Volume(std::span<const Extent> box) {
   uint64_t volume = 1;
   for (const Extent& extent : box) volume *= static_cast<uint64_t>(extent.length);
   return volume;
 }
 
-// What two boxes of one rank have in common, or nothing when they do not touch.
+// Returns the intersection of two boxes of the same rank, or nothing if it is empty.
 std::optional<Box> Intersect(std::span<const Extent> a, std::span<const Extent> b);
 
-// "[0:4, 10:20]", for messages.
+// Returns "[0:4, 10:20]" and "(4, 20)", for messages.
 std::string ToString(std::span<const Extent> box);
 std::string ShapeToString(std::span<const int64_t> dims);
 

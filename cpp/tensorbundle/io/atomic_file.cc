@@ -20,11 +20,11 @@ constexpr uint64_t kMaxWriteSize = uint64_t{1}
 constexpr int kMaxNameAttempts = 100;
 
 [[noreturn]] void ThrowFailed(const std::string& what, const std::string& path) {
-  const int error = errno;  // making the message may change it
+  const int error = errno;  // composing the message may change it
   throw IOFailure("cannot " + what + " " + path, path, error);
 }
 
-// Calls until no signal interrupts.
+// Repeats a system call while signals interrupt it.
 template <typename Call>
 auto Uninterrupted(Call call) {
   auto result = call();
@@ -32,7 +32,7 @@ auto Uninterrupted(Call call) {
   return result;
 }
 
-// Whether a file system says with this that it cannot do a thing at all.
+// Whether a file system uses this error for operations that it does not support.
 bool IsUnsupported(int error) {
   return error == EOPNOTSUPP || error == ENOTSUP || error == ENOSYS || error == EINVAL ||
          error == EPERM;
@@ -91,7 +91,7 @@ void AtomicFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
     const ssize_t written = Uninterrupted([&] {
       return ::pwrite(descriptor_, bytes.data() + done, wanted, static_cast<off_t>(offset + done));
     });
-    if (written == 0) errno = EIO;  // no system does; it would be tried forever
+    if (written == 0) errno = EIO;  // prevents an endless loop; no system returns 0
     if (written <= 0)
       ThrowFailed("write at offset " + std::to_string(offset + done) + " to", path_);
     done += static_cast<uint64_t>(written);
@@ -100,7 +100,7 @@ void AtomicFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
 
 void AtomicFile::StartWriteback() const {
 #ifdef __linux__
-  // What fails here fails again, and is reported, when the file is finished.
+  // Ignores errors: fsync in Finish() reports them.
   (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
 #endif
 }
@@ -109,18 +109,19 @@ void AtomicFile::Finish() {
   if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
     ThrowFailed("bring to the disk", path_);
   }
-  const int failed = ::close(descriptor_);  // the descriptor is gone, whatever this says
+  const int failed = ::close(descriptor_);  // closes the descriptor even if it fails
   descriptor_ = -1;
   if (failed != 0 && errno != EINTR) ThrowFailed("close", path_);
 }
 
 void AtomicFile::Publish() {
-  // A second name, then the first one dropped: unlike rename(), this replaces nothing.
+  // Adds the final name, then removes the temporary one. Unlike rename(), this replaces no file.
   if (::link(temporary_.c_str(), path_.c_str()) == 0) {
     published_ = true;
     if (::unlink(temporary_.c_str()) != 0) ThrowFailed("remove", temporary_);
   } else if (IsUnsupported(errno)) {
-    // A file system without second names: whoever makes a file there right now is not seen.
+    // The file system has no hard links. A file that appears between lstat() and rename() is
+    // replaced.
     struct stat ignored{};
     if (::lstat(path_.c_str(), &ignored) == 0) {
       errno = EEXIST;
@@ -139,7 +140,7 @@ std::unique_ptr<AtomicDirectory> AtomicDirectory::For(const std::string& path) {
   const char* name = directory->path_.c_str();
   directory->kept_ = ::mkdir(name, 0777) != 0;
   if (directory->kept_ && errno != EEXIST) {
-    // A read-only file system may say so before it says that the directory is there.
+    // A read-only file system may report EROFS although the directory exists.
     const int error = errno;
     struct stat status{};
     if (::stat(name, &status) != 0) {
@@ -161,7 +162,7 @@ void AtomicDirectory::Sync() const {
   const int failed = Uninterrupted([&] { return ::fsync(descriptor); });
   const int error = errno;
   ::close(descriptor);
-  if (failed == 0 || IsUnsupported(error)) return;  // some have nothing to bring to a disk
+  if (failed == 0 || IsUnsupported(error)) return;  // some file systems cannot sync directories
   errno = error;
   ThrowFailed("bring to the disk the directory", path_);
 }

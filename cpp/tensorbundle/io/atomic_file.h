@@ -44,12 +44,11 @@ class AtomicFile {
   void Keep() { kept_ = true; }
 
  private:
-  // Opens nothing. The object exists before the descriptor, so that a failed allocation does not
-  // leak one.
+  // Opens no file. Create() opens it later, so that a failed allocation leaks no descriptor.
   explicit AtomicFile(std::string path) : path_(std::move(path)) {}
 
   std::string path_;
-  std::string temporary_;  // empty: no file has that name
+  std::string temporary_;  // empty: there is no temporary file
   int descriptor_ = -1;
   bool published_ = false;
   bool kept_ = false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes at offsets, wherever they are: what the table reader reads from.
+// Random access to bytes in memory or in a file, for the table reader.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,12 @@ class ByteSource {
   virtual const std::string& path() const = 0;  // for messages
   virtual uint64_t size() const = 0;
 
-  // The bytes [offset, offset + size), which the caller has checked to lie inside. They are
-  // borrowed from the source, or from `*scratch` after it has been filled with them.
+  // Returns the bytes [offset, offset + size). Requires: they are inside the source.
+  // Lifetime: borrowed from the source, or from `*scratch`, which is then filled with them.
   virtual ByteSpan Read(uint64_t offset, uint64_t size, std::vector<uint8_t>* scratch) const = 0;
 };
 
-// A file read into memory once: later changes to the file do not reach it.
+// A file that was read into memory. Later changes of the file have no effect.
 class MemorySource final : public ByteSource {
  public:
   explicit MemorySource(const File& file) : path_(file.path()), bytes_(file.size()) {
@@ -45,7 +45,7 @@ class MemorySource final : public ByteSource {
   std::vector<uint8_t> bytes_;
 };
 
-// A file read slice by slice.
+// A file that is read range by range.
 class FileSource final : public ByteSource {
  public:
   explicit FileSource(std::shared_ptr<const File> file) : file_(std::move(file)) {}

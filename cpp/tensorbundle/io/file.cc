@@ -21,7 +21,7 @@ static_assert(sizeof(off_t) == 8, "build with 64-bit file offsets");
 constexpr uint64_t kMaxReadSize = uint64_t{1}
                                   << 30;  // Linux moves at most 2^31 - 4096 bytes at once
 constexpr uint64_t kDirectAlignment =
-    4096;  // of offset, size and memory; covers every device we met
+    4096;  // of offset, size and memory; enough for every device known
 constexpr uint64_t kDirectBufferSize = uint64_t{1} << 20;
 
 #ifdef O_DIRECT
@@ -71,8 +71,9 @@ FileIdentity IdentityOf(const struct stat& status) {
                         std::to_string(got) + " are there; was it truncated while in use?");
 }
 
-// Reads until `size` bytes have come or the file ends. Returns how many came. A read that stops
-// inside a unit of `alignment` has met the end: direct I/O cannot go on from there.
+// Reads until `size` bytes have been read or the file ends. Returns the number of bytes read. A
+// read that stops inside a unit of `alignment` has reached the end; direct I/O cannot continue from
+// there.
 uint64_t ReadUpTo(int descriptor, const std::string& path, uint64_t offset, uint8_t* out,
                   uint64_t size, uint64_t alignment) {
   uint64_t done = 0;
@@ -105,7 +106,7 @@ AlignedBuffer NewAlignedBuffer() {
 }  // namespace
 
 std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
-  // O_NONBLOCK: opening a FIFO that nobody writes to would block forever.
+  // O_NONBLOCK: opening a FIFO without a writer would block forever.
   const int flags =
       O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | (mode == ReadMode::kDirect ? kDirectFlag : 0);
   const std::shared_ptr<File> file(new File(path, mode));
@@ -116,7 +117,7 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
 
   struct stat status{};
   if (::fstat(file->descriptor_, &status) != 0) {
-    const int error = errno;  // making the message may change it
+    const int error = errno;  // composing the message may change it
     throw IOFailure("cannot stat " + path, path, error);
   }
   file->identity_ = IdentityOf(status);

@@ -11,38 +11,38 @@
 
 namespace tensorbundle {
 
-// How bytes are fetched when they are copied.
+// How ReadAt() reads.
 enum class ReadMode {
   kBuffered,  // through the page cache
-  kDirect,    // past it (O_DIRECT), through an aligned bounce buffer
+  kDirect,    // with O_DIRECT, through an aligned bounce buffer
 };
 
-// What tells one version of a file from another.
+// Identifies one version of a file.
 struct FileIdentity {
   uint64_t device = 0;
   uint64_t inode = 0;
   uint64_t size = 0;
   int64_t modified_ns = 0;
-  int64_t changed_ns = 0;  // moves with every write, even one that sets the other back
+  int64_t changed_ns = 0;  // changes with every write, even if modified_ns is set back
   bool operator==(const FileIdentity&) const = default;
 };
 
-// Owns the descriptor. Immutable and thread-safe. The size is the one found at open: a file that
-// shrinks later makes reads throw, never return less.
+// Owns the descriptor. The size is that at open: if the file shrinks later, reads throw.
+// Threads: immutable and thread-safe.
 class File {
  public:
-  // Opens without ever blocking: a FIFO, socket, device or directory is refused.
-  // Throws CheckpointNotFoundError when nothing is there; IOFailure when the system refuses or the
-  // path is no regular file; UnsupportedError when the file system has no direct I/O and `mode`
-  // asks for it.
+  // Opens a regular file. Never blocks.
+  // Throws: CheckpointNotFoundError if there is no file; IOFailure if the system call fails or the
+  // path is a FIFO, socket, device or directory; UnsupportedError if `mode` is kDirect and the file
+  // system has no direct I/O.
   static std::shared_ptr<const File> Open(const std::string& path,
                                           ReadMode mode = ReadMode::kBuffered);
   ~File();
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  // The identity of whatever the path leads to, read without opening it. Nothing when nothing is
-  // there. Throws IOFailure when the system refuses.
+  // Returns the identity of the file at a path without opening it, or nothing if there is no file.
+  // Throws: IOFailure if the system call fails.
   static std::optional<FileIdentity> Identify(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -51,20 +51,20 @@ class File {
   int descriptor() const { return descriptor_; }
   ReadMode mode() const { return mode_; }
 
-  // When the file was made, in nanoseconds since 1970; where the file system does not keep that,
-  // when it was last changed.
+  // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
+  // file system does not record the creation.
   int64_t BornOrChanged() const;
 
-  // Fills `out` with the bytes from `offset` on. Throws CorruptionError when the file ends before
-  // that and IOFailure when the system fails the read.
+  // Fills `out` with the bytes that start at `offset`.
+  // Throws: CorruptionError if the file ends too early; IOFailure if the system call fails.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;
 
-  // Throws CorruptionError when the file is now shorter than it was at open: a mapping of it must
-  // not be touched beyond its end.
+  // Throws: CorruptionError if the file is shorter than at open, because accessing a mapping beyond
+  // the end of its file kills the process.
   void CheckNotShrunk() const;
 
  private:
-  // Opens nothing: the object comes first, so that no descriptor is lost when memory runs out.
+  // Opens no file. Open() does that later, so that a failed allocation leaks no descriptor.
   File(std::string path, ReadMode mode) : path_(std::move(path)), mode_(mode) {}
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;

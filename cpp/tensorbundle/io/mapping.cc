@@ -20,7 +20,7 @@ constexpr int kNoReserve = MAP_NORESERVE;
 constexpr int kNoReserve = 0;
 #endif
 
-// mmap refuses length 0, so an empty range is represented by an address that nobody may read.
+// The address of an empty range, because mmap() refuses length 0. It is never read.
 alignas(64) uint8_t kEmptyRange = 0;
 
 void* Map(void* at, const File& file, uint64_t offset, uint64_t size, int protection, int flags) {
@@ -73,8 +73,8 @@ std::shared_ptr<const Mapping> Mapping::CopyOnWrite(const File& file, uint64_t o
     mapping->Hold(base, size + skip, skip, size);
     return mapping;
   }
-  // Pages of no file first, and the file's over the first of them: what follows its last page is
-  // memory of its own.
+  // Maps anonymous pages first, then the file over the first of them. The anonymous pages that
+  // remain are the padding.
   const std::optional<uint64_t> padded = CheckedAdd(size + skip, padding);
   void* base = !padded
                    ? MAP_FAILED

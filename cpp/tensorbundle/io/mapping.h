@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files as memory.
+// Memory mappings of files.
 #pragma once
 
 #include <cstddef>
@@ -11,24 +11,24 @@
 
 namespace tensorbundle {
 
-// Owns a mapping and lives as long as anything that shows its bytes: views hold a share of it, so
-// no close() can pull memory from under an array. Touching a page whose part of the file has been
-// cut off kills the process (SIGBUS), which is why copies are made with File::ReadAt and never from
-// here.
+// Owns a mapping. Views share the ownership, so that no close() can invalidate an array. Accessing
+// a page beyond the end of a truncated file kills the process (SIGBUS). Copies are therefore made
+// with File::ReadAt, never from a mapping.
+// Throws: every factory throws IOFailure if the system refuses the mapping.
 class Mapping {
  public:
   // Maps the whole file read-only. An empty file gives a mapping of no bytes.
   static std::shared_ptr<const Mapping> OfFile(const File& file);
 
-  // Maps the whole file for those who may not keep to reading: what they write goes to pages of
-  // this process, and neither fails nor reaches the file. No memory is reserved for that. Where the
-  // system refuses such a mapping (strict overcommit, a limit on data), this is OfFile.
+  // Maps the whole file for callers that may write to it. Writes go to private pages and never
+  // reach the file. Reserves no memory for them. Falls back to OfFile if the system refuses such a
+  // mapping (strict overcommit, a limit on data).
   static std::shared_ptr<const Mapping> Private(const File& file);
 
-  // Maps [offset, offset + size) of the file privately and writably: writes stay in this process,
-  // the file never changes, and no memory is reserved for pages that are not written.
-  // `padding` more bytes behind them may be read and written too, whether or not the file goes on;
-  // what is in them is not said.
+  // Maps [offset, offset + size) of the file privately and writably. Writes never reach the file,
+  // and no memory is reserved for pages that are not written. The `padding` bytes that follow may
+  // be read and written too, even beyond the end of the file; their contents are unspecified.
+  // Throws also: CorruptionError if the range is not inside the file.
   static std::shared_ptr<const Mapping> CopyOnWrite(const File& file, uint64_t offset,
                                                     uint64_t size, uint64_t padding = 0);
   ~Mapping();
@@ -39,7 +39,7 @@ class Mapping {
   uint8_t* writable_data() const { return data_; }  // of CopyOnWrite only
 
  private:
-  // Maps nothing: the object comes first, so that no mapping is lost when memory runs out.
+  // Maps nothing. The factories do that later, so that a failed allocation leaks no mapping.
   Mapping() = default;
   void Hold(void* base, size_t mapped, size_t skip, size_t size);
 

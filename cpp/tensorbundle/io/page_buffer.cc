@@ -9,19 +9,21 @@ namespace tensorbundle {
 namespace {
 
 constexpr size_t kMinMapped = size_t{1} << 20;
-constexpr std::align_val_t kAlignment{64};  // what TensorFlow, JAX and vector instructions ask for
+constexpr std::align_val_t kAlignment{64};  // what TensorFlow, JAX and vector instructions require
+constexpr size_t kHugePageSize = size_t{2} << 20;  // on x86-64, and on ARM with pages of 4 KiB
+
+// Throws: std::bad_alloc.
+void* MapAnonymous(size_t size) {
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  return data;
+}
 
 }  // namespace
 
 PageBuffer::PageBuffer(size_t capacity) {
-  if (capacity >= kMinMapped) {
-    void* data =
-        ::mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<uint8_t*>(data);
-  } else {
-    data_ = static_cast<uint8_t*>(::operator new(capacity, kAlignment));
-  }
+  data_ = static_cast<uint8_t*>(capacity >= kMinMapped ? MapAnonymous(capacity)
+                                                       : ::operator new(capacity, kAlignment));
   capacity_ = capacity;
 }
 
@@ -32,6 +34,22 @@ PageBuffer::~PageBuffer() {
   } else {
     ::operator delete(data_, kAlignment);
   }
+}
+
+HugePageBuffer::HugePageBuffer(size_t size) : size_(size) {
+  if (size == 0) return;
+  // Linux aligns a mapping to huge pages if it has a multiple of their size.
+  if (size >= kHugePageSize) {
+    size_ = size = (size + kHugePageSize - 1) / kHugePageSize * kHugePageSize;
+  }
+  data_ = MapAnonymous(size);
+#ifdef MADV_HUGEPAGE
+  ::madvise(data_, size, MADV_HUGEPAGE);  // may fail: small pages work too
+#endif
+}
+
+HugePageBuffer::~HugePageBuffer() {
+  if (data_ != nullptr) ::munmap(data_, size_);
 }
 
 }  // namespace tensorbundle

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that elements are read into and handed out in.
+// Owners of large memory that comes from mmap(2): uninitialized buffers for elements, and zeroed
+// huge pages for tables that are accessed at random.
 #pragma once
 
 #include <cstddef>
@@ -10,12 +11,12 @@
 
 namespace tensorbundle {
 
-// Owns uninitialized memory, aligned for any use of the elements. Large blocks go straight back to
-// the system when freed, so that the memory of a stream is what its buffers say it is.
+// Uninitialized memory for elements, aligned to 64 bytes. Large blocks are returned to the system
+// when freed, so that a stream uses no more memory than its buffers.
 class PageBuffer {
  public:
   PageBuffer() = default;
-  // Throws std::bad_alloc.
+  // Throws: std::bad_alloc.
   explicit PageBuffer(size_t capacity);
   ~PageBuffer();
 
@@ -33,6 +34,32 @@ class PageBuffer {
  private:
   uint8_t* data_ = nullptr;
   size_t capacity_ = 0;
+};
+
+// Zeroed memory, in huge pages if the system has them: a random access to small pages also misses
+// the TLB, which costs as much as the cache miss. The constructor touches no page, so that each
+// page is first touched by the thread that fills it.
+class HugePageBuffer {
+ public:
+  HugePageBuffer() = default;
+  // Aligns the data to a page. Rounds sizes of 2 MiB and more up to a multiple of 2 MiB. The data
+  // of a buffer of size 0 is null. Throws: std::bad_alloc.
+  explicit HugePageBuffer(size_t size);
+  ~HugePageBuffer();
+
+  HugePageBuffer(HugePageBuffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  HugePageBuffer& operator=(HugePageBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;  // of the mapping
 };
 
 }  // namespace tensorbundle

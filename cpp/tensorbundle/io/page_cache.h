@@ -11,15 +11,15 @@
 namespace tensorbundle {
 
 // Returns how many bytes of [offset, offset + size), which must be inside the file, are in the page
-// cache, counted in whole pages. Reads nothing. Returns nothing where the system does not tell:
-// Linux tells only those who own the file or may write to it.
+// cache, counted in whole pages. Reads nothing. Returns nothing if the system does not report it:
+// Linux does so only for callers that own the file or may write to it.
 std::optional<uint64_t> ResidentBytes(const File& file, uint64_t offset, uint64_t size);
 
 // Shorter streams use the page cache: they evict little, and are likely to be read again.
 inline constexpr uint64_t kMinDirectStream = uint64_t{64} << 20;
 
-// What one thread reads at a time with direct I/O. Devices are fastest with long requests, and the
-// bounce buffer of File has this size.
+// The size of the requests that one thread makes with direct I/O. Devices are fastest with long
+// requests, and the bounce buffer of File has this size.
 inline constexpr uint64_t kDirectChunkSize = uint64_t{1} << 20;
 
 // Chooses between buffered and direct I/O for one file that a stream reads once, front to back.

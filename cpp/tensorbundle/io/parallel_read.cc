@@ -10,6 +10,7 @@
 namespace tensorbundle {
 namespace {
 
+// Bytes whose checksums are held at the same time: a file may have too many chunks for all of them.
 constexpr uint64_t kMaxTogether = uint64_t{4} << 30;
 
 // A range cut into chunks. The last one may be short.
@@ -52,7 +53,6 @@ uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByte
 
 uint32_t ParallelChecksum(const File& file, uint64_t offset, uint64_t size, int threads,
                           const std::function<void(uint64_t)>& progress) {
-  // A file may be larger than memory is for the checksums of all its chunks.
   uint32_t whole = 0;
   for (uint64_t done = 0; done < size; done += kMaxTogether) {
     const Chunks chunks{std::min(kMaxTogether, size - done)};

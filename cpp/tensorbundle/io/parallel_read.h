@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading a range of a file and computing its CRC32C in the same pass, by threads.
+// Parallel reading of a range of a file, with its CRC32C computed in the same pass.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,21 @@
 
 namespace tensorbundle {
 
-// What one thread reads and checksums at a time: small enough that the checksum finds the bytes in
-// its second-level cache, large enough that the system call does not count.
+// The bytes that one thread reads and checksums at a time: few enough to stay in its second-level
+// cache, enough to make the cost of the system call negligible.
 inline constexpr uint64_t kReadChunkSize = uint64_t{256} << 10;
 
-// Fills `out` from `offset` on. Throws as File::ReadAt.
+// Fills `out` with the bytes that start at `offset`.
+// Throws: CorruptionError if the file ends too early; IOFailure.
 void ParallelRead(const File& file, uint64_t offset, MutableByteSpan out, int threads);
 
-// The same, and returns the CRC32C of the bytes.
+// As ParallelRead. Returns the CRC32C of the bytes.
 uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByteSpan out,
                                   int threads);
 
-// The CRC32C of a range that nobody wants to keep: memory use is one chunk per thread. `progress`
-// is called from any thread with the number of bytes just done; it may throw to stop.
+// Returns the CRC32C of a range. Memory: one chunk per thread. Calls `progress` from any thread
+// with the number of bytes just read; it may throw to stop.
+// Throws: CorruptionError if the file ends too early; IOFailure; what `progress` throws.
 uint32_t ParallelChecksum(const File& file, uint64_t offset, uint64_t size, int threads,
                           const std::function<void(uint64_t)>& progress);
 

@@ -272,7 +272,7 @@ void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const Sto
     throw CorruptionError(what + "the index stores no checksum to verify it with");
   const uint32_t expected = crc32c::Unmask(slice.masked_checksum);
   if (actual == expected) return;
-  const std::string& foreign = checkpoint.files().Foreign(slice.file).reason;
+  const std::string foreign = checkpoint.files().DescribeError(slice.file);
   throw CorruptionError(what + "the stored CRC32C is " + std::to_string(expected) +
                         ", the bytes give " + std::to_string(actual) +
                         (foreign.empty() ? "" : "; " + foreign));

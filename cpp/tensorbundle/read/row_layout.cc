@@ -78,7 +78,7 @@ class BandBuilder {
   // Adds the segments that a slice gives to the rows of a band. Throws what is wrong with the
   // slice.
   void AddSlice(const SliceOverlap& overlap, Place* place, RowGroup* band) {
-    if (!place->is_known) *place = PlaceOf(overlap);
+    if (!place->is_known) *place = OffsetOf(overlap);
     if (place->fault) std::rethrow_exception(place->fault);
     num_segments_ += place->of_row.size();
     if (num_segments_ > kMaxSegments) {
@@ -97,7 +97,7 @@ class BandBuilder {
     }
   }
 
-  Place PlaceOf(const SliceOverlap& overlap) {
+  Place OffsetOf(const SliceOverlap& overlap) {
     Place place;
     place.is_known = true;
     try {

@@ -72,7 +72,7 @@ Damage DamageOf(const Checkpoint& checkpoint, size_t index, const StoredSlice* s
   const std::string own = Describe(catalog, catalog.tensors[index], *slice) + ": ";
   const DataFiles& files = checkpoint.files();
   if (files.IsOpen(slice->file)) {
-    damage.cause = files.Foreign(slice->file).reason;
+    damage.cause = files.DescribeError(slice->file);
   } else if (damage.message.starts_with(own)) {
     damage.cause = damage.message.substr(own.size());
   }

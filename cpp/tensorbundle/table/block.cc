@@ -46,8 +46,8 @@ bool BlockIterator::Fail(Error error) {
   return false;
 }
 
-// Whether the restart array agrees with an entry: no restart points into it, and it shares nothing
-// if a restart points at it.
+// Whether the restart array agrees with the entry at `position`: no restart points into it, and its
+// key has no shared prefix if a restart points to it.
 bool BlockIterator::MatchesRestarts(uint64_t position, uint32_t shared) {
   if (next_restart_ == num_restarts_) return true;
   const uint32_t restart = LoadFixed32(restarts_ + next_restart_ * kRestartSize);
@@ -73,7 +73,7 @@ bool BlockIterator::Next() {
     return Fail(header.shared > key_.size() ? Error::kPrefix : Error::kExpansion);
   }
   const std::string_view delta = AsText({data, header.non_shared});
-  // The shared prefix does not order the two keys.
+  // The shared prefix is equal: the order depends on the rest of the keys.
   if (count_ > 0 && delta <= key_.substr(header.shared)) return Fail(Error::kOrder);
   key_ = keys_.Add(key_.substr(0, header.shared), delta);
   value_ = {data + header.non_shared, header.value_size};
@@ -85,7 +85,6 @@ bool BlockIterator::Next() {
 const char* Describe(BlockIterator::Error error) {
   switch (error) {
     case BlockIterator::Error::kNone:
-      return "is sound";
     case BlockIterator::Error::kRestarts:
     case BlockIterator::Error::kEntry:
       return "is malformed";

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One block of a table, as LevelDB lays it out:
+// One block of a LevelDB table:
 //
 //   entry*  |  fixed32 restart[0..n)  |  fixed32 n
 //   entry = varint32 shared, varint32 non_shared, varint32 value_size, key_delta[non_shared],
@@ -25,7 +25,7 @@ class ExpansionLimit {
  public:
   explicit ExpansionLimit(uint64_t file_size) : left_(kSlack + kMaxExpansion * file_size) {}
 
-  // Counts a key of `size` bytes. False if that exceeds the limit.
+  // Counts a key of `size` bytes. Returns false if that exceeds the limit.
   bool Add(uint64_t size) {
     if (left_ < kEntryCost || size > left_ - kEntryCost) return false;
     left_ -= kEntryCost + size;
@@ -34,8 +34,8 @@ class ExpansionLimit {
 
  private:
   static constexpr uint64_t kMaxExpansion = 32;
-  static constexpr uint64_t kEntryCost =
-      128;  // memory of one entry; stored, it has 4 bytes or more
+  // Memory of one entry. A stored entry has at least 4 bytes.
+  static constexpr uint64_t kEntryCost = 128;
   static constexpr uint64_t kSlack = uint64_t{1} << 20;
   uint64_t left_;
 };
@@ -46,16 +46,16 @@ struct EntryHeader {
   uint32_t non_shared = 0;
   uint32_t value_size = 0;
 
-  // In 64 bits: the sum in 32 bits can wrap, which crashes other readers.
+  // In 64 bits, because the sum of 32 bits can wrap.
   uint64_t key_size() const { return uint64_t{shared} + non_shared; }
   uint64_t data_size() const { return uint64_t{non_shared} + value_size; }
 };
 
-// Returns where the header ends, or null if it is malformed.
+// Returns the end of the header, or null if it is malformed.
 const uint8_t* DecodeEntryHeader(const uint8_t* p, const uint8_t* limit, EntryHeader* header);
 
-// Whether a key may follow `previous_key`: the prefix is there, and `limit` allows the key. Counts
-// the key.
+// Whether a key may follow `previous_key`: that has the shared prefix, and `limit` allows the key.
+// Counts the key.
 inline bool IsAllowedKey(const EntryHeader& header, std::string_view previous_key,
                          ExpansionLimit* limit) {
   return header.shared <= previous_key.size() && limit->Add(header.key_size());
@@ -73,22 +73,22 @@ class BlockIterator {
     kExpansion,  // the keys exceed the limit
   };
 
-  // Keys are stored in `keys`. Both arguments must outlive the iterator.
+  // Stores the keys in `keys`. Lifetime: both arguments must outlive the iterator.
   BlockIterator(ByteArena* keys, ExpansionLimit* limit) : keys_(*keys), limit_(*limit) {}
 
-  // Moves before the first entry of a block, whose bytes must outlive its iteration. Sets error()
-  // to kRestarts or kNone.
+  // Moves before the first entry of a block. Sets error() to kRestarts or kNone.
+  // Lifetime: the block must outlive its iteration.
   void Open(ByteSpan block);
 
-  // Moves to the next entry. False at the end of the block and at the first error.
+  // Moves to the next entry. Returns false at the end of the block and at the first error.
   bool Next();
 
-  // Of the current entry. The key is valid as long as the arena, the value as long as the block.
+  // The current entry. Lifetime: the key as the arena, the value as the block.
   std::string_view key() const { return key_; }
   ByteSpan value() const { return value_; }
 
   Error error() const { return error_; }
-  // Entries of this block that were read.
+  // The number of entries of this block that were read.
   uint64_t count() const { return count_; }
 
  private:
@@ -108,7 +108,8 @@ class BlockIterator {
   ByteSpan value_;
 };
 
-// The predicate of a message about an entry: "shares more bytes than the previous key has".
+// Returns the predicate of a message about an entry: "is out of order".
+// Requires: `error` is not kNone.
 const char* Describe(BlockIterator::Error error);
 
 }  // namespace tensorbundle

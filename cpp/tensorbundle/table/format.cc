@@ -28,9 +28,9 @@ std::optional<Footer> DecodeFooter(ByteSpan footer) {
   const uint8_t* padding_end = p + kFooterSize - sizeof(kTableMagic);
   p = DecodeBlockHandle(p, padding_end, &result.metaindex);
   if (p != nullptr) p = DecodeBlockHandle(p, padding_end, &result.index);
-  // A last byte of 0 would be a flipped bit: no index block has size 0, no writer pads a number.
+  // A last byte of 0 is a flipped bit: no index block has size 0, and no writer pads a varint.
   if (p == nullptr || p[-1] == 0) return std::nullopt;
-  // TensorFlow does not look at the padding, and nothing else protects it from damage.
+  // TensorFlow ignores the padding, and no checksum covers it.
   if (!std::all_of(p, padding_end, [](uint8_t byte) { return byte == 0; })) return std::nullopt;
   return result;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The fixed parts of a LevelDB-style table file: footer, block handles, block trailers.
+// The fixed parts of a LevelDB table file: footer, block handles, block trailers.
 //
 //   [data block][trailer] ... [metaindex block][trailer] [index block][trailer] [footer: 48 bytes]
 #pragma once
@@ -17,12 +17,12 @@ inline constexpr uint64_t kTableMagic = 0xdb4775248b80fb57;  // the last eight b
 
 enum class BlockType : uint8_t { kPlain = 0, kSnappy = 1 };
 
-// Where a block lies. `size` does not count the trailer.
+// The location of a block. `size` excludes the trailer.
 struct BlockHandle {
   uint64_t offset = 0;
   uint64_t size = 0;
 
-  // Where the block's trailer ends. Meaningful after `FitsBefore` only.
+  // Returns the end of the trailer. Requires: FitsBefore() is true for some limit.
   uint64_t end() const { return offset + size + kTrailerSize; }
 
   // Whether block and trailer end at or before `limit`.
@@ -32,7 +32,7 @@ struct BlockHandle {
   }
 };
 
-// Reads two varints. Null when malformed.
+// Reads two varints. Returns the new cursor, or null if they are malformed.
 const uint8_t* DecodeBlockHandle(const uint8_t* p, const uint8_t* limit, BlockHandle* handle);
 
 struct Footer {
@@ -40,11 +40,11 @@ struct Footer {
   BlockHandle index;
 };
 
-// Whether the bytes end as a table does.
+// Whether the bytes end with kTableMagic.
 bool HasTableMagic(ByteSpan tail);
 
-// Decodes the 48 bytes of a footer whose magic has been checked. Nothing when a handle is malformed
-// or the padding behind the handles is not zero.
+// Decodes a footer. Returns nothing if a handle is malformed or the padding is not zero.
+// Requires: kFooterSize bytes for which HasTableMagic() is true.
 std::optional<Footer> DecodeFooter(ByteSpan footer);
 
 }  // namespace tensorbundle

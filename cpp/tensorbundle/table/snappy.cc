@@ -14,7 +14,7 @@ constexpr uint64_t kMaxExpansion = 22;
 // The two low bits of an element's first byte.
 enum Tag : uint8_t { kLiteral = 0, kCopy1 = 1, kCopy2 = 2, kCopy4 = 3 };
 
-// Output under construction. Every append is checked against the length that the stream claimed.
+// The output buffer. Every append is checked against the size that the stream states.
 class Sink {
  public:
   explicit Sink(size_t size) : bytes_(size) {}
@@ -26,7 +26,7 @@ class Sink {
     return true;
   }
 
-  // Repeats `n` bytes from `offset` back; they may overlap what is being written.
+  // Copies `n` bytes from `offset` bytes back. Source and destination may overlap.
   bool CopyBack(uint64_t offset, uint64_t n) {
     if (offset == 0 || offset > done_ || n > bytes_.size() - done_) return false;
     for (uint64_t i = 0; i < n; ++i, ++done_) bytes_[done_] = bytes_[done_ - offset];
@@ -41,7 +41,7 @@ class Sink {
   size_t done_ = 0;
 };
 
-// Reads `n` little-endian bytes, or null.
+// Reads `n` little-endian bytes. Returns the new cursor, or null if there are fewer.
 const uint8_t* LoadLittle(const uint8_t* p, const uint8_t* limit, int n, uint32_t* value) {
   if (limit - p < n) return nullptr;
   *value = 0;

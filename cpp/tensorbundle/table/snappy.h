@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The raw Snappy format (not the framed one), decoded within bounds.
+// Bounds-checked decompression of the raw Snappy format (without framing):
+//
+//   varint32 size of the output  |  (tag, literal bytes | tag, offset to copy from)*
 #pragma once
 
 #include <optional>
@@ -9,9 +11,8 @@
 
 namespace tensorbundle {
 
-// Decompresses one block. Nothing when the bytes are malformed or do not give exactly the length
-// they claim. A claim that no Snappy stream of this size could honour is refused before anything is
-// allocated.
+// Decompresses one block. Returns nothing if the bytes are malformed or their output does not have
+// the stated size. Allocates no memory for a size that no Snappy stream of this length can reach.
 std::optional<std::vector<uint8_t>> SnappyUncompress(ByteSpan compressed);
 
 }  // namespace tensorbundle

@@ -18,11 +18,11 @@ std::string At(const ByteSource& source, const BlockHandle& handle) {
          std::to_string(handle.size);
 }
 
-[[noreturn]] void ThrowNotATable(const ByteSource& source, const std::string& why) {
+[[noreturn]] void ThrowNotATable(const ByteSource& source, const std::string& what) {
   std::vector<uint8_t> scratch;
   const uint64_t head_size = std::min<uint64_t>(source.size(), kLfsPointer.size());
   const bool is_pointer = AsText(source.Read(0, head_size, &scratch)) == kLfsPointer;
-  throw CorruptionError(source.path() + " is not a TensorFlow checkpoint table: " + why +
+  throw CorruptionError(source.path() + " is not a TensorFlow checkpoint table: " + what +
                         (is_pointer
                              ? "; it is a Git-LFS pointer: fetch the real file with `git lfs pull`"
                              : "; was the file truncated, or is it another kind of file?"));
@@ -44,7 +44,8 @@ Footer ReadFooter(const ByteSource& source) {
   return *footer;
 }
 
-// Blocks must come one after another: two entries for one block would list its keys twice.
+// Throws unless the blocks are disjoint and in order: two entries for one block would list its keys
+// twice.
 void CheckBlockOrder(const ByteSource& source, const std::vector<BlockIndexEntry>& blocks,
                      uint64_t limit) {
   uint64_t end = 0;
@@ -70,7 +71,7 @@ Table Table::Open(std::shared_ptr<const ByteSource> source) {
                             std::to_string(limit));
     }
   }
-  table.ReadBlock(footer.metaindex);  // holds nothing we need; its checksum is all that protects it
+  table.ReadBlock(footer.metaindex);  // only for its checksum; its contents are not used
   table.ReadBlockIndex();
   CheckBlockOrder(*table.source_, table.blocks_, footer.metaindex.offset);
   return table;
@@ -135,7 +136,8 @@ bool TableIterator::Next() {
     if (num_opened_ > 0) CheckEndOfBlock();
     if (!OpenNextBlock()) return false;
   }
-  // BlockIterator compares keys within a block.
+  // BlockIterator compares the keys within a block; this compares the first key with the block
+  // before it.
   if (entries_.count() == 1 && num_opened_ > 1 &&
       key() <= table_.blocks()[num_opened_ - 2].separator) {
     ThrowBadEntry(0, "is out of order");

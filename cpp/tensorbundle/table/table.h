@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// An immutable sorted table of byte strings, as LevelDB lays it out:
+// A LevelDB table, an immutable sorted map of byte strings:
 //
 //   [data block] ... [metaindex block] [index block] [footer]
 //
-// The index block has an entry for each data block: a separator key, and the block's place.
-// docs/format.md, "The table", has all checks.
+// The index block has an entry for each data block: a separator key and the handle of the block.
+// docs/format.md, "The table", lists all checks.
 #pragma once
 
 #include <cstdint>
@@ -22,26 +22,26 @@
 
 namespace tensorbundle {
 
-// A block that was compared with its checksum and decompressed, with the memory that this needed.
+// A verified, decompressed block. Owns the memory of its bytes, unless the source does.
 class Block {
  public:
   Block() = default;
-  // `bytes` lie in `memory` or in the table's source.
+  // `bytes` are in `memory` or in the source of the table.
   Block(ByteSpan bytes, std::vector<uint8_t> memory, uint32_t checksum)
       : memory_(std::move(memory)), bytes_(bytes), checksum_(checksum) {}
   Block(Block&&) = default;
   Block& operator=(Block&&) = default;
 
-  // Valid as long as this block and, when nothing had to be copied, the source.
+  // Lifetime: as this block and as the source of the table.
   ByteSpan bytes() const { return bytes_; }
-  // CRC32C of the block as it is stored.
+  // The CRC32C of the stored bytes.
   uint32_t checksum() const { return checksum_; }
 
   // Releases the memory for another block.
   std::vector<uint8_t> TakeMemory() && { return std::move(memory_); }
 
  private:
-  std::vector<uint8_t> memory_;  // moving a vector keeps its memory where it is
+  std::vector<uint8_t> memory_;  // a move does not change its address
   ByteSpan bytes_;
   uint32_t checksum_ = 0;
 };
@@ -55,19 +55,19 @@ struct BlockIndexEntry {
 
 class Table {
  public:
-  // Reads and checks footer, metaindex block and index block. The data blocks must be in ascending
-  // order without overlaps, before the metaindex block; they are not read.
-  // Throws CorruptionError; IOFailure from the source.
+  // Reads and checks the footer, the metaindex block and the index block. Does not read the data
+  // blocks, but checks that they are in ascending order, disjoint, and before the metaindex block.
+  // Throws: CorruptionError; IOFailure.
   static Table Open(std::shared_ptr<const ByteSource> source);
 
   const ByteSource& source() const { return *source_; }
   const std::vector<BlockIndexEntry>& blocks() const { return blocks_; }
 
   // Reads a block, compares its checksum, and decompresses it. Reuses the memory of `used`.
-  // Throws CorruptionError; IOFailure from the source. Threads: any number.
+  // Throws: CorruptionError; IOFailure. Threads: any number.
   Block ReadBlock(const BlockHandle& handle, Block used = {}) const;
 
-  // The block that would hold `key`, or null when every key is smaller.
+  // Returns the block that holds `key` if any block does, or null if every key is smaller.
   const BlockIndexEntry* FindBlock(std::string_view key) const;
 
  private:
@@ -80,25 +80,25 @@ class Table {
   std::vector<BlockIndexEntry> blocks_;
 };
 
-// Iterates over all entries of a table. Keys ascend strictly, and are checked against the
-// separators. Holds one block at a time in memory, and all keys.
+// Iterates over all entries of a table. Checks that keys ascend strictly and agree with the
+// separators. Memory: one block and all keys.
 class TableIterator {
  public:
-  // Keys are stored in `keys`. Both arguments must outlive the iterator.
+  // Stores the keys in `keys`. Lifetime: both arguments must outlive the iterator.
   TableIterator(const Table& table, ByteArena* keys)
       : table_(table), limit_(table.source().size()), entries_(keys, &limit_) {}
 
-  // Moves to the next entry; false at the end. Throws CorruptionError at the first error, because
-  // an index with a damaged block would otherwise list fewer tensors; IOFailure from the source.
+  // Moves to the next entry. Returns false at the end.
+  // Throws: CorruptionError at the first error, because an index with a corrupted block would
+  // otherwise list fewer tensors; IOFailure.
   bool Next();
 
-  // Of the current entry. The key is valid as long as the arena, the value until the next call of
-  // Next().
+  // The current entry. Lifetime: the key as the arena, the value until the next call of Next().
   std::string_view key() const { return entries_.key(); }
   ByteSpan value() const { return entries_.value(); }
 
-  // CRC32C of the checksums of the blocks that were read. At the end it identifies the table's
-  // contents.
+  // The CRC32C of the checksums of the blocks that were read. At the end of the table it identifies
+  // the contents of the table.
   uint32_t checksum() const { return checksum_; }
 
  private:
@@ -117,14 +117,14 @@ class TableIterator {
 // All entries of a table in memory.
 class TableEntries {
  public:
-  // Throws as TableIterator: CorruptionError, IOFailure.
+  // Throws: CorruptionError; IOFailure.
   static TableEntries ReadAll(const Table& table);
 
   size_t size() const { return entries_.size(); }
   std::string_view key(size_t i) const { return entries_[i].key; }
   ByteSpan value(size_t i) const { return AsBytes(entries_[i].value); }
 
-  // The index of `key`, or size().
+  // Returns the index of `key`, or size() if it is absent.
   size_t Find(std::string_view key) const;
 
  private:

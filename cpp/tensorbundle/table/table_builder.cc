@@ -17,26 +17,26 @@ size_t SharedPrefix(std::string_view a, std::string_view b) {
                              a.begin());
 }
 
-// `text` up to `at`, with that byte one greater.
-std::string CutAndRaised(std::string_view text, size_t at) {
+// Returns `text` up to and including the byte at `at`, with that byte incremented.
+std::string Successor(std::string_view text, size_t at) {
   std::string result(text.substr(0, at + 1));
   result[at] = static_cast<char>(static_cast<uint8_t>(result[at]) + 1);
   return result;
 }
 
-// A short key that is >= `last` and < `next`.
+// Returns a short key that is >= `last` and < `next`.
 std::string SeparatorBetween(std::string_view last, std::string_view next) {
   const size_t at = SharedPrefix(last, next);
   if (at == last.size()) return std::string(last);  // a prefix of `next`
   const auto byte = static_cast<uint8_t>(last[at]);
   const bool room = byte < 0xff && byte + 1 < static_cast<uint8_t>(next[at]);
-  return room ? CutAndRaised(last, at) : std::string(last);
+  return room ? Successor(last, at) : std::string(last);
 }
 
-// A short key that is >= `last`.
+// Returns a short key that is >= `last`.
 std::string SeparatorAfter(std::string_view last) {
   const size_t at = last.find_first_not_of(kLastByte);
-  return at == std::string_view::npos ? std::string(last) : CutAndRaised(last, at);
+  return at == std::string_view::npos ? std::string(last) : Successor(last, at);
 }
 
 void PutHandle(const BlockHandle& handle, std::string* out) {
@@ -79,7 +79,7 @@ TableBuilder::TableBuilder(uint64_t block_size, int restart_interval)
 
 void TableBuilder::Add(std::string_view key, std::string_view value) {
   if (last_block_unindexed_) IndexLastBlock(SeparatorBetween(last_key_, key));
-  // TensorFlow keeps records that are large by themselves apart from the small ones.
+  // TensorFlow stores large records in blocks of their own.
   if (!data_.empty() && key.size() + value.size() >= 2 * block_size_) {
     EndBlock();
     IndexLastBlock(SeparatorBetween(last_key_, key));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes a table as TensorFlow does: uncompressed, in blocks of 256 KiB. From the records of an
-// index that TensorFlow wrote it makes the same bytes. docs/format.md, "The table".
+// A builder of tables in TensorFlow's layout: uncompressed, in blocks of 256 KiB. The records of an
+// index that TensorFlow wrote give the same bytes. docs/format.md, "The table".
 #pragma once
 
 #include <cstddef>
@@ -13,18 +13,18 @@
 
 namespace tensorbundle {
 
-// Entries of one block with their keys prefix-compressed.
+// Builds one block with prefix-compressed keys.
 class BlockBuilder {
  public:
   explicit BlockBuilder(int restart_interval) : restart_interval_(restart_interval) {}
 
-  // Keys ascend strictly.
+  // Requires: keys ascend strictly.
   void Add(std::string_view key, std::string_view value);
   bool empty() const { return bytes_.empty(); }
-  // Bytes of the block if it ended here.
+  // The size of the block if it ended here.
   uint64_t size() const;
 
-  // The block's bytes, valid until the next call. The builder is then as new.
+  // Returns the bytes of the block and resets the builder.
   std::string Finish();
 
  private:
@@ -37,13 +37,13 @@ class BlockBuilder {
 
 class TableBuilder {
  public:
-  // A data block ends as soon as it has `block_size` bytes.
+  // Ends a data block as soon as it has `block_size` bytes.
   explicit TableBuilder(uint64_t block_size = uint64_t{256} << 10, int restart_interval = 16);
 
-  // Keys ascend strictly.
+  // Requires: keys ascend strictly.
   void Add(std::string_view key, std::string_view value);
 
-  // The whole file. Nothing may be called afterwards.
+  // Returns the whole file. Requires: no other call follows.
   std::string Finish();
 
  private:
@@ -55,7 +55,7 @@ class TableBuilder {
   BlockBuilder data_;
   BlockBuilder index_{1};
   BlockHandle last_block_;
-  bool last_block_unindexed_ = false;  // its separator depends on the key that follows
+  bool last_block_unindexed_ = false;  // its separator depends on the next key
   std::string last_key_;
   std::string file_;
 };

@@ -142,9 +142,8 @@ class MetaMerger {
   }
 
   Box WrittenOut(const Listing& listing, std::span<const Extent> spelled) const {
-    std::string fault;
-    std::optional<Box> box = NormalizeSlice(spelled, meta_.dims, &fault);
-    if (!box) Throw(listing, fault);
+    std::optional<Box> box = NormalizeSlice(spelled, meta_.dims);
+    if (!box) Throw(listing, DescribeInvalidSlice(spelled, meta_.dims));
     return *std::move(box);
   }
 

@@ -16,7 +16,7 @@
 namespace tensorbundle {
 namespace {
 
-// A message shows no more of a token than this.
+// Messages show at most this many bytes of a token.
 constexpr size_t kMaxShownSize = 100;
 
 struct Range {
@@ -54,7 +54,7 @@ void CheckNotEmpty(const auto& vocabulary) {
                             vocabulary.Describe(first) + "; expected different tokens");
 }
 
-Range WantedRows(const auto& vocabulary, const JoinOptions& options) {
+Range RequestedRows(const auto& vocabulary, const JoinOptions& options) {
   const auto offset = static_cast<uint64_t>(options.new_offset);
   const bool inside = offset <= vocabulary.size();
   if (options.num_new == JoinOptions::kAll && inside) return {offset, vocabulary.size() - offset};
@@ -72,8 +72,8 @@ Range WantedRows(const auto& vocabulary, const JoinOptions& options) {
                               std::to_string(vocabulary.size()) + " rows of " + vocabulary.name());
 }
 
-// A table of the rows of the old vocabulary that count. Its lines are judged from the first on, and
-// its size only then: who gets both wrong is told what TensorFlow would tell.
+// Builds the table of the first `old_size` rows of the old vocabulary. Checks its lines first and
+// its size last: with several errors, this reports the one that TensorFlow would report.
 TokenTable OldTable(const Vocabulary& vocabulary, uint64_t num_lookups,
                     const JoinOptions& options) {
   const bool all = options.old_size == JoinOptions::kAll;
@@ -95,28 +95,29 @@ TokenTable OldTable(const Vocabulary& vocabulary, uint64_t num_lookups,
   return table;
 }
 
-// The rows that are wanted of a new vocabulary that has no fault.
+// Returns the requested rows of the new vocabulary. Throws if the vocabulary or the options are
+// invalid.
 Range CheckedRows(const auto& new_vocabulary, const JoinOptions& options) {
   CheckArgument("new_offset", options.new_offset, 0);
   CheckArgument("num_new", options.num_new, JoinOptions::kAll);
   CheckArgument("old_size", options.old_size, JoinOptions::kAll);
   CheckNotEmpty(new_vocabulary);
   if (new_vocabulary.first_empty_line()) ThrowEmptyLine(new_vocabulary);
-  return WantedRows(new_vocabulary, options);
+  return RequestedRows(new_vocabulary, options);
 }
 
 JoinResult JoinRows(const auto& new_vocabulary, const Vocabulary& old_vocabulary,
                     const JoinOptions& options) {
-  const Range wanted = CheckedRows(new_vocabulary, options);
-  const TokenTable table = OldTable(old_vocabulary, wanted.count, options);
+  const Range rows = CheckedRows(new_vocabulary, options);
+  const TokenTable table = OldTable(old_vocabulary, rows.count, options);
 
-  JoinResult result(wanted.count);
+  JoinResult result(rows.count);
   std::atomic<uint64_t> num_present{0};
   new_vocabulary.ForEachBatch(
-      wanted.first, wanted.count, options.threads,
+      rows.first, rows.count, options.threads,
       [&](uint64_t row, std::span<const std::string_view> tokens) {
         num_present +=
-            table.FindAll(tokens, result.mutable_ids().subspan(row - wanted.first, tokens.size()));
+            table.FindAll(tokens, result.mutable_ids().subspan(row - rows.first, tokens.size()));
       });
   result.num_present = num_present;
   return result;
@@ -129,14 +130,14 @@ JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabula
   return JoinRows(new_vocabulary, old_vocabulary, options);
 }
 
-JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
+JoinResult Join(const LineStream& new_lines, const Vocabulary& old_vocabulary,
                 const JoinOptions& options) {
   return JoinRows(new_lines, old_vocabulary, options);
 }
 
 JoinResult JoinFiles(std::shared_ptr<const File> new_file, std::shared_ptr<const File> old_file,
                      const JoinOptions& options) {
-  const FileLines new_lines(std::move(new_file), options.threads);
+  const LineStream new_lines(std::move(new_file), options.threads);
   CheckedRows(new_lines, options);
   return Join(new_lines, *Vocabulary::OfFile(*old_file, options.threads), options);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which row of an old vocabulary has the token of each row of a new one.
+// A hash join of two vocabularies: for each row of the new one, the row of the old one that has the
+// same token.
 #pragma once
 
 #include <cstdint>
@@ -7,34 +8,34 @@
 #include <span>
 
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/vocab/line_stream.h"
-#include "tensorbundle/vocab/page_memory.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
 namespace tensorbundle {
 
 enum class Duplicates : uint8_t {
-  kRefuse,    // an old vocabulary that has a token twice is an error
-  kTakeFirst  // its first row counts
+  kRefuse,    // a token that occurs twice in the old vocabulary is an error
+  kTakeFirst  // the first row of the token is used
 };
 
 struct JoinOptions {
   static constexpr int64_t kAll = -1;
 
-  int64_t new_offset = 0;   // the first row of the new vocabulary that is wanted
-  int64_t num_new = kAll;   // how many rows are wanted; kAll: all that follow
-  int64_t old_size = kAll;  // how many rows of the old vocabulary exist, from its first; kAll: all
+  int64_t new_offset = 0;   // the first row of the new vocabulary to join
+  int64_t num_new = kAll;   // how many rows to join; kAll: all that follow
+  int64_t old_size = kAll;  // how many rows of the old vocabulary to use; kAll: all
   Duplicates old_duplicates = Duplicates::kRefuse;
   int threads = 1;
 };
 
-// Owns the ids.
+// Owns the row ids of a join.
 class JoinResult {
  public:
   explicit JoinResult(uint64_t size)
       : memory_(static_cast<size_t>(size) * sizeof(int64_t)), size_(static_cast<size_t>(size)) {}
 
-  // Per wanted row of the new vocabulary, its row in the old one, or -1.
+  // For each requested row of the new vocabulary: its row in the old one, or -1.
   std::span<const int64_t> ids() const {
     return {static_cast<const int64_t*>(memory_.data()), size_};
   }
@@ -43,35 +44,35 @@ class JoinResult {
   uint64_t num_present = 0;  // how many ids are not -1
 
  private:
-  PageMemory memory_;
+  HugePageBuffer memory_;
   size_t size_;
 };
 
-// Accepts and refuses what TensorFlow's GenerateVocabRemapping does. A token that the new
-// vocabulary has twice is no error: both rows get the same id.
+// Joins two vocabularies. Accepts and rejects the same inputs as TensorFlow's
+// GenerateVocabRemapping. A token may occur twice in the new vocabulary: both rows get the same id.
 //
-// Throws VocabularyError, naming the file and the line, for
-// - a new file without a line, or with an empty line, wanted or not;
-// - an old file without a line;
-// - an old file with an empty line, or with a token it had before, among the lines that count. The
-//   first such line is named.
+// Throws: VocabularyError, with the file and the line, for
+// - a new file without lines, or with an empty line in any row;
+// - an old file without lines;
+// - an old file with an empty line or a duplicate token in its first `old_size` rows. The message
+//   names the first such line.
 //
-// Throws std::invalid_argument for
+// Throws: std::invalid_argument for
 // - an offset or size below 0 that is not kAll, or an old_size of 0;
 // - new_offset + num_new beyond the end of the new vocabulary;
-// - old_size beyond the end of the old one.
+// - old_size beyond the end of the old vocabulary.
 //
-// Where several hold, TensorFlow's choice is reported: the new vocabulary before the old one, and
-// faulty lines before a size that is too large. Sequences in memory may be empty and have empty
-// tokens; duplicates in an old one are refused as well.
+// With several errors, TensorFlow's choice is reported: errors of the new vocabulary before those
+// of the old one, and invalid lines before a size that is too large. Vocabularies in memory may be
+// empty and have empty tokens; duplicates in the old one are errors as well.
 JoinResult Join(const Vocabulary& new_vocabulary, const Vocabulary& old_vocabulary,
                 const JoinOptions& options);
 
-// The same, holding nothing of the new vocabulary. Throws also as FileLines::ForEachBatch.
-JoinResult Join(const FileLines& new_lines, const Vocabulary& old_vocabulary,
+// As above, without the new vocabulary in memory. Throws also as LineStream::ForEachBatch.
+JoinResult Join(const LineStream& new_lines, const Vocabulary& old_vocabulary,
                 const JoinOptions& options);
 
-// The same of two files. The new one is read to its end and judged before the old one is read.
+// As above, for two files. Reads and checks all of the new file before it reads the old one.
 // Throws also as Vocabulary::OfFile.
 JoinResult JoinFiles(std::shared_ptr<const File> new_file, std::shared_ptr<const File> old_file,
                      const JoinOptions& options);

@@ -11,19 +11,20 @@
 namespace tensorbundle {
 namespace {
 
-// Chunks that a thread reads at a time: small enough to stay in its second-level cache.
+// Chunks that a thread reads at a time: few enough to stay in its second-level cache.
 constexpr uint64_t kChunksPerTask = 4;
 
-// Whether the bytes behind the last '\n' make a line.
-bool EndsInOpenLine(ByteSpan text) {
+// Whether the bytes after the last '\n' are a line.
+bool HasUnterminatedLine(ByteSpan text) {
   if (text.empty() || text.back() == '\n') return false;
   const bool lone = text.size() == 1 || text[text.size() - 2] == '\n';
   return !(lone && text.back() == '\r');
 }
 
-// A survey that has not seen what lies before the part leaves these to be judged later: lines that
-// end with its first byte, or with its second one after a '\r'.
-void JudgeFirstLines(const uint8_t* text, uint64_t begin, uint64_t end, LineSurvey* survey) {
+// Checks the first lines of a chunk for empty ones. SurveyLines skipped these checks because the
+// bytes before the chunk had not been read: lines that end at the first byte of the chunk, or at
+// the second one after a '\r'.
+void CheckFirstLines(const uint8_t* text, uint64_t begin, uint64_t end, LineSurvey* survey) {
   uint64_t line = 0;
   for (uint64_t at = begin; at < std::min(end, begin + 2); ++at) {
     if (text[at] != '\n') continue;
@@ -46,7 +47,7 @@ LineIndex::LineIndex(const uint8_t* text, uint64_t size)
 
 LineIndex LineIndex::Read(const File& file, uint8_t* text, int threads) {
   const uint64_t size = file.size();
-  LineIndex index(text, size + 1);  // with the end that the last line may get
+  LineIndex index(text, size + 1);  // includes the '\n' that the last line may get
   std::vector<LineSurvey> surveys(index.chunks_.size());
   constexpr uint64_t kTaskSize = kChunksPerTask * kChunkSize;
   ParallelFor(static_cast<size_t>((size + kTaskSize - 1) / kTaskSize), threads, [&](size_t task) {
@@ -61,22 +62,22 @@ LineIndex LineIndex::Read(const File& file, uint8_t* text, int threads) {
     }
   });
 
-  // The index covers one byte more than the file, for the end that an open last line gets. Where
-  // the file fills its last block, that byte has a block of its own, which no task has counted.
+  // The index covers one byte more than the file, for the '\n' of an unterminated last line. If the
+  // file fills its last block, that byte is in a block of its own, which no task has counted.
   LineSurvey& last = surveys[size / kChunkSize];
   if (size % kBlockSize == 0) {
     index.Counts()[size / kBlockSize] = static_cast<uint16_t>(last.num_lines);
   }
-  if (EndsInOpenLine({text, static_cast<size_t>(size)})) {
+  if (HasUnterminatedLine({text, static_cast<size_t>(size)})) {
     text[size] = '\n';
     ++last.num_lines;
     last.end_of_last = size + 1;
   }
-  uint64_t next = 0;  // where the first line begins that has not ended
+  uint64_t next = 0;  // where the next line begins
   for (size_t i = 0; i < surveys.size(); ++i) {
     LineSurvey& survey = surveys[i];
     const uint64_t begin = i * kChunkSize;
-    JudgeFirstLines(text, begin, std::min(size, begin + kChunkSize), &survey);
+    CheckFirstLines(text, begin, std::min(size, begin + kChunkSize), &survey);
     if (survey.first_empty && !index.first_empty_) {
       index.first_empty_ = index.num_lines_ + *survey.first_empty;
       index.end_of_first_empty_ = survey.end_of_first_empty;
@@ -88,7 +89,7 @@ LineIndex LineIndex::Read(const File& file, uint8_t* text, int threads) {
   return index;
 }
 
-LineIndex LineIndex::Marked(const uint8_t* text, uint64_t size, PageMemory ends) {
+LineIndex LineIndex::Marked(const uint8_t* text, uint64_t size, HugePageBuffer ends) {
   LineIndex index(text, size);
   index.marks_ = std::move(ends);
   uint64_t next = 0;

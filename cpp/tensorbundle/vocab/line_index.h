@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which line of a text holds a byte, and where a line lies, in a thirty-second of the text's size.
+// An index from byte offsets to line numbers and back, of 1/32 of the size of the text.
 //
-// Places, not lines, are what a hash table of lines holds: a place leads to the bytes at once, and
-// the number of the line is counted from the ends of lines around it, which are at hand then.
+// A hash table of lines stores the offsets of lines, not their numbers: the offset gives the bytes
+// directly. The number is a count per 64-byte block plus the newlines in the block before the
+// offset, which are in the cache by then.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +14,8 @@
 #include <vector>
 
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/vocab/line_scan.h"
-#include "tensorbundle/vocab/page_memory.h"
 
 namespace tensorbundle {
 
@@ -25,39 +26,41 @@ class LineIndex {
 
   LineIndex() = default;
 
-  // Reads the whole file into `text` and finds its lines, by threads; line_survey.h says what a
-  // line is. `text` has file.size() bytes and 1 + kTextPadding zeros behind them; a last line that
-  // has no '\n' gets one. Throws as File::ReadAt, and std::bad_alloc.
+  // Reads the whole file into `text` and indexes its lines; line_scan.h defines a line. Appends a
+  // '\n' to a last line that has none.
+  // Requires: `text` has file.size() bytes, then 1 + kTextPadding zeros.
+  // Throws: CorruptionError if the file has shrunk; IOFailure; std::bad_alloc.
   static LineIndex Read(const File& file, uint8_t* text, int threads);
 
-  // Of a text of `size` bytes that is kept elsewhere, and whose lines end where `ends` has a bit:
-  // bit i of word b tells of byte 64 b + i.
-  static LineIndex Marked(const uint8_t* text, uint64_t size, PageMemory ends);
+  // Indexes a text of `size` bytes whose lines end where `ends` has a bit: bit i of word b stands
+  // for byte 64 b + i. Lifetime: the text must outlive the index.
+  static LineIndex Marked(const uint8_t* text, uint64_t size, HugePageBuffer ends);
 
   uint64_t num_lines() const { return num_lines_; }
   std::optional<uint64_t> first_empty() const { return first_empty_; }
   uint64_t end_of_first_empty() const { return end_of_first_empty_; }
 
-  // The chunk where a line ends.
+  // The chunk in which a line ends.
   size_t ChunkOf(uint64_t line) const;
 
-  // Where a line ends. It is below num_lines().
+  // The offsets of the end and the begin of a line. Requires: line < num_lines().
   uint64_t EndOf(uint64_t line) const;
   uint64_t BeginOf(uint64_t line) const { return line == 0 ? 0 : EndOf(line - 1) + 1; }
 
-  // The line that has the byte at `place`, its end included, and where that is.
-  uint64_t LineAt(uint64_t place) const {
-    const uint64_t before = Ends(place / kBlockSize) & ((uint64_t{1} << place % kBlockSize) - 1);
-    return chunks_[place / kChunkSize].first_line + Counts()[place / kBlockSize] +
+  // The number and the end of the line that contains the byte at `offset`. The end belongs to the
+  // line.
+  uint64_t LineAt(uint64_t offset) const {
+    const uint64_t before = Ends(offset / kBlockSize) & ((uint64_t{1} << offset % kBlockSize) - 1);
+    return chunks_[offset / kChunkSize].first_line + Counts()[offset / kBlockSize] +
            static_cast<uint64_t>(std::popcount(before));
   }
-  uint64_t EndAt(uint64_t place) const {
-    uint64_t block = place / kBlockSize;
-    uint64_t ends = Ends(block) & (UINT64_MAX << place % kBlockSize);
+  uint64_t EndAt(uint64_t offset) const {
+    uint64_t block = offset / kBlockSize;
+    uint64_t ends = Ends(block) & (UINT64_MAX << offset % kBlockSize);
     while (ends == 0) ends = Ends(++block);
     return block * kBlockSize + static_cast<uint64_t>(std::countr_zero(ends));
   }
-  void Prefetch(uint64_t place) const { __builtin_prefetch(Counts() + place / kBlockSize); }
+  void Prefetch(uint64_t offset) const { __builtin_prefetch(Counts() + offset / kBlockSize); }
 
   // Calls visit(line, begin, end) for each line that ends in the chunk, until it returns false.
   template <typename Visit>
@@ -76,14 +79,14 @@ class LineIndex {
 
  private:
   struct Chunk {
-    uint64_t first_line;   // the first one that ends in it or later
-    uint64_t first_begin;  // where that begins
+    uint64_t first_line;   // the first line that ends in the chunk or later
+    uint64_t first_begin;  // the offset where that line begins
   };
   static constexpr uint64_t kBlocks = kChunkSize / kBlockSize;
 
   LineIndex(const uint8_t* text, uint64_t size);
 
-  // Bit i tells whether a line ends at byte i of the block.
+  // Bit i is set if a line ends at byte i of the block.
   uint64_t Ends(uint64_t block) const {
     return marks_.data() == nullptr ? NewlineMask(text_ + block * kBlockSize)
                                     : static_cast<const uint64_t*>(marks_.data())[block];
@@ -94,8 +97,8 @@ class LineIndex {
   uint64_t num_blocks_ = 0;
   uint64_t num_lines_ = 0;
   std::vector<Chunk> chunks_;
-  PageMemory counts_;  // per block, the lines that end before it in its chunk
-  PageMemory marks_;   // the ends of lines, a bit per byte; nothing where they are what '\n' says
+  HugePageBuffer counts_;  // per block: the number of lines that end before it in its chunk
+  HugePageBuffer marks_;   // a bit per byte: whether a line ends there; empty if '\n' ends lines
   std::optional<uint64_t> first_empty_;
   uint64_t end_of_first_empty_ = 0;
 };

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding the ends of lines, 64 bytes at a time.
+// A vectorized scan for the ends of lines, 64 bytes at a time.
+//
+// Lines end in '\n'. The bytes after the last '\n' are a line as well, unless there are none or
+// they are a single '\r'. There is no encoding, no byte order mark and no trimming.
 #pragma once
 
 #include <bit>
@@ -16,13 +19,12 @@
 
 namespace tensorbundle {
 
-// Bytes that must be readable (and zero) behind the last one of a text: it is scanned in steps of
-// this size.
+// The number of zero bytes that must follow a text, because it is scanned in steps of this size.
 inline constexpr size_t kTextPadding = 64;
 
 #ifdef __SSE2__
 
-// Bit i tells whether p[i] is '\n', for i < 64.
+// Returns a mask of 64 bits: bit i is set if p[i] is '\n'.
 inline uint64_t NewlineMask(const uint8_t* p) {
   const __m128i newline = _mm_set1_epi8('\n');
   uint64_t mask = 0;
@@ -43,7 +45,7 @@ inline uint64_t NewlineMask(const uint8_t* p) {
       0x0002040810204081;  // brings the bits 7, 15, .. 63 to the top byte, in order
   uint64_t mask = 0;
   for (int i = 0; i < 8; ++i) {
-    // The high bit of each byte that is '\n', and no other: the sum carries into no neighbour.
+    // Sets the high bit of each byte that is '\n'. The sum never carries into the next byte.
     const uint64_t other = LoadFixed64(p + 8 * i) ^ (kLow * '\n');
     const uint64_t found = ~(((other & (kLow * 0x7f)) + kLow * 0x7f) | other) & (kLow * 0x80);
     mask |= (found * kGather >> 56) << (8 * i);
@@ -53,32 +55,29 @@ inline uint64_t NewlineMask(const uint8_t* p) {
 
 #endif
 
-// Whether nothing but a '\r' lies between the '\n' at `end` and the one before it. `before` bytes
-// of the text lie before `end`; those that matter, two at most, must be readable.
+// Whether the line that ends with the '\n' at `end` is empty or a single '\r'. `before` is the
+// number of bytes of the text before `end`. Requires: min(before, 2) of them are readable.
 inline bool EndsEmptyLine(const uint8_t* end, uint64_t before) {
   if (before == 0 || end[-1] == '\n') return true;
   return end[-1] == '\r' && (before == 1 || end[-2] == '\n');
 }
 
-// What must be known of a part of a text before its lines can be numbered.
-//
-// Lines end in '\n'. What follows the last '\n' is a line as well, unless it is empty or a lone
-// '\r'. The bytes are taken as they are: no encoding, no byte order mark, no trimming.
-
-// Offsets are those of the whole text.
+// A summary of the lines of one part of a text, from which the lines of the whole text can be
+// numbered. Offsets are relative to the whole text.
 struct LineSurvey {
-  uint64_t num_lines = 0;    // that end in the part
-  uint64_t end_of_last = 0;  // the offset behind the last of them, if there are any
-  // The first line that has no bytes, or nothing but the '\r' of its end, counted from the first
-  // one that ends in the part; and the offset behind it.
+  uint64_t num_lines = 0;    // the lines that end in the part
+  uint64_t end_of_last = 0;  // the offset after the last of them, if there are any
+  // The first line that is empty or a single '\r', counted from the first line that ends in the
+  // part, and the offset after it.
   std::optional<uint64_t> first_empty;
   uint64_t end_of_first_empty = 0;
 };
 
-// Looks at `size` bytes, of which the first has the offset `begin`; kTextPadding readable bytes
-// that hold no '\n' follow. Bits 0 and 1 of `before` tell whether a line ends at the byte before
-// the last one before the part, and at the last one; where a bit is set, that byte is readable, or
-// not in the text. Calls at_block(num_lines) before each 64 bytes, with the lines that have ended.
+// Summarizes the `size` bytes of a text that start at offset `begin`. Bits 0 and 1 of `before` tell
+// whether a line ends two bytes and one byte before `text`. Calls at_block(num_lines) before each
+// block of 64 bytes, with the number of lines that have ended so far.
+// Requires: kTextPadding readable bytes without '\n' follow the part. A byte before the part whose
+// bit in `before` is set is readable or not in the text.
 template <typename AtBlock>
 LineSurvey SurveyLines(const uint8_t* text, uint64_t size, uint64_t begin, uint64_t before,
                        const AtBlock& at_block) {
@@ -86,7 +85,7 @@ LineSurvey SurveyLines(const uint8_t* text, uint64_t size, uint64_t begin, uint6
   for (uint64_t block = 0; block < size; block += kTextPadding) {
     at_block(survey.num_lines);
     const uint64_t ends = NewlineMask(text + block);
-    // Only lines that are not longer than one byte can be empty but for a '\r'.
+    // Only lines of at most one byte can be empty or a single '\r'.
     uint64_t short_lines = ends & (ends << 1 | ends << 2 | before >> 1 | before);
     before = ends >> 62;
     if (ends == 0) continue;

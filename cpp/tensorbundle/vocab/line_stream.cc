@@ -18,18 +18,18 @@
 namespace tensorbundle {
 namespace {
 
-// Tokens that are handed out together. Look-ups are made in single file, many on their way at once:
-// of a thousand, few are the first or the last ones.
+// Tokens per batch. TokenTable pipelines the look-ups of a batch: in a large batch, the time to
+// fill and drain the pipeline is negligible.
 constexpr size_t kBatchSize = 2048;
 
-// What must be known of the text before a chunk to tell whether its first line is empty.
+// The bytes before a chunk that determine whether its first line is empty.
 constexpr uint64_t kBytesBefore = 2;
 
 }  // namespace
 
-// What a thread needs for a chunk or a slice.
-struct FileLines::Scratch {
-  // The first `size` bytes are any, the others are zero.
+// The memory that a thread needs for a chunk or a range.
+struct LineStream::Scratch {
+  // Returns `size` bytes of unspecified contents, followed by kTextPadding zeros.
   uint8_t* Text(uint64_t size) {
     const auto needed = static_cast<size_t>(size) + kTextPadding;
     if (text.size() < needed) {
@@ -44,8 +44,8 @@ struct FileLines::Scratch {
   std::array<std::string_view, kBatchSize> batch;
 };
 
-// Hands out what other tasks have left behind, so that no task need wait for fresh memory.
-class FileLines::Pool {
+// Reuses the scratch memory of finished tasks, because newly allocated memory is slow to fill.
+class LineStream::Pool {
  public:
   class Lease {
    public:
@@ -68,7 +68,7 @@ class FileLines::Pool {
 
    private:
     Pool* pool_;
-    std::list<Scratch> held_;  // one
+    std::list<Scratch> held_;  // exactly one element
   };
 
  private:
@@ -76,12 +76,12 @@ class FileLines::Pool {
   std::list<Scratch> free_;
 };
 
-struct FileLines::Chunk {
+struct LineStream::Chunk {
   LineSurvey lines;
   uint8_t last_byte = 0;
 };
 
-FileLines::FileLines(std::shared_ptr<const File> file, int threads, uint64_t chunk_size)
+LineStream::LineStream(std::shared_ptr<const File> file, int threads, uint64_t chunk_size)
     : file_(std::move(file)) {
   const uint64_t num_bytes = file_->size();
   Vocabulary::CheckSize(name(), "bytes", num_bytes);
@@ -104,67 +104,68 @@ FileLines::FileLines(std::shared_ptr<const File> file, int threads, uint64_t chu
     Add({begin, lines.end_of_last, size_, lines.num_lines});
     begin = lines.end_of_last;
   }
-  // What follows the last '\n' is a line, but for a lone '\r'.
+  // The bytes after the last '\n' are a line, unless they are a single '\r'.
   const bool lone = num_bytes - begin == 1 && chunks.back().last_byte == '\r';
   if (begin < num_bytes && !lone) Add({begin, num_bytes, size_, 1});
 }
 
-void FileLines::Add(const StoredSlice& slice) {
-  slices_.push_back(slice);
-  size_ += slice.num_lines;
+void LineStream::Add(const LineRange& range) {
+  ranges_.push_back(range);
+  size_ += range.num_lines;
 }
 
-FileLines::Chunk FileLines::Survey(uint64_t begin, uint64_t end, Scratch* scratch) const {
+LineStream::Chunk LineStream::Survey(uint64_t begin, uint64_t end, Scratch* scratch) const {
   const uint64_t before = std::min(begin, kBytesBefore);
   const uint64_t size = end - begin;
   uint8_t* read = scratch->Text(before + size);
   file_->ReadAt(begin - before, {read, static_cast<size_t>(before + size)});
   const uint8_t* text = read + before;
 
-  // Whatever lies before the file ends a line.
+  // The begin of the file counts as the end of a line.
   const uint64_t ends =
       uint64_t{before < 2 || text[-2] == '\n'} | 2 * uint64_t{before < 1 || text[-1] == '\n'};
   return {SurveyLines(text, size, begin, ends, [](uint64_t) {}), text[size - 1]};
 }
 
-std::string FileLines::Describe(uint64_t row) const {
+std::string LineStream::Describe(uint64_t row) const {
   return "line " + std::to_string(row + 1) + " of " + name();
 }
 
-void FileLines::ForEachBatch(uint64_t first, uint64_t count, int threads,
-                             const Visit& visit) const {
+void LineStream::ForEachBatch(uint64_t first, uint64_t count, int threads,
+                              const Visit& visit) const {
   if (count == 0) return;
   const auto holding = [this](uint64_t row) {
     const auto after = std::upper_bound(
-        slices_.begin(), slices_.end(), row,
-        [](uint64_t wanted, const StoredSlice& slice) { return wanted < slice.first_line; });
-    return static_cast<size_t>(after - slices_.begin()) - 1;
+        ranges_.begin(), ranges_.end(), row,
+        [](uint64_t wanted, const LineRange& range) { return wanted < range.first_line; });
+    return static_cast<size_t>(after - ranges_.begin()) - 1;
   };
   const size_t begin = holding(first);
   const size_t end = holding(first + (count - 1)) + 1;
   Pool pool;
   ParallelFor(end - begin, threads, [&](size_t i) {
     Pool::Lease scratch(&pool);
-    VisitSlice(slices_[begin + i], first, count, scratch.get(), visit);
+    VisitRange(ranges_[begin + i], first, count, scratch.get(), visit);
   });
 }
 
-// Reads the slice and gives its last line an end if it has none. Returns its size then.
-uint64_t FileLines::ReadSlice(const StoredSlice& slice, Scratch* scratch) const {
-  uint64_t size = slice.end - slice.begin;
+// Reads the range, and appends a '\n' to its last line if it has none. Returns the size of the
+// text.
+uint64_t LineStream::ReadRange(const LineRange& range, Scratch* scratch) const {
+  uint64_t size = range.end - range.begin;
   uint8_t* text = scratch->Text(size + 1);
-  file_->ReadAt(slice.begin, {text, static_cast<size_t>(size)});
+  file_->ReadAt(range.begin, {text, static_cast<size_t>(size)});
   text[size] = 0;
-  if (slice.end == file_->size() && text[size - 1] != '\n') text[size++] = '\n';
+  if (range.end == file_->size() && text[size - 1] != '\n') text[size++] = '\n';
   return size;
 }
 
-void FileLines::VisitSlice(const StoredSlice& slice, uint64_t first, uint64_t count,
-                           Scratch* scratch, const Visit& visit) const {
-  const uint64_t size = ReadSlice(slice, scratch);
+void LineStream::VisitRange(const LineRange& range, uint64_t first, uint64_t count,
+                            Scratch* scratch, const Visit& visit) const {
+  const uint64_t size = ReadRange(range, scratch);
   const uint8_t* text = scratch->text.data();
-  const uint64_t end_row = slice.first_line + slice.num_lines;
-  uint64_t row = slice.first_line;
+  const uint64_t end_row = range.first_line + range.num_lines;
+  uint64_t row = range.first_line;
   const uint8_t* begin = text;
   size_t num_tokens = 0;
   for (uint64_t block = 0; block < size; block += kTextPadding) {
@@ -172,7 +173,7 @@ void FileLines::VisitSlice(const StoredSlice& slice, uint64_t first, uint64_t co
       const uint8_t* end = text + block + std::countr_zero(mask);
       const uint8_t* next = end + 1;
       if (end != begin && end[-1] == '\r') --end;
-      if (end == begin || row == end_row) ThrowChanged(slice);
+      if (end == begin || row == end_row) ThrowChanged(range);
       if (row - first < count) scratch->batch[num_tokens++] = AsText({begin, end});
       ++row;
       begin = next;
@@ -181,16 +182,16 @@ void FileLines::VisitSlice(const StoredSlice& slice, uint64_t first, uint64_t co
       num_tokens = 0;
     }
   }
-  if (row != end_row || begin != text + size) ThrowChanged(slice);
+  if (row != end_row || begin != text + size) ThrowChanged(range);
   if (num_tokens == 0) return;
   const uint64_t last = std::min(end_row, first + count);
   visit(last - num_tokens, std::span(scratch->batch).first(num_tokens));
 }
 
-void FileLines::ThrowChanged(const StoredSlice& slice) const {
+void LineStream::ThrowChanged(const LineRange& range) const {
   throw CorruptionError(name() + " has changed while it was read: the bytes from offset " +
-                        std::to_string(slice.begin) + " to " + std::to_string(slice.end) +
-                        " are no longer " + std::to_string(slice.num_lines) + " lines");
+                        std::to_string(range.begin) + " to " + std::to_string(range.end) +
+                        " are no longer " + std::to_string(range.num_lines) + " lines");
 }
 
 }  // namespace tensorbundle

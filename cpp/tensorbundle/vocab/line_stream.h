@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lines of a file that nobody need hold: they are read slice by slice, and forgotten.
+// A stream of the lines of a file in batches, without the file in memory. The file is read twice:
+// once to count its lines, once for their tokens.
 #pragma once
 
 #include <cstdint>
@@ -15,40 +16,40 @@
 
 namespace tensorbundle {
 
-// What Vocabulary::OfFile would hold, in a few bytes per 128 kB of text. The file is read twice:
-// once to count its lines, once for their tokens; each thread has one slice of it at a time.
-// Immutable and thread-safe.
-class FileLines {
+// The vocabulary of a file, in a few bytes of memory per 128 kB of text. Each thread holds one
+// range of the file at a time. Threads: immutable and thread-safe.
+class LineStream {
  public:
-  static constexpr uint64_t kChunkSize = uint64_t{128} << 10;  // stays in a second-level cache
+  static constexpr uint64_t kChunkSize = uint64_t{128} << 10;  // fits a second-level cache
 
-  // Counts the lines, by threads, and looks at each: what a line is, line_survey.h says. Keeps the
-  // file open. Chunks of another size change nothing but the time and the memory taken. Throws as
-  // Vocabulary::OfFile.
-  FileLines(std::shared_ptr<const File> file, int threads, uint64_t chunk_size = kChunkSize);
+  // Counts the lines and finds the first empty one; line_scan.h defines a line. Keeps the file
+  // open. The chunk size affects only time and memory. Throws: as Vocabulary::OfFile.
+  LineStream(std::shared_ptr<const File> file, int threads, uint64_t chunk_size = kChunkSize);
 
   const std::string& name() const { return file_->path(); }
   static constexpr bool is_file() { return true; }
   const FileIdentity* identity() const { return &file_->identity(); }
   uint64_t size() const { return size_; }
 
-  // As those of Vocabulary.
+  // As in Vocabulary.
   std::optional<uint64_t> first_empty_line() const { return first_empty_line_; }
   uint64_t end_of_first_empty_line() const { return end_of_first_empty_line_; }
   std::string Describe(uint64_t row) const;
 
-  // Called by several threads at the same time, with the row of the first of the tokens. Behind
-  // each of them lie Vocabulary::kReadablePadding bytes. They are gone when the call returns.
+  // Receives consecutive tokens and the row of the first of them. Called by several threads at the
+  // same time. Vocabulary::kReadablePadding bytes follow each token.
+  // Lifetime: the tokens are valid until the call returns.
   using Visit = std::function<void(uint64_t row, std::span<const std::string_view> tokens)>;
 
-  // Hands out the tokens of the rows [first, first + count), all of which there must be, in batches
-  // in no order. No line may be empty. Throws as File::ReadAt; CorruptionError when other lines are
-  // found than were counted; and what `visit` throws.
+  // Calls `visit` with the tokens of rows [first, first + count), in batches, in any order.
+  // Requires: the rows exist, and no line is empty.
+  // Throws: CorruptionError if the file has changed since its lines were counted; IOFailure; what
+  // `visit` throws.
   void ForEachBatch(uint64_t first, uint64_t count, int threads, const Visit& visit) const;
 
  private:
-  // Whole lines: those that end in one chunk.
-  struct StoredSlice {
+  // The lines that end in one chunk.
+  struct LineRange {
     uint64_t begin;
     uint64_t end;
     uint64_t first_line;
@@ -59,14 +60,14 @@ class FileLines {
   class Pool;
 
   Chunk Survey(uint64_t begin, uint64_t end, Scratch* scratch) const;
-  void Add(const StoredSlice& slice);
-  uint64_t ReadSlice(const StoredSlice& slice, Scratch* scratch) const;
-  void VisitSlice(const StoredSlice& slice, uint64_t first, uint64_t count, Scratch* scratch,
+  void Add(const LineRange& range);
+  uint64_t ReadRange(const LineRange& range, Scratch* scratch) const;
+  void VisitRange(const LineRange& range, uint64_t first, uint64_t count, Scratch* scratch,
                   const Visit& visit) const;
-  [[noreturn]] void ThrowChanged(const StoredSlice& slice) const;
+  [[noreturn]] void ThrowChanged(const LineRange& range) const;
 
   std::shared_ptr<const File> file_;
-  std::vector<StoredSlice> slices_;
+  std::vector<LineRange> ranges_;
   uint64_t size_ = 0;
   std::optional<uint64_t> first_empty_line_;
   uint64_t end_of_first_empty_line_ = 0;

@@ -11,23 +11,23 @@
 namespace tensorbundle {
 namespace {
 
-static_assert(Vocabulary::kMaxSize <= kPlaceMask, "a slot holds every place");
+static_assert(Vocabulary::kMaxSize <= kOffsetMask, "a slot holds every offset");
 
-// Tokens that are hashed before the first of them is inserted: by then, its line is in the cache.
+// Tokens that are hashed before the first of them is inserted. By then, its line is in the cache.
 constexpr size_t kBatchSize = 128;
 
-// Look-ups between one step of a look-up and the next, by measurement.
+// The number of look-ups between two steps of one look-up, by measurement.
 constexpr size_t kDistance = 12;
-constexpr size_t kRingSize = 64;  // more than three times that
+constexpr size_t kRingSize = 64;  // more than 3 * kDistance
 
 constexpr uint64_t kNone = UINT64_MAX;
 
-// Bytes per token of memory for slots. Tokens that are only looked up have no slots, but leave
-// their share to the others, up to where it makes nothing faster.
+// Bytes of slots per token. Tokens that are only looked up have no slots; their share enlarges the
+// table, up to the size at which look-ups get no faster.
 constexpr uint64_t kBytesPerToken = 11;
 constexpr uint64_t kMaxBytesPerRow = 14;
 
-// Always leaves slots free.
+// Returns the number of cache lines of the table. It always has free slots.
 uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {
   constexpr uint64_t kLineSize = kSlotsPerLine * sizeof(uint64_t);
   const uint64_t bytes =
@@ -38,24 +38,24 @@ uint64_t LinesFor(uint64_t num_rows, uint64_t num_lookups) {
 
 }  // namespace
 
-// A row on its way into the table.
+// A row that is being inserted.
 struct TokenTable::Insertion {
   std::string_view token;
-  uint64_t place;
+  uint64_t offset;
   uint64_t tag;
   uint64_t* line;
 };
 
-// A token on its way through FindAll.
+// A look-up in the pipeline of FindAll.
 struct TokenTable::Lookup {
-  Lookup() {}  // leaves everything open: all of it is set anyway, many times over
+  Lookup() {}  // initializes nothing, because the steps set every member
 
   std::string_view token;
   uint64_t hash;
   uint64_t* line;
-  uint64_t place;  // in the first slot of the line that has the tag; 0 if none has
-  bool tagged;     // whether one has
-  bool open;       // whether the token may be elsewhere if it is not there
+  uint64_t offset;  // of the first slot of the line that has the tag; 0 if no slot has it
+  bool tagged;      // whether a slot has the tag
+  bool open;        // whether the token may be in another slot or line
 };
 
 TokenTable::TokenTable(const Vocabulary& vocabulary, uint64_t num_rows, uint64_t num_lookups,
@@ -83,16 +83,17 @@ inline uint64_t* TokenTable::LineOf(uint64_t hash) const {
   return static_cast<uint64_t*>(memory_.data()) + line * kSlotsPerLine;
 }
 
-// Tokens that find their line full go on to the next one.
+// Returns the line in which a token is stored if `line` is full.
 inline uint64_t* TokenTable::NextLine(uint64_t* line) const {
   auto* first = static_cast<uint64_t*>(memory_.data());
   line += kSlotsPerLine;
   return line == first + num_lines_ * kSlotsPerLine ? first : line;
 }
 
-// Takes each row to its line, and on to the next one for as long as that is full. What is done in
-// one line is done for the whole batch before the next one is touched: one row in twenty goes on,
-// and would wait for memory alone. The first lines are prefetched. Returns as InsertChunk.
+// Inserts each row in its line, or in the next lines while that is full. Tries the first line for
+// the whole batch before it touches next lines: one row in twenty needs a next line, and its cache
+// miss would otherwise not overlap with others. Returns as InsertChunk.
+// Requires: the first lines are prefetched.
 uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
   uint64_t duplicate = kNone;
   std::array<size_t, kBatchSize> open;
@@ -112,8 +113,8 @@ uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
   return duplicate;
 }
 
-// Inserts those of the rows of a chunk that are below `num_rows`. Returns the smallest place that
-// turned out not to be its token's first, or kNone.
+// Inserts the rows of a chunk that are below `num_rows`. Returns the smallest offset of a token
+// that has an earlier occurrence, as far as this call found out, or kNone.
 uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
   uint64_t duplicate = kNone;
   std::array<Insertion, kBatchSize> batch;
@@ -122,10 +123,10 @@ uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
     duplicate = std::min(duplicate, InsertBatch(std::span(batch).first(n)));
     n = 0;
   };
-  vocabulary_.ForEachIn(chunk, [&](uint64_t row, uint64_t place, std::string_view token) {
+  vocabulary_.ForEachIn(chunk, [&](uint64_t row, uint64_t offset, std::string_view token) {
     if (row >= num_rows) return false;
     const uint64_t hash = hasher_(token);
-    batch[n] = {token, place, TagOf(hash), LineOf(hash)};
+    batch[n] = {token, offset, TagOf(hash), LineOf(hash)};
     __builtin_prefetch(batch[n].line, 1);
     if (++n == kBatchSize) insert();
     return true;
@@ -134,14 +135,14 @@ uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
   return duplicate;
 }
 
-// Leaves the smallest place of the token in the line, unless it is full of others: then returns
-// true. If the token was there before, the larger place of both is a duplicate: in whatever order
-// the places of a token come, each but its first turns up once.
+// Stores the smallest offset of the token in the line. Returns true if the line is full of other
+// tokens. If the token was there before, the larger of both offsets is a duplicate: in any order of
+// insertion, each occurrence but the first is reported once.
 bool TokenTable::TryInsert(const Insertion& insertion, uint64_t* duplicate) {
   for (;;) {
     const LineMatch match = MatchLine(insertion.line, insertion.tag);
     if (match.tagged != 0) {
-      const std::optional<uint64_t> larger = MeetEqual(insertion, match.tagged);
+      const std::optional<uint64_t> larger = UpdateEqual(insertion, match.tagged);
       if (larger) {
         *duplicate = std::min(*duplicate, *larger);
         return false;
@@ -149,23 +150,23 @@ bool TokenTable::TryInsert(const Insertion& insertion, uint64_t* duplicate) {
     }
     if (match.free == 0) return true;
     uint64_t* slot = insertion.line + std::countr_zero(match.free);
-    if (ReplaceSlot(slot, 0, MakeSlot(insertion.tag, insertion.place))) return false;
-    // Another thread has changed the line, perhaps for the same token.
+    if (ReplaceSlot(slot, 0, MakeSlot(insertion.tag, insertion.offset))) return false;
+    // Another thread has changed the line, possibly for the same token.
   }
 }
 
-// If one of the tagged slots has the token, leaves the smaller place in it and returns the larger
+// If one of the tagged slots has the token, stores the smaller offset in it and returns the larger
 // one.
-std::optional<uint64_t> TokenTable::MeetEqual(const Insertion& insertion, uint32_t tagged) {
-  const uint64_t place = insertion.place;
+std::optional<uint64_t> TokenTable::UpdateEqual(const Insertion& insertion, uint32_t tagged) {
+  const uint64_t offset = insertion.offset;
   for (; tagged != 0; tagged &= tagged - 1) {
     uint64_t* slot = insertion.line + std::countr_zero(tagged);
     uint64_t seen = LoadSlot(slot);
-    if (!SameToken(vocabulary_.TokenAt(PlaceOf(seen)), insertion.token)) continue;
-    while (place < PlaceOf(seen) && !ReplaceSlot(slot, seen, MakeSlot(insertion.tag, place))) {
+    if (!SameToken(vocabulary_.TokenAt(OffsetOf(seen)), insertion.token)) continue;
+    while (offset < OffsetOf(seen) && !ReplaceSlot(slot, seen, MakeSlot(insertion.tag, offset))) {
       seen = LoadSlot(slot);
     }
-    return std::max(place, PlaceOf(seen));
+    return std::max(offset, OffsetOf(seen));
   }
   return std::nullopt;
 }
@@ -175,26 +176,26 @@ int64_t TokenTable::Find(std::string_view token) const {
   for (uint64_t* line = LineOf(hash);; line = NextLine(line)) {
     const LineMatch match = MatchLine(line, TagOf(hash));
     for (uint32_t tagged = match.tagged; tagged != 0; tagged &= tagged - 1) {
-      const uint64_t place = PlaceOf(LoadSlot(line + std::countr_zero(tagged)));
-      if (SameToken(vocabulary_.TokenAt(place), token)) return RowAt(place);
+      const uint64_t offset = OffsetOf(LoadSlot(line + std::countr_zero(tagged)));
+      if (SameToken(vocabulary_.TokenAt(offset), token)) return RowAt(offset);
     }
     if (match.free != 0) return kAbsent;
   }
 }
 
-inline int64_t TokenTable::RowAt(uint64_t place) const {
-  return static_cast<int64_t>(vocabulary_.RowAt(place));
+inline int64_t TokenTable::RowAt(uint64_t offset) const {
+  return static_cast<int64_t>(vocabulary_.RowAt(offset));
 }
 
-// Sets what the line says. A token that is not in it gets place 0, so that nothing need branch on
-// that.
+// Sets `tagged`, `offset` and `open` from the line. The offset of an absent token is 0, which
+// avoids a branch.
 inline void TokenTable::FindCandidate(Lookup* lookup) const {
   const LineMatch match = MatchLine(lookup->line, TagOf(lookup->hash));
   const uint32_t tagged = match.tagged;
-  const uint64_t place =
-      PlaceOf(LoadSlot(lookup->line + (std::countr_zero(tagged) & (kSlotsPerLine - 1))));
+  const uint64_t offset =
+      OffsetOf(LoadSlot(lookup->line + (std::countr_zero(tagged) & (kSlotsPerLine - 1))));
   lookup->tagged = tagged != 0;
-  lookup->place = lookup->tagged ? place : 0;
+  lookup->offset = lookup->tagged ? offset : 0;
   lookup->open = match.free == 0 || (tagged & (tagged - 1)) != 0;
 }
 
@@ -208,7 +209,7 @@ inline void TokenTable::Start(std::string_view token, Lookup* lookup) const {
 inline void TokenTable::LookIntoLine(Lookup* lookup) const {
   FindCandidate(lookup);
   if (lookup->tagged || !lookup->open) {
-    vocabulary_.Prefetch(lookup->place);
+    vocabulary_.Prefetch(lookup->offset);
   } else {
     lookup->line = NextLine(lookup->line);
     __builtin_prefetch(lookup->line);
@@ -218,19 +219,20 @@ inline void TokenTable::LookIntoLine(Lookup* lookup) const {
 inline void TokenTable::LookIntoNextLine(Lookup* lookup) const {
   if (lookup->tagged || !lookup->open) return;
   FindCandidate(lookup);
-  vocabulary_.Prefetch(lookup->place);
+  vocabulary_.Prefetch(lookup->offset);
 }
 
-// Compares the bytes. What is still open is rare enough to be looked up again alone.
+// Compares the bytes. Look-ups that are still open are rare; they start again with Find().
 inline int64_t TokenTable::Confirm(const Lookup& lookup) const {
-  const bool same = lookup.tagged & SameToken(vocabulary_.TokenAt(lookup.place), lookup.token);
+  const bool same = lookup.tagged & SameToken(vocabulary_.TokenAt(lookup.offset), lookup.token);
   if (!same & lookup.open) return Find(lookup.token);
-  return same ? RowAt(lookup.place) : kAbsent;
+  return same ? RowAt(lookup.offset) : kAbsent;
 }
 
-// A look-up touches a line or two, and the token that it names with its count of lines, each known
-// from the one before and each a miss. So look-ups go through the steps in single file, kDistance
-// apart: while memory is fetched for some, others are hashed and compared.
+// A software pipeline. A look-up touches one or two lines of the table, then the token and its line
+// count: each address depends on the access before it, and each access is a cache miss. So the
+// steps of look-ups are interleaved, kDistance apart, to overlap the misses of some with the
+// computation of others.
 uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens,
                              std::span<int64_t> rows) const {
   if (vocabulary_.size() == 0) {

@@ -16,11 +16,11 @@ static_assert(Vocabulary::kReadablePadding <= kTextPadding);
 
 constexpr uint64_t kMarksPerWord = 64;
 
-// Offsets come from the caller, who may have computed them wrongly.
+// Throws: std::invalid_argument.
 void CheckOffsets(const std::string& name, std::span<const uint64_t> offsets, uint64_t num_bytes) {
   if (offsets.empty()) {
     throw std::invalid_argument("the vocabulary " + name +
-                                " needs one offset more than it has tokens, not none");
+                                " has no offsets; expected one more than it has tokens");
   }
   for (size_t i = 0; i < offsets.size(); ++i) {
     const uint64_t limit = i + 1 < offsets.size() ? offsets[i + 1] : num_bytes;
@@ -46,22 +46,23 @@ Vocabulary::Vocabulary(std::string name, uint64_t text_size)
 
 std::shared_ptr<const Vocabulary> Vocabulary::OfFile(const File& file, int threads) {
   CheckSize(file.path(), "bytes", file.size());
-  const std::shared_ptr<Vocabulary> made(new Vocabulary(file.path(), file.size() + 1));
-  made->lines_ = LineIndex::Read(file, static_cast<uint8_t*>(made->memory_.data()), threads);
-  made->identity_ = file.identity();
-  return made;
+  const std::shared_ptr<Vocabulary> vocabulary(new Vocabulary(file.path(), file.size() + 1));
+  vocabulary->lines_ =
+      LineIndex::Read(file, static_cast<uint8_t*>(vocabulary->memory_.data()), threads);
+  vocabulary->identity_ = file.identity();
+  return vocabulary;
 }
 
-// Each token gets a byte behind it, whose bit is set.
+// One byte follows each token in the text; its bit in the marks is set.
 std::shared_ptr<const Vocabulary> Vocabulary::OfTokens(std::string name, ByteSpan bytes,
                                                        std::span<const uint64_t> offsets) {
   CheckOffsets(name, offsets, bytes.size());
   const size_t num_tokens = offsets.size() - 1;
   const uint64_t text_size = offsets.back() - offsets.front() + num_tokens;
   CheckSize(name, "bytes and tokens", text_size);
-  const std::shared_ptr<Vocabulary> made(new Vocabulary(std::move(name), text_size));
-  auto* text = static_cast<uint8_t*>(made->memory_.data());
-  PageMemory marks((text_size + kMarksPerWord - 1) / kMarksPerWord * sizeof(uint64_t));
+  const std::shared_ptr<Vocabulary> vocabulary(new Vocabulary(std::move(name), text_size));
+  auto* text = static_cast<uint8_t*>(vocabulary->memory_.data());
+  HugePageBuffer marks((text_size + kMarksPerWord - 1) / kMarksPerWord * sizeof(uint64_t));
   uint64_t end = 0;
   for (size_t i = 0; i < num_tokens; ++i) {
     const ByteSpan token = bytes.subspan(offsets[i], offsets[i + 1] - offsets[i]);
@@ -70,8 +71,8 @@ std::shared_ptr<const Vocabulary> Vocabulary::OfTokens(std::string name, ByteSpa
     static_cast<uint64_t*>(marks.data())[end / kMarksPerWord] |= uint64_t{1} << end % kMarksPerWord;
     ++end;
   }
-  made->lines_ = LineIndex::Marked(text, text_size, std::move(marks));
-  return made;
+  vocabulary->lines_ = LineIndex::Marked(text, text_size, std::move(marks));
+  return vocabulary;
 }
 
 void Vocabulary::ForEachBatch(uint64_t first, uint64_t count, int threads,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens in rows: a text file with one per line, or a sequence in memory.
+// A vocabulary: tokens in rows, from a text file with one token per line or from a sequence in
+// memory.
 #pragma once
 
 #include <cstdint>
@@ -12,69 +13,71 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/io/file.h"
+#include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/vocab/line_index.h"
-#include "tensorbundle/vocab/page_memory.h"
 
 namespace tensorbundle {
 
-// Owns the bytes of the tokens, and what finds them there: a byte per 32 of a file; of a sequence,
-// five per 32 and one per token. Immutable and thread-safe.
+// Owns the text of the tokens and an index of it. The index takes 1/32 of the size of a file, or
+// 5/32 of the size of a sequence plus a byte per token. Threads: immutable and thread-safe.
 //
-// A token's place is the offset of its first byte in the text that is kept of it; what ends it is
-// kept as well, so that even empty ones have places of their own, in the order of their rows.
+// The offset of a token is that of its first byte in the text. Each token is followed by one byte
+// that ends it, so that offsets are distinct, also those of empty tokens, and ascend with the rows.
 class Vocabulary {
  public:
-  // Bytes that may be read (and are zero or belong to the next tokens) behind the last byte of each
-  // token, so that short ones need no loop.
+  // The number of readable bytes after each token: zeros or the next tokens. They let the hash read
+  // short tokens without a loop.
   static constexpr size_t kReadablePadding = 16;
 
   static constexpr uint64_t kMaxSize = (uint64_t{1} << 40) - 1;  // of the text: a terabyte
 
-  // Reads a file of lines. One '\r' before the end of a line does not belong to its token; see
-  // line_survey.h for the rest. The bytes are read once, never mapped: what happens to the file
-  // later does not matter.
+  // Reads a file of lines; line_scan.h defines a line. One '\r' at the end of a line does not
+  // belong to its token. Reads the bytes once and never maps them: later changes of the file have
+  // no effect.
   //
-  // Lines that TensorFlow refuses are kept here, because it depends on their use whether it does:
-  // see join.h. Throws as File::ReadAt, UnsupportedError for a file of a terabyte or more,
-  // std::bad_alloc.
+  // Accepts lines that TensorFlow rejects; join.h checks them, because TensorFlow rejects them only
+  // in some uses.
+  // Throws: UnsupportedError for a file of a terabyte or more; CorruptionError if the file shrinks;
+  // IOFailure; std::bad_alloc.
   static std::shared_ptr<const Vocabulary> OfFile(const File& file, int threads);
 
-  // Copies tokens that lie one behind the other: token i is [offsets[i], offsets[i + 1]) of
-  // `bytes`. Any bytes may be in them, they may be empty, and '\r' and '\n' mean nothing. `name` is
-  // for messages. Throws std::invalid_argument for offsets that descend or lie outside, or none at
-  // all; UnsupportedError and std::bad_alloc as above.
+  // Copies a sequence of tokens: token i is [offsets[i], offsets[i + 1]) of `bytes`. Tokens may be
+  // empty and have any bytes; '\r' and '\n' have no special meaning. `name` is for messages.
+  // Throws: std::invalid_argument for offsets that descend or are out of range, or if there are no
+  // offsets; UnsupportedError and std::bad_alloc as above.
   static std::shared_ptr<const Vocabulary> OfTokens(std::string name, ByteSpan bytes,
                                                     std::span<const uint64_t> offsets);
 
-  // Throws UnsupportedError if a vocabulary of `size` bytes or tokens, as `unit` says, is too
-  // large.
+  // Throws: UnsupportedError if `size` is kMaxSize or more. `unit` is what `size` counts, for the
+  // message.
   static void CheckSize(const std::string& name, const char* unit, uint64_t size);
 
-  const std::string& name() const { return name_; }  // of a file, its path
+  const std::string& name() const { return name_; }  // the path of a file
   bool is_file() const { return identity_.has_value(); }
   const std::optional<FileIdentity>& identity() const { return identity_; }
   uint64_t size() const { return lines_.num_lines(); }
 
-  // The token of a row below size(). Borrowed. This searches: TokenAt() is faster.
+  // Returns the token of a row. Slower than TokenAt(), because it searches for the row.
+  // Requires: row < size(). Lifetime: borrowed from the vocabulary.
   std::string_view token(uint64_t row) const {
     return Token(lines_.BeginOf(row), lines_.EndOf(row));
   }
 
-  // The token at a place, and its row.
-  std::string_view TokenAt(uint64_t place) const { return Token(place, lines_.EndAt(place)); }
-  uint64_t RowAt(uint64_t place) const { return lines_.LineAt(place); }
+  // The token at an offset, and its row.
+  std::string_view TokenAt(uint64_t offset) const { return Token(offset, lines_.EndAt(offset)); }
+  uint64_t RowAt(uint64_t offset) const { return lines_.LineAt(offset); }
 
-  // Call it some time before TokenAt() and RowAt().
-  void Prefetch(uint64_t place) const {
-    __builtin_prefetch(text_ + place);
-    __builtin_prefetch(text_ + place + kReadablePadding);
-    lines_.Prefetch(place);
+  // Prefetches the memory that TokenAt() and RowAt() read.
+  void Prefetch(uint64_t offset) const {
+    __builtin_prefetch(text_ + offset);
+    __builtin_prefetch(text_ + offset + kReadablePadding);
+    lines_.Prefetch(offset);
   }
 
-  // Chunks have some 64 kB of tokens each, in the order of their rows.
+  // The chunk that contains the end of a row. Chunks have 64 KiB of text each.
   size_t ChunkOf(uint64_t row) const { return lines_.ChunkOf(row); }
 
-  // Calls visit(row, place, token) for each token that ends in a chunk until it returns false.
+  // Calls visit(row, offset, token) for each token that ends in a chunk, until it returns false.
   template <typename Visit>
   void ForEachIn(size_t chunk, const Visit& visit) const {
     lines_.ForEachIn(chunk, [&](uint64_t row, uint64_t begin, uint64_t end) {
@@ -82,18 +85,19 @@ class Vocabulary {
     });
   }
 
-  // Called by several threads at the same time, with the row of the first of the tokens.
+  // Receives consecutive tokens and the row of the first of them. Called by several threads at the
+  // same time.
   using Visit = std::function<void(uint64_t row, std::span<const std::string_view> tokens)>;
 
-  // Hands out the tokens of the rows [first, first + count), all of which there must be, in batches
-  // in no order.
+  // Calls `visit` with the tokens of rows [first, first + count), in batches, in any order.
+  // Requires: the rows exist. Throws: what `visit` throws.
   void ForEachBatch(uint64_t first, uint64_t count, int threads, const Visit& visit) const;
 
-  // The first line of a file that is empty, if any, and then the offset of the byte behind it.
+  // The first empty line of a file, if any, and the offset after it.
   std::optional<uint64_t> first_empty_line() const { return lines_.first_empty(); }
   uint64_t end_of_first_empty_line() const { return lines_.end_of_first_empty(); }
 
-  // "row 7 of the tokens" or "line 8 of FILE", which counts from 1 as editors do.
+  // Returns "token 7 of NAME" or "line 8 of FILE". Lines count from 1, as in editors.
   std::string Describe(uint64_t row) const;
 
  private:
@@ -105,7 +109,7 @@ class Vocabulary {
   }
 
   std::string name_;
-  PageMemory memory_;  // the text and its padding
+  HugePageBuffer memory_;  // the text and its padding
   const uint8_t* text_;
   LineIndex lines_;
   std::optional<FileIdentity> identity_;

@@ -19,9 +19,9 @@
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/messages.h"
+#include "tensorbundle/bundle/string_codec.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/table/table_builder.h"
-#include "tensorbundle/write/elements_checksum.h"
 
 namespace tensorbundle {
 namespace {
@@ -167,7 +167,7 @@ class ShardCopier {
       part->checksum = crc32c::Value(bytes.data(), bytes.size());
       return;
     }
-    ElementsChecksum elements(slice.encoding, slice.num_elements, options_.big_endian);
+    StreamingElements elements(slice.encoding, slice.num_elements, options_.big_endian);
     for (uint64_t at = 0; at < slice.size; at += chunk) {
       elements.Extend(read(at, std::min(chunk, slice.size - at)));
     }
@@ -391,8 +391,11 @@ std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
     std::shared_ptr<const File> file = File::Open(path);
     uint64_t end = 0;
     for (const PlacedSlice& slice : shard) end = std::max(end, slice.offset + slice.size);
-    const ForeignFile foreign = Diagnose(*file, end);
-    if (foreign.is_certain) throw CorruptionError(NameOf(shard.front()) + ": " + foreign.reason);
+    const FileDiagnosis diagnosis = Diagnose(*file, end);
+    if (diagnosis.is_certain) {
+      throw CorruptionError(NameOf(shard.front()) + ": " +
+                            DescribeFileError(*file, diagnosis.error, end));
+    }
     return file;
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +

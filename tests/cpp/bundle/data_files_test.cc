@@ -83,7 +83,7 @@ TEST(DataFiles, ViewsArePrivate) {
   EXPECT_EQ(byte, 'a');
 }
 
-TEST(DataFiles, ForeignFiles) {
+TEST(DataFiles, DiagnosesFilesOfOtherKinds) {
   const TempDir dir;
   const Catalog catalog = CatalogOf(
       {dir.Write("exact", "abc"), dir.Write("longer", "abcd"), dir.Write("short", "ab"),
@@ -91,7 +91,7 @@ TEST(DataFiles, ForeignFiles) {
        dir.Write("html", " <!DOCTYPE HTML>"), dir.Write("no bytes wanted", "")},
       {3, 3, 3, 3, 3, 3, 0});
   const DataFiles files(catalog, IoMode::kAuto);
-  const auto reason = [&](uint32_t file) { return files.Foreign(file).reason; };
+  const auto reason = [&](uint32_t file) { return files.DescribeError(file); };
   EXPECT_EQ(reason(0), "");
   EXPECT_EQ(reason(1), "");
   EXPECT_NE(reason(2).find("2 bytes, its stored slices end at 3"), std::string::npos);

@@ -127,10 +127,10 @@ TEST(BundleIndexFile, BytesOfAPartitionedTensorDoNotWrap) {
 TEST(BundleIndexFile, PlacesMustBePossible) {
   EXPECT_FAULT(With({DataType::kInt8, {1}, 2, 0, 1}), "shard 2 of 2");
   EXPECT_FAULT(With({DataType::kInt8, {1}, -1, 0, 1}), "shard -1 of 2");
-  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, UINT64_MAX, 1}), "impossible place");
-  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, INT64_MAX, 1}), "impossible place");
+  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, UINT64_MAX, 1}), "impossible location");
+  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, INT64_MAX, 1}), "impossible location");
   EXPECT_EQ(Fault(With({DataType::kInt8, {1}, 0, INT64_MAX - 1, 1})), "");
-  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, 0, UINT64_MAX}), "impossible place");
+  EXPECT_FAULT(With({DataType::kInt8, {1}, 0, 0, UINT64_MAX}), "impossible location");
 }
 
 TEST(BundleIndexFile, UnknownTypesAreListed) {

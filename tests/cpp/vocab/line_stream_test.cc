@@ -30,16 +30,16 @@ using testing::OfTokens;
 using testing::Tokens;
 using testing::VocabularyPtr;
 
-class FileLinesTest : public testing::VocabularyFiles {
+class LineStreamTest : public testing::VocabularyFiles {
  protected:
-  FileLines Lines(std::string_view bytes, int threads = 2,
-                  uint64_t chunk_size = FileLines::kChunkSize) const {
-    return FileLines(File::Open(Write("file", bytes)), threads, chunk_size);
+  LineStream Lines(std::string_view bytes, int threads = 2,
+                   uint64_t chunk_size = LineStream::kChunkSize) const {
+    return LineStream(File::Open(Write("file", bytes)), threads, chunk_size);
   }
 };
 
 // The tokens of some rows, each of which must come exactly once.
-Tokens TokensOf(const FileLines& lines, uint64_t first, uint64_t count, int threads = 2) {
+Tokens TokensOf(const LineStream& lines, uint64_t first, uint64_t count, int threads = 2) {
   Tokens tokens(count);
   std::vector<int> seen(count);
   std::mutex mutex;
@@ -55,7 +55,7 @@ Tokens TokensOf(const FileLines& lines, uint64_t first, uint64_t count, int thre
   return tokens;
 }
 
-Tokens TokensOf(const FileLines& lines) { return TokensOf(lines, 0, lines.size()); }
+Tokens TokensOf(const LineStream& lines) { return TokensOf(lines, 0, lines.size()); }
 
 Tokens TokensOf(const Vocabulary& vocabulary) {
   Tokens tokens;
@@ -74,7 +74,7 @@ std::string MessageOf(const auto& call) {
 
 // Texts of few letters have every way in which lines can end and be empty; chunks of every size put
 // every byte at the edge of one.
-TEST_F(FileLinesTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
+TEST_F(LineStreamTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 200; ++round) {
     std::string text(random() % 40, ' ');
@@ -87,7 +87,7 @@ TEST_F(FileLinesTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
     const std::shared_ptr<const File> file = File::Open(Write("file", text));
     const VocabularyPtr vocabulary = Vocabulary::OfFile(*file, 1);
     for (uint64_t chunk_size = 1; chunk_size <= text.size() + 1; ++chunk_size) {
-      const FileLines lines(file, 1, chunk_size);
+      const LineStream lines(file, 1, chunk_size);
       ASSERT_EQ(lines.size(), vocabulary->size()) << round << " " << chunk_size;
       ASSERT_EQ(lines.first_empty_line(), vocabulary->first_empty_line()) << round;
       ASSERT_FALSE(round % 2 == 0 && lines.first_empty_line());
@@ -100,24 +100,24 @@ TEST_F(FileLinesTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
   }
 }
 
-TEST_F(FileLinesTest, EmptyLinesAroundEveryPlaceOfABlock) {
+TEST_F(LineStreamTest, EmptyLinesAroundEveryPlaceOfABlock) {
   for (size_t length = 58; length <= 130; ++length) {
     for (const std::string end : {"\n", "\r\n"}) {
       const std::string before = std::string(length, 'x') + "\n";
       const auto file = File::Open(Write("file", before + end + "y\n" + end));
       const auto other = File::Open(Write("other", before + "\r" + end));
-      for (const uint64_t chunk_size : {uint64_t{64}, uint64_t{67}, FileLines::kChunkSize}) {
-        const FileLines lines(file, 1, chunk_size);
+      for (const uint64_t chunk_size : {uint64_t{64}, uint64_t{67}, LineStream::kChunkSize}) {
+        const LineStream lines(file, 1, chunk_size);
         EXPECT_EQ(lines.first_empty_line(), 1u) << length;
         EXPECT_EQ(lines.end_of_first_empty_line(), before.size() + end.size()) << length;
         // "\r\r\n" is the token "\r".
-        EXPECT_EQ(FileLines(other, 1, chunk_size).first_empty_line() == 1u, end == "\n") << length;
+        EXPECT_EQ(LineStream(other, 1, chunk_size).first_empty_line() == 1u, end == "\n") << length;
       }
     }
   }
 }
 
-TEST_F(FileLinesTest, FilesWithoutLines) {
+TEST_F(LineStreamTest, FilesWithoutLines) {
   EXPECT_EQ(Lines("").size(), 0u);
   EXPECT_EQ(Lines("\r").size(), 0u);
   EXPECT_EQ(TokensOf(Lines("a")), (Tokens{"a"}));
@@ -126,15 +126,15 @@ TEST_F(FileLinesTest, FilesWithoutLines) {
   EXPECT_EQ(TokensOf(Lines("a\nb\r")), (Tokens{"a", "b"}));
 }
 
-TEST_F(FileLinesTest, PartsOfTheRows) {
+TEST_F(LineStreamTest, PartsOfTheRows) {
   Tokens tokens(10'000);
   std::string text;
   for (size_t i = 0; i < tokens.size(); ++i) {
     tokens[i] = std::to_string(i);
     text += tokens[i] + (i % 3 == 0 ? "\r\n" : "\n");
   }
-  for (const uint64_t chunk_size : {uint64_t{100}, FileLines::kChunkSize}) {
-    const FileLines lines = Lines(text, 3, chunk_size);
+  for (const uint64_t chunk_size : {uint64_t{100}, LineStream::kChunkSize}) {
+    const LineStream lines = Lines(text, 3, chunk_size);
     ASSERT_EQ(lines.size(), tokens.size());
     for (const uint64_t first : {0u, 1u, 2047u, 2048u, 5000u, 9999u, 10000u}) {
       for (const uint64_t count : {0u, 1u, 2047u, 2048u, 2049u, 5000u, 10000u}) {
@@ -148,7 +148,7 @@ TEST_F(FileLinesTest, PartsOfTheRows) {
   }
 }
 
-TEST_F(FileLinesTest, LinesLongerThanChunks) {
+TEST_F(LineStreamTest, LinesLongerThanChunks) {
   for (const std::string end : {"\n", "\r\n"}) {
     for (const size_t length : {131'070u, 131'071u, 131'072u, 131'073u, 1'000'000u}) {
       const Tokens tokens{"first", std::string(length, 'x'), "third", std::string(length, 'y'),
@@ -163,34 +163,34 @@ TEST_F(FileLinesTest, LinesLongerThanChunks) {
   }
 }
 
-TEST_F(FileLinesTest, OneHugeLine) {
+TEST_F(LineStreamTest, OneHugeLine) {
   const std::string token(40'000'000, 'x');
-  const FileLines lines = Lines(token + "\nb\n");
+  const LineStream lines = Lines(token + "\nb\n");
   const VocabularyPtr old_vocabulary = OfTokens({"b", token});
   const JoinResult result = Join(lines, *old_vocabulary, {});
   EXPECT_EQ(std::vector<int64_t>(result.ids().begin(), result.ids().end()),
             (std::vector<int64_t>{1, 0}));
 }
 
-TEST_F(FileLinesTest, AFileThatShrinksBetweenTheReadings) {
-  const FileLines lines = Lines("a\nb\nc\n", 1, 2);
+TEST_F(LineStreamTest, AFileThatShrinksBetweenTheReadings) {
+  const LineStream lines = Lines("a\nb\nc\n", 1, 2);
   std::filesystem::resize_file(Path("file"), 4);
   EXPECT_EQ(TokensOf(lines, 0, 2), (Tokens{"a", "b"}));
   EXPECT_TRUE(Contains(MessageOf([&] { TokensOf(lines); }), "ends early"));
   const auto file = File::Open(Path("file"));
   std::filesystem::resize_file(Path("file"), 1);
-  EXPECT_TRUE(Contains(MessageOf([&] { FileLines(file, 1); }), "ends early"));
+  EXPECT_TRUE(Contains(MessageOf([&] { LineStream(file, 1); }), "ends early"));
 }
 
-TEST_F(FileLinesTest, AFileThatGrowsIsTheOneThatWasOpened) {
-  const FileLines lines = Lines("a\nb");
+TEST_F(LineStreamTest, AFileThatGrowsIsTheOneThatWasOpened) {
+  const LineStream lines = Lines("a\nb");
   std::ofstream(Path("file"), std::ios::app) << "c\nd\n";
   EXPECT_EQ(TokensOf(lines), (Tokens{"a", "b"}));
 }
 
-TEST_F(FileLinesTest, AFileThatIsRewrittenBetweenTheReadings) {
+TEST_F(LineStreamTest, AFileThatIsRewrittenBetweenTheReadings) {
   const auto after = [this](const std::string& before, const std::string& now) {
-    const FileLines lines = Lines(before);
+    const LineStream lines = Lines(before);
     EXPECT_EQ(before.size(), now.size());
     std::fstream(Path("file"), std::ios::in | std::ios::out | std::ios::binary) << now;
     return MessageOf([&] { TokensOf(lines); });
@@ -204,22 +204,22 @@ TEST_F(FileLinesTest, AFileThatIsRewrittenBetweenTheReadings) {
   EXPECT_EQ(after("aa\nb\n", "a\nbb\n"), "");  // as many: no telling
 }
 
-TEST_F(FileLinesTest, ErrorsOfTheVisitorComeBack) {
-  const FileLines lines = Lines("a\nb\n");
+TEST_F(LineStreamTest, ErrorsOfTheVisitorComeBack) {
+  const LineStream lines = Lines("a\nb\n");
   EXPECT_THROW(lines.ForEachBatch(0, 2, 2, [](uint64_t, auto) { throw std::out_of_range("x"); }),
                std::out_of_range);
 }
 
-TEST_F(FileLinesTest, TooLargeAFile) {
+TEST_F(LineStreamTest, TooLargeAFile) {
   const std::string path = Write("file", "");
   std::error_code error;
   std::filesystem::resize_file(path, uint64_t{1} << 40, error);
   if (error) GTEST_SKIP() << "no sparse files of a terabyte here";
-  EXPECT_THROW(FileLines(File::Open(path), 1), UnsupportedError);
+  EXPECT_THROW(LineStream(File::Open(path), 1), UnsupportedError);
 }
 
 // Both ways to join, with chunks so small that every line lies in several.
-TEST_F(FileLinesTest, AJoinHoldsTheNewVocabularyOrNot) {
+TEST_F(LineStreamTest, AJoinHoldsTheNewVocabularyOrNot) {
   std::mt19937_64 random(2);
   const auto text = [&random](size_t count, const std::string& end) {
     std::string lines;
@@ -237,7 +237,7 @@ TEST_F(FileLinesTest, AJoinHoldsTheNewVocabularyOrNot) {
     options.new_offset = static_cast<int64_t>(random() % (count + 1));
     options.threads = 1 + round % 4;
     const JoinResult held = Join(*new_vocabulary, *old_vocabulary, options);
-    const FileLines lines(new_file, options.threads, 1 + random() % 64);
+    const LineStream lines(new_file, options.threads, 1 + random() % 64);
     for (const JoinResult& result :
          {Join(lines, *old_vocabulary, options), JoinFiles(new_file, old_file, options)}) {
       EXPECT_EQ(result.num_present, held.num_present);
@@ -247,7 +247,7 @@ TEST_F(FileLinesTest, AJoinHoldsTheNewVocabularyOrNot) {
   }
 }
 
-TEST_F(FileLinesTest, TheNewFileIsJudgedBeforeTheOldOneIsRead) {
+TEST_F(LineStreamTest, TheNewFileIsJudgedBeforeTheOldOneIsRead) {
   const auto old_file = File::Open(Write("old", "a\nb\n"));
   std::filesystem::resize_file(Path("old"), 1);
   const auto message = [&](std::string_view text) {

@@ -76,10 +76,10 @@ TEST(SlotLineTest, MatchesTagsAndFreeSlots) {
     const size_t taken = random() % (kSlotsPerLine + 1);
     uint32_t tagged = 0;
     for (size_t i = 0; i < taken; ++i) {
-      const uint64_t row = random() % 2 == 0 ? kPlaceMask : random() % 3;
+      const uint64_t row = random() % 2 == 0 ? kOffsetMask : random() % 3;
       line[i] = MakeSlot(tags[random() % 2], row);
-      EXPECT_EQ(PlaceOf(line[i]), row);
-      tagged |= static_cast<uint32_t>(line[i] >> kPlaceBits == tags[0]) << i;
+      EXPECT_EQ(OffsetOf(line[i]), row);
+      tagged |= static_cast<uint32_t>(line[i] >> kOffsetBits == tags[0]) << i;
     }
     const LineMatch match = MatchLine(line, tags[0]);
     EXPECT_EQ(match.tagged, tagged);

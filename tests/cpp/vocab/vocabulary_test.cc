@@ -86,10 +86,10 @@ TEST_F(VocabularyTest, FilesAroundMultiplesOfABlockAndOfAChunk) {
         if (end == "x") tokens.back() += "x";
         const VocabularyPtr vocabulary = OfFile("file", text);
         EXPECT_EQ(TokensOf(*vocabulary), tokens) << size << EscapeBytes(end);
-        for (uint64_t row = 0, place = 0; row < tokens.size(); ++row) {
-          EXPECT_EQ(vocabulary->RowAt(place), row) << size << EscapeBytes(end);
-          EXPECT_EQ(vocabulary->TokenAt(place), tokens[row]) << size << EscapeBytes(end);
-          place += tokens[row].size() + 1;
+        for (uint64_t row = 0, offset = 0; row < tokens.size(); ++row) {
+          EXPECT_EQ(vocabulary->RowAt(offset), row) << size << EscapeBytes(end);
+          EXPECT_EQ(vocabulary->TokenAt(offset), tokens[row]) << size << EscapeBytes(end);
+          offset += tokens[row].size() + 1;
         }
       }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/vocab/common_subsequence.h"
+#include "tensorbundle/base/common_subsequence.h"
 
 #include <gtest/gtest.h>
 

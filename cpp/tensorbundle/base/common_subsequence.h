@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The length of the longest common subsequence of one text and many others, by the bit-vector
-// algorithm of Hyyrö (2004): one addition and three logical operations per character and 64
-// characters of the pattern.
+// algorithm of Hyyrö (2004): one addition and three logical operations per character of a text and
+// 64 characters of the pattern. It ranks the suggestions for a misspelled tensor name.
 #pragma once
 
 #include <array>
@@ -11,18 +11,18 @@
 
 namespace tensorbundle {
 
-// Compares texts with one pattern. Longer texts are compared by their first `kMaxSize` bytes.
-// Threads: safe for concurrent calls of const members.
+// Compares texts with one pattern. Of longer texts, only the first `kMaxSize` bytes are compared.
+// Threads: immutable and thread-safe.
 class SubsequenceMatcher {
  public:
   static constexpr size_t kMaxSize = 256;
 
   explicit SubsequenceMatcher(std::string_view pattern);
 
-  // Bytes of the pattern that count.
+  // The number of bytes of the pattern that are compared.
   size_t size() const { return size_; }
 
-  // How many 64-bit words are updated per byte of a text: the cost of a comparison.
+  // The number of 64-bit words that are updated per byte of a text: the cost of a comparison.
   size_t words() const { return words_; }
 
   // Returns the length of the longest common subsequence of the pattern and `text`.
@@ -33,7 +33,7 @@ class SubsequenceMatcher {
 
   size_t size_;
   size_t words_;
-  // For every byte value, the positions where the pattern has it.
+  // For every byte value, the set of its positions in the pattern.
   std::array<std::array<uint64_t, kWords>, 256> positions_{};
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/write/elements_checksum.h"
+#include "tensorbundle/bundle/string_codec.h"
 
 #include <gtest/gtest.h>
 
@@ -33,7 +33,7 @@ std::string Number(uint64_t value, size_t width, bool big_endian) {
 
 uint32_t Crc(const std::string& text) { return crc32c::Value(text.data(), text.size()); }
 
-// Spelled out from the format, in one string that the checksum sees.
+// Encodes elements as the format describes; `seen` is the input of the checksum.
 Stored StoreStrings(const std::vector<std::string>& elements, bool big_endian) {
   Stored stored;
   std::string seen;
@@ -68,7 +68,7 @@ Stored StoreVariants(const std::vector<std::string>& elements) {
 
 std::optional<uint32_t> InSlices(Encoding encoding, uint64_t count, bool big_endian,
                                  const std::string& bytes, std::mt19937* random) {
-  ElementsChecksum checksum(encoding, count, big_endian);
+  StreamingElements checksum(encoding, count, big_endian);
   for (size_t at = 0; at < bytes.size();) {
     const size_t size = std::min<size_t>(bytes.size() - at, (*random)() % 9);
     checksum.Extend(AsBytes(bytes).subspan(at, size));
@@ -85,7 +85,7 @@ std::vector<std::string> RandomElements(std::mt19937* random) {
   return elements;
 }
 
-TEST(ElementsChecksum, HoweverTheBytesCome) {
+TEST(StreamingElements, AcceptsChunksOfAnySize) {
   std::mt19937 random(1);
   for (int round = 0; round < 500; ++round) {
     const std::vector<std::string> elements = RandomElements(&random);
@@ -101,7 +101,7 @@ TEST(ElementsChecksum, HoweverTheBytesCome) {
 }
 
 // Every flipped bit, every length but the right one: malformed, or another checksum.
-TEST(ElementsChecksum, DamageShows) {
+TEST(StreamingElements, DetectsCorruption) {
   std::mt19937 random(2);
   const std::vector<std::string> elements = {"one", "", std::string(200, 'x')};
   for (const Encoding encoding : {Encoding::kStrings, Encoding::kVariants}) {
@@ -123,9 +123,9 @@ TEST(ElementsChecksum, DamageShows) {
   }
 }
 
-TEST(ElementsChecksum, LengthsThatNoWriterSpells) {
+TEST(StreamingElements, RefusesLengthsThatNoWriterEncodes) {
   const auto value = [](const std::string& bytes, uint64_t count) {
-    ElementsChecksum checksum(Encoding::kStrings, count, false);
+    StreamingElements checksum(Encoding::kStrings, count, false);
     checksum.Extend(AsBytes(bytes));
     return checksum.Value();
   };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tensorbundle/vocab/common_subsequence.h"
+#include "tensorbundle/base/common_subsequence.h"
 
 #include <algorithm>
 #include <bit>
@@ -14,7 +14,7 @@ SubsequenceMatcher::SubsequenceMatcher(std::string_view pattern)
 }
 
 size_t SubsequenceMatcher::Length(std::string_view text) const {
-  // A zero bit is a position at which the common subsequence grows by one.
+  // A zero bit marks a position at which the common subsequence becomes longer by one.
   std::array<uint64_t, kWords> row;
   row.fill(~uint64_t{0});
   for (const char c : text.substr(0, kMaxSize)) {
