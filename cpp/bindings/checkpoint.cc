@@ -173,8 +173,8 @@ py::list SlicesOfBox(const Checkpoint& self, size_t index, const std::vector<int
   py::list rows;
   for (const SliceOverlap& overlap : overlaps) {
     rows.append(py::make_tuple(overlap.slice - first, Starts(overlap.slice_box),
-                               Lengths(overlap.slice_box), Starts(overlap.common),
-                               Lengths(overlap.common)));
+                               Lengths(overlap.slice_box), Starts(overlap.intersection),
+                               Lengths(overlap.intersection)));
   }
   return rows;
 }
@@ -228,13 +228,14 @@ py::tuple Verify(const Checkpoint& self, const std::vector<size_t>& indices, int
   }();
   progress.Finish();
   py::list rows;
-  for (const Damage& damage : result.damages) {
+  for (const Corruption& corruption : result.corruptions) {
     const StoredSlice none;
-    const StoredSlice& slice = damage.slice == nullptr ? none : *damage.slice;
+    const StoredSlice& slice = corruption.slice == nullptr ? none : *corruption.slice;
     const std::string file =
-        damage.slice == nullptr ? self.listing_file() : catalog.files[slice.file];
-    rows.append(py::make_tuple(damage.tensor, PathOf(file), slice.offset, slice.size,
-                               TextOf(damage.message), TextOf(damage.cause), damage.error_number));
+        corruption.slice == nullptr ? self.listing_file() : catalog.files[slice.file];
+    rows.append(py::make_tuple(corruption.tensor, PathOf(file), slice.offset, slice.size,
+                               TextOf(corruption.message), TextOf(corruption.cause),
+                               corruption.error_number));
   }
   return py::make_tuple(result.num_bytes, rows);
 }

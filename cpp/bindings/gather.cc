@@ -73,7 +73,7 @@ class Rows : public HeldByPython {
   Rows(std::shared_ptr<const Checkpoint> checkpoint, size_t index)
       : checkpoint_(std::move(checkpoint)),
         tensor_(checkpoint_->catalog().tensors.at(index)),
-        bands_(LayOutRows(*checkpoint_, tensor_)) {}
+        layout_(LayOutRows(*checkpoint_, tensor_)) {}
 
   void Take(const py::array& ids, py::array out, const std::string& kind, const py::array& fill,
             int threads) const {
@@ -84,7 +84,7 @@ class Rows : public HeldByPython {
     const MutableByteSpan destination = Destination(out);
     // All three arrays are referenced by the caller, so their memory stays while the GIL is away.
     const py::gil_scoped_release release;
-    GatherRows(*checkpoint_, tensor_, bands_, row_ids, row_fill, destination, threads);
+    GatherRows(*checkpoint_, tensor_, layout_, row_ids, row_fill, destination, threads);
   }
 
   // What Take would throw for the numbers.
@@ -92,7 +92,7 @@ class Rows : public HeldByPython {
     const RowIds row_ids = ToRowIds(ids);
     const RowFillValues::Kind fill_kind = ParseKind(kind);
     const py::gil_scoped_release release;
-    CheckRows(*checkpoint_, tensor_, bands_, row_ids, fill_kind, threads);
+    CheckRows(*checkpoint_, tensor_, layout_, row_ids, fill_kind, threads);
   }
 
   // What Remap would throw for the numbers.
@@ -100,10 +100,10 @@ class Rows : public HeldByPython {
                   int threads) const {
     const Remapping remapping = RemappingOf(rows, num_rows, columns);
     const py::gil_scoped_release release;
-    RequireRemappable(*checkpoint_, tensor_, bands_, remapping, threads);
+    RequireRemappable(*checkpoint_, tensor_, layout_, remapping, threads);
   }
 
-  bool has_faults() const { return bands_.has_faults; }
+  bool has_faults() const { return layout_.has_errors; }
 
   // `rows` and `columns` are int64 arrays or None.
   void Remap(const py::object& rows, uint64_t num_rows, const py::object& columns,
@@ -115,14 +115,14 @@ class Rows : public HeldByPython {
         BytesOf(fill)};
     const MutableByteSpan destination = Destination(out);
     const py::gil_scoped_release release;  // as in Take
-    RemapTable(*checkpoint_, tensor_, bands_, remapping, cell_fill, destination, out_stride,
+    RemapTable(*checkpoint_, tensor_, layout_, remapping, cell_fill, destination, out_stride,
                threads);
   }
 
  private:
   std::shared_ptr<const Checkpoint> checkpoint_;
   const Tensor& tensor_;
-  RowLayout bands_;
+  RowLayout layout_;
 };
 
 }  // namespace

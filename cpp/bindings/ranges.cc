@@ -72,7 +72,7 @@ py::dict Inspect(const Checkpoint& checkpoint, size_t index, const RangeArray& a
   for (py::ssize_t i = 0; i < array.shape(0); ++i) {
     ranges.push_back({static_cast<uint32_t>(array.at(i, 0)), array.at(i, 1), array.at(i, 2)});
   }
-  const RangeFacts facts = [&] {
+  const RangeStats facts = [&] {
     const py::gil_scoped_release release;
     return InspectRanges(checkpoint, tensor, ranges);
   }();

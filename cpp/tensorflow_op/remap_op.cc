@@ -66,9 +66,9 @@ class RemapKernel {
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
     const Remapping remapping = RemappingOf(joined.ids);
-    RowLayout bands;
+    RowLayout layout;
     const bool is_empty = CheckedVolume(shape_) == 0;
-    if (!is_empty) bands = LayOut(source, remapping);
+    if (!is_empty) layout = LayOut(source, remapping);
     bool forwarded = false;
     // Before the inputs are held here: what two hold is not passed on.
     const TensorPtr out = fill_ == Fill::kFull ? run.ForwardOrAllocate(0, 0, shape_, &forwarded)
@@ -81,7 +81,7 @@ class RemapKernel {
       fills.push_back(forwarded ? ByteSpan(bytes) : BytesOf(inputs.back().get()));
     }
     CheckSize(bytes.size(), item_size);
-    if (!is_empty) WriteTable(source, bands, remapping, fills, bytes, item_size);
+    if (!is_empty) WriteTable(source, layout, remapping, fills, bytes, item_size);
   }
 
  private:
@@ -109,17 +109,17 @@ class RemapKernel {
   // Throws what is wrong with the rows that are asked for: before memory is taken for them.
   RowLayout LayOut(const OpenTensor& source, const Remapping& remapping) const {
     const int threads = ThreadsFor(threads_, remapping.num_rows * sizeof(int64_t));
-    RowLayout bands = LayOutRows(*source.checkpoint, *source.tensor);
+    RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor);
     try {
-      RequireRemappable(*source.checkpoint, *source.tensor, bands, remapping, threads);
+      RequireRemappable(*source.checkpoint, *source.tensor, layout, remapping, threads);
     } catch (const std::out_of_range& error) {
       ThrowBeyond(source.shape(), axis_ == 0 ? *remapping.rows : *remapping.columns, error.what());
     }
-    return bands;
+    return layout;
   }
 
   // The part that comes from the table, in the output's memory, and what is out of the vocabulary.
-  void WriteTable(const OpenTensor& source, const RowLayout& bands, const Remapping& remapping,
+  void WriteTable(const OpenTensor& source, const RowLayout& layout, const Remapping& remapping,
                   std::span<const ByteSpan> fills, MutableByteSpan out, uint64_t item_size) const {
     const uint64_t row_size = out.size() / static_cast<uint64_t>(shape_[0]);
     const int threads = ThreadsFor(threads_, out.size());
@@ -130,7 +130,7 @@ class RemapKernel {
     if (fill_ == Fill::kFull) {
       fill = {CellFillValues::Kind::kPlaces, fills[0].first(table.size())};
     }
-    RemapTable(*source.checkpoint, *source.tensor, bands, remapping, fill, table, row_size,
+    RemapTable(*source.checkpoint, *source.tensor, layout, remapping, fill, table, row_size,
                threads);
     if (num_oov_ == 0) return;
     if (axis_ == 0) {
