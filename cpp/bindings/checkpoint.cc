@@ -50,7 +50,7 @@ std::shared_ptr<const RowTable> BoundCheckpoint::RowsOf(size_t index) const {
     if (found != rows_.end()) return found->second;
   }
   const auto table = std::make_shared<const RowTable>(Opened(), index);
-  if (!table->layout.has_faults) {
+  if (!table->layout.has_errors) {
     const std::lock_guard lock(mutex_);
     if (opened_) rows_.emplace(index, table);
   }
@@ -365,7 +365,7 @@ py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::obj
   }();
   progress.Finish();
   py::list rows;
-  for (const Damage& found : result.damages) {
+  for (const Corruption& found : result.corruptions) {
     const StoredSlice none;
     const StoredSlice& slice = found.slice == nullptr ? none : *found.slice;
     const std::string file =

@@ -254,11 +254,11 @@ StringElements ReadSlice(const OpenTensor& t, const StoredSlice& slice) {
 void CopyStrings(const StringElements& elements, const Box& source, const Box& destination,
                  const Box& intersection, PyObject** first) {
   const CopyLayout layout(source, destination, intersection, 1);
-  layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+  layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& span) {
     for (uint64_t i = 0; i < layout.span_size(); ++i) {
-      PyObject*& place = first[run.destination + i];
+      PyObject*& place = first[span.destination + i];
       PyObject* before = place;
-      place = ToBytes(elements[run.source + i]).release().ptr();
+      place = ToBytes(elements[span.source + i]).release().ptr();
       Py_XDECREF(before);
     }
   });
@@ -288,7 +288,7 @@ py::array ReadStringBox(const OpenTensor& t, const Sizes& offset, const Sizes& l
   }
   py::array array = NewObjects(lengths);  // only for elements that are stored
   for (const SliceOverlap& overlap : overlaps) {
-    CopyStrings(ReadSlice(t, *overlap.slice), overlap.slice_box, box, overlap.common,
+    CopyStrings(ReadSlice(t, *overlap.slice), overlap.slice_box, box, overlap.intersection,
                 static_cast<PyObject**>(array.mutable_data()));
   }
   return array;
@@ -312,8 +312,8 @@ py::array ReadStringRows(const OpenTensor& t, const RowArray& rows) {
     const py::gil_scoped_release release;
     RowCover found = CoverRows(t.checkpoint->catalog(), t.tensor);
     for (const int64_t row : wanted) {
-      const RowGroupCover& group = found.At(row);
-      if (!group.fault.empty()) throw CorruptionError(group.fault);
+      const CoveredRows& group = found.At(row);
+      if (group.error) std::rethrow_exception(group.error);
     }
     return found;
   }();
@@ -367,7 +367,7 @@ std::shared_ptr<const RowTable> RowsOf(const BoundTensor& self) {
 // Whether some rows cannot be read.
 bool HasRowErrors(const BoundTensor& self) {
   const py::gil_scoped_release release;
-  return RowsOf(self)->layout.has_faults;
+  return RowsOf(self)->layout.has_errors;
 }
 
 // Copies rows to `out`, or, if that is None, to a new array, and returns it.
@@ -380,7 +380,7 @@ py::array Take(const BoundTensor& self, const py::array& ids, const py::object& 
   {
     const py::gil_scoped_release release;
     rows = RowsOf(self);
-    if (rows->layout.has_faults && out.is_none()) {
+    if (rows->layout.has_errors && out.is_none()) {
       // Raise before memory is allocated for rows that are not stored.
       CheckRows(*rows->checkpoint, rows->tensor, rows->layout, row_ids, fill.kind, threads);
     }
@@ -488,7 +488,7 @@ py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
   for (py::ssize_t i = 0; i < array.shape(0); ++i) {
     ranges.push_back({static_cast<uint32_t>(array.at(i, 0)), array.at(i, 1), array.at(i, 2)});
   }
-  const RangeFacts facts = [&] {
+  const RangeStats facts = [&] {
     const py::gil_scoped_release release;
     return InspectRanges(*t.checkpoint, t.tensor, ranges);
   }();

@@ -48,11 +48,11 @@ void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Ten
   const Checkpoint& checkpoint = *source.checkpoint;
   for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), *source.tensor, box)) {
     const StringElements elements = ReadStrings(checkpoint, *source.tensor, *overlap.slice, verify);
-    const CopyLayout layout(overlap.slice_box, box, overlap.common, /*item_size=*/1);
-    layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+    const CopyLayout layout(overlap.slice_box, box, overlap.intersection, /*item_size=*/1);
+    layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& span) {
       for (uint64_t i = 0; i < layout.span_size(); ++i) {
-        const std::string_view text = elements[run.source + i];
-        uint8_t* out_item = strings.data() + (run.destination + i) * kStringItemSize;
+        const std::string_view text = elements[span.source + i];
+        uint8_t* out_item = strings.data() + (span.destination + i) * kStringItemSize;
         Tf().StringCopy(reinterpret_cast<TF_TString*>(out_item), text.data(), text.size());
       }
     });

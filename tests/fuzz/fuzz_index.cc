@@ -15,6 +15,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/slice_cover.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/table/format.h"

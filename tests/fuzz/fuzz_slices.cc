@@ -11,6 +11,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/slice_cover.h"
 
 namespace tensorbundle {
@@ -120,9 +121,9 @@ void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps
     std::vector<uint32_t> stored;
     ForEachElement(example.shape, overlap.slice_box,
                    [&](uint64_t i) { stored.push_back(static_cast<uint32_t>(i)); });
-    const CopyLayout layout(overlap.slice_box, example.box, overlap.common, kItem);
-    Require(layout.count() * layout.span_size() == Volume(overlap.common) * kItem);
-    layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+    const CopyLayout layout(overlap.slice_box, example.box, overlap.intersection, kItem);
+    Require(layout.count() * layout.span_size() == Volume(overlap.intersection) * kItem);
+    layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& run) {
       Require(run.source % kItem == 0 && run.source + layout.span_size() <= stored.size() * kItem);
       Require(run.destination + layout.span_size() <= out.size() * kItem);
       std::copy_n(stored.begin() + static_cast<ptrdiff_t>(run.source / kItem),

@@ -18,6 +18,7 @@ namespace tensorbundle {
 namespace {
 
 constexpr size_t kHeadSize = 512;
+constexpr size_t kMinText = 8;       // bytes: fewer are not likely to be an answer of a server
 constexpr size_t kShortText = 200;   // bytes of a text that a message can quote
 constexpr size_t kMaxNames = 5'000;  // names of a directory that are compared
 constexpr size_t kMaxShown = 3;
@@ -74,7 +75,8 @@ FileError ErrorOfShortFile(std::string_view head, uint64_t size) {
   const auto is_printable = [](char c) { return (c >= ' ' && c <= '~') || c == '\n' || c == '\r'; };
   const bool is_text = std::all_of(head.begin(), head.end(), is_printable) &&
                        head.find_first_not_of(" \r\n") != std::string_view::npos;
-  return is_text && size <= kShortText ? FileError::kShortText : FileError::kTooShort;
+  return is_text && size >= kMinText && size <= kShortText ? FileError::kShortText
+                                                           : FileError::kTooShort;
 }
 
 std::string Head(const File& file) {

@@ -7,33 +7,34 @@
 namespace tensorbundle {
 
 CopyLayout::CopyLayout(std::span<const Extent> source, std::span<const Extent> destination,
-                       std::span<const Extent> common, uint64_t item_size)
-    : run_size_(item_size) {
+                       std::span<const Extent> intersection, uint64_t item_size)
+    : span_size_(item_size) {
   uint64_t source_stride = item_size;
   uint64_t destination_stride = item_size;
-  bool in_run = true;  // the axes so far, innermost first, are whole on both sides
-  for (size_t axis = common.size(); axis-- > 0;) {
-    const auto length = static_cast<uint64_t>(common[axis].length);
-    origin_.source +=
-        static_cast<uint64_t>(common[axis].start - source[axis].start) * source_stride;
-    origin_.destination +=
-        static_cast<uint64_t>(common[axis].start - destination[axis].start) * destination_stride;
-    if (in_run) {
-      run_size_ *= length;
+  bool in_span = true;  // the axes so far, innermost first, are whole on both sides
+  for (size_t axis = intersection.size(); axis-- > 0;) {
+    const auto length = static_cast<uint64_t>(intersection[axis].length);
+    first_.source +=
+        static_cast<uint64_t>(intersection[axis].start - source[axis].start) * source_stride;
+    first_.destination +=
+        static_cast<uint64_t>(intersection[axis].start - destination[axis].start) *
+        destination_stride;
+    if (in_span) {
+      span_size_ *= length;
     } else if (length > 1) {
       axes_.push_back({length, source_stride, destination_stride});
       count_ *= length;
     }
-    in_run &= common[axis].length == source[axis].length &&
-              common[axis].length == destination[axis].length;
+    in_span &= intersection[axis].length == source[axis].length &&
+               intersection[axis].length == destination[axis].length;
     source_stride *= static_cast<uint64_t>(source[axis].length);
     destination_stride *= static_cast<uint64_t>(destination[axis].length);
   }
   std::reverse(axes_.begin(), axes_.end());
 }
 
-bool CopyLayout::contiguous_source() const {
-  uint64_t size = run_size_;
+bool CopyLayout::has_contiguous_source() const {
+  uint64_t size = span_size_;
   for (size_t axis = axes_.size(); axis-- > 0;) {
     if (axes_[axis].source_stride != size) return false;
     size *= axes_[axis].length;
@@ -41,25 +42,25 @@ bool CopyLayout::contiguous_source() const {
   return true;
 }
 
-CopyLayout::Run CopyLayout::Seek(uint64_t index, std::vector<uint64_t>* position) const {
-  Run run = origin_;
+CopyLayout::Span CopyLayout::Seek(uint64_t index, std::vector<uint64_t>* position) const {
+  Span span = first_;
   for (size_t axis = axes_.size(); axis-- > 0;) {
     (*position)[axis] = index % axes_[axis].length;
     index /= axes_[axis].length;
-    run.source += (*position)[axis] * axes_[axis].source_stride;
-    run.destination += (*position)[axis] * axes_[axis].destination_stride;
+    span.source += (*position)[axis] * axes_[axis].source_stride;
+    span.destination += (*position)[axis] * axes_[axis].destination_stride;
   }
-  return run;
+  return span;
 }
 
-void CopyLayout::Advance(std::vector<uint64_t>* position, Run* run) const {
+void CopyLayout::Advance(std::vector<uint64_t>* position, Span* span) const {
   for (size_t axis = axes_.size(); axis-- > 0;) {
     const Axis& a = axes_[axis];
-    run->source += a.source_stride;
-    run->destination += a.destination_stride;
+    span->source += a.source_stride;
+    span->destination += a.destination_stride;
     if (++(*position)[axis] < a.length) return;
-    run->source -= a.length * a.source_stride;
-    run->destination -= a.length * a.destination_stride;
+    span->source -= a.length * a.source_stride;
+    span->destination -= a.length * a.destination_stride;
     (*position)[axis] = 0;
   }
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The geometry of copying a box from one row-major array into another.
+// Contiguous spans that copy a box between two row-major arrays, as in a NumPy or HDF5 selection.
+// The innermost axes that are whole on both sides form one span; the outer axes repeat it at two
+// strides, one in the source and one in the destination.
 #pragma once
 
 #include <cstdint>
@@ -11,42 +13,41 @@
 
 namespace tensorbundle {
 
-// Equally long runs of bytes that are contiguous on both sides, `count()` of them, in row-major
-// order of the box.
+// count() spans of span_size() bytes each, in row-major order of the box. Immutable.
 class CopyLayout {
  public:
-  // `source` and `destination` are where the two arrays lie in one tensor, `common` lies in both
-  // and is not empty.
+  // `source` and `destination` are the boxes of the two arrays in one tensor.
+  // Requires: `intersection` is inside both and not empty.
   CopyLayout(std::span<const Extent> source, std::span<const Extent> destination,
-             std::span<const Extent> common, uint64_t item_size);
+             std::span<const Extent> intersection, uint64_t item_size);
 
-  // Where one run lies in its arrays, in bytes.
-  struct Run {
+  // Byte offsets of one span in the two arrays.
+  struct Span {
     uint64_t source = 0;
     uint64_t destination = 0;
   };
 
-  uint64_t span_size() const { return run_size_; }
+  uint64_t span_size() const { return span_size_; }
   uint64_t count() const { return count_; }
+  uint64_t size() const { return span_size_ * count_; }
+  const Span& first() const { return first_; }
 
-  // Bytes from one run to the next in the source, 0 when there is only one run. Outer axes may jump
-  // farther.
+  // Bytes from one span to the next in the source along the innermost axis, 0 if there is only one
+  // span. Outer axes may have larger strides.
   uint64_t source_stride() const { return axes_.empty() ? 0 : axes_.back().source_stride; }
 
-  // Whether the runs follow each other in the source without a gap: together they are the
-  // span_size() * count() bytes from first_source() on.
-  bool contiguous_source() const;
-  uint64_t first_source() const { return origin_.source; }
-  uint64_t first_destination() const { return origin_.destination; }
+  // Whether the spans are adjacent in the source: together they are size() bytes from
+  // first().source on.
+  bool has_contiguous_source() const;
 
-  // Calls body(Run) for the runs [first, first + n).
+  // Calls body(const Span&) for the spans [begin, begin + n).
   template <typename Body>
-  void ForEach(uint64_t first, uint64_t n, const Body& body) const {
+  void ForEach(uint64_t begin, uint64_t n, const Body& body) const {
     std::vector<uint64_t> position(axes_.size());
-    Run run = Seek(first, &position);
+    Span span = Seek(begin, &position);
     for (uint64_t i = 0; i < n; ++i) {
-      body(run);
-      Advance(&position, &run);
+      body(span);
+      Advance(&position, &span);
     }
   }
 
@@ -56,18 +57,17 @@ class CopyLayout {
     uint64_t source_stride;
     uint64_t destination_stride;
   };
-  Run Seek(uint64_t index, std::vector<uint64_t>* position) const;
-  void Advance(std::vector<uint64_t>* position, Run* run) const;
+  Span Seek(uint64_t index, std::vector<uint64_t>* position) const;
+  void Advance(std::vector<uint64_t>* position, Span* span) const;
 
-  uint64_t run_size_;
+  uint64_t span_size_;
   uint64_t count_ = 1;
-  Run origin_;
+  Span first_;
   std::vector<Axis> axes_;  // outermost first
 };
 
-// Byte order, for checkpoints that big-endian machines wrote.
-
-// Reverses every `unit` bytes in place; `unit` is 1, 2, 4 or 8 and divides the size.
+// Reverses every `unit` bytes in place, for checkpoints that big-endian machines wrote.
+// Requires: `unit` is 1, 2, 4 or 8 and divides the size.
 void SwapBytes(MutableByteSpan bytes, unsigned unit);
 
 }  // namespace tensorbundle

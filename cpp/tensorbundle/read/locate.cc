@@ -19,6 +19,18 @@
 namespace tensorbundle {
 namespace {
 
+// Whether a box is one run of its row-major tensor, and where that starts.
+std::optional<uint64_t> RunStart(const Box& box, std::span<const int64_t> shape) {
+  uint64_t start = 0;
+  bool narrowed = false;  // an outer axis has more than one row: every inner one must then be whole
+  for (size_t axis = 0; axis < box.size(); ++axis) {
+    if (narrowed && box[axis].length != shape[axis]) return std::nullopt;
+    narrowed |= box[axis].length > 1;
+    start = start * static_cast<uint64_t>(shape[axis]) + static_cast<uint64_t>(box[axis].start);
+  }
+  return start;
+}
+
 constexpr const char* kNeverMaps = "the checkpoint was opened without memory mapping";
 constexpr const char* kScattered = "its stored slices do not lie one behind the other";
 constexpr const char* kMustBeDecoded = "its stored form must be decoded";
@@ -31,7 +43,6 @@ const char* WhyNot(const Checkpoint& checkpoint, const Tensor& tensor) {
   return nullptr;
 }
 
-// One range of one file that is all of the tensor.
 struct StoredRange {
   uint32_t file = 0;
   uint64_t offset = 0;
@@ -66,6 +77,34 @@ TensorView ViewRange(const Checkpoint& checkpoint, uint32_t file, uint64_t offse
 
 }  // namespace
 
+std::vector<const StoredSlice*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor) {
+  struct Run {
+    uint64_t start;
+    const StoredSlice* slice;
+    uint64_t num_elements;
+  };
+  std::vector<Run> runs;
+  for (const StoredSlice& slice : catalog.Slices(tensor)) {
+    if (slice.encoding != Encoding::kDense) return {};
+    const Box box = catalog.BoxOf(tensor, slice);
+    const std::optional<uint64_t> start = RunStart(box, catalog.Shape(tensor));
+    if (!start) return {};
+    runs.push_back({*start, &slice, Volume(box)});
+  }
+  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.start < b.start; });
+  uint64_t element = 0;
+  std::vector<const StoredSlice*> slices;
+  for (const Run& run : runs) {
+    const StoredSlice* before = slices.empty() ? run.slice : slices.back();
+    const bool follows = slices.empty() || run.slice->offset == before->offset + before->size;
+    if (run.start != element || run.slice->file != before->file || !follows) return {};
+    element += run.num_elements;
+    slices.push_back(run.slice);
+  }
+  if (element != tensor.num_elements) return {};
+  return slices;
+}
+
 StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box) {
   if (const char* why_not = WhyNot(checkpoint, tensor)) return {.why_not = why_not};
   const uint64_t item_size = RequireKnownType(tensor).item_size;
@@ -74,9 +113,9 @@ StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Bo
     const StoredSlice& slice = *overlap.slice;
     RequireReadable(checkpoint, tensor, slice);
     if (slice.encoding != Encoding::kDense) return {.why_not = kMustBeDecoded};
-    const CopyLayout layout(overlap.slice_box, box, overlap.common, item_size);
+    const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
     if (layout.count() != 1) return {.why_not = "its rows are parts of longer stored rows"};
-    runs[layout.first_destination()] = {slice.file, slice.offset + layout.first_source(),
+    runs[layout.first().destination] = {slice.file, slice.offset + layout.first().source,
                                         layout.span_size()};
   }
   StoredRun whole = runs.begin()->second;
@@ -155,9 +194,9 @@ void AddRuns(const SliceOverlap& overlap, const Box& box, uint64_t item_size,
     ranges->push_back({slice.file, slice.offset, slice.size});
     return;
   }
-  const CopyLayout layout(overlap.slice_box, box, overlap.common, item_size);
+  const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
   std::vector<FileRange> own;
-  layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
+  layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& run) {
     Append({slice.file, slice.offset + run.source, layout.span_size()}, &own);
   });
   ranges->insert(ranges->end(), own.begin(), own.end());
@@ -203,12 +242,12 @@ void AddRows(const SliceOverlap& overlap, std::span<const Extent> spans,
 
 // Throws CorruptionError when some of the rows are stored nowhere or twice.
 void RequireSpans(const RowCover& cover, std::span<const Extent> spans) {
-  if (!cover.has_faults) return;
+  if (!cover.has_errors) return;
   for (const Extent& span : spans) {
     for (int64_t row = span.start; row < span.end();) {
-      const RowGroupCover& band = cover.At(row);
-      if (!band.fault.empty()) throw CorruptionError(band.fault);
-      row = band.end;
+      const CoveredRows& group = cover.At(row);
+      if (group.error) std::rethrow_exception(group.error);
+      row = group.end;
     }
   }
 }
@@ -240,7 +279,7 @@ Presence Find(const StoredSlice& slice, std::span<const FileRange> ranges) {
 }
 
 void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> ranges,
-                  bool allow_direct, RangeFacts* facts) {
+                  bool allow_direct, RangeStats* facts) {
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::vector<FileRange> pages;
   for (const FileRange& range : ranges) {
@@ -294,9 +333,9 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
   return Merged(std::move(ranges));
 }
 
-RangeFacts InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
+RangeStats InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
                          std::span<const FileRange> ranges) {
-  RangeFacts facts;
+  RangeStats facts;
   for (const FileRange& range : ranges) facts.num_bytes += range.size;
   for (const StoredSlice& slice : checkpoint.catalog().Slices(tensor)) {
     const Presence presence = Find(slice, ranges);

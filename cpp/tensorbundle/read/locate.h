@@ -32,6 +32,10 @@ struct StoredRun {
   const char* why_not = nullptr;  // set instead of the others when there is no such run
 };
 
+// The tensor's slices in row-major order when each is one run of it and they follow each other
+// without a gap in one file: then the stored bytes are the tensor's. Empty when they are not that.
+std::vector<const StoredSlice*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor);
+
 // Where a non-empty box lies, if its elements follow each other in one file. Throws as FindOverlaps
 // and CheckSlice; UnsupportedError for an unknown type.
 StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box);
@@ -68,7 +72,7 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
                                     std::span<const int64_t> rows);
 
 // What a read of those ranges meets.
-struct RangeFacts {
+struct RangeStats {
   uint64_t num_slices = 0;    // that the ranges lie in
   uint64_t num_whole = 0;     // of those, taken whole: their checksums can be compared
   uint64_t num_verified = 0;  // of those, compared before
@@ -80,7 +84,7 @@ struct RangeFacts {
 };
 
 // `tensor`'s slices against ranges made by the functions above.
-RangeFacts InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
+RangeStats InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
                          std::span<const FileRange> ranges);
 
 }  // namespace tensorbundle

@@ -75,7 +75,7 @@ class BoxReader {
       PartialChecksum part;
       part.slice = static_cast<uint64_t>(job.slice - first);
       if (job.checksum) {
-        part.offset = job.layout.first_source();
+        part.offset = job.layout.first().source;
         part.size = job.layout.span_size() * job.layout.count();
         part.crc = Checksum(job);
       }
@@ -101,10 +101,10 @@ class BoxReader {
       const bool check =
           options_.verify && overlap.is_whole_slice() && !checkpoint_.IsVerified(slice);
       if (check && checkpoint_.records() != nullptr) VerifyRecord(slice);
-      const CopyLayout layout(overlap.slice_box, box, overlap.common, info_.item_size);
+      const CopyLayout layout(overlap.slice_box, box, overlap.intersection, info_.item_size);
       const bool own_checksum =
           slice.encoding == Encoding::kDense && checkpoint_.records() == nullptr;
-      const bool wanted = in_parts ? layout.contiguous_source() : check;
+      const bool wanted = in_parts ? layout.has_contiguous_source() : check;
       jobs_.push_back({&slice, layout, wanted && own_checksum, FreshMemoryOf(slice, layout)});
       CutIntoTasks(jobs_.size() - 1);
     }
@@ -116,7 +116,7 @@ class BoxReader {
     const bool is_one_run = slice.encoding == Encoding::kDense && layout.count() == 1;
     if (!options_.fresh || !is_one_run || layout.span_size() < UffdBuffer::kMinSize) return nullptr;
     auto fresh =
-        std::make_unique<UffdBuffer>(out_.subspan(layout.first_destination(), layout.span_size()));
+        std::make_unique<UffdBuffer>(out_.subspan(layout.first().destination, layout.span_size()));
     return fresh->is_enabled() ? std::move(fresh) : nullptr;
   }
 
@@ -138,7 +138,7 @@ class BoxReader {
       add(0, layout.count(), 0, layout.span_size() * layout.count());
     } else if (layout.span_size() >= kReadChunkSize || layout.count() == 1) {
       // Tasks that end where pages end never have to share one.
-      const uint8_t* first = out_.data() + layout.first_destination();
+      const uint8_t* first = out_.data() + layout.first().destination;
       const uint64_t odd = jobs_[job].fresh != nullptr ? UffdBuffer::UntilPage(first) : 0;
       for (uint64_t run = 0; run < layout.count(); ++run) {
         uint64_t size = odd > 0 ? odd : kReadChunkSize;
@@ -171,7 +171,7 @@ class BoxReader {
   }
 
   void ReadPartOfRun(const Job& job, const Task& task) {
-    job.layout.ForEach(task.first_run, 1, [&](const CopyLayout::Run& run) {
+    job.layout.ForEach(task.first_run, 1, [&](const CopyLayout::Span& run) {
       const MutableByteSpan part = out_.subspan(run.destination + task.begin, task.size);
       const uint64_t offset = job.slice->offset + run.source + task.begin;
       const bool is_fresh = job.fresh != nullptr;
@@ -195,10 +195,10 @@ class BoxReader {
 
   // Several runs: read together when they lie close, one by one when not.
   void ReadRuns(const Job& job, const Task& task) {
-    std::vector<CopyLayout::Run> runs;
+    std::vector<CopyLayout::Span> runs;
     runs.reserve(task.num_runs);
     job.layout.ForEach(task.first_run, task.num_runs,
-                       [&](const CopyLayout::Run& run) { runs.push_back(run); });
+                       [&](const CopyLayout::Span& run) { runs.push_back(run); });
     const uint64_t span_size = job.layout.span_size();
     std::vector<uint8_t> buffer;
     for (size_t first = 0; first < runs.size();) {
@@ -222,7 +222,7 @@ class BoxReader {
   void DecodeRecord(const Job& job) {
     const std::vector<uint8_t> bytes = checkpoint_.records()->DecodeDense(tensor_, *job.slice);
     const uint64_t span_size = job.layout.span_size();
-    job.layout.ForEach(0, job.layout.count(), [&](const CopyLayout::Run& run) {
+    job.layout.ForEach(0, job.layout.count(), [&](const CopyLayout::Span& run) {
       std::memcpy(out_.data() + run.destination, bytes.data() + run.source, span_size);
     });
   }
@@ -262,6 +262,13 @@ const DataTypeInfo& RequireKnownType(const Tensor& tensor) {
                          ", which this version of tensorbundle does not know");
 }
 
+const DataTypeInfo& RequireFixedSize(const Tensor& tensor) {
+  const DataTypeInfo& info = RequireKnownType(tensor);
+  if (info.item_size > 0) return info;
+  throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
+                         " has no fixed element size");
+}
+
 void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
                    uint32_t actual) {
   const std::string what = checkpoint.files().Get(slice.file).path() + ": " +
@@ -283,10 +290,6 @@ namespace {
 // What can be wrong before anything is read. False: there is nothing to read.
 bool CheckRequest(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
                   const Box& box, ByteSpan out) {
-  if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
-                           " has no fixed element size");
-  }
   if (out.size() != Volume(box) * info.item_size) {
     throw std::invalid_argument("the destination has " + std::to_string(out.size()) +
                                 " bytes, the box " + ToString(box) + " needs " +
@@ -312,7 +315,7 @@ void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& b
 
 void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
              MutableByteSpan out, const ReadOptions& options) {
-  const DataTypeInfo& info = RequireKnownType(tensor);
+  const DataTypeInfo& info = RequireFixedSize(tensor);
   if (!CheckRequest(checkpoint, tensor, info, box, out)) return;
   BoxReader(checkpoint, tensor, info, out, options).Read(box);
 }
@@ -320,7 +323,7 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
 std::vector<PartialChecksum> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
                                             const Box& box, MutableByteSpan out,
                                             const ReadOptions& options) {
-  const DataTypeInfo& info = RequireKnownType(tensor);
+  const DataTypeInfo& info = RequireFixedSize(tensor);
   if (!CheckRequest(checkpoint, tensor, info, box, out)) return {};
   return BoxReader(checkpoint, tensor, info, out, options).ReadInParts(box);
 }

@@ -52,7 +52,10 @@ std::vector<PartialChecksum> ReadBoxInParts(const Checkpoint& checkpoint, const 
 void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
                    uint32_t actual);
 
-// The type's properties. Throws UnsupportedError, naming the tensor, for a type we do not know.
+// Returns the properties of the tensor's type. Throws UnsupportedError for an unknown type.
 const DataTypeInfo& RequireKnownType(const Tensor& tensor);
+
+// The same; throws UnsupportedError also for a type whose elements have no fixed size.
+const DataTypeInfo& RequireFixedSize(const Tensor& tensor);
 
 }  // namespace tensorbundle

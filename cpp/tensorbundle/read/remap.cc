@@ -12,10 +12,53 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/read/gather.h"
 #include "tensorbundle/read/read_box.h"
-#include "tensorbundle/read/row_copy.h"
 
 namespace tensorbundle {
+
+namespace {
+
+// A permutation of columns, some of them missing. A column of a row is the `cell_size` bytes of one
+// element of axis 1. Threads: immutable.
+class ColumnOrder {
+ public:
+  // Keeps all columns in place.
+  static ColumnOrder Identity(uint64_t row_size);
+
+  // New column i is old column columns[i], or missing if that is -1. The caller must check the
+  // numbers before it calls Apply().
+  ColumnOrder(std::span<const int64_t> columns, uint64_t cell_size);
+
+  // Bytes of a new row that come from no old column.
+  struct Gap {
+    uint64_t destination;
+    uint64_t size;
+  };
+
+  bool is_identity() const { return is_identity_; }
+  uint64_t new_row_size() const { return new_row_size_; }
+  uint64_t missing_size() const { return missing_size_; }
+  const std::vector<Gap>& gaps() const { return gaps_; }
+
+  // Copies the columns of an old row into a new row. Does not write to the gaps.
+  void Apply(const uint8_t* old_row, uint8_t* new_row) const;
+
+ private:
+  // Adjacent columns that stay adjacent.
+  struct Span {
+    uint64_t source;
+    uint64_t destination;
+    uint64_t size;
+  };
+  ColumnOrder() = default;
+
+  bool is_identity_ = false;
+  uint64_t new_row_size_ = 0;
+  uint64_t missing_size_ = 0;
+  std::vector<Span> spans_;
+  std::vector<Gap> gaps_;
+};
 
 ColumnOrder ColumnOrder::Identity(uint64_t row_size) {
   ColumnOrder order;
@@ -30,9 +73,9 @@ ColumnOrder::ColumnOrder(std::span<const int64_t> columns, uint64_t cell_size)
     const uint64_t destination = i * cell_size;
     if (columns[i] < 0) {
       missing_size_ += cell_size;
-      const bool goes_on =
+      const bool is_adjacent =
           !gaps_.empty() && gaps_.back().destination + gaps_.back().size == destination;
-      if (goes_on) {
+      if (is_adjacent) {
         gaps_.back().size += cell_size;
       } else {
         gaps_.push_back({destination, cell_size});
@@ -40,34 +83,32 @@ ColumnOrder::ColumnOrder(std::span<const int64_t> columns, uint64_t cell_size)
       continue;
     }
     const uint64_t source = static_cast<uint64_t>(columns[i]) * cell_size;
-    const bool goes_on = !runs_.empty() && runs_.back().source + runs_.back().size == source &&
-                         runs_.back().destination + runs_.back().size == destination;
-    if (goes_on) {
-      runs_.back().size += cell_size;
+    const bool is_adjacent = !spans_.empty() &&
+                             spans_.back().source + spans_.back().size == source &&
+                             spans_.back().destination + spans_.back().size == destination;
+    if (is_adjacent) {
+      spans_.back().size += cell_size;
     } else {
-      runs_.push_back({source, destination, cell_size});
+      spans_.push_back({source, destination, cell_size});
     }
   }
 }
 
 void ColumnOrder::Apply(const uint8_t* old_row, uint8_t* new_row) const {
-  for (const Run& run : runs_) {
-    // A lone float is the usual run: a move, where memcpy of an unknown size is a call.
-    if (run.size == sizeof(uint32_t)) {
-      std::memcpy(new_row + run.destination, old_row + run.source, sizeof(uint32_t));
+  for (const Span& span : spans_) {
+    // Most spans are one float: a memcpy of constant size is a move, not a call.
+    if (span.size == sizeof(uint32_t)) {
+      std::memcpy(new_row + span.destination, old_row + span.source, sizeof(uint32_t));
     } else {
-      std::memcpy(new_row + run.destination, old_row + run.source, run.size);
+      std::memcpy(new_row + span.destination, old_row + span.source, span.size);
     }
   }
 }
 
-namespace {
-
-// Rows whose columns are put in order are copied into a buffer of about this size first: it stays
-// in the second-level cache.
+// Size of the buffer for rows whose columns are reordered. It stays in the second-level cache.
 constexpr uint64_t kScratchSize = uint64_t{128} << 10;
 
-// A fill's element is repeated up to this size.
+// An element of fill values is repeated up to this size.
 constexpr uint64_t kMaxPattern = 4096;
 
 [[noreturn]] void ThrowChanged(const Tensor& tensor) {
@@ -75,8 +116,8 @@ constexpr uint64_t kMaxPattern = 4096;
                           " changed while they were read");
 }
 
-// Counts -1 among numbers of one axis, and throws for what is neither that nor on the axis.
-// `position` is that of the first number, for the message.
+// Counts -1 among the numbers of one axis. Throws std::out_of_range for any other number outside
+// the axis; `position` is that of the first number, for the message.
 uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_t size,
                       const char* axis, size_t position) {
   uint64_t missing = 0;
@@ -92,8 +133,6 @@ uint64_t CountMissing(const Tensor& tensor, std::span<const int64_t> ids, int64_
   return missing;
 }
 
-// Row numbers are checked twice, as in gather.cc: all of them before anything is written, and each
-// one again when it is read to be used. Column numbers are few: they are copied once.
 class Remapper {
  public:
   Remapper(const Checkpoint& checkpoint, const Tensor& tensor, const Remapping& remapping)
@@ -104,8 +143,8 @@ class Remapper {
         columns_(ColumnOrderOf(tensor, shape_, remapping, info_.item_size)),
         swap_unit_(checkpoint.catalog().big_endian ? info_.swap_size : 1) {}
 
-  // Checks every number, and adds up what is missing before each task. Memory is for row numbers
-  // that the caller has, never for rows that a shape declares.
+  // Checks all numbers and returns the number of missing elements. Allocates memory in proportion
+  // to the caller's row numbers, never to a shape in the checkpoint.
   uint64_t Count(int threads) {
     if (!remapping_.rows) return CountPlain() / info_.item_size;
     missing_before_.assign(NumTasks() + 1, 0);
@@ -122,80 +161,80 @@ class Remapper {
     return missing_before_.back() / info_.item_size;
   }
 
-  // Throws what is wrong with the first wanted row that cannot be read.
-  void RequireRows(const RowLayout& bands) const {
-    if (!bands.has_faults) return;
+  // Throws the error of the first requested row that cannot be read.
+  void RequireRows(const RowLayout& layout) const {
+    if (!layout.has_errors) return;
     if (!remapping_.rows) {
       const auto end = static_cast<int64_t>(remapping_.first_row + remapping_.num_rows);
       for (auto row = static_cast<int64_t>(remapping_.first_row); row < end;) {
-        bands.RequireRow(row);
-        row = bands.At(row).end;
+        layout.RequireRow(row);
+        row = layout.At(row).end;
       }
       return;
     }
     for (const int64_t& id : *remapping_.rows) {
       const int64_t row = ReadOnce(id);
-      if (row >= 0 && row < shape_[0]) bands.RequireRow(row);
+      if (row >= 0 && row < shape_[0]) layout.RequireRow(row);
     }
   }
 
-  void Run(const RowLayout& bands, const CellFillValues& fill, MutableByteSpan out,
+  void Run(const RowLayout& layout, const CellFillValues& fill_values, MutableByteSpan out,
            uint64_t out_stride, int threads) {
     const uint64_t missing = Count(threads);
-    const uint64_t expected = FillSize(fill.kind, missing, out.size());
-    if (fill.bytes.size() != expected) {
-      throw std::invalid_argument("the fill has " + std::to_string(fill.bytes.size()) +
-                                  " bytes, the " + std::to_string(missing) +
-                                  " missing cells take " + std::to_string(expected));
+    const uint64_t expected = FillValuesSize(fill_values.kind, missing, out.size());
+    if (fill_values.bytes.size() != expected) {
+      throw std::invalid_argument(
+          "the fill values have " + std::to_string(fill_values.bytes.size()) + " bytes, the " +
+          std::to_string(missing) + " missing cells take " + std::to_string(expected));
     }
     const uint64_t last = remapping_.num_rows == 0 ? 0 : (remapping_.num_rows - 1) * out_stride;
     if (remapping_.num_rows > 0 && out.size() < last + columns_.new_row_size()) {
       throw std::invalid_argument("the destination has only " + std::to_string(out.size()) +
                                   " bytes");
     }
-    RequireRows(bands);
+    RequireRows(layout);
     if (columns_.new_row_size() == 0) return;
-    for (const File* file : bands.mapped_files) file->CheckNotShrunk();
-    const std::vector<uint8_t> pattern = PatternOf(fill);
+    for (const File* file : layout.mapped_files) file->CheckNotShrunk();
+    const std::vector<uint8_t> pattern = PatternOf(fill_values);
     const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
     ParallelFor(NumTasks(), threads, [&](size_t task) {
-      Filler filler(tensor_, fill, pattern, MissingBefore(task), out.data(), hint);
+      FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
       if (columns_.is_identity()) {
-        CopyRows(bands, task, &filler, first, out_stride, hint);
+        CopyRows(layout, task, &fill, first, out_stride, hint);
       } else {
-        OrderRows(bands, task, &filler, first, out_stride);
+        OrderRows(layout, task, &fill, first, out_stride);
       }
     });
   }
 
  private:
-  // Hands out the fill, in order. Borrows everything.
-  class Filler {
+  // Writes fill values in order. Lifetime: refers to its arguments.
+  class FillCursor {
    public:
-    Filler(const Tensor& tensor, const CellFillValues& fill, ByteSpan pattern, uint64_t used,
-           const uint8_t* destination, StoreHint hint)
+    FillCursor(const Tensor& tensor, const CellFillValues& fill_values, ByteSpan pattern,
+               uint64_t used, const uint8_t* destination, StoreHint hint)
         : tensor_(tensor),
-          fill_(fill),
+          fill_values_(fill_values),
           pattern_(pattern),
           destination_(destination),
           used_(used),
           hint_(hint) {}
 
-    void Fill(uint8_t* out, uint64_t size) {
-      switch (fill_.kind) {
+    void Write(uint8_t* out, uint64_t size) {
+      switch (fill_values_.kind) {
         case CellFillValues::Kind::kElement:
           for (uint64_t done = 0; done < size; done += pattern_.size()) {
             Copy(out + done, pattern_.data(), std::min<uint64_t>(size - done, pattern_.size()));
           }
           break;
         case CellFillValues::Kind::kCells:
-          if (!RangeFits(used_, size, fill_.bytes.size())) ThrowChanged(tensor_);
-          Copy(out, fill_.bytes.data() + used_, size);
+          if (!RangeFits(used_, size, fill_values_.bytes.size())) ThrowChanged(tensor_);
+          Copy(out, fill_values_.bytes.data() + used_, size);
           used_ += size;
           break;
         case CellFillValues::Kind::kPlaces: {
-          const uint8_t* in = fill_.bytes.data() + (out - destination_);
+          const uint8_t* in = fill_values_.bytes.data() + (out - destination_);
           if (in != out) Copy(out, in, size);
           break;
         }
@@ -212,27 +251,27 @@ class Remapper {
     }
 
     const Tensor& tensor_;
-    const CellFillValues& fill_;
+    const CellFillValues& fill_values_;
     const ByteSpan pattern_;
     const uint8_t* const destination_;
-    uint64_t used_;  // bytes of kCells
+    uint64_t used_;  // bytes of kCells so far
     const StoreHint hint_;
   };
 
-  // The one element of a fill, as often as a row has it: copying a row is one copy then, not one
-  // per element.
-  std::vector<uint8_t> PatternOf(const CellFillValues& fill) const {
-    if (fill.kind != CellFillValues::Kind::kElement) return {};
+  // Returns the element of kElement repeated as often as a row needs it, so that filling a row
+  // takes one copy, not one per element.
+  std::vector<uint8_t> PatternOf(const CellFillValues& fill_values) const {
+    if (fill_values.kind != CellFillValues::Kind::kElement) return {};
     const uint64_t row = columns_.new_row_size();
     const uint64_t count = std::min(row, kMaxPattern) / info_.item_size;
     std::vector<uint8_t> pattern(std::max<uint64_t>(count, 1) * info_.item_size);
     for (size_t at = 0; at < pattern.size(); at += info_.item_size) {
-      std::memcpy(pattern.data() + at, fill.bytes.data(), info_.item_size);
+      std::memcpy(pattern.data() + at, fill_values.bytes.data(), info_.item_size);
     }
     return pattern;
   }
 
-  uint64_t FillSize(CellFillValues::Kind kind, uint64_t missing, uint64_t out_size) const {
+  uint64_t FillValuesSize(CellFillValues::Kind kind, uint64_t missing, uint64_t out_size) const {
     if (kind == CellFillValues::Kind::kPlaces) return out_size;
     return kind == CellFillValues::Kind::kElement ? info_.item_size : missing * info_.item_size;
   }
@@ -241,7 +280,7 @@ class Remapper {
     return static_cast<size_t>((remapping_.num_rows + kRowsPerTask - 1) / kRowsPerTask);
   }
 
-  // The bytes that are missing where each row lacks the same columns.
+  // Returns the missing bytes if no row numbers are given: every row lacks the same columns.
   uint64_t CountPlain() const {
     CheckPlainRows();
     const std::optional<uint64_t> missing =
@@ -259,19 +298,19 @@ class Remapper {
     return std::min<uint64_t>(kRowsPerTask, remapping_.num_rows - task * kRowsPerTask);
   }
 
-  // The rows of the old table, or -1, for new rows from `first` on. The function throws
-  // std::out_of_range for a number that is no row. It holds what it needs: it is called for each
-  // row.
-  auto RowAt(const RowLayout& bands, uint64_t first) const {
+  // Returns a function that returns the old row, or -1, of the i-th new row from `first` on. It
+  // throws std::out_of_range for a number that is not a row. It is called for each row, so it
+  // captures everything that it needs.
+  auto RowAt(const RowLayout& layout, uint64_t first) const {
     const int64_t* ids = remapping_.rows ? remapping_.rows->data() : nullptr;
     const auto plain = static_cast<int64_t>(remapping_.first_row + first);
-    return [this, &bands, ids, plain, first, num_rows = shape_[0]](size_t i) {
+    return [this, &layout, ids, plain, first, num_rows = shape_[0]](size_t i) {
       if (ids == nullptr) return plain + static_cast<int64_t>(i);  // checked as a whole
       const int64_t row = ReadOnce(ids[first + i]);
       if (static_cast<uint64_t>(row + 1) > static_cast<uint64_t>(num_rows)) {
         CountMissing(tensor_, {&row, 1}, num_rows, "row", first + i);  // throws
       }
-      if (row >= 0) bands.RequireRow(row);
+      if (row >= 0) layout.RequireRow(row);
       return row;
     };
   }
@@ -286,26 +325,26 @@ class Remapper {
                             std::to_string(remapping_.first_row) + " on");
   }
 
-  void CopyRows(const RowLayout& bands, size_t task, Filler* filler, uint8_t* out,
+  void CopyRows(const RowLayout& layout, size_t task, FillCursor* fill, uint8_t* out,
                 uint64_t out_stride, StoreHint hint) const {
-    RowCopier copier(bands, swap_unit_, hint);
+    RowCopier copier(layout, swap_unit_, hint);
     copier.Copy(
-        RowsOf(task), RowAt(bands, task * kRowsPerTask),
-        [&](uint8_t* row) { filler->Fill(row, bands.row_size); }, out, out_stride);
+        RowsOf(task), RowAt(layout, task * kRowsPerTask),
+        [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out, out_stride);
   }
 
-  // Copies some rows whole into a buffer at a time and takes their columns from there.
-  void OrderRows(const RowLayout& bands, size_t task, Filler* filler, uint8_t* out,
+  // Copies batches of whole rows into a buffer, and their columns from there.
+  void OrderRows(const RowLayout& layout, size_t task, FillCursor* fill, uint8_t* out,
                  uint64_t out_stride) const {
-    const uint64_t row_size = std::max<uint64_t>(1, bands.row_size);
+    const uint64_t row_size = std::max<uint64_t>(1, layout.row_size);
     const uint64_t batch = std::clamp<uint64_t>(kScratchSize / row_size, 1, kRowsPerTask);
     std::vector<uint8_t> scratch(batch * row_size);
     std::vector<uint8_t> is_missing(batch);
-    RowCopier copier(bands, swap_unit_, StoreHint::kCached);
+    RowCopier copier(layout, swap_unit_, StoreHint::kCached);
     const uint64_t first_row = task * kRowsPerTask;
     for (uint64_t done = 0; done < RowsOf(task); done += batch) {
       const uint64_t count = std::min(batch, RowsOf(task) - done);
-      const auto row_at = [&, next = RowAt(bands, first_row + done)](size_t i) {
+      const auto row_at = [&, next = RowAt(layout, first_row + done)](size_t i) {
         const int64_t row = next(i);
         is_missing[i] = row < 0;
         return row;
@@ -313,12 +352,12 @@ class Remapper {
       copier.Copy(count, row_at, [](uint8_t*) {}, scratch.data(), row_size);
       for (uint64_t i = 0; i < count; ++i, out += out_stride) {
         if (is_missing[i] != 0) {
-          filler->Fill(out, columns_.new_row_size());
+          fill->Write(out, columns_.new_row_size());
           continue;
         }
         columns_.Apply(scratch.data() + i * row_size, out);
         for (const ColumnOrder::Gap& gap : columns_.gaps())
-          filler->Fill(out + gap.destination, gap.size);
+          fill->Write(out + gap.destination, gap.size);
       }
     }
   }
@@ -339,7 +378,7 @@ class Remapper {
     for (size_t axis = 2; axis < shape.size(); ++axis)
       cell_size *= static_cast<uint64_t>(shape[axis]);
     const std::vector<int64_t> columns(remapping.columns->begin(), remapping.columns->end());
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // the copy is what is checked and used
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // check and use the copy
     CountMissing(tensor, columns, shape[1], "column", 0);
     return ColumnOrder(columns, cell_size);
   }
@@ -350,16 +389,16 @@ class Remapper {
   const Remapping& remapping_;
   const ColumnOrder columns_;
   const unsigned swap_unit_;
-  std::vector<uint64_t> missing_before_;  // bytes, per task and in all; for rows by number
+  std::vector<uint64_t> missing_before_;  // bytes before each task, and in total; with row numbers
 };
 
 }  // namespace
 
-void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
+void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
                        const Remapping& remapping, int threads) {
   Remapper remapper(checkpoint, tensor, remapping);
   remapper.Count(threads);  // checks the numbers
-  remapper.RequireRows(bands);
+  remapper.RequireRows(layout);
 }
 
 uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
@@ -367,10 +406,10 @@ uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
   return Remapper(checkpoint, tensor, remapping).Count(threads);
 }
 
-void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
-                const Remapping& remapping, const CellFillValues& fill, MutableByteSpan out,
+void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
+                const Remapping& remapping, const CellFillValues& fill_values, MutableByteSpan out,
                 uint64_t out_stride, int threads) {
-  Remapper(checkpoint, tensor, remapping).Run(bands, fill, out, out_stride, threads);
+  Remapper(checkpoint, tensor, remapping).Run(layout, fill_values, out, out_stride, threads);
 }
 
 }  // namespace tensorbundle

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The columns of a row in another order.
+// Remaps a table: writes its rows and columns in another order, with fill values for rows and
+// columns that the table does not have.
+//
+// Neighbouring columns that stay neighbours are copied as one span. Row numbers are checked twice,
+// as in read/gather.h. Column numbers are few, so they are copied once and then checked.
 #pragma once
 
 #include <cstdint>
@@ -13,88 +17,48 @@
 
 namespace tensorbundle {
 
-// Immutable once made; thread-safe. A column is the `cell_size` bytes of one element of axis 1.
-class ColumnOrder {
- public:
-  // All columns where they were.
-  static ColumnOrder Identity(uint64_t row_size);
-
-  // New column i is old column columns[i], or missing where that is -1. The numbers are checked by
-  // the caller before Apply.
-  ColumnOrder(std::span<const int64_t> columns, uint64_t cell_size);
-
-  // Bytes of a new row that no old column gives.
-  struct Gap {
-    uint64_t destination;
-    uint64_t size;
-  };
-
-  bool is_identity() const { return is_identity_; }
-  uint64_t new_row_size() const { return new_row_size_; }
-  uint64_t missing_size() const { return missing_size_; }
-  const std::vector<Gap>& gaps() const { return gaps_; }
-
-  // Copies an old row's columns to their places in a new row; the gaps are left alone.
-  void Apply(const uint8_t* old_row, uint8_t* new_row) const;
-
- private:
-  // Neighbours that stay neighbours.
-  struct Run {
-    uint64_t source;
-    uint64_t destination;
-    uint64_t size;
-  };
-  ColumnOrder() = default;
-
-  bool is_identity_ = false;
-  uint64_t new_row_size_ = 0;
-  uint64_t missing_size_ = 0;
-  std::vector<Run> runs_;
-  std::vector<Gap> gaps_;
-};
-
-// A table with its rows and columns in another order, some of them new.
-
-// Where each new row and column comes from. -1 is one that the old table does not have.
+// The old row of each new row, and the old column of each new column; -1 for a missing one.
 struct Remapping {
-  // Nothing: `num_rows` rows in order, from `first_row` on.
+  // Without a value: `num_rows` rows in order, from `first_row` on.
   std::optional<std::span<const int64_t>> rows = std::nullopt;
   uint64_t num_rows = 0;
-  // Elements of axis 1. Nothing: all, in order.
+  // Elements of axis 1. Without a value: all of them, in order.
   std::optional<std::span<const int64_t>> columns = std::nullopt;
-  uint64_t first_row = 0;  // without `rows`: the row that the first one is
+  uint64_t first_row = 0;  // used without `rows`
 };
 
-// What the missing cells get.
+// The values of missing cells.
 struct CellFillValues {
   enum class Kind : uint8_t {
-    kElement,  // all of them the one that `bytes` holds
-    kCells,    // each its own, in row-major order of the new table: the order of TensorFlow's
-               // LoadAndRemapMatrix
-    kPlaces    // each its own, from its place in `bytes`, which is laid out as the destination
-               // is, and may be the destination
+    kElement,  // `bytes` is one element, the value of all missing cells
+    kCells,    // `bytes` has a value per missing cell, in row-major order of the new table, as
+               // TensorFlow's LoadAndRemapMatrix expects
+    kPlaces    // `bytes` has the layout of the destination, and may be the destination: each cell
+               // is taken from its own place
   };
   Kind kind = Kind::kElement;
   ByteSpan bytes;
 };
 
-// Throws what RemapTable would throw for the numbers, and for rows that cannot be read, before
-// there is any memory for the new table.
-void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
+// Checks the numbers and the rows as RemapTable() does, before the caller allocates memory for the
+// new table. Throws what RemapTable() throws for them.
+void RequireRemappable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
                        const Remapping& remapping, int threads);
 
-// Elements of the new table that the old one does not have. Throws std::out_of_range for numbers
-// below -1 or beyond the table, std::invalid_argument for columns of a tensor of rank 1.
+// Returns the number of elements of the new table that the old one does not have. Throws
+// std::out_of_range for a number below -1 or beyond the table, std::invalid_argument for columns of
+// a tensor of rank 1.
 uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
                            const Remapping& remapping, int threads);
 
-// Writes the new table's rows to `out`, `out_stride` bytes from one to the next, in one pass by
-// threads. Every number is checked before anything is written; memory that changes meanwhile does
-// what it does in GatherRows. Throws as CountMissingCells; what is wrong with a row that cannot be
-// read; std::invalid_argument when the fill does not have as many elements as there are missing
-// cells, or `out` is too small; as File::ReadAt.
-void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& bands,
-                const Remapping& remapping, const CellFillValues& fill, MutableByteSpan out,
+// Writes the rows of the new table to `out`, `out_stride` bytes from one to the next, in one pass.
+// If memory of the caller changes meanwhile, GatherRows() says what happens.
+//
+// Throws std::out_of_range and std::invalid_argument as CountMissingCells() does, before anything
+// is written; the error of a row that cannot be read; std::invalid_argument if `fill_values` or
+// `out` has the wrong size; what File::ReadAt throws, if rows are not mapped.
+void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
+                const Remapping& remapping, const CellFillValues& fill_values, MutableByteSpan out,
                 uint64_t out_stride, int threads);
 
 }  // namespace tensorbundle

@@ -13,11 +13,10 @@
 namespace tensorbundle {
 namespace {
 
-// A table of segments larger than this would rival the data. Real tilings need one segment per
-// slice.
+// Grids need one segment per slice. A larger table would take as much memory as the data.
 constexpr uint64_t kMaxSegments = uint64_t{1} << 22;
 
-// What the first row of a slice is made of, as segments relative to the slice's first byte.
+// Returns the segments of the slice's first row; their offsets are relative to the slice.
 std::vector<RowSegment> SegmentsOfRow(const SliceOverlap& overlap, std::span<const int64_t> shape,
                                       uint64_t item_size) {
   Box row = overlap.slice_box;
@@ -30,19 +29,20 @@ std::vector<RowSegment> SegmentsOfRow(const SliceOverlap& overlap, std::span<con
     stride *= static_cast<uint64_t>(row[axis].length);
   }
   std::vector<RowSegment> segments;
-  layout.ForEach(0, layout.count(), [&](const CopyLayout::Run& run) {
-    segments.push_back({nullptr, nullptr, run.source, stride, run.destination, layout.span_size()});
+  layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& span) {
+    segments.push_back(
+        {nullptr, nullptr, span.source, stride, span.destination, layout.span_size()});
   });
   return segments;
 }
 
-class BandBuilder {
+class RowLayoutBuilder {
  public:
-  BandBuilder(const Checkpoint& checkpoint, const Tensor& tensor)
+  RowLayoutBuilder(const Checkpoint& checkpoint, const Tensor& tensor)
       : checkpoint_(checkpoint),
         tensor_(tensor),
         shape_(checkpoint.catalog().Shape(tensor)),
-        item_size_(RequireKnownType(tensor).item_size) {}
+        item_size_(RequireFixedSize(tensor).item_size) {}
 
   RowLayout Build() {
     result_.row_size = item_size_;
@@ -50,74 +50,73 @@ class BandBuilder {
       result_.row_size *= static_cast<uint64_t>(shape_[axis]);
     }
     const RowCover cover = CoverRows(checkpoint_.catalog(), tensor_);
-    places_.resize(cover.overlaps.size());
-    for (const RowGroupCover& rows : cover.bands) {
-      RowGroup band{rows.begin, rows.end, {}, nullptr};
+    slices_.resize(cover.overlaps.size());
+    for (const CoveredRows& rows : cover.groups) {
+      RowGroup group{rows.begin, rows.end, {}, nullptr};
       try {
-        if (!rows.fault.empty()) throw CorruptionError(rows.fault);
-        for (const size_t i : rows.overlaps) AddSlice(cover.overlaps[i], &places_[i], &band);
+        if (rows.error) std::rethrow_exception(rows.error);
+        for (const size_t i : rows.overlaps) AddSlice(cover.overlaps[i], &slices_[i], &group);
       } catch (const Error&) {
-        band.segments.clear();
-        band.fault = std::current_exception();
-        result_.has_faults = true;
+        group.segments.clear();
+        group.error = std::current_exception();
+        result_.has_errors = true;
       }
-      result_.bands.push_back(std::move(band));
+      result_.groups.push_back(std::move(group));
     }
     return std::move(result_);
   }
 
  private:
-  // What is known of a slice, found when its first band is laid out.
-  struct Place {
-    std::vector<RowSegment> of_row;  // of the slice's first row
-    RowSegment base;
-    std::exception_ptr fault;
-    bool is_known = false;
+  // A slice whose first group was laid out.
+  struct LocatedSlice {
+    std::vector<RowSegment> segments;  // of its first row, relative to the slice
+    RowSegment base;                   // its first byte
+    std::exception_ptr error;
+    bool is_located = false;
   };
 
-  // Adds the segments that a slice gives to the rows of a band. Throws what is wrong with the
-  // slice.
-  void AddSlice(const SliceOverlap& overlap, Place* place, RowGroup* band) {
-    if (!place->is_known) *place = OffsetOf(overlap);
-    if (place->fault) std::rethrow_exception(place->fault);
-    num_segments_ += place->of_row.size();
+  // Adds the segments that a slice contributes to the rows of a group. Throws the slice's error.
+  void AddSlice(const SliceOverlap& overlap, LocatedSlice* slice, RowGroup* group) {
+    if (!slice->is_located) *slice = LocateSlice(overlap);
+    if (slice->error) std::rethrow_exception(slice->error);
+    num_segments_ += slice->segments.size();
     if (num_segments_ > kMaxSegments) {
       throw UnsupportedError("tensor " + EscapeBytes(tensor_.name) +
                              " is stored in slices that cut its rows into more than " +
                              std::to_string(kMaxSegments) + " parts; read it in boxes instead");
     }
     const int64_t first = overlap.slice_box[0].start;
-    for (RowSegment segment : place->of_row) {
+    for (RowSegment segment : slice->segments) {
       const uint64_t skip =
-          segment.offset + static_cast<uint64_t>(band->begin - first) * segment.stride;
-      segment.memory = place->base.memory == nullptr ? nullptr : place->base.memory + skip;
-      segment.file = place->base.file;
-      segment.offset = place->base.offset + skip;
-      band->segments.push_back(segment);
+          segment.offset + static_cast<uint64_t>(group->begin - first) * segment.stride;
+      segment.memory = slice->base.memory == nullptr ? nullptr : slice->base.memory + skip;
+      segment.file = slice->base.file;
+      segment.offset = slice->base.offset + skip;
+      group->segments.push_back(segment);
     }
   }
 
-  Place OffsetOf(const SliceOverlap& overlap) {
-    Place place;
-    place.is_known = true;
+  LocatedSlice LocateSlice(const SliceOverlap& overlap) {
+    LocatedSlice slice;
+    slice.is_located = true;
     try {
       RequireReadable(checkpoint_, tensor_, *overlap.slice);
-      place.base = Locate(*overlap.slice);
-      place.of_row = SegmentsOfRow(overlap, shape_, item_size_);
+      slice.base = LocateFirstByte(*overlap.slice);
+      slice.segments = SegmentsOfRow(overlap, shape_, item_size_);
     } catch (const Error&) {
-      place.fault = std::current_exception();
+      slice.error = std::current_exception();
     }
-    return place;
+    return slice;
   }
 
-  // The slice's first byte: in memory if it can be had there, else in its file.
-  RowSegment Locate(const StoredSlice& slice) {
-    RowSegment place;
+  // Returns the slice's first byte: in memory if it is decoded or mapped, else in its file.
+  RowSegment LocateFirstByte(const StoredSlice& slice) {
+    RowSegment first;
     if (slice.encoding == Encoding::kRecord) {
       result_.decoded.push_back(std::make_unique<std::vector<uint8_t>>(
           checkpoint_.records()->DecodeDense(tensor_, slice)));
-      place.memory = result_.decoded.back()->data();
-      return place;
+      first.memory = result_.decoded.back()->data();
+      return first;
     }
     const auto [known, is_new] = mapped_.try_emplace(slice.file, nullptr);
     if (is_new) {
@@ -128,10 +127,10 @@ class BandBuilder {
         result_.mapped_files.push_back(&checkpoint_.files().Get(slice.file));
       }
     }
-    place.memory = known->second == nullptr ? nullptr : known->second + slice.offset;
-    place.file = &checkpoint_.files().Get(slice.file);
-    place.offset = slice.offset;
-    return place;
+    first.memory = known->second == nullptr ? nullptr : known->second + slice.offset;
+    first.file = &checkpoint_.files().Get(slice.file);
+    first.offset = slice.offset;
+    return first;
   }
 
   const Checkpoint& checkpoint_;
@@ -139,8 +138,8 @@ class BandBuilder {
   const std::span<const int64_t> shape_;
   const uint64_t item_size_;
   RowLayout result_;
-  std::vector<Place> places_;                  // by number of the overlap
-  std::map<uint32_t, const uint8_t*> mapped_;  // by file; null where nothing is mapped
+  std::vector<LocatedSlice> slices_;           // by index of the overlap
+  std::map<uint32_t, const uint8_t*> mapped_;  // by file; null if the file is not mapped
   uint64_t num_segments_ = 0;
 };
 
@@ -148,18 +147,13 @@ class BandBuilder {
 
 const RowGroup& RowLayout::At(int64_t row) const {
   const auto next =
-      std::upper_bound(bands.begin(), bands.end(), row,
-                       [](int64_t wanted, const RowGroup& band) { return wanted < band.begin; });
+      std::upper_bound(groups.begin(), groups.end(), row,
+                       [](int64_t wanted, const RowGroup& group) { return wanted < group.begin; });
   return *(next - 1);
 }
 
 RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor) {
-  const DataTypeInfo& info = RequireKnownType(tensor);
-  if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
-                           " has no fixed element size");
-  }
-  return BandBuilder(checkpoint, tensor).Build();
+  return RowLayoutBuilder(checkpoint, tensor).Build();
 }
 
 }  // namespace tensorbundle

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the rows of a tensor lie: rows are the elements of axis 0, as people index embedding
-// tables.
+// Addresses of the rows of a tensor: rows are the elements of axis 0, as in an embedding table.
+// Rows that come from the same slices form a group. Within a group, each contiguous segment of a
+// row is at a constant stride from the same segment of the previous row, so the address of a row
+// is a multiplication away.
 #pragma once
 
 #include <cstdint>
@@ -13,49 +15,51 @@
 
 namespace tensorbundle {
 
-// One run of bytes that every row of a band has at a fixed distance from the same run of the row
-// before.
+// One contiguous segment of every row of a group.
 struct RowSegment {
-  const uint8_t* memory = nullptr;  // of the band's first row, when mapped or decoded; else null
-  const File* file = nullptr;       // where to read it from otherwise,
-  uint64_t offset = 0;              // and where in it
+  const uint8_t* memory = nullptr;  // of the group's first row, if mapped or decoded, else null
+  const File* file = nullptr;       // otherwise: the file to read from
+  uint64_t offset = 0;              // and the offset in it
   uint64_t stride = 0;              // from one row to the next
-  uint64_t destination = 0;         // where the run belongs in a row
+  uint64_t destination = 0;         // offset of the segment in a row
   uint64_t size = 0;
 };
 
-// Consecutive rows whose bytes come from the same slices.
+// Consecutive rows [begin, end) whose bytes come from the same slices.
 struct RowGroup {
   int64_t begin = 0;
   int64_t end = 0;
-  std::vector<RowSegment> segments;  // together they are the whole row
-  std::exception_ptr fault;          // why the rows cannot be read; they have no segments then
+  std::vector<RowSegment> segments;  // together the whole row; empty if there is an error
+  std::exception_ptr error;          // why the rows cannot be read, or null
 };
 
-// The bands of a tensor, in order, without a gap, and what keeps their memory alive.
+// The groups of a tensor, ascending and without gaps, and the owners of their memory.
+// Lifetime: refers to the files of the checkpoint. Threads: immutable.
 struct RowLayout {
-  std::vector<RowGroup> bands;
-  uint64_t row_size = 0;
+  std::vector<RowGroup> groups;
+  uint64_t row_size = 0;  // in bytes
   std::vector<std::shared_ptr<const Mapping>> mappings;
-  std::vector<const File*> mapped_files;  // must not have shrunk when their rows are touched
+  std::vector<const File*> mapped_files;  // call CheckNotShrunk() before their rows are touched
   std::vector<std::unique_ptr<std::vector<uint8_t>>> decoded;
-  bool has_faults = false;
+  bool has_errors = false;
 
-  // The band of a row that the tensor has.
+  // Returns the group of a row. Requires: the tensor has the row.
   const RowGroup& At(int64_t row) const;
 
-  // Throws what is wrong with the band of the row, if anything is.
+  // Throws the error of the row's group, if there is one. Requires: the tensor has the row.
   void RequireRow(int64_t row) const {
-    if (!has_faults) return;
-    if (const std::exception_ptr& fault = At(row).fault) std::rethrow_exception(fault);
+    if (!has_errors) return;
+    if (const std::exception_ptr& error = At(row).error) std::rethrow_exception(error);
   }
 };
 
-// Lays out the rows of a tensor of rank 1 or more and fixed element size. Maps files where the
-// checkpoint's mode allows it, decodes slices that are stored encoded, and leaves the rest to be
-// read row by row. Rows that are stored nowhere or twice, or lie in files that are missing, short
-// or foreign, are bands with a fault: the others can be read. Throws UnsupportedError for other
-// tensors and for slices in a pattern that would take too much time.
+// Maps files if the checkpoint's mode allows it, decodes slices that are stored encoded, and leaves
+// other rows to be read one by one. Rows that are stored nowhere or twice, or in files that are
+// missing, short or foreign, become groups with an error: the other rows can be read.
+//
+// Requires: the tensor has rank 1 or more.
+// Throws UnsupportedError for elements without a fixed size, and for slices in a pattern that would
+// take too much time or memory.
 RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor);
 
 }  // namespace tensorbundle

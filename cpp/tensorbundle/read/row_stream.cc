@@ -89,11 +89,7 @@ bool AllowsDirect(const Checkpoint& checkpoint, uint64_t stream_size) {
 RowReader::RowReader(const Checkpoint& checkpoint, const Tensor& tensor,
                      const RowReadOptions& options)
     : checkpoint_(checkpoint), tensor_(tensor), options_(options) {
-  const DataTypeInfo& info = RequireKnownType(tensor);
-  if (info.item_size == 0) {
-    throw UnsupportedError("tensor " + EscapeBytes(tensor.name) + " of type " + info.name +
-                           " has no fixed element size");
-  }
+  const DataTypeInfo& info = RequireFixedSize(tensor);
   item_size_ = info.item_size;
   swap_unit_ = checkpoint.catalog().big_endian ? info.swap_size : 1;
   const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
@@ -139,9 +135,9 @@ RowReader::Chunk RowReader::Plan(MutableByteSpan out) {
 }
 
 void RowReader::PlanSlice(SliceState* state, const Box& box, Chunk* chunk) {
-  const Box common = *Intersect(state->box, box);
+  const Box intersection = *Intersect(state->box, box);
   const size_t part = chunk->parts_.size();
-  chunk->parts_.push_back({state, CopyLayout(state->box, box, common, item_size_), nullptr});
+  chunk->parts_.push_back({state, CopyLayout(state->box, box, intersection, item_size_), nullptr});
   const CopyLayout& layout = chunk->parts_[part].layout;
   const uint64_t size = layout.span_size() * layout.count();
   if (state->slice->encoding == Encoding::kRecord) {
@@ -149,7 +145,7 @@ void RowReader::PlanSlice(SliceState* state, const Box& box, Chunk* chunk) {
     return;
   }
   uint64_t first_byte = 0;
-  layout.ForEach(0, 1, [&](const CopyLayout::Run& run) { first_byte = run.source; });
+  layout.ForEach(0, 1, [&](const CopyLayout::Span& run) { first_byte = run.source; });
   const File& file = SourceOf(*state->slice).Select(state->slice->offset + first_byte, size);
   chunk->parts_[part].file = &file;
   const bool is_direct = file.mode() == ReadMode::kDirect;
@@ -202,7 +198,7 @@ void RowReader::RunTask(Task* task, const Chunk& chunk) const {
   }
   const Part& part = chunk.parts_[task->part];
   if (part.state->slice->encoding == Encoding::kRecord) {
-    part.layout.ForEach(0, task->num_runs, [&](const CopyLayout::Run& run) {
+    part.layout.ForEach(0, task->num_runs, [&](const CopyLayout::Span& run) {
       std::memcpy(chunk.out_.data() + run.destination, part.state->decoded.data() + run.source,
                   part.layout.span_size());
     });
@@ -222,8 +218,8 @@ void RowReader::ReadTask(Task* task, const Chunk& chunk) const {
     if (part.state->check) task->crc = crc32c::Value(bytes.data(), bytes.size());
     SwapBytes(bytes, swap_unit_);
   };
-  CopyLayout::Run first{};
-  part.layout.ForEach(task->first_run, 1, [&](const CopyLayout::Run& run) { first = run; });
+  CopyLayout::Span first{};
+  part.layout.ForEach(task->first_run, 1, [&](const CopyLayout::Span& run) { first = run; });
   if (task->num_runs == 1) {
     const uint64_t position = first.source + task->begin;
     const bool is_direct = part.file->mode() == ReadMode::kDirect;  // has a buffer of its own
@@ -237,7 +233,7 @@ void RowReader::ReadTask(Task* task, const Chunk& chunk) const {
   const auto together = std::make_unique_for_overwrite<uint8_t[]>(task->size);
   read(first.source, {together.get(), task->size});
   const uint8_t* from = together.get();
-  part.layout.ForEach(task->first_run, task->num_runs, [&](const CopyLayout::Run& run) {
+  part.layout.ForEach(task->first_run, task->num_runs, [&](const CopyLayout::Span& run) {
     std::memcpy(chunk.out_.data() + run.destination, from, part.layout.span_size());
     from += part.layout.span_size();
   });

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the stored slices of a tensor lie in it.
+// Intersections of a box with the stored slices of its tensor, and the check that the slices cover
+// the box: every element is in exactly one slice.
+//
+// Partitioners make grids, so the slices are divided by straight cuts, recursively: each set is
+// sorted along an axis and split wherever no slice crosses a cut. Only slices that no cut divides
+// are compared in pairs. The number of comparisons is limited.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <exception>
 #include <vector>
 
 #include "tensorbundle/bundle/catalog.h"
@@ -12,45 +17,49 @@
 
 namespace tensorbundle {
 
-// A stored slice and the part of it that a box needs.
+// A stored slice and the part of it that a box needs. Boxes are relative to the tensor.
 struct SliceOverlap {
   const StoredSlice* slice = nullptr;
-  Box slice_box;  // in the tensor
-  Box common;     // in the tensor
+  Box slice_box;
+  Box intersection;
 
-  bool is_whole_slice() const { return slice_box == common; }
+  bool is_whole_slice() const { return slice_box == intersection; }
 };
 
-// Which slices a non-empty box takes its elements from; every element comes from exactly one.
-// Throws CorruptionError when slices overlap each other or leave part of the box uncovered, naming
-// what is where.
+// Returns the slices that intersect a box, in the order of the catalog. Checks nothing: slices may
+// overlap each other or leave holes.
+std::vector<SliceOverlap> IntersectSlices(const Catalog& catalog, const Tensor& tensor,
+                                          const Box& box);
+
+// Returns the slices from which a non-empty box takes its elements, each element from exactly one
+// slice. The order is unspecified.
+//
+// Throws CorruptionError when slices overlap each other or leave elements of the box uncovered,
+// and names the slice or the count; UnsupportedError for slices in a pattern that would take too
+// many comparisons.
 std::vector<SliceOverlap> FindOverlaps(const Catalog& catalog, const Tensor& tensor,
                                        const Box& box);
 
 // Rows [begin, end) whose elements come from the same slices.
-struct RowGroupCover {
+struct CoveredRows {
   int64_t begin = 0;
   int64_t end = 0;
-  std::vector<size_t> overlaps;  // in RowCover::overlaps
-  std::string fault;             // why these rows cannot be read, or ""
+  std::vector<size_t> overlaps;  // indices into RowCover::overlaps
+  std::exception_ptr error;      // CorruptionError if the rows cannot be read, else null
 };
 
-// How slices give the rows of a tensor, along axis 0.
+// The slices of a tensor along axis 0.
 struct RowCover {
-  std::vector<SliceOverlap> overlaps;  // every slice with elements; all of it
-  std::vector<RowGroupCover> bands;  // in order, without a gap; none for a tensor without elements
-  bool has_faults = false;           // an element is stored nowhere or twice
+  std::vector<SliceOverlap> overlaps;  // all slices with elements, each of them whole
+  std::vector<CoveredRows> groups;     // ascending, without gaps; empty if there are no elements
+  bool has_errors = false;             // an element is stored nowhere or twice
 
-  // The band of a row that the tensor has.
-  const RowGroupCover& At(int64_t row) const;
+  // Returns the group of a row. Requires: the tensor has the row.
+  const CoveredRows& At(int64_t row) const;
 };
 
-// Of a tensor of rank 1 or more, which may be stored in part. Throws UnsupportedError for slices in
-// a pattern that would take too much time or memory.
+// Requires: the tensor has rank 1 or more. It may be stored in part.
+// Throws UnsupportedError for slices in a pattern that would take too much time or memory.
 RowCover CoverRows(const Catalog& catalog, const Tensor& tensor);
-
-// The tensor's slices in row-major order when each is one run of it and they follow each other
-// without a gap in one file: then the stored bytes are the tensor's. Empty when they are not that.
-std::vector<const StoredSlice*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor);
 
 }  // namespace tensorbundle

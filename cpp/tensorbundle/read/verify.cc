@@ -57,8 +57,8 @@ bool IsLasting(int error_number) {
 }
 
 // What the exception being handled says of a slice; slice null: of its tensor.
-Damage DamageOf(const Checkpoint& checkpoint, size_t index, const StoredSlice* slice) {
-  Damage damage{index, slice, {}};
+Corruption DamageOf(const Checkpoint& checkpoint, size_t index, const StoredSlice* slice) {
+  Corruption damage{index, slice, {}};
   try {
     throw;
   } catch (const IOFailure& error) {
@@ -116,27 +116,27 @@ class Verifier {
   }
 
   VerifyResult TakeResult() {
-    const auto place = [](const Damage& damage) {
+    const auto place = [](const Corruption& damage) {
       const StoredSlice* slice = damage.slice;  // none: before all files
       return slice == nullptr ? std::make_tuple(false, uint32_t{0}, uint64_t{0}, damage.tensor)
                               : std::make_tuple(true, slice->file, slice->offset, damage.tensor);
     };
-    std::stable_sort(damages_.begin(), damages_.end(),
-                     [&](const Damage& a, const Damage& b) { return place(a) < place(b); });
-    return {std::move(damages_), num_bytes_};
+    std::stable_sort(corruptions_.begin(), corruptions_.end(),
+                     [&](const Corruption& a, const Corruption& b) { return place(a) < place(b); });
+    return {std::move(corruptions_), num_bytes_};
   }
 
  private:
-  void Add(Damage damage) {
+  void Add(Corruption damage) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    damages_.push_back(std::move(damage));
+    corruptions_.push_back(std::move(damage));
   }
 
   const Checkpoint& checkpoint_;
   const std::function<void(uint64_t)>& progress_;
   std::atomic<uint64_t> num_bytes_{0};
   std::mutex mutex_;
-  std::vector<Damage> damages_;  // guarded by mutex_
+  std::vector<Corruption> corruptions_;  // guarded by mutex_
 };
 
 }  // namespace

@@ -14,7 +14,7 @@
 namespace tensorbundle {
 
 // Something that is wrong with a tensor.
-struct Damage {
+struct Corruption {
   size_t tensor;             // index in the catalog
   const StoredSlice* slice;  // null: the tensor is stored in part, or an element of it twice
   std::string message;
@@ -23,13 +23,13 @@ struct Damage {
 };
 
 struct VerifyResult {
-  std::vector<Damage> damages;  // in the order of files and offsets
-  uint64_t num_bytes = 0;       // that were read
+  std::vector<Corruption> corruptions;  // in the order of files and offsets
+  uint64_t num_bytes = 0;               // that were read
 };
 
 // Reads every byte of the tensors, in file order and by threads, and compares; looks whether every
 // element is stored once. Missing and short files are damage like any other; a failure of the
-// system is a Damage with its error number; only what has nothing to do with the checkpoint is
+// system is a Corruption with its error number; only what has nothing to do with the checkpoint is
 // thrown. `progress` is called from any thread with the number of bytes just done; what it throws
 // stops the work and comes out.
 VerifyResult VerifyTensors(const Checkpoint& checkpoint, std::span<const size_t> tensors,

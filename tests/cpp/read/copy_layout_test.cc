@@ -14,10 +14,10 @@ namespace {
 using testing::ForEachElement;
 using testing::Random;
 
-// Where every byte of `common` lies in an array.
-std::vector<uint64_t> BytePlaces(const Box& array, const Box& common, uint64_t item_size) {
+// Where every byte of `intersection` lies in an array.
+std::vector<uint64_t> BytePlaces(const Box& array, const Box& intersection, uint64_t item_size) {
   std::vector<uint64_t> places;
-  ForEachElement(array, common, [&](uint64_t index) {
+  ForEachElement(array, intersection, [&](uint64_t index) {
     for (uint64_t i = 0; i < item_size; ++i) places.push_back(index * item_size + i);
   });
   return places;
@@ -32,7 +32,7 @@ struct Places {
 Places RunPlaces(const CopyLayout& layout, uint64_t step) {
   Places places;
   for (uint64_t first = 0; first < layout.count(); first += step) {
-    layout.ForEach(first, std::min(step, layout.count() - first), [&](const CopyLayout::Run& run) {
+    layout.ForEach(first, std::min(step, layout.count() - first), [&](const CopyLayout::Span& run) {
       for (uint64_t i = 0; i < layout.span_size(); ++i) {
         places.source.push_back(run.source + i);
         places.destination.push_back(run.destination + i);
@@ -48,13 +48,13 @@ TEST(Runs, AgreeWithEveryElementOfRandomBoxes) {
     const Box whole = WholeBox(testing::RandomShape(&random, 5, 5));
     const Box source = testing::RandomBoxIn(&random, whole);
     const Box destination = testing::RandomBoxIn(&random, whole);
-    const auto common = Intersect(source, destination);
-    if (!common) continue;
+    const auto intersection = Intersect(source, destination);
+    if (!intersection) continue;
     const uint64_t item_size = uint64_t{1} << random() % 5;
-    const CopyLayout layout(source, destination, *common, item_size);
-    ASSERT_EQ(layout.count() * layout.span_size(), Volume(*common) * item_size);
-    const Places expected = {BytePlaces(source, *common, item_size),
-                             BytePlaces(destination, *common, item_size)};
+    const CopyLayout layout(source, destination, *intersection, item_size);
+    ASSERT_EQ(layout.count() * layout.span_size(), Volume(*intersection) * item_size);
+    const Places expected = {BytePlaces(source, *intersection, item_size),
+                             BytePlaces(destination, *intersection, item_size)};
     for (const uint64_t step : {uint64_t{1}, uint64_t{3}, layout.count()}) {
       ASSERT_EQ(RunPlaces(layout, step), expected)
           << ToString(source) << ToString(destination) << step;
@@ -92,7 +92,7 @@ TEST(Runs, OffsetsBeyond32Bits) {
   const Box whole = {{0, int64_t{1} << 33}, {0, 4}};
   const Box corner = {{(int64_t{1} << 33) - 1, 1}, {3, 1}};
   const CopyLayout layout(whole, corner, corner, 8);
-  layout.ForEach(0, 1, [](const CopyLayout::Run& run) {
+  layout.ForEach(0, 1, [](const CopyLayout::Span& run) {
     EXPECT_EQ(run.source, (uint64_t{1} << 38) - 8);
     EXPECT_EQ(run.destination, 0U);
   });

@@ -55,60 +55,62 @@ using IdTypes = ::testing::Types<int32_t, int64_t, uint32_t, uint64_t>;
 TYPED_TEST_SUITE(ChangingIdsTest, IdTypes);
 
 TYPED_TEST(ChangingIdsTest, Gather) {
-  const RowLayout bands = LayOutRows(*this->checkpoint_, this->tensor());
+  const RowLayout layout = LayOutRows(*this->checkpoint_, this->tensor());
   for (const int threads : {1, 3}) {
     const std::span<const TypeParam> ids = this->template IdsInDestination<TypeParam>();
     try {
-      GatherRows(*this->checkpoint_, this->tensor(), bands, ids, {}, this->memory_, threads);
+      GatherRows(*this->checkpoint_, this->tensor(), layout, ids, {}, this->memory_, threads);
     } catch (const std::out_of_range&) {
     }
   }
 }
 
 TYPED_TEST(ChangingIdsTest, GatherWithAFillPerMissingRow) {
-  const RowLayout bands = LayOutRows(*this->checkpoint_, this->tensor());
+  const RowLayout layout = LayOutRows(*this->checkpoint_, this->tensor());
   const std::span<const TypeParam> ids = this->template IdsInDestination<TypeParam>();
-  const RowFillValues fill{RowFillValues::Kind::kRows,
-                           {}};  // none is missing, until the rows are written
-  EXPECT_THROW(GatherRows(*this->checkpoint_, this->tensor(), bands, ids, fill, this->memory_, 1),
-               std::out_of_range);
+  const RowFillValues fill_values{RowFillValues::Kind::kRows,
+                                  {}};  // none is missing, until the rows are written
+  EXPECT_THROW(
+      GatherRows(*this->checkpoint_, this->tensor(), layout, ids, fill_values, this->memory_, 1),
+      std::out_of_range);
 }
 
 TEST_F(ChangingMemoryTest, Remap) {
-  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
   const float zero = 0;
-  const CellFillValues fill{CellFillValues::Kind::kElement,
-                            {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+  const CellFillValues fill_values{CellFillValues::Kind::kElement,
+                                   {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
   for (const int threads : {1, 3}) {
     const Remapping remapping{IdsInDestination<int64_t>(), kCount};
-    EXPECT_THROW(
-        RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, threads),
-        std::out_of_range);
+    EXPECT_THROW(RemapTable(*checkpoint_, tensor(), layout, remapping, fill_values, memory_,
+                            kRowSize, threads),
+                 std::out_of_range);
   }
 }
 
 TEST_F(ChangingMemoryTest, RemapOfRowsAndColumns) {
-  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
-  const CellFillValues fill{CellFillValues::Kind::kCells,
-                            {}};  // none is missing, until the rows are written
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
+  const CellFillValues fill_values{CellFillValues::Kind::kCells,
+                                   {}};  // none is missing, until the rows are written
   const std::vector<int64_t> columns{3, 2, 1, 0};
   const Remapping remapping{IdsInDestination<int64_t>(), kCount, columns};
-  EXPECT_THROW(RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, 1),
-               std::out_of_range);
+  EXPECT_THROW(
+      RemapTable(*checkpoint_, tensor(), layout, remapping, fill_values, memory_, kRowSize, 1),
+      std::out_of_range);
 }
 
 // The rows are all missing: what the first of them is filled with turns the others into rows.
 TEST_F(ChangingMemoryTest, RemapOfColumnsInTheDestination) {
-  const RowLayout bands = LayOutRows(*checkpoint_, tensor());
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
   memory_.assign(kRows * kRowSize, 0);
   auto* columns = reinterpret_cast<int64_t*>(memory_.data());
   for (int64_t i = 0; i < kColumns; ++i) columns[i] = i;
   const float zero = 0;
-  const CellFillValues fill{CellFillValues::Kind::kElement,
-                            {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+  const CellFillValues fill_values{CellFillValues::Kind::kElement,
+                                   {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
   const Remapping remapping{.num_rows = kRows,
                             .columns = std::span<const int64_t>(columns, kColumns)};
-  RemapTable(*checkpoint_, tensor(), bands, remapping, fill, memory_, kRowSize, 1);
+  RemapTable(*checkpoint_, tensor(), layout, remapping, fill_values, memory_, kRowSize, 1);
   EXPECT_EQ(memory_, std::vector<uint8_t>(kRows * kRowSize, 0x55));  // columns are copied first
 }
 

@@ -9,6 +9,7 @@
 
 #include "random_boxes.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/read/locate.h"
 
 namespace tensorbundle {
 namespace {
@@ -31,8 +32,8 @@ std::string Fault(const std::vector<int64_t>& shape, const std::vector<Box>& sli
     std::vector<int> times(Volume(WholeBox(shape)));
     for (const SliceOverlap& overlap : overlaps) {
       EXPECT_EQ(overlap.slice_box, catalog.BoxOf(catalog.tensors[0], *overlap.slice));
-      EXPECT_EQ(overlap.is_whole_slice(), overlap.common == overlap.slice_box);
-      ForEachElement(WholeBox(shape), overlap.common, [&](uint64_t i) { ++times[i]; });
+      EXPECT_EQ(overlap.is_whole_slice(), overlap.intersection == overlap.slice_box);
+      ForEachElement(WholeBox(shape), overlap.intersection, [&](uint64_t i) { ++times[i]; });
     }
     uint64_t covered = 0;
     ForEachElement(WholeBox(shape), box, [&](uint64_t i) { covered += times[i] == 1; });

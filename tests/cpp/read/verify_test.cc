@@ -34,7 +34,7 @@ class VerifyTest : public ::testing::Test {
     builder_.AddSliced("w", DataType::kInt8, {4}, "abcd", {{{0, 2}}, {{2, 2}}});
   }
 
-  std::vector<Damage> Verify(int threads, uint64_t* bytes = nullptr) {
+  std::vector<Corruption> Verify(int threads, uint64_t* bytes = nullptr) {
     builder_.Write(dir_ / "p");
     if (!lost_.empty()) std::filesystem::remove(lost_);
     checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
@@ -44,10 +44,10 @@ class VerifyTest : public ::testing::Test {
     VerifyResult result = VerifyTensors(*checkpoint_, all, threads, [&](uint64_t n) { done += n; });
     EXPECT_EQ(result.num_bytes, done);
     if (bytes != nullptr) *bytes = done;
-    return std::move(result.damages);
+    return std::move(result.corruptions);
   }
 
-  std::string NameOf(const Damage& damage) const {
+  std::string NameOf(const Corruption& damage) const {
     return std::string(checkpoint_->catalog().tensors[damage.tensor].name);
   }
 
@@ -72,30 +72,33 @@ TEST_F(VerifyTest, DamageInFileOrder) {
   builder_.data(1)[kLarge + 150] = 'x';  // of the second small tensor in that file
   builder_.data(0)[500] = 'x';
   for (const int threads : {1, 4}) {
-    const std::vector<Damage> damages = Verify(threads);
-    ASSERT_EQ(damages.size(), 3U);
-    EXPECT_EQ(NameOf(damages[0]), "a");
-    EXPECT_EQ(NameOf(damages[1]), "large");
-    EXPECT_EQ(NameOf(damages[2]), "t3");
-    EXPECT_NE(damages[1].message.find("tensor 'large'"), std::string::npos) << damages[1].message;
-    EXPECT_FALSE(checkpoint_->IsVerified(*damages[1].slice));
+    const std::vector<Corruption> corruptions = Verify(threads);
+    ASSERT_EQ(corruptions.size(), 3U);
+    EXPECT_EQ(NameOf(corruptions[0]), "a");
+    EXPECT_EQ(NameOf(corruptions[1]), "large");
+    EXPECT_EQ(NameOf(corruptions[2]), "t3");
+    EXPECT_NE(corruptions[1].message.find("tensor 'large'"), std::string::npos)
+        << corruptions[1].message;
+    EXPECT_FALSE(checkpoint_->IsVerified(*corruptions[1].slice));
   }
 }
 
 TEST_F(VerifyTest, AMissingFileDamagesWhatWasInIt) {
   lost_ = DataFilePath(dir_ / "p", 1, 2);
-  const std::vector<Damage> damages = Verify(3);
-  EXPECT_EQ(damages.size(), 1 + 25 + 1U);
-  for (const Damage& damage : damages) EXPECT_NE(damage.message.find(lost_), std::string::npos);
+  const std::vector<Corruption> corruptions = Verify(3);
+  EXPECT_EQ(corruptions.size(), 1 + 25 + 1U);
+  for (const Corruption& damage : corruptions)
+    EXPECT_NE(damage.message.find(lost_), std::string::npos);
 }
 
 TEST_F(VerifyTest, UnknownTypesAndMissingChecksums) {
   builder_.Put("u", Record{static_cast<DataType>(99), {2}, 0, 0, 8}.Message());
   builder_.Put("v", testing::VarintField(1, 6) + testing::VarintField(5, 1));
-  const std::vector<Damage> damages = Verify(2);
-  ASSERT_EQ(damages.size(), 2U);
-  EXPECT_NE((damages[0].message + damages[1].message).find("DT_99"), std::string::npos);
-  EXPECT_NE((damages[0].message + damages[1].message).find("no checksum"), std::string::npos);
+  const std::vector<Corruption> corruptions = Verify(2);
+  ASSERT_EQ(corruptions.size(), 2U);
+  EXPECT_NE((corruptions[0].message + corruptions[1].message).find("DT_99"), std::string::npos);
+  EXPECT_NE((corruptions[0].message + corruptions[1].message).find("no checksum"),
+            std::string::npos);
 }
 
 TEST_F(VerifyTest, ProgressMayStopIt) {
@@ -111,10 +114,12 @@ TEST_F(VerifyTest, ProgressMayStopIt) {
 
 TEST_F(VerifyTest, SomeTensorsOrNone) {
   Verify(1);
-  EXPECT_TRUE(VerifyTensors(*checkpoint_, {}, 4, [](uint64_t) { ADD_FAILURE(); }).damages.empty());
+  EXPECT_TRUE(
+      VerifyTensors(*checkpoint_, {}, 4, [](uint64_t) { ADD_FAILURE(); }).corruptions.empty());
   const std::vector<size_t> one = {checkpoint_->catalog().Find("a")};
   std::atomic<uint64_t> bytes{0};
-  EXPECT_TRUE(VerifyTensors(*checkpoint_, one, 4, [&](uint64_t n) { bytes += n; }).damages.empty());
+  EXPECT_TRUE(
+      VerifyTensors(*checkpoint_, one, 4, [&](uint64_t n) { bytes += n; }).corruptions.empty());
   EXPECT_EQ(bytes.load(), 1000U);
 }
 
