@@ -14,7 +14,7 @@ nox.options.sessions = ["lint", "tests", "typing", "cpp"]
 nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
-CXX_SUFFIXES = {".h", ".cc"}
+C_SUFFIXES = {".h", ".c", ".cc"}
 COMPETITORS = ["pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", "zarr>=3"]
 
 
@@ -70,7 +70,7 @@ def lint(session: nox.Session) -> None:
         str(path)
         for folder in ("cpp", "tests", "bench")
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in CXX_SUFFIXES
+        if path.suffix in C_SUFFIXES
     ]
     session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources)
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Baselines: copies, reads and gathers without any checks, on n threads, compiled for this processor. Also a sampler of
-// the anonymous memory of this process, because the kernel does not record its peak.
+// Baselines: copies, reads and gathers without any checks, on n threads, compiled for this
+// processor. Also a sampler of the anonymous memory of this process, because the kernel does not
+// record its peak.
 //
-// Exported functions take int64_t and pointers only. They return an int64_t, -1 if a file ended early.
+// Exported functions take int64_t and pointers only. They return an int64_t, -1 if a file ended
+// early.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,7 +37,8 @@ static void* RunRange(void* argument) {
 }
 
 // Splits [0, count) into one range per thread. The calling thread runs the first.
-static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count, int64_t threads) {
+static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count,
+                       int64_t threads) {
   pthread_t handles[kMaxThreads];
   Range ranges[kMaxThreads];
   if (threads > kMaxThreads) threads = kMaxThreads;
@@ -86,7 +89,8 @@ int64_t baseline_pread(int64_t file, int64_t offset, char* to, int64_t n, int64_
 }
 
 // Reads n bytes in order, in chunks, into one buffer.
-int64_t baseline_pread_sequential(int64_t file, int64_t offset, int64_t n, char* buffer, int64_t chunk) {
+int64_t baseline_pread_sequential(int64_t file, int64_t offset, int64_t n, char* buffer,
+                                  int64_t chunk) {
   for (int64_t done = 0; done < n; done += chunk) {
     Copy copy = {buffer, NULL, (int)file, offset + done, 0};
     ReadRange(&copy, 0, n - done < chunk ? n - done : chunk);
@@ -105,8 +109,8 @@ static inline uint64_t Crc(uint64_t crc, uint64_t word) {
 #endif
 }
 
-// Computes three CRC-32Cs at once, one of each third of a block, because the instruction has a latency of three cycles.
-// They are not combined: that would take a negligible time.
+// Computes three CRC-32Cs at once, one of each third of a block, because the instruction has a
+// latency of three cycles. They are not combined: that would take a negligible time.
 static uint64_t CrcOfThirds(const char* block, int64_t n) {
   const int64_t words = n / 24;
   uint64_t crc[3] = {0, 0, 0};
@@ -120,8 +124,8 @@ static uint64_t CrcOfThirds(const char* block, int64_t n) {
   return crc[0] ^ crc[1] ^ crc[2];
 }
 
-// Reads in blocks that fit into the second-level cache, and computes the checksums of each block after it was read.
-// Without a destination, all blocks are read into the same buffer.
+// Reads in blocks that fit into the second-level cache, and computes the checksums of each block
+// after it was read. Without a destination, all blocks are read into the same buffer.
 static void ReadCheckedRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   char* const scratch = copy->to ? NULL : malloc(kBlock);
@@ -162,7 +166,8 @@ typedef struct {
 static inline const char* RowOf(const Gather* gather, int64_t id) {
   if (id < 0) return gather->fill;
   if (id < gather->rows_per_slice) return gather->slices[0] + id * gather->row_bytes;
-  return gather->slices[id / gather->rows_per_slice] + id % gather->rows_per_slice * gather->row_bytes;
+  return gather->slices[id / gather->rows_per_slice] +
+         id % gather->rows_per_slice * gather->row_bytes;
 }
 
 static inline void CopyRow(char* to, const char* from, int64_t n, int64_t streaming) {
@@ -179,8 +184,8 @@ static inline void CopyRow(char* to, const char* from, int64_t n, int64_t stream
 }
 
 // Inlined once per common row size, so that the copy is a fixed sequence of vector moves.
-static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin, int64_t end,
-                                                             int64_t n) {
+static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin,
+                                                             int64_t end, int64_t n) {
   for (int64_t i = begin; i < end; ++i) {
     if (i + kAhead < gather->count) {
       const char* next = RowOf(gather, gather->ids[i + kAhead]);
@@ -193,18 +198,27 @@ static inline __attribute__((always_inline)) void GatherRows(const Gather* gathe
 static void GatherRange(void* job, int64_t begin, int64_t end) {
   const Gather* gather = job;
   switch (gather->row_bytes) {
-    case 64: GatherRows(gather, begin, end, 64); break;
-    case 256: GatherRows(gather, begin, end, 256); break;
-    case 1024: GatherRows(gather, begin, end, 1024); break;
-    default: GatherRows(gather, begin, end, gather->row_bytes); break;
+    case 64:
+      GatherRows(gather, begin, end, 64);
+      break;
+    case 256:
+      GatherRows(gather, begin, end, 256);
+      break;
+    case 1024:
+      GatherRows(gather, begin, end, 1024);
+      break;
+    default:
+      GatherRows(gather, begin, end, gather->row_bytes);
+      break;
   }
 #ifdef __SSE2__
   _mm_sfence();
 #endif
 }
 
-int64_t baseline_gather(char* to, const char* const* slices, int64_t rows_per_slice, const int64_t* ids, int64_t count,
-                        int64_t row_bytes, const char* fill, int64_t streaming, int64_t threads) {
+int64_t baseline_gather(char* to, const char* const* slices, int64_t rows_per_slice,
+                        const int64_t* ids, int64_t count, int64_t row_bytes, const char* fill,
+                        int64_t streaming, int64_t threads) {
   Gather gather = {to, slices, rows_per_slice, ids, count, row_bytes, fill, streaming};
   InParallel(GatherRange, &gather, count, threads);
   return 0;
@@ -234,7 +248,8 @@ static void ProbeRange(void* job, int64_t begin, int64_t end) {
 }
 
 // Returns the number of lines. `slots` is a power of two.
-int64_t baseline_probe_lines(const char* text, int64_t n, uint64_t* table, int64_t slots, int64_t threads) {
+int64_t baseline_probe_lines(const char* text, int64_t n, uint64_t* table, int64_t slots,
+                             int64_t threads) {
   Lines lines = {text, table, (uint64_t)slots - 1, 0};
   InParallel(ProbeRange, &lines, n, threads);
   return lines.lines;

@@ -100,15 +100,20 @@ def write(results: Results, docs: Path, suffix: str) -> None:
     sections = []
     for workload, cases in workloads.items():
         heading = HEADINGS[workload]
-        sections += [f"## {heading}", f"![{heading}](performance/{workload}.{suffix})"]
+        sections += [f"## {heading}", image(heading, f"{workload}.{suffix}")]
         sections += [section(case) for case in cases]
     few = f" **Only {results.rounds} round(s): a test.**" if results.rounds < 5 else ""
     template = Template(Path(__file__).with_name("page.md").read_text(encoding="utf-8"))
     page = template.substitute(
         few=few, rounds=results.rounds, summary=summary(summarised), targets=targets(results),
-        machine=machine(results), suffix=suffix, sections="\n\n".join(sections),
+        machine=machine(results), sections="\n\n".join(sections),
+        speedups=image("Speedup over every competitor and C baseline", f"speedup.{suffix}"),
     )  # fmt: skip
     (docs / "performance.md").write_text(page, encoding="utf-8")
+
+
+def image(text: str, file: str) -> str:
+    return f"![{text}](performance/{file})"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
@@ -271,7 +276,7 @@ def draw_speedups(cases: list[Comparison]) -> Any:
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(lambda value, _: show(value, "x"))
     axes.set_xlabel("speedup of tensorbundle")
-    add_legend(figure, {"tensorbundle is faster": BLUE, "it is slower": RED, "C baseline": BLACK})
+    add_legend(figure, {"tensorbundle is faster": BLUE, "tensorbundle is slower": RED, "C baseline": BLACK})
     return figure
 
 
@@ -299,13 +304,15 @@ def draw_times(cases: list[Comparison]) -> Any:
         axes.set_ylim(len(case.figures) - 0.4, -0.6)
         axes.set_xscale("log")
         low, high = min(e.fastest for e in case.figures), max(e.slowest for e in case.figures)
-        axes.set_xlim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high * 1.5)))
+        axes.set_xlim(10 ** math.floor(math.log10(low / 1.1)), 10 ** math.ceil(math.log10(high * 1.5)))
         axes.xaxis.set_major_formatter(lambda value, _: show(value, "s"))
         axes.xaxis.set_minor_formatter(lambda *_: "")
     for axes in grid.flat[len(cases) :]:
         axes.set_axis_off()
     figure.supxlabel("time: the median and the range of the rounds", fontsize=8)
-    add_legend(figure, {"tensorbundle": BLUE, "competitor": GREY, "baseline": BLACK})
+    drawn = {each.role for case in cases for each in case.figures}
+    legend = {"tensorbundle": OURS, "competitor": COMPETITOR, "C baseline": BASELINE}
+    add_legend(figure, {label: COLOURS[role] for label, role in legend.items() if role in drawn})
     return figure
 
 

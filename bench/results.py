@@ -62,7 +62,7 @@ class Comparison:
 
 
 class Results:
-    """A run, from the JSON files of its workloads."""
+    """A run, from the JSON files of its workloads. Cases that ours did not run are left out."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -74,12 +74,13 @@ class Results:
         for entry in entries:
             workload = entry["fullname"].partition("test_")[2].partition(".py")[0]
             figures.setdefault((workload, entry["group"]), []).append(Figure(entry))
-        self.comparisons = [Comparison(*names, each) for names, each in figures.items()]
+        self.comparisons = [
+            Comparison(*names, each) for names, each in figures.items() if each[0].role == OURS
+        ]
 
     def find_all(self, pattern: str) -> list[Comparison]:
-        """Returns the comparisons with a figure of ours whose whole key matches."""
-        ours = (each for each in self.comparisons if each.ours.role == OURS)
-        return [each for each in ours if re.fullmatch(pattern, each.key)]
+        """Returns the comparisons whose whole key matches."""
+        return [each for each in self.comparisons if re.fullmatch(pattern, each.key)]
 
     def find(self, pattern: str) -> Comparison | None:
         """Returns the one of them with the largest amount."""
