@@ -104,7 +104,7 @@ def tf_latest(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark with every competitor; writes docs/performance.md (-- --size smoke: a test)."""
+    """Every benchmark with every competitor; writes docs/performance.md."""
     install(session, "test,bench", "matplotlib", *COMPETITORS)
     session.run("python", "-m", "bench.report", *session.posargs)
 

@@ -95,7 +95,7 @@ def write(results: Results, docs: Path, suffix: str) -> None:
     workloads: dict[str, list[Comparison]] = {}
     for each in results.comparisons:
         workloads.setdefault(each.workload, []).append(each)
-    summarised = [each for pattern in SUMMARY if (each := results.find(pattern))]
+    summarised = [case for pattern in SUMMARY if (case := results.find(pattern))]
     draw(summarised, workloads, docs / "performance", suffix)
     sections = []
     for workload, cases in workloads.items():
@@ -276,7 +276,9 @@ def draw_speedups(cases: list[Comparison]) -> Any:
     axes.set_ylim(len(lines) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(lambda value, _: show(value, "x"))
     axes.set_xlabel("speedup of tensorbundle")
-    add_legend(figure, {"tensorbundle is faster": BLUE, "tensorbundle is slower": RED, "C baseline": BLACK})
+    add_legend(figure, {
+        "tensorbundle is faster": BLUE, "tensorbundle is slower": RED, "C baseline": BLACK,
+    })  # fmt: skip
     return figure
 
 
@@ -303,8 +305,9 @@ def draw_times(cases: list[Comparison]) -> Any:
         axes.set_yticks(range(len(case.figures)), [each.name for each in case.figures], fontsize=7)
         axes.set_ylim(len(case.figures) - 0.4, -0.6)
         axes.set_xscale("log")
-        low, high = min(e.fastest for e in case.figures), max(e.slowest for e in case.figures)
-        axes.set_xlim(10 ** math.floor(math.log10(low / 1.1)), 10 ** math.ceil(math.log10(high * 1.5)))
+        low = math.log10(min(each.fastest for each in case.figures) / 1.1)
+        high = math.log10(max(each.slowest for each in case.figures) * 1.5)  # with its label
+        axes.set_xlim(10 ** math.floor(low), 10 ** math.ceil(high))
         axes.xaxis.set_major_formatter(lambda value, _: show(value, "s"))
         axes.xaxis.set_minor_formatter(lambda *_: "")
     for axes in grid.flat[len(cases) :]:

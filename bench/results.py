@@ -28,7 +28,8 @@ class Figure:
     def __init__(self, entry: dict[str, Any]) -> None:
         self.info, stats = entry["extra_info"], entry["stats"]
         self.name, self.role = self.info["name"], self.info["role"]
-        self.seconds, self.fastest, self.slowest = stats["median"], stats["min"], stats["max"]
+        self.seconds: float = stats["median"]
+        self.fastest, self.slowest = stats["min"], stats["max"]
 
     def get(self, name: str) -> float:
         return float(self.info.get(name, NAN))
@@ -49,7 +50,8 @@ class Comparison:
         self.workload, self.key, self.figures = workload, key, figures
         self.ours, info = figures[0], figures[0].info
         self.title: str = info["title"][0].upper() + info["title"][1:]
-        self.unit, self.amount = info["unit"], info["amount"]
+        self.unit: str = info["unit"]
+        self.amount: int = info["amount"]
         self.baseline = fastest(each for each in figures if each.role == BASELINE)
 
     def find(self, name: str) -> Figure:

@@ -56,7 +56,7 @@ def _ours(
     @contextmanager
     def start() -> Iterator[Run]:
         into = out.array
-        given = {name: make() for name, make in remaps.items()}
+        given: dict[str, Any] = {name: make() for name, make in remaps.items()}
         with tb.open(table.prefix, threads=threads) as ck:
             tensor = ck["table"]
             yield lambda: tb.load_and_remap(tensor, **given, fill=FILL, out=into)

@@ -13,7 +13,18 @@ import numpy as np
 
 import tensorbundle as tb
 from bench import baseline, data, test_init, test_join
-from bench.case import BASELINE, OURS, THREADS, VERIFIED, Case, Contender, Phases, Run, tensorflow
+from bench.case import (
+    BASELINE,
+    COMPETITOR,
+    OURS,
+    THREADS,
+    VERIFIED,
+    Case,
+    Contender,
+    Phases,
+    Run,
+    tensorflow,
+)  # fmt: skip
 from bench.data import DIM, Table
 from bench.test_init import NAME, Variable
 
@@ -87,8 +98,7 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
         with test_init.model(variable, initialise, test_init.load_ops if ours else None) as run:
             yield run
 
-    role = {"role": OURS} if ours else {}
-    return Contender(name, start, checksum=VERIFIED, needs=("tensorflow",), **role)
+    return Contender(name, start, OURS if ours else COMPETITOR, VERIFIED, ("tensorflow",))
 
 
 def _baseline(old: int, new: int, *, huge: bool) -> Contender:
