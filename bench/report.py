@@ -314,7 +314,7 @@ def draw_times(cases: list[Comparison]) -> Any:
         axes.set_axis_off()
     figure.supxlabel("time: the median and the range of the rounds", fontsize=8)
     drawn = {each.role for case in cases for each in case.figures}
-    legend = {"tensorbundle": OURS, "competitor": COMPETITOR, "C baseline": BASELINE}
+    legend = {"tensorbundle": OURS, "competitor": COMPETITOR, "baseline": BASELINE}
     add_legend(figure, {label: COLOURS[role] for label, role in legend.items() if role in drawn})
     return figure
 
