@@ -149,6 +149,7 @@ GATHER, GATHER_ALL = (
 REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, from vocabularies"
 JOIN = r"join/\d+ tokens"
 STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
+STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
 INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
 WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
@@ -175,9 +176,9 @@ TARGETS = (
     _memory(JOIN_REMAP, "32 MB and 16 bytes per token", 32 * MB, 2 * 16),
     _speedup(JOIN, 5, "pyarrow"),
     _share(STREAM, 0.8),
-    _memory(STREAM, "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
+    _memory(STREAM_MEMORY.format("warm"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
     _share(STREAM_COLD, 0.8),
-    _memory(STREAM_COLD, "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
+    _memory(STREAM_MEMORY.format("cold"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
     _speedup(INIT, 15, "TensorFlow"),
     _memory(INIT, "1.1 times the table", 0, 1.1),
     _speedup(INIT_MAPPED, 300, "TensorFlow"),
