@@ -14,8 +14,8 @@ nox.options.sessions = ["lint", "tests", "typing", "cpp"]
 nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
-CXX_SUFFIXES = {".h", ".cc"}
-RIVALS = ["matplotlib", "pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", "zarr>=3"]
+C_SUFFIXES = {".h", ".c", ".cc"}
+COMPETITORS = ["pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", "zarr>=3"]
 
 
 def install(session: nox.Session, extras: str, *others: str) -> None:
@@ -70,7 +70,7 @@ def lint(session: nox.Session) -> None:
         str(path)
         for folder in ("cpp", "tests", "bench")
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in CXX_SUFFIXES
+        if path.suffix in C_SUFFIXES
     ]
     session.run("clang-format", *(["-i"] if fix else ["--dry-run", "-Werror"]), *sources)
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
@@ -104,13 +104,13 @@ def tf_latest(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark beside every rival, and docs/performance.md (-- --size smoke for a try)."""
-    install(session, "test,bench", *RIVALS)
+    """Every benchmark with every competitor; writes docs/performance.md."""
+    install(session, "test,bench", "matplotlib", *COMPETITORS)
     session.run("python", "-m", "bench.report", *session.posargs)
 
 
 @nox.session(name="bench-smoke")
 def bench_smoke(session: nox.Session) -> None:
-    """Runs every benchmark once, for its result and not for its time."""
+    """Runs every benchmark once, checks its result and does not time it."""
     install(session, "test,bench")
     session.run("pytest", "bench", "--benchmark-disable", *session.posargs)

@@ -1,2 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks: ours beside its rivals and a floor in C, in one run. See ``bench/README.md``."""
+"""Benchmarks of tensorbundle, its competitors and C baselines. See ``bench/README.md``."""
+
+import sys
+from pathlib import Path
+
+# `craft`, the tests' own writer of checkpoints, makes the data.
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "python"))

@@ -1,91 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: a case is one task, a contender one way to do it."""
+"""Benchmark cases: a case is one task, a contender is one way to do it."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import functools
+import importlib
+import importlib.util
 import math
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-import tensorbundle as tb
-from bench import ceiling, rivals
-from bench.content import Array
+from bench import baseline
+from bench.data import Array
+
+SIZES = ("smoke", "256MB", "1GB", "4GB", "table", "variables")
+"""The values of ``--bench-size``. A test module says which cases it has at each size."""
+THREADS = len(os.sched_getaffinity(0))
 
 Run = Callable[[], Any]
-OURS, RIVAL, FLOOR = "ours", "rival", "floor"
+OURS, COMPETITOR, BASELINE = "ours", "competitor", "baseline"
 VERIFIED, UNVERIFIED, NONE = "compared", "not compared", "none stored"
-"""What becomes of the stored checksum."""
+"""What a contender does with the stored checksum."""
 
 
-@dataclass(frozen=True, repr=False)
+def parse_sizes(text: str) -> list[str]:
+    """Returns the sizes of a comma-separated list; ``all`` is every size but ``smoke``."""
+    names = list(SIZES[1:]) if text == "all" else text.split(",")
+    if unknown := [name for name in names if name not in SIZES]:
+        message = f"unknown size {unknown[0]!r}; the sizes are {', '.join(SIZES)} and all"
+        raise argparse.ArgumentTypeError(message)
+    return names
+
+
+@functools.cache
+def tensorflow() -> Any:
+    """Imports TensorFlow for the CPU, without its log messages."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    return importlib.import_module("tensorflow")
+
+
+@dataclass(frozen=True)
 class Contender:
     """One way to do a task.
 
     Attributes:
-        name: For the tables.
-        start: Enters a context that gives the function to be timed. What is done on the way there
-            (opening, allocating the destination) does not count.
-        role: ``"ours"``, ``"rival"`` or ``"floor"``: C without checks, unless it needs a module.
+        name: The name in tables and plots.
+        start: Returns a context manager that yields the function to time. Its preparations (opening
+            files, allocating the destination) are not timed.
+        role: ``OURS``, ``COMPETITOR`` or ``BASELINE``, which is C code unless it needs modules.
         checksum: ``VERIFIED``, ``UNVERIFIED`` or ``NONE``.
-        needs: Modules to import.
-        api: Names of ours that must exist, as "Tensor.take" or "remap_vocab".
-        fraction: The part of the task that is done, where all of it would take too long; times are
-            given as if all were done.
+        needs: The modules that must be installed.
+        fraction: The fraction of the task that is done where the whole would take too long. Times
+            are scaled up to the whole task.
     """
 
     name: str
     start: Callable[[], AbstractContextManager[Run]]
-    role: str = RIVAL
+    role: str = COMPETITOR
     checksum: str = NONE
     needs: tuple[str, ...] = ()
-    api: tuple[str, ...] = ()
     fraction: float = 1.0
 
-    def __repr__(self) -> str:
-        return self.name
-
     def unavailable(self) -> str | None:
-        """Why it cannot run here, or None."""
-        if self.role == FLOOR and not self.needs:
-            return ceiling.unavailable()
-        lacking = [name for name in self.api if not _has(name)]
-        return f"no {lacking[0]} yet" if lacking else rivals.missing(*self.needs)
+        """Returns the reason why the contender cannot run here, or None."""
+        if self.role == BASELINE and not self.needs:
+            return None if baseline.compiler() else "no C compiler"
+        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"{', '.join(missing)} not installed" if missing else None
 
 
-def _has(dotted: str) -> bool:
-    found: Any = tb
-    for part in dotted.split("."):
-        if not hasattr(found, part):
-            return False
-        found = getattr(found, part)
-    return True
+class Destination:
+    """The array that contenders write into. It is allocated, with its pages, at the first use."""
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+        self.nbytes = 4 * math.prod(shape)
+        self._array: Array | None = None
+
+    @property
+    def array(self) -> Array:
+        if self._array is None:
+            self._array = np.full(self.shape, np.nan, np.float32)
+        return self._array
+
+    def reset(self) -> None:
+        """Removes what the previous contender wrote, before a result is checked."""
+        if self._array is not None:
+            self._array[...] = np.nan
+
+    def free(self) -> None:
+        self._array = None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Case:
-    """One task that contenders do in turns.
+    """One task, which all contenders do in turns.
 
     Attributes:
-        key: Unique: "gather/256B uniform, 1 thread".
+        key: A unique name, "gather/256B uniform, 1 thread".
         title: One line for the tables.
-        contenders: Ours first.
-        check: Raises AssertionError if a contender's result is wrong.
-        unit: What is counted: "bytes", "rows", "tokens", "tensors" or "" (nothing).
-        amount: How many of them one run does.
-        destination: Where the contenders put their result, where they share one.
-        cold: Files to put out of the page cache before every run.
-        weigh: Whether memory and bytes read are measured too, each in a process of its own.
-        chunk: Bytes that a streamed case hands over at a time.
-        touched: Files of which to count the pages that one run brings into the page cache.
-        fresh: Whether every sample is a process of its own. A run then returns a ``fresh.Report``
-            with its own times, and `check` looks at that, in the child.
-        collecting: Whether Python's garbage collector runs meanwhile, as it does for users. Where
-            very many objects are made, its passes are part of what they cost.
+        contenders: The contenders, ours first.
+        check: Raises AssertionError if the result of a contender is wrong.
+        unit: The unit of `amount`: "bytes", "rows", "tokens", "tensors", or "" for no rate.
+        amount: The number of units in one run.
+        destination: What contenders share, with the methods of ``Destination``.
+        cold_files: The files to drop from the page cache before every run.
+        memory: Whether to measure peak memory and bytes read, in another fresh process.
+        touched_files: The files whose pages are counted that one run reads into the page cache.
+        fresh_process: Whether every sample runs in a fresh process. A run then returns ``Phases``,
+            and `check` is called with them in that process.
+        gc_enabled: Whether the garbage collector is on while the case is timed.
     """
 
     key: str
@@ -94,48 +128,33 @@ class Case:
     check: Callable[[Any], None]
     unit: str = ""
     amount: int = 0
-    destination: Scratch | None = None
-    cold: Callable[[], Sequence[Path]] | None = None
-    weigh: bool = False
-    chunk: int = 0
-    touched: Callable[[], Sequence[Path]] | None = None
-    fresh: bool = False
-    collecting: bool = False
-
-    def __repr__(self) -> str:
-        return self.key
+    destination: Any = field(default_factory=Destination)
+    cold_files: Callable[[], Sequence[Path]] | None = None
+    memory: bool = False
+    touched_files: Callable[[], Sequence[Path]] | None = None
+    fresh_process: bool = False
+    gc_enabled: bool = False
 
 
-class Scratch(Protocol):
-    """What contenders share: made fresh for the first look at a result, let go of at the end."""
+class Phases:
+    """The result of a run that is timed phase by phase.
 
-    def spoil(self) -> None: ...
-    def free(self) -> None: ...
+    Attributes:
+        result: The result for the case's check.
+        times: Seconds per phase, and two sums over the phases that count: ``seconds`` of wall time
+            and ``cpu_time`` of all processors.
+    """
 
+    def __init__(self, result: Any = None) -> None:
+        self.result = result
+        self.times = {"seconds": 0.0, "cpu_time": 0.0}
 
-class Destination:
-    """An array that is allocated when first asked for, and then has its pages."""
-
-    def __init__(self, *shape: int, dtype: Any = np.float32) -> None:
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
-        self._array: Array | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def array(self) -> Array:
-        if self._array is None:
-            self._array = np.empty(self.shape, self.dtype)
-            self.spoil()
-        return self._array
-
-    def spoil(self) -> None:
-        """Overwrites what an earlier contender has left."""
-        if self._array is not None:
-            self._array.reshape(-1).view(np.uint8)[...] = 0xFF
-
-    def free(self) -> None:
-        self._array = None
+    @contextlib.contextmanager
+    def phase(self, name: str, *, counts: bool = True) -> Iterator[None]:
+        """Times the body of the ``with`` statement."""
+        cpu, began = time.process_time(), time.perf_counter()
+        yield
+        self.times[name] = time.perf_counter() - began
+        if counts:
+            self.times["seconds"] += self.times[name]
+            self.times["cpu_time"] += time.process_time() - cpu

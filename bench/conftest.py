@@ -1,144 +1,122 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a test of every contender in every case of the chosen sizes.
+"""One test per contender and case, whose times pytest-benchmark summarises and saves.
 
-The first test of a case lets all contenders run in turns. Then each test hands its own times to
-pytest-benchmark, which keeps the statistics, prints the tables and writes the JSON file.
+The first test of a case measures all its contenders in turns (``measure.compare``). Each test then
+replays its own times to the ``benchmark`` fixture.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import os
+import statistics
+import subprocess
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import contest, machine, sizes, weigh
-from bench.case import Case, Contender
+from bench import baseline, data, measure
+from bench.case import Case, Contender, parse_sizes
+
+PACKAGES = ("tensorbundle", "numpy", "tensorflow", "tensorflow-cpu", "safetensors", "tensorstore",
+            "zarr", "pyarrow")  # fmt: skip
+
+_now = 0.0
 
 
-class Entry(NamedTuple):
-    """A contender in a case."""
-
-    module: str
-    case: Case
-    contender: Contender
-
-    def __repr__(self) -> str:
-        return f"{self.case.key}: {self.contender.name}"
-
-
-class ReplayClock:
-    """The clock that pytest-benchmark looks at: it shows times that were measured before."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        return self._now
-
-    def replay(self, seconds: list[float]) -> Callable[[], None]:
-        remaining = iter(seconds)
-
-        def run() -> None:
-            self._now += next(remaining)
-
-        return run
-
-
-CLOCK = ReplayClock()
+def replayed_time() -> float:
+    """The timer of pytest-benchmark."""
+    return _now
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "tensorbundle's benchmarks")
-    group.addoption(
-        "--bench-size", default="smoke",
-        help=f"comma-separated: {', '.join(sizes.SIZES)}; or all (smoke)",
-    )  # fmt: skip
-    group.addoption("--bench-rounds", type=int, default=7, help="samples per contender (7)")
-    group.addoption("--bench-weigh", action="store_true", help="measure memory and bytes read too")
+    group.addoption("--bench-size", default="smoke", type=parse_sizes, metavar="SIZE,...",
+                    help="sizes, or all but smoke (all); the default is smoke")  # fmt: skip
+    group.addoption("--bench-memory", action="store_true", help="measure peak memory and reads too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What rivals warn about is not ours to mend.
-    config.addinivalue_line("filterwarnings", "default")
+    config.addinivalue_line("filterwarnings", "default")  # a competitor may warn
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "entry" not in metafunc.fixturenames:
-        return
-    chosen = sizes.parse(metafunc.config.getoption("--bench-size"))
-    cases = {case.key: case for size in chosen for case in metafunc.module.cases(size)}
-    entries = [
-        Entry(metafunc.module.__name__, case, contender)
-        for case in cases.values()
-        for contender in case.contenders
-    ]
-    metafunc.parametrize("entry", entries, ids=repr)
+    if "compare" in metafunc.fixturenames:
+        sizes = metafunc.config.option.bench_size
+        cases = {case.key: case for size in sizes for case in metafunc.module.cases(size)}
+        tests = []
+        for case in cases.values():
+            mark = pytest.mark.benchmark(group=case.key, timer=replayed_time)
+            for each in case.contenders:
+                test = pytest.param(case, each, id=f"{case.key}: {each.name}", marks=mark)
+                tests.append(test)
+        metafunc.parametrize(("case", "contender"), tests, scope="module")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "duel" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.benchmark(timer=CLOCK.now))
-
-
-def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    machine_info.clear()
-    machine_info.update(machine.facts())
-
-
-@pytest.fixture(scope="session")
-def contests(request: pytest.FixtureRequest) -> Callable[..., dict[str, contest.Outcome]]:
-    """Holds the contest of a case when it is first asked for."""
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, case: Case) -> dict[str, measure.Outcome]:
+    """The measurements of a case, shared by the tests of its contenders."""
     option = request.config.option
-    rounds = 0 if option.benchmark_disable else option.bench_rounds
-    held: dict[str, dict[str, contest.Outcome]] = {}
-
-    def outcomes(module: str, case: Case) -> dict[str, contest.Outcome]:
-        if case.key not in held:
-            held[case.key] = contest.hold(case, rounds, module)
-        return held[case.key]
-
-    return outcomes
+    rounds = 0 if option.benchmark_disable else option.benchmark_min_rounds
+    return measure.compare(case, rounds, request.module.__name__)
 
 
 @pytest.fixture
-def duel(request: pytest.FixtureRequest, contests: Any) -> Callable[[Entry], None]:
-    """Fails if the entry raised or gave a wrong result, and hands in its times."""
+def compare(
+    request: pytest.FixtureRequest, benchmark: Any, outcomes: Any, case: Case, contender: Contender
+) -> Callable[[], None]:
+    """Reports what a contender measured; fails if it raised or its result was wrong."""
 
-    def run(entry: Entry) -> None:
-        module, case, contender = entry
-        outcomes = contests(module, case)
-        outcome = outcomes[contender.name]
+    def run() -> None:
+        outcome: measure.Outcome = outcomes[contender.name]
         if outcome.error is not None:
             raise outcome.error
         if outcome.skipped:
             pytest.skip(outcome.skipped)
-        # Only now: a fixture that was asked for and not used is a warning.
-        benchmark = request.getfixturevalue("benchmark")
-        benchmark.group = case.key
-        benchmark.extra_info.update(_facts_of(case, contender))
-        benchmark.extra_info.update(contest.comparisons(case, outcomes, contender.name))
-        if outcome.seconds:
-            benchmark.extra_info["cpu"] = sorted(outcome.cpu)[len(outcome.cpu) // 2]
-            benchmark.extra_info.update(outcome.median_parts())
-            if case.weigh and request.config.option.bench_weigh:
-                benchmark.extra_info.update(weigh.weigh(module, case, contender))
-        rounds = max(1, len(outcome.seconds))
-        benchmark.pedantic(CLOCK.replay(outcome.seconds or [0.0]), rounds=rounds)
+        info = benchmark.extra_info
+        for each, names in (
+            (case, "title unit amount"),
+            (contender, "name role checksum fraction"),
+        ):
+            info.update({name: getattr(each, name) for name in names.split()})
+        info.update({name: statistics.median(values) for name, values in outcome.samples.items()})
+        if outcome.samples and case.memory and request.config.option.bench_memory:
+            module = request.module.__name__
+            info.update(measure.in_fresh_process("memory", module, case, contender))
+        seconds = outcome.samples.get("seconds", [0.0])
+        times = iter(seconds)
+
+        def replay() -> None:
+            global _now
+            _now += next(times)
+
+        benchmark.pedantic(replay, rounds=len(seconds))
 
     return run
 
 
-def _facts_of(case: Case, contender: Contender) -> dict[str, Any]:
-    return {
-        "case": case.key,
-        "title": case.title,
-        "contender": contender.name,
-        "role": contender.role,
-        "checksum": contender.checksum,
-        "unit": case.unit,
-        "amount": case.amount,
-        "fraction": contender.fraction,
-        "chunk": case.chunk,
-    }
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    del machine_info["node"]  # the machine's name
+    caches = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))
+    compiler, packages = baseline.compiler(), {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    machine_info.update(
+        processors=len(os.sched_getaffinity(0)),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        last_level_cache=caches[-1].read_text().strip() if caches else None,
+        virtual="hypervisor" in machine_info["cpu"].get("flags", ()),
+        file_system=_output("df", "--output=fstype", str(data.root()))[-1],
+        compiler=_output(compiler, "--version")[0] if compiler else None,
+        packages=packages,
+    )
+
+
+def _output(*command: str) -> list[str]:
+    """Returns the lines that a command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()

@@ -1,243 +1,246 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the data of the benchmarks, once, and finds them again.
+"""Test data: a float32 table whose elements are a formula, and files that are written once.
 
-They go to ``$TENSORBUNDLE_BENCH_DATA``, or else to ``bench/data``, one folder per thing, named for
-a hash of what it is made from. ``python -m bench.data SIZE`` makes what a size needs in advance.
+Files go to ``$TENSORBUNDLE_BENCH_DATA`` or else to ``bench/data``, one folder per writer and its
+arguments. Indexes are written by ``craft``, the tests' own writer of checkpoints.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import functools
 import os
 import shutil
-import struct
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import numpy as np
+from craft.bundle import Bundle, index_path, shard_path
+from craft.checksum import mask
+from craft.ordered_code import slice_key
 
-from bench import content, sizes
+Array = np.ndarray[Any, Any]
 
-_VERSION = 1
-"""To be raised when a writer changes what it writes."""
+KIB, MIB = 1 << 10, 1 << 20
+DIM = 64
+"""Columns of the tables, unless stated otherwise: rows of 256 bytes."""
+FLOAT = 1
+"""The number of float32 in TensorFlow's DataType."""
+STEP = np.array(1000, np.int64)
+"""The tensor "global_step", which Estimator stores before every other."""
+
+_VERSION = 2
+"""Increase it when a writer writes something else."""
+_BLOCK = 1 << 22
+"""Elements that are computed at a time."""
 
 
 def root() -> Path:
-    """The folder of all data."""
+    """Returns the folder of all data."""
     chosen = os.environ.get("TENSORBUNDLE_BENCH_DATA")
     return Path(chosen) if chosen else Path(__file__).parent / "data"
 
 
-def made(kind: str, write: Callable[[Path], None], **parameters: int | str) -> Path:
-    """The folder that holds what `write` writes; it is called if that was not done before."""
-    identity = json.dumps({"kind": kind, "version": _VERSION, **parameters}, sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = root() / f"{kind}-{digest}"
-    if folder.exists():
-        return folder
-    unfinished = root() / f".{kind}-{digest}.{os.getpid()}"
-    unfinished.mkdir(parents=True)
-    try:
-        write(unfinished)
-        (unfinished / "parameters.json").write_text(identity + "\n")
-        # Pages that are not on the disk yet cannot be dropped from the cache.
-        for path in [*unfinished.rglob("*"), unfinished]:
-            _sync(path)
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return folder
+def stored(write: Callable[..., None]) -> Callable[..., Path]:
+    """Decorates ``write(folder, ...)``: a call returns the folder, and writes it only once."""
+
+    @functools.wraps(write)
+    def find(*arguments: int) -> Path:
+        name = "-".join(map(str, (write.__name__.strip("_"), *arguments, f"v{_VERSION}")))
+        if not (root() / name).exists():
+            unfinished = root() / f".{name}.{os.getpid()}"
+            unfinished.mkdir(parents=True)
+            try:
+                write(unfinished, *arguments)
+                # The page cache cannot drop pages that are not on the disk yet.
+                for path in [*unfinished.rglob("*"), unfinished]:
+                    file = os.open(path, os.O_RDONLY)
+                    os.fsync(file)
+                    os.close(file)
+                unfinished.rename(root() / name)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        return root() / name
+
+    return find
 
 
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _cells(numbers: Array) -> Array:
+    """Returns float32 in [1, 2) for element numbers (uint32, wrapping)."""
+    bits = numbers * np.uint32(2654435761)
+    bits ^= bits >> np.uint32(15)
+    bits &= np.uint32(0x007FFFFF)
+    bits |= np.uint32(0x3F800000)
+    return bits.view(np.float32)
 
 
-PAGE = 4096
-"""The offset of tables that are made to be mapped."""
+def elements(start: int, stop: int) -> Array:
+    """Returns elements [start, stop) of a table in row-major order; a table has below 2**32."""
+    return _cells(np.arange(start, stop, dtype=np.uint32))
 
 
-def table(rows: int, dim: int = sizes.DIM, parts: int = 1) -> Path:
-    """The prefix of a checkpoint with one float32 table, "table"."""
-    from bench import shards
+def rows(ids: Array, dim: int = DIM, fill: float = 0) -> Array:
+    """Returns rows of a table with `dim` columns; a row of `fill` for the id -1."""
+    first = (ids.astype(np.uint64) * np.uint64(dim)).astype(np.uint32)
+    found = _cells(first[:, None] + np.arange(dim, dtype=np.uint32))
+    found[ids < 0] = fill
+    return found
 
-    folder = made(
-        "table", lambda at: shards.write_table(at / "ckpt", rows, dim, parts),
-        rows=rows, dim=dim, parts=parts,
+
+def require_table(array: Any, start: int = 0) -> None:
+    """Raises AssertionError unless `array` holds the elements of a table from `start` on."""
+    flat = np.asarray(array).reshape(-1)
+    for at in range(0, flat.size, _BLOCK):
+        found = flat[at : at + _BLOCK]
+        same = np.array_equal(found, elements(start + at, start + at + found.size))
+        assert same, f"wrong values among elements {at} to {at + found.size}"
+
+
+def require_rows(array: Any, ids: Array, expected: Callable[[Array], Array] = rows) -> None:
+    """Raises AssertionError unless `array` is ``expected(ids)``."""
+    array = np.asarray(array)
+    assert array.shape[0] == ids.size, array.shape
+    for at in range(0, ids.size, _BLOCK // DIM):
+        block = ids[at : at + _BLOCK // DIM]
+        same = np.array_equal(array[at : at + block.size], expected(block))
+        assert same, f"wrong rows among {at} to {at + block.size}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A float32 table, stored in a checkpoint as the tensor "table".
+
+    Attributes:
+        rows: The number of rows.
+        dim: The number of columns.
+        slices: The number of stored slices, of equally many rows, each in its own data file.
+        offset: Where the table starts in its first data file.
+    """
+
+    rows: int
+    dim: int = DIM
+    slices: int = 1
+    offset: int = STEP.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.dim * 4
+
+    @property
+    def prefix(self) -> Path:
+        return _table(self.rows, self.dim, self.slices, self.offset) / "ckpt"
+
+    def warmed(self) -> Path:
+        """Returns the prefix, after reading the checkpoint into the page cache."""
+        warm(self.prefix.parent.iterdir())
+        return self.prefix
+
+    def files(self) -> list[Path]:
+        """Returns the data files."""
+        return [shard_path(self.prefix, i, self.slices) for i in range(self.slices)]
+
+    def maps(self) -> list[Array]:
+        """Returns one ``numpy.memmap`` per slice."""
+        shape = self.rows // self.slices, self.dim
+        return [
+            np.memmap(path, np.float32, "r", 0 if i else self.offset, shape)
+            for i, path in enumerate(self.files())
+        ]
+
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Opens the first data file, for reads without a mapping."""
+        with self.files()[0].open("rb", buffering=0) as file:
+            yield file.fileno()
+
+    @property
+    def safetensors(self) -> Path:
+        """The same table in a safetensors file."""
+        return _safetensors(self.rows, self.dim) / "table.safetensors"
+
+    @property
+    def zarr(self) -> str:
+        """The same table as a Zarr 3 array: 16 MiB chunks, neither compressed nor checksummed."""
+        return str(_zarr(self.rows, self.dim) / "table.zarr")
+
+    def tensorstore(self) -> Any:
+        """Opens the Zarr array with TensorStore."""
+        import tensorstore
+
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": self.zarr}}
+        return tensorstore.open(spec, open=True).result()
+
+
+def warm(paths: Iterable[Path]) -> None:
+    """Reads files, so that the page cache holds them."""
+    buffer = bytearray(1 << 23)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+@stored
+def _table(folder: Path, rows: int, dim: int, slices: int, offset: int) -> None:
+    prefix, bundle, count = folder / "ckpt", Bundle(slices), rows // slices
+    bundle.add("global_step", STEP)
+    bundle.write_shards(prefix)
+    boxes = [((i * count, count), (0, dim)) for i in range(slices)]
+    for i, box in enumerate(boxes):
+        key = slice_key(b"table", box) if slices > 1 else b"table"
+        start, first = 0 if i else offset, i * count * dim
+        crc = write_elements(shard_path(prefix, i, slices), start, first, first + count * dim)
+        add_entry(bundle, key, (count, dim), start, crc, i)
+    if slices > 1:
+        bundle.add_full("table", FLOAT, (rows, dim), boxes)
+    write_index(bundle, prefix)
+
+
+def write_elements(path: Path, offset: int, start: int, stop: int) -> int:
+    """Writes elements [start, stop) of a table at an offset; returns their stored checksum."""
+    crc = 0
+    with path.open("r+b") as file:
+        file.seek(offset)
+        for at in range(start, stop, _BLOCK):
+            block = elements(at, min(at + _BLOCK, stop)).tobytes()
+            crc = google_crc32c.extend(crc, block)
+            file.write(block)
+    return mask(crc)
+
+
+def add_entry(
+    bundle: Bundle, key: str | bytes, shape: tuple[int, int], offset: int, crc: int, shard: int = 0
+) -> None:
+    """Adds an entry for float32 data that are written separately."""
+    entry = bundle.add_payload(key, FLOAT, shape, b"", crc=crc, shard=shard)
+    entry.offset, entry.size = offset, 4 * shape[0] * shape[1]
+
+
+def write_index(bundle: Bundle, prefix: Path) -> None:
+    index_path(prefix).write_bytes(bundle.table().encode().data)
+
+
+@stored
+def _safetensors(folder: Path, rows: int, dim: int) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"table": elements(0, rows * dim).reshape(-1, dim)}, folder / "table.safetensors")
+
+
+@stored
+def _zarr(folder: Path, rows: int, dim: int) -> None:
+    import zarr
+
+    zarr.create_array(
+        str(folder / "table.zarr"), data=elements(0, rows * dim).reshape(-1, dim),
+        chunks=(min(rows, (16 << 20) // (dim * 4)), dim), compressors=None, filters=None,
     )  # fmt: skip
-    return folder / "ckpt"
 
 
-def aligned(rows: int, dim: int = sizes.DIM) -> Path:
-    """The same in one part, which starts at a page's beginning."""
-    from bench import shards
-
-    folder = made(
-        "aligned", lambda at: shards.write_table(at / "ckpt", rows, dim, alignment=PAGE),
-        rows=rows, dim=dim,
-    )  # fmt: skip
-    return folder / "ckpt"
-
-
-def holes(rows: int, dim: int = sizes.DIM) -> Path:
-    """The same, but all rows are zeros that take no space, except the three of ``filled``."""
-    from bench import shards
-
-    folder = made(
-        "holes", lambda at: shards.write_holes(at / "ckpt", rows, dim, PAGE, filled(rows)),
-        rows=rows, dim=dim,
-    )  # fmt: skip
-    return folder / "ckpt"
-
-
-def filled(rows: int) -> tuple[int, int, int]:
-    """The rows of ``holes(rows)`` that are there."""
-    return 0, rows // 2, rows - 1
-
-
-def reshaped(rows: int, dim: int, other_dim: int) -> Path:
-    """The same stored bytes under an index that gives the table rows of another length."""
-    from bench import shards
-
-    if dim == other_dim:
-        return table(rows, dim)
-    original = table(rows, dim)
-    folder = made(
-        "reshaped", lambda at: shards.write_reshaped(at / "ckpt", original, other_dim),
-        rows=rows, dim=dim, other_dim=other_dim,
-    )  # fmt: skip
-    return folder / "ckpt"
-
-
-def many(count: int) -> Path:
-    """The prefix of a checkpoint with `count` small tensors."""
-    from bench import shards
-
-    return made("many", lambda at: shards.write_many(at / "ckpt", count), count=count) / "ckpt"
-
-
-def pieces(count: int, rows: int, dim: int = sizes.DIM) -> Path:
-    """The prefix of a checkpoint with a table cut into `count` tensors of `rows` rows each."""
-    from bench import shards
-
-    folder = made(
-        "pieces", lambda at: shards.write_pieces(at / "ckpt", count, rows, dim),
-        count=count, rows=rows, dim=dim,
-    )  # fmt: skip
-    return folder / "ckpt"
-
-
-def v1(rows: int, dim: int = sizes.DIM) -> Path:
-    """A V1 file with one float32 table, "table"."""
-    from bench import shards
-
-    folder = made("v1", lambda at: shards.write_v1(at / "ckpt", rows, dim), rows=rows, dim=dim)
-    return folder / "ckpt"
-
-
-def safetensors(rows: int, dim: int = sizes.DIM) -> Path:
-    """The same table in a safetensors file."""
-
-    def write(at: Path) -> None:
-        end = rows * dim * 4
-        head = {"table": {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, end]}}
-        text = json.dumps(head).encode()
-        text += b" " * (-len(text) % 8)
-        with (at / "table.safetensors").open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for block in content.blocks(rows * dim):
-                file.write(block.tobytes())
-
-    return made("safetensors", write, rows=rows, dim=dim) / "table.safetensors"
-
-
-def zarr(rows: int, dim: int = sizes.DIM) -> Path:
-    """The same table as a Zarr 3 array: 16 MiB chunks, neither compressed nor with checksums."""
-
-    def write(at: Path) -> None:
-        import zarr
-
-        step = min(rows, (16 << 20) // (dim * 4))
-        array = zarr.create_array(
-            str(at / "table.zarr"), shape=(rows, dim), chunks=(step, dim), dtype="float32",
-            compressors=None, filters=None,
-        )  # fmt: skip
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            array[start:stop] = content.elements(start * dim, stop * dim).reshape(-1, dim)
-
-    return made("zarr", write, rows=rows, dim=dim) / "table.zarr"
-
-
-def vocabularies(count: int) -> tuple[Path, Path]:
-    """(new, old): `count` tokens each, shuffled; a tenth of the new ones are not in the old."""
-    folder = made(
-        "vocabularies", lambda at: _write_vocabularies(at, vocabulary_numbers(count)), count=count
-    )
-    return folder / "new", folder / "old"
-
-
-def _write_vocabularies(at: Path, numbers: tuple[content.Array, content.Array]) -> None:
-    for name, each in zip(("new", "old"), numbers, strict=True):
-        with (at / name).open("wb") as file:
-            file.writelines(token + b"\n" for token in content.tokens(each))
-
-
-def vocabulary_numbers(count: int) -> tuple[content.Array, content.Array]:
-    """The numbers of the tokens, line by line, of ``vocabularies(count)``."""
-    return content.shuffled(count // 10, count, seed=2), content.shuffled(0, count, seed=1)
-
-
-def grown(old: int) -> tuple[Path, Path]:
-    """(new, old): the old tokens and a fifth more, shuffled; a quarter of the new ones are new."""
-    folder = made("grown", lambda at: _write_vocabularies(at, grown_numbers(old)), old=old)
-    return folder / "new", folder / "old"
-
-
-def grown_numbers(old: int) -> tuple[content.Array, content.Array]:
-    """The numbers of the tokens, line by line, of ``grown(old)``."""
-    count = old * 6 // 5
-    rng = np.random.default_rng(3)
-    numbers = np.arange(count // 4) + old, rng.permutation(old)[: count - count // 4]
-    return rng.permutation(np.concatenate(numbers)), content.shuffled(0, old, seed=1)
-
-
-def main(arguments: list[str]) -> int:
-    # Under pytest its settings lead to `craft`; here nobody does.
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))
-    for size in sizes.parse(",".join(arguments) or "smoke"):
-        for path in needed(size):
-            print(path)
-    return 0
-
-
-def needed(size: sizes.Size) -> list[Path]:
-    """Makes all checkpoints and vocabularies that a size needs; files of rivals come when used."""
-    lengths = {*size.tensor, *size.one_row, *(length for length, _ in size.stream)}
-    paths = [table(length // (4 * sizes.DIM)) for length in sorted(lengths)]
-    paths += [
-        pieces(sizes.PIECES, length // (4 * sizes.DIM * sizes.PIECES)) for length, _ in size.stream
-    ]
-    paths += [v1(length // (4 * sizes.DIM)) for length in size.v1]
-    for rows in size.table_rows:
-        paths += [table(rows), table(rows, parts=8)]
-        paths += [reshaped(rows, sizes.DIM, row // 4) for row in size.row_bytes]
-    paths += [many(count) for count in size.tensors]
-    paths += [path for count in size.tokens for path in vocabularies(count)]
-    for length in {*size.init, *size.init_parts}:
-        paths += [table(length // (4 * sizes.DIM)), aligned(length // (4 * sizes.DIM))]
-    paths += [holes(length // (4 * sizes.DIM)) for length in size.init_mapped]
-    for count in size.warm:
-        paths += [table(count), *grown(count)]
-    return paths
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def binary(nbytes: float) -> str:
+    """Formats as ``"256 MiB"``."""
+    power = min(3, (int(nbytes).bit_length() - 1) // 10)
+    return f"{nbytes / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

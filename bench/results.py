@@ -1,96 +1,198 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a run, from the JSON file that pytest-benchmark writes."""
+"""The figures of a run, the cases of the summary, and the targets.
+
+A figure that was not measured is NaN, and so is what is computed from it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.case import FLOOR, OURS
+from bench.case import BASELINE, OURS
+from bench.data import DIM, MIB
+
+MB = 1_000_000
+NAN = float("nan")
 
 
-@dataclass(frozen=True)
 class Figure:
-    """One contender in one case. ``facts`` is what ``conftest.duel`` has noted."""
+    """The figures of one contender: an entry of pytest-benchmark's JSON."""
 
-    name: str
-    role: str
-    seconds: float
-    fastest: float
-    slowest: float
-    facts: dict[str, Any]
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.info, stats = entry["extra_info"], entry["stats"]
+        self.name, self.role = self.info["name"], self.info["role"]
+        self.seconds: float = stats["median"]
+        self.fastest, self.slowest = stats["min"], stats["max"]
 
-    @property
-    def rate(self) -> float | None:
-        """Units per second, where the case counts any."""
-        amount = self.facts["amount"]
-        return amount / self.seconds if self.facts["unit"] else None
+    def get(self, name: str) -> float:
+        return float(self.info.get(name, NAN))
 
 
-@dataclass(frozen=True)
-class Contest:
-    """All contenders of one case, in the order of the suite."""
-
-    key: str
-    title: str
-    unit: str
-    amount: int
-    figures: list[Figure]
-
-    @property
-    def group(self) -> str:
-        return self.key.split("/")[0]
-
-    def find(self, name: str) -> Figure | None:
-        """The first figure whose name begins so."""
-        return next((each for each in self.figures if each.name.startswith(name)), None)
-
-    @property
-    def ours(self) -> Figure | None:
-        return next((each for each in self.figures if each.role == OURS), None)
-
-    @property
-    def floor(self) -> Figure | None:
-        """The fastest floor."""
-        floors = [each for each in self.figures if each.role == FLOOR]
-        return min(floors, key=lambda each: each.seconds, default=None)
+MISSING = Figure({"extra_info": {"name": "none", "role": ""},
+                  "stats": {"median": NAN, "min": NAN, "max": NAN}})  # fmt: skip
 
 
-@dataclass(frozen=True)
+def fastest(figures: Iterable[Figure]) -> Figure:
+    return min(figures, key=lambda figure: figure.seconds, default=MISSING)
+
+
+class Comparison:
+    """The figures of all contenders of one case, ours first."""
+
+    def __init__(self, workload: str, key: str, figures: list[Figure]) -> None:
+        self.workload, self.key, self.figures = workload, key, figures
+        self.ours, info = figures[0], figures[0].info
+        self.title: str = info["title"][0].upper() + info["title"][1:]
+        self.unit: str = info["unit"]
+        self.amount: int = info["amount"]
+        self.baseline = fastest(each for each in figures if each.role == BASELINE)
+
+    def find(self, name: str) -> Figure:
+        """Returns the first figure whose name starts so."""
+        return next((each for each in self.figures if each.name.startswith(name)), MISSING)
+
+    def speedup(self, other: Figure) -> float:
+        """Returns how many times faster ours is."""
+        return other.seconds / self.ours.seconds
+
+
 class Results:
-    """A whole run."""
+    """A run, from the JSON files of its workloads. Cases that ours did not run are left out."""
 
-    machine: dict[str, Any]
-    contests: list[Contest]
-    rounds: int
+    def __init__(self, paths: Sequence[Path]) -> None:
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        entries = [entry for run in runs for entry in run["benchmarks"]]
+        self.machine: dict[str, Any] = runs[0]["machine_info"]
+        self.date: str = runs[0]["datetime"][:10]
+        self.rounds = min((entry["stats"]["rounds"] for entry in entries), default=0)
+        figures: dict[tuple[str, str], list[Figure]] = {}
+        for entry in entries:
+            workload = entry["fullname"].partition("test_")[2].partition(".py")[0]
+            figures.setdefault((workload, entry["group"]), []).append(Figure(entry))
+        self.comparisons = [
+            Comparison(*names, each) for names, each in figures.items() if each[0].role == OURS
+        ]
 
-    def match(self, pattern: str) -> Contest | None:
-        """The contest with the largest amount among those whose whole key matches."""
-        found = [each for each in self.contests if re.fullmatch(pattern, each.key)]
-        return max(found, key=lambda each: each.amount, default=None)
+    def find_all(self, pattern: str) -> list[Comparison]:
+        """Returns the comparisons whose whole key matches."""
+        return [each for each in self.comparisons if re.fullmatch(pattern, each.key)]
 
-    def groups(self) -> list[str]:
-        return list(dict.fromkeys(each.group for each in self.contests))
+    def find(self, pattern: str) -> Comparison | None:
+        """Returns the one of them with the largest amount."""
+        return max(self.find_all(pattern), key=lambda each: each.amount, default=None)
 
 
-def load(paths: Sequence[Path]) -> Results:
-    """Reads a run, which may lie in several files; the first says what machine it was."""
-    runs = [json.loads(path.read_text()) for path in paths]
-    entries = [entry for run in runs for entry in run["benchmarks"]]
-    figures: dict[str, list[Figure]] = {}
-    for entry in entries:
-        facts, stats = entry["extra_info"], entry["stats"]
-        figure = Figure(
-            facts["contender"], facts["role"], stats["median"], stats["min"], stats["max"], facts
-        )
-        figures.setdefault(facts["case"], []).append(figure)
-    contests = [
-        Contest(key, each[0].facts["title"], each[0].facts["unit"], each[0].facts["amount"], each)
-        for key, each in figures.items()
-    ]
-    rounds = min((entry["stats"]["rounds"] for entry in entries), default=0)
-    return Results(runs[0]["machine_info"], contests, rounds)
+@dataclass(frozen=True)
+class Target:
+    """A limit for a measured value.
+
+    Attributes:
+        case: The pattern of the case's key.
+        text: The target in words.
+        value: Returns the measured value.
+        unit: Its unit: "s", "B", "x" (a speedup) or "".
+        least: The smallest value that reaches the target.
+        most: The largest value that reaches the target.
+        most_per_unit: What `most` grows by per unit of the case's amount.
+    """
+
+    case: str
+    text: str
+    value: Callable[[Results, Comparison], float]
+    unit: str = ""
+    least: float = -math.inf
+    most: float = math.inf
+    most_per_unit: float = 0
+
+    def reached(self, value: float, case: Comparison) -> bool:
+        return self.least <= value <= self.most + self.most_per_unit * case.amount
+
+
+def _speedup(case: str, least: float, other: str) -> Target:
+    text = f"at least {least:,g}x faster than {other}" if least > 1 else f"not slower than {other}"
+    return Target(case, text, lambda _, it: it.speedup(it.find(other)), "x", least)
+
+
+def _share(case: str, least: float) -> Target:
+    text = f"at least {least:g} of the speed of the C baseline"
+    return Target(case, text, lambda _, it: it.speedup(it.baseline), "", least)
+
+
+def _seconds(case: str, most: float) -> Target:
+    text = f"at most {most * 1e3:g} ms"
+    return Target(case, text, lambda _, it: it.ours.seconds, "s", most=most)
+
+
+def _memory(case: str, text: str, most: float, per_unit: float = 0) -> Target:
+    text = f"peak memory at most {text}"
+    return Target(case, text, lambda _, it: it.ours.get("peak_memory"), "B", 0, most, per_unit)
+
+
+def _gain_of_threads(run: Results, it: Comparison) -> float:
+    alone = run.find(GATHER)
+    return it.speedup(alone.ours) if alone else NAN
+
+
+IMPORT, OPEN = r"import/.*", r"open/(40000|500) tensors"
+READ, VIEW, ROW = r"read/(256|2) MiB, warm", r"view/(256|2) MiB", r"row/of \S+ \S+"
+EIGHTH, ROWS = (rf"box/{what} an eighth of (256|2) MiB" for what in ("whole and", "rows,"))
+GATHER, GATHER_ALL = (
+    rf"gather/.* x 256 B of \d+, uniform, {threads}" for threads in ("1 thread", r"\d+ threads")
+)
+REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, from vocabularies"
+JOIN = r"join/\d+ tokens"
+STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
+STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
+INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
+INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
+WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
+
+SUMMARY = (OPEN, READ, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
+
+TARGETS = (
+    Target(IMPORT, "at most 100 ms more than numpy and ml_dtypes",
+           lambda _, it: it.ours.seconds - it.find("numpy").seconds, "s", most=0.1),
+    _speedup(OPEN, 8, "TensorFlow reader"),
+    _speedup(READ, 2, "TensorFlow reader"),
+    _seconds(VIEW, 0.001),
+    Target(EIGHTH, "an eighth takes at most 0.15 of the time of the whole",
+           lambda _, it: it.speedup(it.find("eighth")), most=0.15),
+    _speedup(ROW, 1000, "TensorFlow RestoreV2"),
+    Target(ROW, "at most two pages read into the page cache",
+           lambda _, it: it.ours.get("touched"), "B", most=2 * mmap.PAGESIZE),
+    _share(GATHER, 0.9),
+    _speedup(GATHER, 1, "numpy.memmap, take"),
+    Target(GATHER_ALL, "faster than with 1 thread", _gain_of_threads, "x", 1),
+    _memory(GATHER, "32 MB", 32 * MB),
+    _speedup(REMAP, 30, "TensorFlow LoadAndRemapMatrix"),
+    _memory(REMAP, "32 MB", 32 * MB),
+    _memory(JOIN_REMAP, "32 MB and 16 bytes per token", 32 * MB, 2 * 16),
+    _speedup(JOIN, 5, "pyarrow"),
+    _share(STREAM, 0.8),
+    _memory(STREAM_MEMORY.format("warm"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
+    _share(STREAM_COLD, 0.8),
+    _memory(STREAM_MEMORY.format("cold"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
+    _speedup(INIT, 15, "TensorFlow"),
+    _memory(INIT, "1.1 times the table", 0, 1.1),
+    _speedup(INIT_MAPPED, 300, "TensorFlow"),
+    _memory(INIT_MAPPED, "64 MB, first use included", 64 * MB),
+    _speedup(INIT_WHOLE, 1.8, "TensorFlow"),
+    Target(INIT_WHOLE, "at every size at most 1 ms slower than TensorFlow",
+           lambda run, _: max(it.ours.seconds - it.find("TensorFlow").seconds
+                              for it in run.find_all(INIT_WHOLE)), "s", most=0.001),
+    _seconds(INIT_ALONE, 0.05),
+    _memory(INIT_ALONE, "64 MB, first use included", 64 * MB),
+    _speedup(WARM, 15, "TensorFlow"),
+    _speedup(WARM_SPLIT, 50, "TensorFlow"),
+    _memory(WARM_SPLIT, "1.25 times the table", 0, 1.25 * 4 * DIM),
+    Target(WARM, "at every size at most 50 ms for building the graph",
+           lambda run, _: max(it.ours.get("building") for it in run.find_all(r"warm/.*")),
+           "s", most=0.05),
+)  # fmt: skip

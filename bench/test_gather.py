@@ -1,32 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a table by number, into a given array."""
+"""Gathering rows of a table by id into a given array."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import tensorbundle as tb
-from bench import ceiling, content, rivals
-from bench.case import FLOOR, OURS, UNVERIFIED, Case, Contender, Destination, Run
-from bench.content import Array
-from bench.sizes import DIM, Size
-from bench.tables import Table
+from bench import baseline, data
+from bench.case import (
+    BASELINE,
+    OURS,
+    THREADS,
+    UNVERIFIED,
+    Case,
+    Contender,
+    Destination,
+    Run,
+    tensorflow,
+)  # fmt: skip
+from bench.data import DIM, Array, Table
 
-THREADS = len(os.sched_getaffinity(0))
-_SLOW = 0.02
-"""The part of the ids given to readers that need more than a second for all of them."""
+ROWS = {"smoke": 16_384, "table": 4_194_304}
+IDS = {"smoke": 4_000, "table": 1_000_000}
+ROW_BYTES = {"smoke": (64, 1024), "table": (64, 1024, 4096)}
+"""Other row sizes. A gather copies as many bytes of each."""
+SLICES = 8
+_FRACTION = 0.02
+"""The fraction of the ids for readers that need more than a second for all of them."""
 
 
 @dataclass(frozen=True)
 class Gather:
-    """`count` ids into a table, drawn as `kind` says."""
+    """Ids into a table: ``uniform``, ``zipf`` (few rows, often) or ``sorted``."""
 
     table: Table
     count: int
@@ -34,51 +46,60 @@ class Gather:
 
     @property
     def ids(self) -> Array:
-        return content.row_ids(self.kind, self.count, self.table.rows)
+        rng = np.random.default_rng(7)
+        if self.kind == "zipf":
+            # Exponent 1.05, cut off at the table's end. The popular rows are scattered over it.
+            ranks = np.floor(self.table.rows ** rng.random(self.count)).astype(np.int64) - 1
+            return ranks * 48271 % self.table.rows
+        ids = rng.integers(0, self.table.rows, self.count)
+        return np.sort(ids) if self.kind == "sorted" else ids
 
-    def some(self) -> Array:
-        return self.ids[: math.ceil(self.count * _SLOW)]
+    def few(self) -> Array:
+        return self.ids[: math.ceil(self.count * _FRACTION)]
 
 
-def test_gather(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_gather(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
-    found = []
-    for rows in size.table_rows:
-        main = Gather(Table(rows), size.ids)
-        found += [_case(main, threads, slow=True) for threads in sorted({1, THREADS})]
-        found += [_case(replace(main, kind=kind), 1) for kind in ("zipf", "sorted")]
-        for row_bytes in size.row_bytes:
-            dim = row_bytes // 4
-            count = size.ids * min(DIM, dim) // dim
-            other = Gather(Table(rows * DIM // dim, dim), count)
-            found += [_case(other, threads) for threads in sorted({1, THREADS})]
-        parts = Gather(Table(rows, parts=8), size.ids)
-        found += [_case(parts, threads) for threads in sorted({1, THREADS})]
-    return found
+def cases(size: str) -> list[Case]:
+    if size not in ROWS:
+        return []
+    rows, count, threads = ROWS[size], IDS[size], sorted({1, THREADS})
+    main = Gather(Table(rows), count)
+    found = [_case(main, n, slow=True) for n in threads]
+    found += [_case(replace(main, kind=kind), 1) for kind in ("zipf", "sorted")]
+    for row_bytes in ROW_BYTES[size]:
+        dim = row_bytes // 4
+        other = Gather(Table(rows * DIM // dim, dim), count * min(DIM, dim) // dim)
+        found += [_case(other, n) for n in threads]
+    sliced = Gather(Table(rows, slices=SLICES), count)
+    return found + [_case(sliced, n) for n in threads]
 
 
 def _case(gather: Gather, threads: int, *, slow: bool = False) -> Case:
-    table = gather.table
-    out = Destination(gather.count, table.dim)
-    stored = f", {table.parts} partitions" if table.parts > 1 else ""
+    table, out = gather.table, Destination(gather.count, gather.table.dim)
+    stored = f", {table.slices} slices" if table.slices > 1 else ""
     many = f"{threads} thread{'s' * (threads > 1)}"
-    contenders = [_ours(gather, out, threads), *_numpy(gather, out)]
-    if slow:
-        contenders += _slow(gather)
     return Case(
         key=f"gather/{gather.count} x {table.dim * 4} B of {table.rows}, "
         f"{gather.kind}{stored}, {many}",
         title=f"{gather.count:,} rows of {table.dim * 4} bytes, {gather.kind}, of {table.rows:,}"
         f"{stored}; {many}",
-        contenders=contenders + _floors(gather, out, threads),
-        check=lambda result: content.require_rows(np.asarray(result), gather.ids, table.dim),
+        contenders=[
+            _ours(gather, out, threads),
+            *_numpy(gather, out),
+            *(_slow(gather) if slow else ()),
+            _baseline(gather, out, threads, streaming=False),
+            _baseline(gather, out, threads, streaming=True),
+        ],
+        check=lambda result: data.require_rows(
+            result, gather.ids, partial(data.rows, dim=table.dim)
+        ),
         unit="rows",
         amount=gather.count,
         destination=out,
-        weigh=slow or table.parts > 1,
+        memory=slow or table.slices > 1,
     )
 
 
@@ -90,7 +111,7 @@ def _ours(gather: Gather, out: Destination, threads: int) -> Contender:
             tensor = ck["table"]
             yield lambda: tensor.take(ids, out=into)
 
-    return Contender("tensorbundle take", start, OURS, UNVERIFIED, api=("Tensor.take",))
+    return Contender("tensorbundle take", start, OURS, UNVERIFIED)
 
 
 def _numpy(gather: Gather, out: Destination) -> list[Contender]:
@@ -100,39 +121,39 @@ def _numpy(gather: Gather, out: Destination) -> list[Contender]:
         yield lambda: source.take(ids, axis=0, out=into, mode="clip")
 
     @contextmanager
-    def fancy() -> Iterator[Run]:
+    def index() -> Iterator[Run]:
         ids, (source,) = gather.ids, gather.table.maps()
         yield lambda: source[ids]
 
     @contextmanager
-    def by_part() -> Iterator[Run]:
+    def by_slice() -> Iterator[Run]:
         ids, into, sources = gather.ids, out.array, gather.table.maps()
         rows = gather.table.rows // len(sources)
 
         def run() -> Any:
-            part = ids // rows
+            number = ids // rows
             for i, source in enumerate(sources):
-                here = np.flatnonzero(part == i)
+                here = np.flatnonzero(number == i)
                 into[here] = source.take(ids[here] - i * rows, axis=0, mode="clip")
             return into
 
         yield run
 
-    if gather.table.parts > 1:
-        return [Contender("numpy.memmap per partition, take", by_part, checksum=UNVERIFIED)]
+    if gather.table.slices > 1:
+        return [Contender("numpy.memmap per slice, take", by_slice, checksum=UNVERIFIED)]
     return [
         Contender("numpy.memmap, take(out=, mode='clip')", take, checksum=UNVERIFIED),
-        Contender("numpy.memmap[ids]", fancy, checksum=UNVERIFIED),
+        Contender("numpy.memmap[ids]", index, checksum=UNVERIFIED),
     ]
 
 
 def _slow(gather: Gather) -> list[Contender]:
-    """Those that no bar is about: in memory already, or far behind."""
+    """Returns competitors that no target mentions: they hold the table in memory or are slow."""
     table = gather.table
 
     @contextmanager
-    def tensorflow() -> Iterator[Run]:
-        tf = rivals.tensorflow()
+    def tf_gather() -> Iterator[Run]:
+        tf = tensorflow()
         with tf.device("cpu"):
             source = tf.constant(np.asarray(table.maps()[0]))
             ids = tf.constant(gather.ids)
@@ -158,36 +179,32 @@ def _slow(gather: Gather) -> list[Contender]:
     def safetensors() -> Iterator[Run]:
         from safetensors import safe_open
 
-        ids = gather.some().tolist()
+        ids = gather.few().tolist()
         with safe_open(table.safetensors, "numpy") as file:
-            part = file.get_slice("table")
-            yield lambda: [part[i : i + 1] for i in ids]
+            tensor = file.get_slice("table")
+            yield lambda: [tensor[i : i + 1] for i in ids]
 
     @contextmanager
     def tensorstore() -> Iterator[Run]:
-        array, ids = table.tensorstore(), gather.some()
+        array, ids = table.tensorstore(), gather.few()
         yield lambda: array[ids].read().result()
 
     return [
-        Contender("tf.gather, table in memory", tensorflow, needs=("tensorflow",)),
+        Contender("tf.gather, table in memory", tf_gather, needs=("tensorflow",)),
         Contender("pyarrow take, over the mapping", pyarrow, checksum=UNVERIFIED,
                   needs=("pyarrow",)),
-        Contender("safetensors, row by row", safetensors, needs=("safetensors",), fraction=_SLOW),
+        Contender("safetensors, row by row", safetensors, needs=("safetensors",),
+                  fraction=_FRACTION),
         Contender("TensorStore, Zarr 3", tensorstore, needs=("tensorstore", "zarr"),
-                  fraction=_SLOW),
+                  fraction=_FRACTION),
     ]  # fmt: skip
 
 
-def _floors(gather: Gather, out: Destination, threads: int) -> list[Contender]:
-    def gathering(streaming: bool) -> Callable[[], Any]:
-        @contextmanager
-        def start() -> Iterator[Run]:
-            ids, into, sources = gather.ids, out.array, gather.table.maps()
-            yield lambda: ceiling.gather(into, sources, ids, threads=threads, streaming=streaming)
+def _baseline(gather: Gather, out: Destination, threads: int, *, streaming: bool) -> Contender:
+    @contextmanager
+    def start() -> Iterator[Run]:
+        ids, into, sources = gather.ids, out.array, gather.table.maps()
+        yield lambda: baseline.gather(into, sources, ids, threads, streaming=streaming)
 
-        return start
-
-    return [
-        Contender("C: prefetching gather", gathering(False), FLOOR, UNVERIFIED),
-        Contender("C: the same, stores past the caches", gathering(True), FLOOR, UNVERIFIED),
-    ]
+    name = "the same, stores past the caches" if streaming else "prefetching gather"
+    return Contender(f"C: {name}", start, BASELINE, UNVERIFIED)

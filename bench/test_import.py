@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``import`` costs in a fresh process."""
+"""``import`` in a fresh process."""
 
 from __future__ import annotations
 
@@ -10,32 +10,23 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.case import OURS, Case, Contender, Run
-from bench.sizes import Size
+
+ALONE = ("tensorflow", "safetensors.numpy", "tensorstore", "zarr", "pyarrow")
 
 
-def test_import(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_import(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
-    if not size.imports:
+def cases(size: str) -> list[Case]:
+    if size not in ("smoke", "256MB"):
         return []
-    alone = [
-        _importing(name, name)
-        for name in ("tensorflow", "safetensors.numpy", "tensorstore", "zarr", "pyarrow")
+    contenders = [
+        _importing("tensorbundle", "tensorbundle", role=OURS),
+        _importing("numpy and ml_dtypes", "numpy", "ml_dtypes"),
+        *(_importing(name, name) for name in ALONE),
     ]
-    return [
-        Case(
-            key="import/fresh process",
-            title="start Python and import",
-            contenders=[
-                _importing("tensorbundle", "tensorbundle", role=OURS),
-                _importing("numpy and ml_dtypes", "numpy", "ml_dtypes"),
-                *alone,
-            ],
-            check=_check,
-        )
-    ]
+    return [Case("import/fresh process", "start Python and import", contenders, _check)]
 
 
 def _check(result: Any) -> None:

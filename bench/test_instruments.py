@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instruments themselves: the floor, the scales and the page cache tell the truth."""
+"""The instruments: rounds in turns, fresh processes, peak memory, the page cache, the baselines."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import ceiling, contest, page_cache, weigh
-from bench.case import Case, Contender, Run
-from bench.fresh import Report
-from bench.sizes import Size
+from bench import baseline, data, measure
+from bench.case import Case, Contender, Phases, Run
 
 BYTES = 48 << 20
 
+needs_compiler = pytest.mark.skipif(not baseline.compiler(), reason="no C compiler")
 
-def cases(size: Size) -> list[Case]:
-    """For the scales: fill memory. For times from a fresh process: sleep in two parts."""
-    if not size.imports:
+
+def cases(size: str) -> list[Case]:
+    """For peak memory: fills memory. For fresh processes: sleeps in two phases."""
+    if size != "smoke":
         return []
 
     @contextmanager
@@ -32,23 +32,24 @@ def cases(size: Size) -> list[Case]:
 
     @contextmanager
     def sleeping() -> Iterator[Run]:
-        def run() -> Report:
-            report = Report(value=os.getpid())
-            with report.part("long", counts=False):
+        def run() -> Phases:
+            phases = Phases(result=os.getpid())
+            with phases.phase("long", counts=False):
                 time.sleep(0.5)
-            with report.part("short"):
+            with phases.phase("short"):
                 time.sleep(0.05)
-            return report
+            return phases
 
         yield run
 
-    def check(report: Report) -> None:
-        assert report.value == os.getpid(), "not the process that ran it"
+    def check(phases: Phases) -> None:
+        assert phases.result == os.getpid(), "not the process that ran it"
 
+    sleep = [Contender("sleep", sleeping)]
     return [
         Case("instruments/fill", "fill memory", [Contender("fill", filling)], lambda _: None),
-        Case("instruments/sleep", "sleep", [Contender("sleep", sleeping)], check, fresh=True),
-        Case("instruments/wrong", "sleep", [Contender("sleep", sleeping)], _fail, fresh=True),
+        Case("instruments/sleep", "sleep", sleep, check, fresh_process=True),
+        Case("instruments/wrong", "sleep", sleep, _fail, fresh_process=True),
     ]
 
 
@@ -68,82 +69,78 @@ def test_a_wrong_result_is_an_error() -> None:
     def check(result: Any) -> None:
         assert result == 2
 
-    assert contest.hold(a_case(lambda: 2, check), 3)["one"].error is None
-    assert isinstance(contest.hold(a_case(lambda: 1, check), 3)["one"].error, AssertionError)
+    assert measure.compare(a_case(lambda: 2, check), 3)["one"].error is None
+    wrong = measure.compare(a_case(lambda: 1, check), 3)["one"]
+    assert isinstance(wrong.error, AssertionError)
+    assert not wrong.samples
 
 
 def test_every_round_has_its_time() -> None:
-    outcome = contest.hold(a_case(lambda: None, lambda _: None), 3)["one"]
-    assert len(outcome.seconds) == len(outcome.cpu) == 3
+    samples = measure.compare(a_case(lambda: None, lambda _: None), 3)["one"].samples
+    assert len(samples["seconds"]) == len(samples["cpu_time"]) == 3
 
 
 def test_a_fresh_process_reports_what_counts() -> None:
-    _, case, _ = cases(Size("any", imports=True))
-    outcome = contest.hold(case, 2, __name__)["sleep"]
+    _, case, _ = cases("smoke")
+    outcome = measure.compare(case, 2, __name__)["sleep"]
     assert outcome.error is None
-    assert [0.05 <= seconds < 0.5 for seconds in outcome.seconds] == [True, True]
-    assert outcome.median_parts()["long"] >= 0.5
-    assert len(outcome.cpu) == 2
+    assert [0.05 <= seconds < 0.5 for seconds in outcome.samples["seconds"]] == [True, True]
+    assert min(outcome.samples["long"]) >= 0.5
+    assert len(outcome.samples["cpu_time"]) == 2
 
 
 def test_a_wrong_result_in_a_fresh_process_is_an_error() -> None:
-    *_, case = cases(Size("any", imports=True))
-    outcome = contest.hold(case, 2, __name__)["sleep"]
+    *_, case = cases("smoke")
+    outcome = measure.compare(case, 2, __name__)["sleep"]
     assert "a wrong result" in str(outcome.error)
-    assert not outcome.seconds
+    assert not outcome.samples
 
 
+@needs_compiler
 @pytest.mark.parametrize("nbytes", [1, 100, 3 << 18])
-def test_floor_reads_what_it_checks(tmp_path: Path, nbytes: int) -> None:
-    if ceiling.unavailable():
-        pytest.skip("no C compiler")
+def test_baseline_reads_what_it_checks(tmp_path: Path, nbytes: int) -> None:
     path = tmp_path / "file"
-    stored = np.random.default_rng(1).integers(0, 256, nbytes + 8).astype(np.uint8)
-    path.write_bytes(stored.tobytes())
+    content = np.random.default_rng(1).integers(0, 256, nbytes + 8).astype(np.uint8)
+    path.write_bytes(content.tobytes())
     out = np.zeros(nbytes, np.uint8)
     with path.open("rb") as file:
-        ceiling.pread_checked(file.fileno(), 8, nbytes, out, threads=2)
-        assert np.array_equal(out, stored[8:])
-        ceiling.pread_checked(file.fileno(), 8, nbytes, None, threads=2)
+        baseline.pread_checked(file.fileno(), 8, nbytes, out, threads=2)
+        assert np.array_equal(out, content[8:])
+        baseline.pread_checked(file.fileno(), 8, nbytes, None, threads=2)
         with pytest.raises(OSError, match="ends early"):
-            ceiling.pread_checked(file.fileno(), 9, nbytes, out, threads=1)
+            baseline.pread_checked(file.fileno(), 9, nbytes, out, threads=1)
 
 
-def test_scales_see_what_a_run_allocates() -> None:
-    if ceiling.unavailable():
-        pytest.skip("no C compiler")
-    case, *_ = cases(Size("any", imports=True))
-    found = weigh.weigh(__name__, case, case.contenders[0])
-    assert BYTES * 0.95 < found["anonymous"] < BYTES * 1.3
+@needs_compiler
+def test_peak_memory_counts_what_a_run_allocates() -> None:
+    case, *_ = cases("smoke")
+    found = measure.in_fresh_process("memory", __name__, case, case.contenders[0])
+    assert BYTES * 0.95 < found["peak_memory"] < BYTES * 1.3
     assert found["read"] < BYTES
 
 
-def test_page_cache_lets_go_of_a_file(tmp_path: Path) -> None:
+def test_drop_removes_a_file_from_the_page_cache(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
         file.write(bytes(1 << 22))
         file.flush()
-        # What is not on the disk cannot be dropped.
-        os.fsync(file.fileno())
-    page_cache.warm([path])
-    assert page_cache.resident(path) == 1 << 22
+        os.fsync(file.fileno())  # the page cache cannot drop pages that are not on the disk yet
+    data.warm([path])
+    assert measure.resident(path) == 1 << 22
     try:
-        page_cache.drop([path])
-    except OSError:
+        measure.drop([path])
+    except measure.ColdCacheError:
         pytest.skip("a file system in memory")
-    assert page_cache.resident(path) < 1 << 20
+    assert measure.resident(path) < 1 << 20
 
 
+@needs_compiler
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("parts", [1, 4])
-def test_floor_gathers_the_right_rows(streaming: bool, threads: int, parts: int) -> None:
-    if ceiling.unavailable():
-        pytest.skip("no C compiler")
+@pytest.mark.parametrize("slices", [1, 4])
+def test_baseline_gathers_the_right_rows(streaming: bool, threads: int, slices: int) -> None:
     table = np.arange(64 * 16, dtype=np.float32).reshape(64, 16)
     ids = np.random.default_rng(1).integers(-1, 64, 500)
     out, fill = np.zeros((500, 16), np.float32), np.full(16, 7, np.float32)
-    ceiling.gather(
-        out, np.split(table, parts), ids, threads=threads, streaming=streaming, fill=fill
-    )
+    baseline.gather(out, np.split(table, slices), ids, threads, streaming=streaming, fill=fill)
     assert np.array_equal(out, np.where(ids[:, None] < 0, fill, table[ids]))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joining two vocabulary files: where in the old one each token of the new one is."""
+"""Joining two vocabulary files: the line in the old one of each token of the new one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,36 +11,64 @@ from typing import Any
 import numpy as np
 
 import tensorbundle as tb
-from bench import ceiling, data, page_cache, rivals
-from bench.case import FLOOR, OURS, Case, Contender, Run
-from bench.content import Array
-from bench.fresh import Report
-from bench.sizes import Size
+from bench import baseline, data
+from bench.case import BASELINE, OURS, THREADS, Case, Contender, Phases, Run, tensorflow
+from bench.data import Array
 
-THREADS = len(os.sched_getaffinity(0))
+TOKENS = {"smoke": 16_384, "table": 4_194_304}
+MISSING = 10
+"""Per cent of the new tokens that are not in the old vocabulary."""
 _FEW = 1_000
 
 Join = Callable[[Path, Path, int], Any]
 
 
-def test_join(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_join(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
-    return [_case(count) for count in size.tokens]
+def cases(size: str) -> list[Case]:
+    return [_case(TOKENS[size])] if size in TOKENS else []
+
+
+@data.stored
+def vocabularies(folder: Path, old: int, new: int, percent: int) -> None:
+    """The files "new" and "old", with 9 to 12 characters per token; see ``_numbers``."""
+    odd, low = np.uint64(0x9E3779B97F4A7C15), np.uint64((1 << 44) - 1)
+    for name, numbers in zip(("new", "old"), _numbers(old, new, percent), strict=True):
+        mixed = (numbers.astype(np.uint64) * odd) & low
+        with (folder / name).open("wb") as file:
+            file.writelines(b"t%x\n" % value for value in mixed.tolist())
+
+
+def _numbers(old: int, new: int, percent: int) -> tuple[Array, Array]:
+    """Draws the tokens (new, old), shuffled; `percent` of the new ones are not in the old."""
+    rng, missing = np.random.default_rng(3), new * percent // 100
+    kept = rng.permutation(old)[: new - missing]
+    return rng.permutation(np.concatenate([np.arange(missing) + old, kept])), rng.permutation(old)
+
+
+def lines(old: int, new: int, percent: int) -> Array:
+    """Returns, for every line of the new vocabulary, the line in the old one, or -1."""
+    new_numbers, old_numbers = _numbers(old, new, percent)
+    where = np.full(old + new, -1)
+    where[old_numbers] = np.arange(old)
+    found: Array = where[new_numbers]
+    return found
+
+
+def files(count: int) -> tuple[Path, Path]:
+    """Returns the new and the old vocabulary of the case."""
+    folder = vocabularies(count, count, MISSING)
+    return folder / "new", folder / "old"
 
 
 def expected(count: int) -> Array:
-    """The line in the old vocabulary, or -1."""
-    new, old = data.vocabulary_numbers(count)
-    where = np.full(count + count // 10, -1)
-    where[old] = np.arange(count)
-    return where[new]
+    return lines(count, count, MISSING)
 
 
-def with_arrow(new: Path, old: Path) -> Array:
-    """The join as pyarrow does it, reader included."""
+def with_arrow(new: Path, old: Path, _: int) -> Array:
+    """Joins with pyarrow, and its reader."""
     from pyarrow import compute
 
     ids = compute.index_in(_column(new), value_set=_column(old))
@@ -66,30 +93,29 @@ def _case(count: int) -> Case:
     def contender(name: str, join: Join, **options: Any) -> Contender:
         return Contender(name, lambda: _joining(count, join), **options)
 
-    calls = ("remap_vocab", "clear_caches", "set_num_threads")
     return Case(
         key=f"join/{count} tokens",
-        title=f"join two vocabulary files of {count:,} tokens, 90 % in both",
+        title=f"join two vocabulary files of {count:,} tokens, {100 - MISSING} % in both",
         contenders=[
-            contender("tensorbundle", _ours, role=OURS, api=calls),
-            contender("tensorbundle, 1 thread", _ours_alone, role=OURS, api=calls),
+            contender("tensorbundle", _ours, role=OURS),
+            contender("tensorbundle, 1 thread", _ours_alone, role=OURS),
             contender("TensorFlow GenerateVocabRemapping", _tensorflow, needs=("tensorflow",)),
-            contender("pyarrow, csv.read_csv and index_in", _arrow, needs=("pyarrow",)),
+            contender("pyarrow, csv.read_csv and index_in", with_arrow, needs=("pyarrow",)),
             contender("Python dict", _dictionary),
-            contender("C: read, find lines, one probe each", _floor, role=FLOOR),
+            contender("C: read, find lines, one probe each", _probe, role=BASELINE),
         ],
-        check=lambda report: _check(report.value, count),
+        check=lambda phases: _check(phases.result, count),
         unit="tokens",
         amount=count,
-        weigh=True,
-        # A process joins two vocabularies once. Where memory is new, all pay for it alike; who
-        # keeps what he freed would pay only the first time.
-        fresh=True,
+        memory=True,
+        # A process joins two vocabularies once, in new memory. In repeated joins, a contender that
+        # keeps freed memory would pay for new pages only the first time.
+        fresh_process=True,
     )
 
 
 def _check(result: Any, count: int) -> None:
-    if isinstance(result, int):  # the floor's count of lines
+    if isinstance(result, int):  # the baseline's count of lines
         assert result == 2 * count
     else:
         assert np.array_equal(np.asarray(result), expected(count))
@@ -97,16 +123,16 @@ def _check(result: Any, count: int) -> None:
 
 @contextmanager
 def _joining(count: int, join: Join) -> Iterator[Run]:
-    """One join, the files in the page cache, after a small one for which libraries are loaded."""
-    join(*data.vocabularies(_FEW), _FEW)
-    new, old = data.vocabularies(count)
-    page_cache.warm([new, old])
+    """Joins once, with the files in the page cache, after a small join that loads libraries."""
+    join(*files(_FEW), _FEW)
+    paths = files(count)
+    data.warm(paths)
 
-    def run() -> Report:
-        report = Report()
-        with report.part("joining"):
-            report.value = join(new, old, count)
-        return report
+    def run() -> Phases:
+        phases = Phases()
+        with phases.phase("joining"):
+            phases.result = join(*paths, count)
+        return phases
 
     yield run
 
@@ -125,15 +151,11 @@ def _ours_alone(new: Path, old: Path, count: int) -> Array:
 
 
 def _tensorflow(new: Path, old: Path, count: int) -> Any:
-    remap = rivals.tensorflow().raw_ops.GenerateVocabRemapping
+    remap = tensorflow().raw_ops.GenerateVocabRemapping
     found = remap(
         new_vocab_file=str(new), old_vocab_file=str(old), new_vocab_offset=0, num_new_vocab=count
     )
     return found.remapping
-
-
-def _arrow(new: Path, old: Path, _: int) -> Array:
-    return with_arrow(new, old)
 
 
 def _dictionary(new: Path, old: Path, _: int) -> list[int]:
@@ -141,14 +163,14 @@ def _dictionary(new: Path, old: Path, _: int) -> list[int]:
     return [where.get(token, -1) for token in new.read_bytes().split(b"\n")[:-1]]
 
 
-def _floor(new: Path, old: Path, count: int) -> int:
-    """Both files read, their lines found, one cache-missing access per token."""
+def _probe(new: Path, old: Path, tokens: int) -> int:
+    """Reads both files, finds their lines, and misses the cache once per token."""
     buffer = np.empty(max(path.stat().st_size for path in (new, old)), np.uint8)
-    slots = np.zeros(1 << (count * 11 // 8).bit_length(), np.uint64)
-    lines = 0
+    slots = np.zeros(1 << (tokens * 11 // 8).bit_length(), np.uint64)
+    count = 0
     for path in (new, old):
         text = buffer[: path.stat().st_size]
         with path.open("rb") as file:
-            ceiling.pread(file.fileno(), 0, text, THREADS)
-        lines += ceiling.probe_lines(text, slots, THREADS)
-    return lines
+            baseline.pread(file.fileno(), 0, text, THREADS)
+        count += baseline.probe_lines(text, slots, THREADS)
+    return count

@@ -1,33 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a tensor whole, warm and cold, as a view, and from the older format."""
+"""Reading a whole tensor, with a warm and a cold page cache, as a view, and from a V1 file."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from craft.v1 import V1File
 
 import tensorbundle as tb
-from bench import ceiling, content, data, rivals
-from bench.case import FLOOR, OURS, UNVERIFIED, VERIFIED, Case, Contender, Destination, Run
-from bench.sizes import DIM, Size
-from bench.tables import Table, binary
+from bench import baseline, data
+from bench.case import (
+    BASELINE,
+    OURS,
+    THREADS,
+    UNVERIFIED,
+    VERIFIED,
+    Case,
+    Contender,
+    Destination,
+    Run,
+    tensorflow,
+)  # fmt: skip
+from bench.data import DIM, MIB, Table, binary
 
-THREADS = len(os.sched_getaffinity(0))
+SIZES = {"smoke": 2 * MIB, "256MB": 256 * MIB, "1GB": 1024 * MIB}
+V1_SIZES = {"smoke": MIB, "256MB": 64 * MIB}
 
 
-def test_read(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_read(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
+def cases(size: str) -> list[Case]:
     found = []
-    for nbytes in size.tensor:
-        found += [_whole(nbytes), _whole_cold(nbytes), _view(nbytes)]
-    return found + [_v1(nbytes) for nbytes in size.v1]
+    if size in SIZES:
+        table = Table(SIZES[size] // (4 * DIM))
+        found += [_whole(table), _whole_cold(table), _view(table)]
+    return found + ([_v1(V1_SIZES[size])] if size in V1_SIZES else [])
 
 
 def _ours(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
@@ -36,7 +49,7 @@ def _ours(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
         into, prefix = out.array, table.prefix
 
         def run() -> Any:
-            # Opened every time: a handle remembers what it has checked.
+            # A handle remembers which checksums it has compared, so every run opens a new one.
             with tb.open(prefix, **options) as ck:
                 return ck["table"].read(out=into)
 
@@ -46,16 +59,16 @@ def _ours(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
 
 
 def _contenders(table: Table, out: Destination) -> list[Contender]:
-    """Those that may run warm and cold: nothing stays open between two runs."""
+    """Returns those that run both warm and cold: they keep nothing open between two runs."""
 
     @contextmanager
     def get_tensor() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        tf, prefix = tensorflow(), str(table.prefix)
         yield lambda: tf.train.load_checkpoint(prefix).get_tensor("table")
 
     @contextmanager
     def restore() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        tf, prefix = tensorflow(), str(table.prefix)
         yield lambda: tf.raw_ops.RestoreV2(
             prefix=prefix, tensor_names=["table"], shape_and_slices=[""], dtypes=[tf.float32]
         )[0]
@@ -75,8 +88,8 @@ def _contenders(table: Table, out: Destination) -> list[Contender]:
         into = out.array
 
         def run() -> Any:
-            with table.descriptor() as (file, offset):
-                return ceiling.pread(file, offset, into, THREADS)
+            with table.descriptor() as file:
+                return baseline.pread(file, table.offset, into, THREADS)
 
         yield run
 
@@ -87,7 +100,7 @@ def _contenders(table: Table, out: Destination) -> list[Contender]:
         Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         Contender("TensorFlow RestoreV2", restore, checksum=VERIFIED, needs=("tensorflow",)),
         Contender("numpy.memmap, copyto", memmap, checksum=UNVERIFIED),
-        Contender(f"C: pread, {THREADS} threads", pread, FLOOR, UNVERIFIED),
+        Contender(f"C: pread, {THREADS} threads", pread, BASELINE, UNVERIFIED),
     ]
 
 
@@ -108,63 +121,60 @@ def _other_formats(table: Table, out: Destination) -> list[Contender]:
     def zarr() -> Iterator[Run]:
         import zarr
 
-        array = zarr.open_array(str(table.zarr), mode="r")
+        array = zarr.open_array(table.zarr, mode="r")
         yield lambda: array[...]
 
     @contextmanager
     def memcpy() -> Iterator[Run]:
         into, source = out.array, table.maps()[0]
-        yield lambda: ceiling.memcpy(into, source, THREADS)
+
+        def run() -> Any:
+            baseline.call("baseline_memcpy", into, source, into.nbytes, THREADS)
+            return into
+
+        yield run
 
     return [
         Contender("safetensors get_tensor", safetensors, needs=("safetensors",)),
         Contender("TensorStore, Zarr 3", tensorstore, needs=("tensorstore", "zarr")),
         Contender("zarr, Zarr 3", zarr, needs=("zarr",)),
-        Contender(f"C: memcpy, {THREADS} threads", memcpy, FLOOR, UNVERIFIED),
+        Contender(f"C: memcpy, {THREADS} threads", memcpy, BASELINE, UNVERIFIED),
     ]
 
 
-def _whole(nbytes: int) -> Case:
-    table = Table.of_bytes(nbytes)
-    out = Destination(table.rows, DIM)
+def _whole(table: Table) -> Case:
+    out, size = Destination(table.rows, DIM), binary(table.nbytes)
     return Case(
-        key=f"read/{binary(nbytes)}, warm",
-        title=f"read a tensor of {binary(nbytes)} into a given buffer, page cache warm",
+        key=f"read/{size}, warm",
+        title=f"read a tensor of {size} into a given buffer, page cache warm",
         contenders=_contenders(table, out) + _other_formats(table, out),
-        check=_is_table,
+        check=data.require_table,
         unit="bytes",
-        amount=nbytes,
+        amount=table.nbytes,
         destination=out,
-        weigh=True,
+        memory=True,
     )
 
 
-def _whole_cold(nbytes: int) -> Case:
-    table = Table.of_bytes(nbytes)
-    out = Destination(table.rows, DIM)
+def _whole_cold(table: Table) -> Case:
+    out, size = Destination(table.rows, DIM), binary(table.nbytes)
     direct = _ours(table, out, io="direct")
     return Case(
-        key=f"read/{binary(nbytes)}, cold",
-        title=f"open and read a tensor of {binary(nbytes)} into a given buffer, page cache cold",
+        key=f"read/{size}, cold",
+        title=f"open and read a tensor of {size} into a given buffer, page cache cold",
         contenders=[
             *_contenders(table, out),
             Contender("tensorbundle, io=direct", direct, OURS, VERIFIED),
         ],
-        check=_is_table,
+        check=data.require_table,
         unit="bytes",
-        amount=nbytes,
+        amount=table.nbytes,
         destination=out,
-        cold=table.files,
+        cold_files=table.files,
     )
 
 
-def _is_table(result: Any) -> None:
-    content.require_table(np.asarray(result))
-
-
-def _view(nbytes: int) -> Case:
-    table = Table.of_bytes(nbytes)
-
+def _view(table: Table) -> Case:
     @contextmanager
     def ours() -> Iterator[Run]:
         prefix = table.prefix
@@ -182,28 +192,35 @@ def _view(nbytes: int) -> Case:
 
     @contextmanager
     def memmap() -> Iterator[Run]:
-        table.files()  # makes the data
+        table.files()  # writes them if they are new
         yield lambda: table.maps()[0]
 
     @contextmanager
     def get_tensor() -> Iterator[Run]:
-        reader = rivals.tensorflow().train.load_checkpoint(str(table.prefix))
+        reader = tensorflow().train.load_checkpoint(str(table.prefix))
         yield lambda: reader.get_tensor("table")
 
+    tf_reader = "TensorFlow reader (a copy)"
     return Case(
-        key=f"view/{binary(nbytes)}",
-        title=f"a tensor of {binary(nbytes)} as a NumPy array that can be indexed",
+        key=f"view/{binary(table.nbytes)}",
+        title=f"a tensor of {binary(table.nbytes)} as a NumPy array that can be indexed",
         contenders=[
             Contender("tensorbundle: open and view", ours, OURS, UNVERIFIED),
             Contender("tensorbundle: view", opened, OURS, UNVERIFIED),
             Contender("numpy.memmap, place known", memmap, checksum=UNVERIFIED),
-            Contender(
-                "TensorFlow reader (a copy)", get_tensor, checksum=VERIFIED, needs=("tensorflow",)
-            ),
+            Contender(tf_reader, get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         ],
-        check=_is_table,
-        weigh=True,
+        check=data.require_table,
+        memory=True,
     )
+
+
+@data.stored
+def _v1_table(folder: Path, rows: int) -> None:
+    """A V1 checkpoint with a table."""
+    file = V1File()
+    file.add("table", data.FLOAT, data.elements(0, rows * DIM).reshape(-1, DIM))
+    file.write(folder / "ckpt")
 
 
 def _v1(nbytes: int) -> Case:
@@ -212,7 +229,7 @@ def _v1(nbytes: int) -> Case:
 
     @contextmanager
     def ours() -> Iterator[Run]:
-        path, into = data.v1(rows), out.array
+        path, into = _v1_table(rows) / "ckpt", out.array
 
         def run() -> Any:
             with tb.open(path) as ck:
@@ -222,7 +239,7 @@ def _v1(nbytes: int) -> Case:
 
     @contextmanager
     def get_tensor() -> Iterator[Run]:
-        tf, path = rivals.tensorflow(), str(data.v1(rows))
+        tf, path = tensorflow(), str(_v1_table(rows) / "ckpt")
         yield lambda: tf.train.load_checkpoint(path).get_tensor("table")
 
     return Case(
@@ -232,9 +249,9 @@ def _v1(nbytes: int) -> Case:
             Contender("tensorbundle", ours, OURS, VERIFIED),
             Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         ],
-        check=_is_table,
+        check=data.require_table,
         unit="bytes",
         amount=nbytes,
         destination=out,
-        weigh=True,
+        memory=True,
     )

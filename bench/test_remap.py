@@ -1,42 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Yesterday's table for today's vocabulary: old rows where there are any, a fill elsewhere."""
+"""Reading a table in the order of a new vocabulary, with a fill for new rows."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import tensorbundle as tb
-from bench import ceiling, content, data, rivals, test_join
-from bench.case import FLOOR, OURS, UNVERIFIED, VERIFIED, Case, Contender, Destination, Run
-from bench.content import Array
-from bench.sizes import DIM, Size
-from bench.tables import Table
+from bench import baseline, data, test_join
+from bench.case import (
+    BASELINE,
+    OURS,
+    THREADS,
+    UNVERIFIED,
+    VERIFIED,
+    Case,
+    Contender,
+    Destination,
+    Run,
+    tensorflow,
+)  # fmt: skip
+from bench.data import DIM, Array, Table
+from bench.test_gather import IDS, ROWS
 
-THREADS = len(os.sched_getaffinity(0))
 FILL = 0.5
 
 
-def test_remap(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_remap(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
-    found = []
-    for rows in size.table_rows:
-        table = Table(rows)
-        found += [_rows(table, size.ids, percent) for percent in (0, 10, 90)]
-        found += [_rows_and_columns(table, size.ids)]
-        found += [_from_files(table) for count in size.tokens if count == rows]
-    return found
+def cases(size: str) -> list[Case]:
+    if size not in ROWS:
+        return []
+    table, count = Table(ROWS[size]), IDS[size]
+    found = [_rows(table, count, percent) for percent in (0, 10, 90)]
+    return [*found, _rows_and_columns(table, count), _from_files(table)]
 
 
 def _remap(count: int, rows: int, percent: int) -> Array:
-    """`count` different rows in random order, of which some percent are missing."""
+    """Returns `count` different rows in random order, of which `percent` are missing."""
     rng = np.random.default_rng(percent)
     ids = rng.permutation(rows)[:count]
     ids[rng.random(count) < percent / 100] = -1
@@ -49,19 +56,19 @@ def _ours(
     @contextmanager
     def start() -> Iterator[Run]:
         into = out.array
-        given = {name: make() for name, make in remaps.items()}
+        given: dict[str, Any] = {name: make() for name, make in remaps.items()}
         with tb.open(table.prefix, threads=threads) as ck:
             tensor = ck["table"]
             yield lambda: tb.load_and_remap(tensor, **given, fill=FILL, out=into)
 
     name = "tensorbundle" + (", 1 thread" if threads == 1 else "")
-    return Contender(name, start, OURS, UNVERIFIED, api=("load_and_remap",))
+    return Contender(name, start, OURS, UNVERIFIED)
 
 
 def _tensorflow(table: Table, rows: Callable[[], Array], columns: Callable[[], Array]) -> Contender:
     @contextmanager
     def start() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        tf, prefix = tensorflow(), str(table.prefix)
         ids, places = rows(), columns()
         width = places.size or table.dim
         present = np.count_nonzero(ids >= 0) * (np.count_nonzero(places >= 0) or width)
@@ -73,9 +80,8 @@ def _tensorflow(table: Table, rows: Callable[[], Array], columns: Callable[[], A
             num_cols=width, max_rows_in_memory=-1,
         )  # fmt: skip
 
-    return Contender(
-        "TensorFlow LoadAndRemapMatrix", start, checksum=VERIFIED, needs=("tensorflow",)
-    )
+    name = "TensorFlow LoadAndRemapMatrix"
+    return Contender(name, start, checksum=VERIFIED, needs=("tensorflow",))
 
 
 def _rows(table: Table, count: int, percent: int) -> Case:
@@ -96,10 +102,10 @@ def _rows(table: Table, count: int, percent: int) -> Case:
         yield run
 
     @contextmanager
-    def floor() -> Iterator[Run]:
+    def gather() -> Iterator[Run]:
         given, into, sources = ids(), out.array, table.maps()
         fill = np.full(DIM, FILL, np.float32)
-        yield lambda: ceiling.gather(into, sources, given, threads=THREADS, fill=fill)
+        yield lambda: baseline.gather(into, sources, given, THREADS, fill=fill)
 
     return Case(
         key=f"remap/{count} of {table.rows} rows, {percent} % missing",
@@ -109,13 +115,13 @@ def _rows(table: Table, count: int, percent: int) -> Case:
             _ours(table, out, 1, rows=ids),
             _tensorflow(table, ids, lambda: np.empty(0, np.int64)),
             Contender("numpy.memmap, take and fill", numpy, checksum=UNVERIFIED),
-            Contender(f"C: gather with fill, {THREADS} threads", floor, FLOOR, UNVERIFIED),
+            Contender(f"C: gather with fill, {THREADS} threads", gather, BASELINE, UNVERIFIED),
         ],
-        check=lambda result: content.require_rows(np.asarray(result), ids(), DIM, FILL),
+        check=lambda result: data.require_rows(result, ids(), partial(data.rows, fill=FILL)),
         unit="rows",
         amount=count,
         destination=out,
-        weigh=percent == 10,
+        memory=percent == 10,
     )
 
 
@@ -128,14 +134,11 @@ def _rows_and_columns(table: Table, count: int) -> Case:
     def columns() -> Array:
         return _remap(DIM, DIM, 5)
 
-    def check(result: Any) -> None:
-        array, rows, places = np.asarray(result), ids(), columns()
-        for at in range(0, count, content.BLOCK // DIM):
-            part = rows[at : at + content.BLOCK // DIM]
-            wanted = content.rows(np.maximum(part, 0), DIM)[:, places]
-            wanted[part < 0] = FILL
-            wanted[:, places < 0] = FILL
-            assert np.array_equal(array[at : at + part.size], wanted)
+    def expected(rows: Array) -> Array:
+        places = columns()
+        wanted = data.rows(rows, fill=FILL)[:, places]
+        wanted[:, places < 0] = FILL
+        return wanted
 
     @contextmanager
     def numpy() -> Iterator[Run]:
@@ -159,7 +162,7 @@ def _rows_and_columns(table: Table, count: int) -> Case:
             _tensorflow(table, ids, columns),
             Contender("numpy.memmap, two takes and fill", numpy, checksum=UNVERIFIED),
         ],
-        check=check,
+        check=lambda result: data.require_rows(result, ids(), expected),
         unit="rows",
         amount=count,
         destination=out,
@@ -167,13 +170,13 @@ def _rows_and_columns(table: Table, count: int) -> Case:
 
 
 def _from_files(table: Table) -> Case:
-    """All of a warm start: both vocabularies and the table, from their files."""
+    """A whole warm start: both vocabularies and the table, from their files."""
     count = table.rows
     out = Destination(count, DIM)
 
     @contextmanager
     def ours() -> Iterator[Run]:
-        (new, old), into = data.vocabularies(count), out.array
+        (new, old), into = test_join.files(count), out.array
         with tb.open(table.prefix) as ck:
             tensor = ck["table"]
 
@@ -185,9 +188,9 @@ def _from_files(table: Table) -> Case:
             yield run
 
     @contextmanager
-    def tensorflow() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(table.prefix)
-        new, old = map(str, data.vocabularies(count))
+    def both_ops() -> Iterator[Run]:
+        tf, prefix = tensorflow(), str(table.prefix)
+        new, old = map(str, test_join.files(count))
 
         def run() -> Any:
             ids, present = tf.raw_ops.GenerateVocabRemapping(
@@ -203,32 +206,30 @@ def _from_files(table: Table) -> Case:
 
     @contextmanager
     def arrow() -> Iterator[Run]:
-        paths, into, (source,) = data.vocabularies(count), out.array, table.maps()
+        paths, into, (source,) = test_join.files(count), out.array, table.maps()
 
         def run() -> Any:
-            ids = test_join.with_arrow(*paths)
+            ids = test_join.with_arrow(*paths, count)
             source.take(ids, axis=0, out=into, mode="clip")
             into[ids < 0] = FILL
             return into
 
         yield run
 
-    api = ("load_and_remap", "remap_vocab", "clear_caches")
     return Case(
         key=f"remap/{count} rows, from vocabularies",
         title=f"join two vocabularies of {count:,} tokens and remap the table of as many rows",
         contenders=[
-            Contender("tensorbundle", ours, OURS, UNVERIFIED, api=api),
-            Contender("TensorFlow, both ops", tensorflow, checksum=VERIFIED,
-                      needs=("tensorflow",)),
+            Contender("tensorbundle", ours, OURS, UNVERIFIED),
+            Contender("TensorFlow, both ops", both_ops, checksum=VERIFIED, needs=("tensorflow",)),
             Contender("pyarrow join, numpy.memmap take", arrow, checksum=UNVERIFIED,
                       needs=("pyarrow",)),
         ],
-        check=lambda result: content.require_rows(
-            np.asarray(result), test_join.expected(count), DIM, FILL
+        check=lambda result: data.require_rows(
+            result, test_join.expected(count), partial(data.rows, fill=FILL)
         ),
         unit="rows",
         amount=count,
         destination=out,
-        weigh=True,
+        memory=True,
     )  # fmt: skip

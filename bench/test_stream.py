@@ -5,130 +5,134 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from craft.bundle import Bundle, shard_path
 
 import tensorbundle as tb
-from bench import ceiling, content, data, rivals
-from bench.case import FLOOR, OURS, UNVERIFIED, VERIFIED, Case, Contender, Run
-from bench.content import Array
-from bench.sizes import DIM, PIECES, Size
-from bench.tables import Table, binary
+from bench import baseline, data
+from bench.case import BASELINE, OURS, UNVERIFIED, VERIFIED, Case, Contender, Run, tensorflow
+from bench.data import DIM, MIB, Array, Table, binary
+
+SIZES = {
+    "smoke": (4 * MIB, MIB // 2),
+    "1GB": (1024 * MIB, 16 * MIB),
+    "4GB": (4096 * MIB, 16 * MIB),
+}
+"""Bytes of the tensor, and of a chunk."""
+TENSORS = 16
+"""Tensors of the checkpoint that is streamed whole."""
 
 
-class Watch:
-    """Looks at every chunk of the first run, and at none of the timed ones."""
+class ChunkCheck:
+    """Checks every chunk of the first run, and none of the timed ones."""
 
     def __init__(self) -> None:
-        self._looking = False
+        self._active = False
         self._next = 0
 
-    def spoil(self) -> None:
-        self._looking, self._next = True, 0
+    def reset(self) -> None:
+        self._active, self._next = True, 0
 
     def free(self) -> None:
-        self._looking = False
+        self._active = False
 
     def see(self, start: int, rows: Array) -> None:
-        if self._looking:
-            assert start == self._next, f"row {start} where {self._next} was due"
-            content.require_table(rows, start * DIM)
+        if self._active:
+            assert start == self._next, f"row {start} instead of {self._next}"
+            data.require_table(rows, start * DIM)
             self._next = start + rows.shape[0]
 
     def see_last(self, start: int, rows: Array) -> None:
-        """For one that shows what is in the buffer in the end."""
+        """For a contender that provides the last chunk only."""
         self._next = start
         self.see(start, rows)
 
-    def check(self, rows: int) -> None:
-        assert self._next == rows, f"{self._next} of {rows} rows came"
-        self._looking = False
+    def finish(self, rows: int) -> None:
+        assert self._next == rows, f"{self._next} of {rows} rows"
+        self._active = False
 
 
-def test_stream(entry: Any, duel: Callable[[Any], None]) -> None:
-    duel(entry)
+def test_stream(compare: Callable[[], None]) -> None:
+    compare()
 
 
-def cases(size: Size) -> list[Case]:
-    found = []
-    for nbytes, chunk in size.stream:
-        found += [_chunks(nbytes, chunk, cold=False), _chunks(nbytes, chunk, cold=True)]
-        found += [_checkpoint(nbytes, chunk)]
-    return found
+def cases(size: str) -> list[Case]:
+    if size not in SIZES:
+        return []
+    nbytes, chunk = SIZES[size]
+    return [
+        _chunks(nbytes, chunk, cold=False),
+        _chunks(nbytes, chunk, cold=True),
+        _checkpoint(nbytes, chunk),
+    ]
 
 
 def _chunks(nbytes: int, chunk: int, *, cold: bool) -> Case:
-    table = Table.of_bytes(nbytes)
-    watch = Watch()
-    state = "cold" if cold else "warm"
+    table, check = Table(nbytes // (4 * DIM)), ChunkCheck()
+    state, rows = "cold" if cold else "warm", chunk // (DIM * 4)
     return Case(
         key=f"stream/{binary(nbytes)}, {state}",
         title=f"a tensor of {binary(nbytes)} in chunks of {binary(chunk)}, page cache {state}",
-        contenders=[*_ours(table, chunk // (DIM * 4), watch), *_others(table, chunk, watch)],
-        check=lambda _: watch.check(table.rows),
+        contenders=[*_ours(table, rows, check), *_others(table, rows, check)],
+        check=lambda _: check.finish(table.rows),
         unit="bytes",
         amount=nbytes,
-        destination=watch,
-        cold=table.files if cold else None,
-        weigh=True,
-        chunk=chunk,
+        destination=check,
+        cold_files=table.files if cold else None,
+        memory=True,
     )
 
 
-def _ours(table: Table, rows: int, watch: Watch) -> list[Contender]:
+def _ours(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
     def streaming(reuse: bool = False, **options: Any) -> Callable[[], Any]:
         @contextmanager
         def start() -> Iterator[Run]:
             prefix = table.prefix
-            # Two, so that one can be filled while the other is used.
+            # Two buffers: one is filled while the other is used.
             out = [np.zeros((rows, DIM), np.float32) for _ in range(2)] if reuse else None
 
             def run() -> None:
                 with tb.open(prefix, **options) as ck:
                     for at, array in ck["table"].chunks(rows, out=out):
-                        watch.see(at, array)
+                        check.see(at, array)
 
             yield run
 
         return start
 
-    api = ("Tensor.chunks",)
+    name = "tensorbundle chunks"
     return [
-        Contender("tensorbundle chunks", streaming(), OURS, VERIFIED, api=api),
-        Contender("tensorbundle chunks, out=", streaming(reuse=True), OURS, VERIFIED, api=api),
-        Contender(
-            "tensorbundle chunks, verify=none", streaming(verify="none"), OURS, UNVERIFIED, api=api
-        ),
-        Contender(
-            "tensorbundle chunks, io=direct", streaming(io="direct"), OURS, VERIFIED, api=api
-        ),
+        Contender(name, streaming(), OURS, VERIFIED),
+        Contender(f"{name}, out=", streaming(reuse=True), OURS, VERIFIED),
+        Contender(f"{name}, verify=none", streaming(verify="none"), OURS, UNVERIFIED),
+        Contender(f"{name}, io=direct", streaming(io="direct"), OURS, VERIFIED),
     ]
 
 
-def _others(table: Table, chunk: int, watch: Watch) -> list[Contender]:
-    rows = chunk // (DIM * 4)
-
+def _others(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
     @contextmanager
     def get_tensor() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(table.prefix)
+        tf, prefix = tensorflow(), str(table.prefix)
 
         def run() -> None:
-            watch.see(0, tf.train.load_checkpoint(prefix).get_tensor("table"))
+            check.see(0, tf.train.load_checkpoint(prefix).get_tensor("table"))
 
         yield run
 
     @contextmanager
     def memmap() -> Iterator[Run]:
         buffer = np.zeros((rows, DIM), np.float32)
-        table.files()  # makes the data
+        table.files()  # writes them if they are new
 
         def run() -> None:
             source = table.maps()[0]
             for at in range(0, table.rows, rows):
-                part = source[at : at + rows]
-                np.copyto(buffer[: part.shape[0]], part)
-                watch.see(at, buffer[: part.shape[0]])
+                chunk = source[at : at + rows]
+                np.copyto(buffer[: chunk.shape[0]], chunk)
+                check.see(at, buffer[: chunk.shape[0]])
 
         yield run
 
@@ -137,57 +141,69 @@ def _others(table: Table, chunk: int, watch: Watch) -> list[Contender]:
         buffer = np.zeros((rows, DIM), np.float32)
 
         def run() -> None:
-            with table.descriptor() as (file, offset):
-                ceiling.pread_sequential(file, offset, table.nbytes, buffer)
-            watch.see_last(table.rows - rows, buffer)
+            with table.descriptor() as file:
+                source = file, table.offset, table.nbytes
+                baseline.call("baseline_pread_sequential", *source, buffer, buffer.nbytes)
+            check.see_last(table.rows - rows, buffer)
 
         yield run
 
     return [
-        Contender(
-            "TensorFlow reader (whole)", get_tensor, checksum=VERIFIED, needs=("tensorflow",)
-        ),
+        Contender("TensorFlow reader (whole)", get_tensor, checksum=VERIFIED,
+                  needs=("tensorflow",)),
         Contender("numpy.memmap, copyto a buffer", memmap, checksum=UNVERIFIED),
-        Contender("C: pread in order into one buffer", pread, FLOOR, UNVERIFIED),
-    ]
+        Contender("C: pread in order into one buffer", pread, BASELINE, UNVERIFIED),
+    ]  # fmt: skip
+
+
+@data.stored
+def _large_tensors(folder: Path, count: int, rows: int) -> None:
+    """A checkpoint with `count` tensors, whose rows in sequence are a table."""
+    prefix, bundle, size = folder / "ckpt", Bundle(), rows * DIM
+    bundle.write_shards(prefix)
+    for i in range(count):
+        start = i * size
+        crc = data.write_elements(shard_path(prefix), 4 * start, start, start + size)
+        data.add_entry(bundle, f"tensor_{i:02d}", (rows, DIM), 4 * start, crc)
+    data.write_index(bundle, prefix)
 
 
 def _checkpoint(nbytes: int, chunk: int) -> Case:
-    rows = nbytes // (4 * DIM * PIECES)
-    watch = Watch()
+    rows, check = nbytes // (4 * DIM * TENSORS), ChunkCheck()
+    bound = max(2 * rows * DIM * 4, chunk)
 
     @contextmanager
     def ours() -> Iterator[Run]:
-        prefix = data.pieces(PIECES, rows)
+        prefix = _large_tensors(TENSORS, rows) / "ckpt"
 
         def run() -> None:
             with tb.open(prefix) as ck:
-                for i, (_, array) in enumerate(ck.stream(max_bytes=max(2 * rows * DIM * 4, chunk))):
-                    watch.see(i * rows, array)
+                for i, (_, array) in enumerate(ck.stream(max_bytes=bound)):
+                    check.see(i * rows, array)
 
         yield run
 
     @contextmanager
-    def tensorflow() -> Iterator[Run]:
-        tf, prefix = rivals.tensorflow(), str(data.pieces(PIECES, rows))
+    def get_tensors() -> Iterator[Run]:
+        tf, prefix = tensorflow(), str(_large_tensors(TENSORS, rows) / "ckpt")
 
         def run() -> None:
             reader = tf.train.load_checkpoint(prefix)
             for i, name in enumerate(sorted(reader.get_variable_to_shape_map())):
-                watch.see(i * rows, reader.get_tensor(name))
+                check.see(i * rows, reader.get_tensor(name))
 
         yield run
 
     return Case(
-        key=f"stream/{PIECES} tensors of {binary(nbytes // PIECES)}",
-        title=f"all {PIECES} tensors of {binary(nbytes // PIECES)}, one by one, page cache warm",
+        key=f"stream/{TENSORS} tensors of {binary(nbytes // TENSORS)}",
+        title=f"all {TENSORS} tensors of {binary(nbytes // TENSORS)}, one by one, page cache warm",
         contenders=[
-            Contender("tensorbundle stream", ours, OURS, VERIFIED, api=("Checkpoint.stream",)),
-            Contender("TensorFlow reader", tensorflow, checksum=VERIFIED, needs=("tensorflow",)),
+            Contender("tensorbundle stream", ours, OURS, VERIFIED),
+            Contender("TensorFlow reader", get_tensors, checksum=VERIFIED, needs=("tensorflow",)),
         ],
-        check=lambda _: watch.check(PIECES * rows),
+        check=lambda _: check.finish(TENSORS * rows),
         unit="bytes",
         amount=nbytes,
-        destination=watch,
-        weigh=True,
+        destination=check,
+        memory=True,
     )

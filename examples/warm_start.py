@@ -145,11 +145,11 @@ def main(tokens: int, dim: int, partitions: int) -> None:
 
     form = f"{grown:,} x {dim} floats, {grown * dim * 4 / 1e6:,.0f} MB"
     table = Table(title=f"{tokens:,} to {grown:,} tokens, {partitions} partitions\n{form}")
-    for column in ("", "seconds", "peak memory", "times as fast"):
+    for column in ("", "seconds", "peak memory", "speedup"):
         table.add_column(column, justify="right" if column else "left")
     for library, result in results.items():
-        times = f"{results['TensorFlow'].seconds / result.seconds:.1f}"
-        table.add_row(library, f"{result.seconds:.2f}", f"{result.peak / 1e6:,.0f} MB", times)
+        speedup = f"{results['TensorFlow'].seconds / result.seconds:.1f}x"
+        table.add_row(library, f"{result.seconds:.2f}", f"{result.peak / 1e6:,.0f} MB", speedup)
     console.print(table)
 
     if results["TensorFlow"].digest != results["tensorbundle"].digest:

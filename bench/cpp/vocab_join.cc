@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times the join of two vocabulary files, and beside it what no join can do without: reading the
-// bytes, and one cache-missing access per token.
+// Times the join of two vocabulary files, and two steps that every join needs: reading the bytes,
+// and one cache-missing access per token.
 //
 //   vocab_join make NEW OLD [TOKENS]   writes the two files: shuffled, a quarter of NEW not in OLD
 //   vocab_join time NEW OLD [REPEATS]  prints the best of REPEATS in milliseconds, on 1 and on 2
@@ -107,7 +107,7 @@ void Time(const std::string& new_path, const std::string& old_path, int repeats,
     present = JoinFiles(File::Open(new_path), File::Open(old_path), options).num_present;
   });
   std::printf(
-      "threads %d: %.1f from files (line index %.1f, join %.1f); floor %.1f (bytes %.1f, probes "
+      "threads %d: %.1f from files (line index %.1f, join %.1f); baseline %.1f (bytes %.1f, probes "
       "%.1f); %llu "
       "of %llu present\n",
       threads, whole, index, join, bytes + probes, bytes, probes,

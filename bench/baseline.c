@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the machine can do at best: copies, reads and gathers without any checks, by n threads, compiled on the spot
-// for this very processor. And a sampler of this process's anonymous memory, which the kernel keeps no peak of.
+// Baselines: copies, reads and gathers without any checks, on n threads, compiled for this
+// processor. Also a sampler of the anonymous memory of this process, because the kernel does not
+// record its peak.
+//
+// Exported functions take int64_t and pointers only. They return an int64_t, -1 if a file ended
+// early.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,24 +28,25 @@ typedef struct {
   void (*body)(void* job, int64_t begin, int64_t end);
   void* job;
   int64_t begin, end;
-} Part;
+} Range;
 
-static void* RunPart(void* argument) {
-  const Part* part = argument;
-  part->body(part->job, part->begin, part->end);
+static void* RunRange(void* argument) {
+  const Range* range = argument;
+  range->body(range->job, range->begin, range->end);
   return NULL;
 }
 
-// Cuts [0, count) into one range per thread; the caller's thread takes the first.
-static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count, int threads) {
+// Splits [0, count) into one range per thread. The calling thread runs the first.
+static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count,
+                       int64_t threads) {
   pthread_t handles[kMaxThreads];
-  Part parts[kMaxThreads];
+  Range ranges[kMaxThreads];
   if (threads > kMaxThreads) threads = kMaxThreads;
   for (int i = 0; i < threads; ++i) {
-    parts[i] = (Part){body, job, count * i / threads, count * (i + 1) / threads};
-    if (i && pthread_create(&handles[i], NULL, RunPart, &parts[i])) abort();
+    ranges[i] = (Range){body, job, count * i / threads, count * (i + 1) / threads};
+    if (i && pthread_create(&handles[i], NULL, RunRange, &ranges[i])) abort();
   }
-  RunPart(&parts[0]);
+  RunRange(&ranges[0]);
   for (int i = 1; i < threads; ++i) pthread_join(handles[i], NULL);
 }
 
@@ -61,8 +66,8 @@ static void CopyRange(void* job, int64_t begin, int64_t end) {
 static void ReadRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   while (begin < end) {
-    const int64_t slice = end - begin < (1 << 23) ? end - begin : (1 << 23);
-    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)slice, copy->offset + begin);
+    const int64_t wanted = end - begin < (1 << 23) ? end - begin : (1 << 23);
+    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)wanted, copy->offset + begin);
     if (n <= 0) {
       copy->failed = 1;
       return;
@@ -71,24 +76,25 @@ static void ReadRange(void* job, int64_t begin, int64_t end) {
   }
 }
 
-void ceiling_memcpy(char* to, const char* from, int64_t n, int threads) {
+int64_t baseline_memcpy(char* to, const char* from, int64_t n, int64_t threads) {
   Copy copy = {to, from, -1, 0, 0};
   InParallel(CopyRange, &copy, n, threads);
+  return 0;
 }
 
-// Returns 0, or 1 where the file ended early.
-int ceiling_pread(int file, int64_t offset, char* to, int64_t n, int threads) {
-  Copy copy = {to, NULL, file, offset, 0};
+int64_t baseline_pread(int64_t file, int64_t offset, char* to, int64_t n, int64_t threads) {
+  Copy copy = {to, NULL, (int)file, offset, 0};
   InParallel(ReadRange, &copy, n, threads);
-  return copy.failed;
+  return -copy.failed;
 }
 
-// Reads n bytes in order, chunk by chunk, into one buffer.
-int ceiling_pread_sequential(int file, int64_t offset, int64_t n, char* buffer, int64_t chunk) {
+// Reads n bytes in order, in chunks, into one buffer.
+int64_t baseline_pread_sequential(int64_t file, int64_t offset, int64_t n, char* buffer,
+                                  int64_t chunk) {
   for (int64_t done = 0; done < n; done += chunk) {
-    Copy copy = {buffer, NULL, file, offset + done, 0};
+    Copy copy = {buffer, NULL, (int)file, offset + done, 0};
     ReadRange(&copy, 0, n - done < chunk ? n - done : chunk);
-    if (copy.failed) return 1;
+    if (copy.failed) return -1;
   }
   return 0;
 }
@@ -99,12 +105,12 @@ static inline uint64_t Crc(uint64_t crc, uint64_t word) {
 #elif defined(__ARM_FEATURE_CRC32)
   return __crc32cd((uint32_t)crc, word);
 #else
-  return crc ^ word;  // no instruction for it: then the floor is lower still
+  return crc ^ word;  // There is no instruction for it; the baseline is then faster than any CRC.
 #endif
 }
 
-// CRC-32C of each third of a block at once, for the instruction takes three cycles. Joining them
-// takes none worth counting, so they are not joined.
+// Computes three CRC-32Cs at once, one of each third of a block, because the instruction has a
+// latency of three cycles. They are not combined: that would take a negligible time.
 static uint64_t CrcOfThirds(const char* block, int64_t n) {
   const int64_t words = n / 24;
   uint64_t crc[3] = {0, 0, 0};
@@ -118,8 +124,8 @@ static uint64_t CrcOfThirds(const char* block, int64_t n) {
   return crc[0] ^ crc[1] ^ crc[2];
 }
 
-// Reads in blocks that the second-level cache holds, each followed by its checksums; without a
-// destination into the same block again and again.
+// Reads in blocks that fit into the second-level cache, and computes the checksums of each block
+// after it was read. Without a destination, all blocks are read into the same buffer.
 static void ReadCheckedRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   char* const scratch = copy->to ? NULL : malloc(kBlock);
@@ -139,31 +145,32 @@ static void ReadCheckedRange(void* job, int64_t begin, int64_t end) {
   free(scratch);
 }
 
-// Returns 0, or 1 where the file ended early. `to` may be null.
-int ceiling_pread_checked(int file, int64_t offset, char* to, int64_t n, int threads) {
-  Copy copy = {to, NULL, file, offset, 0};
+// `to` may be null.
+int64_t baseline_pread_checked(int64_t file, int64_t offset, char* to, int64_t n, int64_t threads) {
+  Copy copy = {to, NULL, (int)file, offset, 0};
   InParallel(ReadCheckedRange, &copy, n, threads);
-  return copy.failed;
+  return -copy.failed;
 }
 
 typedef struct {
   char* to;
-  const char* const* parts;  // the table's slices, of rows_per_part rows each
-  int64_t rows_per_part;
+  const char* const* slices;  // the table's stored slices, of rows_per_slice rows each
+  int64_t rows_per_slice;
   const int64_t* ids;
   int64_t count;
   int64_t row_bytes;
-  const char* fill;  // the row of every id -1
-  int streaming;     // write past the caches
+  const char* fill;   // the row for the id -1
+  int64_t streaming;  // use stores that bypass the caches
 } Gather;
 
 static inline const char* RowOf(const Gather* gather, int64_t id) {
   if (id < 0) return gather->fill;
-  if (id < gather->rows_per_part) return gather->parts[0] + id * gather->row_bytes;
-  return gather->parts[id / gather->rows_per_part] + id % gather->rows_per_part * gather->row_bytes;
+  if (id < gather->rows_per_slice) return gather->slices[0] + id * gather->row_bytes;
+  return gather->slices[id / gather->rows_per_slice] +
+         id % gather->rows_per_slice * gather->row_bytes;
 }
 
-static inline void CopyRow(char* to, const char* from, int64_t n, int streaming) {
+static inline void CopyRow(char* to, const char* from, int64_t n, int64_t streaming) {
 #ifdef __SSE2__
   if (streaming) {
     for (int64_t i = 0; i < n; i += 16) {
@@ -176,9 +183,9 @@ static inline void CopyRow(char* to, const char* from, int64_t n, int streaming)
   memcpy(to, from, (size_t)n);
 }
 
-// Inlined once per usual row size, so that the copy is a fixed run of vector moves.
-static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin, int64_t end,
-                                                             int64_t n) {
+// Inlined once per common row size, so that the copy is a fixed sequence of vector moves.
+static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin,
+                                                             int64_t end, int64_t n) {
   for (int64_t i = begin; i < end; ++i) {
     if (i + kAhead < gather->count) {
       const char* next = RowOf(gather, gather->ids[i + kAhead]);
@@ -191,20 +198,30 @@ static inline __attribute__((always_inline)) void GatherRows(const Gather* gathe
 static void GatherRange(void* job, int64_t begin, int64_t end) {
   const Gather* gather = job;
   switch (gather->row_bytes) {
-    case 64: GatherRows(gather, begin, end, 64); break;
-    case 256: GatherRows(gather, begin, end, 256); break;
-    case 1024: GatherRows(gather, begin, end, 1024); break;
-    default: GatherRows(gather, begin, end, gather->row_bytes); break;
+    case 64:
+      GatherRows(gather, begin, end, 64);
+      break;
+    case 256:
+      GatherRows(gather, begin, end, 256);
+      break;
+    case 1024:
+      GatherRows(gather, begin, end, 1024);
+      break;
+    default:
+      GatherRows(gather, begin, end, gather->row_bytes);
+      break;
   }
 #ifdef __SSE2__
   _mm_sfence();
 #endif
 }
 
-void ceiling_gather(char* to, const char* const* parts, int64_t rows_per_part, const int64_t* ids, int64_t count,
-                    int64_t row_bytes, const char* fill, int streaming, int threads) {
-  Gather gather = {to, parts, rows_per_part, ids, count, row_bytes, fill, streaming};
+int64_t baseline_gather(char* to, const char* const* slices, int64_t rows_per_slice,
+                        const int64_t* ids, int64_t count, int64_t row_bytes, const char* fill,
+                        int64_t streaming, int64_t threads) {
+  Gather gather = {to, slices, rows_per_slice, ids, count, row_bytes, fill, streaming};
   InParallel(GatherRange, &gather, count, threads);
+  return 0;
 }
 
 typedef struct {
@@ -214,7 +231,7 @@ typedef struct {
   atomic_llong lines;
 } Lines;
 
-// Finds the lines, and touches one random slot of a table per line.
+// Finds the lines, and reads one random slot of a table per line.
 static void ProbeRange(void* job, int64_t begin, int64_t end) {
   Lines* lines = job;
   uint64_t sum = 0;
@@ -231,7 +248,8 @@ static void ProbeRange(void* job, int64_t begin, int64_t end) {
 }
 
 // Returns the number of lines. `slots` is a power of two.
-int64_t ceiling_probe_lines(const char* text, int64_t n, uint64_t* table, int64_t slots, int threads) {
+int64_t baseline_probe_lines(const char* text, int64_t n, uint64_t* table, int64_t slots,
+                             int64_t threads) {
   Lines lines = {text, table, (uint64_t)slots - 1, 0};
   InParallel(ProbeRange, &lines, n, threads);
   return lines.lines;
@@ -264,13 +282,13 @@ static void* Sample(void* unused) {
   return NULL;
 }
 
-int memory_sampler_start(void) {
+int64_t memory_sampler_start(void) {
   peak_anonymous = 0;
   sampling = 1;
   return pthread_create(&sampler, NULL, Sample, NULL);
 }
 
-// Returns the most anonymous memory that was seen, in bytes.
+// Returns the peak of the samples, in bytes.
 int64_t memory_sampler_stop(void) {
   sampling = 0;
   pthread_join(sampler, NULL);

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The functions of ``baseline.c``, which is compiled for this processor at the first use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import math
+import mmap
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from bench import data
+from bench.data import Array
+
+_SOURCE = Path(__file__).with_name("baseline.c")
+_FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared", "-pthread"]
+
+
+def compiler() -> str | None:
+    """Returns the C compiler, or None."""
+    return next(filter(None, map(shutil.which, [os.environ.get("CC", "cc"), "gcc", "clang"])), None)
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Compiles the source if it is new, and loads the library."""
+    digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_FLAGS).encode()).hexdigest()[:16]
+    built = data.root() / f"baseline-{digest}.so"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = built.with_name(f".{built.name}.{os.getpid()}")
+        command = [compiler() or "cc", *_FLAGS, str(_SOURCE), "-o", str(unfinished)]
+        subprocess.run(command, check=True)
+        unfinished.rename(built)
+    return ctypes.CDLL(str(built))
+
+
+def call(name: str, *arguments: int | Array | None) -> int:
+    """Calls a function of int64 numbers and pointers, which returns an int64.
+
+    Raises:
+        OSError: It returned -1, because a file ended early.
+    """
+    function = getattr(library(), name)
+    function.restype = ctypes.c_int64
+    values = (each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments)
+    found: int = function(*(ctypes.c_int64(value or 0) for value in values))
+    if found < 0:
+        raise OSError("the file ends early")
+    return found
+
+
+def new_memory(shape: tuple[int, ...], *, huge: bool = False) -> Array:
+    """Returns a float32 array whose pages the kernel has not provided yet."""
+    private = mmap.mmap(-1, math.prod(shape) * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    private.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(private, np.float32).reshape(shape)
+
+
+def pread(file: int, offset: int, out: Array, threads: int) -> Array:
+    call("baseline_pread", file, offset, out, out.nbytes, threads)
+    return out
+
+
+def gather(
+    out: Array, slices: list[Array], ids: Array, threads: int, *, streaming: bool = False,
+    fill: Array | None = None,
+) -> Array:  # fmt: skip
+    """Copies rows of a table that is stored in equal slices; with `fill`, that row for id -1."""
+    addresses = np.array([each.ctypes.data for each in slices])
+    row_bytes = out.nbytes // max(1, ids.size)
+    call("baseline_gather", out, addresses, slices[0].shape[0], ids, ids.size, row_bytes, fill,
+         streaming, threads)  # fmt: skip
+    return out
+
+
+def probe_lines(text: Array, slots: Array, threads: int) -> int:
+    """Counts the lines of a text, and reads one pseudo-random slot per line."""
+    return call("baseline_probe_lines", text, text.nbytes, slots, slots.size, threads)
+
+
+def pread_checked(file: int, offset: int, nbytes: int, out: Array | None, threads: int) -> None:
+    """Reads, and computes a CRC-32C of every block; `out` is optional."""
+    call("baseline_pread_checked", file, offset, out, nbytes, threads)

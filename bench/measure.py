@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements that pytest-benchmark does not make.
+
+``compare`` runs the contenders of a case in turns, so that a slow minute of the machine affects all
+of them. ``in_fresh_process`` runs one contender in a process of its own: the command ``python -m
+bench.measure ACTION MODULE CASE CONTENDER``, which prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import importlib
+import json
+import mmap
+import os
+import random
+import subprocess
+import sys
+import time
+import timeit
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench import baseline
+from bench.case import NONE, SIZES, Case, Contender, Run
+
+Figures = dict[str, float]
+_SHORTEST_SAMPLE = 0.002
+"""Seconds. Shorter runs are repeated within one sample."""
+
+
+@dataclass
+class Outcome:
+    """The measurements of one contender.
+
+    Attributes:
+        samples: One value per round of each figure: ``seconds`` and ``cpu_time`` of all processors,
+            and the phases of a case in a fresh process.
+        skipped: The reason why the contender did not run.
+        error: The exception that it raised, or that its result was wrong.
+    """
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    skipped: str | None = None
+    error: Exception | None = None
+
+
+def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
+    """Checks the result of every contender once, and then times them in turns.
+
+    Args:
+        case: The case.
+        rounds: The number of samples per contender; with 0, results are only checked.
+        module: The module whose ``cases`` function returns the case, for fresh processes.
+    """
+    outcomes = {each.name: Outcome(skipped=each.unavailable()) for each in case.contenders}
+    ready: list[tuple[Outcome, Callable[[], Figures]]] = []
+    with ExitStack() as stack:
+        for contender in case.contenders:
+            outcome = outcomes[contender.name]
+            if outcome.skipped is None:
+                try:
+                    ready.append((outcome, _prepare(case, contender, rounds, stack, module)))
+                except ColdCacheError as error:
+                    outcome.skipped = str(error)
+                except Exception as error:
+                    outcome.error = error
+        order = random.Random(rounds)
+        for _ in range(rounds):
+            # In a fixed order, every contender would find the caches as the same one left them.
+            order.shuffle(ready)
+            for outcome, sample in ready:
+                for name, value in sample().items():
+                    outcome.samples.setdefault(name, []).append(value)
+    case.destination.free()
+    return outcomes
+
+
+def _prepare(
+    case: Case, contender: Contender, rounds: int, stack: ExitStack, module: str
+) -> Callable[[], Figures]:
+    """Starts a contender and checks its result; returns the function that takes one sample."""
+    if case.fresh_process:
+        sample = functools.partial(in_fresh_process, "times", module, case, contender)
+        sample()  # the process checks the result
+        return sample
+    run = stack.enter_context(contender.start())
+    case.destination.reset()
+    result = run()
+    if contender.fraction == 1:
+        case.check(result)
+    del result
+    if case.cold_files:
+        drop(case.cold_files())
+    repeats = 1
+    if rounds and not case.cold_files:
+        once = max(timeit.timeit(run, number=1), 1e-7)
+        repeats = min(max(round(_SHORTEST_SAMPLE / once), 1), 10_000)
+    return functools.partial(_sample, case, run, repeats, repeats * contender.fraction)
+
+
+def _sample(case: Case, run: Run, repeats: int, tasks: float) -> Figures:
+    if case.cold_files:
+        drop(case.cold_files())
+    gc.collect()
+    timer = timeit.Timer(run, gc.enable if case.gc_enabled else "pass")  # it disables the collector
+    cpu = time.process_time()
+    seconds = timer.timeit(repeats)
+    return {"seconds": seconds / tasks, "cpu_time": (time.process_time() - cpu) / tasks}
+
+
+def in_fresh_process(action: str, module: str, case: Case, contender: Contender) -> Figures:
+    """Runs a contender once; returns the figures of ``_times`` or ``_memory``, as `action` says.
+
+    Raises:
+        RuntimeError: The process failed, or the result is wrong.
+    """
+    command = [sys.executable, "-m", "bench.measure", action, module, case.key, contender.name]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{contender.name} for {case.key} failed:\n{done.stderr}")
+    found: Figures = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(action: str, module: str, key: str, name: str) -> None:
+    cases = importlib.import_module(module).cases
+    case = next(case for size in SIZES for case in cases(size) if case.key == key)
+    contender = next(each for each in case.contenders if each.name == name)
+    with contender.start() as run:
+        gc.collect()
+        found = _times(case, run) if action == "times" else _memory(case, contender, run)
+        print(json.dumps(found))
+
+
+def _times(case: Case, run: Run) -> Figures:
+    """Checks the result, and returns the times of the phases."""
+    if not case.gc_enabled:
+        gc.disable()
+    phases = run()
+    gc.enable()
+    case.check(phases)
+    times: Figures = phases.times
+    return times
+
+
+def _memory(case: Case, contender: Contender, run: Run) -> Figures:
+    """Measures memory and reads. A figure that the system does not provide is missing.
+
+    Returns:
+        ``peak_memory``: the peak of anonymous memory above its level before the run.
+        ``peak_with_files``: the same, with mapped pages of files. ``read``: bytes that read calls
+        returned. ``touched``: bytes of the case's files that the run brought into an empty page
+        cache.
+    """
+    # A contender that reads a format of its own does not read these files.
+    counted = case.touched_files if contender.checksum != NONE else None
+    touched = list(counted()) if counted else []
+    try:
+        drop([*touched, *(case.cold_files() if case.cold_files else ())])
+    except ColdCacheError:
+        touched = []
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the current VmRSS
+    sampling = baseline.compiler() and not baseline.call("memory_sampler_start")
+    before = _process_figures()
+    run()
+    after = _process_figures()
+    found: Figures = {
+        "peak_with_files": after["VmHWM"] - before["VmRSS"],
+        "read": after["rchar"] - before["rchar"],
+    }
+    if sampling:
+        found["peak_memory"] = max(0, baseline.call("memory_sampler_stop") - before["RssAnon"])
+    if touched:
+        found["touched"] = sum(map(resident, touched))
+    return found
+
+
+def _process_figures() -> dict[str, int]:
+    """Returns the numbers of /proc/self/io and /proc/self/status, in bytes."""
+    found = {}
+    for file in ("io", "status"):
+        for line in Path("/proc/self", file).read_text().splitlines():
+            name, _, value = line.partition(":")
+            number, _, unit = value.strip().partition(" ")
+            if number.isdigit():
+                found[name] = int(number) * (1024 if unit == "kB" else 1)
+    return found
+
+
+class ColdCacheError(Exception):
+    """A file could not be dropped from the page cache."""
+
+
+def drop(paths: Iterable[Path]) -> None:
+    """Drops files from the page cache.
+
+    Raises:
+        ColdCacheError: More than 1 % of a file stays in it, as on a file system in memory.
+    """
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        left, size = resident(path), path.stat().st_size
+        if left > max(size // 100, 16 * mmap.PAGESIZE):
+            raise ColdCacheError(f"{left} of {size} bytes of {path.name} stay in the page cache")
+
+
+def resident(path: Path) -> int:
+    """Returns how many bytes of a file the page cache holds."""
+    mapping = np.memmap(path, np.uint8, "r")
+    pages = np.zeros(-(-mapping.size // mmap.PAGESIZE), np.uint8)
+    mincore = ctypes.CDLL(None, use_errno=True).mincore
+    mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    if mincore(mapping.ctypes.data, mapping.size, pages.ctypes.data):
+        raise OSError(ctypes.get_errno(), f"mincore of {path.name}")
+    return int(np.count_nonzero(pages & 1)) * mmap.PAGESIZE
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
