@@ -264,14 +264,19 @@ class PauseCollector {
   bool was_enabled_;
 };
 
-py::list Names(const Checkpoint& checkpoint) {
-  const Catalog& catalog = checkpoint.catalog();
+py::list ListNames(const Catalog& catalog) {
   py::list names(catalog.tensors.size());
   for (size_t i = 0; i < catalog.tensors.size(); ++i) {
     PyList_SET_ITEM(names.ptr(), static_cast<Py_ssize_t>(i),
                     TextOf(catalog.tensors[i].name).release().ptr());
   }
   return names;
+}
+
+py::list Names(const Checkpoint& checkpoint) { return ListNames(checkpoint.catalog()); }
+
+std::shared_ptr<BoundNames> DetachedNames(const Checkpoint& checkpoint) {
+  return std::make_shared<BoundNames>(checkpoint.shared_catalog());
 }
 
 py::list Tensors(const Bound& self) {
@@ -380,6 +385,8 @@ py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::obj
 }  // namespace
 
 void RegisterCheckpoint(py::module_& module) {
+  py::class_<BoundNames, std::shared_ptr<BoundNames>>(module, "Names", py::is_final(), MadeByCore())
+      .def("__call__", [](const BoundNames& self) { return ListNames(*self.catalog); });
   py::class_<BoundCheckpoint, Bound>(module, "Checkpoint", py::is_final(), MadeByCore())
       .def_static(
           "open_bundle",
@@ -415,6 +422,7 @@ void RegisterCheckpoint(py::module_& module) {
       .def("get_tensor", &GetTensor, "name"_a)
       .def("full_names", Of(&FullNamesOf), "object_graph"_a)
       .def("names", Of(&Names))
+      .def("detached_names", Of(&DetachedNames))
       .def("tensors", &Tensors)
       .def("listing", Of(&Listing), "names"_a)
       .def("shape_map", Of(&ShapeMap), "names"_a)

@@ -59,6 +59,12 @@ class BoundCheckpoint : public HeldByPython {
   mutable std::unordered_map<size_t, std::shared_ptr<const RowTable>> rows_;
 };
 
+// The names of a checkpoint, without its files.
+struct BoundNames : HeldByPython {
+  explicit BoundNames(std::shared_ptr<const Catalog> shared) : catalog(std::move(shared)) {}
+  const std::shared_ptr<const Catalog> catalog;
+};
+
 class BoundTensor : public HeldByPython {
  public:
   // Call it with the GIL. `opened` is what `checkpoint` has open.

@@ -45,6 +45,13 @@ def default_threads() -> int:
     """What `set_default_threads` set."""
 
 @final
+class Names:
+    """The names of a checkpoint, without its files."""
+
+    def __call__(self) -> list[str]:
+        """All names, in order."""
+
+@final
 class Checkpoint:
     """An open checkpoint. Thread-safe. After `close`, all but `closed` raises ValueError."""
 
@@ -99,6 +106,9 @@ class Checkpoint:
 
     def names(self) -> list[str]:
         """All names, in order."""
+
+    def detached_names(self) -> Names:
+        """The names, for users that outlive the checkpoint."""
 
     def tensors(self) -> list[Tensor]:
         """All tensors, in the order of their names."""

@@ -344,7 +344,8 @@ class Checkpoint(Mapping[str, Tensor]):
         It holds names and no open file.
         """
         text = naming.as_text(name)
-        return naming.not_found(text, self._names, self._names_of_graph(), self.path)
+        names = self._core.detached_names()  # listing them takes milliseconds
+        return naming.not_found(text, names, self._names_of_graph(), self.path)
 
 
 class _Tensors(ValuesView[Tensor]):

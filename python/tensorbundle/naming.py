@@ -112,12 +112,15 @@ def ambiguous(name: str, keys: Sequence[str], path: str) -> AmbiguousNameError:
     )
 
 
-def not_found(name: str, names: list[str], full: FullNames, path: str) -> Callable[[], str]:
+def not_found(
+    name: str, names: Callable[[], list[str]], full: FullNames, path: str
+) -> Callable[[], str]:
     """Returns a function that composes the message about an absent name."""
     return functools.partial(_compose, name, names, full, path)
 
 
-def _compose(name: str, names: list[str], full: FullNames, path: str) -> str:
+def _compose(name: str, list_names: Callable[[], list[str]], full: FullNames, path: str) -> str:
+    names = list_names()
     clipped = repr(name[:_NAME_SHOWN]) + "..." * (len(name) > _NAME_SHOWN)
     text = f"there is no tensor {clipped} among the {len(names)} of {path!r}"
     if name in full.absent:

@@ -247,7 +247,7 @@ def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
     assert done.stdout.startswith("made")
 
 
-@pytest.mark.parametrize("name", ["Checkpoint", "Stream", "Tensor", "Vocabulary"])
+@pytest.mark.parametrize("name", ["Checkpoint", "Names", "Stream", "Tensor", "Vocabulary"])
 def test_the_extension_makes_its_own_objects(name: str) -> None:
     kind = getattr(tb._core, name)
     with pytest.raises(TypeError, match="cannot create"):

@@ -37,6 +37,8 @@ class Checkpoint {
              std::unique_ptr<const RecordStore> records);
 
   const Catalog& catalog() const { return *catalog_; }
+  // The catalog without the files, for users that outlive the checkpoint.
+  const std::shared_ptr<const Catalog>& shared_catalog() const { return catalog_; }
   const DataFiles& files() const { return *files_; }
   const RecordStore* records() const { return records_.get(); }
   // The file that lists the tensors: the index, or the first table of a V1 checkpoint.
