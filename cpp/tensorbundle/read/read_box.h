@@ -48,10 +48,6 @@ std::vector<PartialChecksum> ReadBoxInParts(const Checkpoint& checkpoint, const 
                                             const Box& box, MutableByteSpan out,
                                             const ReadOptions& options);
 
-// Throws CorruptionError when a computed checksum is not the stored one, or when none is stored.
-void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
-                   uint32_t actual);
-
 // Returns the properties of the tensor's type. Throws UnsupportedError for an unknown type.
 const DataTypeInfo& RequireKnownType(const Tensor& tensor);
 

@@ -21,6 +21,23 @@
 #include "tensorbundle/read/slice_cover.h"
 
 namespace tensorbundle {
+
+void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
+                   uint32_t actual) {
+  const std::string what = checkpoint.files().Get(slice.file).path() + ": " +
+                           Describe(checkpoint.catalog(), tensor, slice) + " at offset " +
+                           std::to_string(slice.offset) + ", " + std::to_string(slice.size) +
+                           " bytes: ";
+  if (!slice.has_checksum)
+    throw CorruptionError(what + "the index stores no checksum to verify it with");
+  const uint32_t expected = crc32c::Unmask(slice.masked_checksum);
+  if (actual == expected) return;
+  const std::string foreign = checkpoint.files().DescribeError(slice.file);
+  throw CorruptionError(what + "the stored CRC32C is " + std::to_string(expected) +
+                        ", the bytes give " + std::to_string(actual) +
+                        (foreign.empty() ? "" : "; " + foreign));
+}
+
 namespace {
 
 // Slices up to this size are verified side by side, larger ones by all threads together.

@@ -13,6 +13,11 @@
 
 namespace tensorbundle {
 
+// Compares a computed checksum of a slice with the stored one. All comparisons of data go through
+// it. Throws CorruptionError if they differ, or if none is stored.
+void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
+                   uint32_t actual);
+
 // Something that is wrong with a tensor.
 struct Corruption {
   size_t tensor;             // index in the catalog
