@@ -224,6 +224,7 @@ class _Planner:
                 action,
                 problem,
                 load,
+                first.handle,
             )
         )
 

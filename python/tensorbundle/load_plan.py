@@ -116,7 +116,8 @@ class Row(NamedTuple):
         dtype: The number of its type.
         action: What happens, if nothing is in the way.
         problem: What is.
-        load: What the planner has to say to whoever does it.
+        load: The planner's instructions for the load.
+        handle: The variable itself, or its first partition: eager variables may share a name.
     """
 
     variable: str
@@ -127,6 +128,7 @@ class Row(NamedTuple):
     action: str
     problem: Problem | None = None
     load: Any = None
+    handle: Any = None
 
     @property
     def is_loaded(self) -> bool:
@@ -150,19 +152,26 @@ def type_in_tensorflow(dtype: int | None) -> str:
 
 
 def report_of(rows: Iterable[Row], unused: tuple[str, ...]) -> LoadReport:
-    """What rows come to once they are done, none of them having a problem that is not skipped."""
+    """Returns the report of rows whose problems, if any, are skipped.
+
+    Variables that share a name are told apart: the second is called ``name#2``.
+    """
+    rows = list(rows)
+    names = _distinct_names(rows)
     loaded: dict[str, str] = {}
     missing: dict[str, str] = {}
     mismatched: dict[str, Mismatch] = {}
     for row in rows:
         if row.is_loaded:
-            loaded[row.variable] = row.tensor if row.stored is None else row.stored.key
+            loaded[names[id(row.handle), row.variable]] = (
+                row.tensor if row.stored is None else row.stored.key
+            )
         elif not row.variable:
             continue
         elif row.stored is None:
-            missing[row.variable] = row.tensor
+            missing[names[id(row.handle), row.variable]] = row.tensor
         else:
-            mismatched[row.variable] = Mismatch(
+            mismatched[names[id(row.handle), row.variable]] = Mismatch(
                 row.stored.key,
                 row.stored.shape,
                 type_text(row.stored.dtype),
@@ -170,6 +179,18 @@ def report_of(rows: Iterable[Row], unused: tuple[str, ...]) -> LoadReport:
                 type_text(row.dtype),
             )
     return LoadReport(loaded, missing, unused, mismatched)
+
+
+def _distinct_names(rows: Sequence[Row]) -> dict[tuple[int, str], str]:
+    """Returns a name for every variable, by its identity and its own name."""
+    names: dict[tuple[int, str], str] = {}
+    counts: dict[str, int] = {}
+    for row in rows:
+        key = id(row.handle), row.variable
+        if key not in names:
+            count = counts[row.variable] = counts.get(row.variable, 0) + 1
+            names[key] = row.variable if count == 1 else f"{row.variable}#{count}"
+    return names
 
 
 def table(rows: Sequence[Row], policy: Policy) -> str:

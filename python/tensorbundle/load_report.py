@@ -34,7 +34,8 @@ class Mismatch(NamedTuple):
 class LoadReport(NamedTuple):
     """What a call did: which variables it loaded, and what it left alone.
 
-    Variables go by their whole names: without ``:0``, and without ``/part_<i>``.
+    Variables go by their whole names: without ``:0``, and without ``/part_<i>``. Of eager variables
+    that share a name, the second is ``name#2``.
 
     Attributes:
         loaded: From the name of each variable that gets its value from the checkpoint to the name

@@ -399,3 +399,16 @@ def test_a_report_in_a_replica_is_every_replicas(folder: Path) -> None:
     strategy.run(lambda: reports.append(tb.init_from_checkpoint(folder / "m", {"body": variable})))
     assert [report.loaded for report in reports] == [{"body": "body"}] * 2
     np.testing.assert_array_equal(strategy.experimental_local_results(variable)[1], ARRAYS["body"])
+
+
+def test_eager_variables_of_one_name_are_told_apart(
+    tmp_path: Path, save: Callable[..., str]
+) -> None:
+    prefix = save(tmp_path / "m", {"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)})
+    first, second = tf.Variable(tf.zeros(3)), tf.Variable(tf.zeros(4))
+    report = tb.init_from_checkpoint(prefix, [("a", first), ("b", second)])
+    assert report.loaded == {"Variable": "a", "Variable#2": "b"}
+    report = tb.init_from_checkpoint(prefix, [("a", first), ("c", second)], missing="skip")
+    assert (report.loaded, report.missing) == ({"Variable": "a"}, {"Variable#2": "c"})
+    both = tb.init_from_checkpoint(prefix, [("a", first), ("a", first)])
+    assert both.loaded == {"Variable": "a"}

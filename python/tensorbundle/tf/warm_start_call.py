@@ -256,7 +256,16 @@ class WarmStart:
         cast = stored is not None and stored.dtype != first.dtype
         action = f"{answer.action}, cast to {type_text(first.dtype)}" if cast else answer.action
         self._rows.append(
-            Row(step.group, step.tensor, stored, first.full_shape, first.dtype, action, problem)
+            Row(
+                step.group,
+                step.tensor,
+                stored,
+                first.full_shape,
+                first.dtype,
+                action,
+                problem,
+                handle=first.handle,
+            )
         )
         if problem is not None:
             return
