@@ -92,8 +92,8 @@ def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: in
             seconds = time.perf_counter() - began
 
         digest = hashlib.sha256()
-        for piece in table:
-            digest.update(session.run(piece).data)
+        for partition in table:
+            digest.update(session.run(partition).data)
     return Result(seconds, memory.peak - memory.start, digest.hexdigest())
 
 

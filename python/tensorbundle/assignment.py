@@ -27,17 +27,17 @@ class NotInCheckpointError(TensorNotFoundError, ValueError):
     """
 
 
-# What a map's value stands for: a variable, the pieces of one, or a name that is to be looked up.
+# What a map's value stands for: a variable, the partitions of one, or a name that is to be looked up.
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
 
 
 class Assignment(NamedTuple):
-    """One tensor for one variable, whole or in pieces.
+    """One tensor for one variable, whole or in partitions.
 
     Attributes:
         tensor: Its key in the checkpoint.
         shape: Its shape there.
-        pieces: (variable, its slice of the tensor, or None where it gets the whole).
+        partitions: (variable, its slice of the tensor, or None where it gets the whole).
         label: What the log calls the variable.
         name: What the map calls the tensor.
         dtype: The number of its type there; None is the variable's.
@@ -45,7 +45,7 @@ class Assignment(NamedTuple):
 
     tensor: str
     shape: tuple[int, ...]
-    pieces: tuple[tuple[Variable, Slice | None], ...]
+    partitions: tuple[tuple[Variable, Slice | None], ...]
     label: str
     name: str
     dtype: int | None = None
@@ -101,7 +101,7 @@ def plan_assignments(
     Args:
         pairs: (name in the checkpoint, target), in any order.
         source: The checkpoint.
-        store: The graph's variables by full name, pieces as ``name/part_<i>``.
+        store: The graph's variables by full name, partitions as ``name/part_<i>``.
         cast: Whether values are converted between float types.
         nameless: Why no variable is known by its name, if that is so; for messages.
     """
@@ -137,7 +137,7 @@ class _Planner:
             label = (
                 found.name
                 if isinstance(found, Variable)
-                else ",".join(piece.name for piece in found)
+                else ",".join(partition.name for partition in found)
             )
             self._add(tensor, found, label, lambda: self._not_found(tensor, target))
         elif isinstance(tensor, str):
@@ -147,14 +147,14 @@ class _Planner:
             self._fail("missing", lambda: self._not_found(tensor, target))
 
     def _look_up(self, name: str) -> Variable | Sequence[Variable] | None:
-        """The variable of that name in the store, or its pieces up to the first gap."""
+        """The variable of that name in the store, or its partitions up to the first gap."""
         exact = self._store.get(name)
         if exact is not None:
             return exact
-        pieces: list[Variable] = []
-        while (piece := self._store.get(f"{name}{_PART}{len(pieces)}")) is not None:
-            pieces.append(piece)
-        return pieces or None
+        partitions: list[Variable] = []
+        while (partition := self._store.get(f"{name}{_PART}{len(partitions)}")) is not None:
+            partitions.append(partition)
+        return partitions or None
 
     def _add(
         self,
@@ -164,20 +164,24 @@ class _Planner:
         not_found: Callable[[], Exception],
     ) -> None:
         """One tensor for one variable."""
-        pieces = [target] if isinstance(target, Variable) else target
+        partitions = [target] if isinstance(target, Variable) else target
         stored, problem = self._find(tensor, not_found)
-        if not pieces:
+        if not partitions:
             self._add_nothing(tensor, stored, problem)
             return
-        parts = [None] if isinstance(target, Variable) else [piece.slice for piece in pieces]
-        problem = problem or _mixed_slices(pieces, tensor)
+        parts = (
+            [None]
+            if isinstance(target, Variable)
+            else [partition.slice for partition in partitions]
+        )
+        problem = problem or _mixed_slices(partitions, tensor)
         if problem is None:
             assert stored is not None
-            for piece, part in zip(pieces, parts, strict=True):
+            for partition, part in zip(partitions, parts, strict=True):
                 problem = problem or compare(
-                    piece, part, stored, tensor, self._source.label, self._cast
+                    partition, part, stored, tensor, self._source.label, self._cast
                 )
-        self._append(tensor, stored, problem, pieces, parts, label)
+        self._append(tensor, stored, problem, partitions, parts, label)
 
     def _add_nothing(self, tensor: str, stored: Stored | None, problem: Problem | None) -> None:
         """A list of no variables, for which TensorFlow logs a line."""
@@ -194,11 +198,11 @@ class _Planner:
         tensor: str,
         stored: Stored | None,
         problem: Problem | None,
-        pieces: Sequence[Variable],
+        partitions: Sequence[Variable],
         parts: Sequence[Slice | None],
         label: str,
     ) -> None:
-        first = pieces[0]
+        first = partitions[0]
         load = None
         action = "loaded"
         if problem is not None:
@@ -207,7 +211,7 @@ class _Planner:
             load = Assignment(
                 stored.key,
                 stored.shape,
-                tuple(zip(pieces, parts, strict=True)),
+                tuple(zip(partitions, parts, strict=True)),
                 label,
                 tensor,
                 stored.dtype,
@@ -259,7 +263,7 @@ class _Planner:
             self._add_scoped(key, value, scope, name)
 
     def _variables_in(self, scope: str) -> list[str]:
-        """Full names below a scope (everything if it is empty), pieces under their whole's."""
+        """Full names below a scope (everything if it is empty), partitions under their whole's."""
         inside = scope + "/"
         found = set()
         for name in self._store:
@@ -315,20 +319,20 @@ class _Planner:
         )
 
 
-def _mixed_slices(pieces: Sequence[Variable], tensor: str) -> Problem | None:
+def _mixed_slices(partitions: Sequence[Variable], tensor: str) -> Problem | None:
     """What is wrong with a list: a list of one whole variable is that variable."""
-    if len(pieces) < 2:
+    if len(partitions) < 2:
         return None
-    whole = next((piece for piece in pieces if piece.slice is None), None)
+    whole = next((partition for partition in partitions if partition.slice is None), None)
     if whole is not None:
         return Problem(
             "setting",
             lambda: ValueError(
-                f"the list for tensor {tensor!r} has {whole.name!r}, which is no piece of a "
+                f"the list for tensor {tensor!r} has {whole.name!r}, which is no partition of a "
                 "partitioned variable: nothing says which part of the tensor it gets"
             ),
         )
-    names = [piece.full_name for piece in pieces]
+    names = [partition.full_name for partition in partitions]
     other = next((name for name in names if name != names[0]), None)
     if other is None:
         return None

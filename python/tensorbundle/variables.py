@@ -26,12 +26,12 @@ class TypeMismatchError(Error, ValueError):
 
 
 class Slice(NamedTuple):
-    """Where one piece of a partitioned variable lies in the whole.
+    """Where one partition of a partitioned variable lies in the whole.
 
     Attributes:
         full_name: The whole variable's name.
         full_shape: Its shape.
-        offset: Where the piece begins, per axis.
+        offset: Where the partition begins, per axis.
         extent: How far it goes, per axis.
     """
 
@@ -52,7 +52,7 @@ class Variable:
     Attributes:
         name: As the variable says it, with its ``:0``.
         shape: Static shape; None where the rank is unknown.
-        slice: None where it is no piece of a partitioned variable.
+        slice: None where it is no partition of a partitioned variable.
         handle: The variable itself, which nothing here looks at.
         dtype: The number of its type; None is not compared.
     """
@@ -144,7 +144,7 @@ def _other_shape(
     hint = ""
     if part is None and variable.slice is not None and variable.slice.full_shape == stored.shape:
         hint = (
-            ". It is one piece of a partitioned variable: give the list of its pieces, or a "
+            ". It is one partition of a partitioned variable: give the list of its partitions, or a "
             "list of just this one"
         )
     return ShapeMismatchError(

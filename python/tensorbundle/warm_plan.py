@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle import remap_pieces
+from tensorbundle import remap_partitions
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast
 from tensorbundle.load_report import shape_text
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.variables import Variable, other_type
 from tensorbundle.vocab_info import VocabInfo, check_info
 
@@ -43,11 +43,11 @@ class Group(NamedTuple):
     """The variables, or the partitions of one, that a single stored tensor fills.
 
     Attributes:
-        pieces: In the order in which they were selected.
+        partitions: In the order in which they were selected.
         trainable: Whether an optimizer changes it: then it is no slot of another variable.
     """
 
-    pieces: tuple[Variable, ...]
+    partitions: tuple[Variable, ...]
     trainable: bool = True
 
 
@@ -59,7 +59,7 @@ class Remap(NamedTuple):
         tensor: The stored tensor's name.
         renamed: That name where it was given, else None.
         info: The vocabularies.
-        pieces: What each partition takes, in the group's order.
+        partitions: What each partition takes, in the group's order.
         slot_of: The table whose optimizer slot this is. Its missing rows keep their own initial
             values.
     """
@@ -68,15 +68,17 @@ class Remap(NamedTuple):
     tensor: str
     renamed: str | None
     info: Any
-    pieces: tuple[PartitionRemap, ...]
+    partitions: tuple[PartitionRemap, ...]
     slot_of: str | None = None
 
     @property
     def wanted(self) -> int:
         """How many entries of the new vocabulary any partition needs, from the first."""
         # What lies behind all entries needs none, and begins at none that there has to be.
-        needed = [piece for piece in self.pieces if not piece.is_all_oov]
-        return max((piece.first_entry + piece.num_entries for piece in needed), default=0)
+        needed = [partition for partition in self.partitions if not partition.is_all_oov]
+        return max(
+            (partition.first_entry + partition.num_entries for partition in needed), default=0
+        )
 
 
 class Load(NamedTuple):
@@ -247,13 +249,15 @@ class _Planner:
         if info:
             if renamed is None:
                 _check_one_variable(name, group)
-            self.steps.append(Remap(name, tensor, renamed, info, _pieces(name, group, info)))
+            self.steps.append(Remap(name, tensor, renamed, info, _partitions(name, group, info)))
         elif load_others:
             _check_one_variable(name, group)
             table = _table_of(name, group, self._groups, self._infos, self._names, self._stored)
             if table is not None:
-                pieces = _pieces(name, group, self._infos[table])
-                self.steps.append(Remap(name, tensor, renamed, self._infos[table], pieces, table))
+                partitions = _partitions(name, group, self._infos[table])
+                self.steps.append(
+                    Remap(name, tensor, renamed, self._infos[table], partitions, table)
+                )
                 return
             repeats = self._pending.get(tensor)
             if repeats is not None:
@@ -294,7 +298,7 @@ def compare_table(
 
     Args:
         step: What is to be done with them.
-        variables: The partitions, in the order of the step's pieces.
+        variables: The partitions, in the order of the step's partitions.
         stored: The table; None where the checkpoint lacks it.
         label: What messages call the checkpoint.
         cast: Whether values are converted between float types.
@@ -307,7 +311,9 @@ def compare_table(
                 "follow a vocabulary"
             ),
         )
-    odd = next((piece for piece in step.pieces if not _fits(piece, stored.shape)), None)
+    odd = next(
+        (partition for partition in step.partitions if not _fits(partition, stored.shape)), None
+    )
     if odd is not None:
         return Problem("shape", lambda: _other_table(step, odd, stored, label))
     have, want = stored.dtype, variables[0].dtype
@@ -316,30 +322,33 @@ def compare_table(
     return Problem("dtype", lambda: other_type(variables[0], stored, step.tensor))
 
 
-def _fits(piece: PartitionRemap, table: Shape) -> bool:
+def _fits(partition: PartitionRemap, table: Shape) -> bool:
     """Whether a partition can be made of a table, whatever the vocabularies say."""
-    kept = piece.axis + 1
-    if len(table) != len(piece.remapped_shape) or table[kept:] != piece.remapped_shape[kept:]:
+    kept = partition.axis + 1
+    if (
+        len(table) != len(partition.remapped_shape)
+        or table[kept:] != partition.remapped_shape[kept:]
+    ):
         return False
-    return piece.axis == 0 or piece.offset + piece.num_rows <= table[0]
+    return partition.axis == 0 or partition.offset + partition.num_rows <= table[0]
 
 
 def _other_table(
-    step: Remap, piece: PartitionRemap, stored: Stored, label: str
+    step: Remap, partition: PartitionRemap, stored: Stored, label: str
 ) -> ShapeMismatchError:
     return ShapeMismatchError(
         f"Shape of variable {step.group} doesn't match with shape of tensor {step.tensor} "
         f"({shape_text(stored.shape)}) from checkpoint reader of {label}: no variable of shape "
-        f"{shape_text(piece.remapped_shape)} can be made of it by another vocabulary on axis "
-        f"{piece.axis}"
+        f"{shape_text(partition.remapped_shape)} can be made of it by another vocabulary on axis "
+        f"{partition.axis}"
     )
 
 
-def _pieces(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...]:
+def _partitions(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...]:
     check_info(info)
-    return remap_pieces.plan_partitions(
+    return remap_partitions.plan_partitions(
         name,
-        group.pieces,
+        group.partitions,
         axis=int(info.axis),
         new_size=info.new_vocab_size,
         num_oov=info.num_oov_buckets,
@@ -348,10 +357,10 @@ def _pieces(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...]:
 
 def _check_one_variable(name: str, group: Group) -> None:
     """A group of several is one partitioned variable, not two of the same name."""
-    slices = sum(piece.slice is not None for piece in group.pieces)
-    if len(group.pieces) > 1 and slices == 0:
+    slices = sum(partition.slice is not None for partition in group.partitions)
+    if len(group.partitions) > 1 and slices == 0:
         raise ValueError(f"At least two variables have the same name: {name}")
-    if 0 < slices < len(group.pieces):
+    if 0 < slices < len(group.partitions):
         raise ValueError(f"Mixing slices and non-slices with the same name: {name}")
 
 
@@ -371,7 +380,7 @@ def _table_of(
     table, slash, _ = name.rpartition("/")
     if not slash or group.trainable or not infos.get(table) or table not in groups:
         return None
-    wholes = {piece.full_shape for piece in (*group.pieces, *groups[table].pieces)}
+    wholes = {partition.full_shape for partition in (*group.partitions, *groups[table].partitions)}
     if len(wholes) != 1 or None in wholes:
         return None
     of_slot = stored(names.get(name) or name)

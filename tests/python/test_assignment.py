@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assignment maps: names, scopes and pieces against a store of variables; and what is wrong."""
+"""Assignment maps: names, scopes and partitions against a store of variables; and what is wrong."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def variable(name, shape):
     return Variable(f"{name}:0", shape, None, object())
 
 
-def pieces(name, full_shape, rows):
+def partitions(name, full_shape, rows):
     found, start = {}, 0
     for i, count in enumerate(rows):
         extent = (count, *full_shape[1:])
@@ -44,7 +44,7 @@ def store():
         "new/b/v": variable("new/b/v", (2, 3)),
         "new/b/w": variable("new/b/w", (2, 3)),
         "new2/v": variable("new2/v", (6,)),
-        **pieces("t", (10, 4), [4, 3, 3]),
+        **partitions("t", (10, 4), [4, 3, 3]),
     }
 
 
@@ -59,7 +59,7 @@ def plan(pairs, store, stored=STORED):
 def result(pairs, store, stored=STORED):
     """(tensor, names of what it fills) in order."""
     return [
-        (each.tensor, tuple(v.name for v, _ in each.pieces))
+        (each.tensor, tuple(v.name for v, _ in each.partitions))
         for each in plan(pairs, store, stored).assignments
     ]
 
@@ -74,7 +74,7 @@ def test_pieces_by_name_and_as_a_list(store):
     assert result([("table", "t")], store) == [("table", names)]
     listed = [store[f"t/part_{i}"] for i in (2, 0)]
     made = plan([("table", listed)], store).assignments[0]
-    assert [part.offset for _, part in made.pieces] == [(7, 0), (0, 0)]
+    assert [part.offset for _, part in made.partitions] == [(7, 0), (0, 0)]
     assert made.label == "t/part_2:0,t/part_0:0"
 
 
@@ -130,9 +130,9 @@ def test_a_scope_does_not_capture_its_longer_namesakes():
 
 
 def test_a_partitioned_variable_in_a_scope_is_one():
-    store = pieces("s/table", (10, 4), [5, 5])
+    store = partitions("s/table", (10, 4), [5, 5])
     made = plan([("/", "s/")], store).assignments
-    assert [(each.tensor, each.label, len(each.pieces)) for each in made] == [
+    assert [(each.tensor, each.label, len(each.partitions)) for each in made] == [
         ("table", "s/table", 2)
     ]
 
@@ -196,7 +196,7 @@ def test_names_are_matched_as_they_are(store):
 
 def test_an_empty_list_asks_for_nothing(store):
     made = plan([("table", [])], store)
-    assert [each.pieces for each in made.assignments] == [()]
+    assert [each.partitions for each in made.assignments] == [()]
     assert "'table' is empty" in made.warnings[0]
 
 
@@ -223,13 +223,13 @@ def test_shapes_are_compared_in_scopes_and_for_pieces_too(store):
 
 
 def test_a_lone_piece_says_how_it_is_meant(store):
-    with pytest.raises(tb.ShapeMismatchError, match="give the list of its pieces"):
+    with pytest.raises(tb.ShapeMismatchError, match="give the list of its partitions"):
         plan([("table", store["t/part_1"])], store)
     assert result([("table", [store["t/part_1"]])], store) == [("table", ("t/part_1:0",))]
 
 
 def test_slices_are_of_one_variable(store):
-    other = pieces("u", (10, 4), [5, 5])
+    other = partitions("u", (10, 4), [5, 5])
     mixed = [store["t/part_0"], other["u/part_1"]]
     with pytest.raises(ValueError, match="Slices must all be from the same tensor: t != u"):
         plan([("table", mixed)], store)
@@ -237,8 +237,8 @@ def test_slices_are_of_one_variable(store):
 
 def test_a_list_of_one_whole_variable_is_that_variable():
     whole = variable("x", (10, 4))
-    assert plan([("table", [whole])], {}).assignments[0].pieces == ((whole, None),)
-    with pytest.raises(ValueError, match="no piece of a partitioned variable"):
+    assert plan([("table", [whole])], {}).assignments[0].partitions == ((whole, None),)
+    with pytest.raises(ValueError, match="no partition of a partitioned variable"):
         plan([("table", [whole, whole])], {})
 
 

@@ -32,18 +32,18 @@ def variable(name, shape):
 
 
 def partitions(name, shape, *rows):
-    """The pieces of a variable that is cut along axis 0."""
-    pieces, first = [], 0
+    """The partitions of a variable that is cut along axis 0."""
+    partitions, first = [], 0
     for number, count in enumerate(rows):
         extent = (count, *shape[1:])
         part = Slice(name, shape, (first, *[0] * (len(shape) - 1)), extent)
-        pieces.append(Variable(f"{name}/part_{number}:0", extent, part, None))
+        partitions.append(Variable(f"{name}/part_{number}:0", extent, part, None))
         first += count
-    return pieces
+    return partitions
 
 
-def group(*pieces, trainable=True):
-    return Group(pieces, trainable)
+def group(*partitions, trainable=True):
+    return Group(partitions, trainable)
 
 
 def plan(groups, infos=(), names=(), *, load_others=True, stored=()):
@@ -192,9 +192,9 @@ def test_two_variables_of_one_name_are_refused():
     mixed = {"v": group(variable("v", (6, 2)), *partitions("v", (6, 2), 6))}
     with pytest.raises(ValueError, match="Mixing slices and non-slices"):
         steps(mixed)
-    pieces = partitions("v", (6, 2), 3, 3)
-    (step,) = steps({"v": group(*pieces, *pieces)}, {"v": EMB})
-    assert [piece.offset for piece in step.pieces] == [0, 3, 0, 3]
+    halves = partitions("v", (6, 2), 3, 3)
+    (step,) = steps({"v": group(*halves, *halves)}, {"v": EMB})
+    assert [partition.offset for partition in step.partitions] == [0, 3, 0, 3]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ STORED = {"emb": (9, 2), "emb/Adagrad": (9, 2)}
 def test_slots_follow_the_vocabulary_of_their_table():
     found = {step.group: step for step in steps(SLOT, {"emb": EMB}, stored=STORED)}
     assert found["emb/Adagrad"].slot_of == "emb"
-    assert found["emb/Adagrad"].pieces == found["emb"].pieces
+    assert found["emb/Adagrad"].partitions == found["emb"].partitions
     assert found["emb/Adagrad"].info is EMB
     assert list(described(found["emb/Adagrad"])) == [
         "Warm-starting variable: emb/Adagrad; prev_var_name: Unchanged"
@@ -329,7 +329,7 @@ def test_partitioned_slots_follow_piece_by_piece():
         "emb/Adagrad": group(*partitions("emb/Adagrad", (6, 2), 4, 2), trainable=False),
     }
     table, slot = steps(groups, {"emb": EMB}, stored=STORED)
-    assert slot.slot_of == "emb" and slot.pieces == table.pieces
+    assert slot.slot_of == "emb" and slot.partitions == table.partitions
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         stage: ``"call"`` or ``"run"``, where `error` was raised; None if all went well.
-        values: By variable, pieces put together, after the initializers ran.
+        values: By variable, partitions put together, after the initializers ran.
         log: The lines at DEBUG and above that the call logged.
     """
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"tensor"},
     {"checkpoint"},
     {"compat"},
-    {"assignment", "remap_pieces", "vocab", "vocab_info"},
+    {"assignment", "remap_partitions", "vocab", "vocab_info"},
     {"vocab_diagnosis", "warm_plan"},
     {"tf"},
     {"__init__"},

@@ -80,7 +80,7 @@ def by_us(prefix: str, pairs: Pairs) -> Assigned | str:
     )
     if plan.problems:
         return str(plan.problems[0]).split(" checkpoint")[0]
-    return [(each.tensor, tuple(v.name for v, _ in each.pieces)) for each in plan.assignments]
+    return [(each.tensor, tuple(v.name for v, _ in each.partitions)) for each in plan.assignments]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 
 # What initializers raise if the shape is a tensor or is not the expected one.
 _SHAPE_ERRORS = (TypeError, ValueError, NotImplementedError)

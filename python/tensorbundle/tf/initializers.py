@@ -21,11 +21,11 @@ def plan_reads(
         ValueError: ``mode="map"``, and a partition cannot be mapped; or TensorFlow would silently
             drop the new initializer.
     """
-    for variable, _ in planned.pieces:
+    for variable, _ in planned.partitions:
         tracing.check_initializer_is_kept(variable.handle)
     return [
         read_backends.plan_read(source, planned, variable, part, options)
-        for variable, part in planned.pieces
+        for variable, part in planned.partitions
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tensorbundle.filenames import path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.tf import backend, read_backends, remap_cast, remote, variable_metadata
 from tensorbundle.tf.errors import path_with_nul
 from tensorbundle.tf.fill_values import (
@@ -155,10 +155,10 @@ def remap_variable(
     key = step.tensor if stored is None else stored.key
     remapper = _remapper(prefix, step, key, variables, options)
     verified = None
-    if not all(partition.is_all_oov for partition in step.pieces):
+    if not all(partition.is_all_oov for partition in step.partitions):
         verified = remapper.verification(variables[0], dtype)
     remapped = []
-    for partition, variable in zip(step.pieces, variables, strict=True):
+    for partition, variable in zip(step.partitions, variables, strict=True):
         with _fill_device(remapper, variable):
             value = _value(remapper, partition, step, variable, dtype)
         remapped.append(_after(verified, value, variable))

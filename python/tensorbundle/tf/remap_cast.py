@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.read_backends import on_cpu_of
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorbundle import vocab
 from tensorbundle.checkpoint import Checkpoint
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.tf import copies
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 from tensorbundle.tf.fill_values import FillValues

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorbundle.errors import UnsupportedError
-from tensorbundle.remap_pieces import PartitionRemap
+from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.tf.fill_values import FillValues
 
 

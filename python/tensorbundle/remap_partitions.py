@@ -82,13 +82,13 @@ class PartitionRemap(NamedTuple):
 
 
 def plan_partitions(
-    name: str, pieces: Sequence[Variable], *, axis: int, new_size: int, num_oov: int
+    name: str, partitions: Sequence[Variable], *, axis: int, new_size: int, num_oov: int
 ) -> tuple[PartitionRemap, ...]:
     """Works out the remap of every partition of a variable.
 
     Args:
         name: The variable's, for messages.
-        pieces: All its partitions, or those that were selected.
+        partitions: All its partitions, or those that were selected.
         axis: Which axis the vocabulary numbers.
         new_size: How many entries of the new vocabulary count.
         num_oov: How many out-of-vocabulary buckets follow them.
@@ -96,15 +96,17 @@ def plan_partitions(
     Raises:
         ShapeMismatchError: A shape is unknown, has no such axis, or does not suit the sizes.
     """
-    return tuple(_plan_partition(name, piece, axis, new_size, num_oov) for piece in pieces)
+    return tuple(
+        _plan_partition(name, partition, axis, new_size, num_oov) for partition in partitions
+    )
 
 
 def _plan_partition(
-    name: str, piece: Variable, axis: int, new_size: int, num_oov: int
+    name: str, partition: Variable, axis: int, new_size: int, num_oov: int
 ) -> PartitionRemap:
-    shape = _known_shape(name, piece, axis)
-    whole = shape if piece.slice is None else piece.slice.full_shape
-    start = (0,) * len(shape) if piece.slice is None else piece.slice.offset
+    shape = _known_shape(name, partition, axis)
+    whole = shape if partition.slice is None else partition.slice.full_shape
+    start = (0,) * len(shape) if partition.slice is None else partition.slice.offset
     remapped_shape = (shape[0], *whole[1:])
     if axis == 0:
         rows, oov_rows = new_size, num_oov
@@ -133,13 +135,13 @@ def _plan_partition(
     )
 
 
-def _known_shape(name: str, piece: Variable, axis: int) -> Shape:
-    if piece.shape is None:
+def _known_shape(name: str, partition: Variable, axis: int) -> Shape:
+    if partition.shape is None:
         raise ShapeMismatchError(f"{name!r}: a variable of unknown rank cannot follow a vocabulary")
-    shape = tuple(extent for extent in piece.shape if extent is not None)
-    if len(shape) != len(piece.shape):
+    shape = tuple(extent for extent in partition.shape if extent is not None)
+    if len(shape) != len(partition.shape):
         raise ShapeMismatchError(
-            f"{name!r}: expected a shape that is known, but received: {list(piece.shape)}"
+            f"{name!r}: expected a shape that is known, but received: {list(partition.shape)}"
         )
     if len(shape) <= axis:
         raise ShapeMismatchError(

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 import tensorbundle as tb
 from tensorbundle.assignment import Slice, Variable
-from tensorbundle.remap_pieces import PartitionRemap, plan_partitions
+from tensorbundle.remap_partitions import PartitionRemap, plan_partitions
 
 
-def piece(shape, whole=None, offset=None):
+def partition(shape, whole=None, offset=None):
     part = None if whole is None else Slice("v", whole, offset, shape)
     return Variable("v:0", shape, part, None)
 
 
-def plan(*pieces, axis=0, new_size=5, num_oov=0):
-    return plan_partitions("v", pieces, axis=axis, new_size=new_size, num_oov=num_oov)
+def plan(*partitions, axis=0, new_size=5, num_oov=0):
+    return plan_partitions("v", partitions, axis=axis, new_size=new_size, num_oov=num_oov)
 
 
 def test_a_whole_table():
-    (found,) = plan(piece((7, 3)), num_oov=2)
+    (found,) = plan(partition((7, 3)), num_oov=2)
     assert found == PartitionRemap(
         axis=0,
         shape=(7, 3),
@@ -39,23 +39,25 @@ def test_a_whole_table():
 
 
 def test_a_table_smaller_than_its_vocabulary_takes_the_first_entries():
-    (found,) = plan(piece((3, 2)))
+    (found,) = plan(partition((3, 2)))
     assert (found.num_rows, found.num_oov) == (3, 0)
 
 
 def test_rank_1_and_rank_3():
-    (bias,) = plan(piece((6,)), num_oov=1)
+    (bias,) = plan(partition((6,)), num_oov=1)
     assert (bias.num_rows, bias.cells_per_entry, bias.oov_shape) == (5, 1, (1,))
-    (cube,) = plan(piece((5, 2, 3)))
+    (cube,) = plan(partition((5, 2, 3)))
     assert cube.cells_per_entry == 6
-    (classes,) = plan(piece((4, 6, 3)), axis=1, num_oov=1)
+    (classes,) = plan(partition((4, 6, 3)), axis=1, num_oov=1)
     assert (classes.cells_per_entry, classes.oov_shape) == (12, (4, 1, 3))
 
 
 def test_partitions_begin_where_their_rows_do():
     whole = (8, 2)
-    pieces = [piece((3, 2), whole, (first, 0)) for first in (0, 3)] + [piece((2, 2), whole, (6, 0))]
-    found = plan(*pieces, new_size=5, num_oov=3)
+    partitions = [partition((3, 2), whole, (first, 0)) for first in (0, 3)] + [
+        partition((2, 2), whole, (6, 0))
+    ]
+    found = plan(*partitions, new_size=5, num_oov=3)
     assert [(each.offset, each.num_rows, each.num_oov) for each in found] == [
         (0, 3, 0),
         (3, 2, 1),
@@ -66,13 +68,13 @@ def test_partitions_begin_where_their_rows_do():
 
 
 def test_a_partition_right_behind_the_entries_goes_the_ordinary_way():
-    found = plan(piece((3, 2), (8, 2), (5, 0)), num_oov=3)
+    found = plan(partition((3, 2), (8, 2), (5, 0)), num_oov=3)
     assert (found[0].num_rows, found[0].num_oov, found[0].is_all_oov) == (0, 3, False)
 
 
 def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
-    pieces = [piece((2, 6), (4, 6), (first, 0)) for first in (0, 2)]
-    found = plan(*pieces, axis=1, num_oov=1)
+    partitions = [partition((2, 6), (4, 6), (first, 0)) for first in (0, 2)]
+    found = plan(*partitions, axis=1, num_oov=1)
     assert [(each.offset, each.num_rows, each.num_cols, each.num_oov) for each in found] == [
         (0, 2, 5, 1),
         (2, 2, 5, 1),
@@ -80,15 +82,15 @@ def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
     assert found[0].first_entry == found[1].first_entry == 0
     assert found[0].num_entries == 5
     # Some of the partitions alone are no less.
-    assert plan(pieces[1], axis=1, num_oov=1) == found[1:]
+    assert plan(partitions[1], axis=1, num_oov=1) == found[1:]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_column_partitions_are_windows(axis):
     whole = (5, 6)
     found = plan(
-        piece((5, 4), whole, (0, 0)),
-        piece((5, 2), whole, (0, 4)),
+        partition((5, 4), whole, (0, 0)),
+        partition((5, 2), whole, (0, 4)),
         axis=axis,
         num_oov=0 if axis == 0 else 1,
     )
@@ -97,9 +99,9 @@ def test_column_partitions_are_windows(axis):
 
 
 def test_counts_wider_than_32_bits_are_known():
-    (found,) = plan(piece((2**26, 64)), new_size=2**26)
+    (found,) = plan(partition((2**26, 64)), new_size=2**26)
     assert not found.counts_in_int32
-    (found,) = plan(piece((2**24, 64)), new_size=2**24)
+    (found,) = plan(partition((2**24, 64)), new_size=2**24)
     assert found.counts_in_int32
 
 
@@ -118,7 +120,7 @@ def test_counts_wider_than_32_bits_are_known():
 )
 def test_shapes_that_do_not_suit(shape, axis, says):
     with pytest.raises(tb.ShapeMismatchError, match=says):
-        plan(piece(shape), axis=axis)
+        plan(partition(shape), axis=axis)
 
 
 @given(
@@ -132,11 +134,11 @@ def test_partitions_make_up_the_table(rows, num_oov, width, data):
     total = sum(rows)
     num_oov = min(num_oov, total - 1)
     starts = np.cumsum([0, *rows[:-1]]).tolist()
-    pieces = [
-        piece((count, width), (total, width), (first, 0))
+    partitions = [
+        partition((count, width), (total, width), (first, 0))
         for first, count in zip(starts, rows, strict=True)
     ]
-    found = plan(*pieces, new_size=total - num_oov, num_oov=num_oov)
+    found = plan(*partitions, new_size=total - num_oov, num_oov=num_oov)
     taken = [each.offset + i for each in found for i in range(each.num_rows)]
     assert taken == list(range(total - num_oov))
     assert sum(each.num_oov for each in found) == num_oov
