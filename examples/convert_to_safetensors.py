@@ -4,9 +4,9 @@
     pip install 'safetensors>=0.8'
     python examples/convert_to_safetensors.py CHECKPOINT OUT.safetensors
 
-Names, shapes, types and values stay as they are; a scalar stays a scalar. The exit status is 1 when
-something was left out, with a line on stdout for each tensor, and 2 when nothing was written. The
-tensors are handed over as views of the mapped file: only the writer copies.
+Names, shapes, types and values are unchanged; a scalar stays a scalar. The exit status is 1 if
+tensors were left out, with a line on stdout for each, and 2 if nothing was written. The tensors
+are passed as views of the mapped file: only the writer copies.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DTYPES = {
 QUANTIZED = {"qint8", "quint8", "qint16", "quint16", "qint32"}
 
 
-def why_not(tensor: tb.Tensor) -> str | None:
-    """Why the format has no place for a tensor, or None."""
+def unsupported_reason(tensor: tb.Tensor) -> str | None:
+    """Why the format cannot store a tensor, or None."""
     stored = tensor.stored_dtype
     # The dtype has another name where NumPy here does not know the stored one.
     known = stored in QUANTIZED or (stored in DTYPES and tensor.dtype.name == stored)
@@ -58,10 +58,10 @@ def convert(source: str, target: str) -> dict[str, str]:
         The names of the tensors that were left out, each with the reason.
     """
     with tb.open(source, verify="full") as checkpoint:
-        files = {file for tensor in checkpoint.values() for _, _, file, *_ in tensor.slices}
+        files = {stored.file for tensor in checkpoint.values() for stored in tensor.slices}
         if os.path.exists(target) and any(os.path.samefile(target, file) for file in files):
             raise FileExistsError(f"{target!r} is a file of the checkpoint itself")
-        reasons = {name: why_not(tensor) for name, tensor in checkpoint.items()}
+        reasons = {name: unsupported_reason(tensor) for name, tensor in checkpoint.items()}
         kept = {
             name: np.asarray(checkpoint[name]) for name, reason in reasons.items() if reason is None
         }

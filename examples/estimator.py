@@ -33,7 +33,7 @@ TABLE = "dnn/input_from_feature_columns/input_layer/word_embedding/embedding_wei
 
 
 def write_vocabularies(folder: Path, words: int) -> tuple[list[str], list[str]]:
-    """Yesterday's words, and today's: shuffled, a quarter of them new."""
+    """Writes the old words, and the new ones: shuffled, a quarter of them not in the old file."""
     old = [f"word-{number}" for number in range(words)]
     new = old[words // 4 :] + [f"new-{number}" for number in range(words // 4)]
     np.random.default_rng(1).shuffle(new)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm-starts a partitioned embedding table whose vocabulary has changed, by TensorFlow and by us.
+"""Warm-starts an embedding table whose vocabulary has changed, by TensorFlow and tensorbundle.
 
     pip install 'tensorbundle[tf]'
     python examples/warm_start.py [--tokens 1000000] [--dim 64] [--partitions 8]
@@ -33,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @dataclass(frozen=True)
 class Result:
-    """What one library took, in seconds and in bytes beyond the start, and the table's digest."""
+    """One library's time in seconds, its peak memory in bytes, and the digest of its table."""
 
     seconds: float
     peak: int
@@ -55,7 +55,7 @@ def train(folder: Path, tokens: int, dim: int) -> None:
 
 
 def write_vocabularies(folder: Path, tokens: int) -> int:
-    """Writes yesterday's tokens, and a fifth more in random order; returns how many those are."""
+    """Writes both vocabularies; the new one is a fifth larger. Returns its number of tokens."""
     random = np.random.default_rng(1)
     grown = tokens * 6 // 5
     unseen = grown // 4
@@ -98,7 +98,7 @@ def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: in
 
 
 class Memory:
-    """Watches this process's own memory, in bytes: pages of mapped files are the system's."""
+    """Samples the private memory of this process in bytes, without pages of mapped files."""
 
     def __enter__(self) -> Memory:
         self.start = self.peak = self._now()
@@ -129,7 +129,7 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
 @click.command()
 @click.option("--tokens", default=1_000_000, show_default=True, help="Rows of the old table.")
 @click.option("--dim", default=64, show_default=True, help="Columns of both tables.")
-@click.option("--partitions", default=8, show_default=True, help="Pieces of the new table.")
+@click.option("--partitions", default=8, show_default=True, help="Partitions of the new table.")
 def main(tokens: int, dim: int, partitions: int) -> None:
     """Compares both libraries at the same task."""
     console = Console()

@@ -27,7 +27,7 @@ class NotInCheckpointError(TensorNotFoundError, ValueError):
     """
 
 
-# What a map's value stands for: a variable, the partitions of one, or a name that is to be looked up.
+# The value of a map: a variable, the partitions of one, or a name that is to be looked up.
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
 
 

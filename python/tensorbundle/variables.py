@@ -144,8 +144,8 @@ def _other_shape(
     hint = ""
     if part is None and variable.slice is not None and variable.slice.full_shape == stored.shape:
         hint = (
-            ". It is one partition of a partitioned variable: give the list of its partitions, or a "
-            "list of just this one"
+            ". It is one partition of a partitioned variable: give the list of its partitions, or "
+            "a list of just this one"
         )
     return ShapeMismatchError(
         f"Shape of variable {variable.name}{whole} ({shape_text(wanted)}) doesn't match with shape "

@@ -68,8 +68,8 @@ class Question(NamedTuple):
         old_size: How many of the old ones; -1: all.
         axis: The axis of the table that they number.
         wanted: How many of the new entries the variable has room for.
-        room: How many entries and buckets the variable has room for; None where a partition of it was
-            selected alone.
+        room: How many entries and buckets the variable has room for; None if only one of its
+            partitions was selected.
         num_oov: How many buckets there are to be.
         table_rows: How long the stored table is along the axis; None where it is not known.
     """
