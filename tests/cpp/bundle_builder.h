@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes V2 checkpoints for tests, record by record, so that any record can be wrong.
+// A writer of V2 checkpoints for tests, record by record, so that any record can be invalid.
 #pragma once
 
 #include <cstdint>
@@ -36,9 +36,9 @@ inline std::string ShapeMessage(std::span<const int64_t> dims) {
 }
 
 // TensorSliceProto. A whole axis is {0, kFullLength}.
-inline std::string SliceMessage(std::span<const Extent> spelled) {
+inline std::string SliceMessage(std::span<const Extent> encoded) {
   std::string message;
-  for (const Extent& extent : spelled) {
+  for (const Extent& extent : encoded) {
     std::string inner;
     if (extent.start != 0) inner += VarintField(1, static_cast<uint64_t>(extent.start));
     if (extent.length != kFullLength) inner += VarintField(2, static_cast<uint64_t>(extent.length));
@@ -47,7 +47,7 @@ inline std::string SliceMessage(std::span<const Extent> spelled) {
   return message;
 }
 
-// What a BundleEntryProto says.
+// The fields of a BundleEntryProto.
 struct Record {
   DataType dtype = DataType::kFloat;
   std::vector<int64_t> dims{};
@@ -109,7 +109,7 @@ class BundleBuilder {
     return *this;
   }
 
-  // Appends bytes to a shard and says where they are.
+  // Appends bytes to a shard and returns their location.
   Record Store(DataType dtype, std::vector<int64_t> dims, std::string_view bytes,
                int32_t shard = 0) {
     std::string& data = data_[static_cast<size_t>(shard)];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random boxes and tilings, and the slow and obvious way to walk them.
+// Random boxes and tilings, and a simple iteration over their elements.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ inline Box RandomBoxIn(Random* random, std::span<const Extent> outer) {
   return box;
 }
 
-// Cuts a box in two at a random place, again and again.
+// Cuts a box at random positions.
 inline std::vector<Box> RandomTiling(Random* random, const Box& whole, int cuts) {
   std::vector<Box> tiles = {whole};
   for (int i = 0; i < cuts && !whole.empty(); ++i) {
@@ -68,7 +68,7 @@ void ForEachElement(std::span<const Extent> outer, std::span<const Extent> box, 
   }
 }
 
-// A catalog of one tensor of bytes, stored in slices one behind the other in one file.
+// A catalog of one tensor of bytes whose slices are consecutive in one file.
 inline Catalog CatalogOf(const std::vector<int64_t>& shape, const std::vector<Box>& boxes) {
   Catalog catalog;
   catalog.dims = shape;

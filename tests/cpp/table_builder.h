@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes table files for tests: right ones, and ones with faults in chosen places.
+// A writer of table files for tests: valid ones, and ones with errors in chosen places.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +38,7 @@ inline std::string BytesField(uint32_t number, std::string_view bytes) {
   return field.append(bytes);
 }
 
-// Builds one block. Keys must come in order.
+// Builds one block. Requires: keys ascend.
 class BlockBuilder {
  public:
   explicit BlockBuilder(int restart_interval) : restart_interval_(restart_interval) {}
@@ -82,7 +82,7 @@ struct BlockPlace {
   size_t size = 0;  // without the trailer
 };
 
-// Builds a table. Keys must come in order.
+// Builds a table. Requires: keys ascend.
 class TableBuilder {
  public:
   explicit TableBuilder(size_t block_size = 1 << 18, int restart_interval = 16)
@@ -113,7 +113,7 @@ class TableBuilder {
   // Every block written so far: after Finish(), the data blocks, the metaindex and the index.
   const std::vector<BlockPlace>& places() const { return places_; }
 
-  // Makes the checksum of a block fit its bytes again.
+  // Updates the checksum of a block.
   static void FixChecksum(const BlockPlace& place, std::string* file) {
     std::string checksum;
     AppendFixed32(crc32c::Mask(crc32c::Value(file->data() + place.offset, place.size + 1)),

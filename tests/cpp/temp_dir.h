@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A directory for the files of one test, gone with it.
+// A temporary directory that is removed with the object.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -25,9 +25,9 @@ namespace tensorbundle::testing {
 
 inline constexpr Extent kAll = {0, kFullLength};
 
-inline std::string SliceProto(const Box& spelled) {
+inline std::string SliceProto(const Box& encoded) {
   std::string message;
-  for (const Extent& extent : spelled) {
+  for (const Extent& extent : encoded) {
     std::string inner;
     if (extent.start != 0) inner += VarintField(1, static_cast<uint64_t>(extent.start));
     if (extent.length != kFullLength) inner += VarintField(2, static_cast<uint64_t>(extent.length));
@@ -73,7 +73,7 @@ inline std::string Varints(uint32_t field, const std::vector<int64_t>& values) {
   return BytesField(field, packed);
 }
 
-// One file of a V1 checkpoint on its way to disk.
+// Builds one file of a V1 checkpoint.
 class V1Writer {
  public:
   void List(const std::string& name, DataType dtype, const std::vector<int64_t>& dims,
@@ -90,7 +90,7 @@ class V1Writer {
     Store(name, whole, values);
   }
 
-  // Remembers where the blocks came to lie.
+  // Records the locations of the blocks.
   std::string Finish(size_t block_size = 1 << 18, bool snappy = false) {
     TableBuilder table(block_size);
     if (snappy) table.UseSnappy();
@@ -136,7 +136,7 @@ inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name)
   return checkpoint.catalog().tensors[found];
 }
 
-// The stored bytes of a slice, dense, whichever way it is encoded. Checks that both ways agree.
+// Returns the dense bytes of a slice of any encoding. Checks that both ways to read it agree.
 inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor,
                             const StoredSlice& slice) {
   const std::vector<uint8_t> decoded = checkpoint.records()->DecodeDense(tensor, slice);
@@ -156,7 +156,7 @@ inline std::string Elements(const Checkpoint& checkpoint, const std::string& nam
   return Elements(checkpoint, tensor, checkpoint.catalog().Slices(tensor)[0]);
 }
 
-// Reads and verifies all there is. What it returns differs when anything in the checkpoint does.
+// Reads and verifies everything. Returns a text that differs if anything in the checkpoint differs.
 inline std::string ReadAll(const Checkpoint& checkpoint) {
   std::string all;
   for (const Tensor& tensor : checkpoint.catalog().tensors) {
@@ -185,7 +185,7 @@ inline std::string FaultOf(const std::function<void()>& body) {
   return "(no CorruptionError)";
 }
 
-// Some of everything, in several blocks.
+// Tensors of several kinds, in several blocks.
 inline V1Writer Mixture() {
   V1Writer writer;
   const Box left = {kAll, {0, 1}}, right = {kAll, {1, 2}};

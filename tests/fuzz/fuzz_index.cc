@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as the index of a V2 checkpoint, opened whole. Checksums are made to fit, since no mutation
-// gets past them otherwise. The first byte chooses how much of a table the rest is.
+// The bytes are the index of a V2 checkpoint. Checksums are corrected, because mutations would
+// never pass them otherwise. The first byte selects whether the rest is a file, a block or records.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -31,7 +31,7 @@ void FixBlock(const BlockHandle& handle, std::string* file) {
   TableBuilder::FixChecksum({handle.offset, handle.size}, file);
 }
 
-// Makes the checksums of a whole file's blocks fit, as far as the blocks can be found.
+// Corrects the checksums of the blocks of a file, as far as the blocks can be found.
 std::string WithChecksums(std::string file) {
   if (file.size() < kFooterSize) return file;
   file.replace(file.size() - 8, 8, "\x57\xfb\x80\x8b\x24\x75\x47\xdb");
@@ -76,8 +76,7 @@ std::string AroundBlock(std::string_view block, char type) {
   return WithChecksums(file + footer);
 }
 
-// A sound table of the records that the bytes spell: size of the key, key, size of the value,
-// value.
+// A valid table of the records in the bytes: size of the key, key, size of the value, value.
 std::string OfRecords(std::string_view bytes) {
   std::map<std::string, std::string> records = {{"", std::string("\x08\x03\x1a\x02\x08\x01", 6)}};
   const auto take = [&] {
@@ -113,7 +112,7 @@ void Require(bool condition) {
   if (!condition) std::abort();
 }
 
-// What Catalog promises to whoever uses one.
+// Checks the invariants of Catalog.
 void CheckCatalog(const Catalog& catalog) {
   for (size_t i = 0; i < catalog.tensors.size(); ++i) {
     const Tensor& tensor = catalog.tensors[i];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as a tensor's shape, its stored slices and a box to read, held against counting every
-// element.
+// The bytes are the shape of a tensor, its stored slices and a box to read. The result is compared
+// with a count of every element.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +21,7 @@ void Require(bool condition) {
   if (!condition) std::abort();
 }
 
-// Hands out numbers from the input, 0 at its end.
+// Reads numbers from the input, and 0 after its end.
 class Numbers {
  public:
   Numbers(const uint8_t* data, size_t size) : p_(data), left_(size) {}
@@ -113,7 +113,7 @@ bool IsCovered(const Example& example) {
   return whole;
 }
 
-// Copies by runs what the slices hold, which is every element's index, and looks at what came.
+// Copies slices whose elements are their indices, and checks the copied indices.
 void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps) {
   constexpr uint64_t kItem = sizeof(uint32_t);
   std::vector<uint32_t> out(Volume(example.box), UINT32_MAX);
@@ -135,7 +135,7 @@ void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps
   ForEachElement(example.shape, example.box, [&](uint64_t i) { Require(out[n++] == i); });
 }
 
-// Stored bytes that are called the tensor's must be its elements in their order.
+// Contiguous slices must contain the elements of the tensor in order.
 void CheckContiguous(const Example& example) {
   const Catalog& catalog = example.catalog;
   const std::vector<const StoredSlice*> slices = ContiguousPieces(catalog, catalog.tensors[0]);

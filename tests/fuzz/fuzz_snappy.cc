@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Any bytes as a Snappy block.
+// The bytes are a Snappy block.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as the stored form of strings or variants. The first byte chooses the type, the byte order
-// and how many elements there are.
+// The bytes are stored strings or variants. The first byte selects the type, the byte order and the
+// number of elements.
 #include <unistd.h>
 
 #include <cstddef>
@@ -18,7 +18,7 @@
 namespace tensorbundle {
 namespace {
 
-// A data file that every input is written into: there is no slice without a file.
+// A data file into which every input is written, because every slice needs a file.
 class DataFile {
  public:
   DataFile() : descriptor_(::mkstemp(path_.data())) {
@@ -31,8 +31,7 @@ class DataFile {
 
   const std::string& path() const { return path_; }
 
-  // Bytes of a longer input before it stay behind these: a data file may be longer than what is in
-  // it.
+  // The rest of a longer earlier input may follow: a data file may be longer than its slices.
   void Set(const uint8_t* data, size_t size) {
     if (::pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
   }
@@ -42,7 +41,7 @@ class DataFile {
   int descriptor_;
 };
 
-// What the index would say of one tensor that takes the whole file; its size rule is the index's.
+// The catalog of one tensor that takes the whole file. Applies the size check of the index.
 bool MakeCatalog(uint8_t choice, size_t size, const std::string& path, Catalog* catalog) {
   const bool is_string = (choice & 1) != 0;
   const int64_t count = choice >> 2;

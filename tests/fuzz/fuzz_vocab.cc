@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as two vocabularies and the options of a join, held against a dictionary.
+// The bytes are two vocabularies and the options of a join, whose result is compared with that of a
+// dictionary.
 //
-// Layout of an input: seven bytes of options, the new vocabulary, the byte 0xff, the old one. Long
-// lines of filler can be put before either, so that short inputs reach the sizes where the code
-// changes its ways: multiples of 64 bytes (a block) and of 64 KiB (a chunk), and one byte around.
+// Layout of an input: seven bytes of options, the new vocabulary, the byte 0xff, the old one. Lines
+// of padding can be put before either, so that short inputs reach sizes near the limits in the
+// code: multiples of 64 bytes (a block) and of 64 KiB (a chunk).
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,7 +39,7 @@ void Require(bool condition) {
   if (!condition) std::abort();
 }
 
-// A file without a place in any directory, rewritten for every input.
+// A file without a name, rewritten for every input.
 class ScratchFile {
  public:
   explicit ScratchFile(const char* name) : descriptor_(::memfd_create(name, 0)) {
@@ -62,8 +63,8 @@ struct Example {
   JoinOptions options;
 };
 
-// Different whole lines with `text` behind them, so that all of it has a size near a multiple of
-// `unit`: `delta` bytes less or more.
+// Returns distinct lines followed by `text`, with a total size of a multiple of `unit` plus
+// `delta`.
 std::string Padded(const std::string& text, size_t unit, int delta) {
   if (unit == 0) return text;
   const size_t wanted = (text.size() / unit + 1) * unit + static_cast<size_t>(delta);
@@ -105,7 +106,7 @@ std::optional<Example> MakeExample(std::string_view input) {
   return example;
 }
 
-// What a join gives, or how it fails.
+// The result of a join, or its error.
 struct Outcome {
   enum class Kind { kIds, kNoLine, kEmptyLine, kDuplicate, kArgument };
   Kind kind = Kind::kIds;
@@ -128,7 +129,8 @@ std::vector<std::string> TokensOf(std::string_view text) {
   return tokens;
 }
 
-// The rules of TensorFlow's GenerateVocabRemapping, told without an index or a hash table of ours.
+// The rules of TensorFlow's GenerateVocabRemapping, without the index and the hash table under
+// test.
 Outcome Expected(const Example& example) {
   using Kind = Outcome::Kind;
   const JoinOptions& options = example.options;
@@ -199,7 +201,7 @@ std::shared_ptr<const Vocabulary> InMemory(const std::vector<std::string>& token
   return Vocabulary::OfTokens("tokens", AsBytes(bytes), offsets);
 }
 
-// Rows found by number, which is what messages and look-ups do.
+// Looks rows up by number, as messages and look-ups do.
 void CheckRows(const Vocabulary& vocabulary, const std::vector<std::string>& tokens) {
   Require(vocabulary.size() == tokens.size());
   const size_t step = tokens.size() / 64 + 1;  // all of a short one

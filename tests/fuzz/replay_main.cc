@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a fuzz target on the files and directories named on the command line, where there is no
-// fuzzer; then on every prefix of each, and on each with one byte changed, so that a small corpus
-// goes some way.
+// A driver of fuzz targets without a fuzzer: runs the files and directories on the command line,
+// every prefix of each file, and each file with one byte changed.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -19,7 +18,7 @@ constexpr size_t kMaxVaried = 1024;  // larger inputs are run as they are
 size_t RunVariations(std::vector<uint8_t> input) {
   size_t count = 0;
   for (size_t size = 0; size < input.size(); ++size, ++count) {
-    // A copy of its own: reading past its end is then seen by a sanitizer.
+    // A copy, so that a sanitizer detects reads past its end.
     const std::vector<uint8_t> prefix(input.begin(), input.begin() + static_cast<ptrdiff_t>(size));
     LLVMFuzzerTestOneInput(prefix.data(), prefix.size());
   }
@@ -55,5 +54,5 @@ int main(int argc, char** argv) {
     }
   }
   std::cout << count << " inputs\n";
-  return count == 0 ? 1 : 0;  // an empty corpus is a mistake
+  return count == 0 ? 1 : 0;  // an empty corpus is an error
 }

@@ -18,18 +18,18 @@
 namespace tensorbundle {
 namespace {
 
-// A compressed block holds at most this many elements per byte: Snappy's densest element, over
-// values of at least one byte.
+// A compressed block has at most this many elements per byte: the largest expansion of Snappy, with
+// values of one byte.
 constexpr uint64_t kMaxElementsPerByte = 22;
 
-// A tensor as one meta lists it, not yet decoded.
+// A tensor in one meta, not yet decoded.
 struct Listing {
   std::string_view name;
   ByteSpan message;
   uint32_t file;
 };
 
-// Merges the metas into a catalog. Lives for one call of ReadV1Catalog.
+// Merges the metas of all shards into a catalog.
 class MetaMerger {
  public:
   explicit MetaMerger(const std::vector<V1Shard>& shards) : shards_(shards) {}
@@ -68,7 +68,7 @@ class MetaMerger {
     }
   }
 
-  // Adds a tensor from all that the metas say about it.
+  // Adds a tensor from all of its listings.
   void AddTensor(std::span<const Listing> listings) {
     const Listing& first = listings.front();
     Decode(first);
@@ -87,7 +87,7 @@ class MetaMerger {
     }
     if (catalog_.slices.size() == tensor.first_slice) AddUnlisted(tensor, first);
     tensor.num_slices = catalog_.slices.size() - tensor.first_slice;
-    CheckTwins(tensor, first);
+    CheckDuplicates(tensor, first);
     catalog_.tensors.push_back(tensor);
   }
 
@@ -95,7 +95,7 @@ class MetaMerger {
     if (!DecodeSliceMeta(listing.message, &meta_)) Throw(listing, "malformed entry of the meta");
   }
 
-  // The number of elements of `meta_`'s shape, when they and their bytes can be counted.
+  // Returns the number of elements of `meta_`'s shape. Throws if their size in bytes overflows.
   uint64_t CheckedElements(const Listing& listing) const {
     const std::optional<uint64_t> volume = CheckedVolume(meta_.dims);
     const DataTypeInfo* info = FindDataType(static_cast<DataType>(meta_.dtype));
@@ -107,7 +107,7 @@ class MetaMerger {
     return *volume;
   }
 
-  // Whether `meta_` is about the tensor that the first listing is about.
+  // Throws if `meta_` has another type or shape than the first listing.
   void CheckAgreement(const Tensor& tensor, const Listing& listing, const Listing& first) const {
     const auto dtype = static_cast<DataType>(meta_.dtype);
     const std::span<const int64_t> shape = catalog_.Shape(tensor);
@@ -119,64 +119,65 @@ class MetaMerger {
 
   void AddSlices(const Tensor& tensor, const Listing& listing) {
     for (uint64_t k = 0; k < meta_.num_slices; ++k) {
-      const auto spelled = std::span(meta_.slice_extents).subspan(k * tensor.rank, tensor.rank);
-      AddSlice(tensor, listing, spelled);
+      AddSlice(tensor, listing,
+               std::span(meta_.slice_extents).subspan(k * tensor.rank, tensor.rank));
     }
   }
 
-  void AddSlice(const Tensor& tensor, const Listing& listing, std::span<const Extent> spelled) {
+  void AddSlice(const Tensor& tensor, const Listing& listing, EncodedSlice encoded) {
     StoredSlice slice;
     slice.file = listing.file;
     slice.encoding = Encoding::kRecord;
-    const bool whole = std::all_of(spelled.begin(), spelled.end(), [](const Extent& extent) {
+    const bool whole = std::all_of(encoded.begin(), encoded.end(), [](const Extent& extent) {
       return extent == Extent{0, kFullLength};
     });
     if (!whole) {
-      const Box box = WrittenOut(listing, spelled);
+      const Box box = Normalize(listing, encoded);
       slice.first_extent = catalog_.extents.size();
       catalog_.extents.insert(catalog_.extents.end(), box.begin(), box.end());
-      result_.names.Append(spelled);
+      result_.encodings.Append(encoded);
     }
-    Place(tensor, listing, &slice);
+    LocateBlock(tensor, listing, &slice);
     catalog_.slices.push_back(slice);
   }
 
-  Box WrittenOut(const Listing& listing, std::span<const Extent> spelled) const {
-    std::optional<Box> box = NormalizeSlice(spelled, meta_.dims);
-    if (!box) Throw(listing, DescribeInvalidSlice(spelled, meta_.dims));
+  Box Normalize(const Listing& listing, EncodedSlice encoded) const {
+    std::optional<Box> box = NormalizeSlice(encoded, meta_.dims);
+    if (!box) Throw(listing, DescribeInvalidSlice(encoded, meta_.dims));
     return *std::move(box);
   }
 
-  // Points the slice at the block that its record must be in, if any. Whoever reads it allocates by
-  // the shape, so that the shape must be possible in a block of that size.
-  void Place(const Tensor& tensor, const Listing& listing, StoredSlice* slice) {
+  // Sets the location of the slice to that of the block that must contain its record, if any.
+  // Throws if a block of that size cannot hold the elements of the slice, because readers allocate
+  // memory for all of them.
+  void LocateBlock(const Tensor& tensor, const Listing& listing, StoredSlice* slice) {
     const V1Shard& shard = shards_[listing.file];
-    // Each slice has a key with the name in it, but the meta spells the name once.
+    // The key of each slice contains the name, which the meta has only once.
     if (!key_limits_[listing.file].Add(listing.name.size())) {
       Throw(listing, "its name is too long for so many slices");
     }
-    const std::string key = result_.names.Key(catalog_.extents, tensor, *slice);
-    uint64_t room = shard.file().size();
+    const std::string key = result_.encodings.Key(catalog_.extents, tensor, *slice);
+    uint64_t max_size = shard.file().size();
     if (const BlockIndexEntry* block = shard.table().FindBlock(key)) {
       slice->offset = block->handle.offset;
-      slice->size = room = block->handle.size;
+      slice->size = max_size = block->handle.size;
     }
     const uint64_t num_elements = Volume(catalog_.BoxOf(tensor, *slice));
-    if (num_elements / kMaxElementsPerByte > room) {
+    if (num_elements / kMaxElementsPerByte > max_size) {
       Throw(listing, "the " + std::to_string(num_elements) + " elements of a slice of shape " +
                          ShapeToString(meta_.dims) + " cannot be in a block of " +
-                         std::to_string(room) + " bytes");
+                         std::to_string(max_size) + " bytes");
     }
   }
 
-  // A tensor whose slices no meta lists is shown like one whose record is missing.
+  // Adds a slice to a tensor that is listed without slices, as if its record were missing.
   void AddUnlisted(const Tensor& tensor, const Listing& listing) {
     catalog_.warnings.push_back(shards_[listing.file].path() + ": tensor " +
                                 EscapeBytes(listing.name) + " is listed without slices");
     AddSlice(tensor, listing, Box(tensor.rank, Extent{0, kFullLength}));
   }
 
-  void CheckTwins(const Tensor& tensor, const Listing& listing) const {
+  void CheckDuplicates(const Tensor& tensor, const Listing& listing) const {
     if (tensor.num_slices < 2) return;
     std::vector<Box> boxes;
     boxes.reserve(tensor.num_slices);
@@ -188,8 +189,10 @@ class MetaMerger {
     std::sort(boxes.begin(), boxes.end(), [&](const Box& a, const Box& b) {
       return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(), before);
     });
-    const auto twins = std::adjacent_find(boxes.begin(), boxes.end());
-    if (twins != boxes.end()) Throw(listing, "slice " + ToString(*twins) + " is listed twice");
+    const auto duplicate = std::adjacent_find(boxes.begin(), boxes.end());
+    if (duplicate != boxes.end()) {
+      Throw(listing, "slice " + ToString(*duplicate) + " is listed twice");
+    }
   }
 
   const std::vector<V1Shard>& shards_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The metas of all files of a V1 checkpoint, merged into one catalog.
+// The catalog of a V1 checkpoint, merged from the metas of all its files.
 #pragma once
 
 #include <vector>
@@ -11,16 +11,15 @@
 namespace tensorbundle {
 
 struct V1Catalog {
-  Catalog catalog;  // its files are the shards; every slice is a kRecord, at the block that would
-                    // hold it
-  SliceNames names;
+  // Its files are the shards. Every slice is a kRecord, at the block that would hold it.
+  Catalog catalog;
+  SliceEncodings encodings;
 };
 
-// Reads the meta of every shard, and no data but what shares a block with a meta. Memory is bounded
-// by a small multiple of the metas and the blocks that they begin. Throws CorruptionError when a
-// meta is malformed or impossible, when two disagree about a tensor, and when a slice is listed
-// twice; UnsupportedError for a newer format. Whether the records are there is left to those who
-// read them.
+// Reads the meta of every shard, and no records except those in the same block. Does not check that
+// the records exist. Memory: a small multiple of the blocks with the metas.
+// Throws: CorruptionError if a meta is malformed or impossible, if two metas disagree about a
+// tensor, or if a slice is listed twice; UnsupportedError for a newer format; IOFailure.
 V1Catalog ReadV1Catalog(const std::vector<V1Shard>& shards);
 
 }  // namespace tensorbundle

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding the records of a V1 checkpoint whose payload already is what the tensor's elements are:
-// float, double and complex values in one packed field of an uncompressed block.
+// The records of a V1 checkpoint whose payload is the dense elements of the tensor: float, double
+// and complex values in one packed field of an uncompressed block.
 #pragma once
 
 #include <cstdint>
@@ -14,20 +14,19 @@
 
 namespace tensorbundle {
 
-// Turns every slice of which that is true from kRecord to kDense, and points it at its payload.
-// Reads the heads of the entries only, and compares no checksum: a damaged or unusual entry just
-// stays a kRecord. `shards` are the catalog's files.
-void LocateDenseRecords(const std::vector<V1Shard>& shards, const SliceNames& names,
+// Changes the encoding of every such slice from kRecord to kDense, and sets its offset and size to
+// those of the payload. Reads only the heads of the entries, and compares no checksum: a corrupted
+// or unusual entry stays a kRecord. `shards` are the files of the catalog. Throws: IOFailure.
+void LocateDenseRecords(const std::vector<V1Shard>& shards, const SliceEncodings& encodings,
                         Catalog* catalog);
 
-// Where the payload of a kDense slice lies in its shard now, or nothing. `spelled` are its extents.
+// Returns the offset of the payload of a kDense slice in its shard, or nothing if the record is no
+// longer dense.
 std::optional<uint64_t> LocateDenseRecord(const V1Shard& shard, const Tensor& tensor,
-                                          std::span<const Extent> spelled,
-                                          const StoredSlice& slice);
+                                          EncodedSlice encoded, const StoredSlice& slice);
 
-// The same in a record that has been read.
+// As above, in a record that has been read.
 std::optional<uint64_t> LocateDenseRecord(const StoredRecord& record, const Tensor& tensor,
-                                          std::span<const Extent> spelled,
-                                          const StoredSlice& slice);
+                                          EncodedSlice encoded, const StoredSlice& slice);
 
 }  // namespace tensorbundle

@@ -21,15 +21,15 @@ constexpr uint32_t kName = 1, kShape = 2, kType = 3, kSlice = 4;
 namespace slice_field {
 constexpr uint32_t kName = 1, kSlice = 2, kData = 3;
 }
-// TensorSliceProto and TensorSliceProto.Extent, to write them; bundle/messages.cc reads them.
+// TensorSliceProto and TensorSliceProto.Extent, for encoding; bundle/messages.cc decodes them.
 namespace extents_field {
 constexpr uint32_t kExtent = 1, kStart = 1, kLength = 2;
 }
 
-// Finds the fields that a message has more than once.
+// Detects the fields that a message has more than once.
 class SeenFields {
  public:
-  // Whether `number`, which must be below 32, comes for the first time.
+  // Whether this is the first field with this number. Requires: number < 32.
   bool First(uint32_t number) {
     const uint32_t bit = 1U << number;
     const bool first = (bits_ & bit) == 0;
@@ -42,7 +42,7 @@ class SeenFields {
   uint32_t bits_ = 0;
 };
 
-// The one message in a SavedTensorSlices, when it is the wanted one.
+// Returns the message in field `wanted` of a SavedTensorSlices, if it is the only one.
 std::optional<ByteSpan> DecodeTensorSlices(ByteSpan value, uint32_t wanted) {
   WireReader reader(value);
   WireField field;
@@ -58,7 +58,7 @@ std::optional<ByteSpan> DecodeTensorSlices(ByteSpan value, uint32_t wanted) {
   return message;
 }
 
-// Stores one known field of a SavedSliceMeta. False when it does not fit.
+// Stores one known field of a SavedSliceMeta. Returns false if it is invalid.
 bool StoreMetaField(const WireField& field, SliceMeta* meta, bool* ranks_agree,
                     size_t* slice_rank) {
   if (field.number == meta_field::kType) {
@@ -78,41 +78,26 @@ bool StoreMetaField(const WireField& field, SliceMeta* meta, bool* ranks_agree,
   return true;
 }
 
-void AppendVarint(uint64_t value, std::string* out) {
-  for (; value >= 0x80; value >>= 7) out->push_back(static_cast<char>(value | 0x80));
-  out->push_back(static_cast<char>(value));
-}
-
 size_t VarintSize(uint64_t value) {
   size_t size = 1;
   for (; value >= 0x80; value >>= 7) ++size;
   return size;
 }
 
-void AppendTag(uint32_t field, WireType type, std::string* out) {
-  AppendVarint(uint64_t{field} << 3 | static_cast<uint8_t>(type), out);
-}
-
-void AppendBytes(uint32_t field, std::string_view bytes, std::string* out) {
-  AppendTag(field, WireType::kBytes, out);
-  AppendVarint(bytes.size(), out);
-  out->append(bytes);
-}
-
-// TensorSliceProto: a start of 0 and the length of a whole axis are left out.
-std::string EncodeSlice(std::span<const Extent> spelled) {
+// Encodes a TensorSliceProto: omits a start of 0 and the length of a whole axis.
+std::string EncodeSliceProto(EncodedSlice slice) {
   std::string message;
-  for (const Extent& extent : spelled) {
+  for (const Extent& extent : slice) {
     std::string inner;
     if (extent.start != 0) {
-      AppendTag(extents_field::kStart, WireType::kVarint, &inner);
-      AppendVarint(static_cast<uint64_t>(extent.start), &inner);
+      PutTag(extents_field::kStart, WireType::kVarint, &inner);
+      PutVarint64(static_cast<uint64_t>(extent.start), &inner);
     }
     if (extent.length != kFullLength) {
-      AppendTag(extents_field::kLength, WireType::kVarint, &inner);
-      AppendVarint(static_cast<uint64_t>(extent.length), &inner);
+      PutTag(extents_field::kLength, WireType::kVarint, &inner);
+      PutVarint64(static_cast<uint64_t>(extent.length), &inner);
     }
-    AppendBytes(extents_field::kExtent, inner, &message);
+    PutBytes(extents_field::kExtent, inner, &message);
   }
   return message;
 }
@@ -198,41 +183,41 @@ std::optional<SavedSlice> DecodeSavedSlice(ByteSpan value) {
   return slice;
 }
 
-std::string PackedRecordHead(std::string_view name, std::span<const Extent> spelled,
-                             uint32_t value_field, uint64_t payload_size) {
+std::string PackedRecordHead(std::string_view name, EncodedSlice slice, uint32_t value_field,
+                             uint64_t payload_size) {
   std::string values_head;  // of TensorProto
-  AppendTag(value_field, WireType::kBytes, &values_head);
-  AppendVarint(payload_size, &values_head);
+  PutTag(value_field, WireType::kBytes, &values_head);
+  PutVarint64(payload_size, &values_head);
   const uint64_t values_size = values_head.size() + payload_size;
 
   std::string slice_head;  // of SavedSlice
-  AppendBytes(slice_field::kName, name, &slice_head);
-  AppendBytes(slice_field::kSlice, EncodeSlice(spelled), &slice_head);
-  AppendTag(slice_field::kData, WireType::kBytes, &slice_head);
+  PutBytes(slice_field::kName, name, &slice_head);
+  PutBytes(slice_field::kSlice, EncodeSliceProto(slice), &slice_head);
+  PutTag(slice_field::kData, WireType::kBytes, &slice_head);
   const uint64_t slice_size = slice_head.size() + VarintSize(values_size) + values_size;
 
   std::string head;
-  AppendTag(slices_field::kData, WireType::kBytes, &head);
-  AppendVarint(slice_size, &head);
+  PutTag(slices_field::kData, WireType::kBytes, &head);
+  PutVarint64(slice_size, &head);
   head.append(slice_head);
-  AppendVarint(values_size, &head);
+  PutVarint64(values_size, &head);
   return head.append(values_head);
 }
 
-Box SliceNames::Spelled(std::span<const Extent> extents, const Tensor& tensor,
-                        const StoredSlice& slice) const {
-  Box box(tensor.rank, Extent{0, kFullLength});
-  if (slice.first_extent == StoredSlice::kWholeTensor) return box;
-  for (size_t axis = 0; axis < box.size(); ++axis) {
+std::vector<Extent> SliceEncodings::Encode(std::span<const Extent> extents, const Tensor& tensor,
+                                           const StoredSlice& slice) const {
+  std::vector<Extent> encoded(tensor.rank, Extent{0, kFullLength});
+  if (slice.first_extent == StoredSlice::kWholeTensor) return encoded;
+  for (size_t axis = 0; axis < encoded.size(); ++axis) {
     const uint64_t at = slice.first_extent + axis;
-    if (!whole_axis_[at]) box[axis] = extents[at];
+    if (!whole_axis_[at]) encoded[axis] = extents[at];
   }
-  return box;
+  return encoded;
 }
 
-std::string SliceNames::Key(std::span<const Extent> extents, const Tensor& tensor,
-                            const StoredSlice& slice) const {
-  return SliceKey(tensor.name, Spelled(extents, tensor, slice));
+std::string SliceEncodings::Key(std::span<const Extent> extents, const Tensor& tensor,
+                                const StoredSlice& slice) const {
+  return SliceKey(tensor.name, Encode(extents, tensor, slice));
 }
 
 }  // namespace tensorbundle

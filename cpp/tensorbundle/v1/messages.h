@@ -7,8 +7,8 @@
 //                          repeated TensorSliceProto slice = 4; }
 //   SavedSlice           { name = 1;  TensorSliceProto slice = 2;  TensorProto data = 3; }
 //
-// Every decoder returns nothing or false when the message is malformed, gives a known field a wrong
-// wire type or repeats a singular one: no TensorFlow writes that.
+// Every decoder returns nothing or false if the message is malformed, gives a known field a wrong
+// wire type, or repeats a singular field. TensorFlow writes none of these.
 #pragma once
 
 #include <cstdint>
@@ -24,70 +24,70 @@
 
 namespace tensorbundle {
 
-// The meta in the value of the empty key, or nothing also when the value holds something else.
+// Returns the meta in the value of the empty key. Returns nothing if the value has other contents.
 std::optional<ByteSpan> DecodeMetaValue(ByteSpan value);
 
-// SavedTensorSliceMeta: what it lists, not yet decoded. Borrowed from the message.
+// SavedTensorSliceMeta, with its fields not yet decoded. Lifetime: borrowed from the message.
 struct SliceMetaList {
   std::vector<ByteSpan> tensors;
-  std::optional<ByteSpan> versions;  // none: written before there were versions
+  std::optional<ByteSpan> versions;  // absent in checkpoints of old TensorFlow versions
 };
 std::optional<SliceMetaList> DecodeSliceMetaList(ByteSpan message);
 
-// SavedSliceMeta: a tensor and those of its slices that one file holds.
+// SavedSliceMeta: a tensor and its slices in one file.
 struct SliceMeta {
   std::string_view name;  // borrowed; never empty
   int32_t dtype = 0;
   std::vector<int64_t> dims;  // none for a scalar
-  // num_slices times their extents, one behind the other, as the file spells them.
+  // num_slices times `dims.size()` encoded extents.
   uint64_t num_slices = 0;
   std::vector<Extent> slice_extents;
 
-  void Clear();  // keeps the vectors' memory
+  void Clear();  // keeps the memory of the vectors
 };
 
-// False also for an unknown rank and for slices of another rank than the shape.
+// Returns false also for an unknown rank, and if the rank of a slice differs from that of the
+// shape.
 bool DecodeSliceMeta(ByteSpan message, SliceMeta* meta);
 
-// The name of a SavedSliceMeta, without decoding the rest.
+// Returns the name of a SavedSliceMeta without decoding the rest.
 std::optional<std::string_view> DecodeSliceMetaName(ByteSpan message);
 
 // SavedSlice, in the value of any other key.
 struct SavedSlice {
   std::string_view name;        // borrowed
-  std::vector<Extent> extents;  // as spelled
+  std::vector<Extent> extents;  // as encoded
   ByteSpan values;              // TensorProto; borrowed
 };
 std::optional<SavedSlice> DecodeSavedSlice(ByteSpan value);
 
-// The bytes that come before the payload in a record whose elements are one packed field, with
-// nothing behind it, spelled as TensorFlow spells it. Whatever begins with them and is
-// `payload_size` bytes longer has its payload there; other spellings are legal too.
-std::string PackedRecordHead(std::string_view name, std::span<const Extent> spelled,
-                             uint32_t value_field, uint64_t payload_size);
+// Returns the bytes before the payload of a record that TensorFlow writes for elements in one
+// packed field. A record that starts with them and has `payload_size` more bytes has its payload
+// there. The same record may also be encoded in other ways.
+std::string PackedRecordHead(std::string_view name, EncodedSlice slice, uint32_t value_field,
+                             uint64_t payload_size);
 
-// What the slices of a V1 checkpoint are called in their files.
-
-// A slice's key spells its extents as the writer did, a whole axis in one of two ways; the catalog
-// has them with whole axes written out. This remembers which they were. A slice without extents of
-// its own is spelled as all whole axes.
-class SliceNames {
+// Restores the encoded slices of a catalog. The key of a slice contains its extents as the writer
+// encoded them, with a whole axis in one of two ways. The catalog has normalized extents; this
+// remembers which of them were encoded as a whole axis. A slice without extents in the catalog was
+// encoded as whole axes only.
+class SliceEncodings {
  public:
-  // Records how the extents that the catalog got next, as many as `spelled`, were spelled.
-  void Append(std::span<const Extent> spelled) {
-    for (const Extent& extent : spelled) whole_axis_.push_back(extent.length == kFullLength);
+  // Appends the encoding of the extents that were appended to the catalog.
+  void Append(EncodedSlice slice) {
+    for (const Extent& extent : slice) whole_axis_.push_back(extent.length == kFullLength);
   }
 
-  // The slice's extents as spelled. `extents` are those of the catalog.
-  Box Spelled(std::span<const Extent> extents, const Tensor& tensor,
-              const StoredSlice& slice) const;
+  // Returns the encoded extents of a slice. `extents` are those of the catalog.
+  std::vector<Extent> Encode(std::span<const Extent> extents, const Tensor& tensor,
+                             const StoredSlice& slice) const;
 
-  // The key of the slice's record.
+  // Returns the key of the record of a slice.
   std::string Key(std::span<const Extent> extents, const Tensor& tensor,
                   const StoredSlice& slice) const;
 
  private:
-  std::vector<bool> whole_axis_;  // one per extent of the catalog
+  std::vector<bool> whole_axis_;  // per extent of the catalog
 };
 
 }  // namespace tensorbundle

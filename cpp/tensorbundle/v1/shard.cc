@@ -14,6 +14,29 @@
 #include "tensorbundle/v1/messages.h"
 
 namespace tensorbundle {
+namespace {
+
+constexpr uint64_t kFirstReadSize = 512;  // the head of a record with an ordinary name
+constexpr uint64_t kMaxGap = 512;         // a smaller gap is read, not skipped
+constexpr uint64_t kMaxReadAhead = uint64_t{64} << 10;
+
+constexpr uint64_t kRestartSize = sizeof(uint32_t);
+constexpr uint64_t kMaxEntryHeadSize = 3 * kMaxVarint32Size;
+constexpr uint64_t kMaxKeySize = uint64_t{1} << 20;  // longer than all real names
+
+// The largest block that is cached. TensorFlow's blocks of many records have up to 512 KiB.
+constexpr uint64_t kMaxCachedSize = uint64_t{1} << 20;
+
+constexpr uint8_t kV2FirstByte = 0x08;  // BundleHeaderProto.num_shards
+
+std::string At(const V1Shard& shard, const BlockHandle& handle) {
+  return shard.path() + ": block at offset " + std::to_string(handle.offset) + ", size " +
+         std::to_string(handle.size);
+}
+
+}  // namespace
+
+// ---- The entries of a block in memory.
 
 BlockEntries BlockEntries::Read(const Table& table, const BlockHandle& handle) {
   std::vector<uint8_t> scratch;
@@ -47,17 +70,7 @@ std::optional<uint64_t> BlockEntries::OffsetInFile(ByteSpan value) const {
   return handle_.offset + static_cast<uint64_t>(value.data() - block_.bytes().data());
 }
 
-namespace {
-
-constexpr uint64_t kFirstReadSize = 512;  // the head of a record with names of ordinary length
-constexpr uint64_t kMaxGap = 512;         // skipping less saves nothing
-constexpr uint64_t kMaxReadAhead = uint64_t{64} << 10;
-
-constexpr uint64_t kRestartSize = sizeof(uint32_t);
-constexpr uint64_t kMaxEntryHeadSize = 3 * kMaxVarint32Size;
-constexpr uint64_t kMaxKeySize = uint64_t{1} << 20;  // longer names exist in theory only
-
-}  // namespace
+// ---- The entries of a block in a file.
 
 ByteSpan ReadWindow::At(uint64_t offset, uint64_t size, uint64_t limit) {
   size = std::min(size, limit - offset);
@@ -108,19 +121,7 @@ ByteSpan EntryScanner::ValueHead(uint64_t size) {
   return head.first(std::min<uint64_t>(head.size(), size));
 }
 
-namespace {
-
-// TensorFlow's blocks of many records have up to twice 256 KiB.
-constexpr uint64_t kMaxKeptSize = uint64_t{1} << 20;
-
-constexpr uint8_t kV2FirstByte = 0x08;  // BundleHeaderProto.num_shards
-
-std::string At(const V1Shard& shard, const BlockHandle& handle) {
-  return shard.path() + ": block at offset " + std::to_string(handle.offset) + ", size " +
-         std::to_string(handle.size);
-}
-
-}  // namespace
+// ---- Shards.
 
 V1Shard V1Shard::Open(const std::string& path) {
   std::shared_ptr<const File> file = File::Open(path);
@@ -180,7 +181,7 @@ std::shared_ptr<const BlockEntries> V1Shard::ReadEntries(const BlockHandle& hand
   return entries;
 }
 
-bool V1Shard::IsSmall(const BlockHandle& handle) { return handle.size <= kMaxKeptSize; }
+bool V1Shard::IsSmall(const BlockHandle& handle) { return handle.size <= kMaxCachedSize; }
 
 void V1Shard::Forget() const {
   const std::lock_guard<std::mutex> lock(last_->mutex);

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The entries of one block, laid out for lookup.
+// One file of a V1 checkpoint, a table:
+//
+//   "" -> SavedTensorSlices with the meta: the tensors and slices of this file
+//   slice key -> SavedTensorSlices with the slice      (once per slice)
+//
+// BlockEntries looks up records in a block in memory. EntryScanner finds them in a block in the
+// file, which may have gigabytes, by reading little more than the heads of its entries.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +27,18 @@
 
 namespace tensorbundle {
 
-// Owns the block, unless the table's source does. Immutable.
+// The entries of one block, indexed for look-up. Owns the block, unless the source of the table
+// does. Threads: immutable and thread-safe.
 class BlockEntries {
  public:
-  // Reads and verifies the block. Throws CorruptionError when its checksum differs or an entry is
-  // malformed or out of order; what the source throws.
+  // Reads and verifies the block. Throws: CorruptionError if its checksum differs or an entry is
+  // malformed or out of order; IOFailure.
   static BlockEntries Read(const Table& table, const BlockHandle& handle);
 
-  // Borrowed from the block.
+  // Returns the value of `key`, or nothing. Lifetime: borrowed from the block.
   std::optional<ByteSpan> Find(std::string_view key) const;
 
-  // Where one of the values lies in the file, or nothing when the block is compressed.
+  // Returns the offset of a value in the file, or nothing if the block is compressed.
   std::optional<uint64_t> OffsetInFile(ByteSpan value) const;
 
  private:
@@ -50,42 +57,40 @@ class BlockEntries {
   std::vector<Entry> entries_;
 };
 
-// Walks a block in a file by reading little more than the heads of its entries.
-
-// Reads ahead as long as it is asked for bytes in sequence, and little after a jump.
+// A buffered reader: reads ahead while the requests are sequential, and little after a jump.
 class ReadWindow {
  public:
   explicit ReadWindow(const ByteSource& source) : source_(source) {}
 
-  // `size` bytes from `offset` on, and what more of [offset, limit) is at hand; fewer when the
-  // limit comes first. `offset` <= `limit` <= the source's size. Borrowed until the next call.
+  // Returns at least `size` bytes that start at `offset`, or fewer if `limit` comes first.
+  // Requires: offset <= limit <= size of the source. Lifetime: valid until the next call.
   ByteSpan At(uint64_t offset, uint64_t size, uint64_t limit);
 
  private:
   const ByteSource& source_;
-  uint64_t next_size_ = 0;  // of the last read
+  uint64_t next_size_ = 0;  // the size of the last read
   uint64_t begin_ = 0;
   ByteSpan bytes_;
   std::vector<uint8_t> scratch_;
 };
 
-// Nothing it says has been held against a checksum: it is good for finding out where to look, no
-// more. Every place it names lies inside the block.
+// Iterates over the entries of a block in a file. Compares no checksum: its results only tell where
+// to read. All offsets are inside the block.
 class EntryScanner {
  public:
-  // Nothing when the block is compressed or cannot be a block. `handle` must fit the source. The
-  // window may have been used before; it must outlive the scanner.
+  // Returns nothing if the block is compressed or malformed. The window may have been used before.
+  // Requires: the block is inside the source. Lifetime: the window must outlive the scanner.
   static std::optional<EntryScanner> Open(const BlockHandle& handle, ReadWindow* window);
 
-  // Moves to the next entry. False at the end, and when an entry makes no sense.
+  // Moves to the next entry. Returns false at the end and if an entry is malformed.
   bool Next();
 
-  // Of the current entry.
+  // The current entry.
   std::string_view key() const { return key_; }
   uint64_t value_offset() const { return value_offset_; }
   uint64_t value_size() const { return value_size_; }
-  // The first `size` bytes of the value; fewer when it is shorter. Borrowed until the next call of
-  // anything.
+  // Returns the first `size` bytes of the value, or all of it if it is shorter. Lifetime: valid
+  // until the next call of any member.
   ByteSpan ValueHead(uint64_t size);
 
  private:
@@ -94,67 +99,64 @@ class EntryScanner {
 
   ReadWindow* window_;
   uint64_t next_entry_;
-  uint64_t end_;  // of the entries: the restart array begins here
+  uint64_t end_;  // the end of the entries, where the restart array begins
   ExpansionLimit limit_;
   std::string key_;
   uint64_t value_offset_ = 0;
   uint64_t value_size_ = 0;
 };
 
-// One file of a V1 checkpoint: a table with the meta of its slices under the empty key, and a
-// record for each slice under the slice's key.
-
-// The meta and the block that it lies in.
+// A meta and the block that contains it.
 struct StoredMeta {
   Block block;
   ByteSpan message;  // SavedTensorSliceMeta; borrowed from the block
 };
 
-// A record and the block that it lies in.
+// A record and the block that contains it.
 struct StoredRecord {
   std::shared_ptr<const BlockEntries> block;
   ByteSpan value;  // SavedTensorSlices; borrowed from the block
 };
 
-// Immutable, but for the last small block that it keeps, and thread-safe. Reads through the page
-// cache in every mode: what is read here is small, or must be decoded anyway.
+// An open shard. Caches the last small block. Reads through the page cache in every mode, because
+// what it reads is small or has to be decoded. Threads: thread-safe.
 class V1Shard {
  public:
-  // Reads the parts of the table that are no data. Throws as File::Open and Table::Open.
+  // Reads the footer and the index block of the table. Throws as File::Open and Table::Open.
   static V1Shard Open(const std::string& path);
 
   const std::string& path() const { return file_->path(); }
   const File& file() const { return *file_; }
   const Table& table() const { return table_; }
 
-  // Reads the block that begins with the meta. Throws CorruptionError when there is none, or when
-  // the table is the index of a V2 checkpoint.
+  // Reads the block that begins with the meta. Throws: CorruptionError if there is none, or if the
+  // table is the index of a V2 checkpoint; IOFailure.
   StoredMeta ReadMeta() const;
 
-  // Finds the value of `key` in the block that would hold it. Nothing when it is not there. Reads
-  // the block, unless it is the last small one that was read: thousands of small tensors may share
-  // it. Throws CorruptionError when the block is damaged.
+  // Finds the record of `key`. Returns nothing if there is none. Reads the block that would hold
+  // it, unless that is cached: thousands of small tensors may share a block. Throws:
+  // CorruptionError if the block is corrupted; IOFailure.
   std::optional<StoredRecord> ReadRecord(std::string_view key) const;
 
-  // Whether blocks of this size are kept.
+  // Whether blocks of this size are cached.
   static bool IsSmall(const BlockHandle& handle);
 
-  // Drops the block that is kept: the next record is read from the file.
+  // Discards the cached block, so that the next record is read from the file.
   void Forget() const;
 
-  // Compares the checksum of a block, without keeping the block. Throws CorruptionError when it
-  // differs.
+  // Compares the checksum of a block, with constant memory.
+  // Throws: CorruptionError if it differs; IOFailure.
   void VerifyBlock(const BlockHandle& handle) const;
 
-  // The CRC32C of the stored checksums of all data blocks, as a continuation of `crc`: it tells one
-  // save from the next, and reads five bytes per block.
+  // Extends `crc` by the stored checksums of all data blocks: the result differs between saves.
+  // Reads five bytes per block.
   uint32_t ExtendWithChecksums(uint32_t crc) const;
 
  private:
   struct LastBlock {
     std::mutex mutex;
     uint64_t offset = 0;
-    std::shared_ptr<const BlockEntries> entries;  // null: none
+    std::shared_ptr<const BlockEntries> entries;  // null if no block is cached
   };
 
   V1Shard(std::shared_ptr<const File> file, Table table)

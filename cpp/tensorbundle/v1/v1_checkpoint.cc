@@ -12,6 +12,42 @@
 #include "tensorbundle/v1/shard.h"
 
 namespace tensorbundle {
+namespace {
+
+// The words for an error among the values of a record.
+std::string DescribeValues(const ValuesError& error, DataType dtype, uint64_t num_elements) {
+  switch (error.kind) {
+    case ValuesError::Kind::kMalformed:
+      return "is a malformed TensorProto";
+    case ValuesError::Kind::kTooFew:
+      return "has fewer values than the slice has elements, " + std::to_string(num_elements);
+    case ValuesError::Kind::kTooMany:
+      return "has more values than the slice has elements";
+    case ValuesError::Kind::kOtherField:
+      return "has elements in field " + std::to_string(error.field) +
+             " of its TensorProto, where no " + DataTypeName(dtype) + " belongs";
+    case ValuesError::Kind::kWireType:
+      return "has values of a wrong wire type";
+    case ValuesError::Kind::kMalformedValue:
+      return "has a malformed value";
+    case ValuesError::Kind::kTornValue:
+      return "has a torn value";
+    case ValuesError::Kind::kRange:
+      return "has the value " + std::to_string(error.value) + ", which is no " +
+             DataTypeName(dtype);
+    case ValuesError::Kind::kNone:
+      break;
+  }
+  return "is valid";
+}
+
+// Throws if `file` is not the file that was read before.
+void CheckSameFile(const FileIdentity& expected, const File& file) {
+  if (file.identity() == expected) return;
+  throw CorruptionError(file.path() + " was replaced while it was being opened; open it again");
+}
+
+}  // namespace
 
 std::vector<uint8_t> V1Records::DecodeDense(const Tensor& tensor, const StoredSlice& slice) const {
   const ValueField& field = FieldOf(tensor, slice);
@@ -21,9 +57,8 @@ std::vector<uint8_t> V1Records::DecodeDense(const Tensor& tensor, const StoredSl
   }
   const Record record = Read(tensor, slice);
   std::vector<uint8_t> elements;
-  const auto fault =
-      DecodeValues(record.slice.values, field, NumElements(tensor, slice), &elements);
-  if (fault) throw CorruptionError(Describe(tensor, slice) + ": the record " + *fault);
+  CheckValues(DecodeValues(record.slice.values, field, NumElements(tensor, slice), &elements),
+              tensor, slice);
   return elements;
 }
 
@@ -35,9 +70,16 @@ std::vector<std::string> V1Records::DecodeStrings(const Tensor& tensor,
   }
   const Record record = Read(tensor, slice);
   std::vector<std::string> elements;
-  const auto fault = DecodeStringValues(record.slice.values, NumElements(tensor, slice), &elements);
-  if (fault) throw CorruptionError(Describe(tensor, slice) + ": the record " + *fault);
+  CheckValues(DecodeStringValues(record.slice.values, NumElements(tensor, slice), &elements),
+              tensor, slice);
   return elements;
+}
+
+void V1Records::CheckValues(const ValuesError& error, const Tensor& tensor,
+                            const StoredSlice& slice) const {
+  if (error.kind == ValuesError::Kind::kNone) return;
+  throw CorruptionError(Describe(tensor, slice) + ": the record " +
+                        DescribeValues(error, tensor.dtype, NumElements(tensor, slice)));
 }
 
 void V1Records::Verify(const Tensor& tensor, const StoredSlice& slice) const {
@@ -67,27 +109,28 @@ void V1Records::VerifyDense(const Tensor& tensor, const StoredSlice& slice) cons
                         " now; was the file overwritten?");
 }
 
-// Where the checksum of the block says that the elements are. Finding them at open went without it.
+// Returns the offset of the elements in a block whose checksum is compared first. The offset that
+// was found at open has not been verified.
 std::optional<uint64_t> V1Records::LocateVerified(const Tensor& tensor,
                                                   const StoredSlice& slice) const {
   const V1Shard& shard = shards_[slice.file];
-  const Box spelled = names_.Spelled(extents_, tensor, slice);
-  const BlockIndexEntry* block = shard.table().FindBlock(SliceKey(tensor.name, spelled));
+  const std::vector<Extent> encoded = encodings_.Encode(extents_, tensor, slice);
+  const BlockIndexEntry* block = shard.table().FindBlock(SliceKey(tensor.name, encoded));
   if (block == nullptr || V1Shard::IsSmall(block->handle)) {
-    return LocateDenseRecord(Find(tensor, slice), tensor, spelled, slice);
+    return LocateDenseRecord(Find(tensor, slice), tensor, encoded, slice);
   }
   try {
-    shard.VerifyBlock(block->handle);  // keeps nothing of the block, which may have gigabytes
+    shard.VerifyBlock(block->handle);  // keeps no part of the block, which may have gigabytes
   } catch (const CorruptionError& error) {
     throw CorruptionError(std::string(error.what()) + "; it holds " + Describe(tensor, slice));
   }
-  return LocateDenseRecord(shard, tensor, spelled, slice);
+  return LocateDenseRecord(shard, tensor, encoded, slice);
 }
 
 StoredRecord V1Records::Find(const Tensor& tensor, const StoredSlice& slice) const {
   std::optional<StoredRecord> stored;
   try {
-    stored = shards_[slice.file].ReadRecord(names_.Key(extents_, tensor, slice));
+    stored = shards_[slice.file].ReadRecord(encodings_.Key(extents_, tensor, slice));
   } catch (const CorruptionError& error) {
     throw CorruptionError(std::string(error.what()) + "; it holds " + Describe(tensor, slice));
   }
@@ -100,7 +143,7 @@ V1Records::Record V1Records::Read(const Tensor& tensor, const StoredSlice& slice
   StoredRecord stored = Find(tensor, slice);
   std::optional<SavedSlice> saved = DecodeSavedSlice(stored.value);
   if (!saved) throw CorruptionError(Describe(tensor, slice) + ": the record is malformed");
-  if (saved->name != tensor.name || saved->extents != names_.Spelled(extents_, tensor, slice)) {
+  if (saved->name != tensor.name || saved->extents != encodings_.Encode(extents_, tensor, slice)) {
     throw CorruptionError(Describe(tensor, slice) +
                           ": the record under its key is of another slice, of tensor " +
                           EscapeBytes(saved->name));
@@ -130,16 +173,6 @@ std::string V1Records::Describe(const Tensor& tensor, const StoredSlice& slice) 
   return text;
 }
 
-namespace {
-
-// What was found out through one descriptor is used through another.
-void CheckSameFile(const FileIdentity& seen, const File& file) {
-  if (file.identity() == seen) return;
-  throw CorruptionError(file.path() + " was replaced while it was being opened; open it again");
-}
-
-}  // namespace
-
 std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode) {
   if (files.empty()) throw std::invalid_argument("a V1 checkpoint has at least one file");
   std::vector<V1Shard> shards;
@@ -151,8 +184,8 @@ std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, 
     checksum = shards.back().ExtendWithChecksums(checksum);
   }
   V1Catalog merged = ReadV1Catalog(shards);
-  LocateDenseRecords(shards, merged.names, &merged.catalog);
-  auto records = std::make_unique<const V1Records>(std::move(shards), std::move(merged.names),
+  LocateDenseRecords(shards, merged.encodings, &merged.catalog);
+  auto records = std::make_unique<const V1Records>(std::move(shards), std::move(merged.encodings),
                                                    merged.catalog.extents);
   auto checkpoint = std::make_shared<const Checkpoint>(std::move(merged.catalog), checksum, mode,
                                                        std::move(records));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensors of a V1 checkpoint, read out of its tables.
+// An open V1 checkpoint: one table, or several shards of it, whose records are the tensors.
 #pragma once
 
 #include <memory>
@@ -17,14 +17,14 @@
 
 namespace tensorbundle {
 
-// Trusts nothing that was seen at open: a record is looked up by its key, in a block whose checksum
-// has been compared since.
+// Decodes and verifies records. Does not rely on offsets from open: looks up each record by its
+// key, in a block whose checksum has been compared.
 class V1Records final : public RecordStore {
  public:
-  // `extents` are the catalog's, whose memory must outlive this and stays where it is when the
-  // catalog moves.
-  V1Records(std::vector<V1Shard> shards, SliceNames names, std::span<const Extent> extents)
-      : shards_(std::move(shards)), names_(std::move(names)), extents_(extents) {}
+  // `extents` are those of the catalog. Lifetime: their memory must outlive the object; a move of
+  // the catalog does not change its address.
+  V1Records(std::vector<V1Shard> shards, SliceEncodings encodings, std::span<const Extent> extents)
+      : shards_(std::move(shards)), encodings_(std::move(encodings)), extents_(extents) {}
 
   std::vector<uint8_t> DecodeDense(const Tensor& tensor, const StoredSlice& slice) const override;
   std::vector<std::string> DecodeStrings(const Tensor& tensor,
@@ -36,10 +36,12 @@ class V1Records final : public RecordStore {
  private:
   struct Record {
     StoredRecord stored;
-    SavedSlice slice;  // borrowed from it
+    SavedSlice slice;  // borrowed from `stored`
   };
   StoredRecord Find(const Tensor& tensor, const StoredSlice& slice) const;
   Record Read(const Tensor& tensor, const StoredSlice& slice) const;
+  // Throws CorruptionError unless the kind of the error is kNone.
+  void CheckValues(const ValuesError& error, const Tensor& tensor, const StoredSlice& slice) const;
   void VerifyDense(const Tensor& tensor, const StoredSlice& slice) const;
   std::optional<uint64_t> LocateVerified(const Tensor& tensor, const StoredSlice& slice) const;
 
@@ -48,18 +50,16 @@ class V1Records final : public RecordStore {
   std::string Describe(const Tensor& tensor, const StoredSlice& slice) const;  // with the file
 
   std::vector<V1Shard> shards_;
-  SliceNames names_;
+  SliceEncodings encodings_;
   std::span<const Extent> extents_;
 };
 
-// Opening a V1 checkpoint: one table, or several shards of it, that hold the tensors themselves.
-
-// Opens the files as one checkpoint. Reads no tensor data: the catalog says which slices are dense
-// in their file (float, double and complex values as TensorFlow writes them) and which must be
-// decoded. No slice has a checksum of its own: RecordStore::Verify compares that of the block it
-// lies in. Throws CorruptionError when a table or its meta is damaged, when the files contradict
-// each other or when one is the index of a V2 checkpoint; UnsupportedError for a newer format;
-// std::invalid_argument without files; what File::Open throws.
+// Opens the files as one checkpoint. Reads no tensor data. Slices that are dense in their file are
+// kDense in the catalog (float, double and complex values as TensorFlow writes them); the others
+// are kRecord and must be decoded. No slice has a checksum of its own: RecordStore::Verify compares
+// that of its block. Throws: CorruptionError if a table or its meta is corrupted, if the files
+// contradict each other, or if one is the index of a V2 checkpoint; UnsupportedError for a newer
+// format; std::invalid_argument if there are no files; CheckpointNotFoundError; IOFailure.
 std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode);
 
 }  // namespace tensorbundle

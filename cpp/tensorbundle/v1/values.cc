@@ -9,12 +9,13 @@
 namespace tensorbundle {
 namespace {
 
+using Kind = ValuesError::Kind;
+
 constexpr WireType kVarint = WireType::kVarint, kFixed32 = WireType::kFixed32,
                    kFixed64 = WireType::kFixed64, kBytes = WireType::kBytes;
 
-// Fields 1 to 3 are type, shape and version, which V1 leaves out and nobody needs; all others up to
-// float8_val hold elements, and a record with elements in a field of another type is not what it is
-// listed as.
+// Fields 1 to 3 are the type, the shape and the version, which V1 omits. All others up to
+// float8_val have elements. Elements in the field of another type are an error.
 constexpr uint32_t kFirstElementField = 4, kLastElementField = 18;
 
 constexpr ValueField kValueFields[] = {
@@ -37,7 +38,7 @@ constexpr ValueField kValueFields[] = {
     {DataType::kHalf, 13, kVarint, 0, UINT16_MAX},  // its bits
 };
 
-// Elements under construction; every value is checked against the room that is left.
+// The output buffer. Every value is checked against the space that is left.
 class ValueSink {
  public:
   ValueSink(const ValueField& wanted, uint64_t stored_size, MutableByteSpan out)
@@ -46,29 +47,30 @@ class ValueSink {
         cursor_(out.data()),
         limit_(cursor_ + out.size()) {}
 
-  // Takes a field of the wanted number. False when it does not fit: `fault()` says why.
+  // Appends the values of a field. Returns false if they are invalid; error() tells why.
+  // Requires: field.number == wanted.number.
   bool Take(const WireField& field) {
     if (field.type == wanted_.type) {
       return wanted_.is_dense() ? TakeFixed(field.value) : TakeVarint(field.value);
     }
-    if (field.type != kBytes) return Fail("has values of a wrong wire type");
+    if (field.type != kBytes) return Fail(Kind::kWireType);
     return wanted_.is_dense() ? TakePackedFixed(field.bytes) : TakePackedVarints(field.bytes);
   }
 
   bool full() const { return cursor_ == limit_; }
-  const std::string& fault() const { return fault_; }
+  const ValuesError& error() const { return error_; }
 
  private:
-  bool Fail(std::string fault) {
-    fault_ = std::move(fault);
+  bool Fail(Kind kind, int64_t value = 0) {
+    error_.kind = kind;
+    error_.value = value;
     return false;
   }
-  bool FailTooMany() { return Fail("has more values than the slice has elements"); }
 
   uint64_t room() const { return static_cast<uint64_t>(limit_ - cursor_); }
 
   bool TakeFixed(uint64_t bits) {
-    if (room() < stored_size_) return FailTooMany();
+    if (room() < stored_size_) return Fail(Kind::kTooMany);
     std::memcpy(cursor_, &bits, stored_size_);
     cursor_ += stored_size_;
     return true;
@@ -77,15 +79,14 @@ class ValueSink {
   bool TakeVarint(uint64_t varint) {
     const int64_t value = AsInt64(varint);
     if (value < wanted_.min || value > wanted_.max) {
-      return Fail("has the value " + std::to_string(value) + ", which is no " +
-                  DataTypeName(wanted_.dtype));
+      return Fail(Kind::kRange, value);
     }
     return TakeFixed(varint);  // the low bytes of two's complement
   }
 
   bool TakePackedFixed(ByteSpan packed) {
-    if (packed.size() % stored_size_ != 0) return Fail("has a torn value");
-    if (packed.size() > room()) return FailTooMany();
+    if (packed.size() % stored_size_ != 0) return Fail(Kind::kTornValue);
+    if (packed.size() > room()) return Fail(Kind::kTooMany);
     if (!packed.empty()) std::memcpy(cursor_, packed.data(), packed.size());
     cursor_ += packed.size();
     return true;
@@ -97,7 +98,7 @@ class ValueSink {
     while (p != limit) {
       uint64_t value = *p;
       p = value < 0x80 ? p + 1 : DecodeVarint64(p, limit, &value);
-      if (p == nullptr) return Fail("has a malformed value");
+      if (p == nullptr) return Fail(Kind::kMalformedValue);
       if (!TakeVarint(value)) return false;
     }
     return true;
@@ -107,20 +108,11 @@ class ValueSink {
   uint64_t stored_size_;  // bytes of one value among the elements
   uint8_t* cursor_;
   uint8_t* limit_;
-  std::string fault_;
+  ValuesError error_;
 };
 
 bool HoldsElements(const WireField& field) {
   return field.number >= kFirstElementField && field.number <= kLastElementField;
-}
-
-std::string TooFew(uint64_t num_elements) {
-  return "has fewer values than the slice has elements, " + std::to_string(num_elements);
-}
-
-std::string OtherField(const WireField& field, DataType wanted) {
-  return "has elements in field " + std::to_string(field.number) +
-         " of its TensorProto, where no " + DataTypeName(wanted) + " belongs";
 }
 
 }  // namespace
@@ -131,11 +123,11 @@ const ValueField* FindValueField(DataType dtype) {
   return found == std::end(kValueFields) ? nullptr : found;
 }
 
-std::optional<std::string> DecodeValues(ByteSpan tensor_proto, const ValueField& wanted,
-                                        uint64_t num_elements, std::vector<uint8_t>* elements) {
+ValuesError DecodeValues(ByteSpan tensor_proto, const ValueField& wanted, uint64_t num_elements,
+                         std::vector<uint8_t>* elements) {
   const uint64_t item_size = FindDataType(wanted.dtype)->item_size;
   const uint64_t least_size = wanted.is_dense() ? item_size : 1;
-  if (num_elements > tensor_proto.size() / least_size) return TooFew(num_elements);
+  if (num_elements > tensor_proto.size() / least_size) return {Kind::kTooFew};
   elements->resize(num_elements * item_size);
   uint64_t stored_size = item_size;
   if (wanted.is_dense()) stored_size = wanted.type == kFixed32 ? 4 : 8;  // half a complex number
@@ -144,18 +136,18 @@ std::optional<std::string> DecodeValues(ByteSpan tensor_proto, const ValueField&
   WireField field;
   while (reader.Next(&field)) {
     if (!HoldsElements(field)) continue;
-    if (field.number != wanted.number) return OtherField(field, wanted.dtype);
-    if (!sink.Take(field)) return sink.fault();
+    if (field.number != wanted.number) return {Kind::kOtherField, field.number};
+    if (!sink.Take(field)) return sink.error();
   }
-  if (!reader.ok()) return "is a malformed TensorProto";
-  if (!sink.full()) return TooFew(num_elements);
-  return std::nullopt;
+  if (!reader.ok()) return {Kind::kMalformed};
+  if (!sink.full()) return {Kind::kTooFew};
+  return {};
 }
 
-std::optional<std::string> DecodeStringValues(ByteSpan tensor_proto, uint64_t num_elements,
-                                              std::vector<std::string>* elements) {
+ValuesError DecodeStringValues(ByteSpan tensor_proto, uint64_t num_elements,
+                               std::vector<std::string>* elements) {
   constexpr uint64_t kLeastSize = 2;  // tag and length of an empty string
-  if (num_elements > tensor_proto.size() / kLeastSize) return TooFew(num_elements);
+  if (num_elements > tensor_proto.size() / kLeastSize) return {Kind::kTooFew};
   elements->clear();
   elements->reserve(num_elements);
   const ValueField& wanted = *FindValueField(DataType::kString);
@@ -163,13 +155,13 @@ std::optional<std::string> DecodeStringValues(ByteSpan tensor_proto, uint64_t nu
   WireField field;
   while (reader.Next(&field)) {
     if (!HoldsElements(field)) continue;
-    if (!field.Is(wanted.number, wanted.type)) return OtherField(field, DataType::kString);
-    if (elements->size() == num_elements) return "has more values than the slice has elements";
+    if (!field.Is(wanted.number, wanted.type)) return {Kind::kOtherField, field.number};
+    if (elements->size() == num_elements) return {Kind::kTooMany};
     elements->emplace_back(AsText(field.bytes));
   }
-  if (!reader.ok()) return "is a malformed TensorProto";
-  if (elements->size() != num_elements) return TooFew(num_elements);
-  return std::nullopt;
+  if (!reader.ok()) return {Kind::kMalformed};
+  if (elements->size() != num_elements) return {Kind::kTooFew};
+  return {};
 }
 
 }  // namespace tensorbundle

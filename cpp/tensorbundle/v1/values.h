@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The elements of a V1 record: the value fields of tensorflow/core/framework/tensor.proto, packed
-// or not, in row-major order.
+// The elements of a V1 record in row-major order: the value fields of
+// tensorflow/core/framework/tensor.proto, packed or not.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,31 +13,48 @@
 
 namespace tensorbundle {
 
-// How a V1 record stores a type.
+// The field of TensorProto that stores a type.
 struct ValueField {
   DataType dtype;
-  uint32_t number;  // of the field in TensorProto
-  WireType type;    // of one value when it is not packed
-  // What a varint may be; anything else would not survive in the type.
+  uint32_t number;  // of the field
+  WireType type;    // of one value that is not packed
+  // The range of a varint that fits the type.
   int64_t min;
   int64_t max;
 
-  // Whether a packed field of this type is, byte for byte, the dense little-endian elements.
+  // Whether the bytes of a packed field are the dense little-endian elements.
   bool is_dense() const { return type == WireType::kFixed32 || type == WireType::kFixed64; }
 };
 
-// Null for a type that V1 cannot hold.
+// Returns null for a type that V1 cannot store.
 const ValueField* FindValueField(DataType dtype);
 
-// Fills `elements` with the dense little-endian elements of a TensorProto. Returns why it does not
-// hold exactly that many values of the type, each within its range, and no others; or nothing.
-// Memory is bounded by eight times the message, whatever `num_elements` claims. The type is one
-// that FindValueField knows, and no string.
-std::optional<std::string> DecodeValues(ByteSpan tensor_proto, const ValueField& wanted,
-                                        uint64_t num_elements, std::vector<uint8_t>* elements);
+struct ValuesError {
+  enum class Kind : uint8_t {
+    kNone,
+    kMalformed,       // the TensorProto
+    kTooFew,          // values
+    kTooMany,         // values
+    kOtherField,      // elements in `field`, which is for another type
+    kWireType,        // of a value
+    kMalformedValue,  // a packed varint
+    kTornValue,       // the size of a packed field is no multiple of the size of a value
+    kRange,           // `value` does not fit the type
+  };
+  Kind kind = Kind::kNone;
+  uint32_t field = 0;
+  int64_t value = 0;
+};
 
-// The same for strings.
-std::optional<std::string> DecodeStringValues(ByteSpan tensor_proto, uint64_t num_elements,
-                                              std::vector<std::string>* elements);
+// Fills `elements` with the dense little-endian elements of a TensorProto. Returns an error unless
+// it has exactly `num_elements` values of the type, each within its range, and no others. Memory:
+// at most eight times the message, for any `num_elements`. Requires: `wanted` is the field of a
+// type other than kString.
+ValuesError DecodeValues(ByteSpan tensor_proto, const ValueField& wanted, uint64_t num_elements,
+                         std::vector<uint8_t>* elements);
+
+// As above, for strings.
+ValuesError DecodeStringValues(ByteSpan tensor_proto, uint64_t num_elements,
+                               std::vector<std::string>* elements);
 
 }  // namespace tensorbundle

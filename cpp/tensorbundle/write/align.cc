@@ -2,6 +2,7 @@
 #include "tensorbundle/write/align.h"
 
 #include <sys/stat.h>
+
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -20,23 +21,28 @@
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/bundle/string_codec.h"
+#include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/table/table_builder.h"
 
 namespace tensorbundle {
+
+struct SliceCopyOptions {
+  bool big_endian = false;
+  int threads = 1;
+  std::function<std::string(const PlacedSlice&)> name_of;  // the name of a slice in messages
+  std::function<void(uint64_t)> progress;  // called from any thread; may throw to stop
+};
+
 namespace {
+
+// ---- Placement.
 
 constexpr auto kMaxFileSize = static_cast<uint64_t>(INT64_MAX);
 
 auto OrderOf(const PlacedSlice& slice) {
   return std::tie(slice.shard, slice.offset, slice.size, slice.encoding, slice.num_elements,
                   slice.masked_checksum, slice.has_checksum, slice.record);
-}
-
-Encoding EncodingOf(int32_t dtype) {
-  if (static_cast<DataType>(dtype) == DataType::kString) return Encoding::kStrings;
-  if (static_cast<DataType>(dtype) == DataType::kVariant) return Encoding::kVariants;
-  return Encoding::kDense;  // those we do not know too: every one so far is
 }
 
 PlacedSlice SliceOf(const BundleEntry& entry, size_t record) {
@@ -48,7 +54,7 @@ PlacedSlice SliceOf(const BundleEntry& entry, size_t record) {
   slice.num_elements = *CheckedVolume(entry.dims);
   slice.masked_checksum = entry.masked_checksum;
   slice.has_checksum = entry.has_checksum;
-  slice.encoding = EncodingOf(entry.dtype);
+  slice.encoding = EncodingOf(static_cast<DataType>(entry.dtype));
   return slice;
 }
 
@@ -62,14 +68,18 @@ uint64_t RoundUp(uint64_t position, uint64_t alignment) {
   return (position + alignment - 1) & ~(alignment - 1);
 }
 
-}  // namespace
-
-bool PlacedSlice::IsSameAs(const PlacedSlice& other) const {
-  PlacedSlice same = other;
-  same.record = record;
-  return OrderOf(*this) == OrderOf(same);
+// Whether two neighbours in the order of PlaceSlices are the same bytes, to be verified in the same
+// way. They are copied once.
+bool IsDuplicate(const PlacedSlice& slice, const PlacedSlice* before) {
+  if (before == nullptr) return false;
+  PlacedSlice same = *before;
+  same.record = slice.record;
+  return OrderOf(slice) == OrderOf(same);
 }
 
+// Returns all stored slices, by shard and offset, also those that no tensor lists. Slices keep
+// their order in each shard. `entries` are those of an index that ReadBundleIndex accepts. Throws:
+// CorruptionError if a record is impossible or a shard would exceed kMaxFileSize.
 std::vector<PlacedSlice> PlaceSlices(const TableEntries& entries, const BundleHeader& header,
                                      uint64_t alignment, const std::string& path) {
   std::vector<PlacedSlice> slices;
@@ -89,9 +99,9 @@ std::vector<PlacedSlice> PlaceSlices(const TableEntries& entries, const BundleHe
   const PlacedSlice* before = nullptr;
   for (PlacedSlice& slice : slices) {
     if (before == nullptr || before->shard != slice.shard) end = 0;
-    if (before != nullptr && slice.IsSameAs(*before)) {
+    if (IsDuplicate(slice, before)) {
       slice.new_offset = before->new_offset;
-    } else if (slice.size > 0) {  // one without bytes stays at 0, which is inside of any file
+    } else if (slice.size > 0) {  // an empty slice gets offset 0, which is inside every file
       slice.new_offset = RoundUp(end, slice.size >= kLargeSlice ? alignment : kSmallAlignment);
       if (!RangeFits(slice.new_offset, slice.size, kMaxFileSize)) {
         throw CorruptionError(path + ": the record " + EscapeBytes(entries.key(slice.record)) +
@@ -105,16 +115,16 @@ std::vector<PlacedSlice> PlaceSlices(const TableEntries& entries, const BundleHe
   return slices;
 }
 
-namespace {
+// ---- Copying the slices of a shard.
 
-// With a chunk for each, what the copy takes in memory.
+// Bounds the memory of a copy: each thread has one chunk.
 constexpr int kMaxThreads = 32;
-// Parts that are begun before their checksums are looked at: few enough that damage is seen soon,
-// enough that starting the threads does not count.
+// Tasks that are copied before their checksums are compared: few enough to detect corruption soon,
+// enough to make the cost of starting threads negligible.
 constexpr size_t kMaxBatch = 256;
 
-// What is copied by one thread in one go.
-struct Part {
+// A range of a slice that one thread copies.
+struct CopyTask {
   const PlacedSlice* slice;
   uint64_t start;  // in the slice
   uint64_t size;
@@ -123,37 +133,37 @@ struct Part {
 
 class ShardCopier {
  public:
-  ShardCopier(const File& source, const AtomicFile& out, const ShardCopyOptions& options)
+  ShardCopier(const File& source, const AtomicFile& out, const SliceCopyOptions& options)
       : source_(source), out_(out), options_(options) {}
 
   void Add(const PlacedSlice& slice) {
     if (slice.encoding != Encoding::kDense || slice.size == 0) {
-      AddPart({&slice, 0, slice.size});  // the lengths must be seen in order
+      AddTask({&slice, 0, slice.size});  // StreamingElements needs all bytes in order
       return;
     }
     for (uint64_t start = 0; start < slice.size; start += kReadChunkSize) {
-      AddPart({&slice, start, std::min(kReadChunkSize, slice.size - start)});
+      AddTask({&slice, start, std::min(kReadChunkSize, slice.size - start)});
     }
   }
 
-  // Copies what has been added since the last time.
+  // Copies the slices that were added since the last call.
   void Flush() {
     ParallelFor(batch_.size(), std::min(options_.threads, kMaxThreads),
                 [&](size_t i) { Copy(&batch_[i]); });
-    for (const Part& part : batch_) Account(part);
+    for (const CopyTask& task : batch_) VerifyChecksum(task);
     batch_.clear();
     out_.StartWriteback();
   }
 
  private:
-  void AddPart(const Part& part) {
-    batch_.push_back(part);
+  void AddTask(const CopyTask& task) {
+    batch_.push_back(task);
     if (batch_.size() == kMaxBatch) Flush();
   }
 
-  void Copy(Part* part) const {
-    const PlacedSlice& slice = *part->slice;
-    const uint64_t chunk = std::min(kReadChunkSize, part->size);
+  void Copy(CopyTask* task) const {
+    const PlacedSlice& slice = *task->slice;
+    const uint64_t chunk = std::min(kReadChunkSize, task->size);
     const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(chunk);
     const auto read = [&](uint64_t at, uint64_t size) {
       const MutableByteSpan bytes(buffer.get(), size);
@@ -163,24 +173,25 @@ class ShardCopier {
       return ByteSpan(bytes);
     };
     if (slice.encoding == Encoding::kDense) {
-      const ByteSpan bytes = read(part->start, part->size);
-      part->checksum = crc32c::Value(bytes.data(), bytes.size());
+      const ByteSpan bytes = read(task->start, task->size);
+      task->checksum = crc32c::Value(bytes.data(), bytes.size());
       return;
     }
     StreamingElements elements(slice.encoding, slice.num_elements, options_.big_endian);
     for (uint64_t at = 0; at < slice.size; at += chunk) {
       elements.Extend(read(at, std::min(chunk, slice.size - at)));
     }
-    part->checksum = elements.Value();
+    task->checksum = elements.Value();
   }
 
-  // Joins a part's checksum to that of the parts before it.
-  void Account(const Part& part) {
-    const PlacedSlice& slice = *part.slice;
-    if (!part.checksum) Throw(slice, "its elements are malformed, or a checksum in them differs");
-    if (part.start == 0) checksum_ = 0;
-    checksum_ = crc32c::Combine(checksum_, *part.checksum, part.size);
-    if (part.start + part.size < slice.size) return;
+  // Combines the checksum of a task with those of the tasks before it. Compares the checksum of the
+  // slice after its last task.
+  void VerifyChecksum(const CopyTask& task) {
+    const PlacedSlice& slice = *task.slice;
+    if (!task.checksum) Throw(slice, "its elements are malformed, or a checksum in them differs");
+    if (task.start == 0) checksum_ = 0;
+    checksum_ = crc32c::Combine(checksum_, *task.checksum, task.size);
+    if (task.start + task.size < slice.size) return;
     if (!slice.has_checksum) Throw(slice, "the index stores no checksum to verify it with");
     const uint32_t expected = crc32c::Unmask(slice.masked_checksum);
     if (checksum_ != expected) {
@@ -197,15 +208,14 @@ class ShardCopier {
 
   const File& source_;
   const AtomicFile& out_;
-  const ShardCopyOptions& options_;
-  std::vector<Part> batch_;
-  uint32_t checksum_ = 0;  // of the slice whose parts are being accounted for, up to there
+  const SliceCopyOptions& options_;
+  std::vector<CopyTask> batch_;
+  uint32_t checksum_ = 0;  // of the current slice, up to the current task
 };
 
-}  // namespace
-
+// Throws CorruptionError unless all slices are inside `source`.
 void CheckInside(const File& source, std::span<const PlacedSlice> slices,
-                 const ShardCopyOptions& options) {
+                 const SliceCopyOptions& options) {
   for (const PlacedSlice& slice : slices) {
     if (RangeFits(slice.offset, slice.size, source.size())) continue;
     throw CorruptionError(source.path() + " has " + std::to_string(source.size()) + " bytes, but " +
@@ -215,18 +225,22 @@ void CheckInside(const File& source, std::span<const PlacedSlice> slices,
   }
 }
 
+// Copies the slices to their new offsets in `out`. Reads every byte once.
+// Requires: the slices are inside `source`, and `out` has its final size.
+// Throws: CorruptionError if a slice does not have the checksum in its record, or if there is none;
+// IOFailure.
 void CopySlices(const File& source, std::span<const PlacedSlice> slices, const AtomicFile& out,
-                const ShardCopyOptions& options) {
+                const SliceCopyOptions& options) {
   ShardCopier copier(source, out, options);
   const PlacedSlice* before = nullptr;
   for (const PlacedSlice& slice : slices) {
-    if (!IsCopiedWith(slice, before)) copier.Add(slice);
+    if (!IsDuplicate(slice, before)) copier.Add(slice);
     before = &slice;
   }
   copier.Flush();
 }
 
-namespace {
+// ---- The plan.
 
 void CheckAlignment(uint64_t alignment) {
   const bool in_range = alignment >= kSmallAlignment && alignment <= kMaxAlignment;
@@ -247,26 +261,27 @@ std::vector<std::span<const PlacedSlice>> ByShard(std::span<const PlacedSlice> s
   return shards;
 }
 
-// Bytes that the new shard has.
+// Returns the size of the new shard.
 uint64_t NewSize(std::span<const PlacedSlice> shard) {
   uint64_t size = 0;
   for (const PlacedSlice& slice : shard) size = std::max(size, slice.new_offset + slice.size);
   return size;
 }
 
-// Bytes that have to be copied: those that tensors share once.
+// Returns the number of bytes to copy. Duplicates count once.
 uint64_t BytesToCopy(std::span<const PlacedSlice> shard) {
   uint64_t size = 0;
   const PlacedSlice* before = nullptr;
   for (const PlacedSlice& slice : shard) {
-    if (!IsCopiedWith(slice, before)) size += slice.size;
+    if (!IsDuplicate(slice, before)) size += slice.size;
     before = &slice;
   }
   return size;
 }
 
-// Slices that overlap are written apart from each other: a small file could ask for a full disk.
-void CheckNotInflated(const File& source, std::span<const PlacedSlice> shard) {
+// Throws UnsupportedError if the slices of a shard overlap so much that the new shard is larger:
+// overlapping slices are written separately, so a small file could fill the disk.
+void CheckOverlaps(const File& source, std::span<const PlacedSlice> shard) {
   const uint64_t size = BytesToCopy(shard);
   if (size <= source.size()) return;
   throw UnsupportedError(source.path() + " has " + std::to_string(source.size()) +
@@ -274,8 +289,8 @@ void CheckNotInflated(const File& source, std::span<const PlacedSlice> shard) {
                          " in all, because they overlap; such a checkpoint is not aligned");
 }
 
-// What is at a path, links not followed.
-std::optional<struct stat> Look(const std::string& path) {
+// Returns the status of a path without following links, or nothing if it does not exist.
+std::optional<struct stat> LinkStatus(const std::string& path) {
   struct stat status{};
   if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
   return status;
@@ -296,7 +311,7 @@ bool AreSameFile(const std::string& a, const std::string& b) {
 
 AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move(source)) {
   CheckAlignment(alignment);
-  // Read once: what is planned and what is written must be the same save.
+  // Reads the index once, so that the plan and the copy are of the same save.
   const auto index = std::make_shared<MemorySource>(*OpenIndexFile(source_));
   index_path_ = index->path();
   catalog_ = ReadBundleIndex(source_, index).catalog;
@@ -309,15 +324,15 @@ AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move
 
 AlignSummary AlignPlan::Write(const std::string& destination, int threads,
                               const std::function<void(uint64_t)>& progress) const {
-  const ShardCopyOptions options{header_.big_endian, threads,
+  const SliceCopyOptions options{header_.big_endian, threads,
                                  [this](const PlacedSlice& slice) { return NameOf(slice); },
                                  progress};
   AlignSummary summary{.slices = slices_.size()};
-  CheckFree(destination);
-  for (const Shard& shard : shards_) {  // before hours of copying, not after them
+  CheckDestination(destination);
+  for (const Shard& shard : shards_) {  // all shards before the first copy
     const std::shared_ptr<const File> file = OpenShard(shard);
     CheckInside(*file, shard, options);
-    CheckNotInflated(*file, shard);
+    CheckOverlaps(*file, shard);
     summary.bytes_before += file->size();
     summary.bytes_after += NewSize(shard);
   }
@@ -325,7 +340,7 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
     summary.moved += slice.size > 0 && slice.offset != slice.new_offset;
   }
 
-  // Removed in the opposite order: the index first, the directory last.
+  // Destroyed in reverse order: the index is removed first, the directory last.
   const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(destination);
   std::vector<std::unique_ptr<AtomicFile>> files;
   for (const Shard& shard : shards_) files.push_back(CopyShard(shard, destination, options));
@@ -342,7 +357,7 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
 }
 
 std::unique_ptr<AtomicFile> AlignPlan::CopyShard(const Shard& shard, const std::string& destination,
-                                                 const ShardCopyOptions& options) const {
+                                                 const SliceCopyOptions& options) const {
   const std::shared_ptr<const File> source = OpenShard(shard);
   CheckInside(*source, shard, options);
   std::unique_ptr<AtomicFile> file =
@@ -370,7 +385,7 @@ std::unique_ptr<AtomicFile> AlignPlan::WriteIndex(const std::string& destination
   return file;
 }
 
-// As messages name it everywhere else. Called only when something is wrong.
+// Returns the name of a slice as in other messages. Slow: only for errors.
 std::string AlignPlan::NameOf(const PlacedSlice& wanted) const {
   const std::string file = ShardPath(source_, wanted.shard);
   for (const Tensor& tensor : catalog_.tensors) {
@@ -399,7 +414,7 @@ std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
     return file;
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +
-                                      " is missing; was the checkpoint copied in part?",
+                                      " is missing; was the checkpoint copied in task?",
                                   path);
   }
 }
@@ -408,19 +423,19 @@ std::string AlignPlan::ShardPath(const std::string& prefix, int32_t shard) const
   return DataFilePath(prefix, shard, header_.num_shards);
 }
 
-// Throws when a file that would be written is there, or when a V1 checkpoint has that name.
-void AlignPlan::CheckFree(const std::string& destination) const {
+// Throws if a file exists that would be written, or a V1 checkpoint of that name.
+void AlignPlan::CheckDestination(const std::string& destination) const {
   const std::string index = destination + ".index";
   if (AreSameFile(index, index_path_)) {
     throw std::invalid_argument("the destination " + destination +
                                 " is the source: an aligned checkpoint needs a name of its own");
   }
-  if (Look(index)) ThrowExists(index);
-  const std::optional<struct stat> namesake = Look(destination);
+  if (LinkStatus(index)) ThrowExists(index);
+  const std::optional<struct stat> namesake = LinkStatus(destination);
   if (namesake && S_ISREG(namesake->st_mode)) ThrowExists(destination);
   for (const Shard& shard : shards_) {
     const std::string path = ShardPath(destination, shard.front().shard);
-    if (Look(path)) ThrowExists(path);
+    if (LinkStatus(path)) ThrowExists(path);
   }
 }
 

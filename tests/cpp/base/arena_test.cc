@@ -12,7 +12,7 @@
 namespace tensorbundle {
 namespace {
 
-TEST(ByteArena, WhatItHandsOutStaysWhereItIs) {
+TEST(ByteArena, StringsNeverMove) {
   std::mt19937 random(5);
   for (const size_t expected : {size_t{0}, size_t{1}, size_t{100'000}}) {
     ByteArena arena(expected);
@@ -29,7 +29,7 @@ TEST(ByteArena, WhatItHandsOutStaysWhereItIs) {
   }
 }
 
-TEST(ByteArena, TakesWhatItHolds) {
+TEST(ByteArena, MoveKeepsTheStrings) {
   ByteArena arena;
   std::string_view last = arena.Add("ab");
   for (int i = 0; i < 12; ++i) last = arena.Add(last, last);

@@ -12,7 +12,7 @@ namespace {
 
 using Dims = std::vector<int64_t>;
 
-TEST(Checked, SumsAndProductsOverflowIntoNothing) {
+TEST(Checked, OverflowGivesNothing) {
   EXPECT_EQ(CheckedAdd(UINT64_MAX, 0), UINT64_MAX);
   EXPECT_EQ(CheckedAdd(UINT64_MAX, 1), std::nullopt);
   EXPECT_EQ(CheckedMul(uint64_t{1} << 32, uint64_t{1} << 31), uint64_t{1} << 63);
@@ -42,7 +42,7 @@ TEST(Checked, Volume) {
             std::nullopt);
 }
 
-TEST(Checked, ZeroDoesNotExcuseAnOverflow) {
+TEST(Checked, OverflowIsDetectedBesideAZero) {
   EXPECT_EQ(CheckedVolume(Dims{0, INT64_MAX, 2}), std::nullopt);
   EXPECT_EQ(CheckedVolume(Dims{INT64_MAX, 2, 0}), std::nullopt);
   EXPECT_EQ(CheckedVolume(Dims{INT64_MAX, 0}), 0U);

@@ -29,14 +29,14 @@ TEST(Coding, FixedLoadsAreLittleEndianAtAnyAlignment) {
   EXPECT_EQ(LoadFixed64(bytes + 1), 0x0807060504030201U);
 }
 
-TEST(Coding, FixedStoresAreWhatTheLoadsRead) {
+TEST(Coding, FixedRoundTrip) {
   std::string text;
   PutFixed32(0x04030201U, &text);
   PutFixed64(0x0c0b0a0908070605U, &text);
   EXPECT_EQ(text, "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c");
 }
 
-TEST(Coding, VarintStoresAreTheShortestSpelling) {
+TEST(Coding, VarintEncodingIsTheShortest) {
   for (const uint64_t value : Edges()) {
     std::string ours;
     std::string expected;
@@ -67,7 +67,7 @@ TEST(Coding, VarintRoundTripAndEveryTruncation) {
   }
 }
 
-TEST(Coding, VarintStopsAtItsOwnEnd) {
+TEST(Coding, VarintLeavesFollowingBytes) {
   const uint8_t bytes[] = {0x05, 0x06};
   uint32_t value = 0;
   EXPECT_EQ(DecodeVarint32(bytes, bytes + 2, &value), bytes + 1);
@@ -94,7 +94,7 @@ TEST(Coding, Varint32RefusesSixBytesEvenOfASmallNumber) {
   EXPECT_EQ(value, 77U);
 }
 
-TEST(Coding, EmptyInputOfNull) {
+TEST(Coding, NullInput) {
   uint64_t wide = 77;
   uint32_t narrow = 77;
   EXPECT_EQ(DecodeVarint64(nullptr, nullptr, &wide), nullptr);

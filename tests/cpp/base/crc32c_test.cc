@@ -22,7 +22,7 @@ constexpr size_t kLargeSize = (size_t{3} << 20) + 17;
 constexpr size_t kSmallSize = 4096;  // tried in full, at every alignment
 constexpr size_t kAlignments = 16;
 
-// Bit by bit, as RFC 3720 describes it: what everything else is held against.
+// The reference: bit by bit, as in RFC 3720.
 uint32_t BitwiseStep(uint32_t state, uint8_t byte) {
   state ^= byte;
   for (int bit = 0; bit < 8; ++bit)
@@ -94,12 +94,12 @@ TEST_P(Crc32cImplementationTest, GivesThePublishedValues) {
   EXPECT_EQ(Value(ReadCommand()), 0xD9963A56u);
 }
 
-TEST_P(Crc32cImplementationTest, NothingAddsNothing) {
+TEST_P(Crc32cImplementationTest, EmptyDataChangesNothing) {
   EXPECT_EQ(Extend(0, nullptr, 0), 0u);
   EXPECT_EQ(Extend(0x12345678, nullptr, 0), 0x12345678u);
 }
 
-// The bytes end where their allocation ends, so that AddressSanitizer sees a look beyond.
+// The bytes end at the end of their allocation, so that AddressSanitizer detects reads beyond them.
 TEST_P(Crc32cImplementationTest, EverySmallSizeAtEveryAlignment) {
   const Sample& sample = LargeSample();
   for (size_t alignment = 0; alignment < kAlignments; ++alignment) {
@@ -126,7 +126,7 @@ TEST_P(Crc32cImplementationTest, MegabytesAtSomeAlignments) {
   }
 }
 
-TEST_P(Crc32cImplementationTest, PartsGiveWhatTheWholeGives) {
+TEST_P(Crc32cImplementationTest, SplitDataGivesTheSameValue) {
   const Sample& sample = LargeSample();
   const uint8_t* data = sample.bytes.data();
   std::mt19937 random(7);
@@ -142,7 +142,7 @@ TEST_P(Crc32cImplementationTest, PartsGiveWhatTheWholeGives) {
 
 std::string NameOf(const testing::TestParamInfo<Implementation>& info) {
   std::string name = info.param.name;
-  std::replace(name.begin(), name.end(), '.', '_');  // all that GoogleTest minds in our names
+  std::replace(name.begin(), name.end(), '.', '_');  // GoogleTest refuses it
   return name;
 }
 
@@ -150,7 +150,7 @@ INSTANTIATE_TEST_SUITE_P(All, Crc32cImplementationTest,
                          testing::ValuesIn(Implementations().begin(), Implementations().end()),
                          NameOf);
 
-TEST(Crc32cTest, PortableIsTheLastResort) {
+TEST(Crc32cTest, PortableIsLast) {
   ASSERT_FALSE(Implementations().empty());
   EXPECT_STREQ(Implementations().back().name, "portable");
   EXPECT_STREQ(ActiveName(), Implementations().front().name);
@@ -163,10 +163,10 @@ TEST(Crc32cTest, DispatchesToOneOfThem) {
   EXPECT_EQ(Value(nullptr, 0), 0u);
 }
 
-TEST(Crc32cTest, MaskIsTheFormats) {
+TEST(Crc32cTest, MaskMatchesTheFormat) {
   static_assert(Mask(0) == 0xA282EAD8u);      // stored for every tensor of no bytes
-  static_assert(Unmask(0) == 0x8A942EBEu);    // what an absent field turns into
-  EXPECT_EQ(Mask(0x00008000u), 0xA282EAD9u);  // bit 15 comes to lie at bit 0
+  static_assert(Unmask(0) == 0x8A942EBEu);    // the value of an absent field
+  EXPECT_EQ(Mask(0x00008000u), 0xA282EAD9u);  // bit 15 moves to bit 0
   EXPECT_EQ(Mask(0xFFFFFFFFu), 0xA282EAD7u);  // wraps
 }
 
@@ -199,7 +199,7 @@ TEST(Crc32cCombineTest, EmptyParts) {
   EXPECT_EQ(Combine(0, 0, 0), 0u);
 }
 
-// The expected value comes from another implementation (google-crc32c), run over that many zeros.
+// The expected value is that of another implementation (google-crc32c) for that many zeros.
 TEST(Crc32cCombineTest, FourGibibytesOfZerosAndSomeMore) {
   constexpr uint64_t kFourGibibytes = uint64_t{1} << 32;
   const Bytes zeros(1 << 20);
@@ -211,9 +211,8 @@ TEST(Crc32cCombineTest, FourGibibytesOfZerosAndSomeMore) {
   EXPECT_EQ(Combine(few, many, kFourGibibytes), 0xA3CF1B63u);
 }
 
-// That, and being right for small sizes, makes it right for all: sizes above are sums of smaller
-// ones.
-TEST(Crc32cCombineTest, GroupingDoesNotMatter) {
+// With the tests of small sizes, this proves all sizes, which are sums of small ones.
+TEST(Crc32cCombineTest, IsAssociative) {
   std::mt19937_64 random(17);
   for (int round = 0; round < 2000; ++round) {
     const uint64_t size_b = random() >> (1 + random() % 40);

@@ -26,7 +26,7 @@ TEST(Parallel, EveryIndexOnce) {
   }
 }
 
-TEST(Parallel, OneThreadIsTheCallersInAscendingOrder) {
+TEST(Parallel, OneThreadRunsInTheCallerInAscendingOrder) {
   const std::thread::id caller = std::this_thread::get_id();
   std::vector<size_t> order;
   ParallelFor(100, 1, [&](size_t i) {
@@ -47,7 +47,7 @@ TEST(Parallel, NoMoreThreadsThanItems) {
   EXPECT_LE(ids.size(), 3U);
 }
 
-TEST(Parallel, FirstExceptionComesOutAfterAllThreadsEnded) {
+TEST(Parallel, ThrowsTheFirstExceptionAfterAllThreadsEnded) {
   for (const int threads : {1, 2, 8}) {
     std::atomic<int> running{0};
     std::atomic<size_t> done{0};
@@ -80,7 +80,7 @@ TEST(Parallel, AllThrowAtOnce) {
   }
 }
 
-TEST(Parallel, WhatIsNoStdException) {
+TEST(Parallel, RethrowsOtherTypesThanStdException) {
   EXPECT_THROW(ParallelFor(4, 4, [](size_t) { throw 7; }), int);
 }
 
@@ -95,13 +95,13 @@ TEST(Parallel, Nested) {
                std::out_of_range);
 }
 
-TEST(Parallel, SeesWhatTheThreadsWrote) {
+TEST(Parallel, WritesOfThreadsAreVisible) {
   std::vector<size_t> values(10'000);
   ParallelFor(values.size(), 4, [&](size_t i) { values[i] = i; });
   for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], i);
 }
 
-TEST(Parallel, ThereIsAProcessor) {
+TEST(Parallel, AvailableProcessors) {
   EXPECT_GE(AvailableProcessors(), 1);
   EXPECT_LE(AvailableProcessors(), 1 << 20);
 }

@@ -22,7 +22,7 @@ bool WellFormed(std::string_view message) {
   WireField field;
   while (reader.Next(&field)) {
   }
-  EXPECT_FALSE(reader.Next(&field)) << "the end is not the end";
+  EXPECT_FALSE(reader.Next(&field)) << "moves beyond the end";
   return reader.ok();
 }
 
@@ -54,7 +54,7 @@ TEST(Wire, EmptyMessage) {
   WireReader null{ByteSpan()};
   WireField field;
   EXPECT_FALSE(null.Next(&field));
-  EXPECT_TRUE(null.ok()) << "an empty message is well-formed wherever it lies";
+  EXPECT_TRUE(null.ok()) << "an empty message is well-formed at any address";
 }
 
 TEST(Wire, TruncatedAnywhereButBetweenFields) {

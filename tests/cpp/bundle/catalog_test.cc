@@ -49,7 +49,7 @@ TEST(Extents, Text) {
   EXPECT_EQ(ShapeToString(std::vector<int64_t>{2, -1}), "(2, -1)");
 }
 
-TEST(DataTypes, AreInOrderAndFound) {
+TEST(DataTypes, AreSortedAndFound) {
   int32_t last = 0;
   for (const DataTypeInfo& info : AllDataTypes()) {
     EXPECT_LT(last, info.number);

@@ -26,7 +26,7 @@ Catalog CatalogOf(std::vector<std::string> paths, std::vector<uint64_t> ends = {
   return catalog;
 }
 
-TEST(DataFiles, OneMissingFileConcernsNobodyElse) {
+TEST(DataFiles, MissingFileAffectsNoOtherFile) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir / "gone", dir.Write("here", "abc"), dir / "."});
   const DataFiles files(catalog, IoMode::kAuto);
@@ -43,7 +43,7 @@ TEST(DataFiles, OneMissingFileConcernsNobodyElse) {
   EXPECT_EQ(AsText(files.MapForReading(0)->bytes()), "back");
 }
 
-TEST(DataFiles, OnlyWantedOnes) {
+TEST(DataFiles, OpensOnlyWantedFiles) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir.Write("a", "1"), dir.Write("b", "2")});
   const std::vector<bool> wanted{false, true};
@@ -60,7 +60,7 @@ TEST(DataFiles, ModesThatNeverMap) {
   EXPECT_NE(DataFiles(catalog, IoMode::kMmap).MapForViews(0), nullptr);
 }
 
-TEST(DataFiles, AShrunkFileIsNotShown) {
+TEST(DataFiles, DoesNotMapAShrunkFile) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir.Write("f", "abc")});
   const DataFiles files(catalog, IoMode::kAuto);
@@ -70,7 +70,7 @@ TEST(DataFiles, AShrunkFileIsNotShown) {
   EXPECT_THROW(files.MapForReading(0), CorruptionError);
 }
 
-// What somebody writes to a view is seen by views alone.
+// Writes to a view are visible in views only.
 TEST(DataFiles, ViewsArePrivate) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir.Write("f", "abc")});
@@ -101,7 +101,7 @@ TEST(DataFiles, DiagnosesFilesOfOtherKinds) {
   EXPECT_EQ(reason(6), "");
 }
 
-TEST(DataFiles, AReplacedIndex) {
+TEST(DataFiles, ReplacedIndex) {
   const TempDir dir;
   const std::string path = dir.Write("p.index", "old");
   const IndexFile index{path, File::Open(path)->identity()};
@@ -116,7 +116,7 @@ TEST(DataFiles, AReplacedIndex) {
   EXPECT_THROW(files.Get(0), CorruptionError);
 }
 
-TEST(DataFiles, ThreadsMayFailTogether) {
+TEST(DataFiles, FailsInSeveralThreads) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir / "gone"});
   const DataFiles files(catalog, IoMode::kAuto);
@@ -136,8 +136,8 @@ TEST(DataFiles, ThreadsMayFailTogether) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// Some ask while the file comes into being.
-TEST(DataFiles, ThreadsOpenAFileOnce) {
+// Some threads ask before the file exists.
+TEST(DataFiles, OpensAFileOnceInSeveralThreads) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir / "f"});
   const DataFiles files(catalog, IoMode::kAuto);

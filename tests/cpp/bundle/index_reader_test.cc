@@ -43,14 +43,14 @@ std::string Fault(const BundleBuilder& builder) {
 #define EXPECT_FAULT(builder, part) \
   EXPECT_NE(Fault(builder).find(part), std::string::npos) << "found: " << Fault(builder)
 
-// One record of a scalar-free bundle, as the test wants it.
+// Builds a bundle with one record.
 BundleBuilder With(const Record& record) { return BundleBuilder(2).Put("t", record.Message()); }
 
 BundleBuilder Sliced(const std::vector<Box>& slices, std::vector<int64_t> dims = {4, 6}) {
   return BundleBuilder().AddSliced("w", DataType::kFloat, dims, std::string(4 * 24, 'x'), slices);
 }
 
-TEST(BundleIndexFile, ListsWhatIsThere) {
+TEST(BundleIndexFile, ListsAllTensors) {
   BundleBuilder builder(2);
   builder.Add("b", DataType::kInt64, {2, 3}, std::string(48, 'b'), 1);
   builder.Add("a", DataType::kFloat, {}, "aaaa");
@@ -73,7 +73,7 @@ TEST(BundleIndexFile, ListsWhatIsThere) {
   EXPECT_TRUE(catalog.warnings.empty());
 }
 
-TEST(BundleIndexFile, NamesOutliveTheReading) {
+TEST(BundleIndexFile, NamesOutliveTheReader) {
   auto catalog =
       std::make_unique<Catalog>(Load(BundleBuilder().Add("name", DataType::kInt8, {1}, "x")));
   const Catalog moved = std::move(*catalog);
@@ -109,9 +109,8 @@ TEST(BundleIndexFile, ImpossibleShapes) {
   EXPECT_FAULT(With({DataType::kDouble, {int64_t{1} << 61}, 0, 0, 0}), "impossible shape");
 }
 
-// 16 * (2^60 + 1) is 16 in 64 bits: a destination of 16 bytes would seem to be large enough for all
-// of it.
-TEST(BundleIndexFile, BytesOfAPartitionedTensorDoNotWrap) {
+// 16 * (2^60 + 1) is 16 in 64 bits: a destination of 16 bytes would seem to be large enough.
+TEST(BundleIndexFile, SizeOfAPartitionedTensorDoesNotWrap) {
   const int64_t rows = (int64_t{1} << 60) + 1;
   const std::vector<Box> slices = {{{0, 1}}};
   BundleBuilder builder;
@@ -124,7 +123,7 @@ TEST(BundleIndexFile, BytesOfAPartitionedTensorDoNotWrap) {
   EXPECT_EQ(Fault(builder), "") << "a partly saved tensor may be larger than any file";
 }
 
-TEST(BundleIndexFile, PlacesMustBePossible) {
+TEST(BundleIndexFile, LocationsMustBePossible) {
   EXPECT_FAULT(With({DataType::kInt8, {1}, 2, 0, 1}), "shard 2 of 2");
   EXPECT_FAULT(With({DataType::kInt8, {1}, -1, 0, 1}), "shard -1 of 2");
   EXPECT_FAULT(With({DataType::kInt8, {1}, 0, UINT64_MAX, 1}), "impossible location");
@@ -152,20 +151,20 @@ TEST(BundleIndexFile, Slices) {
   EXPECT_EQ(ToString(catalog.BoxOf(w, catalog.Slices(w)[1])), "[0:2, 0:6]");
 }
 
-// A slice record beside a listing that spells the slice in its own way.
-BundleBuilder OneSlice(const Box& spelled, const Record& record,
+// Builds a tensor with one slice that is encoded as given.
+BundleBuilder OneSlice(const Box& encoded, const Record& record,
                        std::vector<int64_t> dims = {4, 6}) {
   BundleBuilder builder;
-  builder.Put(SliceKey("w", spelled), record.Message());
-  return builder.Put("w", Record{.dims = std::move(dims), .slices = {spelled}}.Message());
+  builder.Put(SliceKey("w", encoded), record.Message());
+  return builder.Put("w", Record{.dims = std::move(dims), .slices = {encoded}}.Message());
 }
 
-TEST(BundleIndexFile, WholeAxesAreWrittenOut) {
+TEST(BundleIndexFile, NormalizesWholeAxes) {
   const Catalog catalog = Load(OneSlice({{1, 2}, kAll}, {DataType::kFloat, {2, 6}, 0, 0, 48}));
   EXPECT_EQ(ToString(catalog.BoxOf(catalog.tensors[0], catalog.slices[0])), "[1:3, 0:6]");
 }
 
-TEST(BundleIndexFile, SlicesMustLieInside) {
+TEST(BundleIndexFile, SlicesMustBeInsideTheTensor) {
   const Record record{DataType::kFloat, {2, 6}, 0, 0, 48};
   for (const Extent bad : {Extent{3, 2}, Extent{5, 1}, Extent{-1, 2}, Extent{0, 0}, Extent{0, -2},
                            Extent{1, kFullLength}, Extent{INT64_MAX, 2}, Extent{2, INT64_MAX},
@@ -176,7 +175,7 @@ TEST(BundleIndexFile, SlicesMustLieInside) {
   EXPECT_FAULT(OneSlice({{1, 0}, kAll}, {DataType::kFloat, {0, 6}}, {0, 6}), "a slice takes");
 }
 
-TEST(BundleIndexFile, SliceRecordsMustBeThatSlice) {
+TEST(BundleIndexFile, SliceRecordsMustMatchTheSlice) {
   const Box box = {{0, 2}, {0, 6}};
   EXPECT_EQ(Fault(OneSlice(box, {DataType::kFloat, {2, 6}, 0, 0, 48})), "");
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {6, 2}, 0, 0, 48}), "not that slice")
@@ -199,7 +198,7 @@ TEST(BundleIndexFile, SlicesWithoutRecordOrTwice) {
   EXPECT_FAULT(twice, "slice [0:2, 0:6] is listed twice");
 }
 
-TEST(BundleIndexFile, SliceRecordsOfNobodyAreNoted) {
+TEST(BundleIndexFile, WarnsOfUnlistedSliceRecords) {
   const Box box = {{0, 2}, {0, 6}};
   BundleBuilder builder = Sliced({box});
   builder.Put("w", Record{DataType::kFloat, {}, 0, 0, 4}.Message());
@@ -210,7 +209,7 @@ TEST(BundleIndexFile, SliceRecordsOfNobodyAreNoted) {
   EXPECT_FAULT(builder.Put(SliceKey("w", box), "\x0b"), "malformed index record");
 }
 
-TEST(BundleIndexFile, NamesThatBeginLikeSliceKeys) {
+TEST(BundleIndexFile, NamesThatStartLikeSliceKeys) {
   const std::string name("\0w\0\1\1", 5);
   const Catalog catalog = Load(BundleBuilder().Add(name, DataType::kInt8, {1}, "x"));
   ASSERT_EQ(catalog.tensors.size(), 1U);
@@ -229,15 +228,16 @@ TEST(BundleIndexFile, FromDisk) {
   EXPECT_NE(ReadBundleIndex(dir / "p").checksum, index.checksum);
 }
 
-// Slice records come long before the tensor that lists them, in blocks that are not in memory any
-// more.
+// Slice records come long before the tensor that lists them, in blocks that are no longer in
+// memory.
 TEST(BundleIndexFile, SlicesFromManyBlocks) {
   const TempDir dir;
   BundleBuilder builder;
   std::vector<Box> slices;
   for (int64_t i = 0; i < 40; ++i) slices.push_back({{i, 1}, {0, 6}});
   for (const char* name : {"a", "z"}) {
-    const std::string early = std::string("\0", 1) + name;  // stands before other tensors' slices
+    const std::string early =
+        std::string("\0", 1) + name;  // sorts before the slices of other tensors
     builder.AddSliced(early, DataType::kInt8, {40, 6}, std::string(240, 'x'), slices);
     builder.AddSliced(name, DataType::kInt8, {40, 6}, std::string(240, 'x'), slices);
   }

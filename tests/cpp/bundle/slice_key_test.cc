@@ -40,7 +40,7 @@ std::string NumIncreasing(uint64_t value) {
   return bytes;
 }
 
-// Where the encodings of both signs change their size, and beside it.
+// The numbers at which encodings change their size, and their neighbours.
 std::vector<int64_t> Edges() {
   std::vector<int64_t> values = {0, INT64_MIN, INT64_MIN + 1, INT64_MAX};
   for (int bits = 6; bits < 63; bits += 7) {
@@ -115,7 +115,7 @@ TEST(OrderedCode, KeysThatTensorFlowWrote) {
   EXPECT_EQ(SliceKey("sc", {}), FromHex("00 73 63 00 01 00"));
 }
 
-TEST(OrderedCode, EverySliceKeyIsOneAndNoPartOfItIs) {
+TEST(OrderedCode, RecognizesCompleteSliceKeysOnly) {
   std::mt19937_64 random(6);
   const std::vector<int64_t> edges = Edges();
   for (int round = 0; round < 500; ++round) {
@@ -136,7 +136,7 @@ TEST(OrderedCode, EverySliceKeyIsOneAndNoPartOfItIs) {
   }
 }
 
-TEST(OrderedCode, WhatIsNoSliceKey) {
+TEST(OrderedCode, RefusesOtherKeys) {
   for (const char* hex :
        {"", "61", "00", "00 61", "00 00", "00 61 00 02 00", "00 61 ff 01 00 01 00",
         "01 00 00 01 00", "00 61 00 01 09 01 01 01 01 01 01 01 01 01",

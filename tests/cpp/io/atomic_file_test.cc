@@ -32,7 +32,7 @@ std::vector<std::string> NamesIn(const TempDir& dir) {
   return names;
 }
 
-TEST(AtomicFile, HasItsNameOnlyWhenItIsPublished) {
+TEST(AtomicFile, HasItsNameOnlyAfterPublish) {
   const TempDir dir;
   {
     const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
@@ -49,7 +49,7 @@ TEST(AtomicFile, HasItsNameOnlyWhenItIsPublished) {
   EXPECT_EQ(Contents(dir / "f"), std::string("\0b\0def", 6));
 }
 
-TEST(AtomicFile, IsGoneWhenItIsNotKept) {
+TEST(AtomicFile, IsRemovedUnlessKept) {
   const TempDir dir;
   for (const int steps : {1, 2, 3}) {
     const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
@@ -59,7 +59,7 @@ TEST(AtomicFile, IsGoneWhenItIsNotKept) {
   EXPECT_TRUE(NamesIn(dir).empty());
 }
 
-TEST(AtomicFile, ReplacesNothing) {
+TEST(AtomicFile, ReplacesNoFile) {
   const TempDir dir;
   const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
   file->Finish();
@@ -74,14 +74,14 @@ TEST(AtomicFile, ReplacesNothing) {
   EXPECT_EQ(Contents(dir / "f"), "mine");
 }
 
-TEST(AtomicFile, ManyOfOneName) {
+TEST(AtomicFile, ManyFilesWithOneName) {
   const TempDir dir;
   std::vector<std::unique_ptr<AtomicFile>> files;
   for (int i = 0; i < 20; ++i) files.push_back(AtomicFile::Create(dir / "f"));
   EXPECT_EQ(NamesIn(dir).size(), 20U);
 }
 
-TEST(AtomicDirectory, IsMadeWhenOnlyItIsMissing) {
+TEST(AtomicDirectory, IsCreatedIfItsParentExists) {
   const TempDir dir;
   EXPECT_THROW(AtomicDirectory::For(dir / "a/b/f"), IOFailure);
   {
@@ -95,7 +95,7 @@ TEST(AtomicDirectory, IsMadeWhenOnlyItIsMissing) {
   EXPECT_TRUE(std::filesystem::is_directory(dir / "a"));
 }
 
-TEST(AtomicDirectory, OneThatIsInUseStays) {
+TEST(AtomicDirectory, IsNotRemovedIfNotEmpty) {
   const TempDir dir;
   {
     const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(dir / "a/f");

@@ -37,7 +37,7 @@ TEST(ByteSource, BothReadTheSame) {
   }
 }
 
-TEST(ByteSource, MemoryDoesNotFollowTheFile) {
+TEST(ByteSource, MemorySourceIgnoresLaterChanges) {
   const TempDir dir;
   const auto file = File::Open(dir.Write("f", kText));
   const MemorySource memory(*file);

@@ -34,7 +34,7 @@ std::string ReadText(const File& file, uint64_t offset, size_t size) {
   return {bytes.begin(), bytes.end()};
 }
 
-// The errno of the IOFailure that opening gives.
+// Returns the errno of the IOFailure that Open() throws.
 int OpenErrno(const std::string& path) {
   try {
     File::Open(path);
@@ -87,7 +87,7 @@ TEST(File, OnlyRegularFiles) {
   const TempDir dir;
   EXPECT_EQ(OpenErrno(dir / "."), EISDIR);
   EXPECT_EQ(OpenErrno("/dev/null"), EINVAL);
-  // Nobody writes to the FIFO: opening it the ordinary way would block for good.
+  // The FIFO has no writer: a blocking open would never return.
   ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0600), 0);
   EXPECT_EQ(OpenErrno(dir / "fifo"), EINVAL);
   const int server = ::socket(AF_UNIX, SOCK_STREAM, 0);
@@ -109,7 +109,7 @@ TEST(File, SymlinkLoopAndDanglingLink) {
   EXPECT_THROW(File::Open(dir / "dangling"), CheckpointNotFoundError);
 }
 
-TEST(File, ShrinkingIsNoticed) {
+TEST(File, DetectsShrinking) {
   const TempDir dir;
   const std::string path = dir.Write("f", std::string(100, 'x'));
   const auto file = File::Open(path);

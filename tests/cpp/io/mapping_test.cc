@@ -16,7 +16,7 @@ namespace {
 
 using testing::TempDir;
 
-TEST(Mapping, ShowsTheFileAndOutlivesIt) {
+TEST(Mapping, OutlivesTheFile) {
   const TempDir dir;
   const std::string text(10'000, 'x');
   const std::string path = dir.Write("f", text);
@@ -25,7 +25,7 @@ TEST(Mapping, ShowsTheFileAndOutlivesIt) {
   EXPECT_EQ(AsText(mapping->bytes()), text);
 }
 
-TEST(Mapping, OfAnEmptyFile) {
+TEST(Mapping, EmptyFile) {
   const TempDir dir;
   const auto file = File::Open(dir.Write("f", ""));
   EXPECT_TRUE(Mapping::OfFile(*file)->bytes().empty());
@@ -50,13 +50,13 @@ TEST(Mapping, WritesStayPrivate) {
   }
 }
 
-TEST(Mapping, PaddingIsMemoryOfItsOwn) {
+TEST(Mapping, PaddingIsWritableBeyondTheFile) {
   const TempDir dir;
   for (const uint64_t size : {uint64_t{10}, uint64_t{4096}, uint64_t{65536}, uint64_t{65537}}) {
     const std::string text(size, 'x');
     const auto file = File::Open(dir.Write("f", text));
     for (const uint64_t offset : {uint64_t{0}, uint64_t{7}}) {
-      const uint64_t padding = 300'000;  // pages behind the file's last
+      const uint64_t padding = 300'000;  // pages after the last page of the file
       const auto mapping = Mapping::CopyOnWrite(*file, offset, size - offset, padding);
       ASSERT_EQ(mapping->bytes().size(), size - offset + padding);
       EXPECT_EQ(AsText(mapping->bytes()).substr(0, size - offset), text.substr(offset));

@@ -63,7 +63,7 @@ TEST_F(CheckedRead, PastTheEnd) {
   EXPECT_THROW(ParallelChecksum(*file_, 1, text_.size(), 3, [](uint64_t) {}), CorruptionError);
 }
 
-TEST_F(CheckedRead, ProgressMayStopIt) {
+TEST_F(CheckedRead, ProgressMayThrow) {
   EXPECT_THROW(ParallelChecksum(*file_, 0, text_.size(), 3,
                                 [](uint64_t) { throw std::domain_error("enough"); }),
                std::domain_error);

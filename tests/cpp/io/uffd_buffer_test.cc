@@ -23,14 +23,14 @@ namespace {
 
 const auto kPage = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
 
-// Memory of the system's that nobody has touched.
-class Untouched {
+// Newly mapped memory without pages.
+class UnpopulatedMemory {
  public:
-  explicit Untouched(size_t size) : size_(size) {
+  explicit UnpopulatedMemory(size_t size) : size_(size) {
     data_ = static_cast<uint8_t*>(
         ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   }
-  ~Untouched() { ::munmap(data_, size_); }
+  ~UnpopulatedMemory() { ::munmap(data_, size_); }
   MutableByteSpan bytes() const { return {data_, size_}; }
 
  private:
@@ -70,11 +70,11 @@ void ExpectWanted(ByteSpan memory) {
   EXPECT_EQ(std::memcmp(memory.data(), kWanted.data(), memory.size()), 0);
 }
 
-TEST(UffdBuffer, FillsWhateverTheAlignment) {
+TEST(UffdBuffer, WritesAtAnyAlignment) {
   for (const size_t shift : {size_t{0}, size_t{1}, size_t{64}, kPage - 1}) {
     for (const size_t less : {size_t{0}, size_t{1}, kPage / 2}) {
-      const Untouched untouched(kSize + kPage);
-      const MutableByteSpan memory = untouched.bytes().subspan(shift, kSize - less);
+      const UnpopulatedMemory pages(kSize + kPage);
+      const MutableByteSpan memory = pages.bytes().subspan(shift, kSize - less);
       {
         UffdBuffer buffer(memory);
         WriteAll(&buffer, memory, CutsAtPages(memory, 16), 3);
@@ -84,23 +84,23 @@ TEST(UffdBuffer, FillsWhateverTheAlignment) {
   }
 }
 
-TEST(UffdBuffer, NeighboursStayAsTheyAre) {
-  const Untouched untouched(kSize + 2 * kPage);
-  const MutableByteSpan memory = untouched.bytes().subspan(100, kSize);
-  untouched.bytes()[99] = 7;
-  untouched.bytes()[100 + kSize] = 8;
+TEST(UffdBuffer, LeavesNeighboursUnchanged) {
+  const UnpopulatedMemory pages(kSize + 2 * kPage);
+  const MutableByteSpan memory = pages.bytes().subspan(100, kSize);
+  pages.bytes()[99] = 7;
+  pages.bytes()[100 + kSize] = 8;
   {
     UffdBuffer buffer(memory);
     WriteAll(&buffer, memory, CutsAtPages(memory, 3), 2);
   }
   ExpectWanted(memory);
-  EXPECT_EQ(untouched.bytes()[99], 7);
-  EXPECT_EQ(untouched.bytes()[100 + kSize], 8);
+  EXPECT_EQ(pages.bytes()[99], 7);
+  EXPECT_EQ(pages.bytes()[100 + kSize], 8);
 }
 
-TEST(UffdBuffer, OverwritesWhatWasTouchedBefore) {
-  const Untouched untouched(kSize);
-  const MutableByteSpan memory = untouched.bytes();
+TEST(UffdBuffer, OverwritesExistingPages) {
+  const UnpopulatedMemory pages(kSize);
+  const MutableByteSpan memory = pages.bytes();
   for (size_t page = 0; page < kSize / kPage; page += 3) memory[page * kPage] = 9;
   {
     UffdBuffer buffer(memory);
@@ -109,11 +109,11 @@ TEST(UffdBuffer, OverwritesWhatWasTouchedBefore) {
   ExpectWanted(memory);
 }
 
-TEST(UffdBuffer, CutsInsidePagesAreNotWaitedFor) {
+TEST(UffdBuffer, WritesInsideAPageDoNotBlock) {
   std::mt19937 random(2);
   for (int round = 0; round < 20; ++round) {
-    const Untouched untouched(kSize);
-    const MutableByteSpan memory = untouched.bytes();
+    const UnpopulatedMemory pages(kSize);
+    const MutableByteSpan memory = pages.bytes();
     std::vector<size_t> cuts{0, kSize};
     for (int i = 0; i < 20; ++i) cuts.push_back(random() % kSize);
     std::sort(cuts.begin(), cuts.end());
@@ -125,30 +125,30 @@ TEST(UffdBuffer, CutsInsidePagesAreNotWaitedFor) {
   }
 }
 
-TEST(UffdBuffer, SmallMemoryIsJustCopied) {
-  const Untouched untouched(2 * kPage);
-  UffdBuffer buffer(untouched.bytes());
+TEST(UffdBuffer, SmallMemoryIsCopied) {
+  const UnpopulatedMemory pages(2 * kPage);
+  UffdBuffer buffer(pages.bytes());
   EXPECT_FALSE(buffer.is_enabled());
-  buffer.Write(untouched.bytes().data() + 3, ByteSpan(kWanted).first(100));
-  EXPECT_EQ(std::memcmp(untouched.bytes().data() + 3, kWanted.data(), 100), 0);
+  buffer.Write(pages.bytes().data() + 3, ByteSpan(kWanted).first(100));
+  EXPECT_EQ(std::memcmp(pages.bytes().data() + 3, kWanted.data(), 100), 0);
 }
 
-TEST(UffdBuffer, UntouchedAfterwardsIsZero) {
-  const Untouched untouched(kSize);
+TEST(UffdBuffer, UnwrittenPagesAreZero) {
+  const UnpopulatedMemory pages(kSize);
   {
-    UffdBuffer buffer(untouched.bytes());
+    UffdBuffer buffer(pages.bytes());
   }
-  EXPECT_EQ(untouched.bytes()[kSize / 2], 0) << "reading it waited for nobody";
+  EXPECT_EQ(pages.bytes()[kSize / 2], 0) << "the read must not block";
 }
 
-// A child that is forked meanwhile inherits the descriptor and may keep it for long.
-TEST(UffdBuffer, NothingStaysRegisteredThoughAChildWasForked) {
+// A forked child inherits the descriptor and may keep it.
+TEST(UffdBuffer, UnregistersDespiteAForkedChild) {
   for (const bool all_written : {true, false}) {
-    const Untouched memory(kSize);
+    const UnpopulatedMemory memory(kSize);
     pid_t child = -1;
     {
       UffdBuffer buffer(memory.bytes());
-      if (!buffer.is_enabled()) GTEST_SKIP() << "this system has no userfaultfd for us";
+      if (!buffer.is_enabled()) GTEST_SKIP() << "userfaultfd is not available";
       child = ::fork();
       if (child == 0) {
         for (;;) ::pause();
@@ -156,7 +156,7 @@ TEST(UffdBuffer, NothingStaysRegisteredThoughAChildWasForked) {
       ASSERT_GT(child, 0);
       if (all_written) WriteAll(&buffer, memory.bytes(), CutsAtPages(memory.bytes(), 16), 2);
     }
-    // Gives a page back to the system, as allocators do, and touches it: that may wait for nobody.
+    // Returns a page to the system, as allocators do, and accesses it: that must not block.
     uint8_t* page =
         memory.bytes().data() + UffdBuffer::UntilPage(memory.bytes().data()) + 2 * kPage;
     ASSERT_EQ(::madvise(page, kPage, MADV_DONTNEED), 0);
@@ -164,7 +164,7 @@ TEST(UffdBuffer, NothingStaysRegisteredThoughAChildWasForked) {
     std::thread toucher([&] { touched.set_value(std::atomic_ref(*page).load()); });
     std::future<uint8_t> value = touched.get_future();
     EXPECT_EQ(value.wait_for(std::chrono::seconds(5)), std::future_status::ready);
-    ::kill(child, SIGKILL);  // which ends any registration
+    ::kill(child, SIGKILL);  // ends any registration
     ::waitpid(child, nullptr, 0);
     toucher.join();
     EXPECT_EQ(value.get(), 0);

@@ -61,7 +61,7 @@ TEST(Block, RoundTripForEveryRestartInterval) {
   }
 }
 
-TEST(Block, Empty) {
+TEST(Block, EmptyBlock) {
   EXPECT_EQ(ReadAll(WithRestarts("", {0})), Entries());
   EXPECT_EQ(ReadAll(""), std::nullopt);
   EXPECT_EQ(ReadAll(std::string(4, '\0')), std::nullopt);
@@ -79,7 +79,7 @@ TEST(Block, CutAtEveryLength) {
   }
 }
 
-TEST(Block, RestartArrayMustBeOne) {
+TEST(Block, ChecksTheRestartArray) {
   const std::string one = RawEntry(0, 1, 1, "av");
   const std::string two = one + RawEntry(0, 1, 1, "bv");
   const std::string shares = one + RawEntry(1, 1, 1, "bv");
@@ -134,7 +134,7 @@ TEST(ExpansionLimit, RefusesKeysBeyondTheLimit) {
   EXPECT_FALSE(limit.Add(200));
 }
 
-TEST(ExpansionLimit, EmptyKeysReachTheLimitToo) {
+TEST(ExpansionLimit, EmptyKeysCountToo) {
   ExpansionLimit limit(1000);
   uint64_t added = 0;
   while (limit.Add(0)) ++added;

@@ -47,7 +47,7 @@ TEST(TableFormat, PaddingMustBeZero) {
   }
 }
 
-TEST(TableFormat, EveryBitOfTheMagic) {
+TEST(TableFormat, ChecksEveryBitOfTheMagic) {
   const std::string good = FooterOf({47, 8, 60, 14});
   for (size_t bit = 40 * 8; bit < 48 * 8; ++bit) {
     std::string bad = good;
@@ -57,7 +57,7 @@ TEST(TableFormat, EveryBitOfTheMagic) {
   EXPECT_FALSE(HasTableMagic(AsBytes(good.substr(41))));
 }
 
-TEST(TableFormat, HandleOfGarbage) {
+TEST(TableFormat, MalformedHandle) {
   BlockHandle handle{1, 2};
   const std::string garbage(20, '\xff');
   const uint8_t* p = AsBytes(garbage).data();

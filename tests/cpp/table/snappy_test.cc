@@ -19,14 +19,14 @@ std::optional<std::string> Uncompress(std::string_view compressed) {
   return std::string(bytes->begin(), bytes->end());
 }
 
-// A stream that claims `size` bytes.
+// A stream that states an output of `size` bytes.
 std::string Stream(uint64_t size, std::string_view elements) {
   std::string stream;
   testing::AppendVarint(size, &stream);
   return stream.append(elements);
 }
 
-// A literal, its length spelled in `width` bytes behind the tag, 0 for in the tag.
+// A literal whose length is encoded in `width` bytes after the tag; 0: in the tag.
 std::string Literal(std::string_view text, int width = 0) {
   std::string element;
   if (width == 0) {
@@ -84,7 +84,7 @@ TEST(Snappy, CutAtEveryLength) {
   }
 }
 
-TEST(Snappy, GivesExactlyWhatItClaims) {
+TEST(Snappy, OutputMustHaveTheStatedSize) {
   EXPECT_EQ(Uncompress(Stream(2, Literal("abc"))), std::nullopt);
   EXPECT_EQ(Uncompress(Stream(4, Literal("abc"))), std::nullopt);
   EXPECT_EQ(Uncompress(Stream(7, Literal("abcd") + Copy(4, 4, 1))), std::nullopt);
@@ -92,7 +92,7 @@ TEST(Snappy, GivesExactlyWhatItClaims) {
   EXPECT_EQ(Uncompress(""), std::nullopt);
 }
 
-TEST(Snappy, CopiesStayBehindTheStart) {
+TEST(Snappy, CopiesMustStartInsideTheOutput) {
   for (const int width : {1, 2, 4}) {
     EXPECT_EQ(Uncompress(Stream(8, Literal("abcd") + Copy(4, 5, width))), std::nullopt);
     EXPECT_EQ(Uncompress(Stream(8, Literal("abcd") + Copy(4, 0, width))), std::nullopt);
@@ -112,19 +112,19 @@ TEST(Snappy, LiteralLengthsThatWrap) {
             std::nullopt);
 }
 
-TEST(Snappy, RefusesAClaimThatNoStreamCouldKeep) {
+TEST(Snappy, RefusesAnImpossibleSize) {
   EXPECT_EQ(Uncompress(Stream(0xffffffff, Literal("abc"))), std::nullopt);
   EXPECT_EQ(Uncompress(Stream(uint64_t{1} << 32, Literal("abc"))), std::nullopt);
   EXPECT_EQ(Uncompress(Stream(1000, Literal("abc"))), std::nullopt);
 }
 
-TEST(Snappy, TheDensestStream) {
+TEST(Snappy, LargestExpansion) {
   std::string elements = Literal("a");
   for (int i = 0; i < 1000; ++i) elements += Copy(64, 1, 2);
   EXPECT_EQ(Uncompress(Stream(64'001, elements)), std::string(64'001, 'a'));
 }
 
-TEST(Snappy, RandomBytesNeverGiveMoreThanClaimed) {
+TEST(Snappy, RandomBytesNeverExceedTheStatedSize) {
   std::mt19937 random(1);
   for (int round = 0; round < 20'000; ++round) {
     std::string stream(random() % 40, '\0');

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Next to LevelDB: it reads our tables, and from the same pairs its own builder makes the same
+// Comparison with LevelDB: it reads the tables of TableBuilder, and its own builder writes the same
 // bytes.
 #include <gtest/gtest.h>
 #include <leveldb/env.h>
@@ -99,7 +99,7 @@ Pairs ReadWithLevelDb(const std::string& path) {
   return pairs;
 }
 
-TEST(TableBuilderNextToLevelDb, TheSameBytesFromTheSamePairs) {
+TEST(TableBuilderNextToLevelDb, WritesTheSameBytes) {
   const TempDir dir;
   std::mt19937 random(71);
   for (const size_t block_size : {256, 1024, 262144}) {
@@ -115,8 +115,8 @@ TEST(TableBuilderNextToLevelDb, TheSameBytesFromTheSamePairs) {
   }
 }
 
-// LevelDB puts a large record behind those before it; TensorFlow gives it a block of its own.
-TEST(TableBuilderNextToLevelDb, ItReadsLargeRecordsInBlocksOfTheirOwn) {
+// LevelDB appends a large record to the current block; TensorFlow gives it a block of its own.
+TEST(TableBuilderNextToLevelDb, LevelDbReadsLargeRecordsInTheirOwnBlocks) {
   const TempDir dir;
   std::mt19937 random(72);
   for (int round = 0; round < 20; ++round) {

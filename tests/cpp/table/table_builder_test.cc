@@ -45,8 +45,8 @@ bool IsSnappy(const Table& table, const MemorySource& source) {
   return source.bytes()[first.offset + first.size] == static_cast<uint8_t>(BlockType::kSnappy);
 }
 
-// What TensorFlow wrote, written again from nothing but its records. Some versions compressed.
-TEST(TableBuilder, MakesTheVeryBytesThatTensorFlowWrote) {
+// Rewrites the tables that TensorFlow wrote from their records. Some versions compressed them.
+TEST(TableBuilder, ReproducesTheBytesOfTensorFlow) {
   int plain = 0;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(TENSORBUNDLE_TEST_DATA)) {
     if (entry.path().extension() != ".index") continue;
@@ -65,31 +65,29 @@ TEST(TableBuilder, MakesTheVeryBytesThatTensorFlowWrote) {
   EXPECT_GE(plain, 8);
 }
 
-TEST(TableBuilder, ATableWithoutRecordsIsOne) {
-  EXPECT_TRUE(ReadBack(Opened(TableBuilder().Finish())).empty());
-}
+TEST(TableBuilder, EmptyTable) { EXPECT_TRUE(ReadBack(Opened(TableBuilder().Finish())).empty()); }
 
-TEST(TableBuilder, SeparatorsAreShortAndLieBetween) {
+TEST(TableBuilder, SeparatorsAreShort) {
   const Table table = Opened(Build({{"abcdef", "1"}, {"abzz", "2"}, {"b\xff\xff", "3"}}, 1));
   ASSERT_EQ(table.blocks().size(), 3U);
   EXPECT_EQ(table.blocks()[0].separator, "abd");
-  EXPECT_EQ(table.blocks()[1].separator, "abzz");  // nothing short is between it and "b..."
+  EXPECT_EQ(table.blocks()[1].separator, "abzz");  // no short key is between it and "b..."
   EXPECT_EQ(table.blocks()[2].separator, "c");
 }
 
-TEST(TableBuilder, ALastKeyOf0xffSeparatesItself) {
+TEST(TableBuilder, LastKeyOf0xffIsItsSeparator) {
   const Table table = Opened(Build({{"\xff\xff", "1"}}));
   EXPECT_EQ(table.blocks().at(0).separator, "\xff\xff");
 }
 
-TEST(TableBuilder, ALargeRecordGetsABlockOfItsOwn) {
+TEST(TableBuilder, LargeRecordGetsItsOwnBlock) {
   const std::string large(2 * 4096, 'x');
   const Table table = Opened(Build({{"a", "1"}, {"b", large}, {"c", "2"}}, 4096));
   EXPECT_EQ(table.blocks().size(), 3U);
   EXPECT_EQ(ReadBack(table), (Pairs{{"a", "1"}, {"b", large}, {"c", "2"}}));
 }
 
-TEST(TableBuilder, RandomTablesComeBack) {
+TEST(TableBuilder, RandomRoundTrip) {
   std::mt19937 random(73);
   for (int round = 0; round < 300; ++round) {
     Pairs pairs;

@@ -81,7 +81,7 @@ TEST(TableIterator, ChecksumDiffersBetweenTables) {
   EXPECT_NE(checksum(pairs), before);
 }
 
-TEST(TableIterator, ThrowsWhenTheFileIsTruncatedMeanwhile) {
+TEST(TableIterator, ThrowsIfTheFileIsTruncatedMeanwhile) {
   const TempDir dir;
   const std::string path = dir.Write("f", FileOf(SomePairs(), 100));
   const Table table = Table::Open(std::make_shared<FileSource>(File::Open(path)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Next to LevelDB's own reader and writer of the same format.
+// Comparison with LevelDB's reader and writer of the same format.
 #include <gtest/gtest.h>
 #include <leveldb/comparator.h>
 #include <leveldb/env.h>
@@ -88,7 +88,7 @@ Pairs ReadWithUs(const std::string& path) {
   return pairs;
 }
 
-TEST(NextToLevelDb, ReadsWhatItWrites) {
+TEST(NextToLevelDb, ReadsTablesOfLevelDb) {
   const TempDir dir;
   std::mt19937 random(42);
   for (const auto compression : {leveldb::kNoCompression, leveldb::kSnappyCompression}) {
@@ -110,8 +110,8 @@ TEST(NextToLevelDb, ReadsWhatItWrites) {
   }
 }
 
-// What the other tests are built on is a table to LevelDB too.
-TEST(NextToLevelDb, ItReadsWhatOurTestsWrite) {
+// LevelDB reads the tables that the other tests write.
+TEST(NextToLevelDb, LevelDbReadsTablesOfTheTests) {
   const TempDir dir;
   std::mt19937 random(43);
   for (const size_t block_size : {1, 100, 262144}) {

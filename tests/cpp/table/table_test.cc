@@ -36,7 +36,7 @@ Pairs ReadAll(const std::string& file) {
   return pairs;
 }
 
-// The message of the CorruptionError that reading gives, or "" when it gives none.
+// Returns the message of the CorruptionError of a read, or "" if there is none.
 std::string Fault(const std::string& file) {
   try {
     ReadAll(file);
@@ -49,7 +49,7 @@ std::string Fault(const std::string& file) {
 #define EXPECT_FAULT(file, part) \
   EXPECT_NE(Fault(file).find(part), std::string::npos) << "found: " << Fault(file)
 
-// A file of the given blocks, with an index block that says what the test wants.
+// Builds a file of the given blocks, with the index block of the test.
 class RawTable {
  public:
   BlockPlace Add(const std::string& block, char type = 0) {
@@ -98,7 +98,7 @@ TEST(TableFile, RoundTrip) {
   }
 }
 
-TEST(TableFile, FindsNothingThatIsNotThere) {
+TEST(TableFile, FindsNoAbsentKey) {
   TableBuilder builder(10);
   for (const char* key : {"b", "d", "f"}) builder.Add(key, "value");
   const Table table = Table::Open(Source(builder.Finish()));
@@ -119,7 +119,7 @@ TEST(TableFile, FindBlock) {
   EXPECT_EQ(table.FindBlock("ea"), nullptr);
 }
 
-TEST(TableFile, TooShortOrOfAnotherKind) {
+TEST(TableFile, NotATable) {
   EXPECT_FAULT("", "it has 0 bytes");
   EXPECT_FAULT(std::string(47, '\0'), "it has 47 bytes");
   EXPECT_FAULT(std::string(48, '\0'), "table magic");
@@ -127,7 +127,7 @@ TEST(TableFile, TooShortOrOfAnotherKind) {
                "git lfs pull");
 }
 
-TEST(TableFile, EveryFlippedBitIsNoticed) {
+TEST(TableFile, DetectsEveryFlippedBit) {
   TableBuilder builder(30, 2);
   builder.Add("", "header");
   for (const char* key : {"a", "ab", "abc", "b"}) builder.Add(key, "value");
@@ -171,7 +171,7 @@ TEST(TableFile, SnappyBlocks) {
   EXPECT_FAULT(empty.Finish({{"b", RawTable::Handle(none)}}), "is malformed");
 }
 
-TEST(TableFile, BlocksMustAscendApart) {
+TEST(TableFile, BlocksMustAscendAndBeDisjoint) {
   RawTable raw;
   const auto a = raw.Add(BlockOf({{"a", "1"}}));
   const auto c = raw.Add(BlockOf({{"c", "2"}}));
@@ -179,7 +179,7 @@ TEST(TableFile, BlocksMustAscendApart) {
   const std::string hc = RawTable::Handle(c);
   EXPECT_EQ(Fault(RawTable(raw).Finish({{"b", ha}, {"d", hc}})), "");
   EXPECT_EQ(Fault(RawTable(raw).Finish({{"b", ha + "junk"}, {"d", hc}})), "")
-      << "bytes behind a handle are allowed";
+      << "bytes after a handle are allowed";
   EXPECT_FAULT(RawTable(raw).Finish({{"b", hc}, {"d", ha}}), "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", ha}, {"d", ha}}), "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", RawTable::Handle({a.offset, a.size + 1})}, {"d", hc}}),
@@ -221,7 +221,7 @@ TEST(TableFile, KeysMustAscend) {
   EXPECT_FAULT(file({}), "malformed") << "a data block without entries";
 }
 
-TEST(TableFile, HeaderAlone) {
+TEST(TableFile, OnlyTheEmptyKey) {
   RawTable raw;
   const auto place = raw.Add(BlockOf({{"", "header"}}));
   EXPECT_EQ(ReadAll(raw.Finish({{"", RawTable::Handle(place)}})), (Pairs{{"", "header"}}))
@@ -230,7 +230,7 @@ TEST(TableFile, HeaderAlone) {
 
 TEST(TableFile, NoBlocks) { EXPECT_EQ(ReadAll(RawTable().Finish({})), Pairs()); }
 
-// 3-byte entries that each repeat a long key: half a megabyte would become gigabytes.
+// Entries of 3 bytes that each repeat a long key: half a megabyte would expand to gigabytes.
 TEST(TableFile, KeysBeyondTheExpansionLimit) {
   std::string block;
   const std::string long_key(200'000, 'k');

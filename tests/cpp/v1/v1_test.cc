@@ -180,7 +180,7 @@ TEST_F(V1Test, SlicesOverShards) {
   EXPECT_FALSE(slices[0].has_checksum);
 }
 
-TEST_F(V1Test, TheChecksumTellsSavesApart) {
+TEST_F(V1Test, ChecksumDiffersBetweenSaves) {
   V1Writer one, other;
   one.Add("f", DataType::kFloat, {1}, Floats({1}));
   other.Add("f", DataType::kFloat, {1}, Floats({2}));
@@ -189,7 +189,7 @@ TEST_F(V1Test, TheChecksumTellsSavesApart) {
   EXPECT_NE(Open(other.Finish())->index_checksum(), checksum);
 }
 
-TEST_F(V1Test, TypesThatV1CannotHold) {
+TEST_F(V1Test, TypesThatV1CannotStore) {
   V1Writer writer;
   writer.Add("b", static_cast<DataType>(14), {1}, Varints(13, {1}));
   writer.Add("new", static_cast<DataType>(99), {1}, "");

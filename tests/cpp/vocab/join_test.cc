@@ -40,7 +40,7 @@ using testing::VocabularyPtr;
 
 class JoinTest : public testing::VocabularyFiles {
  protected:
-  // What a join of files with these contents gives, whether it holds the new one or not.
+  // Returns the result of a join of files with these contents. Checks that both ways to join agree.
   JoinResult Joined(std::string_view new_bytes, std::string_view old_bytes,
                     const JoinOptions& options, bool hold) const {
     const auto new_file = File::Open(Write("new", new_bytes));
@@ -63,7 +63,7 @@ class JoinTest : public testing::VocabularyFiles {
     return ids;
   }
 
-  // What the join throws as E, or "" if it throws nothing or something else.
+  // Returns the message of the E that the join throws, or "" if it throws no E.
   template <typename E>
   std::string Failure(std::string_view new_bytes, std::string_view old_bytes,
                       const JoinOptions& options = {}) const {
@@ -90,7 +90,7 @@ JoinOptions Wanted(int64_t new_offset, int64_t num_new, int64_t old_size = JoinO
 
 JoinOptions OldSize(int64_t old_size) { return Wanted(0, JoinOptions::kAll, old_size); }
 
-TEST_F(JoinTest, BytesAreTakenAsTheyAre) {
+TEST_F(JoinTest, BytesAreNotInterpreted) {
   const Tokens tokens{
       "\xef\xbb\xbf"
       "a",
@@ -107,8 +107,8 @@ TEST_F(JoinTest, BytesAreTakenAsTheyAre) {
             (Ids{-1, -1, -1, -1, -1, 1, -1, -1, -1}));
 }
 
-// The end that an open line gets may be the first byte of a block, or of a chunk.
-TEST_F(JoinTest, OpenLinesThatEndAtBorders) {
+// The '\n' that an unterminated line gets may be the first byte of a block or of a chunk.
+TEST_F(JoinTest, UnterminatedLinesAtBlockBorders) {
   for (const size_t border : {64u, 65'536u, 262'144u}) {
     for (size_t size = border - 2; size <= border + 2; ++size) {
       for (const std::string& end : {""s, "\r"s}) {
@@ -125,7 +125,7 @@ TEST_F(JoinTest, OpenLinesThatEndAtBorders) {
   }
 }
 
-TEST_F(JoinTest, TokensWithNewlinesAreNotSeveralTokens) {
+TEST_F(JoinTest, TokensMayContainNewlines) {
   const VocabularyPtr wanted = OfTokens({"a\nb", "a", "b", "a\n", "\nb", "b\r", "\n", ""});
   const JoinResult lines = Join(*wanted, *OfFile("old", "a\nb\r\n"), {});
   EXPECT_EQ(Ids(lines.ids().begin(), lines.ids().end()), (Ids{-1, 0, 1, -1, -1, -1, -1, -1}));
@@ -136,7 +136,7 @@ TEST_F(JoinTest, TokensWithNewlinesAreNotSeveralTokens) {
 TEST_F(JoinTest, ManyTokensInMemory) {
   JoinOptions options;
   options.old_duplicates = Duplicates::kTakeFirst;
-  Tokens tokens(kManyTokens);  // of no bytes: nothing but their ends
+  Tokens tokens(kManyTokens);  // empty tokens
   const VocabularyPtr empty = OfTokens(tokens);
   EXPECT_EQ(empty->size(), kManyTokens);
   EXPECT_EQ(Join(*empty, *empty, options).num_present, kManyTokens);
@@ -197,7 +197,7 @@ TEST_F(JoinTest, PartOfTheOldVocabulary) {
   EXPECT_NE(Failure<std::invalid_argument>("a\n", "a\n", OldSize(-2)), "");
 }
 
-TEST_F(JoinTest, KindsOfFaults) {
+TEST_F(JoinTest, ErrorKinds) {
   const auto kind_of = [this](std::string_view new_bytes, std::string_view old_bytes) {
     try {
       JoinFiles(new_bytes, old_bytes, {});
@@ -249,7 +249,7 @@ TEST_F(JoinTest, DuplicatesInTheOldVocabulary) {
   EXPECT_THROW(Join(*OfTokens({}), *OfTokens({"", ""}), {}), CorruptionError);
 }
 
-TEST_F(JoinTest, TheFirstFaultOfTheOldVocabularyCounts) {
+TEST_F(JoinTest, ReportsTheFirstErrorOfTheOldVocabulary) {
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n\n"), "repeats"));
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\n\na\n"), "is empty"));
   EXPECT_TRUE(Contains(Failure<CorruptionError>("a\n", "a\na\n", OldSize(5)), "repeats"));
@@ -265,7 +265,7 @@ TEST_F(JoinTest, LongTokensAreCutInMessages) {
   EXPECT_LT(message.size(), 500u);
 }
 
-// What a join must give, the slow way.
+// The expected result of a join, computed with a dictionary.
 struct Oracle {
   Oracle(const Tokens& new_tokens, const Tokens& old_tokens, const JoinOptions& options) {
     const size_t old_size =

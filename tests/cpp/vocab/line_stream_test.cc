@@ -38,7 +38,7 @@ class LineStreamTest : public testing::VocabularyFiles {
   }
 };
 
-// The tokens of some rows, each of which must come exactly once.
+// Returns the tokens of some rows. Checks that each row comes exactly once.
 Tokens TokensOf(const LineStream& lines, uint64_t first, uint64_t count, int threads = 2) {
   Tokens tokens(count);
   std::vector<int> seen(count);
@@ -72,9 +72,9 @@ std::string MessageOf(const auto& call) {
   return "";
 }
 
-// Texts of few letters have every way in which lines can end and be empty; chunks of every size put
-// every byte at the edge of one.
-TEST_F(LineStreamTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
+// Texts of few letters contain every kind of line end and empty line; chunks of every size put
+// every byte at the border of a chunk.
+TEST_F(LineStreamTest, AgreesWithVocabularyForEveryChunkSize) {
   std::mt19937_64 random(1);
   for (int round = 0; round < 200; ++round) {
     std::string text(random() % 40, ' ');
@@ -100,7 +100,7 @@ TEST_F(LineStreamTest, ChunksOfEverySizeGiveTheLinesOfAVocabulary) {
   }
 }
 
-TEST_F(LineStreamTest, EmptyLinesAroundEveryPlaceOfABlock) {
+TEST_F(LineStreamTest, EmptyLinesAtEveryOffsetOfABlock) {
   for (size_t length = 58; length <= 130; ++length) {
     for (const std::string end : {"\n", "\r\n"}) {
       const std::string before = std::string(length, 'x') + "\n";
@@ -126,7 +126,7 @@ TEST_F(LineStreamTest, FilesWithoutLines) {
   EXPECT_EQ(TokensOf(Lines("a\nb\r")), (Tokens{"a", "b"}));
 }
 
-TEST_F(LineStreamTest, PartsOfTheRows) {
+TEST_F(LineStreamTest, RangesOfRows) {
   Tokens tokens(10'000);
   std::string text;
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -172,7 +172,7 @@ TEST_F(LineStreamTest, OneHugeLine) {
             (std::vector<int64_t>{1, 0}));
 }
 
-TEST_F(LineStreamTest, AFileThatShrinksBetweenTheReadings) {
+TEST_F(LineStreamTest, FileShrinksBetweenTheReads) {
   const LineStream lines = Lines("a\nb\nc\n", 1, 2);
   std::filesystem::resize_file(Path("file"), 4);
   EXPECT_EQ(TokensOf(lines, 0, 2), (Tokens{"a", "b"}));
@@ -182,13 +182,13 @@ TEST_F(LineStreamTest, AFileThatShrinksBetweenTheReadings) {
   EXPECT_TRUE(Contains(MessageOf([&] { LineStream(file, 1); }), "ends early"));
 }
 
-TEST_F(LineStreamTest, AFileThatGrowsIsTheOneThatWasOpened) {
+TEST_F(LineStreamTest, FileGrowsAfterOpen) {
   const LineStream lines = Lines("a\nb");
   std::ofstream(Path("file"), std::ios::app) << "c\nd\n";
   EXPECT_EQ(TokensOf(lines), (Tokens{"a", "b"}));
 }
 
-TEST_F(LineStreamTest, AFileThatIsRewrittenBetweenTheReadings) {
+TEST_F(LineStreamTest, FileIsRewrittenBetweenTheReads) {
   const auto after = [this](const std::string& before, const std::string& now) {
     const LineStream lines = Lines(before);
     EXPECT_EQ(before.size(), now.size());
@@ -201,16 +201,16 @@ TEST_F(LineStreamTest, AFileThatIsRewrittenBetweenTheReadings) {
   EXPECT_NE(after("a\nbbc\n", "a\nb\nc\n"), "");     // more
   EXPECT_NE(after("a\nbb\nc\n", "\nabb\nc\n"), "");  // an empty one
   EXPECT_NE(after("aa\nbb\ncc", "\r\nabb\ncc"), "");
-  EXPECT_EQ(after("aa\nb\n", "a\nbb\n"), "");  // as many: no telling
+  EXPECT_EQ(after("aa\nb\n", "a\nbb\n"), "");  // as many lines: not detected
 }
 
-TEST_F(LineStreamTest, ErrorsOfTheVisitorComeBack) {
+TEST_F(LineStreamTest, PropagatesExceptionsOfTheVisitor) {
   const LineStream lines = Lines("a\nb\n");
   EXPECT_THROW(lines.ForEachBatch(0, 2, 2, [](uint64_t, auto) { throw std::out_of_range("x"); }),
                std::out_of_range);
 }
 
-TEST_F(LineStreamTest, TooLargeAFile) {
+TEST_F(LineStreamTest, FileIsTooLarge) {
   const std::string path = Write("file", "");
   std::error_code error;
   std::filesystem::resize_file(path, uint64_t{1} << 40, error);
@@ -218,8 +218,8 @@ TEST_F(LineStreamTest, TooLargeAFile) {
   EXPECT_THROW(LineStream(File::Open(path), 1), UnsupportedError);
 }
 
-// Both ways to join, with chunks so small that every line lies in several.
-TEST_F(LineStreamTest, AJoinHoldsTheNewVocabularyOrNot) {
+// Both ways to join, with chunks so small that every line spans several.
+TEST_F(LineStreamTest, JoinsAgreeWithAndWithoutTheVocabularyInMemory) {
   std::mt19937_64 random(2);
   const auto text = [&random](size_t count, const std::string& end) {
     std::string lines;
@@ -247,7 +247,7 @@ TEST_F(LineStreamTest, AJoinHoldsTheNewVocabularyOrNot) {
   }
 }
 
-TEST_F(LineStreamTest, TheNewFileIsJudgedBeforeTheOldOneIsRead) {
+TEST_F(LineStreamTest, ChecksTheNewFileBeforeItReadsTheOldOne) {
   const auto old_file = File::Open(Write("old", "a\nb\n"));
   std::filesystem::resize_file(Path("old"), 1);
   const auto message = [&](std::string_view text) {

@@ -31,13 +31,13 @@ std::vector<std::string_view> ViewsOf(const Vocabulary& vocabulary) {
   return views;
 }
 
-TEST(TokenHashTest, LengthAndEveryByteCount) {
+TEST(TokenHashTest, DependsOnSizeAndEveryByte) {
   const TokenHasher hash(1);
   for (size_t size = 0; size <= 70; ++size) {
     std::string padded(size + 2 * Vocabulary::kReadablePadding, 'p');
     const std::string_view token(padded.data(), size);
     const uint64_t before = hash(token);
-    padded[size] = 'q';  // behind it
+    padded[size] = 'q';  // the byte after it
     EXPECT_EQ(hash(token), before) << size;
     EXPECT_NE(hash({padded.data(), size + 1}), before) << size;
     for (size_t i = 0; i < size; ++i) {
@@ -87,8 +87,7 @@ TEST(SlotLineTest, MatchesTagsAndFreeSlots) {
   }
 }
 
-// Pairs of tokens that have the same tag, and hashes so near that they belong into the same line of
-// a small table.
+// Pairs of tokens that have the same tag and belong in the same line of a small table.
 std::vector<std::pair<std::string, std::string>> AlikePairs(const TokenHasher& hasher) {
   std::vector<std::pair<std::string, std::string>> pairs;
   std::unordered_map<uint64_t, std::string> seen;
@@ -102,7 +101,7 @@ std::vector<std::pair<std::string, std::string>> AlikePairs(const TokenHasher& h
   return pairs;
 }
 
-TEST(TokenTableTest, TokensOfOneTagAreToldApartByTheirBytes) {
+TEST(TokenTableTest, DistinguishesTokensWithEqualTags) {
   const TokenHasher hasher(1);
   Tokens firsts, seconds;
   for (const auto& [first, second] : AlikePairs(hasher)) {
@@ -124,8 +123,8 @@ TEST(TokenTableTest, TokensOfOneTagAreToldApartByTheirBytes) {
   for (size_t row = 0; row < rows.size(); ++row) EXPECT_EQ(rows[row], static_cast<int64_t>(row));
 }
 
-// Every thread inserts the same few tokens, largest rows first or last as it happens.
-TEST(TokenTableTest, ThreadsThatMeetInOneSlot) {
+// Every thread inserts the same few tokens, in any order of rows.
+TEST(TokenTableTest, ThreadsThatInsertTheSameTokens) {
   Tokens tokens(150'000);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = std::to_string(i % 5);
   const VocabularyPtr vocabulary = OfTokens(tokens);

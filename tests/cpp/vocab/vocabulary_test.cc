@@ -38,7 +38,7 @@ TEST_F(VocabularyTest, LinesEndInNewlines) {
   EXPECT_EQ(tokens("a\n\nb\n"), (Tokens{"a", "", "b"}));
 }
 
-TEST_F(VocabularyTest, OneCarriageReturnBelongsToTheEndOfTheLine) {
+TEST_F(VocabularyTest, RemovesOneCarriageReturn) {
   const auto tokens = [this](std::string_view bytes) { return TokensOf(*OfFile("file", bytes)); };
   EXPECT_EQ(tokens("a\r\nb\r\n"), (Tokens{"a", "b"}));
   EXPECT_EQ(tokens("a\r\nb\r"), (Tokens{"a", "b"}));
@@ -75,7 +75,7 @@ TEST_F(VocabularyTest, EmptyLinesAtChunkBorders) {
 
 // The index counts lines in blocks of 64 bytes and chunks of 64 KiB. Files that fill their last
 // block, or miss that by a few bytes, find every line, with any end of the last one.
-TEST_F(VocabularyTest, FilesAroundMultiplesOfABlockAndOfAChunk) {
+TEST_F(VocabularyTest, FileSizesAroundMultiplesOfBlocksAndChunks) {
   for (const size_t unit : {size_t{64}, size_t{128}, size_t{65'536}, size_t{131'072}}) {
     for (size_t size = unit - 3; size <= unit + 3; ++size) {
       for (const std::string& end : {"\n"s, "\r\n"s, ""s, "\r"s, "\n\r"s, "x"s}) {
@@ -113,14 +113,14 @@ TEST_F(VocabularyTest, MissingFileAndDirectory) {
   EXPECT_THROW(File::Open(Path("")), IOFailure);
 }
 
-TEST_F(VocabularyTest, AFileThatShrinksAfterItWasOpened) {
+TEST_F(VocabularyTest, FileShrinksAfterOpen) {
   const std::string path = Write("file", "a\nb\n");
   const auto file = File::Open(path);
   std::filesystem::resize_file(path, 2);
   EXPECT_THROW(Vocabulary::OfFile(*file, 1), CorruptionError);
 }
 
-TEST_F(VocabularyTest, AVocabularyOutlivesItsFile) {
+TEST_F(VocabularyTest, OutlivesItsFile) {
   const std::string path = Write("file", "a\nb\n");
   const VocabularyPtr vocabulary = Vocabulary::OfFile(*File::Open(path), 1);
   std::filesystem::resize_file(path, 0);

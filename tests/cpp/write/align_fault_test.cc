@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The system calls that write, failing or killing the process one after another. They are replaced
-// in this executable alone, which forwards all others to the kernel.
+// Fault injection: one system call after another fails or kills the process. This executable
+// replaces the functions that write; all other calls go to the kernel.
 #include <gtest/gtest.h>
 
 #ifdef __linux__
@@ -38,7 +38,7 @@ struct Script {
 };
 Script script;
 
-// Whether the call that has just been made shall fail; errno is then set.
+// Counts a call. Returns whether it must fail, with errno set.
 bool Fails() {
   ++script.calls;
   if (script.calls != script.at) return false;
@@ -138,7 +138,7 @@ class AlignFault : public ::testing::Test {
   Files whole_;
 };
 
-TEST_F(AlignFault, EveryCallThatFailsIsReportedAndLeavesNothing) {
+TEST_F(AlignFault, FailedCallsAreReportedAndLeaveNoFile) {
   for (const int error : {ENOSPC, EIO, EDQUOT, EROFS}) {
     int at = 0;
     for (bool done = false; !done;) {
@@ -158,7 +158,7 @@ TEST_F(AlignFault, EveryCallThatFailsIsReportedAndLeavesNothing) {
   }
 }
 
-TEST_F(AlignFault, AProcessKilledAtAnyCallLeavesNoIndexOrAllOfIt) {
+TEST_F(AlignFault, KilledProcessLeavesNoIndexOrACompleteCheckpoint) {
   int without = 0;
   int whole = 0;
   for (int at = 1;; ++at) {
@@ -184,10 +184,10 @@ TEST_F(AlignFault, AProcessKilledAtAnyCallLeavesNoIndexOrAllOfIt) {
     std::filesystem::remove_all(dir_ / "new");
   }
   EXPECT_GT(without, 10);
-  EXPECT_GT(whole, 0);  // dying before the last fsync
+  EXPECT_GT(whole, 0);  // killed before the last fsync
 }
 
-TEST_F(AlignFault, FileSystemsWithoutSecondNamesOrSpaceToTake) {
+TEST_F(AlignFault, FileSystemsWithoutLinksOrFallocate) {
   script = {Mode::kRefuseFeatures};
   Run();
   EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
@@ -200,7 +200,7 @@ TEST_F(AlignFault, FileSystemsWithoutSecondNamesOrSpaceToTake) {
   }
 }
 
-TEST_F(AlignFault, WritesThatAreShortOrInterrupted) {
+TEST_F(AlignFault, ShortAndInterruptedWrites) {
   script = {Mode::kStutter};
   Run();
   EXPECT_EQ(FilesIn(dir_ / "new"), whole_);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Indexes with random changes inside, whose checksums are right: aligned as they are, or refused
-// with nothing left behind.
+// Indexes with random changes and correct checksums: they are aligned, or refused without leaving
+// files.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -33,7 +33,7 @@ std::string Contents(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Everything that a reader sees of a checkpoint but the offsets.
+// Everything that a reader sees of a checkpoint except the offsets.
 std::vector<std::string> Seen(const std::string& prefix) {
   const Catalog catalog = ReadBundleIndex(prefix).catalog;
   std::vector<std::string> all;
@@ -50,7 +50,7 @@ std::vector<std::string> Seen(const std::string& prefix) {
   return all;
 }
 
-// Records of every sort, in two shards, and the places of the index's blocks.
+// Records of every kind, in two shards, and the locations of the blocks of the index.
 struct Source {
   BundleBuilder bundle{2};
   std::string index;
@@ -89,7 +89,7 @@ struct Source {
   }
 };
 
-TEST(AlignMutation, TheSameCheckpointOrAnError) {
+TEST(AlignMutation, GivesTheSameCheckpointOrAnError) {
   const TempDir dir;
   std::mt19937 random(91);
   Source source;

@@ -46,7 +46,7 @@ AlignSummary Align(const std::string& source, const std::string& destination,
   return AlignPlan(source, alignment).Write(destination, threads, [](uint64_t) {});
 }
 
-// What `run` throws as a T, which must be one.
+// Returns the T that `run` throws. Fails the test if it throws no T.
 template <typename T>
 T Caught(const std::function<void()>& run) {
   try {
@@ -70,7 +70,7 @@ std::vector<std::string> StoredBytes(const std::string& prefix) {
   return all;
 }
 
-// Sizes around what is cut and what is moved, in an order that leaves nothing aligned.
+// Sizes around the limits for chunks and alignment, in an order in which no slice is aligned.
 BundleBuilder Mixed() {
   BundleBuilder builder(3);
   int32_t shard = 0;
@@ -83,7 +83,7 @@ BundleBuilder Mixed() {
   return builder;
 }
 
-TEST(Align, EverySliceIsWhereItShallBe) {
+TEST(Align, AlignsEverySlice) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   for (const uint64_t alignment : {64, 4096, 1 << 21}) {
@@ -102,7 +102,7 @@ TEST(Align, EverySliceIsWhereItShallBe) {
   }
 }
 
-TEST(Align, AnAlignedCheckpointComesOutAsItWas) {
+TEST(Align, IsIdempotent) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   Align(dir / "a", dir / "b");
@@ -114,7 +114,7 @@ TEST(Align, AnAlignedCheckpointComesOutAsItWas) {
   }
 }
 
-TEST(Align, TheNumberOfThreadsChangesNothing) {
+TEST(Align, IsIndependentOfTheNumberOfThreads) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   Align(dir / "a", dir / "one", 4096, 1);
@@ -123,7 +123,7 @@ TEST(Align, TheNumberOfThreadsChangesNothing) {
   EXPECT_EQ(StoredBytes(dir / "many"), StoredBytes(dir / "one"));
 }
 
-TEST(Align, TensorsThatShareBytesStillDo) {
+TEST(Align, SharedBytesStayShared) {
   const TempDir dir;
   BundleBuilder builder;
   const Record record = builder.Store(DataType::kUint8, {100}, std::string(100, 'x'));
@@ -134,7 +134,7 @@ TEST(Align, TensorsThatShareBytesStillDo) {
   EXPECT_EQ(StoredBytes(dir / "b"), StoredBytes(dir / "a"));
 }
 
-TEST(Align, TensorsThatOverlapDoNotFillTheDisk) {
+TEST(Align, RefusesInflatingOverlaps) {
   const TempDir dir;
   BundleBuilder builder;
   Record record = builder.Store(DataType::kUint8, {100}, std::string(110, 'x'));
@@ -147,7 +147,7 @@ TEST(Align, TensorsThatOverlapDoNotFillTheDisk) {
   EXPECT_THROW(Align(dir / "overlapping", dir / "c"), UnsupportedError);
 }
 
-TEST(Align, RecordsKeepWhatNobodyKnows) {
+TEST(Align, KeepsUnknownFields) {
   const TempDir dir;
   BundleBuilder builder;
   const std::string unknown = BytesField(99, "from the future");
@@ -160,7 +160,7 @@ TEST(Align, RecordsKeepWhatNobodyKnows) {
   EXPECT_EQ(StoredBytes(dir / "b"), StoredBytes(dir / "a"));
 }
 
-TEST(Align, SliceRecordsThatNoTensorListsComeAlong) {
+TEST(Align, CopiesUnlistedSliceRecords) {
   const TempDir dir;
   BundleBuilder builder;
   builder.Add("pad", DataType::kUint8, {1}, "x");
@@ -169,15 +169,15 @@ TEST(Align, SliceRecordsThatNoTensorListsComeAlong) {
   EXPECT_EQ(Align(dir / "a", dir / "b").slices, 2U);
   EXPECT_EQ(Contents(DataFilePath(dir / "b", 0, 1)).substr(64), "yz");
   builder.data().back() = '!';
-  builder.Write(dir / "damaged");
-  const auto error = Caught<CorruptionError>([&] { Align(dir / "damaged", dir / "c"); });
+  builder.Write(dir / "corrupted");
+  const auto error = Caught<CorruptionError>([&] { Align(dir / "corrupted", dir / "c"); });
   EXPECT_NE(std::string(error.what()).find("which no tensor lists"), std::string::npos);
   builder.Put(key, Record{.dtype = DataType::kUint8, .dims = {2}, .shard = 7, .size = 2}.Message());
   builder.Write(dir / "beyond");
   EXPECT_THROW(Align(dir / "beyond", dir / "c"), CorruptionError);
 }
 
-TEST(Align, DamageLeavesNothingBehind) {
+TEST(Align, CorruptionLeavesNoFile) {
   const TempDir dir;
   BundleBuilder builder = Mixed();
   builder.data(2)[500'000] ^= 1;
@@ -188,7 +188,7 @@ TEST(Align, DamageLeavesNothingBehind) {
   EXPECT_EQ(NamesIn(dir), before);
 }
 
-TEST(Align, MissingAndShortShardsAreFoundBeforeAnythingIsWritten) {
+TEST(Align, ChecksAllShardsBeforeItWrites) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   const std::string shard = DataFilePath(dir / "a", 2, 3);
@@ -203,7 +203,7 @@ TEST(Align, MissingAndShortShardsAreFoundBeforeAnythingIsWritten) {
   EXPECT_EQ(copied, 0U);
 }
 
-TEST(Align, NothingIsReplaced) {
+TEST(Align, ReplacesNoFile) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   EXPECT_THROW(Align(dir / "a", dir / "a"), std::invalid_argument);
@@ -221,8 +221,8 @@ TEST(Align, NothingIsReplaced) {
   EXPECT_EQ(Caught<IOFailure>([&] { Align(dir / "a", dir / "b"); }).error_number(), EEXIST);
 }
 
-// Two runs at once: whoever comes second fails, and takes nothing of the first away.
-TEST(Align, SomebodyElseIsFaster) {
+// Two runs at once: the second one fails, and removes no file of the first one.
+TEST(Align, ConcurrentRuns) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   for (const std::string name : {"b.data-00000-of-00003", "b.data-00002-of-00003", "b.index"}) {
@@ -237,7 +237,7 @@ TEST(Align, SomebodyElseIsFaster) {
   }
 }
 
-TEST(Align, WhatProgressThrowsStopsIt) {
+TEST(Align, ProgressMayThrow) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   const std::set<std::string> before = NamesIn(dir);
@@ -253,7 +253,7 @@ TEST(Align, WhatProgressThrowsStopsIt) {
   for (const std::string& name : NamesIn(dir)) EXPECT_NE(name[0], 'c');
 }
 
-TEST(Align, AlignmentsThatAreNone) {
+TEST(Align, InvalidAlignments) {
   const TempDir dir;
   Mixed().Write(dir / "a");
   for (const uint64_t alignment :
@@ -262,15 +262,15 @@ TEST(Align, AlignmentsThatAreNone) {
   }
 }
 
-TEST(Align, ACheckpointWithoutTensors) {
+TEST(Align, CheckpointWithoutTensors) {
   const TempDir dir;
   BundleBuilder().Write(dir / "a");
   EXPECT_EQ(Align(dir / "a", dir / "b").slices, 0U);
   EXPECT_EQ(Contents(dir / "b.index"), Contents(dir / "a.index"));
 }
 
-// The sum of the slices is more than a file can have, though each of them is possible.
-TEST(Align, SlicesThatDoNotFitAnyFile) {
+// The sum of the slices exceeds the largest file, but each of them is possible.
+TEST(Align, SlicesTooLargeForAFile) {
   const TempDir dir;
   BundleBuilder builder;
   for (const char* name : {"a", "b", "c"}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// V1 checkpoints that are wrong in some place: our exceptions come out, and nothing else does.
+// Corrupted V1 checkpoints: the core throws its own exceptions and no others.
 
 #include <gtest/gtest.h>
 
@@ -52,7 +52,7 @@ TEST_F(V1Test, ShardsThatDisagree) {
   EXPECT_NE(open_with(twin).find("'w': slice [0:2] is listed twice"), std::string::npos);
 }
 
-TEST_F(V1Test, TwinsSpelledDifferently) {
+TEST_F(V1Test, DuplicateSlicesWithDifferentEncodings) {
   V1Writer writer;
   writer.List("w", DataType::kFloat, {4}, {{kAll}, {{0, 4}}});
   EXPECT_NE(FaultOf([&] { Open(writer.Finish()); }).find("listed twice"), std::string::npos);
@@ -88,7 +88,7 @@ TEST_F(V1Test, ImpossibleMetas) {
   }
 }
 
-TEST_F(V1Test, ATensorWithoutSlicesIsListedAndNoted) {
+TEST_F(V1Test, WarnsOfATensorWithoutSlices) {
   V1Writer writer;
   writer.List("w", DataType::kFloat, {4}, {});
   const auto checkpoint = Open(writer.Finish());
@@ -98,10 +98,10 @@ TEST_F(V1Test, ATensorWithoutSlicesIsListedAndNoted) {
   EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "w"); }).find("no record"), std::string::npos);
 }
 
-TEST_F(V1Test, AMissingRecordConcernsItsTensorAlone) {
+TEST_F(V1Test, MissingRecordAffectsOnlyItsTensor) {
   V1Writer writer;
   writer.List("gone", DataType::kFloat, {4}, {{kAll}});
-  writer.List("zone", DataType::kFloat, {4}, {{kAll}});  // behind the last block
+  writer.List("zone", DataType::kFloat, {4}, {{kAll}});  // after the last block
   writer.Add("good", DataType::kFloat, {1}, Floats({1}));
   const auto checkpoint = Open(writer.Finish());
   for (const std::string name : {"gone", "zone"}) {
@@ -161,7 +161,7 @@ TEST_F(V1Test, WrongRecords) {
   }
 }
 
-TEST_F(V1Test, ARecordOfAnotherTensor) {
+TEST_F(V1Test, RecordOfAnotherTensor) {
   V1Writer writer;
   writer.Add("a", DataType::kFloat, {1}, Floats({1}));
   writer.Add("b", DataType::kFloat, {1}, Floats({2}));
@@ -175,7 +175,7 @@ TEST_F(V1Test, ARecordOfAnotherTensor) {
             std::string::npos);
 }
 
-TEST_F(V1Test, AV2IndexIsNamedAsSuch) {
+TEST_F(V1Test, RecognizesAV2Index) {
   TableBuilder table;
   table.Add("", VarintField(1, 1));
   EXPECT_NE(FaultOf([&] { Open(table.Finish()); }).find("the index of a V2 checkpoint"),
@@ -194,7 +194,7 @@ TEST_F(V1Test, OtherTables) {
   EXPECT_THROW(OpenV1({}, IoMode::kAuto), std::invalid_argument);
 }
 
-TEST_F(V1Test, MoreKeysThanTheFileCouldHold) {
+TEST_F(V1Test, MoreKeysThanTheFileCanHold) {
   V1Writer writer;
   std::vector<Box> slices;
   for (int64_t i = 0; i < 20000; ++i) slices.push_back({{i, 1}});
@@ -203,7 +203,7 @@ TEST_F(V1Test, MoreKeysThanTheFileCouldHold) {
             std::string::npos);
 }
 
-// A tensor in a small block and one in a large one: they are verified in different ways.
+// A tensor in a small or a large block, which are verified in different ways.
 class OverwrittenAfterOpen : public V1Test, public ::testing::WithParamInterface<int> {
  protected:
   void SetUp() override {
@@ -216,7 +216,7 @@ class OverwrittenAfterOpen : public V1Test, public ::testing::WithParamInterface
   const StoredSlice& slice() const { return checkpoint_->catalog().slices[0]; }
   void Verify() const { checkpoint_->records()->Verify(Find(*checkpoint_, "f"), slice()); }
 
-  // Writes the file anew with another data block of the same size.
+  // Rewrites the file with another data block of the same size.
   void ReplaceBlock(const std::string& key, const std::string& value) {
     testing::BlockBuilder block(16);
     block.Add(key, value);
@@ -235,7 +235,7 @@ class OverwrittenAfterOpen : public V1Test, public ::testing::WithParamInterface
   std::shared_ptr<const Checkpoint> checkpoint_;
 };
 
-TEST_P(OverwrittenAfterOpen, Damage) {
+TEST_P(OverwrittenAfterOpen, CorruptedBytes) {
   ASSERT_EQ(slice().encoding, Encoding::kDense);
   Verify();
   bytes_[slice().offset] = static_cast<char>(bytes_[slice().offset] ^ 1);
@@ -246,14 +246,14 @@ TEST_P(OverwrittenAfterOpen, Damage) {
   EXPECT_NE(fault.find("'f'"), std::string::npos) << fault;
 }
 
-TEST_P(OverwrittenAfterOpen, TheRecordIsSpelledInAnotherWay) {
+TEST_P(OverwrittenAfterOpen, RecordWithAnotherEncoding) {
   const std::string slice = BytesField(2, SliceProto({kAll}));
   ReplaceBlock(SliceKey("f", Box{kAll}),
                BytesField(2, slice + BytesField(1, "f") + BytesField(3, values_)));
   EXPECT_NE(FaultOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
 }
 
-TEST_P(OverwrittenAfterOpen, TheRecordIsGone) {
+TEST_P(OverwrittenAfterOpen, RecordIsMissing) {
   ReplaceBlock(SliceKey("e", Box{kAll}), RecordProto("e", {kAll}, values_));
   const std::string fault = FaultOf([&] { Verify(); });
   EXPECT_NE(fault.find("ckpt: tensor 'f': "), std::string::npos) << fault;
@@ -261,8 +261,8 @@ TEST_P(OverwrittenAfterOpen, TheRecordIsGone) {
 
 INSTANTIATE_TEST_SUITE_P(SmallAndLarge, OverwrittenAfterOpen, ::testing::Values(2, 1 << 19));
 
-// Runs `body`, which may fail with our exceptions and no others. Says whether it did.
-bool FailsAsItMay(const std::function<void()>& body) {
+// Runs `body`, which may throw only exceptions of the core. Returns whether it threw.
+bool Throws(const std::function<void()>& body) {
   try {
     body();
   } catch (const Error&) {
@@ -271,10 +271,10 @@ bool FailsAsItMay(const std::function<void()>& body) {
   return false;
 }
 
-TEST_F(V1Test, CutAtEveryLength) {
+TEST_F(V1Test, TruncatedAtEverySize) {
   const std::string whole = Mixture().Finish(60);
   for (size_t size = 0; size < whole.size(); ++size) {
-    EXPECT_TRUE(FailsAsItMay([&] { Open(whole.substr(0, size)); })) << size;
+    EXPECT_TRUE(Throws([&] { Open(whole.substr(0, size)); })) << size;
   }
 }
 
@@ -284,11 +284,11 @@ TEST_F(V1Test, EveryByteChanged) {
     const std::string expected = ReadAll(*Open(whole));
     for (size_t at = 0; at < whole.size(); ++at) {
       for (const int change : {0x01, 0x80, 0xff}) {
-        std::string damaged = whole;
-        damaged[at] = static_cast<char>(damaged[at] ^ change);
+        std::string corrupted = whole;
+        corrupted[at] = static_cast<char>(corrupted[at] ^ change);
         std::string read;
-        const bool failed = FailsAsItMay([&] { read = ReadAll(*Open(damaged)); });
-        // The footer has no checksum: a varint in it may be spelled longer, with a byte of the
+        const bool failed = Throws([&] { read = ReadAll(*Open(corrupted)); });
+        // The footer has no checksum: a varint in it may be one byte longer, with a byte of the
         // padding.
         const bool harmless = at + 48 >= whole.size() && read == expected;
         EXPECT_TRUE(failed || harmless) << "byte " << at << ", change " << change;
@@ -304,16 +304,16 @@ TEST_F(V1Test, EveryByteChangedWithTheChecksumsFixed) {
     for (const BlockPlace& place : writer.places) {
       for (size_t at = place.offset; at <= place.offset + place.size; ++at) {
         for (const int change : {0x01, 0x02, 0x08, 0x80, 0x7f, 0xff}) {
-          std::string damaged = whole;
-          damaged[at] = static_cast<char>(damaged[at] ^ change);
-          TableBuilder::FixChecksum(place, &damaged);
-          FailsAsItMay([&] {  // many changes are legal: other values, other names
-            const auto checkpoint = Open(damaged);
+          std::string corrupted = whole;
+          corrupted[at] = static_cast<char>(corrupted[at] ^ change);
+          TableBuilder::FixChecksum(place, &corrupted);
+          Throws([&] {  // many changes are valid: other values, other names
+            const auto checkpoint = Open(corrupted);
             for (const Tensor& tensor : checkpoint->catalog().tensors) {
               for (const StoredSlice& slice : checkpoint->catalog().Slices(tensor)) {
-                FailsAsItMay([&] { checkpoint->records()->Verify(tensor, slice); });
-                FailsAsItMay([&] { checkpoint->records()->DecodeDense(tensor, slice); });
-                FailsAsItMay([&] { checkpoint->records()->DecodeStrings(tensor, slice); });
+                Throws([&] { checkpoint->records()->Verify(tensor, slice); });
+                Throws([&] { checkpoint->records()->DecodeDense(tensor, slice); });
+                Throws([&] { checkpoint->records()->DecodeStrings(tensor, slice); });
               }
             }
           });

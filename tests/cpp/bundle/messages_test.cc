@@ -5,9 +5,13 @@
 
 #include <random>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
+#include "table_builder.h"
+#include "tensorbundle/base/error.h"
 
 namespace tensorbundle {
 namespace {
@@ -18,6 +22,8 @@ using testing::Record;
 using testing::ShapeMessage;
 using testing::SliceMessage;
 using testing::VarintField;
+
+// ---- Entries.
 
 using Dims = std::vector<int64_t>;
 
@@ -58,8 +64,8 @@ TEST(BundleEntry, RealBytes) {
   EXPECT_FALSE(entry.has_checksum);
 }
 
-// An unknown field in front keeps the short cuts away and changes nothing else.
-TEST(BundleEntry, ShortCutsSayWhatTheGeneralDecoderSays) {
+// An unknown field in front disables the fast path and changes nothing else.
+TEST(BundleEntry, FastPathAgreesWithTheGeneralDecoder) {
   std::mt19937 random(1);
   const std::string unknown = VarintField(15, 1);
   size_t num_good = 0;
@@ -93,7 +99,7 @@ TEST(BundleEntry, ShortCutsSayWhatTheGeneralDecoderSays) {
   EXPECT_GT(num_good, 50'000U);
 }
 
-TEST(BundleEntry, CutAnywhereItIsMalformedOrShorter) {
+TEST(BundleEntry, TruncatedAtEverySize) {
   const std::string message = Record{DataType::kInt64, {200, 300}, 4, 5000, 6000, 7}.Message();
   BundleEntry entry;
   for (size_t size = 0; size < message.size(); ++size) {
@@ -109,7 +115,7 @@ TEST(BundleEntry, Slices) {
   ASSERT_TRUE(DecodeBundleEntry(AsBytes(record.Message()), &entry));
   EXPECT_EQ(entry.num_slices, 2U);
   EXPECT_EQ(entry.slice_extents, (Box{{0, 2}, {0, kFullLength}, {4, 3}, {0, 4}}));
-  // As TensorFlow spells the same slices.
+  // The same slices as TensorFlow encodes them.
   EXPECT_EQ(SliceMessage(slices[0]), std::string("\x0a\x02\x10\x02\x0a\x00", 6));
   EXPECT_EQ(SliceMessage(slices[1]), std::string("\x0a\x04\x08\x04\x10\x03\x0a\x02\x10\x04", 10));
 }
@@ -126,7 +132,7 @@ TEST(BundleEntry, RanksMustAgree) {
   EXPECT_FALSE(Decodes(kShape23 + slice({{0, 1}}) + slice({{0, 1}, {0, 1}})));
 }
 
-TEST(BundleEntry, ManyRanks) {
+TEST(BundleEntry, LargeRanks) {
   EXPECT_TRUE(Decodes(BytesField(2, ShapeMessage(Dims(kMaxRank, 1)))));
   EXPECT_FALSE(Decodes(BytesField(2, ShapeMessage(Dims(kMaxRank + 1, 1)))));
   EXPECT_FALSE(Decodes(BytesField(7, SliceMessage(Box(kMaxRank + 1, {0, 1})))));
@@ -180,6 +186,145 @@ TEST(BundleEntry, NumbersOutOfRange) {
     EXPECT_FALSE(Decodes(VarintField(field, (uint64_t{1} << 32) + 1))) << field;
   }
   EXPECT_TRUE(Decodes(VarintField(4, UINT64_MAX)));
+}
+
+// ---- Entries with another offset.
+
+TEST(WithOffset, ReplacesAddsAndRemovesTheOffset) {
+  Record record{.dtype = DataType::kInt32, .dims = {2, 3}, .shard = 4, .offset = 300, .size = 24};
+  for (const uint64_t from : {uint64_t{0}, uint64_t{300}}) {
+    for (const uint64_t to : {uint64_t{0}, uint64_t{64}, uint64_t{INT64_MAX}}) {
+      record.offset = from;
+      const std::string before = record.Message();
+      record.offset = to;
+      EXPECT_EQ(WithOffset(AsBytes(before), to), record.Message());
+    }
+  }
+}
+
+TEST(WithOffset, KeepsUnknownFields) {
+  const std::string fixed64 = std::string("\x59", 1) + "12345678";  // field 11
+  const std::string unknown = BytesField(8, "later") + VarintField(9, 1) + Fixed32Field(10, 2);
+  const std::string before = VarintField(1, 3) + VarintField(4, 7) + unknown + fixed64;
+  EXPECT_EQ(WithOffset(AsBytes(before), 128),
+            VarintField(1, 3) + VarintField(4, 128) + unknown + fixed64);
+}
+
+TEST(WithOffset, OffsetAfterAllOtherFields) {
+  BundleEntry entry;
+  const std::string after = WithOffset(AsBytes(VarintField(1, 3)), 192);
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(after), &entry));
+  EXPECT_EQ(entry.offset, 192);
+  EXPECT_EQ(entry.dtype, 3);
+}
+
+// ---- The header.
+
+BundleHeader DecodeHeader(const std::string& message) {
+  return DecodeBundleHeader(AsBytes(message), "p.index");
+}
+
+std::string WithVersion(const std::string& version) {
+  return VarintField(1, 1) + BytesField(3, version);
+}
+
+TEST(BundleHeader, AsTensorFlowWritesIt) {
+  const BundleHeader header = DecodeHeader(WithVersion(VarintField(1, 1)));
+  EXPECT_EQ(header.num_shards, 1);
+  EXPECT_FALSE(header.big_endian);
+}
+
+TEST(BundleHeader, NumberOfShards) {
+  EXPECT_EQ(DecodeHeader(VarintField(1, kMaxShards)).num_shards, kMaxShards);
+  EXPECT_THROW(DecodeHeader(""), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, 0)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, kMaxShards + 1)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, UINT64_MAX)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, (uint64_t{1} << 32) + 1)), CorruptionError);
+}
+
+TEST(BundleHeader, ByteOrder) {
+  EXPECT_TRUE(DecodeHeader(VarintField(1, 1) + VarintField(2, 1)).big_endian);
+  EXPECT_FALSE(DecodeHeader(VarintField(1, 1) + VarintField(2, 0)).big_endian);
+  EXPECT_THROW(DecodeHeader(VarintField(1, 1) + VarintField(2, 2)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, 1) + VarintField(2, uint64_t{1} << 32)),
+               CorruptionError);
+}
+
+TEST(BundleHeader, Versions) {
+  EXPECT_NO_THROW(DecodeHeader(WithVersion("")));
+  EXPECT_NO_THROW(DecodeHeader(WithVersion(VarintField(1, 99)))) << "a newer producer";
+  EXPECT_NO_THROW(DecodeHeader(WithVersion(VarintField(2, 1))));
+  EXPECT_NO_THROW(DecodeHeader(WithVersion(VarintField(3, 2) + BytesField(3, "\x03\x04"))));
+  EXPECT_THROW(DecodeHeader(WithVersion(VarintField(1, UINT64_MAX))), CorruptionError);
+  EXPECT_THROW(DecodeHeader(WithVersion(VarintField(2, 2))), UnsupportedError);
+  EXPECT_THROW(DecodeHeader(WithVersion(VarintField(3, 1))), UnsupportedError);
+  EXPECT_THROW(DecodeHeader(WithVersion(BytesField(3, "\x03\x01"))), UnsupportedError);
+  EXPECT_THROW(DecodeHeader(WithVersion(BytesField(3, "\x80"))), CorruptionError);
+  EXPECT_THROW(DecodeHeader(WithVersion("\x08")), CorruptionError);
+  EXPECT_NO_THROW(CheckVersion(ByteSpan(), "p.index")) << "an absent version is an old one";
+}
+
+TEST(BundleHeader, MistypedAndRepeatedFields) {
+  EXPECT_NO_THROW(DecodeHeader(VarintField(1, 1) + VarintField(9, 1)))
+      << "unknown fields are skipped";
+  EXPECT_THROW(DecodeHeader(VarintField(1, 1) + VarintField(1, 1)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(BytesField(1, "\x01")), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, 1) + VarintField(3, 1)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(Fixed32Field(1, 1)), CorruptionError);
+  EXPECT_THROW(DecodeHeader(VarintField(1, 1) + "\x0b"), CorruptionError);
+}
+
+// ---- The object graph.
+
+using Names = std::vector<std::pair<std::string_view, std::string_view>>;
+
+std::string Attribute(const std::string& full_name, const std::string& key) {
+  return BytesField(
+      2, BytesField(1, "VARIABLE_VALUE") + BytesField(2, full_name) + BytesField(3, key));
+}
+
+TEST(ObjectGraph, NamesInTheOrderOfTheGraph) {
+  const std::string graph =
+      BytesField(1, BytesField(1, VarintField(1, 1) + BytesField(2, "child"))) +
+      BytesField(1, Attribute("b", "two/.A") + Attribute("a", "one/.A")) +
+      BytesField(1, Attribute("c", "three/.A"));
+  EXPECT_EQ(FullNames(AsBytes(graph)).names,
+            (Names{{"b", "two/.A"}, {"a", "one/.A"}, {"c", "three/.A"}}));
+}
+
+TEST(ObjectGraph, AllKeysOfASharedName) {
+  const std::string graph =
+      BytesField(1, Attribute("a", "one") + Attribute("a", "two") + Attribute("a", "one"));
+  EXPECT_EQ(FullNames(AsBytes(graph)).names, (Names{{"a", "one"}, {"a", "two"}, {"a", "one"}}));
+}
+
+TEST(ObjectGraph, AttributesWithoutBothNames) {
+  const std::string graph = BytesField(1, Attribute("", "key") + Attribute("name", "")) +
+                            BytesField(1, BytesField(2, "")) + BytesField(1, Attribute("a", "k"));
+  EXPECT_EQ(FullNames(AsBytes(graph)).names, (Names{{"a", "k"}}));
+  EXPECT_TRUE(FullNames(AsBytes(graph)).complete);
+  EXPECT_TRUE(FullNames({}).names.empty());
+  EXPECT_TRUE(FullNames({}).complete);
+}
+
+TEST(ObjectGraph, MalformedPartsAreSkipped) {
+  const std::string graph =
+      BytesField(1, BytesField(2, BytesField(2, "x") + BytesField(3, "y") + "\x0b")) +
+      VarintField(1, 7) + BytesField(1, Attribute("a", "k"));
+  EXPECT_EQ(FullNames(AsBytes(graph)).names, (Names{{"a", "k"}}));
+  EXPECT_FALSE(FullNames(AsBytes(graph)).complete);
+}
+
+TEST(ObjectGraph, TruncatedAtEverySize) {
+  const std::string graph = BytesField(1, Attribute("a", "k")) + BytesField(1, Attribute("b", "l"));
+  for (size_t size = 0; size <= graph.size(); ++size) {
+    const FullNameList list = FullNames(AsBytes(graph).first(size));
+    EXPECT_LE(list.names.size(), 2U);
+    EXPECT_EQ(list.names.size() == 2, size == graph.size()) << size;
+    const bool between_nodes = size == 0 || size == graph.size() / 2 || size == graph.size();
+    EXPECT_EQ(list.complete, between_nodes) << size;
+  }
 }
 
 }  // namespace
