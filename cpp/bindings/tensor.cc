@@ -183,7 +183,7 @@ py::object View(const OpenTensor& t) {
 // The reason why View() or CopyOnWrite() returns None, or None.
 py::object ViewObstacle(const OpenTensor& t) {
   const TensorView view = ViewTensor(*t.checkpoint, t.tensor);
-  if (!view) return py::str(view.why_not);
+  if (!view) return py::str(ToString(view.reason));
   return py::none();
 }
 

@@ -30,11 +30,14 @@ std::string MessagePrefix(const OpenTensor& source) {
 }
 
 // Returns the reason why the range cannot be mapped, or "".
-std::string UnmappableReason(const OpenTensor& source, const StoredRun& run) {
-  if (run.why_not != nullptr) return MessagePrefix(source) + run.why_not + "; use mode=\"copy\"";
-  if (run.offset % kTensorAlignment == 0) return "";
-  return MessagePrefix(source) + "it is at offset " + std::to_string(run.offset) + " of " +
-         source.checkpoint->catalog().files[run.file] + ", which is not a multiple of " +
+std::string UnmappableReason(const OpenTensor& source, const BoxLocation& location) {
+  if (!location) {
+    return MessagePrefix(source) + ToString(location.reason) + "; use mode=\"copy\"";
+  }
+  const FileRange& range = location.range;
+  if (range.offset % kTensorAlignment == 0) return "";
+  return MessagePrefix(source) + "it is at offset " + std::to_string(range.offset) + " of " +
+         source.checkpoint->catalog().files[range.file] + ", which is not a multiple of " +
          std::to_string(kTensorAlignment) +
          "; rewrite the checkpoint with `tensorbundle align`, or use mode=\"copy\"";
 }
@@ -50,18 +53,19 @@ TensorPtr MapBox(const OpenTensor& source, const Box& box) {
   if (box.empty() || Volume(box) == 0) {
     throw OpError(Code::kInvalidArgument, MessagePrefix(source) + "it has no rows");
   }
-  const StoredRun run = LocateBox(*source.checkpoint, *source.tensor, box);
-  if (const std::string reason = UnmappableReason(source, run); !reason.empty()) {
+  const BoxLocation location = LocateBox(*source.checkpoint, *source.tensor, box);
+  if (const std::string reason = UnmappableReason(source, location); !reason.empty()) {
     throw OpError(Code::kInvalidArgument, reason);
   }
-  const uint64_t row_size = run.size / static_cast<uint64_t>(box[0].length);
+  const FileRange& range = location.range;
+  const uint64_t row_size = range.size / static_cast<uint64_t>(box[0].length);
   auto owner = std::make_unique<Owner>(Mapping::CopyOnWrite(
-      source.checkpoint->files().Get(run.file), run.offset, run.size, row_size));
+      source.checkpoint->files().Get(range.file), range.offset, range.size, row_size));
   std::vector<int64_t> dims = Lengths(box);
   ++dims[0];
   TensorPtr tensor(Tf().NewTensor(static_cast<TypeNumber>(source.tensor->dtype), dims.data(),
                                   static_cast<int>(dims.size()), (*owner)->writable_data(),
-                                  run.size + row_size, &ReleaseMapping, owner.get()));
+                                  range.size + row_size, &ReleaseMapping, owner.get()));
   owner.release();  // the buffer owns it now, also if NewTensor() failed
   if (tensor == nullptr) {
     throw OpError(Code::kUnimplemented,

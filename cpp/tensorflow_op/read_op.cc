@@ -106,8 +106,8 @@ class ReadKernel {
     const int threads = ThreadsFor(threads_, size);
     const Checkpoint& checkpoint = *source.checkpoint;
     if (verify_ == Verify::kFull || verify_ == Verify::kParts) {
-      *parts = ReadBoxInParts(checkpoint, *source.tensor, box, bytes,
-                              {threads, /*verify=*/false, /*fresh=*/true});
+      *parts = ReadBoxWithChecksums(checkpoint, *source.tensor, box, bytes,
+                                    {threads, /*verify=*/false, /*fresh=*/true});
       if (verify_ == Verify::kFull) VerifyPartialChecksums(source, *parts, threads_);
     } else {
       ReadBox(checkpoint, *source.tensor, box, bytes,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes are the shape of a tensor, its stored slices and a box to read. The result is compared
-// with a count of every element.
+// Bytes as a tensor's shape, its stored slices and a box to read, held against counting every
+// element.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +21,7 @@ void Require(bool condition) {
   if (!condition) std::abort();
 }
 
-// Reads numbers from the input, and 0 after its end.
+// Hands out numbers from the input, 0 at its end.
 class Numbers {
  public:
   Numbers(const uint8_t* data, size_t size) : p_(data), left_(size) {}
@@ -113,7 +113,7 @@ bool IsCovered(const Example& example) {
   return whole;
 }
 
-// Copies slices whose elements are their indices, and checks the copied indices.
+// Copies by runs what the slices hold, which is every element's index, and looks at what came.
 void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps) {
   constexpr uint64_t kItem = sizeof(uint32_t);
   std::vector<uint32_t> out(Volume(example.box), UINT32_MAX);
@@ -135,18 +135,21 @@ void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps
   ForEachElement(example.shape, example.box, [&](uint64_t i) { Require(out[n++] == i); });
 }
 
-// Contiguous slices must contain the elements of the tensor in order.
-void CheckContiguous(const Example& example) {
+// The bytes of a range that is found for a box must be the box's elements in their order.
+void CheckFileRange(const Example& example, const Box& box) {
   const Catalog& catalog = example.catalog;
-  const std::vector<const StoredSlice*> slices = ContiguousPieces(catalog, catalog.tensors[0]);
-  if (slices.empty()) return;
-  uint64_t next = 0;
-  for (const StoredSlice* slice : slices) {
-    Require(slice->offset == slices[0]->offset + next);
-    ForEachElement(example.shape, catalog.BoxOf(catalog.tensors[0], *slice),
-                   [&](uint64_t i) { Require(i == next++); });
+  const BoxLocation location = FindFileRange(catalog, catalog.tensors[0], box);
+  if (!location) return;
+  Require(location.range.size == Volume(box));
+  std::vector<uint64_t> file;  // the index of the element at each offset
+  for (const StoredSlice& slice : catalog.slices) {
+    file.resize(std::max<uint64_t>(file.size(), slice.offset + slice.size));
+    uint64_t offset = slice.offset;
+    ForEachElement(example.shape, catalog.BoxOf(catalog.tensors[0], slice),
+                   [&](uint64_t i) { file[offset++] = i; });
   }
-  Require(next == catalog.tensors[0].num_elements);
+  uint64_t offset = location.range.offset;
+  ForEachElement(example.shape, box, [&](uint64_t i) { Require(file.at(offset++) == i); });
 }
 
 }  // namespace
@@ -155,7 +158,8 @@ void CheckContiguous(const Example& example) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle;
   const Example example = MakeExample(Numbers(data, size));
-  CheckContiguous(example);
+  CheckFileRange(example, WholeBox(example.shape));
+  CheckFileRange(example, example.box);
   bool covered = true;
   std::vector<SliceOverlap> overlaps;
   try {

@@ -32,6 +32,11 @@ class CopyLayout {
   uint64_t size() const { return span_size_ * count_; }
   const Span& first() const { return first_; }
 
+  Span At(uint64_t index) const {
+    std::vector<uint64_t> position(axes_.size());
+    return Seek(index, &position);
+  }
+
   // Bytes from one span to the next in the source along the innermost axis, 0 if there is only one
   // span. Outer axes may have larger strides.
   uint64_t source_stride() const { return axes_.empty() ? 0 : axes_.back().source_stride; }

@@ -3,9 +3,10 @@
 
 #include <unistd.h>
 #include <algorithm>
-#include <map>
+#include <exception>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "tensorbundle/base/error.h"
@@ -19,137 +20,137 @@
 namespace tensorbundle {
 namespace {
 
-// Whether a box is one run of its row-major tensor, and where that starts.
-std::optional<uint64_t> RunStart(const Box& box, std::span<const int64_t> shape) {
-  uint64_t start = 0;
-  bool narrowed = false;  // an outer axis has more than one row: every inner one must then be whole
-  for (size_t axis = 0; axis < box.size(); ++axis) {
-    if (narrowed && box[axis].length != shape[axis]) return std::nullopt;
-    narrowed |= box[axis].length > 1;
-    start = start * static_cast<uint64_t>(shape[axis]) + static_cast<uint64_t>(box[axis].start);
-  }
-  return start;
-}
-
-constexpr const char* kNeverMaps = "the checkpoint was opened without memory mapping";
-constexpr const char* kScattered = "its stored slices do not lie one behind the other";
-constexpr const char* kMustBeDecoded = "its stored form must be decoded";
-
-// Why elements of this tensor can never be shown where they lie, or null.
-const char* WhyNot(const Checkpoint& checkpoint, const Tensor& tensor) {
+// Returns why no element of the tensor can be viewed, or kNone.
+NoViewReason ReasonOfType(const Catalog& catalog, const Tensor& tensor) {
   const DataTypeInfo& info = RequireKnownType(tensor);
-  if (info.item_size == 0) return "its elements have no fixed size";
-  if (checkpoint.catalog().big_endian && info.swap_size > 1) return "it is stored big-endian";
-  return nullptr;
+  if (info.item_size == 0) return NoViewReason::kVariableSize;
+  if (catalog.big_endian && info.swap_size > 1) return NoViewReason::kBigEndian;
+  return NoViewReason::kNone;
 }
 
-struct StoredRange {
-  uint32_t file = 0;
-  uint64_t offset = 0;
-  uint64_t size = 0;
-  const char* why_not = nullptr;
-};
-
-StoredRange FindStoredRange(const Checkpoint& checkpoint, const Tensor& tensor) {
-  StoredRange range;
-  range.why_not = WhyNot(checkpoint, tensor);
-  if (range.why_not != nullptr) return range;
-  const std::vector<const StoredSlice*> slices = ContiguousPieces(checkpoint.catalog(), tensor);
-  if (slices.empty()) {
-    range.why_not = tensor.num_slices == 1 ? kMustBeDecoded : kScattered;
-    return range;
+// Joins the ranges of the overlaps, if each is one span and they are adjacent both in the box and
+// in one file.
+BoxLocation JoinOverlaps(const Tensor& tensor, const Box& box,
+                         std::span<const SliceOverlap> overlaps) {
+  const uint64_t item_size = RequireKnownType(tensor).item_size;
+  std::vector<std::pair<uint64_t, FileRange>> parts;  // by offset in the box
+  parts.reserve(overlaps.size());
+  for (const SliceOverlap& overlap : overlaps) {
+    const StoredSlice& slice = *overlap.slice;
+    if (slice.encoding != Encoding::kDense) return {{}, NoViewReason::kEncoded};
+    const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
+    if (layout.count() != 1) return {{}, NoViewReason::kStrided};
+    parts.push_back({layout.first().destination,
+                     {slice.file, slice.offset + layout.first().source, layout.span_size()}});
   }
-  for (const StoredSlice* slice : slices) {
-    RequireReadable(checkpoint, tensor, *slice);
-    range.size += slice->size;
+  if (parts.empty()) return {{}, NoViewReason::kScattered};
+  std::sort(parts.begin(), parts.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  FileRange whole = parts[0].second;
+  whole.size = 0;
+  for (const auto& [destination, part] : parts) {
+    if (destination != whole.size || part.file != whole.file ||
+        part.offset != whole.offset + whole.size) {
+      return {{}, NoViewReason::kScattered};
+    }
+    whole.size += part.size;
   }
-  range.file = slices[0]->file;
-  range.offset = slices[0]->offset;
-  return range;
+  if (whole.size != Volume(box) * item_size) return {{}, NoViewReason::kScattered};
+  return {whole};
 }
 
-TensorView ViewRange(const Checkpoint& checkpoint, uint32_t file, uint64_t offset, uint64_t size) {
-  std::shared_ptr<const Mapping> mapping = checkpoint.files().MapForViews(file);
-  if (mapping == nullptr) return {{}, {}, kNeverMaps};
-  const ByteSpan bytes = mapping->bytes().subspan(offset, size);
+// Locates all of a tensor and checks that its bytes may be read.
+BoxLocation LocateTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
+  const Catalog& catalog = checkpoint.catalog();
+  const NoViewReason reason = ReasonOfType(catalog, tensor);
+  if (reason != NoViewReason::kNone) return {{}, reason};
+  const std::span<const StoredSlice> slices = catalog.Slices(tensor);
+  BoxLocation location;
+  if (slices.size() == 1 && slices[0].first_extent == StoredSlice::kWholeTensor) {
+    location.range = {slices[0].file, slices[0].offset, slices[0].size};
+    if (slices[0].encoding != Encoding::kDense) location.reason = NoViewReason::kEncoded;
+  } else {
+    location = FindFileRange(catalog, tensor, WholeBox(catalog.Shape(tensor)));
+    // One slice is not scattered; several slices are, whatever else they are.
+    if (!location) {
+      location.reason = slices.size() == 1 ? NoViewReason::kEncoded : NoViewReason::kScattered;
+    }
+  }
+  if (!location) return location;
+  for (const StoredSlice& slice : slices) RequireReadable(checkpoint, tensor, slice);
+  return location;
+}
+
+TensorView ViewRange(const Checkpoint& checkpoint, const FileRange& range) {
+  std::shared_ptr<const Mapping> mapping = checkpoint.files().MapForViews(range.file);
+  if (mapping == nullptr) return {{}, {}, NoViewReason::kNotMapped};
+  const ByteSpan bytes = mapping->bytes().subspan(range.offset, range.size);
   return {std::move(mapping), bytes};
 }
 
 }  // namespace
 
-std::vector<const StoredSlice*> ContiguousPieces(const Catalog& catalog, const Tensor& tensor) {
-  struct Run {
-    uint64_t start;
-    const StoredSlice* slice;
-    uint64_t num_elements;
-  };
-  std::vector<Run> runs;
-  for (const StoredSlice& slice : catalog.Slices(tensor)) {
-    if (slice.encoding != Encoding::kDense) return {};
-    const Box box = catalog.BoxOf(tensor, slice);
-    const std::optional<uint64_t> start = RunStart(box, catalog.Shape(tensor));
-    if (!start) return {};
-    runs.push_back({*start, &slice, Volume(box)});
+const char* ToString(NoViewReason reason) {
+  switch (reason) {
+    case NoViewReason::kNone:
+      return "";
+    case NoViewReason::kVariableSize:
+      return "its elements have no fixed size";
+    case NoViewReason::kBigEndian:
+      return "it is stored big-endian";
+    case NoViewReason::kEncoded:
+      return "its stored form must be decoded";
+    case NoViewReason::kStrided:
+      return "its rows are parts of longer stored rows";
+    case NoViewReason::kScattered:
+      return "its stored slices do not lie one behind the other";
+    case NoViewReason::kNotMapped:
+      return "the checkpoint was opened without memory mapping";
   }
-  std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.start < b.start; });
-  uint64_t element = 0;
-  std::vector<const StoredSlice*> slices;
-  for (const Run& run : runs) {
-    const StoredSlice* before = slices.empty() ? run.slice : slices.back();
-    const bool follows = slices.empty() || run.slice->offset == before->offset + before->size;
-    if (run.start != element || run.slice->file != before->file || !follows) return {};
-    element += run.num_elements;
-    slices.push_back(run.slice);
-  }
-  if (element != tensor.num_elements) return {};
-  return slices;
+  return "";
 }
 
-StoredRun LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box) {
-  if (const char* why_not = WhyNot(checkpoint, tensor)) return {.why_not = why_not};
-  const uint64_t item_size = RequireKnownType(tensor).item_size;
-  std::map<uint64_t, StoredRun> runs;  // by where they belong in the box
-  for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), tensor, box)) {
-    const StoredSlice& slice = *overlap.slice;
-    RequireReadable(checkpoint, tensor, slice);
-    if (slice.encoding != Encoding::kDense) return {.why_not = kMustBeDecoded};
-    const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
-    if (layout.count() != 1) return {.why_not = "its rows are parts of longer stored rows"};
-    runs[layout.first().destination] = {slice.file, slice.offset + layout.first().source,
-                                        layout.span_size()};
+BoxLocation FindFileRange(const Catalog& catalog, const Tensor& tensor, const Box& box) {
+  const NoViewReason reason = ReasonOfType(catalog, tensor);
+  if (reason != NoViewReason::kNone) return {{}, reason};
+  return JoinOverlaps(tensor, box, IntersectSlices(catalog, tensor, box));
+}
+
+BoxLocation LocateBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box) {
+  const NoViewReason reason = ReasonOfType(checkpoint.catalog(), tensor);
+  if (reason != NoViewReason::kNone) return {{}, reason};
+  const std::vector<SliceOverlap> overlaps = FindOverlaps(checkpoint.catalog(), tensor, box);
+  for (const SliceOverlap& overlap : overlaps) {
+    RequireReadable(checkpoint, tensor, *overlap.slice);
   }
-  StoredRun whole = runs.begin()->second;
-  whole.size = 0;
-  for (const auto& [destination, run] : runs) {
-    if (run.file != whole.file || run.offset != whole.offset + whole.size) {
-      return {.why_not = kScattered};
-    }
-    whole.size += run.size;
-  }
-  return whole;
+  return JoinOverlaps(tensor, box, overlaps);
 }
 
 TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
-  const StoredRange range = FindStoredRange(checkpoint, tensor);
-  if (range.why_not != nullptr) return {{}, {}, range.why_not};
-  return ViewRange(checkpoint, range.file, range.offset, range.size);
+  const BoxLocation location = LocateTensor(checkpoint, tensor);
+  if (!location) return {{}, {}, location.reason};
+  return ViewRange(checkpoint, location.range);
 }
 
 TensorView ViewSlice(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice) {
-  if (const char* why_not = WhyNot(checkpoint, tensor)) return {{}, {}, why_not};
-  if (slice.encoding != Encoding::kDense) return {{}, {}, kMustBeDecoded};
+  const NoViewReason reason = ReasonOfType(checkpoint.catalog(), tensor);
+  if (reason != NoViewReason::kNone) return {{}, {}, reason};
+  if (slice.encoding != Encoding::kDense) return {{}, {}, NoViewReason::kEncoded};
   RequireReadable(checkpoint, tensor, slice);
-  return ViewRange(checkpoint, slice.file, slice.offset, slice.size);
+  return ViewRange(checkpoint, {slice.file, slice.offset, slice.size});
 }
 
 TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
-  const StoredRange range = FindStoredRange(checkpoint, tensor);
-  if (range.why_not == kScattered || range.why_not == kMustBeDecoded) {
+  const BoxLocation location = LocateTensor(checkpoint, tensor);
+  if (location.reason == NoViewReason::kScattered || location.reason == NoViewReason::kEncoded) {
     FindOverlaps(checkpoint.catalog(), tensor, WholeBox(checkpoint.catalog().Shape(tensor)));
   }
-  if (range.why_not != nullptr) return {{}, {}, range.why_not};
+  if (!location) return {{}, {}, location.reason};
   const IoMode mode = checkpoint.mode();
-  if (mode == IoMode::kPread || mode == IoMode::kDirect) return {{}, {}, kNeverMaps};
+  if (mode == IoMode::kPread || mode == IoMode::kDirect) {
+    return {{}, {}, NoViewReason::kNotMapped};
+  }
+  const FileRange& range = location.range;
   const File& file = checkpoint.files().Get(range.file);
   file.CheckNotShrunk();
   std::shared_ptr<const Mapping> mapping = Mapping::CopyOnWrite(file, range.offset, range.size);
@@ -159,14 +160,15 @@ TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor)
 
 namespace {
 
-// Ranges that are looked for in the page cache: each costs a system call.
+// Ranges to look up in the page cache: each look-up is a system call.
 constexpr size_t kMaxProbes = 4096;
 
-bool ByPlace(const FileRange& a, const FileRange& b) {
+bool IsBefore(const FileRange& a, const FileRange& b) {
   return std::tie(a.file, a.offset) < std::tie(b.file, b.offset);
 }
 
-// Appends a range; to the last one when it goes on there. Ranges come in ascending order.
+// Appends a range, or merges it with the last one if they touch.
+// Requires: ranges are appended in ascending order.
 void Append(const FileRange& range, std::vector<FileRange>* ranges) {
   if (range.size == 0) return;
   if (!ranges->empty()) {
@@ -180,15 +182,15 @@ void Append(const FileRange& range, std::vector<FileRange>* ranges) {
 }
 
 std::vector<FileRange> Merged(std::vector<FileRange> ranges) {
-  std::sort(ranges.begin(), ranges.end(), ByPlace);
+  std::sort(ranges.begin(), ranges.end(), IsBefore);
   std::vector<FileRange> merged;
   for (const FileRange& range : ranges) Append(range, &merged);
   return merged;
 }
 
-// Adds what a box takes of one slice. Runs of one slice ascend, so they merge as they come.
-void AddRuns(const SliceOverlap& overlap, const Box& box, uint64_t item_size,
-             std::vector<FileRange>* ranges) {
+// Adds the ranges of one slice that a box takes. Spans are in ascending order.
+void AddSpans(const SliceOverlap& overlap, const Box& box, uint64_t item_size,
+              std::vector<FileRange>* ranges) {
   const StoredSlice& slice = *overlap.slice;
   if (slice.encoding != Encoding::kDense) {
     ranges->push_back({slice.file, slice.offset, slice.size});
@@ -196,55 +198,55 @@ void AddRuns(const SliceOverlap& overlap, const Box& box, uint64_t item_size,
   }
   const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
   std::vector<FileRange> own;
-  layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& run) {
-    Append({slice.file, slice.offset + run.source, layout.span_size()}, &own);
+  layout.ForEach(0, layout.count(), [&](const CopyLayout::Span& span) {
+    Append({slice.file, slice.offset + span.source, layout.span_size()}, &own);
   });
   ranges->insert(ranges->end(), own.begin(), own.end());
 }
 
-// Rows as ranges [first, end), ascending.
-std::vector<Extent> Spans(std::span<const int64_t> rows) {
+// Returns the rows as ascending extents.
+std::vector<Extent> ExtentsOf(std::span<const int64_t> rows) {
   std::vector<int64_t> sorted(rows.begin(), rows.end());
   if (!std::is_sorted(sorted.begin(), sorted.end())) std::sort(sorted.begin(), sorted.end());
-  std::vector<Extent> spans;
+  std::vector<Extent> extents;
   for (const int64_t row : sorted) {
-    if (!spans.empty() && row <= spans.back().end()) {
-      spans.back().length = std::max(spans.back().length, row + 1 - spans.back().start);
+    if (!extents.empty() && row <= extents.back().end()) {
+      extents.back().length = std::max(extents.back().length, row + 1 - extents.back().start);
     } else {
-      spans.push_back({row, 1});
+      extents.push_back({row, 1});
     }
   }
-  return spans;
+  return extents;
 }
 
-// Adds what rows take of one slice, whose rows lie one behind the other.
-void AddRows(const SliceOverlap& overlap, std::span<const Extent> spans,
+// Adds the ranges of one slice that rows take. The rows of a slice are adjacent in it.
+void AddRows(const SliceOverlap& overlap, std::span<const Extent> rows,
              std::vector<FileRange>* ranges) {
   const StoredSlice& slice = *overlap.slice;
-  const Extent rows = overlap.slice_box[0];
-  const uint64_t row_size = slice.size / static_cast<uint64_t>(rows.length);
-  auto span = std::lower_bound(spans.begin(), spans.end(), rows.start,
-                               [](const Extent& s, int64_t row) { return s.end() <= row; });
+  const Extent stored = overlap.slice_box[0];
+  const uint64_t row_size = slice.size / static_cast<uint64_t>(stored.length);
+  auto extent = std::lower_bound(rows.begin(), rows.end(), stored.start,
+                                 [](const Extent& e, int64_t row) { return e.end() <= row; });
   std::vector<FileRange> own;
-  for (; span != spans.end() && span->start < rows.end(); ++span) {
+  for (; extent != rows.end() && extent->start < stored.end(); ++extent) {
     if (slice.encoding != Encoding::kDense) {
       ranges->push_back({slice.file, slice.offset, slice.size});
       return;
     }
-    const int64_t first = std::max(span->start, rows.start);
-    const int64_t end = std::min(span->end(), rows.end());
-    Append({slice.file, slice.offset + static_cast<uint64_t>(first - rows.start) * row_size,
+    const int64_t first = std::max(extent->start, stored.start);
+    const int64_t end = std::min(extent->end(), stored.end());
+    Append({slice.file, slice.offset + static_cast<uint64_t>(first - stored.start) * row_size,
             static_cast<uint64_t>(end - first) * row_size},
            &own);
   }
   ranges->insert(ranges->end(), own.begin(), own.end());
 }
 
-// Throws CorruptionError when some of the rows are stored nowhere or twice.
-void RequireSpans(const RowCover& cover, std::span<const Extent> spans) {
+// Throws CorruptionError if some of the rows are stored nowhere or twice.
+void RequireRows(const RowCover& cover, std::span<const Extent> rows) {
   if (!cover.has_errors) return;
-  for (const Extent& span : spans) {
-    for (int64_t row = span.start; row < span.end();) {
+  for (const Extent& extent : rows) {
+    for (int64_t row = extent.start; row < extent.end();) {
       const CoveredRows& group = cover.At(row);
       if (group.error) std::rethrow_exception(group.error);
       row = group.end;
@@ -259,16 +261,16 @@ void CheckSlices(const Checkpoint& checkpoint, const Tensor& tensor,
   }
 }
 
-// Whether some of a slice is in the ranges, and whether all of it is.
+// Whether a slice intersects the ranges, and whether it is inside them.
 struct Presence {
   bool any;
   bool all;
 };
 
-Presence Find(const StoredSlice& slice, std::span<const FileRange> ranges) {
+Presence FindIn(const StoredSlice& slice, std::span<const FileRange> ranges) {
   auto range = std::lower_bound(
-      ranges.begin(), ranges.end(), slice, [](const FileRange& r, const StoredSlice& p) {
-        return std::make_tuple(r.file, r.offset + r.size) <= std::make_tuple(p.file, p.offset);
+      ranges.begin(), ranges.end(), slice, [](const FileRange& r, const StoredSlice& s) {
+        return std::make_tuple(r.file, r.offset + r.size) <= std::make_tuple(s.file, s.offset);
       });
   if (range == ranges.end() || range->file != slice.file ||
       range->offset >= slice.offset + slice.size) {
@@ -279,7 +281,7 @@ Presence Find(const StoredSlice& slice, std::span<const FileRange> ranges) {
 }
 
 void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> ranges,
-                  bool allow_direct, RangeStats* facts) {
+                  bool allow_direct, RangeStats* stats) {
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   std::vector<FileRange> pages;
   for (const FileRange& range : ranges) {
@@ -290,16 +292,16 @@ void InspectPages(const Checkpoint& checkpoint, std::span<const FileRange> range
   const size_t step = pages.size() / kMaxProbes + 1;
   for (size_t i = 0; i < pages.size(); ++i) {
     const FileRange& range = pages[i];
-    facts->num_touched += range.size;
+    stats->num_touched += range.size;
     if (i % step != 0) continue;
     const File& file = checkpoint.files().Get(range.file);
     const std::optional<uint64_t> resident =
         ResidentBytes(file, range.offset, std::min(range.size, file.size() - range.offset));
     if (resident) {
-      facts->num_probed += range.size;
-      facts->num_resident += *resident;
+      stats->num_probed += range.size;
+      stats->num_resident += *resident;
     }
-    facts->prefers_direct |=
+    stats->prefers_direct |=
         PageCachePolicy(file, allow_direct).PrefersDirect(range.offset, range.size);
   }
 }
@@ -313,7 +315,7 @@ std::vector<FileRange> RangesOfBox(const Checkpoint& checkpoint, const Tensor& t
   const std::vector<SliceOverlap> overlaps = FindOverlaps(checkpoint.catalog(), tensor, box);
   CheckSlices(checkpoint, tensor, overlaps);
   std::vector<FileRange> ranges;
-  for (const SliceOverlap& overlap : overlaps) AddRuns(overlap, box, info.item_size, &ranges);
+  for (const SliceOverlap& overlap : overlaps) AddSpans(overlap, box, info.item_size, &ranges);
   return Merged(std::move(ranges));
 }
 
@@ -321,13 +323,13 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
                                     std::span<const int64_t> rows) {
   RequireKnownType(tensor);
   if (rows.empty() || tensor.num_elements == 0) return {};
-  const std::vector<Extent> spans = Spans(rows);
+  const std::vector<Extent> extents = ExtentsOf(rows);
   const RowCover cover = CoverRows(checkpoint.catalog(), tensor);
-  RequireSpans(cover, spans);
+  RequireRows(cover, extents);
   std::vector<FileRange> ranges;
   for (const SliceOverlap& overlap : cover.overlaps) {
     const size_t before = ranges.size();
-    AddRows(overlap, spans, &ranges);
+    AddRows(overlap, extents, &ranges);
     if (ranges.size() != before) checkpoint.CheckSlice(tensor, *overlap.slice, Compared::kNo);
   }
   return Merged(std::move(ranges));
@@ -335,16 +337,16 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
 
 RangeStats InspectRanges(const Checkpoint& checkpoint, const Tensor& tensor,
                          std::span<const FileRange> ranges) {
-  RangeStats facts;
-  for (const FileRange& range : ranges) facts.num_bytes += range.size;
+  RangeStats stats;
+  for (const FileRange& range : ranges) stats.num_bytes += range.size;
   for (const StoredSlice& slice : checkpoint.catalog().Slices(tensor)) {
-    const Presence presence = Find(slice, ranges);
-    facts.num_slices += presence.any ? 1 : 0;
-    facts.num_whole += presence.all ? 1 : 0;
-    facts.num_verified += presence.all && checkpoint.IsVerified(slice) ? 1 : 0;
+    const Presence presence = FindIn(slice, ranges);
+    stats.num_slices += presence.any ? 1 : 0;
+    stats.num_whole += presence.all ? 1 : 0;
+    stats.num_verified += presence.all && checkpoint.IsVerified(slice) ? 1 : 0;
   }
-  InspectPages(checkpoint, ranges, AllowsDirect(checkpoint, facts.num_bytes), &facts);
-  return facts;
+  InspectPages(checkpoint, ranges, AllowsDirect(checkpoint, stats.num_bytes), &stats);
+  return stats;
 }
 
 }  // namespace tensorbundle

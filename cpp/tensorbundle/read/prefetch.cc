@@ -282,7 +282,7 @@ class ChunkProducer {
   // A chunk from its beginning to its delivery. False when no other is to be begun.
   bool ReadOne() {
     ReadyItem next;
-    std::optional<RowReader::Chunk> chunk;
+    std::optional<RowBatch> batch;
     std::exception_ptr error;
     size_t turn = 0;
     {
@@ -292,11 +292,11 @@ class ChunkProducer {
         return false;
       }
       turn = num_begun_++;
-      error = Attempt([&] { chunk.emplace(reader_.Plan(BytesOf(next))); });
+      error = Attempt([&] { batch.emplace(reader_.Plan(BytesOf(next))); });
       done_ = done_ || error;
     }
-    if (!error) error = Attempt([&] { reader_.Run(&*chunk, lanes_); });
-    return Deliver(turn, std::move(next), chunk ? &*chunk : nullptr, std::move(error));
+    if (!error) error = Attempt([&] { reader_.Read(&*batch, lanes_); });
+    return Deliver(turn, std::move(next), batch ? &*batch : nullptr, std::move(error));
   }
 
   bool Begin(ReadyItem* next) {
@@ -317,10 +317,10 @@ class ChunkProducer {
   }
 
   // When all chunks before it are delivered. What comes after an error is dropped.
-  bool Deliver(size_t turn, ReadyItem next, RowReader::Chunk* chunk, std::exception_ptr error) {
+  bool Deliver(size_t turn, ReadyItem next, RowBatch* batch, std::exception_ptr error) {
     std::unique_lock lock(turn_mutex_);
     turned_.wait(lock, [&] { return num_finished_ == turn; });
-    if (!failed_ && !error) error = Attempt([&] { reader_.Finish(chunk); });
+    if (!failed_ && !error) error = Attempt([&] { reader_.Finish(batch); });
     if (failed_) {
       state_.Drop(next.size);
     } else {

@@ -1,57 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copying any box of a tensor out of whatever slices it is stored in.
+// Copies of boxes: the elements of any box of a tensor, from all stored slices that intersect it.
 #pragma once
 
-#include <compare>
-#include <cstdint>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/tensor_slice.h"
+#include "tensorbundle/read/verify.h"
 
 namespace tensorbundle {
-
-struct ReadOptions {
-  int threads = 1;
-  bool verify =
-      true;  // compare the checksum of every slice that is read whole and was not verified before
-  bool fresh = false;  // the destination's memory was just got, and nobody else touches it
-};
-
-// Throws what ReadBox would throw before it reads: for elements that are stored nowhere or twice,
-// and for files that are missing or too short. For callers that get memory for the box: none is
-// needed for what is not stored.
-void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box);
-
-// Copies the elements of `box`, row-major and native-endian, to `out`, which has exactly their
-// size. Reads the bytes that the box needs, and no more than a page between them; what a box asks
-// for is checked before anything is written. Elements of fixed size only. Throws UnsupportedError
-// for types without one; CorruptionError for holes, overlaps, short files and checksums that differ
-// (`out` then holds the bytes as they are stored); as DataFiles::Get.
-void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
-             MutableByteSpan out, const ReadOptions& options);
-
-// Some bytes of a stored slice, and their CRC32C as they are stored. No bytes: the slice was read,
-// but not so that a checksum of the bytes would help; whoever verifies it reads it again.
-struct PartialChecksum {
-  uint64_t slice = 0;   // among the tensor's
-  uint64_t offset = 0;  // in the slice
-  uint64_t size = 0;
-  uint32_t crc = 0;
-  auto operator<=>(const PartialChecksum&) const = default;
-};
-
-// The same as ReadBox, but compares nothing: returns what it read, one part for every slice that
-// the box meets, for VerifyChecksums (read/verify.h). A box of no elements meets none.
-std::vector<PartialChecksum> ReadBoxInParts(const Checkpoint& checkpoint, const Tensor& tensor,
-                                            const Box& box, MutableByteSpan out,
-                                            const ReadOptions& options);
 
 // Returns the properties of the tensor's type. Throws UnsupportedError for an unknown type.
 const DataTypeInfo& RequireKnownType(const Tensor& tensor);
 
 // The same; throws UnsupportedError also for a type whose elements have no fixed size.
 const DataTypeInfo& RequireFixedSize(const Tensor& tensor);
+
+struct ReadOptions {
+  int threads = 1;
+  bool verify = true;  // compare the checksum of each slice that is read whole, unless verified
+  bool fresh = false;  // the destination is newly allocated, and no other thread accesses it
+};
+
+// Checks a box as ReadBox() does, before the caller allocates memory for it. Throws CorruptionError
+// for elements that are stored nowhere or twice and for short files; UnsupportedError for an
+// unknown type; what DataFiles::Get throws.
+void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box);
+
+// Copies the elements of `box`, row-major and native-endian, to `out`. Reads the bytes of the box,
+// and gaps of up to a page between them. Checks the request before it writes anything.
+//
+// Requires: `box` is inside the tensor.
+// Throws CorruptionError for elements that are stored nowhere or twice, short files and checksums
+// that differ (`out` then holds the elements as they are stored); UnsupportedError for elements
+// without a fixed size; std::invalid_argument if `out` has the wrong size; what DataFiles::Get and
+// File::ReadAt throw.
+void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+             MutableByteSpan out, const ReadOptions& options);
+
+// Copies as ReadBox() does, but compares no checksums: returns what VerifyChecksums() needs to
+// compare them, one PartialChecksum for each slice that intersects the box.
+std::vector<PartialChecksum> ReadBoxWithChecksums(const Checkpoint& checkpoint,
+                                                  const Tensor& tensor, const Box& box,
+                                                  MutableByteSpan out, const ReadOptions& options);
 
 }  // namespace tensorbundle

@@ -12,7 +12,7 @@
 namespace tensorbundle {
 namespace {
 
-// The words for an error among the stored bytes.
+// Returns the message for an error in the stored bytes.
 std::string Describe(const DecodedElements& decoded, Encoding encoding) {
   switch (decoded.error) {
     case ElementsError::kNone:
@@ -34,7 +34,7 @@ std::string Describe(const DecodedElements& decoded, Encoding encoding) {
 
 StringElements FromRecord(const Checkpoint& checkpoint, const Tensor& tensor,
                           const StoredSlice& slice) {
-  // One buffer for all strings, so that both formats hand out the same thing.
+  // One buffer for all strings, as for a V2 slice.
   const std::vector<std::string> strings = checkpoint.records()->DecodeStrings(tensor, slice);
   uint64_t size = 0;
   for (const std::string& text : strings) size += text.size();
@@ -71,8 +71,7 @@ StringElements ReadStrings(const Checkpoint& checkpoint, const Tensor& tensor,
                           Describe(checkpoint.catalog(), tensor, slice) + " at offset " +
                           std::to_string(slice.offset) + ": " + Describe(decoded, slice.encoding));
   }
-  if (verify) CheckChecksum(checkpoint, tensor, slice, decoded.checksum);
-  if (verify) checkpoint.SetVerified(slice);
+  if (verify) FinishVerify(checkpoint, tensor, slice, decoded.checksum);
   return {std::move(bytes), std::move(decoded.elements)};
 }
 

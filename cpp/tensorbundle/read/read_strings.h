@@ -10,7 +10,7 @@
 
 namespace tensorbundle {
 
-// The elements of one slice, row-major, and the stored bytes that they lie in.
+// The elements of one slice, row-major. Owns the bytes that they refer to.
 class StringElements {
  public:
   StringElements(std::vector<uint8_t> bytes, std::vector<ByteSpan> elements)
@@ -25,9 +25,10 @@ class StringElements {
   std::vector<ByteSpan> elements_;  // into bytes_, whose memory stays where it is when moved
 };
 
-// Reads one slice of a tensor of strings or variants; a variant's element is its serialized
-// VariantTensorDataProto, not parsed. Checksums are compared when `verify` is set.
-// Throws CorruptionError when the stored bytes are not exactly such elements; as DataFiles::Get.
+// Reads one slice of a tensor of strings or variants. An element of a variant is its serialized
+// VariantTensorDataProto, not parsed. Compares the checksums if `verify` is set.
+// Throws CorruptionError if the stored bytes are not exactly such elements; what DataFiles::Get and
+// File::ReadAt throw.
 StringElements ReadStrings(const Checkpoint& checkpoint, const Tensor& tensor,
                            const StoredSlice& slice, bool verify);
 

@@ -62,6 +62,7 @@ const SliceOverlap* FindOverlapInPairs(Slices slices) {
 
 // Returns a slice that overlaps another, or null. Takes near-linear time for grids.
 const SliceOverlap* FindOverlap(const Tensor& tensor, Slices slices, uint64_t* comparisons_left) {
+  if (slices.size() < 2) return nullptr;
   std::vector<Slices> open = {slices};
   const auto spend = [&](uint64_t comparisons) {
     if (comparisons > *comparisons_left) {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparing checksums of everything that is stored.
+// Comparison of stored bytes with their stored checksums. Every comparison for a V2 slice is made
+// here. Slices of V1 checkpoints are compared by their RecordStore, because a V1 checksum covers a
+// block with many slices; the functions here decide which of the two applies.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -9,22 +12,74 @@
 #include <vector>
 
 #include "tensorbundle/bundle/checkpoint.h"
-#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/bundle/tensor_slice.h"
 
 namespace tensorbundle {
 
-// Compares a computed checksum of a slice with the stored one. All comparisons of data go through
-// it. Throws CorruptionError if they differ, or if none is stored.
-void CheckChecksum(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
-                   uint32_t actual);
+// Whether the stored checksum of a slice is the CRC32C of its bytes. Otherwise it covers a block
+// with other slices (V1) or the decoded elements (strings).
+inline bool HasChecksumOfBytes(const Checkpoint& checkpoint, const StoredSlice& slice) {
+  return checkpoint.records() == nullptr && slice.encoding == Encoding::kDense;
+}
 
-// Something that is wrong with a tensor.
+// Comparing slices that are read anyway: StartVerify(), read and compute the CRC32C,
+// FinishVerify().
+
+// Prepares to verify a slice that is about to be read whole. Returns whether the reader must
+// compute the CRC32C of the stored bytes and pass it to FinishVerify(). Returns false for a slice
+// that was verified before, one whose decoder verifies it, and one of a V1 checkpoint, which is
+// verified here. Throws CorruptionError, IOFailure.
+bool StartVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice);
+
+// Compares the CRC32C of all bytes of the slice and marks the slice as verified. Throws
+// CorruptionError if it is not the stored one, or if none is stored.
+void FinishVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
+                  uint32_t actual);
+
+// Throws CorruptionError unless the bytes of a stored slice may be used without comparing their
+// checksum. Checks what Checkpoint::CheckSlice checks. If the slice's file may be newer than the
+// index, reads the slice and compares its checksum, unless it was verified before. Must be called
+// before any such use. Throws what DataFiles::Get throws.
+void RequireReadable(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice);
+
+// Comparing slices that were read in parts, by different calls or processes: the checksums of the
+// parts are combined, and the bytes between the parts are read again.
+
+// The CRC32C of some stored bytes of a slice. `size == 0`: no usable checksum was computed;
+// VerifyChecksums() reads the slice again.
+struct PartialChecksum {
+  uint64_t slice = 0;   // index among the tensor's slices
+  uint64_t offset = 0;  // in the slice
+  uint64_t size = 0;
+  uint32_t crc = 0;
+  auto operator<=>(const PartialChecksum&) const = default;
+};
+
+// Compares every slice that a partial checksum refers to. `partial` may be in any order and may
+// overlap; each checksum is compared. Reads missing bytes with `threads` threads.
+//
+// Throws CorruptionError for a difference, and for parts outside their slice; std::invalid_argument
+// for a slice that the tensor does not have; what File::ReadAt throws.
+void VerifyChecksums(const Checkpoint& checkpoint, const Tensor& tensor,
+                     std::span<const PartialChecksum> partial, int threads);
+
+// Returns a PartialChecksum without bytes for each slice of the tensor: VerifyChecksums() then
+// reads all of them.
+std::vector<PartialChecksum> UnreadSlices(const Tensor& tensor);
+
+// The same for the slices that a box intersects. Throws what FindOverlaps() throws.
+std::vector<PartialChecksum> UnreadSlices(const Checkpoint& checkpoint, const Tensor& tensor,
+                                          const Box& box);
+
+// Verifying whole tensors.
+
+// An error of a tensor.
 struct Corruption {
   size_t tensor;             // index in the catalog
-  const StoredSlice* slice;  // null: the tensor is stored in part, or an element of it twice
+  const StoredSlice* slice;  // null: elements of the tensor are stored nowhere or twice
   std::string message;
-  std::string cause{};   // the part of the message that other tensors of the file share, or ""
-  int error_number = 0;  // of the system, which failed a read: nothing is known of the bytes
+  std::string cause{};   // the part of the message that is the same for other tensors, or ""
+  int error_number = 0;  // of a failed system call: the bytes were not read, and may be good
 };
 
 struct VerifyResult {
@@ -32,35 +87,13 @@ struct VerifyResult {
   uint64_t num_bytes = 0;               // that were read
 };
 
-// Reads every byte of the tensors, in file order and by threads, and compares; looks whether every
-// element is stored once. Missing and short files are damage like any other; a failure of the
-// system is a Corruption with its error number; only what has nothing to do with the checkpoint is
-// thrown. `progress` is called from any thread with the number of bytes just done; what it throws
-// stops the work and comes out.
+// Reads every byte of the tensors, in file order and with `threads` threads, and compares it.
+// Checks that every element is stored exactly once. Missing and short files are reported as
+// corruptions, failed system calls as corruptions with an error number. Other exceptions come out.
+//
+// `progress` is called from any thread with the number of bytes just read. If it throws, the work
+// stops and the exception comes out.
 VerifyResult VerifyTensors(const Checkpoint& checkpoint, std::span<const size_t> tensors,
                            int threads, const std::function<void(uint64_t)>& progress);
-
-// Throws unless bytes of a stored slice may be used without a look at their checksum: as
-// Checkpoint::CheckSlice; where the slice's file may be newer than the index, the slice is compared
-// with its checksum now, unless that was done before. Call it before any such use.
-void RequireReadable(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice);
-
-// Comparing checksums of slices that were read in parts, by different calls or processes: only the
-// parts' checksums travel, not their bytes.
-
-// Compares every slice that a part names with its stored checksum: the parts' checksums are put
-// together, and what lies between them is read here, by threads. Parts may come in any order and
-// repeat each other; every one of them is compared. Throws CorruptionError for a difference, and
-// for parts that do not lie in the slice; std::invalid_argument for a slice that the tensor does
-// not have; as File::ReadAt.
-void VerifyChecksums(const Checkpoint& checkpoint, const Tensor& tensor,
-                     std::span<const PartialChecksum> parts, int threads);
-
-// A part without bytes for every slice of the tensor: VerifyChecksums then reads all of them.
-std::vector<PartialChecksum> UnreadSlices(const Tensor& tensor);
-
-// The same for the slices that a box meets.
-std::vector<PartialChecksum> UnreadSlices(const Checkpoint& checkpoint, const Tensor& tensor,
-                                          const Box& box);
 
 }  // namespace tensorbundle

@@ -3,14 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bundle_builder.h"
+#include "random_boxes.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
 
@@ -18,6 +21,10 @@ namespace tensorbundle {
 namespace {
 
 using testing::BundleBuilder;
+using testing::CatalogOf;
+using testing::ForEachElement;
+using testing::Random;
+using testing::RandomTiling;
 using testing::Record;
 using testing::TempDir;
 
@@ -110,6 +117,73 @@ TEST_F(TensorViewTest, CopyOnWriteLeavesTheFileAlone) {
   EXPECT_EQ(AsText(View("t").bytes), "abcd");
   std::ifstream file(DataFilePath(dir_ / "p", 0, 1), std::ios::binary);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "xyzabcd");
+}
+
+// The range of the whole tensor of a catalog of bytes; without a value if it is not one range.
+std::optional<FileRange> Find(const Catalog& catalog) {
+  const Tensor& tensor = catalog.tensors[0];
+  const BoxLocation location = FindFileRange(catalog, tensor, WholeBox(catalog.Shape(tensor)));
+  if (!location) return std::nullopt;
+  return location.range;
+}
+
+const auto kNone = std::nullopt;
+
+TEST(FindFileRange, AdjacentRows) {
+  Catalog catalog = CatalogOf({4, 6}, {{{0, 1}, {0, 6}}, {{1, 3}, {0, 6}}});
+  EXPECT_EQ(Find(catalog), (FileRange{0, 0, 24}));
+  std::swap(catalog.slices[0], catalog.slices[1]);
+  EXPECT_EQ(Find(catalog), (FileRange{0, 0, 24})) << "the order in the catalog does not matter";
+  catalog.slices[0].file = 1;
+  EXPECT_EQ(Find(catalog), kNone) << "not in one file";
+  catalog.slices[0].file = 0;
+  catalog.slices[0].offset += 1;
+  EXPECT_EQ(Find(catalog), kNone) << "a gap";
+}
+
+TEST(FindFileRange, SlicesThatAreNotOneRange) {
+  EXPECT_EQ(Find(CatalogOf({4, 6}, {{{0, 4}, {0, 3}}, {{0, 4}, {3, 3}}})), kNone);
+  EXPECT_EQ(Find(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}, {{0, 2}, {0, 6}}})), kNone) << "swapped rows";
+  EXPECT_EQ(Find(CatalogOf({4, 6}, {{{0, 2}, {0, 6}}})), kNone) << "the rest is missing";
+  EXPECT_EQ(Find(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}})), kNone);
+  EXPECT_EQ(Find(CatalogOf({1, 6}, {{{0, 1}, {0, 3}}, {{0, 1}, {3, 3}}})), (FileRange{0, 0, 6}))
+      << "columns of one row are contiguous";
+  EXPECT_EQ(Find(CatalogOf({}, {{}})), (FileRange{0, 0, 1}));
+}
+
+TEST(FindFileRange, IsTheTensorWheneverItIsFound) {
+  Random random(23);
+  int found = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const std::vector<int64_t> shape = testing::RandomShape(&random, 3, 4);
+    std::vector<Box> slices =
+        RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 4));
+    if (random() % 2 == 0) std::shuffle(slices.begin(), slices.end(), random);
+    const Catalog catalog = CatalogOf(shape, slices);
+    std::vector<uint64_t> stored;  // indices of the elements in the order of the file
+    for (const Box& slice : slices) {
+      ForEachElement(WholeBox(shape), slice, [&](uint64_t i) { stored.push_back(i); });
+    }
+    const bool is_tensor = std::is_sorted(stored.begin(), stored.end());
+    const std::optional<FileRange> range = Find(catalog);
+    ASSERT_EQ(range.has_value(), is_tensor);
+    if (is_tensor) {
+      ASSERT_EQ(*range, (FileRange{0, 0, stored.size()}));
+    }
+    found += is_tensor;
+  }
+  EXPECT_GT(found, 100);
+}
+
+TEST(FindFileRange, BoxesOfSlices) {
+  const Catalog catalog = CatalogOf({4, 6}, {{{0, 2}, {0, 6}}, {{2, 2}, {0, 6}}});
+  const Tensor& tensor = catalog.tensors[0];
+  EXPECT_EQ(FindFileRange(catalog, tensor, {{1, 2}, {0, 6}}).range, (FileRange{0, 6, 12}));
+  EXPECT_EQ(FindFileRange(catalog, tensor, {{3, 1}, {2, 3}}).range, (FileRange{0, 20, 3}));
+  EXPECT_EQ(FindFileRange(catalog, tensor, {{0, 2}, {0, 3}}).reason, NoViewReason::kStrided);
+  const Catalog swapped = CatalogOf({4}, {{{2, 2}}, {{0, 2}}});
+  EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 2}}).reason, NoViewReason::kScattered);
+  EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 1}}).range, (FileRange{0, 3, 1}));
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 
 #include "random_boxes.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/read/locate.h"
 
 namespace tensorbundle {
 namespace {
@@ -151,58 +150,6 @@ TEST(Tiling, WhatCutsDivideSlowlyIsRefusedSoon) {
   }
   const Catalog catalog = CatalogOf({n, n}, onion);
   EXPECT_THROW(FindOverlaps(catalog, catalog.tensors[0], {{0, n}, {0, n}}), UnsupportedError);
-}
-
-std::vector<uint64_t> Offsets(const Catalog& catalog) {
-  std::vector<uint64_t> offsets;
-  for (const StoredSlice* slice : ContiguousPieces(catalog, catalog.tensors[0]))
-    offsets.push_back(slice->offset);
-  return offsets;
-}
-
-using Found = std::vector<uint64_t>;
-
-TEST(ContiguousPieces, RowsOneBehindTheOther) {
-  Catalog catalog = CatalogOf({4, 6}, {{{0, 1}, {0, 6}}, {{1, 3}, {0, 6}}});
-  EXPECT_EQ(Offsets(catalog), (Found{0, 6}));
-  std::swap(catalog.slices[0], catalog.slices[1]);
-  EXPECT_EQ(Offsets(catalog), (Found{0, 6})) << "the order of listing does not matter";
-  catalog.slices[0].file = 1;
-  EXPECT_EQ(Offsets(catalog), Found()) << "not in one file";
-  catalog.slices[0].file = 0;
-  catalog.slices[0].offset += 1;
-  EXPECT_EQ(Offsets(catalog), Found()) << "a gap";
-}
-
-TEST(ContiguousPieces, WhatIsNotOneRun) {
-  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{0, 4}, {0, 3}}, {{0, 4}, {3, 3}}})), Found());
-  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}, {{0, 2}, {0, 6}}})), Found())
-      << "swapped rows";
-  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{0, 2}, {0, 6}}})), Found()) << "the rest is missing";
-  EXPECT_EQ(Offsets(CatalogOf({4, 6}, {{{2, 2}, {0, 6}}})), Found());
-  EXPECT_EQ(Offsets(CatalogOf({1, 6}, {{{0, 1}, {0, 3}}, {{0, 1}, {3, 3}}})), (Found{0, 3}))
-      << "columns of one row are runs";
-  EXPECT_EQ(Offsets(CatalogOf({}, {{}})), Found{0});
-}
-
-TEST(ContiguousPieces, AreTheTensorWheneverTheyAreFound) {
-  Random random(23);
-  int found = 0;
-  for (int round = 0; round < 3000; ++round) {
-    const std::vector<int64_t> shape = testing::RandomShape(&random, 3, 4);
-    std::vector<Box> slices =
-        RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 4));
-    if (random() % 2 == 0) std::shuffle(slices.begin(), slices.end(), random);
-    const Catalog catalog = CatalogOf(shape, slices);
-    std::vector<uint64_t> stored;  // indices of the elements in the order of the file
-    for (const Box& slice : slices) {
-      ForEachElement(WholeBox(shape), slice, [&](uint64_t i) { stored.push_back(i); });
-    }
-    const bool is_tensor = std::is_sorted(stored.begin(), stored.end());
-    ASSERT_EQ(!Offsets(catalog).empty(), is_tensor);
-    found += is_tensor;
-  }
-  EXPECT_GT(found, 100);
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ class VerifyChecksumsTest : public ::testing::Test {
     const Tensor& tensor = TensorOf(*checkpoint);
     std::vector<uint8_t> bytes(Volume(box) * RequireKnownType(tensor).item_size);
     std::vector<PartialChecksum> parts =
-        ReadBoxInParts(*checkpoint, tensor, box, bytes, {3, false});
+        ReadBoxWithChecksums(*checkpoint, tensor, box, bytes, {3, false});
     out->assign(bytes.begin(), bytes.end());
     return parts;
   }

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/read_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/nontemporal_copy.h"
+#include "tensorbundle/io/page_buffer.h"
+
+namespace tensorbundle {
+namespace {
+
+// Spans with smaller gaps are read together with the gaps: the gaps are on pages that the spans
+// touch anyway, and a system call costs as much as copying a page.
+constexpr uint64_t kMaxGap = 4096;
+
+// Short spans of a slice are cut into about this many tasks at most, so that the plan stays small
+// compared with the data.
+constexpr uint64_t kMaxTasksOfShortSpans = 65536;
+
+// Whether a copy from the page cache at `offset` of a file would be slow. Processors compare the
+// addresses of loads and earlier stores modulo 4 KiB first. If the destination is slightly ahead of
+// the source modulo 4 KiB, each load seems to depend on a store just before it. On an AMD EPYC,
+// such a copy takes three times as long.
+bool IsAliased(const uint8_t* destination, uint64_t offset) {
+  constexpr uint64_t kAliasing = 4096;
+  const uint64_t ahead = (reinterpret_cast<uintptr_t>(destination) - offset) % kAliasing;
+  return ahead > 0 && ahead < kCacheLine;
+}
+
+enum class BouncePolicy {
+  kIfAliased,    // read into a buffer if IsAliased()
+  kDestination,  // read into the destination
+  kBounce        // read into a buffer
+};
+
+// Reads through a bounce buffer if source and destination alias modulo 4 KiB.
+// Lifetime: the destination must outlive the object.
+class BounceBuffer {
+ public:
+  // For the bytes at `offset` of a file.
+  BounceBuffer(MutableByteSpan destination, uint64_t offset, BouncePolicy policy)
+      : destination_(destination), bytes_(destination) {
+    if (policy == BouncePolicy::kDestination) return;
+    if (policy == BouncePolicy::kIfAliased && !IsAliased(destination.data(), offset)) return;
+    const uint64_t skew = offset % kCacheLine;  // the alignment of the source: fastest to copy
+    buffer_.emplace(destination.size() + skew);
+    bytes_ = {buffer_->data() + skew, destination.size()};
+  }
+
+  // The memory to read into.
+  MutableByteSpan bytes() const { return bytes_; }
+
+  // Copies the bytes to the destination, if they are not there.
+  void CopyOut() const {
+    if (!buffer_) return;
+    NontemporalCopy(destination_.data(), bytes_.data(), bytes_.size());
+    FenceNontemporalStores();
+  }
+
+ private:
+  MutableByteSpan destination_;
+  MutableByteSpan bytes_;
+  std::optional<PageBuffer> buffer_;
+};
+
+}  // namespace
+
+void ReadPlan::Add(SliceRead read) {
+  const CopyLayout& layout = read.layout;
+  const uint64_t span_size = layout.span_size();
+  read.first_task = tasks_.size();
+  if (read.slice->encoding == Encoding::kRecord) {
+    AddTask(&read, 0, layout.count(), 0, layout.size());
+  } else if (span_size >= read.chunk_size || layout.count() == 1) {
+    // Tasks that end at page boundaries of the destination share no page.
+    const uint8_t* first = out_.data() + layout.first().destination;
+    const uint64_t until_page = read.uffd != nullptr ? UffdBuffer::UntilPage(first) : 0;
+    for (uint64_t span = 0; span < layout.count(); ++span) {
+      uint64_t size = until_page > 0 ? until_page : read.chunk_size;
+      for (uint64_t begin = 0; begin < span_size; begin += size, size = read.chunk_size) {
+        size = std::min(size, span_size - begin);
+        AddTask(&read, span, 1, begin, size);
+      }
+    }
+  } else {
+    const uint64_t per_chunk = read.chunk_size / std::max(span_size, layout.source_stride());
+    const uint64_t step =
+        std::max({uint64_t{1}, per_chunk, layout.count() / kMaxTasksOfShortSpans});
+    for (uint64_t span = 0; span < layout.count(); span += step) {
+      const uint64_t n = std::min(step, layout.count() - span);
+      AddTask(&read, span, n, 0, n * span_size);
+    }
+  }
+  reads_.push_back(std::move(read));
+}
+
+void ReadPlan::AddTask(SliceRead* read, uint64_t first_span, uint64_t num_spans, uint64_t begin,
+                       uint64_t size) {
+  tasks_.push_back({reads_.size(), first_span, num_spans, begin, size});
+  ++read->num_tasks;
+}
+
+void ReadPlan::Run(size_t task_index) {
+  ReadTask& task = tasks_[task_index];
+  const SliceRead& read = reads_[task.read];
+  if (read.slice->encoding == Encoding::kRecord) {
+    CopyDecoded(read);
+  } else if (task.num_spans == 1) {
+    ReadPartOfSpan(read, &task);
+  } else if (read.layout.has_contiguous_source()) {
+    ReadAdjacentSpans(read, &task);
+  } else {
+    ReadDistantSpans(read, task);
+  }
+}
+
+uint32_t ReadPlan::Checksum(const SliceRead& read) const {
+  uint32_t whole = 0;
+  for (size_t i = read.first_task; i < read.first_task + read.num_tasks; ++i) {
+    whole = crc32c::Combine(whole, tasks_[i].crc, tasks_[i].size);
+  }
+  return whole;
+}
+
+// Reads bytes at an offset of the slice, sets their checksum, and converts them to native order.
+void ReadPlan::ReadStored(const SliceRead& read, uint64_t offset, MutableByteSpan bytes,
+                          uint32_t* crc) const {
+  read.file->ReadAt(read.slice->offset + offset, bytes);
+  if (read.has_checksum) *crc = crc32c::Value(bytes.data(), bytes.size());
+  SwapBytes(bytes, checkpoint_.catalog().big_endian ? info_.swap_size : 1);
+}
+
+void ReadPlan::ReadPartOfSpan(const SliceRead& read, ReadTask* task) const {
+  const CopyLayout::Span span = read.layout.At(task->first_span);
+  const MutableByteSpan part = out_.subspan(span.destination + task->begin, task->size);
+  const uint64_t offset = span.source + task->begin;
+  BouncePolicy policy = BouncePolicy::kIfAliased;
+  if (read.uffd != nullptr) {
+    policy = BouncePolicy::kBounce;
+  } else if (read.file->mode() == ReadMode::kDirect) {
+    policy = BouncePolicy::kDestination;  // the file has a bounce buffer
+  }
+  const BounceBuffer buffer(part, read.slice->offset + offset, policy);
+  ReadStored(read, offset, buffer.bytes(), &task->crc);
+  if (read.uffd != nullptr) {
+    read.uffd->Write(part.data(), buffer.bytes());
+  } else {
+    buffer.CopyOut();
+  }
+}
+
+void ReadPlan::ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const {
+  const CopyLayout& layout = read.layout;
+  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(task->size);
+  const uint8_t* from = buffer.get();
+  ReadStored(read, layout.At(task->first_span).source, {buffer.get(), task->size}, &task->crc);
+  layout.ForEach(task->first_span, task->num_spans, [&](const CopyLayout::Span& span) {
+    std::memcpy(out_.data() + span.destination, from, layout.span_size());
+    from += layout.span_size();
+  });
+}
+
+// Reads spans together if the gaps between them are small, else one by one.
+void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) const {
+  const uint64_t span_size = read.layout.span_size();
+  std::vector<CopyLayout::Span> spans;
+  spans.reserve(task.num_spans);
+  read.layout.ForEach(task.first_span, task.num_spans,
+                      [&](const CopyLayout::Span& span) { spans.push_back(span); });
+  std::vector<uint8_t> buffer;
+  for (size_t first = 0; first < spans.size();) {
+    size_t last = first;
+    while (last + 1 < spans.size() &&
+           spans[last + 1].source - (spans[last].source + span_size) <= kMaxGap) {
+      ++last;
+    }
+    const uint64_t start = spans[first].source;
+    buffer.resize(spans[last].source + span_size - start);
+    ReadStored(read, start, buffer, nullptr);
+    for (; first <= last; ++first) {
+      std::memcpy(out_.data() + spans[first].destination,
+                  buffer.data() + spans[first].source - start, span_size);
+    }
+  }
+}
+
+void ReadPlan::CopyDecoded(const SliceRead& read) const {
+  std::vector<uint8_t> own;
+  ByteSpan elements = read.decoded;
+  if (elements.empty()) {
+    own = checkpoint_.records()->DecodeDense(tensor_, *read.slice);
+    elements = own;
+  }
+  read.layout.ForEach(0, read.layout.count(), [&](const CopyLayout::Span& span) {
+    std::memcpy(out_.data() + span.destination, elements.data() + span.source,
+                read.layout.span_size());
+  });
+}
+
+}  // namespace tensorbundle
