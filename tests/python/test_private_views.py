@@ -113,7 +113,8 @@ view = np.asarray(ck["big"])
 assert mapped_file(view)[1] == "r--s", mapped_file(view)
 assert not view.flags.writeable
 assert (view[:10] == 0).all()
-assert (np.from_dlpack(ck["big"])[:10] == 0).all()
+if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # older ones take writable memory: a copy
+    assert (np.from_dlpack(ck["big"])[:10] == 0).all()
 assert (ck["big"].take([5, 7]) == 0).all()
 try:
     ck["big"].copy_on_write()

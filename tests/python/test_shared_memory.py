@@ -53,7 +53,8 @@ def test_a_fill_inside_the_destination(prefix: Path, kind: str) -> None:
     ids = np.arange(COUNT) % 7 - 1
     missing = int((ids < 0).sum())
     shape = {"element": (), "row": (10,), "rows": (missing, 10)}[kind]
-    fill = -1 - np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    values = -1 - np.arange(np.prod(shape, dtype=int))
+    fill = values.astype(np.float32).reshape(shape)
     out, (shared_ids, shared_fill) = destination_with(ids, fill)
     expected = TABLE[ids]
     expected[ids < 0] = fill
