@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/verify.h"
 
 #include <gtest/gtest.h>
