@@ -217,7 +217,7 @@ std::vector<Extent> Spans(std::span<const int64_t> rows) {
   return spans;
 }
 
-// Adds what rows take of one slice, whose rows lie one behind the other.
+// Adds the ranges of rows of one slice, whose rows are contiguous.
 void AddRows(const SliceOverlap& overlap, std::span<const Extent> spans,
              std::vector<FileRange>* ranges) {
   const StoredSlice& slice = *overlap.slice;

@@ -73,7 +73,7 @@ std::vector<FileRange> RangesOfRows(const Checkpoint& checkpoint, const Tensor& 
 
 // What a read of those ranges meets.
 struct RangeStats {
-  uint64_t num_slices = 0;    // that the ranges lie in
+  uint64_t num_slices = 0;    // that contain a part of the ranges
   uint64_t num_whole = 0;     // of those, taken whole: their checksums can be compared
   uint64_t num_verified = 0;  // of those, compared before
   uint64_t num_bytes = 0;

@@ -10,7 +10,7 @@
 
 namespace tensorbundle {
 
-// The elements of one slice, row-major, and the stored bytes that they lie in.
+// The elements of one slice, row-major, and the stored bytes that contain them.
 class StringElements {
  public:
   StringElements(std::vector<uint8_t> bytes, std::vector<ByteSpan> elements)

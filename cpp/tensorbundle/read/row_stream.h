@@ -19,7 +19,7 @@ struct RowReadOptions {
   int threads = 1;
   bool verify = true;         // compare the checksum of every slice not verified before
   bool allow_direct = false;  // let cold ranges be read past the page cache
-  bool is_whole = false;      // nobody sees a row before all of them were read
+  bool is_whole = false;      // no row is delivered before all of them were read
   const std::atomic<bool>* stop = nullptr;  // set by anyone to end a Read early
 };
 
