@@ -310,10 +310,6 @@ class Checkpoint(Mapping[str, Tensor]):
             raise TensorNotFoundError(self._not_found(name))
         return found
 
-    def _full_names(self) -> dict[str, str]:
-        """Full name to key. Of a name that several tensors have, the first key in the graph."""
-        return {name: keys[0] for name, keys in self._names_of_graph().keys.items()}
-
     def _names_of_graph(self) -> naming.FullNames:
         """The full names in the object graph, read once."""
         if self._graph_names is None or self.closed:

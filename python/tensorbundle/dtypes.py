@@ -99,14 +99,6 @@ SIGN_EXTENDED: dict[int, int] = {
 _core.set_dtypes(BY_NUMBER, [STRING, VARIANT, *SIGN_EXTENDED])
 
 
-def numpy_dtype(number: int) -> np.dtype[Any]:
-    """The dtype in which elements of a TensorFlow type are handed out.
-
-    Strings, variants and types that this version does not know are ``object``.
-    """
-    return BY_NUMBER[number] if 0 <= number < len(BY_NUMBER) else _OBJECT
-
-
 def stored_name(number: int) -> str:
     """TensorFlow's name of a type, or ``"unknown (<number>)"``."""
     entry = _TYPES.get(number)

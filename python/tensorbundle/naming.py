@@ -73,22 +73,6 @@ def as_text(name: str | bytes) -> str:
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
-def as_key(name: str | bytes) -> bytes | None:
-    """Returns a name as the checkpoint stores it; None for a str that no bytes stand for.
-
-    Raises:
-        TypeError: It is neither a str nor bytes.
-    """
-    if isinstance(name, bytes):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(f"a tensor's name must be a str or bytes, not {type(name).__name__}")
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return None
-
-
 def several(names: object) -> Iterable[str | bytes]:
     """Returns what is to be a collection of names, if it may be one.
 

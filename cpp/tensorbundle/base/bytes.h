@@ -8,7 +8,7 @@
 
 namespace tensorbundle {
 
-// Borrowed bytes. The function that returns a span states who owns them.
+// Borrowed bytes. Each function that returns a span names their owner.
 using ByteSpan = std::span<const uint8_t>;
 using MutableByteSpan = std::span<uint8_t>;
 

@@ -5,14 +5,13 @@
 // reader that opens the index and then the data files can find:
 //   1. a new index while it reads the old one: the identity (inode, size, times) changes meanwhile;
 //   2. new data files with the old index, which is replaced soon after: the identity has changed
-//   when
-//      it is checked again after the data files were opened;
+//      when it is checked again after the data files were opened;
 //   3. new data files with the old index still in place: the data files are newer than the index.
 // In cases 1 and 2, the checkpoint is opened again. Case 3 looks like a checkpoint that was copied
 // with the index first. So some stored slices are compared with their checksums. If they differ,
-// the reader waits up to kMaxWait for a new index. If there is none, or if the slices do not differ
-// but the file is younger than kYoung, the file is marked as doubtful: each of its slices is
-// compared before its first use.
+// the reader waits up to kMaxWait for a new index, and then marks the file as doubtful. A file that
+// is newer than the index and younger than kYoung is doubtful even if they agree. Each slice of a
+// doubtful file is compared before its first use.
 //
 // Not detected:
 //   - a data file that is rewritten in place, with the same inode;

@@ -90,7 +90,7 @@ class IndexLoader {
 
   // Reads the records whose keys start with a zero byte: all slice records, and tensors with
   // unusual names. They come first in the index. Leaves the iterator at the first other record.
-  // Returns false if there is none.
+  // Returns false if all records are of these kinds.
   //
   // Slices are looked up from the tensor that lists them; their keys are never decoded for that. No
   // tensor name that TensorFlow writes is a complete slice key.

@@ -329,7 +329,7 @@ class ChunkProducer {
       next.error = error;
       failed_ = error != nullptr;
       error = Attempt([&] { state_.Deliver(std::move(next)); });
-      if (error) {  // no memory to deliver it: whoever waits for its turn must hear of that
+      if (error) {  // no memory to deliver it: the next call of Next() throws it
         state_.Drop(size);
         failed_ = true;
         lost_ = std::move(error);

@@ -33,7 +33,8 @@ struct PrefetchOptions {
   std::vector<MutableByteSpan> destinations{};
 };
 
-// The tensors as they lie in their files: the order in which a stream is a sequential read.
+// Returns the tensors in the order of their files and offsets, in which a stream reads
+// sequentially.
 std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tensors);
 
 struct StreamState;  // what the thread, the stream and the buffers that were handed out share
@@ -99,7 +100,7 @@ class Prefetcher {
 // The inside of read/prefetch.h: when the next array may be begun, and in which memory. Holds no
 // checkpoint: an array that somebody keeps must not keep files open.
 
-// An item on its way to the consumer, or why there is none.
+// An item for the consumer, or the error that takes its place.
 struct ReadyItem {
   StreamItem item;
   PageBuffer buffer;

@@ -140,12 +140,17 @@ def may_be_seeded(initializer: Any) -> bool:
     return seed is not None or tf.compat.v1.get_default_graph().seed is not None
 
 
-def _callable(initializer: Any) -> Any:
+def check_callable(initializer: Any) -> None:
+    """Raises TensorFlow's TypeError unless a backup initializer can be called."""
     if not callable(initializer):
         raise TypeError(
             f"initializer must be callable, instead of being {initializer} of type "
             f"{type(initializer)}."
         )
+
+
+def _callable(initializer: Any) -> Any:
+    check_callable(initializer)
     return initializer() if inspect.isclass(initializer) else initializer
 
 

@@ -61,9 +61,6 @@ class Source:
         # Names are never bytes here.
         if not isinstance(name, str):
             return None
-        found = self.checkpoint._core.find(key_of(name))
-        if found is not None:
-            return Stored(name, found.shape, found.type_number)
         found = self.checkpoint._find(name)
         return None if found is None else Stored(found.name, found.shape, found.type_number)
 
@@ -78,7 +75,7 @@ class Source:
         Raises:
             KeyError: There is no such key.
         """
-        found = self.checkpoint._core.find(key_of(key))
+        found = self.checkpoint._core.find(key)
         if found is None:
             raise KeyError(key)
         return Tensor(self.checkpoint, found)

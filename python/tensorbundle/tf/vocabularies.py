@@ -16,7 +16,7 @@ from tensorbundle import vocab_diagnosis
 from tensorbundle.arguments import shown
 from tensorbundle.errors import Error, VocabularyNotFoundError
 from tensorbundle.load_plan import Stored
-from tensorbundle.tf import backend, op_library, remote, variable_metadata
+from tensorbundle.tf import backend, fill_values, op_library, remote, variable_metadata
 from tensorbundle.tf.errors import invalid_argument, translated
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_backends import path_in_ops
@@ -52,12 +52,8 @@ def ask(
     import tensorflow as tf
 
     info = step.info
-    initializer = info.backup_initializer
-    if initializer is not None and not callable(initializer):
-        raise TypeError(
-            f"initializer must be callable, instead of being {initializer} of type "
-            f"{type(initializer)}."
-        )
+    if info.backup_initializer is not None:
+        fill_values.check_callable(info.backup_initializer)
     if not -(1 << 63) <= info.old_vocab_size < 1 << 63:
         raise ValueError(f"old_vocab_size {shown(info.old_vocab_size)} is no 64-bit integer")
     new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
