@@ -60,8 +60,6 @@ const DataTypeInfo* FindDataType(DataType type) {
   return &kDataTypes[kIndexOfNumber[number]];
 }
 
-std::span<const DataTypeInfo> AllDataTypes() { return kDataTypes; }
-
 std::string DataTypeName(DataType type) {
   const DataTypeInfo* info = FindDataType(type);
   return info != nullptr ? info->name : "DT_" + std::to_string(static_cast<int32_t>(type));

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 
 namespace tensorbundle {
@@ -42,7 +41,6 @@ struct DataTypeInfo {
 
 // Returns the properties of a type, or null if the number is unknown or cannot be stored.
 const DataTypeInfo* FindDataType(DataType type);
-std::span<const DataTypeInfo> AllDataTypes();
 
 // Returns the name, or "DT_<number>" for an unknown number.
 std::string DataTypeName(DataType type);

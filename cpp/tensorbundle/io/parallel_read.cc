@@ -39,18 +39,6 @@ void ParallelRead(const File& file, uint64_t offset, MutableByteSpan out, int th
   });
 }
 
-uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByteSpan out,
-                                  int threads) {
-  const Chunks chunks{out.size()};
-  std::vector<uint32_t> checksums(chunks.count());
-  ParallelFor(chunks.count(), threads, [&](size_t i) {
-    const MutableByteSpan part = out.subspan(chunks.start(i), chunks.length(i));
-    file.ReadAt(offset + chunks.start(i), part);
-    checksums[i] = crc32c::Value(part.data(), part.size());
-  });
-  return CombineAll(chunks, checksums);
-}
-
 uint32_t ParallelChecksum(const File& file, uint64_t offset, uint64_t size, int threads,
                           const std::function<void(uint64_t)>& progress) {
   uint32_t whole = 0;

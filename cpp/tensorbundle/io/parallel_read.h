@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parallel reading of a range of a file, with its CRC32C computed in the same pass.
+// Parallel reads of a range of a file: into memory, or for its CRC32C only.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,6 @@ inline constexpr uint64_t kReadChunkSize = uint64_t{256} << 10;
 // Fills `out` with the bytes that start at `offset`.
 // Throws: CorruptionError if the file ends too early; IOFailure.
 void ParallelRead(const File& file, uint64_t offset, MutableByteSpan out, int threads);
-
-// As ParallelRead. Returns the CRC32C of the bytes.
-uint32_t ParallelReadWithChecksum(const File& file, uint64_t offset, MutableByteSpan out,
-                                  int threads);
 
 // Returns the CRC32C of a range. Memory: one chunk per thread. Calls `progress` from any thread
 // with the number of bytes just read; it may throw to stop.

@@ -21,31 +21,34 @@
 namespace tensorbundle {
 
 std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tensors) {
-  const auto place = [&](size_t tensor) {
+  const auto location = [&](size_t tensor) {
     std::pair<uint32_t, uint64_t> first{UINT32_MAX, UINT64_MAX};
     for (const StoredSlice& slice : catalog.Slices(catalog.tensors[tensor])) {
       first = std::min(first, {slice.file, slice.offset});
     }
     return first;
   };
-  std::vector<std::pair<std::pair<uint32_t, uint64_t>, size_t>> placed;
-  placed.reserve(tensors.size());
-  for (const size_t tensor : tensors) placed.emplace_back(place(tensor), tensor);
-  std::sort(placed.begin(), placed.end());
-  std::transform(placed.begin(), placed.end(), tensors.begin(),
+  std::vector<std::pair<std::pair<uint32_t, uint64_t>, size_t>> located;
+  located.reserve(tensors.size());
+  for (const size_t tensor : tensors) located.emplace_back(location(tensor), tensor);
+  std::sort(located.begin(), located.end());
+  std::transform(located.begin(), located.end(), tensors.begin(),
                  [](const auto& item) { return item.second; });
   return tensors;
 }
 
 namespace {
 
-// For a forked child. The thread is not in its process, so that it cannot be joined, and whoever
-// waited for the condition or held the lock still seems to: the state is never destroyed. Nor is
-// memory taken, since destructors call this.
-void Abandon(std::shared_ptr<StreamState> state) {
-  alignas(std::shared_ptr<StreamState>) std::byte place[sizeof(state)];
-  new (place) std::shared_ptr<StreamState>(std::move(state));
+// Leaks the state, in a forked child: its thread cannot be joined there, and its lock and condition
+// may be in use by threads that do not exist. Allocates nothing, because destructors call it.
+void Leak(std::shared_ptr<StreamState> state) {
+  alignas(std::shared_ptr<StreamState>) std::byte memory[sizeof(state)];
+  new (memory) std::shared_ptr<StreamState>(std::move(state));
 }
+
+// Reads everything that the options ask for and delivers it, until done or stopped. Never throws:
+// errors are delivered too.
+void ReadStream(const Checkpoint& checkpoint, StreamState& state);
 
 }  // namespace
 
@@ -54,10 +57,10 @@ PooledBuffer::PooledBuffer(std::shared_ptr<StreamState> state, PageBuffer buffer
 
 PooledBuffer::~PooledBuffer() {
   if (state_ == nullptr) return;
-  if (state_->InOwnProcess()) {
-    state_->Return(std::move(buffer_));
+  if (state_->IsInOwnProcess()) {
+    state_->Release(std::move(buffer_));
   } else {
-    Abandon(std::move(state_));
+    Leak(std::move(state_));
   }
 }
 
@@ -66,41 +69,42 @@ Prefetcher::Prefetcher(std::shared_ptr<const Checkpoint> checkpoint, PrefetchOpt
       state_(std::make_shared<StreamState>(std::move(options))) {}
 
 Prefetcher::~Prefetcher() {
-  if (state_->InOwnProcess()) {
+  if (state_->IsInOwnProcess()) {
     Stop();
     return;
   }
   thread_.release();
-  Abandon(std::move(state_));
+  Leak(std::move(state_));
 }
 
 Prefetcher::Status Prefetcher::Next(std::chrono::milliseconds timeout, StreamItem* item) {
   StreamState& state = *state_;
-  if (!state.InOwnProcess()) {
+  if (!state.IsInOwnProcess()) {
     throw std::runtime_error(
         "this stream was begun in the process that this one was forked from; begin another here");
   }
   std::unique_lock lock(state.mutex);
-  if (state.stop.load()) return Status::kEnd;
+  if (state.is_stopped.load()) return Status::kEnd;
   if (thread_ == nullptr) StartThread();
-  if (state.ready.empty() && !state.ended) {
-    ++state.waiting;
+  if (state.ready.empty() && !state.is_finished) {
+    ++state.num_waiting;
     state.changed.notify_all();
-    const bool came = state.changed.wait_for(
-        lock, timeout, [&] { return !state.ready.empty() || state.ended || state.stop.load(); });
-    --state.waiting;
+    const bool came = state.changed.wait_for(lock, timeout, [&] {
+      return !state.ready.empty() || state.is_finished || state.is_stopped.load();
+    });
+    --state.num_waiting;
     if (!came) return Status::kWaiting;
   }
-  if (state.stop.load()) return Status::kEnd;
+  if (state.is_stopped.load()) return Status::kEnd;
   if (state.ready.empty()) {
     if (state.last_error) std::rethrow_exception(std::exchange(state.last_error, nullptr));
     return Status::kEnd;
   }
-  std::unique_ptr<PooledBuffer> lent;  // made first: what there is no memory for stays ready
+  std::unique_ptr<PooledBuffer> held;  // allocated first: if that throws, the item stays ready
   ReadyItem& front = state.ready.front();
   if (!front.error && front.buffer.data() != nullptr) {
-    lent = std::make_unique<PooledBuffer>(state_, std::move(front.buffer));
-    ++state.num_lent;
+    held = std::make_unique<PooledBuffer>(state_, std::move(front.buffer));
+    ++state.num_held;
   }
   ReadyItem next = std::move(front);
   state.ready.pop_front();
@@ -111,17 +115,17 @@ Prefetcher::Status Prefetcher::Next(std::chrono::milliseconds timeout, StreamIte
     lock.unlock();
     std::rethrow_exception(next.error);
   }
-  next.item.buffer = std::move(lent);
+  next.item.buffer = std::move(held);
   state.changed.notify_all();
   lock.unlock();
-  *item = std::move(next.item);  // gives back what was in it, for which the lock must be free
+  *item = std::move(next.item);  // may release a buffer, which takes the lock
   return Status::kReady;
 }
 
 void Prefetcher::StartThread() {
   try {
     thread_ = std::make_unique<std::thread>(
-        [checkpoint = checkpoint_, shared = state_] { ProduceItems(*checkpoint, *shared); });
+        [checkpoint = checkpoint_, shared = state_] { ReadStream(*checkpoint, *shared); });
   } catch (const std::system_error& error) {
     const std::string path = checkpoint_->listing_file();
     throw IOFailure("cannot start the thread that streams " + path, path, error.code().value());
@@ -130,24 +134,24 @@ void Prefetcher::StartThread() {
 
 void Prefetcher::Stop() {
   StreamState& state = *state_;
-  if (!state.InOwnProcess()) return;
+  if (!state.IsInOwnProcess()) return;
   std::unique_ptr<std::thread> thread;
   {
     const std::lock_guard lock(state.mutex);
-    state.stop.store(true);
+    state.is_stopped.store(true);
     thread = std::move(thread_);
     state.changed.notify_all();
   }
   if (thread != nullptr) thread->join();
   const std::lock_guard lock(state.mutex);
   state.ready.clear();
-  state.spare.clear();
+  state.free_buffers.clear();
 }
 
 namespace {
 
-// Makes room for one more. False: there is no memory for that.
-bool Reserve(std::vector<PageBuffer>* buffers) {
+// Reserves space for one more buffer. Returns false if there is no memory.
+bool ReserveOne(std::vector<PageBuffer>* buffers) {
   try {
     buffers->reserve(buffers->size() + 1);
     return true;
@@ -160,24 +164,24 @@ bool Reserve(std::vector<PageBuffer>* buffers) {
 
 bool StreamState::MayBegin(uint64_t size) {
   if (!options.destinations.empty()) {
-    // The array that the consumer has is its own until it asks for the next.
-    const size_t held = waiting > 0 ? 0 : 1;
+    // The consumer may use its array until it asks for the next one.
+    const size_t held = num_waiting > 0 ? 0 : 1;
     return num_ahead + held < options.destinations.size();
   }
   if (num_ahead > 0 && (size > options.max_ahead || bytes_ahead > options.max_ahead - size)) {
     return false;
   }
-  if (num_lent <= 1 || keeps) return true;
-  if (waiting > 0 && num_ahead == 0) keeps = true;
-  return keeps;
+  if (num_held <= 1 || consumer_keeps) return true;
+  if (num_waiting > 0 && num_ahead == 0) consumer_keeps = true;
+  return consumer_keeps;
 }
 
-bool StreamState::Begin(uint64_t size, ReadyItem* next) {
+bool StreamState::Acquire(uint64_t size, ReadyItem* next) {
   std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return stop.load() || MayBegin(size); });
-  if (stop.load()) return false;
+  changed.wait(lock, [&] { return is_stopped.load() || MayBegin(size); });
+  if (is_stopped.load()) return false;
   if (options.destinations.empty()) {
-    next->buffer = Take(size);
+    next->buffer = TakeBuffer(size);
   } else {
     next->item.destination = next_destination;
     next_destination = (next_destination + 1) % options.destinations.size();
@@ -188,12 +192,12 @@ bool StreamState::Begin(uint64_t size, ReadyItem* next) {
   return true;
 }
 
-// A spare buffer that fits, or a new one in place of all of them.
-PageBuffer StreamState::Take(uint64_t size) {
-  while (!spare.empty()) {
-    PageBuffer last = std::move(spare.back());
-    spare.pop_back();
-    spare_bytes -= last.capacity();
+// Returns a free buffer of a suitable size, or a new one after freeing the others.
+PageBuffer StreamState::TakeBuffer(uint64_t size) {
+  while (!free_buffers.empty()) {
+    PageBuffer last = std::move(free_buffers.back());
+    free_buffers.pop_back();
+    free_bytes -= last.capacity();
     if (last.capacity() >= size && last.capacity() / 2 <= size) return last;
   }
   return PageBuffer(size);
@@ -202,33 +206,33 @@ PageBuffer StreamState::Take(uint64_t size) {
 void StreamState::Deliver(ReadyItem next) {
   const std::lock_guard lock(mutex);
   ready.push_back(std::move(next));
-  if (waiting > 0) changed.notify_all();
+  if (num_waiting > 0) changed.notify_all();
 }
 
-void StreamState::Drop(uint64_t size) {
+void StreamState::Cancel(uint64_t size) {
   const std::lock_guard lock(mutex);
   --num_ahead;
   bytes_ahead -= size;
   changed.notify_all();
 }
 
-void StreamState::End(std::exception_ptr error) {
+void StreamState::Finish(std::exception_ptr error) {
   const std::lock_guard lock(mutex);
-  ended = true;
+  is_finished = true;
   last_error = std::move(error);
-  spare.clear();
+  free_buffers.clear();
   changed.notify_all();
 }
 
-void StreamState::Return(PageBuffer buffer) {
-  PageBuffer unwanted;  // freed after the lock is
+void StreamState::Release(PageBuffer buffer) {
+  PageBuffer unwanted;  // freed after the lock
   const std::lock_guard lock(mutex);
-  --num_lent;
+  --num_held;
   const size_t capacity = buffer.capacity();
-  const bool fits = bytes_ahead + spare_bytes + capacity <= options.max_ahead;
-  if (fits && !stop.load() && !ended && Reserve(&spare)) {
-    spare_bytes += capacity;
-    spare.push_back(std::move(buffer));
+  const bool fits = bytes_ahead + free_bytes + capacity <= options.max_ahead;
+  if (fits && !is_stopped.load() && !is_finished && ReserveOne(&free_buffers)) {
+    free_bytes += capacity;
+    free_buffers.push_back(std::move(buffer));
   } else {
     unwanted = std::move(buffer);
   }
@@ -248,7 +252,7 @@ uint64_t StoredSize(const Checkpoint& checkpoint, const std::vector<size_t>& ten
   return size;
 }
 
-// What `body` throws, or null.
+// Returns the exception that `body` throws, or null.
 template <typename Body>
 std::exception_ptr Attempt(const Body& body) {
   try {
@@ -259,27 +263,27 @@ std::exception_ptr Attempt(const Body& body) {
   return nullptr;
 }
 
-// One tensor in chunks, read by one lane or by two that take turns: while one waits for the last of
-// its threads, or for the next buffer, the other goes on reading.
-class ChunkProducer {
+// Reads one tensor in batches of rows, by one or two workers. While one worker waits for the last
+// of its threads, or for the next buffer, the other one continues to read.
+class TensorProducer {
  public:
-  ChunkProducer(StreamState& state, RowReader& reader, size_t tensor, int lanes)
-      : state_(state), reader_(reader), tensor_(tensor), lanes_(lanes) {
+  TensorProducer(StreamState& state, RowReader& reader, size_t tensor, int num_workers)
+      : state_(state), reader_(reader), tensor_(tensor), num_workers_(num_workers) {
     const int64_t rows = state.options.rows;
     step_ = rows == 0 ? std::max<int64_t>(reader.num_rows(), 1) : rows;
     done_ = rows != 0 && reader.num_rows() == 0;
   }
 
   void Run() {
-    ParallelFor(static_cast<size_t>(lanes_), lanes_, [this](size_t) {
+    ParallelFor(static_cast<size_t>(num_workers_), num_workers_, [this](size_t) {
       while (ReadOne()) {
       }
     });
-    if (lost_) std::rethrow_exception(lost_);
+    if (delivery_error_) std::rethrow_exception(delivery_error_);
   }
 
  private:
-  // A chunk from its beginning to its delivery. False when no other is to be begun.
+  // Reads one batch and delivers it. Returns false if no other batch is to be begun.
   bool ReadOne() {
     ReadyItem next;
     std::optional<RowBatch> batch;
@@ -287,7 +291,7 @@ class ChunkProducer {
     size_t turn = 0;
     {
       const std::lock_guard lock(begin_mutex_);
-      if (done_ || !Begin(&next)) {
+      if (done_ || !Acquire(&next)) {
         done_ = true;
         return false;
       }
@@ -295,15 +299,15 @@ class ChunkProducer {
       error = Attempt([&] { batch.emplace(reader_.Plan(BytesOf(next))); });
       done_ = done_ || error;
     }
-    if (!error) error = Attempt([&] { reader_.Read(&*batch, lanes_); });
+    if (!error) error = Attempt([&] { reader_.Read(&*batch, num_workers_); });
     return Deliver(turn, std::move(next), batch ? &*batch : nullptr, std::move(error));
   }
 
-  bool Begin(ReadyItem* next) {
+  bool Acquire(ReadyItem* next) {
     next->item.tensor = tensor_;
     next->item.first_row = next_row_;
     next->item.num_rows = std::min(step_, reader_.num_rows() - next_row_);
-    if (!state_.Begin(static_cast<uint64_t>(next->item.num_rows) * reader_.row_size(), next)) {
+    if (!state_.Acquire(static_cast<uint64_t>(next->item.num_rows) * reader_.row_size(), next)) {
       return false;
     }
     next_row_ += next->item.num_rows;
@@ -316,59 +320,59 @@ class ChunkProducer {
     return state_.options.destinations[next.item.destination].first(next.size);
   }
 
-  // When all chunks before it are delivered. What comes after an error is dropped.
+  // Delivers a batch after all previous ones. Cancels it if a previous one failed.
   bool Deliver(size_t turn, ReadyItem next, RowBatch* batch, std::exception_ptr error) {
     std::unique_lock lock(turn_mutex_);
-    turned_.wait(lock, [&] { return num_finished_ == turn; });
+    turn_changed_.wait(lock, [&] { return num_delivered_ == turn; });
     if (!failed_ && !error) error = Attempt([&] { reader_.Finish(batch); });
     if (failed_) {
-      state_.Drop(next.size);
+      state_.Cancel(next.size);
     } else {
       const uint64_t size = next.size;
       if (error) next.buffer = {};
       next.error = error;
       failed_ = error != nullptr;
       error = Attempt([&] { state_.Deliver(std::move(next)); });
-      if (error) {  // no memory to deliver it: the next call of Next() throws it
-        state_.Drop(size);
+      if (error) {  // no memory to deliver it
+        state_.Cancel(size);
         failed_ = true;
-        lost_ = std::move(error);
+        delivery_error_ = std::move(error);
       }
     }
-    ++num_finished_;
-    turned_.notify_all();
+    ++num_delivered_;
+    turn_changed_.notify_all();
     return !failed_;
   }
 
   StreamState& state_;
   RowReader& reader_;
   const size_t tensor_;
-  const int lanes_;
+  const int num_workers_;
   int64_t step_;
 
-  std::mutex begin_mutex_;  // guards the following, and Plan
+  std::mutex begin_mutex_;  // guards the following, and RowReader::Plan()
   int64_t next_row_ = 0;
   bool done_;
   size_t num_begun_ = 0;
 
-  std::mutex turn_mutex_;  // guards the following, and Finish
-  std::condition_variable turned_;
-  size_t num_finished_ = 0;
+  std::mutex turn_mutex_;  // guards the following, and RowReader::Finish()
+  std::condition_variable turn_changed_;
+  size_t num_delivered_ = 0;
   bool failed_ = false;
-  std::exception_ptr lost_;  // why a chunk or its error could not be delivered
+  std::exception_ptr delivery_error_;  // why a batch or its error could not be delivered
 };
 
-// All tensors, one after another.
-class Producer {
+// Reads all tensors, one after another.
+class StreamProducer {
  public:
-  Producer(const Checkpoint& checkpoint, StreamState& state)
+  StreamProducer(const Checkpoint& checkpoint, StreamState& state)
       : checkpoint_(checkpoint),
         state_(state),
         allow_direct_(AllowsDirect(checkpoint, StoredSize(checkpoint, state.options.tensors))) {}
 
   void Run() {
     for (const size_t tensor : state_.options.tensors) {
-      if (state_.stop.load()) return;
+      if (state_.is_stopped.load()) return;
       std::exception_ptr error = Attempt([&] { ReadTensor(tensor); });
       if (error) DeliverAlone(tensor, std::move(error));
     }
@@ -381,22 +385,22 @@ class Producer {
     const PrefetchOptions& options = state_.options;
     RowReader reader(
         checkpoint_, tensor,
-        {options.threads, options.verify, allow_direct_, options.rows == 0, &state_.stop});
-    ChunkProducer(state_, reader, index, LanesFor(reader.row_size())).Run();
+        {options.threads, options.verify, allow_direct_, options.rows == 0, &state_.is_stopped});
+    TensorProducer(state_, reader, index, NumWorkers(reader.row_size())).Run();
   }
 
-  // Two where there are threads for them and two chunks may be on their way.
-  int LanesFor(uint64_t row_size) const {
+  // Two if there are threads for them and two batches may be read ahead.
+  int NumWorkers(uint64_t row_size) const {
     const PrefetchOptions& options = state_.options;
     if (options.rows == 0 || options.threads == 1) return 1;
     if (!options.destinations.empty()) return options.destinations.size() > 2 ? 2 : 1;
     return static_cast<uint64_t>(options.rows) * row_size <= options.max_ahead / 2 ? 2 : 1;
   }
 
-  // An item without elements: an error, or a tensor that the consumer reads itself.
+  // Delivers an item without elements: an error, or a tensor that the consumer reads itself.
   void DeliverAlone(size_t index, std::exception_ptr error) {
     ReadyItem next;
-    if (!state_.Begin(0, &next)) return;
+    if (!state_.Acquire(0, &next)) return;
     next.item.tensor = index;
     next.item.has_bytes = false;
     next.error = std::move(error);
@@ -408,11 +412,10 @@ class Producer {
   const bool allow_direct_;
 };
 
-}  // namespace
-
-void ProduceItems(const Checkpoint& checkpoint, StreamState& state) {
-  state.End(PrepareToThrow() ? Attempt([&] { Producer(checkpoint, state).Run(); })
-                             : std::make_exception_ptr(std::bad_alloc()));
+void ReadStream(const Checkpoint& checkpoint, StreamState& state) {
+  state.Finish(PrepareToThrow() ? Attempt([&] { StreamProducer(checkpoint, state).Run(); })
+                                : std::make_exception_ptr(std::bad_alloc()));
 }
 
+}  // namespace
 }  // namespace tensorbundle

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams of arrays that are read while the one before is used.
+// Prefetching stream of tensors: a thread reads the next arrays while the consumer uses the current
+// one.
+//
+// Arrays in buffers of the stream: at most `max_ahead` bytes, but always one array, are being read
+// or ready. No array is begun while the consumer has more than one. If the consumer asks for more
+// and still has two, it is known to keep what it gets, and from then on it gets new memory.
+// Otherwise the memory of an array is reused as soon as the consumer releases it.
 #pragma once
 
 #include <sys/types.h>
@@ -23,24 +29,23 @@
 namespace tensorbundle {
 
 struct PrefetchOptions {
-  std::vector<size_t> tensors;  // in the order in which they are to come
-  int64_t rows = 0;             // per array; 0: every tensor in one array
-  uint64_t max_ahead = 0;  // bytes that may be read before they are asked for; one array always
+  std::vector<size_t> tensors;  // in the order of the stream
+  int64_t rows = 0;             // per array; 0: each tensor is one array
+  uint64_t max_ahead = 0;       // bytes that may be read before they are asked for
   int threads = 1;
   bool verify = true;
-  // Memory of the caller's, for `rows` rows each, to be filled in turn; empty: buffers of our own.
-  // It must outlive the stream.
+  // Memory of the caller for `rows` rows each, to be filled in turn. Empty: buffers of the stream.
+  // Lifetime: must outlive the stream.
   std::vector<MutableByteSpan> destinations{};
 };
 
-// Returns the tensors in the order of their files and offsets, in which a stream reads
-// sequentially.
+// Sorts tensors by file and offset: in this order, a stream reads each file sequentially.
 std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tensors);
 
-struct StreamState;  // what the thread, the stream and the buffers that were handed out share
+struct StreamState;
 
-// A buffer that was handed out. When it is destroyed, its memory is read into again, if the stream
-// still runs. May outlive the stream, and be destroyed by any thread.
+// A buffer that the consumer holds. Its memory is reused after the buffer is destroyed, if the
+// stream still runs. Lifetime: may outlive the stream. Threads: any thread may destroy it.
 class PooledBuffer {
  public:
   PooledBuffer(std::shared_ptr<StreamState> state, PageBuffer buffer);
@@ -61,17 +66,13 @@ struct StreamItem {
   int64_t first_row = 0;
   int64_t num_rows = 0;
   bool has_bytes = true;   // false: elements without a fixed size, which were not read
-  size_t destination = 0;  // which of the caller's, if those are used
-  std::unique_ptr<PooledBuffer> buffer;  // else
+  size_t destination = 0;  // index in PrefetchOptions::destinations, if there are any
+  std::unique_ptr<PooledBuffer> buffer;  // the rows, if there are no destinations
 };
 
-// Reads on a thread of its own, which starts with the first Next. Arrays of its own making: at most
-// `max_ahead` bytes, but one array always, are being read or ready, and none is begun while the
-// consumer has more than one. Only when a consumer asks for more and still has two does it get more
-// memory, and is known from then on to keep what it gets.
-//
-// Thread-safe. A forked child has no such thread: there Next throws, and everything else is left
-// alone.
+// Reads in a thread of its own, which starts with the first Next().
+// Threads: any number. In a forked child, which does not have the thread, Next() throws and the
+// other functions do nothing.
 class Prefetcher {
  public:
   Prefetcher(std::shared_ptr<const Checkpoint> checkpoint, PrefetchOptions options);
@@ -81,12 +82,15 @@ class Prefetcher {
 
   enum class Status { kReady, kWaiting, kEnd };
 
-  // The next array, if it comes within `timeout`. Throws what reading it threw; after that comes
-  // the next tensor. Throws IOFailure when the system has no thread for it: the call may be
-  // repeated. With destinations, a call means that the array before may be overwritten.
+  // Sets `item` to the next array and returns kReady; returns kWaiting if there is none within
+  // `timeout`. If there are destinations, the call allows the previous array to be overwritten.
+  //
+  // Throws the error of reading an array; the stream continues with the next tensor. Throws
+  // IOFailure if the system cannot start the thread; the call may be repeated. Throws
+  // std::runtime_error in a forked child.
   Status Next(std::chrono::milliseconds timeout, StreamItem* item);
 
-  // Ends the thread, soon. What was handed out stays.
+  // Ends the thread soon. Buffers of the consumer remain valid.
   void Stop();
 
  private:
@@ -97,10 +101,7 @@ class Prefetcher {
   std::unique_ptr<std::thread> thread_;
 };
 
-// The inside of read/prefetch.h: when the next array may be begun, and in which memory. Holds no
-// checkpoint: an array that somebody keeps must not keep files open.
-
-// An item for the consumer, or the error that takes its place.
+// An item for the consumer, or an error in its place.
 struct ReadyItem {
   StreamItem item;
   PageBuffer buffer;
@@ -108,49 +109,47 @@ struct ReadyItem {
   std::exception_ptr error;
 };
 
+// The state that the reading thread, the stream and the buffers of the consumer share. Decides when
+// the next array may be begun, and in which memory. Holds no checkpoint, because a buffer of the
+// consumer must not keep files open.
 struct StreamState {
   explicit StreamState(PrefetchOptions wanted) : options(std::move(wanted)) {}
 
-  // The reader's side. Waits until `size` bytes may be read, and says where to; false: stop.
-  bool Begin(uint64_t size, ReadyItem* next);
+  // For the reading thread. Waits until `size` bytes may be read and provides memory for them.
+  // Returns false if the stream was stopped.
+  bool Acquire(uint64_t size, ReadyItem* next);
   void Deliver(ReadyItem next);
-  void Drop(uint64_t size);            // what was begun will not be delivered
-  void End(std::exception_ptr error);  // null when all was delivered
+  void Cancel(uint64_t size);             // undoes Acquire(): the array will not be delivered
+  void Finish(std::exception_ptr error);  // null if everything was delivered
 
-  // Takes back what a PooledBuffer had.
-  void Return(PageBuffer buffer);
+  // For the consumer: takes back a buffer.
+  void Release(PageBuffer buffer);
 
-  // A process forked from the stream's has none of its threads, and maybe locked locks.
-  bool InOwnProcess() const { return ::getpid() == process; }
+  // False in a forked child: it has none of the threads, and its locks may be locked forever.
+  bool IsInOwnProcess() const { return ::getpid() == process; }
 
   const PrefetchOptions options;
   const pid_t process = ::getpid();
-  std::atomic<bool> stop{false};
+  std::atomic<bool> is_stopped{false};
 
   std::mutex mutex;
   std::condition_variable changed;
   // Guarded by the mutex:
   std::deque<ReadyItem> ready;
-  bool ended = false;
-  std::exception_ptr last_error;  // to come out once, at the end
-  bool keeps = false;             // the consumer keeps what it gets
-  int waiting = 0;                // consumers inside Next
+  bool is_finished = false;
+  std::exception_ptr last_error;  // to be thrown once, at the end
+  bool consumer_keeps = false;    // the consumer keeps the arrays that it gets
+  int num_waiting = 0;            // consumers inside Next()
   size_t num_ahead = 0;           // arrays being read or ready
-  uint64_t bytes_ahead = 0;       // of those
-  size_t num_lent = 0;            // arrays handed out and still in use
+  uint64_t bytes_ahead = 0;       // in those arrays
+  size_t num_held = 0;            // buffers of the consumer
   size_t next_destination = 0;
-  std::vector<PageBuffer> spare;
-  uint64_t spare_bytes = 0;
+  std::vector<PageBuffer> free_buffers;
+  uint64_t free_bytes = 0;
 
  private:
   bool MayBegin(uint64_t size);
-  PageBuffer Take(uint64_t size);
+  PageBuffer TakeBuffer(uint64_t size);
 };
-
-// What the thread of a stream does.
-
-// Reads everything that the state's options ask for and delivers it, until done or stopped. Never
-// throws: errors are delivered too.
-void ProduceItems(const Checkpoint& checkpoint, StreamState& state);
 
 }  // namespace tensorbundle

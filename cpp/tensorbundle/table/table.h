@@ -4,7 +4,7 @@
 //   [data block] ... [metaindex block] [index block] [footer]
 //
 // The index block has an entry for each data block: a separator key and the handle of the block.
-// docs/format.md, "The table", lists all checks.
+// docs/format.md, "The table".
 #pragma once
 
 #include <cstdint>

@@ -49,15 +49,15 @@ TEST(Extents, Text) {
   EXPECT_EQ(ShapeToString(std::vector<int64_t>{2, -1}), "(2, -1)");
 }
 
-TEST(DataTypes, AreSortedAndFound) {
-  int32_t last = 0;
-  for (const DataTypeInfo& info : AllDataTypes()) {
-    EXPECT_LT(last, info.number);
-    last = info.number;
-    EXPECT_EQ(FindDataType(static_cast<DataType>(info.number)), &info);
-    EXPECT_EQ(DataTypeName(static_cast<DataType>(info.number)), info.name);
-    if (info.item_size > 0) {
-      EXPECT_EQ(info.item_size % info.swap_size, 0);
+TEST(DataTypes, AreFoundByNumber) {
+  for (int32_t number = 1; number <= 33; ++number) {
+    if (number == 20) continue;  // DT_RESOURCE, which is not stored
+    const DataTypeInfo* info = FindDataType(static_cast<DataType>(number));
+    ASSERT_NE(info, nullptr) << number;
+    EXPECT_EQ(info->number, number);
+    EXPECT_EQ(DataTypeName(static_cast<DataType>(number)), info->name);
+    if (info->item_size > 0) {
+      EXPECT_EQ(info->item_size % info->swap_size, 0);
     }
   }
   for (const int32_t number : {0, -1, 20, 34, 101, INT32_MAX, INT32_MIN}) {

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "random_boxes.h"
@@ -14,35 +16,36 @@ namespace {
 using testing::ForEachElement;
 using testing::Random;
 
-// Where every byte of `intersection` lies in an array.
-std::vector<uint64_t> BytePlaces(const Box& array, const Box& intersection, uint64_t item_size) {
-  std::vector<uint64_t> places;
+// Returns the offset of every byte of `intersection` in an array.
+std::vector<uint64_t> ByteOffsets(const Box& array, const Box& intersection, uint64_t item_size) {
+  std::vector<uint64_t> offsets;
   ForEachElement(array, intersection, [&](uint64_t index) {
-    for (uint64_t i = 0; i < item_size; ++i) places.push_back(index * item_size + i);
+    for (uint64_t i = 0; i < item_size; ++i) offsets.push_back(index * item_size + i);
   });
-  return places;
+  return offsets;
 }
 
-struct Places {
+struct Offsets {
   std::vector<uint64_t> source;
   std::vector<uint64_t> destination;
-  bool operator==(const Places&) const = default;
+  bool operator==(const Offsets&) const = default;
 };
 
-Places RunPlaces(const CopyLayout& layout, uint64_t step) {
-  Places places;
+Offsets SpanOffsets(const CopyLayout& layout, uint64_t step) {
+  Offsets offsets;
   for (uint64_t first = 0; first < layout.count(); first += step) {
-    layout.ForEach(first, std::min(step, layout.count() - first), [&](const CopyLayout::Span& run) {
-      for (uint64_t i = 0; i < layout.span_size(); ++i) {
-        places.source.push_back(run.source + i);
-        places.destination.push_back(run.destination + i);
-      }
-    });
+    layout.ForEach(first, std::min(step, layout.count() - first),
+                   [&](const CopyLayout::Span& span) {
+                     for (uint64_t i = 0; i < layout.span_size(); ++i) {
+                       offsets.source.push_back(span.source + i);
+                       offsets.destination.push_back(span.destination + i);
+                     }
+                   });
   }
-  return places;
+  return offsets;
 }
 
-TEST(Runs, AgreeWithEveryElementOfRandomBoxes) {
+TEST(CopyLayout, MatchesElementwiseCopyForRandomBoxes) {
   Random random(11);
   for (int round = 0; round < 3000; ++round) {
     const Box whole = WholeBox(testing::RandomShape(&random, 5, 5));
@@ -53,16 +56,16 @@ TEST(Runs, AgreeWithEveryElementOfRandomBoxes) {
     const uint64_t item_size = uint64_t{1} << random() % 5;
     const CopyLayout layout(source, destination, *intersection, item_size);
     ASSERT_EQ(layout.count() * layout.span_size(), Volume(*intersection) * item_size);
-    const Places expected = {BytePlaces(source, *intersection, item_size),
-                             BytePlaces(destination, *intersection, item_size)};
+    const Offsets expected = {ByteOffsets(source, *intersection, item_size),
+                              ByteOffsets(destination, *intersection, item_size)};
     for (const uint64_t step : {uint64_t{1}, uint64_t{3}, layout.count()}) {
-      ASSERT_EQ(RunPlaces(layout, step), expected)
+      ASSERT_EQ(SpanOffsets(layout, step), expected)
           << ToString(source) << ToString(destination) << step;
     }
   }
 }
 
-TEST(Runs, WhatIsContiguousIsOneRun) {
+TEST(CopyLayout, ContiguousBoxesAreOneSpan) {
   const Box whole = {{0, 4}, {0, 6}};
   const Box rows = {{1, 2}, {0, 6}};
   const CopyLayout all(whole, whole, whole, 4);
@@ -81,21 +84,41 @@ TEST(Runs, WhatIsContiguousIsOneRun) {
   EXPECT_EQ(split.source_stride(), 24U);
 }
 
-TEST(Runs, Scalar) {
+TEST(CopyLayout, Scalar) {
   const CopyLayout layout({}, {}, {}, 8);
   EXPECT_EQ(layout.count(), 1U);
   EXPECT_EQ(layout.span_size(), 8U);
-  EXPECT_EQ(RunPlaces(layout, 1).source.size(), 8U);
+  EXPECT_EQ(SpanOffsets(layout, 1).source.size(), 8U);
 }
 
-TEST(Runs, OffsetsBeyond32Bits) {
+TEST(CopyLayout, OffsetsBeyond32Bits) {
   const Box whole = {{0, int64_t{1} << 33}, {0, 4}};
   const Box corner = {{(int64_t{1} << 33) - 1, 1}, {3, 1}};
   const CopyLayout layout(whole, corner, corner, 8);
-  layout.ForEach(0, 1, [](const CopyLayout::Span& run) {
-    EXPECT_EQ(run.source, (uint64_t{1} << 38) - 8);
-    EXPECT_EQ(run.destination, 0U);
+  layout.ForEach(0, 1, [](const CopyLayout::Span& span) {
+    EXPECT_EQ(span.source, (uint64_t{1} << 38) - 8);
+    EXPECT_EQ(span.destination, 0U);
   });
+}
+
+TEST(ByteSwap, ReversesEveryUnitAtAnyAlignment) {
+  for (const unsigned unit : {1U, 2U, 4U, 8U}) {
+    for (size_t skip = 0; skip < 8; ++skip) {
+      std::vector<uint8_t> bytes(skip + 64);
+      std::iota(bytes.begin(), bytes.end(), uint8_t{0});
+      std::vector<uint8_t> expected = bytes;
+      for (size_t i = skip; i < expected.size(); i += unit) {
+        const auto begin = expected.begin() + static_cast<ptrdiff_t>(i);
+        std::reverse(begin, begin + unit);
+      }
+      SwapBytes(MutableByteSpan(bytes).subspan(skip), unit);
+      EXPECT_EQ(bytes, expected) << unit << " " << skip;
+    }
+  }
+}
+
+TEST(ByteSwap, AcceptsNoBytes) {
+  for (const unsigned unit : {1U, 2U, 4U, 8U}) SwapBytes({}, unit);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Row numbers and fills that change while they are used: here because they lie in the destination,
-// which the rows overwrite. What comes out does not matter; nothing outside the table is touched.
+// Row numbers and fill values that change while they are used, because they are in the destination,
+// which the rows overwrite. The result does not matter; nothing outside the table is accessed.
 #include "tensorbundle/read/gather.h"
 
 #include <gtest/gtest.h>
@@ -21,13 +21,13 @@ namespace {
 constexpr int64_t kRows = 4;
 constexpr int64_t kColumns = 4;
 constexpr uint64_t kRowSize = kColumns * sizeof(float);
-constexpr size_t kCount = 50'000;  // several tasks, and more than is looked up ahead
+constexpr size_t kCount = 50'000;  // several tasks, more than one batch of look-ups
 
 class ChangingMemoryTest : public ::testing::Test {
  protected:
   ChangingMemoryTest() {
     testing::BundleBuilder builder(1);
-    // Read as row numbers, these bytes are far outside the table.
+    // As row numbers, these bytes are far outside the table.
     builder.Add("t", DataType::kFloat, {kRows, kColumns}, std::string(kRows * kRowSize, '\x55'));
     builder.Write(dir_ / "p");
     checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
@@ -35,7 +35,7 @@ class ChangingMemoryTest : public ::testing::Test {
 
   const Tensor& tensor() const { return checkpoint_->catalog().tensors.at(0); }
 
-  // Row numbers of one type at the beginning of a destination.
+  // Returns row numbers at the beginning of the destination.
   template <typename Id>
   std::span<const Id> IdsInDestination() {
     memory_.assign(kCount * kRowSize, 0);
@@ -65,11 +65,11 @@ TYPED_TEST(ChangingIdsTest, Gather) {
   }
 }
 
-TYPED_TEST(ChangingIdsTest, GatherWithAFillPerMissingRow) {
+TYPED_TEST(ChangingIdsTest, GatherWithAFillValuePerMissingRow) {
   const RowLayout layout = LayOutRows(*this->checkpoint_, this->tensor());
   const std::span<const TypeParam> ids = this->template IdsInDestination<TypeParam>();
   const RowFillValues fill_values{RowFillValues::Kind::kRows,
-                                  {}};  // none is missing, until the rows are written
+                                  {}};  // no row is missing until the rows are written
   EXPECT_THROW(
       GatherRows(*this->checkpoint_, this->tensor(), layout, ids, fill_values, this->memory_, 1),
       std::out_of_range);
@@ -91,7 +91,7 @@ TEST_F(ChangingMemoryTest, Remap) {
 TEST_F(ChangingMemoryTest, RemapOfRowsAndColumns) {
   const RowLayout layout = LayOutRows(*checkpoint_, tensor());
   const CellFillValues fill_values{CellFillValues::Kind::kCells,
-                                   {}};  // none is missing, until the rows are written
+                                   {}};  // no row is missing until the rows are written
   const std::vector<int64_t> columns{3, 2, 1, 0};
   const Remapping remapping{IdsInDestination<int64_t>(), kCount, columns};
   EXPECT_THROW(
@@ -99,7 +99,7 @@ TEST_F(ChangingMemoryTest, RemapOfRowsAndColumns) {
       std::out_of_range);
 }
 
-// The rows are all missing: what the first of them is filled with turns the others into rows.
+// All columns are in the destination: the first row overwrites them.
 TEST_F(ChangingMemoryTest, RemapOfColumnsInTheDestination) {
   const RowLayout layout = LayOutRows(*checkpoint_, tensor());
   memory_.assign(kRows * kRowSize, 0);

@@ -52,7 +52,7 @@ TEST_F(TensorViewTest, OutlivesTheCheckpointAndTheFile) {
   EXPECT_EQ(AsText(view.bytes), "abcd");
 }
 
-TEST_F(TensorViewTest, SlicesInOneRowAreOneView) {
+TEST_F(TensorViewTest, ViewsAdjacentSlicesTogether) {
   BundleBuilder builder;
   builder.Add("before", DataType::kInt8, {3}, "xyz");
   builder.AddSliced("rows", DataType::kInt8, {2, 2}, "abcd", {{{0, 1}, {0, 2}}, {{1, 1}, {0, 2}}});
@@ -66,7 +66,7 @@ TEST_F(TensorViewTest, SlicesInOneRowAreOneView) {
   EXPECT_EQ(AsText(ViewSlice(*checkpoint_, columns, second).bytes), "bd");
 }
 
-TEST_F(TensorViewTest, WhyThereIsNone) {
+TEST_F(TensorViewTest, HasNoViewForSomeTensors) {
   BundleBuilder builder(1, /*big_endian=*/true);
   builder.Add("wide", DataType::kInt16, {1}, "ab").Add("narrow", DataType::kInt8, {2}, "ab");
   builder.Add("s", DataType::kString, {0}, "\xd8\xea\x82\xa2");
@@ -96,7 +96,7 @@ TEST_F(TensorViewTest, EmptyTensors) {
   EXPECT_TRUE(CopyOnWriteTensor(*checkpoint_, Get("none")));
 }
 
-TEST_F(TensorViewTest, AShrunkFileIsNotTouched) {
+TEST_F(TensorViewTest, DoesNotAccessAShrunkFile) {
   Open(BundleBuilder().Add("t", DataType::kInt8, {10'000}, std::string(10'000, 'x')));
   std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 1), 9'999);
   EXPECT_THROW(View("t"), CorruptionError);
@@ -105,15 +105,15 @@ TEST_F(TensorViewTest, AShrunkFileIsNotTouched) {
   EXPECT_THROW(ViewTensor(*reopened, reopened->catalog().tensors[0]), CorruptionError);
 }
 
-TEST_F(TensorViewTest, CopyOnWriteLeavesTheFileAlone) {
+TEST_F(TensorViewTest, CopyOnWriteDoesNotChangeTheFile) {
   BundleBuilder builder;
   builder.Add("before", DataType::kInt8, {3}, "xyz").Add("t", DataType::kInt8, {4}, "abcd");
   Open(builder);
-  const TensorView mine = CopyOnWriteTensor(*checkpoint_, Get("t"));
-  ASSERT_TRUE(mine);
-  EXPECT_EQ(AsText(mine.bytes), "abcd");
-  mine.owner->writable_data()[0] = 'Z';
-  EXPECT_EQ(AsText(mine.bytes), "Zbcd");
+  const TensorView copy = CopyOnWriteTensor(*checkpoint_, Get("t"));
+  ASSERT_TRUE(copy);
+  EXPECT_EQ(AsText(copy.bytes), "abcd");
+  copy.owner->writable_data()[0] = 'Z';
+  EXPECT_EQ(AsText(copy.bytes), "Zbcd");
   EXPECT_EQ(AsText(View("t").bytes), "abcd");
   std::ifstream file(DataFilePath(dir_ / "p", 0, 1), std::ios::binary);
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "xyzabcd");

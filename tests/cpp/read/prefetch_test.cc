@@ -28,9 +28,9 @@ using testing::TempDir;
 constexpr int64_t kRows = 500;
 constexpr int64_t kColumns = 40;
 
-class ReadAheadTest : public ::testing::Test {
+class PrefetchTest : public ::testing::Test {
  protected:
-  ReadAheadTest() {
+  PrefetchTest() {
     for (int64_t i = 0; i < kRows * kColumns; ++i) bytes_ += static_cast<char>(random_());
     BundleBuilder builder(2);
     builder.AddSliced("t", DataType::kInt8, {kRows, kColumns}, bytes_,
@@ -40,7 +40,7 @@ class ReadAheadTest : public ::testing::Test {
     checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
   }
 
-  PrefetchOptions Chunks(int64_t rows, uint64_t ahead = 2) const {
+  PrefetchOptions OptionsFor(int64_t rows, uint64_t ahead = 2) const {
     PrefetchOptions options;
     options.tensors = {checkpoint_->catalog().Find("t")};
     options.rows = rows;
@@ -55,12 +55,12 @@ class ReadAheadTest : public ::testing::Test {
     return status == Prefetcher::Status::kReady;
   }
 
-  std::string Wanted(const StreamItem& item) const {
+  std::string Expected(const StreamItem& item) const {
     return bytes_.substr(static_cast<size_t>(item.first_row * kColumns),
                          static_cast<size_t>(item.num_rows * kColumns));
   }
 
-  static std::string Found(const StreamItem& item) {
+  static std::string Actual(const StreamItem& item) {
     return {reinterpret_cast<const char*>(item.buffer->data()),
             static_cast<size_t>(item.num_rows * kColumns)};
   }
@@ -71,14 +71,14 @@ class ReadAheadTest : public ::testing::Test {
   std::shared_ptr<const Checkpoint> checkpoint_;
 };
 
-TEST_F(ReadAheadTest, AConsumerThatDropsItsArraysGetsTheSameMemory) {
+TEST_F(PrefetchTest, ReusesMemoryThatTheConsumerReleases) {
   for (const uint64_t ahead : {1, 2, 5}) {
-    Prefetcher stream(checkpoint_, Chunks(10, ahead));
+    Prefetcher stream(checkpoint_, OptionsFor(10, ahead));
     std::set<const uint8_t*> places;
     int64_t rows = 0;
     for (StreamItem item; Next(&stream, &item);) {
       EXPECT_EQ(item.first_row, rows);
-      EXPECT_EQ(Found(item), Wanted(item));
+      EXPECT_EQ(Actual(item), Expected(item));
       places.insert(item.buffer->data());
       rows += item.num_rows;
     }
@@ -87,21 +87,21 @@ TEST_F(ReadAheadTest, AConsumerThatDropsItsArraysGetsTheSameMemory) {
   }
 }
 
-TEST_F(ReadAheadTest, WhatIsKeptStays) {
+TEST_F(PrefetchTest, KeepsArraysOfTheConsumer) {
   std::vector<StreamItem> kept;
   {
-    Prefetcher stream(checkpoint_, Chunks(7));
+    Prefetcher stream(checkpoint_, OptionsFor(7));
     for (StreamItem item; Next(&stream, &item);) {
       if (random_() % 2 == 0) kept.push_back(std::move(item));
     }
   }
   checkpoint_.reset();
-  for (const StreamItem& item : kept) EXPECT_EQ(Found(item), Wanted(item));
+  for (const StreamItem& item : kept) EXPECT_EQ(Actual(item), Expected(item));
 }
 
-TEST_F(ReadAheadTest, DestinationsAreFilledInTurnAndNotBeforeTheNextCall) {
+TEST_F(PrefetchTest, FillsDestinationsInTurnAfterTheNextCall) {
   for (const size_t count : {1, 2, 3}) {
-    PrefetchOptions options = Chunks(9);
+    PrefetchOptions options = OptionsFor(9);
     std::vector<std::vector<uint8_t>> outs(count, std::vector<uint8_t>(9 * kColumns));
     for (std::vector<uint8_t>& out : outs) options.destinations.emplace_back(out);
     Prefetcher stream(checkpoint_, options);
@@ -111,14 +111,14 @@ TEST_F(ReadAheadTest, DestinationsAreFilledInTurnAndNotBeforeTheNextCall) {
       if (turn % 10 == 0) std::this_thread::sleep_for(milliseconds(1));
       const std::vector<uint8_t>& out = outs[item.destination];
       const std::string found(out.begin(), out.begin() + item.num_rows * kColumns);
-      ASSERT_EQ(found, Wanted(item));
+      ASSERT_EQ(found, Expected(item));
     }
     EXPECT_EQ(turn, 56u);
   }
 }
 
-TEST_F(ReadAheadTest, ManyConsumersShareAStream) {
-  Prefetcher stream(checkpoint_, Chunks(3));
+TEST_F(PrefetchTest, SupportsManyConsumers) {
+  Prefetcher stream(checkpoint_, OptionsFor(3));
   std::mutex mutex;
   std::map<int64_t, std::string> found;
   std::vector<std::thread> threads;
@@ -126,7 +126,7 @@ TEST_F(ReadAheadTest, ManyConsumersShareAStream) {
     threads.emplace_back([&] {
       for (StreamItem item; Next(&stream, &item);) {
         const std::lock_guard lock(mutex);
-        found[item.first_row] = Found(item);
+        found[item.first_row] = Actual(item);
       }
     });
   }
@@ -136,10 +136,10 @@ TEST_F(ReadAheadTest, ManyConsumersShareAStream) {
   EXPECT_EQ(all, bytes_);
 }
 
-TEST_F(ReadAheadTest, CanBeStoppedAtAnyPoint) {
+TEST_F(PrefetchTest, StopsAtAnyPoint) {
   for (int items = 0; items < 30; ++items) {
     StreamItem kept;
-    Prefetcher stream(checkpoint_, Chunks(20));
+    Prefetcher stream(checkpoint_, OptionsFor(20));
     for (int i = 0; i < items; ++i) Next(&stream, &kept);
     if (items % 2 == 0) stream.Stop();
     StreamItem after;
@@ -149,8 +149,8 @@ TEST_F(ReadAheadTest, CanBeStoppedAtAnyPoint) {
   }
 }
 
-TEST_F(ReadAheadTest, StoppingWakesTheConsumer) {
-  PrefetchOptions options = Chunks(10);
+TEST_F(PrefetchTest, StopWakesTheConsumer) {
+  PrefetchOptions options = OptionsFor(10);
   Prefetcher stream(checkpoint_, options);
   std::thread consumer([&] {
     for (StreamItem item; Next(&stream, &item);) std::this_thread::sleep_for(milliseconds(1));
@@ -160,7 +160,7 @@ TEST_F(ReadAheadTest, StoppingWakesTheConsumer) {
   consumer.join();
 }
 
-TEST_F(ReadAheadTest, NothingComesAfterADamagedChunk) {
+TEST_F(PrefetchTest, DeliversNothingAfterACorruptBatch) {
   BundleBuilder builder;
   builder.Add("t", DataType::kInt8, {kRows, kColumns}, bytes_);
   builder.data()[99 * kColumns] ^= 1;
@@ -171,7 +171,7 @@ TEST_F(ReadAheadTest, NothingComesAfterADamagedChunk) {
   std::filesystem::rename(dir_ / "moved", dir_ / "q.index");
   checkpoint_ = Checkpoint::OpenBundle(dir_ / "q", IoMode::kAuto);
   for (const uint64_t ahead : {1, 2, 5}) {
-    Prefetcher stream(checkpoint_, Chunks(10, ahead));
+    Prefetcher stream(checkpoint_, OptionsFor(10, ahead));
     int64_t rows = 0;
     StreamItem item;
     EXPECT_THROW(while (Next(&stream, &item)) { rows += item.num_rows; }, CorruptionError);
@@ -180,7 +180,7 @@ TEST_F(ReadAheadTest, NothingComesAfterADamagedChunk) {
   }
 }
 
-TEST_F(ReadAheadTest, AnErrorTakesThePlaceOfItsTensorOnly) {
+TEST_F(PrefetchTest, AnErrorReplacesItsTensorOnly) {
   std::filesystem::resize_file(DataFilePath(dir_ / "p", 1, 2), 10);
   checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kPread);
   PrefetchOptions options;

@@ -53,7 +53,7 @@ class ReadBoxTest : public ::testing::Test {
   Random random_{31};
 };
 
-TEST_F(ReadBoxTest, RandomTilingsAndBoxesInEveryMode) {
+TEST_F(ReadBoxTest, ReadsRandomBoxesOfRandomTilingsInEveryMode) {
   const DataType dtypes[] = {DataType::kInt8, DataType::kHalf, DataType::kFloat,
                              DataType::kComplex128};
   for (int round = 0; round < 60; ++round) {
@@ -79,7 +79,7 @@ TEST_F(ReadBoxTest, RandomTilingsAndBoxesInEveryMode) {
   }
 }
 
-TEST_F(ReadBoxTest, PastThePageCache) {
+TEST_F(ReadBoxTest, ReadsWithDirectIo) {
   const std::string bytes = RandomBytes(&random_, 600'000);
   BundleBuilder builder;
   builder.data() = "odd";
@@ -97,7 +97,7 @@ TEST_F(ReadBoxTest, PastThePageCache) {
   }
 }
 
-// More than one chunk, long runs and short ones, runs close together and far apart.
+// More than one chunk; long and short spans; spans with small and large gaps.
 TEST_F(ReadBoxTest, LargeTensors) {
   const std::vector<int64_t> shape = {40, 70'000};
   const std::string bytes = RandomBytes(&random_, 40 * 70'000);
@@ -123,7 +123,7 @@ TEST_F(ReadBoxTest, LargeTensors) {
   }
 }
 
-TEST_F(ReadBoxTest, ManyRunsInOneTask) {
+TEST_F(ReadBoxTest, ReadsManySpansInOneTask) {
   const std::vector<int64_t> shape = {300, 200, 3};
   const std::string bytes = RandomBytes(&random_, 300 * 200 * 3 * 2);
   BundleBuilder builder;
@@ -150,7 +150,7 @@ TEST_F(ReadBoxTest, BigEndian) {
   }
 }
 
-TEST_F(ReadBoxTest, CorruptionIsFoundWhereWholeSlicesAreRead) {
+TEST_F(ReadBoxTest, FindsCorruptionInSlicesThatAreReadWhole) {
   const std::vector<int64_t> shape = {4, 100'000};
   const std::string bytes = RandomBytes(&random_, 400'000);
   BundleBuilder builder;
@@ -165,10 +165,10 @@ TEST_F(ReadBoxTest, CorruptionIsFoundWhereWholeSlicesAreRead) {
   EXPECT_NO_THROW(Read(*checkpoint, "t", {{0, 2}, {0, 100'000}}));
   EXPECT_TRUE(checkpoint->IsVerified(checkpoint->catalog().slices[0]));
   EXPECT_FALSE(checkpoint->IsVerified(checkpoint->catalog().slices[1]));
-  EXPECT_NO_THROW(Read(*checkpoint, "t", {{2, 1}, {0, 10}})) << "a part has no checksum";
+  EXPECT_NO_THROW(Read(*checkpoint, "t", {{2, 1}, {0, 10}})) << "part of a slice has no checksum";
 }
 
-TEST_F(ReadBoxTest, EveryFlippedByteOfASmallTensor) {
+TEST_F(ReadBoxTest, FindsEveryFlippedByteOfASmallTensor) {
   const std::string bytes = RandomBytes(&random_, 48);
   BundleBuilder builder;
   builder.AddSliced("t", DataType::kFloat, {3, 4}, bytes, {{{0, 3}, {0, 1}}, {{0, 3}, {1, 3}}});
@@ -179,7 +179,7 @@ TEST_F(ReadBoxTest, EveryFlippedByteOfASmallTensor) {
   }
 }
 
-TEST_F(ReadBoxTest, HolesOverlapsAndMissingFiles) {
+TEST_F(ReadBoxTest, RejectsHolesOverlapsAndMissingFiles) {
   BundleBuilder builder(2);
   builder.AddSliced("hole", DataType::kInt8, {4}, "abcd", {{{0, 1}}, {{2, 2}}});
   builder.AddSliced("overlap", DataType::kInt8, {4}, "abcd", {{{0, 3}}, {{2, 2}}});
@@ -195,7 +195,7 @@ TEST_F(ReadBoxTest, HolesOverlapsAndMissingFiles) {
   EXPECT_THROW(Read(*halved, "apart", {{0, 4}}), CheckpointNotFoundError) << "the second time too";
 }
 
-TEST_F(ReadBoxTest, ShortFilesConcernWhatIsCutOff) {
+TEST_F(ReadBoxTest, RejectsOnlyTensorsBeyondTheEndOfAShortFile) {
   BundleBuilder builder;
   builder.Add("a", DataType::kInt8, {4}, "abcd").Add("b", DataType::kInt8, {4}, "efgh");
   builder.Write(dir_ / "p");
@@ -205,7 +205,7 @@ TEST_F(ReadBoxTest, ShortFilesConcernWhatIsCutOff) {
   EXPECT_THROW(Read(*checkpoint, "b", {{0, 1}}), CorruptionError);
 }
 
-TEST_F(ReadBoxTest, AFileThatShrinksIsAnException) {
+TEST_F(ReadBoxTest, ThrowsIfAFileShrinks) {
   BundleBuilder builder;
   builder.Add("t", DataType::kInt8, {100'000}, RandomBytes(&random_, 100'000));
   const auto checkpoint = Open(builder);
@@ -225,7 +225,7 @@ TEST_F(ReadBoxTest, EmptyBoxesAndTensors) {
                CheckpointNotFoundError);
 }
 
-TEST_F(ReadBoxTest, Misuse) {
+TEST_F(ReadBoxTest, RejectsInvalidArguments) {
   BundleBuilder builder;
   builder.Add("t", DataType::kFloat, {2}, "12345678");
   builder.Add("s", DataType::kString, {0}, "\xd8\xea\x82\xa2");
@@ -241,7 +241,7 @@ TEST_F(ReadBoxTest, Misuse) {
                UnsupportedError);
 }
 
-TEST_F(ReadBoxTest, NoChecksumIsNotVerified) {
+TEST_F(ReadBoxTest, RejectsAMissingChecksum) {
   BundleBuilder builder;
   builder.Store(DataType::kInt8, {2}, "ab");
   builder.Put("t", testing::VarintField(1, 6) +
@@ -273,8 +273,7 @@ TEST_F(ReadBoxTest, ManyThreadsReadOneCheckpoint) {
   for (std::thread& thread : threads) thread.join();
 }
 
-static_assert(kReadChunkSize < 400'000,
-              "the tests above mean to have tensors of more than one chunk");
+static_assert(kReadChunkSize < 400'000, "the tests above need tensors of more than one chunk");
 
 }  // namespace
 }  // namespace tensorbundle

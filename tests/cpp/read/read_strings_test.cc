@@ -68,7 +68,7 @@ Stored StoreVariants(const Texts& texts) {
 
 class StringsTest : public ::testing::Test {
  protected:
-  // What reading gives of bytes that a record of `count` elements points to.
+  // Reads bytes as the slice of a record of `count` elements.
   Texts Read(DataType dtype, int64_t count, const Stored& stored, bool verify = true,
              bool big_endian = false) {
     BundleBuilder builder(1, big_endian);
@@ -87,14 +87,14 @@ class StringsTest : public ::testing::Test {
     return texts;
   }
 
-  // Whether they are refused, with and without their checksums compared.
-  void ExpectRefused(DataType dtype, int64_t count, const Stored& stored, const std::string& why) {
+  // Expects an error, with and without comparing checksums.
+  void ExpectError(DataType dtype, int64_t count, const Stored& stored, const std::string& why) {
     for (const bool verify : {true, false}) {
       try {
         Read(dtype, count, stored, verify);
-        ADD_FAILURE() << "no fault: " << why;
+        ADD_FAILURE() << "no error: " << why;
       } catch (const CorruptionError& error) {
-        if (verify) continue;  // a checksum may have been the first to differ
+        if (verify) continue;  // a checksum may differ first
         EXPECT_NE(std::string(error.what()).find(why), std::string::npos) << error.what();
       }
     }
@@ -103,7 +103,7 @@ class StringsTest : public ::testing::Test {
   const TempDir dir_;
 };
 
-TEST_F(StringsTest, AsTensorFlowStoresThem) {
+TEST_F(StringsTest, TestDataMatchTensorFlow) {
   const Stored hello = StoreStrings({"hello"});
   EXPECT_EQ(hello.bytes, "\x05\xd9\xc6\x9c\x43hello");
   EXPECT_EQ(crc32c::Mask(hello.crc), 700506348U);
@@ -123,7 +123,7 @@ TEST_F(StringsTest, RoundTrip) {
   }
 }
 
-TEST_F(StringsTest, EveryFlippedBit) {
+TEST_F(StringsTest, FindsEveryFlippedBit) {
   const Texts texts = {"hello", "", "x"};
   const std::pair<DataType, Stored> both[] = {{DataType::kString, StoreStrings(texts)},
                                               {DataType::kVariant, StoreVariants(texts)}};
@@ -133,51 +133,51 @@ TEST_F(StringsTest, EveryFlippedBit) {
       bad.bytes[bit / 8] = static_cast<char>(bad.bytes[bit / 8] ^ (1 << bit % 8));
       EXPECT_THROW(Read(dtype, 3, bad), CorruptionError) << bit;
       try {
-        Read(dtype, 3, bad, false);  // may succeed: nobody looked at a checksum
+        Read(dtype, 3, bad, false);  // may succeed: no checksum is compared
       } catch (const CorruptionError&) {
       }
     }
   }
 }
 
-TEST_F(StringsTest, EverySizeButTheRightOne) {
+TEST_F(StringsTest, RejectsEveryWrongSize) {
   const Texts texts = {"hello", "", "x"};
   const Stored strings = StoreStrings(texts);
   for (size_t size = 7; size < strings.bytes.size(); ++size) {
-    ExpectRefused(DataType::kString, 3, {strings.bytes.substr(0, size), strings.crc}, "bytes");
+    ExpectError(DataType::kString, 3, {strings.bytes.substr(0, size), strings.crc}, "bytes");
   }
-  ExpectRefused(DataType::kString, 3, {strings.bytes + '\0', strings.crc}, "1 bytes follow");
+  ExpectError(DataType::kString, 3, {strings.bytes + '\0', strings.crc}, "1 bytes follow");
   const Stored variants = StoreVariants(texts);
   for (size_t size = 15; size < variants.bytes.size(); ++size) {
-    ExpectRefused(DataType::kVariant, 3, {variants.bytes.substr(0, size), variants.crc}, "");
+    ExpectError(DataType::kVariant, 3, {variants.bytes.substr(0, size), variants.crc}, "");
   }
-  ExpectRefused(DataType::kVariant, 3, {variants.bytes + '\0', variants.crc}, "1 bytes follow");
+  ExpectError(DataType::kVariant, 3, {variants.bytes + '\0', variants.crc}, "1 bytes follow");
 }
 
-TEST_F(StringsTest, LengthsThatNobodyCanHave) {
+TEST_F(StringsTest, RejectsImpossibleLengths) {
   for (const uint64_t length : {uint64_t{7}, uint64_t{UINT32_MAX}, uint64_t{1} << 32,
                                 uint64_t{1} << 63, UINT64_MAX, UINT64_MAX - 3}) {
     std::string bytes;
     AppendVarint(length, &bytes);
     bytes += std::string(4, '\0') + "abcdef";
-    ExpectRefused(DataType::kString, 1, {bytes, 0}, "an element claims");
+    ExpectError(DataType::kString, 1, {bytes, 0}, "an element claims");
   }
   std::string sum;  // two lengths whose sum wraps to 4
   AppendVarint(UINT64_MAX, &sum);
   AppendVarint(5, &sum);
-  ExpectRefused(DataType::kString, 2, {sum + std::string(8, '\0'), 0}, "an element claims");
+  ExpectError(DataType::kString, 2, {sum + std::string(8, '\0'), 0}, "an element claims");
 }
 
-TEST_F(StringsTest, PaddedLengths) {
-  ExpectRefused(DataType::kString, 1, {std::string("\x81\x00", 2) + std::string(4, '\0') + "a", 0},
-                "malformed");
-  ExpectRefused(DataType::kVariant, 1, {std::string("\x81\x00", 2) + "a" + std::string(4, '\0'), 0},
-                "malformed");
-  ExpectRefused(DataType::kString, 1, {std::string(11, '\xff') + std::string(8, '\0'), 0},
-                "malformed");
+TEST_F(StringsTest, RejectsPaddedLengths) {
+  ExpectError(DataType::kString, 1, {std::string("\x81\x00", 2) + std::string(4, '\0') + "a", 0},
+              "malformed");
+  ExpectError(DataType::kVariant, 1, {std::string("\x81\x00", 2) + "a" + std::string(4, '\0'), 0},
+              "malformed");
+  ExpectError(DataType::kString, 1, {std::string(11, '\xff') + std::string(8, '\0'), 0},
+              "malformed");
 }
 
-TEST_F(StringsTest, SlicesHaveTheirOwnElements) {
+TEST_F(StringsTest, ReadsEachSlice) {
   BundleBuilder builder;
   const std::vector<Box> slices = {{{0, 2}}, {{2, 1}}};
   const Stored first = StoreStrings({"a", "bc"});
@@ -195,7 +195,7 @@ TEST_F(StringsTest, SlicesHaveTheirOwnElements) {
   EXPECT_EQ(ReadStrings(*checkpoint, catalog.tensors[0], catalog.slices[1], true)[0], "def");
 }
 
-TEST_F(StringsTest, ShortFile) {
+TEST_F(StringsTest, RejectsAShortFile) {
   BundleBuilder builder;
   const Stored stored = StoreStrings({"hello"});
   builder.Put("s", builder.Store(DataType::kString, {1}, stored.bytes).Message()).Write(dir_ / "p");

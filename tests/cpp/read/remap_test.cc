@@ -46,29 +46,29 @@ class RemapTest : public ::testing::Test {
   std::shared_ptr<const Checkpoint> checkpoint_;
 };
 
-TEST_F(RemapTest, MissingCellsFromTheirPlaces) {
+TEST_F(RemapTest, TakesMissingCellsFromTheirPlaces) {
   const std::vector<int64_t> rows = {3, -1, 0};
   const Remapping remapping{.rows = rows, .num_rows = 3};
   const std::vector<float> places = {90, 91, 92, 93, 94, 95};
   std::vector<float> out(6, -1);
   Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(places)}, &out, 8);
   EXPECT_EQ(out, (std::vector<float>{6, 7, 92, 93, 0, 1}));
-  // In place: what is missing stays.
+  // In place: missing cells keep their values.
   out = places;
   Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(out)}, &out, 8);
   EXPECT_EQ(out, (std::vector<float>{6, 7, 92, 93, 0, 1}));
 }
 
-TEST_F(RemapTest, MissingColumnsFromTheirPlacesAndRowsFromTheMiddle) {
+TEST_F(RemapTest, TakesMissingColumnsFromTheirPlacesWithAFirstRow) {
   const std::vector<int64_t> columns = {-1, 1};
   const Remapping remapping{
       .rows = std::nullopt, .num_rows = 2, .columns = columns, .first_row = 1};
-  std::vector<float> out = {90, 91, 92, 93, 94, 95};  // with a column that is not the remap's
+  std::vector<float> out = {90, 91, 92, 93, 94, 95};  // with a column outside the new table
   Remap(remapping, {CellFillValues::Kind::kPlaces, BytesOf(out)}, &out, 12);
   EXPECT_EQ(out, (std::vector<float>{90, 3, 92, 93, 5, 95}));
 }
 
-TEST_F(RemapTest, PlacesAreLaidOutAsTheDestination) {
+TEST_F(RemapTest, PlacesMustHaveTheSizeOfTheDestination) {
   const std::vector<int64_t> rows = {-1};
   std::vector<float> out(2);
   const std::vector<float> places(3);
@@ -77,7 +77,7 @@ TEST_F(RemapTest, PlacesAreLaidOutAsTheDestination) {
                std::invalid_argument);
 }
 
-TEST_F(RemapTest, PlainRowsEndWithTheTable) {
+TEST_F(RemapTest, RejectsPlainRowsBeyondTheTable) {
   std::vector<float> out(8);
   const std::vector<float> zero(1);
   const CellFillValues fill{CellFillValues::Kind::kElement, BytesOf(zero)};

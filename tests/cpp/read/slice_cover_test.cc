@@ -18,13 +18,13 @@ using testing::ForEachElement;
 using testing::Random;
 using testing::RandomTiling;
 
-// The pinwheel: no straight cut divides it.
+// A pinwheel: no straight cut divides it.
 const std::vector<Box> kPinwheel = {
     {{0, 1}, {0, 2}}, {{0, 2}, {2, 1}}, {{2, 1}, {1, 2}}, {{1, 2}, {0, 1}}, {{1, 1}, {1, 1}}};
 
-// What FindOverlaps says of a box: "" when it is covered.
-std::string Fault(const std::vector<int64_t>& shape, const std::vector<Box>& slices,
-                  const Box& box) {
+// Returns the message of FindOverlaps() for a box, "" if it is covered.
+std::string ErrorOf(const std::vector<int64_t>& shape, const std::vector<Box>& slices,
+                    const Box& box) {
   const Catalog catalog = CatalogOf(shape, slices);
   try {
     const std::vector<SliceOverlap> overlaps = FindOverlaps(catalog, catalog.tensors[0], box);
@@ -43,8 +43,7 @@ std::string Fault(const std::vector<int64_t>& shape, const std::vector<Box>& sli
   return "";
 }
 
-// Whether the slices that touch the box overlap each other, and whether they leave a part of it, by
-// counting.
+// Counts whether the slices that intersect the box overlap, and whether they leave holes in it.
 void Count(const std::vector<int64_t>& shape, const std::vector<Box>& slices, const Box& box,
            bool* overlap, bool* hole) {
   const Box whole = WholeBox(shape);
@@ -62,29 +61,29 @@ void ExpectAsCounted(const std::vector<int64_t>& shape, const std::vector<Box>& 
   bool overlap = false;
   bool hole = false;
   Count(shape, slices, box, &overlap, &hole);
-  const std::string fault = Fault(shape, slices, box);
+  const std::string error = ErrorOf(shape, slices, box);
   if (overlap) {
-    EXPECT_NE(fault.find("overlaps another"), std::string::npos) << fault;
+    EXPECT_NE(error.find("overlaps another"), std::string::npos) << error;
   } else if (hole) {
-    EXPECT_NE(fault.find("elements of " + ToString(box)), std::string::npos) << fault;
+    EXPECT_NE(error.find("elements of " + ToString(box)), std::string::npos) << error;
   } else {
-    EXPECT_EQ(fault, "");
+    EXPECT_EQ(error, "");
   }
 }
 
-TEST(Tiling, RandomTilingsCoverEveryBox) {
+TEST(FindOverlaps, AcceptsEveryBoxOfRandomTilings) {
   Random random(21);
   for (int round = 0; round < 1000; ++round) {
     const std::vector<int64_t> shape = testing::RandomShape(&random, 4, 7);
     std::vector<Box> slices =
         RandomTiling(&random, WholeBox(shape), static_cast<int>(random() % 20));
     std::shuffle(slices.begin(), slices.end(), random);
-    ASSERT_EQ(Fault(shape, slices, WholeBox(shape)), "");
-    ASSERT_EQ(Fault(shape, slices, testing::RandomBoxIn(&random, WholeBox(shape))), "");
+    ASSERT_EQ(ErrorOf(shape, slices, WholeBox(shape)), "");
+    ASSERT_EQ(ErrorOf(shape, slices, testing::RandomBoxIn(&random, WholeBox(shape))), "");
   }
 }
 
-TEST(Tiling, RandomSlicesAsCounted) {
+TEST(FindOverlaps, MatchesCountsForRandomSlices) {
   Random random(22);
   for (int round = 0; round < 3000; ++round) {
     const std::vector<int64_t> shape = testing::RandomShape(&random, 3, 6);
@@ -98,9 +97,9 @@ TEST(Tiling, RandomSlicesAsCounted) {
   }
 }
 
-TEST(Tiling, Pinwheel) {
-  EXPECT_EQ(Fault({3, 3}, kPinwheel, {{0, 3}, {0, 3}}), "");
-  EXPECT_EQ(Fault({3, 3}, kPinwheel, {{0, 2}, {1, 2}}), "");
+TEST(FindOverlaps, Pinwheel) {
+  EXPECT_EQ(ErrorOf({3, 3}, kPinwheel, {{0, 3}, {0, 3}}), "");
+  EXPECT_EQ(ErrorOf({3, 3}, kPinwheel, {{0, 2}, {1, 2}}), "");
   std::vector<Box> hole = kPinwheel;
   hole.pop_back();
   ExpectAsCounted({3, 3}, hole, {{0, 3}, {0, 3}});
@@ -109,34 +108,35 @@ TEST(Tiling, Pinwheel) {
   ExpectAsCounted({3, 3}, overlap, {{0, 3}, {0, 3}});
 }
 
-TEST(Tiling, OverlapAndHoleOfTheSameSize) {
-  EXPECT_NE(Fault({4}, {{{0, 2}}, {{1, 2}}}, {{0, 4}}), "") << "four elements, but not those four";
+TEST(FindOverlaps, RejectsAnOverlapAndAHoleOfTheSameSize) {
+  EXPECT_NE(ErrorOf({4}, {{{0, 2}}, {{1, 2}}}, {{0, 4}}), "")
+      << "four elements, but not those four";
 }
 
-TEST(Tiling, Scalars) {
-  EXPECT_EQ(Fault({}, {{}}, {}), "");
-  EXPECT_NE(Fault({}, {{}, {}}, {}), "");
-  EXPECT_NE(Fault({}, {}, {}), "");
+TEST(FindOverlaps, Scalars) {
+  EXPECT_EQ(ErrorOf({}, {{}}, {}), "");
+  EXPECT_NE(ErrorOf({}, {{}, {}}, {}), "");
+  EXPECT_NE(ErrorOf({}, {}, {}), "");
 }
 
-TEST(Tiling, HundredThousandRowsAndAGrid) {
+TEST(FindOverlaps, AcceptsHundredThousandRowsAndAGrid) {
   std::vector<Box> rows;
   for (int64_t row = 0; row < 100'000; ++row) rows.push_back({{row, 1}, {0, 1}});
   std::shuffle(rows.begin(), rows.end(), Random(1));
-  EXPECT_EQ(Fault({100'000, 1}, rows, {{0, 100'000}, {0, 1}}), "");
+  EXPECT_EQ(ErrorOf({100'000, 1}, rows, {{0, 100'000}, {0, 1}}), "");
   std::vector<Box> grid;
   for (int64_t row = 0; row < 320; ++row) {
     for (int64_t column = 0; column < 320; ++column) grid.push_back({{2 * row, 2}, {column, 1}});
   }
   std::shuffle(grid.begin(), grid.end(), Random(1));
-  EXPECT_EQ(Fault({640, 320}, grid, {{0, 640}, {0, 320}}), "");
+  EXPECT_EQ(ErrorOf({640, 320}, grid, {{0, 640}, {0, 320}}), "");
   grid.push_back({{100, 1}, {100, 1}});
-  EXPECT_NE(Fault({640, 320}, grid, {{0, 640}, {0, 320}}).find("overlaps another"),
+  EXPECT_NE(ErrorOf({640, 320}, grid, {{0, 640}, {0, 320}}).find("overlaps another"),
             std::string::npos);
 }
 
-// Every cut takes off one slice: an onion peeled by rows and columns in turn.
-TEST(Tiling, WhatCutsDivideSlowlyIsRefusedSoon) {
+// Every cut separates one slice only: rows and columns are peeled off in turn.
+TEST(FindOverlaps, SoonRejectsSlicesThatCutsDivideSlowly) {
   const int64_t n = 30'000;
   std::vector<Box> onion;
   int64_t top = 0;
