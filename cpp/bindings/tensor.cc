@@ -213,6 +213,15 @@ py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& length
                    Access::kReadOnly);
 }
 
+// (file, offset in the file, reason): where a non-empty box starts, or the reason why its elements
+// are not one range of a file.
+py::tuple LocateBoxIn(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  const Catalog& catalog = t.checkpoint->catalog();
+  const BoxLocation location = FindFileRange(catalog, t.tensor, BoxOf(t, offset, lengths));
+  if (!location) return py::make_tuple("", 0, ToString(location.reason));
+  return py::make_tuple(TextOf(catalog.files[location.range.file]), location.range.offset, "");
+}
+
 py::object CopyOnWrite(const OpenTensor& t) {
   const TensorView view = CopyOnWriteTensor(*t.checkpoint, t.tensor);
   if (!view) return py::none();
@@ -548,6 +557,7 @@ void RegisterTensor(py::module_& module) {
       .def("view", Of(&View))
       .def("view_obstacle", Of(&ViewObstacle))
       .def("view_box", Of(&ViewBox), "offset"_a, "shape"_a)
+      .def("locate_box", Of(&LocateBoxIn), "offset"_a, "shape"_a)
       .def("copy_on_write", Of(&CopyOnWrite))
       .def("check_box", Of(&CheckBox), "offset"_a, "shape"_a)
       .def("read", Of(&Read), "offset"_a, "shape"_a, "out"_a)

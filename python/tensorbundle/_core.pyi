@@ -201,6 +201,12 @@ class Tensor:
     def view_box(self, offset: Sequence[int], shape: Sequence[int]) -> np.ndarray[Any, Any] | None:
         """A read-only array over a box inside one stored slice; None if there can be none."""
 
+    def locate_box(self, offset: Sequence[int], shape: Sequence[int]) -> tuple[str, int, str]:
+        """(file, offset in the file, "") of a box that is one range of a file, else ("", 0, reason).
+
+        Checks no file.
+        """
+
     def copy_on_write(self) -> np.ndarray[Any, Any] | None:
         """A writable array over a private mapping; None if there can be no view."""
 

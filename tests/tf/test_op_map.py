@@ -131,7 +131,7 @@ def test_offsets_that_are_not_multiples_of_64(tmp_path: Path, ops: ModuleType) -
     [
         (tilings.cut((8, 16), 0, [4, 4]), "", None),
         (tilings.cut((8, 16), 0, [4, 4]), "8 16 2,4:-", None),
-        (tilings.cut((8, 16), 0, [4, 4])[::-1], "", "one behind the other"),
+        (tilings.cut((8, 16), 0, [4, 4])[::-1], "", "not adjacent"),
         (tilings.cut((8, 16), 1, [8, 8]), "", "longer stored rows|one behind"),
         (tilings.cut((8, 16), 1, [8, 8]), "8 16 -:0,8", None),
         (tilings.cut((8, 16), 0, [8]), "8 16 -:0,8", "longer stored rows"),

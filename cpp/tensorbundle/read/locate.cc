@@ -103,7 +103,7 @@ const char* ToString(NoViewReason reason) {
     case NoViewReason::kStrided:
       return "its rows are parts of longer stored rows";
     case NoViewReason::kScattered:
-      return "its stored slices do not lie one behind the other";
+      return "its stored slices are not adjacent";
     case NoViewReason::kNotMapped:
       return "the checkpoint was opened without memory mapping";
   }

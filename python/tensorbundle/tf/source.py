@@ -12,7 +12,7 @@ from tensorbundle import assignment, paths
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.tensor import StoredSlice, Tensor
+from tensorbundle.tensor import Tensor
 from tensorbundle.tf import remote
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
@@ -85,16 +85,20 @@ class Source:
 
         Scalars, empty tensors and strings are copied in every mode; the result for them is None.
         """
-        if self.format != 2:
-            return "it is in a V1 checkpoint, whose values are encoded"
         handle = self.tensor(key)
+        offset = (0,) * handle.ndim if part is None else part.offset
         extent = handle.shape if part is None else part.extent
         if self.is_always_copied(key, extent):
             return None
-        if self.checkpoint._core.big_endian:
-            return "its bytes are stored big-endian"
-        offset = (0,) * handle.ndim if part is None else part.offset
-        return _not_contiguous_reason(handle, offset, extent)
+        file, start, reason = handle._core.locate_box(offset, extent)
+        if reason:
+            return reason
+        if start % ALIGNMENT:
+            return (
+                f"it is at offset {start} of {file!r}, which is not a multiple of {ALIGNMENT}; "
+                "rewrite the checkpoint with 'tensorbundle align'"
+            )
+        return None
 
     def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
         """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size."""
@@ -163,67 +167,3 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
         where = paths.resolve(path, as_tensorflow=as_tensorflow)
         # Used for the index only: maps no data file.
         return Source(str(path), Checkpoint(where, verify="none", io="pread"))
-
-
-def _not_contiguous_reason(
-    handle: Tensor, offset: Sequence[int], extent: Sequence[int]
-) -> str | None:
-    met = [stored for stored in handle.slices if _meets(stored, offset, extent)]
-    if not met:
-        return "the checkpoint does not store that part of it"
-    met.sort(key=lambda stored: (stored.offset, stored.shape))
-    row_bytes = handle.dtype.itemsize * math.prod(handle.shape[1:])
-    begin = None
-    for before, stored in zip([None, *met], met, strict=False):
-        if len(met) > 1 and stored.shape[1:] != handle.shape[1:]:
-            return "it is stored in slices that are not whole rows, so its bytes lie apart"
-        if before is not None and (
-            before.file != stored.file or before.file_offset + before.nbytes != stored.file_offset
-        ):
-            return f"it is stored in {len(met)} slices that do not lie one behind the other"
-        if begin is None:
-            begin = stored
-    assert begin is not None
-    if len(met) == 1:
-        inner = _offset_inside(begin, offset, extent, handle.dtype.itemsize)
-        if inner is None:
-            return "the bytes of that part of it are not contiguous"
-    else:
-        if any(n != size for n, size in zip(extent[1:], handle.shape[1:], strict=True)):
-            return "the bytes of that part of it are not contiguous"
-        inner = (offset[0] - begin.offset[0]) * row_bytes
-    position = begin.file_offset + inner
-    if position % ALIGNMENT:
-        return (
-            f"its bytes begin at offset {position} of {begin.file!r}, which is no multiple of "
-            f"{ALIGNMENT}. 'tensorbundle align SRC DEST' rewrites a checkpoint so that it can be"
-        )
-    return None
-
-
-def _meets(stored: StoredSlice, offset: Sequence[int], extent: Sequence[int]) -> bool:
-    return all(
-        start < first + count and first < start + length
-        for (start, length), first, count in zip(
-            zip(stored.offset, stored.shape, strict=True), offset, extent, strict=True
-        )
-    )
-
-
-def _offset_inside(
-    stored: StoredSlice, offset: Sequence[int], extent: Sequence[int], itemsize: int
-) -> int | None:
-    """How many bytes into a stored slice a box begins; None where the box is not contiguous."""
-    stride = itemsize
-    inner = 0
-    whole = True
-    for (start, length), first, count in reversed(
-        list(zip(zip(stored.offset, stored.shape, strict=True), offset, extent, strict=True))
-    ):
-        # Beyond the first axis that is cut, counted from the last, only single steps are one run.
-        if not whole and count != 1:
-            return None
-        inner += (first - start) * stride
-        whole = whole and count == length
-        stride *= length
-    return inner
