@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tensorbundle.alignment import AlignReport, align
-from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.arguments import set_num_threads
+from tensorbundle.checkpoint import Checkpoint, Damage, VerifyReport
 from tensorbundle.checkpoint import open as open
 from tensorbundle.compat import (
     CheckpointReader,
@@ -39,11 +40,8 @@ from tensorbundle.state import (
     latest_checkpoint,
 )
 from tensorbundle.tensor import StoredSlice, Tensor
-from tensorbundle.threads import set_num_threads
-from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
-from tensorbundle.vocab import Remap, clear_caches, load_and_remap, remap_vocab
-from tensorbundle.vocab_info import VocabInfo
+from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, remap_vocab
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf

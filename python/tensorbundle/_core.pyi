@@ -202,7 +202,7 @@ class Tensor:
         """A read-only array over a box inside one stored slice; None if there can be none."""
 
     def locate_box(self, offset: Sequence[int], shape: Sequence[int]) -> tuple[str, int, str]:
-        """(file, offset in the file, "") of a box that is one range of a file, else ("", 0, reason).
+        """(file, offset in the file, "") of a box in one range of a file; else ("", 0, reason).
 
         Checks no file.
         """

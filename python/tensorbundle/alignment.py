@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 from tensorbundle import _core, arguments, paths
-from tensorbundle import threads as thread_count
 from tensorbundle.errors import IOFailure, UnsupportedError
 from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, data_file_prefix, path_text
 
@@ -92,7 +91,7 @@ def align(
         raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {shown}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    count = thread_count.current(None if threads is None else thread_count.checked(threads))
+    count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
     source = paths.resolve(src)
     if source.format != 2:
         raise UnsupportedError(

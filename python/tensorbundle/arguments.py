@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -75,3 +75,34 @@ def check_out(out: Any, shape: tuple[int, ...], tensor: _core.Tensor) -> None:
 def apart_from(out: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Returns `array`, or a copy of it if it may overlap `out`."""
     return array.copy() if np.may_share_memory(out, array) else array
+
+
+_MOST = 1 << 16  # more than any machine has processors
+
+
+def set_num_threads(n: SupportsIndex | None) -> None:
+    """Sets how many threads a call may use when nothing else was asked for.
+
+    Args:
+        n: At least 1, or None for the default: the processors that this process may run on, by its
+            affinity and its cgroup's quota.
+
+    Raises:
+        ValueError: `n` is less than 1.
+    """
+    _core.set_default_threads(0 if n is None else check_threads(n))
+
+
+def check_threads(n: SupportsIndex) -> int:
+    """Returns `n` if it is a usable number of threads.
+
+    Raises:
+        TypeError: `n` is not an integer.
+        ValueError: `n` is less than 1, or more than any machine has.
+    """
+    return size(n, "threads", 1, _MOST)
+
+
+def num_threads(wanted: int | None) -> int:
+    """The number of threads of a call: `wanted`, else the default, else all processors."""
+    return wanted or _core.default_threads() or _core.available_processors()

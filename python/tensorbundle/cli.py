@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import tensorbundle
-from tensorbundle import plugin, verification
+from tensorbundle import plugin
+from tensorbundle.checkpoint import by_cause, summarized
 from tensorbundle.terminal import print_json, print_line, print_rows, progress, shown
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
         )
     else:
         for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable)):
-            for text, group in verification.by_cause(findings).items():
+            for text, group in by_cause(findings).items():
                 # What many tensors share is said once, and before them.
                 shared = len(group) > 1
                 if shared:
@@ -189,7 +190,7 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
         click.echo(f"{', '.join(counts) or 'ok'}: {report.checked_bytes} bytes checked")
     if report.damaged or report.ok:
         return DAMAGED if report.damaged else OK
-    return _complain("; ".join(verification.summarized(report.unreadable)))
+    return _complain("; ".join(summarized(report.unreadable)))
 
 
 @program.command()

@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import os
 
-from tensorbundle import file_kinds, path_diagnosis
+from tensorbundle import path_errors
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     CorruptionError,
@@ -39,7 +39,7 @@ from tensorbundle.state import (
     latest_in,
     read_state,
 )
-from tensorbundle.state_text import ParseError
+from tensorbundle.text_format import ParseError
 
 __all__ = ["DirectoryWithoutCheckpointError", "Location", "resolve"]
 
@@ -152,11 +152,11 @@ def _in_directory(directory: str) -> Location:
     except OSError as error:
         message = f"cannot list the directory {directory!r}"
         raise IOFailure(message, error.errno or errno.EIO, directory) from error
-    prefixes = path_diagnosis.prefixes_in(directory, names)
+    prefixes = path_errors.prefixes_in(directory, names)
     if len(prefixes) == 1:
         prefix = os.path.join(directory, prefixes[0])
         return _checked(_locate(prefix), prefix)
-    raise DirectoryWithoutCheckpointError(path_diagnosis.no_checkpoint_in(directory), directory)
+    raise DirectoryWithoutCheckpointError(path_errors.no_checkpoint_in(directory), directory)
 
 
 def _latest_by_state(directory: str, state_file: str) -> str:
@@ -164,7 +164,7 @@ def _latest_by_state(directory: str, state_file: str) -> str:
     try:
         state = read_state(directory, allow_mark=True)
     except ParseError as error:
-        kind = file_kinds.kind_of_file(state_file)
+        kind = path_errors.kind_of_file(state_file)
         reason = f"it {kind}" if kind else str(error)
         problem = f"its 'checkpoint' file is not a state file of TensorFlow ({reason})"
     except StateEncodingError as error:
@@ -178,7 +178,7 @@ def _latest_by_state(directory: str, state_file: str) -> str:
             number = error.errno or errno.EIO
             message = f"cannot read the state file {state_file!r}"
             raise IOFailure(message, number, state_file) from error
-        reason = path_diagnosis.dangling(state_file) or str(error.strerror)
+        reason = path_errors.dangling(state_file) or str(error.strerror)
         problem = f"its 'checkpoint' file cannot be read ({reason})"
     else:
         latest = find_latest(state, directory)
@@ -187,13 +187,13 @@ def _latest_by_state(directory: str, state_file: str) -> str:
         recorded = state.model_checkpoint_path
         problem = f"its 'checkpoint' file names {recorded!r}, which does not exist"
     raise DirectoryWithoutCheckpointError(
-        path_diagnosis.no_checkpoint_in(directory, problem), directory
+        path_errors.no_checkpoint_in(directory, problem), directory
     )
 
 
 def _advice(directory: str) -> str:
-    prefixes = path_diagnosis.prefixes_in(directory, names_in(directory))
-    return f". {path_diagnosis.give_one_of(directory, prefixes)}" if prefixes else ""
+    prefixes = path_errors.prefixes_in(directory, names_in(directory))
+    return f". {path_errors.give_one_of(directory, prefixes)}" if prefixes else ""
 
 
 def _in_directory_as_tensorflow(directory: str) -> Location:
@@ -206,7 +206,7 @@ def _in_directory_as_tensorflow(directory: str) -> Location:
     recorded = None if state is None else state.model_checkpoint_path
     problem = recorded and f"its 'checkpoint' file names {recorded!r}, which does not exist"
     raise DirectoryWithoutCheckpointError(
-        path_diagnosis.no_checkpoint_in(directory, problem), directory
+        path_errors.no_checkpoint_in(directory, problem), directory
     )
 
 
@@ -217,13 +217,13 @@ def _checked(location: Location | None, text: str, also: str | None = None) -> L
                 f"no checkpoint at {text[:100]!r}...: no file's path has {len(text)} characters",
                 text,
             )
-        raise CheckpointNotFoundError(path_diagnosis.not_found(text, also), text)
+        raise CheckpointNotFoundError(path_errors.not_found(text, also), text)
     return _plausible(location)
 
 
 def _plausible(location: Location) -> Location:
     for file in location.files:
-        mistaken = path_diagnosis.mistaken_for_checkpoint(file, location.format)
+        mistaken = path_errors.mistaken_for_checkpoint(file, location.format)
         if mistaken is not None:
             raise CorruptionError(mistaken)
     return location
@@ -290,7 +290,7 @@ def _complete(stem: str, count: int, shards: set[int]) -> Location:
     if missing:
         raise CheckpointNotFoundError(
             f"{len(missing)} of the {count} files of the sharded checkpoint "
-            f"{v1_pattern(stem, count)!r} are missing: {path_diagnosis.enumerated(missing)}. "
+            f"{v1_pattern(stem, count)!r} are missing: {path_errors.enumerated(missing)}. "
             "Copy all of them into the same directory",
             missing[0],
         )

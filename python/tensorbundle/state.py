@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tensorbundle import file_kinds
+from tensorbundle import path_errors
 from tensorbundle.errors import CorruptionError
 from tensorbundle.filenames import (
     INDEX_SUFFIX,
@@ -28,7 +28,7 @@ from tensorbundle.filenames import (
     v1_pattern_parts,
     v1_shards_on_disk,
 )
-from tensorbundle.state_text import CheckpointState, ParseError, parse_checkpoint_state
+from tensorbundle.text_format import CheckpointState, ParseError, parse_checkpoint_state
 
 __all__ = [
     "CheckpointState",
@@ -303,7 +303,7 @@ def _read_text(path: str) -> str:
 
 
 def _described(data: bytes, error: UnicodeDecodeError) -> str:
-    kind = file_kinds.kind_of(data)
+    kind = path_errors.kind_of(data)
     if kind is not None:
         return f"it {kind}"
     return f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8 text"

@@ -15,10 +15,10 @@ from tensorbundle.load_plan import (
     StaticShape,
     Stored,
     can_cast,
+    shape_text,
     type_in_tensorflow,
     type_text,
 )
-from tensorbundle.load_report import shape_text
 
 
 class TypeMismatchError(Error, ValueError):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tensorbundle import _core, plugin, threads
+from tensorbundle import _core, arguments, plugin
 
 __version__: str = _core.version
 
@@ -19,7 +19,7 @@ def show_versions() -> None:
         ("platform", platform.platform()),
         *((name, _installed(name)) for name in ("numpy", "ml_dtypes", "tensorflow")),
         ("crc32c", _core.crc32c_implementation()),
-        ("threads", str(threads.current(None))),
+        ("threads", str(arguments.num_threads(None))),
         ("op library", _op_library()),
     ]
     for name, value in rows:

@@ -6,6 +6,8 @@ import pickle
 import pytest
 
 from tensorbundle.load_plan import (
+    LoadReport,
+    Mismatch,
     Policy,
     Problem,
     Row,
@@ -15,7 +17,6 @@ from tensorbundle.load_plan import (
     summary,
     table,
 )
-from tensorbundle.load_report import LoadReport, Mismatch
 
 FLOAT32, FLOAT16 = 1, 19
 

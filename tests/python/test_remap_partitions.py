@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import tensorbundle as tb
 from tensorbundle.assignment import Slice, Variable
-from tensorbundle.remap_partitions import PartitionRemap, plan_partitions
+from tensorbundle.warm_plan import PartitionRemap, plan_partitions
 
 
 def partition(shape, whole=None, offset=None):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tensorbundle.state_text import CheckpointState, ParseError, parse_checkpoint_state
+from tensorbundle.text_format import CheckpointState, ParseError, parse_checkpoint_state
 
 
 def test_a_state_file_as_tensorflow_writes_it() -> None:

@@ -9,7 +9,7 @@ import pytest
 import tensorbundle as tb
 from tensorbundle.load_plan import Stored
 from tensorbundle.variables import Slice, Variable
-from tensorbundle.vocab_info import check_info
+from tensorbundle.vocab import check_info
 from tensorbundle.warm_plan import (
     Group,
     Load,

@@ -15,7 +15,7 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 
 from tensorbundle.tf import op_library  # noqa: E402
-from tensorbundle.tf.source import open_source  # noqa: E402
+from tensorbundle.tf.checkpoint_index import open_source  # noqa: E402
 from tensorbundle.variables import Slice  # noqa: E402
 
 SHAPE = (24, 16)  # rows of 64 bytes

@@ -21,7 +21,7 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import backend, op_library, placement  # noqa: E402
+from tensorbundle.tf import backend, op_library  # noqa: E402
 from tensorbundle.tf.options import current  # noqa: E402
 
 Save = Callable[..., str]
@@ -299,7 +299,7 @@ def test_without_the_library_nothing_is_mapped(prefix: str) -> None:
 
 
 def test_tasks_that_may_not_run_our_op(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "may_use_ops", lambda device: "ps" not in device)
+    monkeypatch.setattr(backend, "may_use_ops", lambda device: "ps" not in device)
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
         variable = partitioned(0)[0]
         tb.init_from_checkpoint(prefix, {"a": variable})

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tensorbundle import assignment
+from tensorbundle.tf.variables import VariableStore, target_of
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf import variable_metadata  # noqa: E402
-from tensorbundle.tf.source import open_source  # noqa: E402
+from tensorbundle.tf.checkpoint_index import open_source  # noqa: E402
 
 Pairs = list[tuple[str, Any]]
 Assigned = list[tuple[str, tuple[str, ...]]]
@@ -74,9 +74,9 @@ def by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch) -> Assig
 
 def by_us(prefix: str, pairs: Pairs) -> Assigned | str:
     plan = assignment.plan_assignments(
-        [(tensor, variable_metadata.target_of(value)) for tensor, value in pairs],
+        [(tensor, target_of(value)) for tensor, value in pairs],
         open_source(prefix).for_plans(),
-        variable_metadata.VariableStore(),
+        VariableStore(),
     )
     if plan.problems:
         return str(plan.problems[0]).split(" checkpoint")[0]

@@ -25,7 +25,7 @@ from tensorflow.python.training import (  # noqa: E402
     warm_starting_util,
 )
 
-from tensorbundle.tf import installation, placement  # noqa: E402
+from tensorbundle.tf import backend, installation  # noqa: E402
 
 V1 = tf.compat.v1.train
 PLACES = [
@@ -162,19 +162,19 @@ def test_an_exception_uninstalls() -> None:
 
 def test_the_last_install_sets_remote() -> None:
     far = "/job:ps/task:0"
-    assert placement.may_use_ops(far)
+    assert backend.may_use_ops(far)
     with installation.installed():
-        assert not placement.may_use_ops(far)
+        assert not backend.may_use_ops(far)
         with installation.installed(remote=True):
-            assert placement.may_use_ops(far)
-        assert not placement.may_use_ops(far)
+            assert backend.may_use_ops(far)
+        assert not backend.may_use_ops(far)
         installation.install(remote=True)
-        assert placement.may_use_ops(far)
-    assert placement.may_use_ops(far)
+        assert backend.may_use_ops(far)
+    assert backend.may_use_ops(far)
     installation.install()
-    assert not placement.may_use_ops(far)
+    assert not backend.may_use_ops(far)
     installation.uninstall()
-    assert placement.may_use_ops(far)
+    assert backend.may_use_ops(far)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_last_install_sets_remote() -> None:
     ],
 )
 def test_devices_of_this_process(device: str, here: bool) -> None:
-    assert placement.is_here(device) is here
+    assert backend.is_here(device) is here
 
 
 def test_threads_that_install_and_uninstall(prefix: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tensorbundle.load_report import LoadReport, Mismatch
+from tensorbundle.load_plan import LoadReport, Mismatch
 from tensorbundle.tf.installation import calls, install, installed, uninstall
 from tensorbundle.tf.op_library import load_op_library
 from tensorbundle.tf.options import Options, options, set_options

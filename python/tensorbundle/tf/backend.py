@@ -10,8 +10,48 @@ import os
 import warnings
 from typing import Any
 
-from tensorbundle.tf import placement, variable_metadata
 from tensorbundle.tf.options import Options
+from tensorbundle.tf.variables import on_another_job
+
+_remote_ops_allowed = True
+
+
+def may_use_ops(device: str) -> bool:
+    """Whether our ops may be placed on the device of a variable.
+
+    Args:
+        device: The variable's ``device``: ``""``, ``"/job:ps/task:1"``,
+            ``"/job:localhost/replica:0/task:0/device:CPU:0"``.
+    """
+    return _remote_ops_allowed or is_here(device)
+
+
+def allow_remote_ops(allowed: bool) -> None:
+    """Sets whether our ops may be placed on tasks of other processes."""
+    global _remote_ops_allowed
+    _remote_ops_allowed = allowed
+
+
+def is_here(device: str) -> bool:
+    """Whether a device belongs to this process, as far as that can be determined.
+
+    True if the device names no job, if the job is ``localhost``, and if it is the task of this
+    process in an eager cluster. The task of a TF1 server in this process is not recognized.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    try:
+        spec = tf.DeviceSpec.from_string(device or "")
+    except ValueError:
+        return False  # a composite device
+    if spec.job is None or spec.job == "localhost":
+        return True
+    server = context.get_server_def()
+    if server is None or server.job_name != spec.job:
+        return False
+    return spec.task is None or spec.task == server.task_index
+
 
 _CLUSTER = "TF_CONFIG"
 
@@ -42,7 +82,7 @@ def unsupported_reason(variable: Any, options: Options) -> str | None:
     """Returns why only TensorFlow's own op may read a variable, or None if ours may."""
     if options.op == "stock":
         return "op='stock' is in effect, and TensorFlow's own op does not map"
-    if not placement.may_use_ops(variable.device):
+    if not may_use_ops(variable.device):
         return (
             f"it is on {variable.device}, whose process may not have our op: "
             "install(remote=True) says that it has"
@@ -68,7 +108,7 @@ def _is_in_this_process(variable: Any) -> bool:
 
     if tf.executing_eagerly():
         return True
-    if variable_metadata.on_another_job(variable) or "cluster" in os.environ.get(_CLUSTER, ""):
+    if on_another_job(variable) or "cluster" in os.environ.get(_CLUSTER, ""):
         return False
     return not variable.dtype.base_dtype.is_quantized
 

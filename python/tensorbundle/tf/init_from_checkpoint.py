@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from tensorbundle import assignment
 from tensorbundle.filenames import AnyPath
-from tensorbundle.load_plan import Policy, Problem
-from tensorbundle.load_report import LoadReport
-from tensorbundle.tf import loads, plans, replicas, variable_metadata
+from tensorbundle.load_plan import LoadReport, Policy, Problem
+from tensorbundle.tf import plans
+from tensorbundle.tf.checkpoint_index import AnySource, open_source
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import AnySource, open_source
+from tensorbundle.tf.variables import VariableStore, target_of
 
 Result = TypeVar("Result")
 AssignmentMap = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -128,7 +128,7 @@ def _prepared(
         finally:
             source.close()
 
-    return replicas.once_unconverted(work)
+    return plans.once_unconverted(work)
 
 
 def _prepare(
@@ -140,9 +140,9 @@ def _prepare(
 ) -> plans.Prepared:
     """Plans one call in the current context."""
     pairs, problems = _targets(assignment_map)
-    store = variable_metadata.VariableStore()
+    store = VariableStore()
     nameless = _NAMELESS if not store and _is_eager() else ""
-    planned = loads.prepare(source, path, pairs, store, options, policy, nameless=nameless)
+    planned = plans.prepare(source, path, pairs, store, options, policy, nameless=nameless)
     warnings = planned.warnings
     if not pairs and not problems:
         warnings = ("The assignment map is empty: no variable is initialized",)
@@ -167,7 +167,7 @@ def _targets(
     problems: list[Problem] = []
     for tensor, value in pairs:
         try:
-            targets.append((tensor, variable_metadata.target_of(value)))
+            targets.append((tensor, target_of(value)))
         except (TypeError, ValueError, RuntimeError) as error:
             problems.append(plans.raised(error))
     return targets, problems

@@ -7,9 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle.assignment import Assignment
-from tensorbundle.tf import graph_ops, read_backends, tracing, variable_metadata
+from tensorbundle.tf import op_library, read_backends
+from tensorbundle.tf.checkpoint_index import AnySource
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import AnySource
+from tensorbundle.tf.variables import (
+    check_initializer_is_kept,
+    is_assignment_pruned,
+    wrapped_variables,
+)
 
 
 def plan_reads(
@@ -22,7 +27,7 @@ def plan_reads(
             drop the new initializer.
     """
     for variable, _ in planned.partitions:
-        tracing.check_initializer_is_kept(variable.handle)
+        check_initializer_is_kept(variable.handle)
     return [
         read_backends.plan_read(source, planned, variable, part, options)
         for variable, part in planned.partitions
@@ -42,7 +47,7 @@ def set_initializers(requests: Sequence[read_backends.ReadRequest]) -> None:
 
     if not requests:
         return
-    if all(tracing.is_assignment_pruned(request.variable) for request in requests):
+    if all(is_assignment_pruned(request.variable) for request in requests):
         with tf.init_scope():
             set_initializers(requests)
         return
@@ -70,7 +75,7 @@ def set_initializer(variable: Any, value: Any, initial: Any | None) -> None:
         # Do not keep the value: TensorFlow would copy the variable at its first update.
         return
     value.set_shape(variable.shape)
-    for each in variable_metadata.wrapped_variables(variable):
+    for each in wrapped_variables(variable):
         each._initializer_op = initializer
         if initial is not None:
             each._initial_value = initial
@@ -86,7 +91,7 @@ def _assignment(variable: Any, value: Any) -> Any:
 
         tf.compat.v1.get_default_graph().unique_name("Identity")
         with tf.compat.v1.device(variable.device):
-            return graph_ops.create_op(
+            return op_library.create_op(
                 "AssignVariableOp", [variable.handle, value], [], "AssignVariableOp"
             )
     return _saveable(variable).restore([value], restored_shapes=None)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from tensorbundle.tf import placement, tf_paths
-from tensorbundle.tf import remote as remote_paths
+from tensorbundle.tf import backend, tf_reader
+from tensorbundle.tf import checkpoint_index as remote_paths
 
 Function = Callable[..., Any]
 
@@ -73,14 +73,14 @@ class _Installation:
                 self.calls.clear()
             self.holds.pop(key, None)  # the last request comes last
             self.holds[key] = remote
-            placement.allow_remote_ops(remote)
+            backend.allow_remote_ops(remote)
 
     def release(self, *keys: object) -> None:
         """Removes these requests; all of them if no key is given."""
         with self.lock:
             for key in keys or list(self.holds):
                 self.holds.pop(key, None)
-            placement.allow_remote_ops(not self.holds or list(self.holds.values())[-1])
+            backend.allow_remote_ops(not self.holds or list(self.holds.values())[-1])
             if not self.holds:
                 _unpatch(self)
 
@@ -211,7 +211,7 @@ def _is_passed_on(name: str, path: Any, keywords: dict[str, Any]) -> bool:
     """Whether a call is passed on to TensorFlow's function. Never if only ours has its keywords."""
     if _EXTENSION_KEYWORDS & keywords.keys():
         return False
-    return remote_paths.is_remote(path) or tf_paths.is_handled_by_tensorflow(name, path)
+    return remote_paths.is_remote(path) or tf_reader.is_handled_by_tensorflow(name, path)
 
 
 def _own(name: str) -> Function:

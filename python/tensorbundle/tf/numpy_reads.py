@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.tf.checkpoint_index import ALIGNMENT
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
-from tensorbundle.tf.source import ALIGNMENT
 from tensorbundle.variables import Slice
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle.tf import graph_ops
-from tensorbundle.tf.source import key_of
+from tensorbundle.tf import op_library
+from tensorbundle.tf.checkpoint_index import key_of
 from tensorbundle.variables import Slice, slice_spec
 
 
@@ -104,7 +104,7 @@ def mapped(
         values, begin, sizes = library.tensorbundle_map_v1(**attributes)
         return [tf.slice(value, begin, size) for value, size in zip(values, sizes, strict=True)]
     dtypes = [*[dtype] * count, tf.int64, *[tf.int64] * count]
-    outputs = graph_ops.create_op(
+    outputs = op_library.create_op(
         "TensorbundleMapV1", [], dtypes, f"{names[0]}map/", attributes
     ).outputs
     begin = outputs[count]
@@ -112,7 +112,7 @@ def mapped(
     for value, size, name, read in zip(
         outputs[:count], outputs[count + 1 :], names, reads, strict=True
     ):
-        value = graph_ops.create_op("Slice", [value, begin, size], [dtype], name).outputs[0]
+        value = op_library.create_op("Slice", [value, begin, size], [dtype], name).outputs[0]
         value.set_shape(read.extent)
         sliced.append(value)
     return sliced

@@ -12,7 +12,7 @@ import contextvars
 import dataclasses
 from collections.abc import Iterator
 
-from tensorbundle import threads as thread_count
+from tensorbundle.arguments import check_threads
 
 _MODES = ("copy", "map", "auto")
 _VERIFY = ("full", "lazy", "none")
@@ -48,7 +48,7 @@ class Options:
         if self.verify is not None:
             _require("verify", self.verify, _VERIFY)
         if self.threads is not None:
-            thread_count.checked(self.threads)
+            check_threads(self.threads)
         if self.op == "stock" and self.mode == "map":
             raise ValueError("TensorFlow's own op cannot map: mode='map' goes only with op='auto'")
 

@@ -3,13 +3,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+from tensorbundle import assignment
+from tensorbundle.assignment import Assignment, Target
 from tensorbundle.errors import TensorNotFoundError
-from tensorbundle.load_plan import Policy, Problem, Row, listed, report_of, summary, table
-from tensorbundle.load_report import LoadReport, counted
-from tensorbundle.tf import errors, replicas
+from tensorbundle.load_plan import (
+    LoadReport,
+    Policy,
+    Problem,
+    Row,
+    counted,
+    listed,
+    report_of,
+    summary,
+    table,
+)
+from tensorbundle.tf import errors, initializers, read_backends
+from tensorbundle.tf.checkpoint_index import AnySource
+from tensorbundle.tf.options import Options, current, in_context
+from tensorbundle.tf.variables import whole_name
+from tensorbundle.variables import Variable
+
+Result = TypeVar("Result")
+
+
+def once(work: Callable[[Options], Result]) -> Result:
+    """Runs `work` once, in cross-replica context.
+
+    Args:
+        work: Called with the options that are in effect at the call.
+
+    Returns:
+        The result of `work`, in every replica.
+    """
+    import tensorflow as tf
+
+    given = in_context()
+
+    def run(_strategy: Any) -> Result:
+        # merge_call may run this in another thread.
+        return work(given or current())
+
+    if tf.distribute.in_cross_replica_context():
+        return run(None)
+    result: Result = tf.distribute.get_replica_context().merge_call(run)
+    return result
+
+
+def once_unconverted(work: Callable[[Options], Result]) -> Result:
+    """As ``once``, without AutoGraph converting the code that runs."""
+    import tensorflow as tf
+
+    result: Result = tf.autograph.experimental.do_not_convert(once)(work)
+    return result
 
 
 class Prepared(NamedTuple):
@@ -99,7 +147,7 @@ class LoadPlan:
             raise ValueError(
                 "the plan was made for another graph, or for eager mode: apply it where it was made"
             )
-        return replicas.once_unconverted(lambda _: self._prepared.carry_out())
+        return once_unconverted(lambda _: self._prepared.carry_out())
 
     def __repr__(self) -> str:
         return (
@@ -177,11 +225,83 @@ def _others(touched: Iterable[str]) -> Iterable[str]:
 
     if tf.executing_eagerly():
         return
-    from tensorbundle.tf import variable_metadata
 
     seen = set(touched)
     for variable in tf.compat.v1.global_variables():
-        name = variable_metadata.whole_name(variable)
+        name = whole_name(variable)
         if name not in seen:
             seen.add(name)
             yield name
+
+
+class Loads(NamedTuple):
+    """The planned loads of an assignment map.
+
+    Attributes:
+        label: The checkpoint's name in the log.
+        rows: One row per variable.
+        problems: The errors in the map and in its tensors and variables.
+        warnings: Messages for the log.
+        requests: For each assignment the reads of its variables.
+    """
+
+    label: Any
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    requests: Sequence[tuple[Assignment, list[read_backends.ReadRequest]]]
+
+    def run(self) -> None:
+        """Initializes the variables from the checkpoint, in TensorFlow's order."""
+        import tensorflow as tf
+
+        for planned, each in self.requests:
+            initializers.set_initializers(each)
+            tf.compat.v1.logging.debug(
+                "Initialize variable %s from checkpoint %s with %s",
+                planned.label,
+                self.label,
+                planned.name,
+            )
+
+
+def prepare(
+    source: AnySource,
+    label: Any,
+    pairs: Iterable[tuple[str, Target]],
+    store: Mapping[str, Variable],
+    options: Options,
+    policy: Policy,
+    *,
+    nameless: str = "",
+) -> Loads:
+    """Plans the loads of an assignment map without changing anything.
+
+    Args:
+        source: The checkpoint.
+        label: Its name in the log.
+        pairs: (name in the checkpoint, target).
+        store: The graph's variables by full name.
+        options: How values are read.
+        policy: Whether values are converted.
+        nameless: Why variables cannot be looked up by name, or ``""`` if they can.
+    """
+    plan = assignment.plan_assignments(
+        pairs, source.for_plans(), store, cast=policy.cast, nameless=nameless
+    )
+    rows: list[Row] = []
+    problems = list(plan.problems)
+    requests: list[tuple[Assignment, list[read_backends.ReadRequest]]] = []
+    for row in plan.rows:
+        if row.load is not None:
+            try:
+                requests.append((row.load, initializers.plan_reads(source, row.load, options)))
+            except ValueError as error:
+                row = _refused(row, error)
+                problems.append(row.problem)  # type: ignore[arg-type]
+        rows.append(row)
+    return Loads(label, tuple(rows), tuple(problems), plan.warnings, requests)
+
+
+def _refused(row: Row, error: ValueError) -> Row:
+    return row._replace(problem=raised(error), load=None)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from tensorbundle import assignment
 from tensorbundle.load_plan import type_text
 from tensorbundle.tf import backend, numpy_reads, op_reads
+from tensorbundle.tf.checkpoint_index import AnySource, key_of
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import AnySource, key_of
 from tensorbundle.variables import Slice, Variable
 
 _NAME = "checkpoint_initializer"

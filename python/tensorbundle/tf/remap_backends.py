@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from tensorbundle.filenames import path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.remap_partitions import PartitionRemap
-from tensorbundle.tf import backend, read_backends, remap_cast, remote, variable_metadata
+from tensorbundle.tf import backend, checkpoint_index, read_backends
+from tensorbundle.tf.checkpoint_index import key_of
 from tensorbundle.tf.errors import path_with_nul
 from tensorbundle.tf.fill_values import (
     FillValues,
@@ -24,10 +24,87 @@ from tensorbundle.tf.fill_values import (
     initial_value,
 )
 from tensorbundle.tf.options import Options
+from tensorbundle.tf.read_backends import on_cpu_of
 from tensorbundle.tf.remap_numpy import NumpyRemap
 from tensorbundle.tf.remap_stock import StockRemap
-from tensorbundle.tf.source import key_of
-from tensorbundle.warm_plan import Remap
+from tensorbundle.tf.variables import on_another_job
+from tensorbundle.warm_plan import PartitionRemap, Remap
+
+# (bits of the exponent, bits of the mantissa).
+_BITS = {
+    "float16": (5, 10),
+    "bfloat16": (8, 7),
+    "float32": (8, 23),
+    "float64": (11, 52),
+    "float8_e5m2": (5, 2),
+    "float8_e4m3fn": (4, 3),
+}
+
+
+def remap_and_cast(
+    remapper: Any, partition: PartitionRemap, fill: FillValues, variable: Any, stored: Any
+) -> Any:
+    """Returns the remapped partition, of shape `partition.remapped_shape`, in the variable's type.
+
+    Args:
+        remapper: The backend that remaps the table.
+        partition: The partition.
+        fill: The fill values, in the variable's type.
+        variable: The variable.
+        stored: The table's ``tf.DType``.
+    """
+    import tensorflow as tf
+
+    wanted = variable.dtype.base_dtype
+    if stored == wanted:
+        return remapper.value(partition, fill, variable, stored)
+    with on_cpu_of(variable):
+        if fill.layout != "zero" and not _holds(stored, wanted):
+            return _fill_after_cast(remapper, partition, fill, variable, stored)
+        given = FillValues(fill.layout, tuple(tf.cast(each, stored) for each in fill.tensors))
+        return tf.cast(remapper.value(partition, given, variable, stored), wanted)
+
+
+def _holds(wide: Any, narrow: Any) -> bool:
+    """Whether `wide` can represent every value of `narrow`."""
+    pairs = zip(_BITS[wide.name], _BITS[narrow.name], strict=True)
+    return all(a >= b for a, b in pairs)
+
+
+def _fill_after_cast(
+    remapper: Any, partition: PartitionRemap, fill: FillValues, variable: Any, stored: Any
+) -> Any:
+    """Converts the remapped table, then writes the fill values.
+
+    Missing cells are found by remapping twice: they are 0 if filled with zeros and 1 if filled with
+    ones.
+    """
+    import tensorflow as tf
+
+    ones = FillValues("full", (tf.ones(partition.remapped_shape, stored),))
+    zeros = remapper.value(partition, FillValues("zero", ()), variable, stored)
+    filled = remapper.value(partition, ones, variable, stored)
+    missing = tf.equal(zeros, 0) & tf.equal(filled, 1)
+    table = tf.cast(zeros, variable.dtype.base_dtype)
+    if fill.layout == "full":
+        return tf.where(missing, fill.tensors[0], table)
+    if partition.num_oov == 0:
+        return _scatter(table, missing, fill.tensors[0])
+    known = partition.num_rows if partition.axis == 0 else partition.num_cols
+    size = [
+        known if axis == partition.axis else -1 for axis in range(len(partition.remapped_shape))
+    ]
+    begin = [0] * len(partition.remapped_shape)
+    body = _scatter(tf.slice(table, begin, size), tf.slice(missing, begin, size), fill.tensors[0])
+    return tf.concat([body, fill.tensors[1]], partition.axis)
+
+
+def _scatter(table: Any, missing: Any, cells: Any) -> Any:
+    """Writes `cells` to the missing cells of the table, in row-major order."""
+    import tensorflow as tf
+
+    return tf.tensor_scatter_nd_update(table, tf.where(missing), tf.reshape(cells, [-1]))
+
 
 _NAME = "checkpoint_initializer"
 
@@ -171,7 +248,7 @@ def _fill_device(remapper: Remapper, variable: Any) -> contextlib.AbstractContex
     For variables of this process it is the caller's device, as in TensorFlow: seeded values depend
     on it.
     """
-    if isinstance(remapper, OpRemap) and variable_metadata.on_another_job(variable):
+    if isinstance(remapper, OpRemap) and on_another_job(variable):
         return read_backends.on_cpu_of(variable)
     return contextlib.nullcontext()
 
@@ -195,7 +272,7 @@ def _value(
         fill = build_fill_values(
             initializer, partition, dtype, lambda: remapper.num_missing(partition, variable)
         )
-    value = remap_cast.value(remapper, partition, fill, variable, stored)
+    value = remap_and_cast(remapper, partition, fill, variable, stored)
     return (
         tf.slice(value, partition.window_offset, partition.shape) if partition.is_window else value
     )
@@ -240,7 +317,7 @@ def _remapper(
 
 def _backend_name(paths: tuple[bytes, ...], variables: list[Any], options: Options) -> str:
     """Returns the backend for all partitions of a table: ``"op"``, ``"numpy"`` or ``"stock"``."""
-    if any(remote.is_remote(path) for path in paths):
+    if any(checkpoint_index.is_remote(path) for path in paths):
         return "stock"
     backends = {backend.backend_for(variable, options) for variable in variables}
     return backends.pop() if len(backends) == 1 else "stock"
@@ -259,4 +336,4 @@ def path_in_ops(path: Any) -> bytes:
         text = os.fsencode(path_text(path))  # raises a ValueError that names the character
     if b"\0" in text:
         raise path_with_nul(os.fsdecode(text))
-    return text if remote.is_remote(text) else os.fsencode(path_text(text))
+    return text if checkpoint_index.is_remote(text) else os.fsencode(path_text(text))

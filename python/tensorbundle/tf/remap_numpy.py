@@ -13,10 +13,10 @@ import numpy as np
 
 from tensorbundle import vocab
 from tensorbundle.checkpoint import Checkpoint
-from tensorbundle.remap_partitions import PartitionRemap
-from tensorbundle.tf import copies
+from tensorbundle.tf import fill_values
 from tensorbundle.tf.errors import as_tensorflow_raises, invalid_argument, shape_mismatch
 from tensorbundle.tf.fill_values import FillValues
+from tensorbundle.warm_plan import PartitionRemap
 
 Array = np.ndarray[Any, Any]
 
@@ -153,6 +153,6 @@ def _called(
     if tf.executing_eagerly():
         return tf.constant(function(*[value.numpy() for value in inputs]), dtype)
     value = tf.numpy_function(function, list(inputs), dtype, name=name)
-    copies.mark_repeatable(value.op)
+    fill_values.mark_repeatable(value.op)
     value.set_shape(shape)
     return value

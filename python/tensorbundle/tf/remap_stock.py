@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from tensorbundle.errors import UnsupportedError
-from tensorbundle.remap_partitions import PartitionRemap
 from tensorbundle.tf.fill_values import FillValues
+from tensorbundle.warm_plan import PartitionRemap
 
 
 class StockRemap:

@@ -23,7 +23,7 @@ from tensorbundle.errors import (
     Error,
     TensorNotFoundError,
 )
-from tensorbundle.filenames import path_text, printable
+from tensorbundle.filenames import INDEX_SUFFIX, path_text, printable, v1_pattern_parts
 from tensorbundle.tf import errors
 
 
@@ -145,3 +145,39 @@ def _unable(path: compat.PathLike, error: Error) -> str:
 def _truncation() -> type[Exception]:
     """Returns a ``DataLossError`` that is also an ``IndexError``; created at first use."""
     return type("DataLossError", (errors.DataLossError, IndexError), {"__module__": __name__})
+
+
+_SPECIAL = frozenset("*?[\\")
+_FILE = "file://"
+
+
+def is_handled_by_tensorflow(function: str, path: Any) -> bool:
+    """Whether a call must be passed on to TensorFlow's original function.
+
+    Args:
+        function: The name of TensorFlow's function.
+        path: Its checkpoint argument.
+    """
+    is_reader = function == "NewCheckpointReader"
+    if not isinstance(path, (str, bytes)):
+        return is_reader and isinstance(path, os.PathLike)
+    text = os.fsdecode(path).removeprefix(_FILE)
+    if "\0" in text:
+        return False  # TensorFlow would read another path.
+    pattern = v1_pattern_parts(text)
+    if _SPECIAL & set(text if pattern is None else pattern[0]):
+        return True
+    if isinstance(path, str) and not _is_utf8(text):
+        return True
+    if os.path.isdir(text):
+        # A prefix and a directory may have the same name.
+        return os.path.exists(text + INDEX_SUFFIX) if is_reader else isinstance(path, bytes)
+    return text.endswith(INDEX_SUFFIX) and os.path.exists(text)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,10 +16,11 @@ from tensorbundle import vocab_diagnosis
 from tensorbundle.arguments import shown
 from tensorbundle.errors import Error, VocabularyNotFoundError
 from tensorbundle.load_plan import Stored
-from tensorbundle.tf import backend, fill_values, op_library, remote, variable_metadata
+from tensorbundle.tf import backend, checkpoint_index, fill_values, op_library
 from tensorbundle.tf.errors import invalid_argument, translated
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_backends import path_in_ops
+from tensorbundle.tf.variables import on_another_job
 from tensorbundle.variables import Variable
 from tensorbundle.vocab_diagnosis import Answer, Joined, Question
 from tensorbundle.warm_plan import Remap
@@ -57,7 +58,7 @@ def ask(
     if not -(1 << 63) <= info.old_vocab_size < 1 << 63:
         raise ValueError(f"old_vocab_size {shown(info.old_vocab_size)} is no 64-bit integer")
     new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
-    if remote.is_remote(new) or remote.is_remote(old):
+    if checkpoint_index.is_remote(new) or checkpoint_index.is_remote(old):
         return Answer("remapped", ())
     shape = partitions[0].full_shape
     axis = int(info.axis)
@@ -83,7 +84,7 @@ def ask(
     except (Error, ValueError) as error:
         raise invalid_argument(f"{step.group!r}: {error}") from error
     if answer.error is None or not any(
-        variable_metadata.on_another_job(partition.handle) for partition in partitions
+        on_another_job(partition.handle) for partition in partitions
     ):
         return answer
     # The other machine may have other files.

@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from tensorbundle.filenames import AnyPath
-from tensorbundle.load_plan import Policy
-from tensorbundle.load_report import LoadReport
-from tensorbundle.tf import plans, remote, replicas, variable_metadata
+from tensorbundle.load_plan import LoadReport, Policy
+from tensorbundle.tf import checkpoint_index, plans
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.selection import name_of, report_by_names
+from tensorbundle.tf.variables import (
+    is_variable,
+    name_of,
+    of_variable,
+    partitions_of,
+    report_by_names,
+)
 from tensorbundle.tf.warm_start_call import WarmStart
 from tensorbundle.variables import Variable
-from tensorbundle.vocab_info import INCOMPLETE, VocabInfo, check_info
+from tensorbundle.vocab import INCOMPLETE, VocabInfo, check_info
 
 Result = TypeVar("Result")
 
@@ -106,8 +111,8 @@ def _warm_start(
 ) -> LoadReport:
     import tensorflow as tf
 
-    if remote.is_remote(path) and policy.is_tensorflows:
-        remote.original_function("warm_start")(path, wanted, infos, names)
+    if checkpoint_index.is_remote(path) and policy.is_tensorflows:
+        checkpoint_index.original_function("warm_start")(path, wanted, infos, names)
         return report_by_names(wanted, infos or {}, names or {})
     tf.compat.v1.logging.info("Warm-starting from: %s", path)
     return _prepared(
@@ -219,13 +224,13 @@ def warm_start_var_with_vocab(
 
 
 def _partitions_of_one(var: Any) -> list[Variable]:
-    partitions = variable_metadata.partitions_of(var)
+    partitions = partitions_of(var)
     if partitions is not None:
         return partitions
-    if variable_metadata.is_variable(var):
-        return [variable_metadata.of_variable(var)]
-    if isinstance(var, list) and var and all(variable_metadata.is_variable(each) for each in var):
-        return [variable_metadata.of_variable(each) for each in var]
+    if is_variable(var):
+        return [of_variable(var)]
+    if isinstance(var, list) and var and all(is_variable(each) for each in var):
+        return [of_variable(each) for each in var]
     raise TypeError(
         "var MUST be one of the following: a Variable, list of Variable or PartitionedVariable, "
         f"but is {type(var)}"
@@ -250,4 +255,4 @@ def _prepared(
         finally:
             start.close()
 
-    return replicas.once_unconverted(work)
+    return plans.once_unconverted(work)

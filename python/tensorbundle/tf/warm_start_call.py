@@ -12,22 +12,27 @@ from tensorbundle.errors import CheckpointNotFoundError, Error
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
 from tensorbundle.tf import (
-    copies,
     fill_values,
     initializers,
-    loads,
     plans,
     remap_backends,
-    selection,
-    tracing,
     vocabularies,
 )
+from tensorbundle.tf.checkpoint_index import AnySource, open_source
 from tensorbundle.tf.errors import invalid_argument
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.source import AnySource, open_source
+from tensorbundle.tf.variables import (
+    as_given,
+    check_initializer_is_kept,
+    group_of,
+    grouped,
+    is_assignment_pruned,
+    nothing_selected,
+    target,
+)
 from tensorbundle.variables import Variable
+from tensorbundle.vocab import INCOMPLETE, VocabInfo
 from tensorbundle.vocab_diagnosis import Answer
-from tensorbundle.vocab_info import INCOMPLETE, VocabInfo
 from tensorbundle.warm_plan import (
     Group,
     Load,
@@ -112,7 +117,7 @@ class WarmStart:
         """
         if announce:
             self._preamble.append(f"Warm-starting from: {self.path!s}")
-        variables, originals, from_trainable = selection.grouped(wanted)
+        variables, originals, from_trainable = grouped(wanted)
         if from_trainable:
             self._preamble.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
         if not names and self.source is not None and self.source.is_object_based():
@@ -120,9 +125,7 @@ class WarmStart:
                 self.source.find, variables, skip=self.policy.missing == "skip"
             )
             self._problems += problems
-        groups = {
-            name: selection.group_of(partitions, wanted) for name, partitions in variables.items()
-        }
+        groups = {name: group_of(partitions, wanted) for name, partitions in variables.items()}
         plan = plan_warm_start(
             groups, infos, names, load_others=bool(wanted), stored=self._shape_of
         )
@@ -132,7 +135,7 @@ class WarmStart:
         self._log("info", "Warm-started %d variables.", count)
         self._problems += plan.unused
         if not plan.groups:
-            self._warnings.append(selection.nothing_selected(wanted))
+            self._warnings.append(nothing_selected(wanted))
         return self._prepared("warm_start")
 
     def prepare_one(
@@ -215,8 +218,8 @@ class WarmStart:
                     "Requested prev_var_name %s initialize both %s and %s; calling "
                     "init_from_checkpoint.",
                     step.tensor,
-                    selection.as_given(originals[step.repeats]),
-                    selection.as_given(originals[step.group]),
+                    as_given(originals[step.repeats]),
+                    as_given(originals[step.group]),
                 )
                 self._load(prepared[number])
                 number += 1
@@ -227,19 +230,18 @@ class WarmStart:
         batch: list[Load],
         variables: Mapping[str, list[Variable]],
         originals: Mapping[str, list[Any]],
-    ) -> loads.Loads:
+    ) -> plans.Loads:
         if not batch:
-            return loads.Loads(self.path, (), (), (), [])
+            return plans.Loads(self.path, (), (), (), [])
         if self.source is None:
             assert self._absent is not None
-            return loads.Loads(self.path, (), (plans.raised(self._absent),), (), [])
+            return plans.Loads(self.path, (), (plans.raised(self._absent),), (), [])
         pairs = [
-            (step.tensor, selection.target(variables[step.group], originals[step.group]))
-            for step in batch
+            (step.tensor, target(variables[step.group], originals[step.group])) for step in batch
         ]
-        return loads.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
+        return plans.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
 
-    def _load(self, prepared: loads.Loads) -> None:
+    def _load(self, prepared: plans.Loads) -> None:
         self._problems += prepared.problems
         self._warnings += prepared.warnings
         self._steps.append(lambda _: prepared.run())
@@ -295,7 +297,7 @@ class WarmStart:
         """Returns the stored table, and the problem with it or its variables, if any."""
         try:
             for partition in partitions:
-                tracing.check_initializer_is_kept(partition.handle)
+                check_initializer_is_kept(partition.handle)
             if self.source is None:
                 return None, None if self.path else plans.raised(ValueError(INCOMPLETE))
             stored = self.source.find(step.tensor)
@@ -347,7 +349,7 @@ class _VariableRemap(NamedTuple):
         The last is None if ``initial_value`` must stay as it is, as TensorFlow leaves it.
         """
         with _outside_if_pruned(self.variables):
-            since = copies.version()
+            since = fill_values.version()
             remapped = remap_backends.remap_variable(
                 self.prefix, self.step, self.stored, self.variables, self.options
             )
@@ -355,7 +357,7 @@ class _VariableRemap(NamedTuple):
             if self.step.slot_of is None and fill_values.may_be_seeded(
                 self.step.info.backup_initializer
             ):
-                initial = [copies.independent(value, since) for value in remapped]
+                initial = [fill_values.independent(value, since) for value in remapped]
         return list(zip(self.variables, remapped, initial, strict=True))
 
     def assign(self, ready: Values) -> None:
@@ -370,7 +372,7 @@ def _outside_if_pruned(variables: list[Any]) -> contextlib.AbstractContextManage
     """Returns the context in which assignments are not pruned."""
     import tensorflow as tf
 
-    if all(tracing.is_assignment_pruned(variable) for variable in variables):
+    if all(is_assignment_pruned(variable) for variable in variables):
         return tf.init_scope()  # type: ignore[no-any-return]
     return contextlib.nullcontext()
 

@@ -1,21 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The open checkpoint of one call, used while the graph is built."""
+"""The open checkpoint of one call, used while the graph is built.
+
+The package's reader opens local paths, TensorFlow's reader opens remote ones.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from tensorbundle import assignment, paths
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.tensor import Tensor
-from tensorbundle.tf import remote
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
+
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+
+# TensorFlow's original functions by name, while they are patched.
+_originals: dict[str, Callable[..., Any]] = {}
+
+
+def is_remote(path: Any) -> bool:
+    """Whether a path is on a remote file system: ``gs://``, ``hdfs://``, ``ram://``.
+
+    ``file://`` is local. Returns False for anything that is not a path.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        return False
+    found = _SCHEME.match(text)
+    return found is not None and found["scheme"].lower() != "file"
+
+
+def set_original_functions(functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Stores TensorFlow's functions before they are patched; an empty mapping clears them."""
+    _originals.clear()
+    _originals.update(functions)
+
+
+def original_function(name: str) -> Callable[..., Any]:
+    """Returns the original function of that name in ``tf.compat.v1.train``, patched or not."""
+    if name in _originals:
+        return _originals[name]
+    import tensorflow as tf
+
+    function: Callable[..., Any] = getattr(tf.compat.v1.train, name)
+    return function
+
 
 # The alignment that TensorFlow requires of a buffer.
 ALIGNMENT = 64
@@ -137,9 +176,6 @@ def key_of(tensor: str) -> bytes:
     return tensor.encode("utf-8", "surrogateescape")
 
 
-if TYPE_CHECKING:
-    from tensorbundle.tf.remote_source import RemoteSource
-
 # Both have the same interface.
 AnySource: TypeAlias = "Source | RemoteSource"
 
@@ -156,10 +192,8 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
         ValueError: A directory without a checkpoint, or a NUL byte in the path.
         TypeError: Not a path.
     """
-    if remote.is_remote(path):
-        from tensorbundle.tf import remote_source
-
-        return remote_source.open_remote(path)
+    if is_remote(path):
+        return open_remote(path)
     text = path_text(path)
     if "\0" in text:
         raise path_with_nul(text)
@@ -167,3 +201,93 @@ def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
         where = paths.resolve(path, as_tensorflow=as_tensorflow)
         # Used for the index only: maps no data file.
         return Source(str(path), Checkpoint(where, verify="none", io="pread"))
+
+
+class RemoteSource:
+    """The checkpoint of one call, with the interface of `Source`.
+
+    Attributes:
+        label: Its name in messages and the log.
+        prefix: The prefix that ops get.
+        shapes: By key.
+        dtypes: ``tf.DType``s by key.
+    """
+
+    is_remote = True
+
+    def __init__(
+        self,
+        label: str,
+        prefix: bytes,
+        shapes: Mapping[str, list[int]],
+        dtypes: Mapping[str, Any],
+    ) -> None:
+        """Stores what TensorFlow's reader reports."""
+        self.label = label
+        self.prefix = prefix
+        self.shapes = shapes
+        self.dtypes = dtypes
+
+    @functools.cached_property
+    def _keys(self) -> Mapping[str, str]:
+        """Keys by full name, of an object-based checkpoint."""
+        from tensorflow.python.training import saver
+
+        if _OBJECT_GRAPH not in self.shapes:
+            return {}
+        keys: Mapping[str, str] = saver.object_graph_key_mapping(os.fsdecode(self.prefix))
+        return keys
+
+    def find(self, name: Any) -> Stored | None:
+        """Returns the tensor of that key, else of that full name in the object graph, or None."""
+        if not isinstance(name, str):
+            return None
+        key = name if name in self.shapes else self._keys.get(name)
+        if key is None or key not in self.shapes:
+            return None
+        return Stored(key, tuple(self.shapes[key]), self.dtypes[key].as_datatype_enum)
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Returns the shape of the tensor of that name, or None."""
+        stored = self.find(name)
+        return None if stored is None else stored.shape
+
+    def is_object_based(self) -> bool:
+        """Whether the checkpoint has an object graph."""
+        return _OBJECT_GRAPH in self.shapes
+
+    def unused(self, used: Iterable[str]) -> tuple[str, ...]:
+        """Returns the keys that are not in `used`, without the object graph's."""
+        taken = {*used, _OBJECT_GRAPH}
+        return tuple(sorted(name for name in self.shapes if name not in taken))
+
+    def for_plans(self) -> assignment.Source:
+        """Returns the interface that plans use."""
+        return assignment.Source(self.label, self.find, self._names)
+
+    def unmappable_reason(self, *_: Any) -> str:
+        """Returns why its tensors cannot be mapped."""
+        return "the checkpoint is not on a local file system"
+
+    def is_always_copied(self, *_: Any) -> bool:
+        """Returns False: mapping is refused for another reason."""
+        return False
+
+    def close(self) -> None:
+        """Does nothing: TensorFlow's reader is closed already."""
+
+    def _names(self) -> Sequence[str]:
+        return sorted(self.shapes)
+
+
+def open_remote(path: Any) -> RemoteSource:
+    """Opens a checkpoint with TensorFlow's own reader, and raises its exceptions."""
+    from tensorflow.python.training import checkpoint_utils
+
+    reader = original_function("load_checkpoint")(path)
+    return RemoteSource(
+        str(path),
+        os.fsencode(checkpoint_utils._get_checkpoint_filename(path)),
+        reader.get_variable_to_shape_map(),
+        reader.get_variable_to_dtype_map(),
+    )

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metadata of variables: names, shapes, dtypes, partitions and devices, and the selected ones."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+from tensorbundle.assignment import Target
+from tensorbundle.load_plan import LoadReport, StaticShape
+from tensorbundle.variables import Slice, Variable
+from tensorbundle.warm_plan import Group, selected
+
+
+def check_graph(variable: Any) -> None:
+    """Checks that ops for a variable can be created in the current graph or eager context.
+
+    Raises:
+        RuntimeError: An eager variable in a graph that is not a function's, as in TensorFlow.
+        ValueError: A variable of another graph, or of a graph in eager mode, as in TensorFlow.
+        TypeError: Likewise, in a function that eager code traces.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import func_graph, ops
+
+    graph = getattr(variable, "graph", None)  # None for an eager variable
+    here = ops.get_default_graph()
+    if tf.executing_eagerly():
+        if graph is not None:
+            raise ValueError(
+                f"variable {variable.name} belongs to a graph, and this is eager mode: call this "
+                "where its graph is the default graph"
+            )
+        return
+    if graph is here:
+        return
+    if not isinstance(here, func_graph.FuncGraph):
+        if graph is None:
+            raise RuntimeError(
+                f"variable {variable.name} is an eager variable, and a graph is being built: call "
+                "this in eager mode, or with a variable of the graph"
+            )
+        raise _foreign(variable, ValueError)
+    _check_in_function(variable, graph, here)
+
+
+def _check_in_function(variable: Any, graph: Any, here: Any) -> None:
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+
+    with tf.init_scope():
+        eager, outside = tf.executing_eagerly(), ops.get_default_graph()
+    if graph is None:
+        if not eager:
+            raise RuntimeError(
+                f"variable {variable.name} is an eager variable, and the function is traced for a "
+                "graph: call this in eager mode, or with a variable of the graph"
+            )
+        return
+    around = here
+    while around is not None and around is not outside:
+        if around is graph:
+            return
+        around = getattr(around, "outer_graph", None)
+    if eager or graph is not outside:
+        raise _foreign(variable, TypeError if eager else ValueError)
+
+
+def _foreign(variable: Any, kind: type[Exception]) -> Exception:
+    return kind(
+        f"variable {variable.name} belongs to another graph than the one in which its initializer "
+        "would be made: call this where its graph is the default graph"
+    )
+
+
+def initializer_dropped_by_tracing(variable: Any) -> bool:
+    """Whether a variable is being created by the function that is being traced.
+
+    TensorFlow then lifts the variable's own initializer out of the trace, and drops other
+    assignments in the trace.
+    """
+    import tensorflow as tf
+
+    handle = _handle_from_outside(variable)
+    if handle is None:
+        return False
+    with tf.init_scope():
+        return not tf.raw_ops.VarIsInitializedOp(resource=handle)
+
+
+def check_initializer_is_kept(variable: Any) -> None:
+    """Checks that TensorFlow will not silently drop a variable's new initializer.
+
+    TensorFlow traces a function that creates variables twice, and runs only the second trace. An
+    assignment in both traces is run. An assignment only in the first trace would be dropped; it is
+    reported after the second trace.
+
+    Raises:
+        ValueError: The variable is being created by the function that is being traced, and it is
+            unknown whether the function will be traced again.
+    """
+    watch = _watches.get(id(variable))
+    if not initializer_dropped_by_tracing(variable):
+        if watch is not None:
+            watch.variables.pop(id(variable), None)
+        return
+    function = _function_that_creates(variable)
+    if function is None:
+        raise ValueError(_dropped(variable))
+    if watch is None:
+        watch = next((each for each in _watches.values() if each.function is function), None)
+        _watches[id(variable)] = watch = watch or _Watch(function)
+    watch.variables[id(variable)] = variable
+
+
+def is_assignment_pruned(variable: Any) -> bool:
+    """Whether a function's assignment to a variable from outside of it would be pruned.
+
+    This is so under ``wrap_function``, which keeps only the ops that its results depend on.
+    """
+    from tensorflow.python.framework import ops
+
+    runs_everything = getattr(ops.get_default_graph(), "_add_control_dependencies", True)
+    return not runs_everything and _handle_from_outside(variable) is not None
+
+
+def _dropped(variable: Any) -> str:
+    return (
+        f"variable {variable.name!r} is being created by the function that is traced: "
+        "TensorFlow takes its first value from its own initializer, whatever is assigned "
+        "here. Create it before the function, or call this outside of it, or each time that the "
+        "function is traced"
+    )
+
+
+class _Watch:
+    """Checks that the second trace of a function initializes the same variables as the first.
+
+    Attributes:
+        function: The ``tf.function``.
+        variables: The variables that the next trace must still initialize.
+    """
+
+    def __init__(self, function: Any) -> None:
+        """Hooks into the function's next trace, which is the second."""
+        from tensorflow.python.util import tf_decorator
+
+        self.function = function
+        self.variables: dict[int, Any] = {}
+        original = function._python_function
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            # As in TensorFlow's own decorators, so that AutoGraph can convert the wrapped function.
+            result = decorated.__wrapped__(*args, **kwargs)
+            self._end()
+            return result
+
+        decorated = tf_decorator.make_decorator(original, traced)
+        function._python_function = decorated
+        self._original = original
+
+    def _end(self) -> None:
+        for key in [key for key, watch in _watches.items() if watch is self]:
+            del _watches[key]
+        if self.function is not None:
+            self.function._python_function = self._original
+            self.function = None
+        left, self.variables = self.variables, {}
+        for variable in left.values():
+            raise ValueError(_dropped(variable))
+
+
+# By the id of a variable that is being created. Removed when the function's second trace ends.
+_watches: dict[int, _Watch] = {}
+
+
+def _function_that_creates(variable: Any) -> Any:
+    """Returns the ``tf.function`` whose first trace is creating the variable, or None."""
+    from tensorflow.python.eager.polymorphic_function import polymorphic_function
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_initialize":
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, polymorphic_function.Function):
+                created = getattr(owner, "_created_variables", None) or []
+                return owner if any(each() is variable for each in created) else None
+        frame = frame.f_back
+    return None
+
+
+def _handle_from_outside(variable: Any) -> Any:
+    """Returns the handle of an eager variable if a function is being traced, else None."""
+    import tensorflow as tf
+    from tensorflow.python.framework import func_graph, ops
+
+    if tf.executing_eagerly() or not isinstance(ops.get_default_graph(), func_graph.FuncGraph):
+        return None
+    if isinstance(variable, tf.distribute.DistributedValues):
+        # A distributed variable has no handle outside of replica context.
+        variable = variable._primary
+    handle = getattr(variable, "handle", None)
+    return handle if isinstance(handle, tf.__internal__.EagerTensor) else None
+
+
+def is_variable(thing: Any) -> bool:
+    """Whether something is a TensorFlow variable of any kind, or behaves like one."""
+    import tensorflow as tf
+    from tensorflow.python.ops import resource_variable_ops
+
+    return isinstance(thing, tf.Variable) or bool(resource_variable_ops.is_resource_variable(thing))
+
+
+def plain(thing: Any) -> Any:
+    """Returns the ``tf.Variable`` inside a Keras variable, and anything else unchanged.
+
+    Raises:
+        TypeError: A variable of another Keras backend.
+        ValueError: A Keras variable that has no value yet.
+    """
+    kind = _kind_in_keras(type(thing))  # type: ignore[arg-type]
+    if kind is None:
+        return thing
+    if kind == "AutoCastVariable":
+        return plain(thing._variable)
+    value = getattr(thing, "_value", None)
+    if value is None:
+        raise ValueError(f"Keras variable {thing.path!r} has no value yet: build its layer first")
+    if not is_variable(value):
+        raise TypeError(
+            f"Keras variable {thing.path!r} is not TensorFlow's: Keras runs on another backend, "
+            f"which keeps it as {type(value).__module__}.{type(value).__name__}"
+        )
+    return value
+
+
+@functools.lru_cache(maxsize=64)
+def _kind_in_keras(kind: type) -> str | None:
+    """Returns the name of the Keras class that wraps a variable, or None for other types."""
+    for base in kind.__mro__:
+        package = base.__module__.partition(".")[0]
+        if base.__name__ == "AutoCastVariable":
+            return "AutoCastVariable"
+        if package == "keras" and base.__name__ in ("KerasVariable", "Variable"):
+            return "Variable"
+    return None
+
+
+def of_variable(variable: Any) -> Variable:
+    """Returns the metadata of one variable: unpartitioned, a partition, distributed, or of Keras.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: It belongs to another graph; or as ``plain``.
+    """
+    handle = plain(variable)
+    check_graph(handle)
+    # Names of Keras variables are not unique; their paths are.
+    name = handle.name if handle is variable else getattr(variable, "path", handle.name)
+    return Variable(
+        name,
+        _static_shape(handle.shape),
+        _slice_of(handle),
+        handle,
+        handle.dtype.base_dtype.as_datatype_enum,
+    )
+
+
+def partitions_of(thing: Any) -> list[Variable] | None:
+    """Returns the partitions of a PartitionedVariable or ShardedVariable; None for other types."""
+    from tensorflow.python.distribute import sharded_variable
+    from tensorflow.python.ops import variables
+
+    if isinstance(thing, variables.PartitionedVariable):
+        return [of_variable(partition) for partition in thing]
+    if isinstance(thing, sharded_variable.ShardedVariableMixin):
+        return _shards_of(thing)
+    return None
+
+
+def target_of(value: Any) -> Target:
+    """Resolves a value of an assignment map.
+
+    Raises:
+        TypeError: It is not a variable, a list or tuple of variables, or a name.
+        RuntimeError, ValueError: As ``of_variable``.
+    """
+    partitions = partitions_of(value)
+    if partitions is not None:
+        return partitions
+    if is_variable(plain(value)):
+        return of_variable(value)
+    # TensorFlow accepts an empty list, but not an empty tuple.
+    if isinstance(value, list) or (isinstance(value, tuple) and value):
+        if len(value) == 1 and (partitions := partitions_of(value[0])) is not None:
+            return partitions
+        if all(is_variable(plain(each)) and partitions_of(each) is None for each in value):
+            return [of_variable(each) for each in value]
+        kinds = sorted({type(each).__name__ for each in value})
+        raise TypeError(f"a list in an assignment map holds variables, not {', '.join(kinds)}")
+    if isinstance(value, str):
+        return value
+    raise TypeError(
+        "a value of an assignment map is a variable, a list of the partitions of one, or the name "
+        f"of a variable or scope, not {type(value).__name__}: {value!r}"
+    )
+
+
+class VariableStore(Mapping[str, Variable]):
+    """The variables that ``get_variable`` created in the current graph, by full name.
+
+    The metadata of a variable is collected when it is looked up.
+    """
+
+    def __init__(self) -> None:
+        from tensorflow.python.ops import variable_scope
+
+        self._variables: dict[str, Any] = variable_scope._get_default_variable_store()._vars
+
+    def __getitem__(self, name: str) -> Variable:
+        return of_variable(self._variables[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables
+
+
+def whole_name(variable: Any) -> str:
+    """Returns a variable's name without ``:0``; for a partition, the name of the whole variable."""
+    slice_info = _slice_of(variable)
+    if slice_info is not None:
+        return slice_info.full_name
+    name = str(variable.name)
+    return name.rpartition(":")[0] or name
+
+
+def job_of(variable: Any) -> str | None:
+    """Returns the job of a variable's device, or None if the device names no job."""
+    import tensorflow as tf
+
+    job: str | None = tf.DeviceSpec.from_string(variable.device or "").job
+    return job
+
+
+def on_another_job(variable: Any) -> bool:
+    """Whether a variable's device names a job other than this process."""
+    return job_of(variable) not in (None, "", "localhost")
+
+
+def wrapped_variables(variable: Any) -> list[Any]:
+    """Returns the objects whose initializers a session runs for this variable.
+
+    For an AggregatingVariable this includes the variable that it wraps.
+    """
+    from tensorflow.python.distribute import ps_values
+
+    if isinstance(variable, ps_values.AggregatingVariable):
+        return [variable, *wrapped_variables(variable._v)]
+    return [variable]
+
+
+def _static_shape(shape: Any) -> StaticShape:
+    return None if shape.rank is None else tuple(shape.as_list())
+
+
+def _slice_of(variable: Any) -> Slice | None:
+    info = getattr(variable, "_save_slice_info", None)
+    if info is None:
+        return None
+    return Slice(
+        info.full_name,
+        tuple(map(int, info.full_shape)),
+        tuple(map(int, info.var_offset)),
+        tuple(map(int, info.var_shape)),
+    )
+
+
+def _shards_of(sharded: Any) -> list[Variable]:
+    """Derives each shard's offset from the order of the shards along axis 0."""
+    full_shape = tuple(sharded.shape.as_list())
+    found: list[Variable] = []
+    row = 0
+    for shard in sharded.variables:
+        extent = tuple(shard.shape.as_list())
+        offset = (row, *[0] * (len(extent) - 1))
+        slice_info = Slice(sharded.name, full_shape, offset, extent)
+        check_graph(shard)
+        dtype = shard.dtype.base_dtype.as_datatype_enum
+        found.append(Variable(shard.name, extent, slice_info, shard, dtype))
+        row += extent[0]
+    return found
+
+
+def report_by_names(wanted: Any, infos: Mapping[str, Any], names: Mapping[str, str]) -> LoadReport:
+    """Returns the report after TensorFlow's own function succeeded, based on names alone."""
+    groups = grouped(wanted)[0]
+    loaded = {name: names.get(name) or name for name in groups if wanted or infos.get(name)}
+    return LoadReport(loaded, {}, (), {})
+
+
+def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]], bool]:
+    """Returns the selected variables by name, in the order of selection.
+
+    Returns:
+        The partitions of each; the objects that were selected; whether the selection is limited to
+        trainable variables.
+    """
+    import tensorflow as tf
+
+    def collection(key: str, scope: str | None) -> list[Any]:
+        return list(tf.compat.v1.get_collection(key, scope=scope))
+
+    def is_variable(thing: Any) -> bool:
+        return is_variable(plain(thing)) or partitions_of(thing) is not None
+
+    found, from_trainable = selected(wanted, collection, is_variable)
+    by_name: dict[str, list[Variable]] = {}
+    originals: dict[str, list[Any]] = {}
+    for variable in found:
+        partitions = partitions_of(variable) or [of_variable(variable)]
+        name = name_of(partitions[0])
+        by_name.setdefault(name, []).extend(partitions)
+        originals.setdefault(name, []).append(variable)
+    return by_name, originals, from_trainable
+
+
+def name_of(partition: Variable) -> str:
+    """Returns the name that TensorFlow's saver uses: without ``:0``, of the whole variable."""
+    from tensorflow.python.training.saving import saveable_object_util
+
+    if partition.slice is not None:
+        return partition.slice.full_name
+    if partition.name != partition.handle.name:  # the path of a Keras variable
+        return partition.name
+    names = list(saveable_object_util.op_list_to_dict([partition.handle]))
+    return str(names[0])
+
+
+def target(partitions: list[Variable], given: list[Any]) -> Variable | list[Variable]:
+    """Returns a variable that was selected alone as such, even if it is a partition."""
+    is_single = len(partitions) == len(given) == 1 and partitions_of(given[0]) is None
+    return partitions[0] if is_single else partitions
+
+
+def as_given(variables: list[Any]) -> Any:
+    """Returns one variable, or a list of several, for log lines."""
+    return variables[0] if len(variables) == 1 else variables
+
+
+def group_of(partitions: list[Variable], wanted: Any) -> Group:
+    """Returns a variable's group for ``warm_plan``."""
+    trainable = not isinstance(wanted, list) or any(
+        partition.handle.trainable for partition in partitions
+    )
+    return Group(tuple(partitions), trainable)
+
+
+def nothing_selected(wanted: Any) -> str:
+    """Returns the message for an empty selection."""
+    import tensorflow as tf
+
+    what = f"vars_to_warm_start={wanted!r} selects no variable: nothing is warm-started"
+    if tf.executing_eagerly() and not (isinstance(wanted, list) and not wanted):
+        return f"{what}. In eager mode variables are in no collection: give a list of the variables"
+    is_trainable = wanted is None or isinstance(wanted, str)
+    known = tf.compat.v1.trainable_variables() if is_trainable else tf.compat.v1.global_variables()
+    kind = "trainable" if is_trainable else "global"
+    return (
+        f"{what}. The graph has {len(known)} {kind} variables; an expression is matched with the "
+        "beginnings of their names, which end in ':0'"
+    )
