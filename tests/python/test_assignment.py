@@ -64,12 +64,12 @@ def result(pairs, store, stored=STORED):
     ]
 
 
-def test_a_variable_by_name_and_as_object(store):
+def test_accepts_variable_by_name_or_object(store):
     assert result([("a/v", "new/v")], store) == [("a/v", ("new/v:0",))]
     assert result([("a/v", store["new2/v"])], store) == [("a/v", ("new2/v:0",))]
 
 
-def test_pieces_by_name_and_as_a_list(store):
+def test_accepts_partitions_by_name_or_list(store):
     names = tuple(f"t/part_{i}:0" for i in range(3))
     assert result([("table", "t")], store) == [("table", names)]
     listed = [store[f"t/part_{i}"] for i in (2, 0)]
@@ -78,17 +78,17 @@ def test_pieces_by_name_and_as_a_list(store):
     assert made.label == "t/part_2:0,t/part_0:0"
 
 
-def test_pieces_by_name_end_at_the_first_gap(store):
+def test_partitions_by_name_end_at_first_gap(store):
     del store["t/part_1"]
     assert result([("table", "t")], store) == [("table", ("t/part_0:0",))]
 
 
-def test_a_spec_is_what_the_restore_op_takes(store):
+def test_slice_spec_has_format_of_restore_op(store):
     assert store["t/part_1"].slice.spec == "10 4 4,3:0,4"
     assert slice_spec((), (), ()) == ""
 
 
-def test_order_is_by_tensor_and_otherwise_as_given(store):
+def test_assignments_are_sorted_by_tensor(store):
     pairs = [("table", "t"), ("a/v", "new2/v"), ("a/v", "new/v")]
     assert [names for _, names in result(pairs, store)] == [
         ("new2/v:0",),
@@ -97,7 +97,7 @@ def test_order_is_by_tensor_and_otherwise_as_given(store):
     ]
 
 
-def test_the_later_of_overlapping_entries_comes_last(store):
+def test_later_of_overlapping_entries_comes_last(store):
     stored = {**STORED, "v": (6,)}
     assert result([("a/b/v", "new/b/v"), ("a/", "new/")], store, stored)[-1][0] == "a/b/v"
     made = result([("v", "new/v"), ("a/", "new/")], store, stored)
@@ -112,11 +112,11 @@ def test_the_later_of_overlapping_entries_comes_last(store):
         ("a/", "new2/", ["a/v"]),
     ],
 )
-def test_scopes(store, key, value, expected):
+def test_maps_scope_to_scope(store, key, value, expected):
     assert [tensor for tensor, _ in result([(key, value)], store)] == expected
 
 
-def test_the_root_on_either_side(store):
+def test_accepts_root_scope_on_either_side(store):
     assert result([("/", "new2/")], store, {"v": (6,)}) == [("v", ("new2/v:0",))]
     only = {"v": variable("v", (6,))}
     assert result([("a/", "/")], only) == [("a/v", ("v:0",))]
@@ -124,12 +124,12 @@ def test_the_root_on_either_side(store):
     assert result([("/", "/")], named) == [("a/v", ("a/v:0",))]
 
 
-def test_a_scope_does_not_capture_its_longer_namesakes():
+def test_scope_excludes_scopes_with_longer_names():
     store = {"a/v": variable("a/v", (6,)), "a_1/v": variable("a_1/v", (6,))}
     assert result([("a/", "a/")], store) == [("a/v", ("a/v:0",))]
 
 
-def test_a_partitioned_variable_in_a_scope_is_one():
+def test_partitioned_variable_in_scope_is_one_assignment():
     store = partitions("s/table", (10, 4), [5, 5])
     made = plan([("/", "s/")], store).assignments
     assert [(each.tensor, each.label, len(each.partitions)) for each in made] == [
@@ -137,14 +137,14 @@ def test_a_partitioned_variable_in_a_scope_is_one():
     ]
 
 
-def test_a_name_that_only_looks_like_a_piece_is_itself():
+def test_name_resembling_a_partition_is_a_variable():
     store = {"q/part_x/w": variable("q/part_x/w", (6,)), "a/part_0": variable("a/part_0", (6,))}
     stored = {"q/part_x/w": (6,), "a/part_0": (6,)}
     assert {t for t, _ in result([("/", "/")], store, stored)} == set(stored)
     assert result([("a/part_0", "a")], store, stored) == [("a/part_0", ("a/part_0:0",))]
 
 
-def test_an_inner_slash_means_the_parent_scope_and_is_remarked(store):
+def test_scope_without_final_slash_uses_parent_and_warns(store):
     made = plan([("a/", "new/zzz")], store)
     assert [each.tensor for each in made.assignments] == ["a/b/v", "a/b/w", "a/v"]
     assert "'new/zzz'" in made.warnings[0]
@@ -167,17 +167,17 @@ def test_an_inner_slash_means_the_parent_scope_and_is_remarked(store):
         ("a/", "/new/", "fills nothing"),
     ],
 )
-def test_what_no_map_can_mean(store, key, value, fragment):
+def test_invalid_map_raises_value_error(store, key, value, fragment):
     with pytest.raises(ValueError, match=fragment):
         plan([(key, value)], store)
 
 
-def test_an_empty_graph_has_nothing_to_fill():
+def test_empty_graph_raises_value_error():
     with pytest.raises(ValueError, match="no variable made by get_variable in this graph"):
         plan([("/", "/")], {})
 
 
-def test_a_missing_tensor_names_the_nearest(store):
+def test_missing_tensor_error_suggests_nearest_name(store):
     with pytest.raises(NotInCheckpointError, match="'table'") as caught:
         plan([("tabel", "t")], store)
     assert isinstance(caught.value, (ValueError, tb.TensorNotFoundError))
@@ -186,7 +186,7 @@ def test_a_missing_tensor_names_the_nearest(store):
         plan([("table/part_0", [])], store)
 
 
-def test_names_are_matched_as_they_are(store):
+def test_names_are_matched_exactly(store):
     for key in ("a/v:0", "table/part_0"):
         with pytest.raises(NotInCheckpointError):
             plan([(key, "new/v")], store)
@@ -194,14 +194,14 @@ def test_names_are_matched_as_they_are(store):
         plan([("a/v", "new/v:0")], store)
 
 
-def test_an_empty_list_asks_for_nothing(store):
+def test_empty_list_assigns_nothing_and_warns(store):
     made = plan([("table", [])], store)
     assert [each.partitions for each in made.assignments] == [()]
     assert "'table' is empty" in made.warnings[0]
 
 
 @pytest.mark.parametrize("shape", [None, (None,), (6,)])
-def test_what_is_known_of_a_shape_must_agree(shape):
+def test_partially_known_shape_matches(shape):
     assert result([("a/v", variable("x", shape))], {})
 
 
@@ -209,12 +209,12 @@ def test_what_is_known_of_a_shape_must_agree(shape):
     ("tensor", "shape"),
     [("a/v", (7,)), ("a/v", (None, None)), ("a/v", ()), ("scalar", (1,)), ("a/b/v", (3, None))],
 )
-def test_other_shapes_are_refused(tensor, shape):
+def test_other_shapes_raise_shape_mismatch_error(tensor, shape):
     with pytest.raises(tb.ShapeMismatchError, match="doesn't match with shape of tensor"):
         plan([(tensor, variable("x", shape))], {})
 
 
-def test_shapes_are_compared_in_scopes_and_for_pieces_too(store):
+def test_compares_shapes_in_scopes_and_of_partitions(store):
     wrong = {"new/v": variable("new/v", (1, 6))}
     with pytest.raises(tb.ShapeMismatchError, match=r"new/v:0 \(\[1, 6\]\).*a/v \(\[6\]\)"):
         plan([("a/", "new/")], wrong)
@@ -222,32 +222,32 @@ def test_shapes_are_compared_in_scopes_and_for_pieces_too(store):
         plan([("table", "t")], store, {"table": (11, 4)})
 
 
-def test_a_lone_piece_says_how_it_is_meant(store):
+def test_single_partition_error_asks_for_list(store):
     with pytest.raises(tb.ShapeMismatchError, match="give the list of its partitions"):
         plan([("table", store["t/part_1"])], store)
     assert result([("table", [store["t/part_1"]])], store) == [("table", ("t/part_1:0",))]
 
 
-def test_slices_are_of_one_variable(store):
+def test_partitions_of_two_variables_raise_value_error(store):
     other = partitions("u", (10, 4), [5, 5])
     mixed = [store["t/part_0"], other["u/part_1"]]
     with pytest.raises(ValueError, match="Slices must all be from the same tensor: t != u"):
         plan([("table", mixed)], store)
 
 
-def test_a_list_of_one_whole_variable_is_that_variable():
+def test_list_of_one_whole_variable_is_that_variable():
     whole = variable("x", (10, 4))
     assert plan([("table", [whole])], {}).assignments[0].partitions == ((whole, None),)
     with pytest.raises(ValueError, match="no partition of a partitioned variable"):
         plan([("table", [whole, whole])], {})
 
 
-def test_keys_of_several_kinds_cannot_be_sorted(store):
+def test_keys_of_mixed_types_raise_type_error(store):
     with pytest.raises(TypeError, match="not supported between"):
         plan([("a/v", "new/v"), (b"a/v", "new/v")], store)
 
 
-def test_a_plan_looks_up_only_what_it_needs():
+def test_plan_looks_up_only_needed_names():
     asked = []
     stored = {f"s/v{i}": (2,) for i in range(40_000)}
 
@@ -267,7 +267,7 @@ def of_type(name, dtype, shape=(6,)):
     return Variable(f"{name}:0", shape, None, object(), dtype)
 
 
-def test_everything_that_is_wrong_is_in_the_plan(store):
+def test_plan_lists_every_problem(store):
     pairs = [("a/v", "new/v"), ("a/x", "new2/v"), ("a/b/v", "t"), ("q/", "new/"), ("scalar", "no")]
     made = plan_assignments(pairs, source(), store)
     assert [each.tensor for each in made.assignments] == ["a/v"]
@@ -281,7 +281,7 @@ def test_everything_that_is_wrong_is_in_the_plan(store):
     assert kinds["t"] == "shape" and kinds["new2/v"] == "missing"
 
 
-def test_problems_are_put_into_words_only_when_somebody_looks(store):
+def test_problem_messages_are_built_lazily(store):
     def names():
         raise AssertionError("nobody has looked yet")
 
@@ -307,7 +307,7 @@ def test_problems_are_put_into_words_only_when_somebody_looks(store):
         (11, 6, False),  # qint8 and int8
     ],
 )
-def test_types_are_compared(stored, wanted, can, cast):
+def test_compares_dtypes(stored, wanted, can, cast):
     made = plan_assignments(
         [("a/v", of_type("x", wanted))], source(dtypes={"a/v": stored}), {}, cast=cast
     )
@@ -322,20 +322,20 @@ def test_types_are_compared(stored, wanted, can, cast):
     assert "expected dtype" in str(problem) and "x:0" in str(problem) and "a/v" in str(problem)
 
 
-def test_the_same_type_is_no_cast():
+def test_same_dtype_is_not_a_cast():
     made = plan_assignments(
         [("a/v", of_type("x", INT32))], source(dtypes={"a/v": INT32}), {}, cast=True
     )
     assert made.rows[0].action == "loaded"
 
 
-def test_partitioned_variables_are_compared_whole(store):
+def test_compares_partitioned_variable_as_a_whole(store):
     made = plan_assignments([("table", "t")], source({"table": (10, 5)}), store)
     assert not made.assignments and len(made.problems) == 1
     assert made.rows[0].shape == (10, 4)
 
 
-def test_a_full_name_leads_to_its_key(store):
+def test_full_name_resolves_to_its_key(store):
     def find(name):
         return Stored("x/.ATTRIBUTES/VARIABLE_VALUE", (6,)) if name == "enc/v" else None
 
@@ -344,7 +344,7 @@ def test_a_full_name_leads_to_its_key(store):
     assert (assigned.tensor, assigned.name) == ("x/.ATTRIBUTES/VARIABLE_VALUE", "enc/v")
 
 
-def test_a_name_of_several_tensors_is_a_problem(store):
+def test_ambiguous_name_is_a_problem(store):
     def find(name):
         raise tb.TensorNotFoundError(f"{name} is several")
 
@@ -370,12 +370,12 @@ HINTS = [
 
 
 @pytest.mark.parametrize(("pairs", "hint"), HINTS)
-def test_what_was_probably_meant(store, pairs, hint):
+def test_error_suggests_likely_fix(store, pairs, hint):
     with pytest.raises(ValueError, match=hint):
         plan(pairs, store)
 
 
-def test_names_where_none_is_known():
+def test_name_lookup_without_names_reports_given_reason():
     made = plan_assignments([("a/v", "new/v")], source(), {}, nameless="Give the variable.")
     assert str(made.problems[0]).endswith("Give the variable.")
     assert isinstance(made.problems[0].error, ValueError)

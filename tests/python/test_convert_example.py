@@ -71,7 +71,7 @@ def read(target: Path) -> dict[str, tuple[str, list[int], bytes]]:
     return found
 
 
-def test_every_type_and_shape_is_read_back(tmp_path: Path) -> None:
+def test_converts_every_dtype_and_shape(tmp_path: Path) -> None:
     bundle = Bundle()
     shapes = [(), (1,), (3, 4), (0, 2), (2, 1, 5)]
     for kind in KEPT:
@@ -91,7 +91,7 @@ def test_every_type_and_shape_is_read_back(tmp_path: Path) -> None:
             assert dtype == NAMES.get(name.partition("(")[0], "F64")
 
 
-def test_what_is_left_out_is_named_and_is_the_exit_status(tmp_path: Path) -> None:
+def test_skipped_tensors_are_printed_and_set_exit_status(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("kept", np.arange(3.0))
     bundle.add_strings("words", [b"a"], (1,))
@@ -109,7 +109,7 @@ def test_what_is_left_out_is_named_and_is_the_exit_status(tmp_path: Path) -> Non
     assert list(read(tmp_path / "out")) == ["kept"]
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_checkpoint_prints_one_line(tmp_path: Path) -> None:
     done = convert(tmp_path / "nowhere", tmp_path / "out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert not (tmp_path / "out").exists()

@@ -51,7 +51,9 @@ def aligned_and_not(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("number", NUMPY_TYPES, ids=lambda n: KINDS[n].label)
 @pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (1,)], ids=str)
-def test_every_type_that_numpy_takes(tmp_path: Path, number: int, shape: tuple[int, ...]) -> None:
+def test_numpy_imports_every_supported_dtype(
+    tmp_path: Path, number: int, shape: tuple[int, ...]
+) -> None:
     source = sample(KINDS[number], shape)
     bundle = Bundle()
     bundle.pad(1)
@@ -63,7 +65,7 @@ def test_every_type_that_numpy_takes(tmp_path: Path, number: int, shape: tuple[i
         assert got.flags.aligned
 
 
-def test_misaligned_data_are_copied(tmp_path: Path) -> None:
+def test_misaligned_data_is_copied(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
         assert ck["aligned"].aligned
@@ -75,7 +77,7 @@ def test_misaligned_data_are_copied(tmp_path: Path) -> None:
 
 @linux
 @versioned
-def test_aligned_data_are_shared(tmp_path: Path) -> None:
+def test_aligned_data_is_shared(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
         got = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0)))
@@ -87,7 +89,7 @@ def test_aligned_data_are_shared(tmp_path: Path) -> None:
 
 @linux
 @versioned
-def test_copy_argument(tmp_path: Path) -> None:
+def test_respects_copy_argument(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
         mine = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=True))
@@ -101,7 +103,7 @@ def test_copy_argument(tmp_path: Path) -> None:
 
 
 @versioned
-def test_a_copy_may_be_written_to(tmp_path: Path) -> None:
+def test_copy_is_writable(tmp_path: Path) -> None:
     ck, source = aligned_and_not(tmp_path)
     with ck:
         mine = np.from_dlpack(ck["aligned"], copy=True)
@@ -110,7 +112,7 @@ def test_a_copy_may_be_written_to(tmp_path: Path) -> None:
         assert same_bits(ck["aligned"], source)
 
 
-def test_consumers_without_the_flag_cannot_reach_the_mapping(tmp_path: Path) -> None:
+def test_unversioned_capsule_never_shares_mapping(tmp_path: Path) -> None:
     """Before version 1 nothing says "read-only": what is offered must bear being written to."""
     ck, source = aligned_and_not(tmp_path)
     with ck:
@@ -124,7 +126,7 @@ def test_consumers_without_the_flag_cannot_reach_the_mapping(tmp_path: Path) -> 
             ck["aligned"].__dlpack__(copy=False)
 
 
-def test_version_1_is_given_when_asked_for(tmp_path: Path) -> None:
+def test_returns_requested_version(tmp_path: Path) -> None:
     ck, _ = aligned_and_not(tmp_path)
     with ck:
         assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(1, 0)))
@@ -145,7 +147,7 @@ def test_capsules_outlive_the_reader(tmp_path: Path) -> None:
     assert same_bits(arrays[0], source)
 
 
-def test_pieces_are_assembled(tmp_path: Path) -> None:
+def test_assembles_stored_slices(tmp_path: Path) -> None:
     source = sample(KINDS[1], (8, 6))
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((8, 6), 1, [2, 4]))
@@ -155,7 +157,7 @@ def test_pieces_are_assembled(tmp_path: Path) -> None:
             ck["t"].__dlpack__(max_version=(1, 0), copy=False)
 
 
-def test_big_endian_is_swapped(tmp_path: Path) -> None:
+def test_swaps_big_endian_data(tmp_path: Path) -> None:
     source = sample(KINDS[1], (8, 6))
     bundle = Bundle(big_endian=True)
     bundle.add("t", source)
@@ -163,14 +165,14 @@ def test_big_endian_is_swapped(tmp_path: Path) -> None:
         assert same_bits(np.from_dlpack(ck["t"]), source)
 
 
-def test_bfloat16_is_offered(tmp_path: Path) -> None:
+def test_exports_bfloat16(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", sample(KINDS[14], (3, 2)))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert "dltensor" in repr(ck["t"].__dlpack__(max_version=(1, 0)))
 
 
-def test_what_cannot_be_offered_says_so(tmp_path: Path) -> None:
+def test_unsupported_export_raises_buffer_error(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_strings("s", [b"a"], (1,))
     bundle.add("t", np.arange(3.0))

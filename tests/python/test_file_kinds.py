@@ -113,7 +113,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["m.index", "m", "m-00001-of-00002"])
-def test_a_file_in_place_of_an_index_or_a_v1_file(tmp_path: Path, kind: str, name: str) -> None:
+def test_error_names_kind_of_file(tmp_path: Path, kind: str, name: str) -> None:
     content, advice = KINDS[kind]
     file = tmp_path / name
     file.write_bytes(content)
@@ -128,7 +128,7 @@ def test_a_file_in_place_of_an_index_or_a_v1_file(tmp_path: Path, kind: str, nam
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "json" not in kind])
-def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
+def test_error_names_kind_of_file_in_directory(tmp_path: Path, kind: str) -> None:
     content, advice = KINDS[kind]
     (tmp_path / "weights.bin").write_bytes(content)
     (tmp_path / "config.json").write_text('{"layers": 12}')
@@ -143,7 +143,7 @@ def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> None:
+def test_table_is_never_another_kind(tmp_path: Path, kind: str) -> None:
     (tmp_path / "m").write_bytes(KINDS[kind][0] + MAGIC)
     assert file_kinds.kind_of_file(str(tmp_path / "m")) is None
 
@@ -163,7 +163,7 @@ def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> N
         os.urandom(5000),
     ],
 )
-def test_what_is_not_known_is_left_to_the_reader(tmp_path: Path, content: bytes) -> None:
+def test_unknown_kind_raises_reader_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
     assert file_kinds.kind_of_file(str(tmp_path / "m")) is None
     with pytest.raises(tb.CorruptionError, match="is not a TensorFlow checkpoint table"):
@@ -171,18 +171,18 @@ def test_what_is_not_known_is_left_to_the_reader(tmp_path: Path, content: bytes)
 
 
 @given(st.binary(max_size=600), st.binary(max_size=100))
-def test_any_bytes_get_a_sentence_or_none(head: bytes, tail: bytes) -> None:
+def test_any_bytes_return_sentence_or_none(head: bytes, tail: bytes) -> None:
     kind = file_kinds.kind_of(head, tail, len(head) + len(tail))
     assert kind is None or (kind.isprintable() and kind.split()[0] in ("is", "begins"))
 
 
 @given(st.sampled_from(list(KINDS)), st.integers(0, 400), st.binary(max_size=50))
-def test_a_file_that_is_cut_off_gets_a_sentence_or_none(kind: str, size: int, more: bytes) -> None:
+def test_truncated_file_raises_no_exception(kind: str, size: int, more: bytes) -> None:
     content = KINDS[kind][0][:size] + more
     file_kinds.kind_of(content, content[-4096:], len(content))
 
 
-def test_special_files_are_neither_read_nor_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "gone", "/dev/zero"):
@@ -190,7 +190,7 @@ def test_special_files_are_neither_read_nor_waited_for(tmp_path: Path) -> None:
         assert file_kinds.kind_of_file(str(path)) is None
 
 
-def test_a_few_kilobytes_of_a_huge_file_are_read(tmp_path: Path) -> None:
+def test_reads_only_ends_of_huge_file(tmp_path: Path) -> None:
     with open(tmp_path / "m", "wb") as file:
         file.truncate(1 << 40)
     ends = file_kinds.ends_of(str(tmp_path / "m"))
@@ -198,7 +198,7 @@ def test_a_few_kilobytes_of_a_huge_file_are_read(tmp_path: Path) -> None:
     assert (len(ends.head), len(ends.tail), ends.size) == (4096, 4096, 1 << 40)
 
 
-def test_an_index_under_another_name_is_told_from_a_v1_file(tmp_path: Path) -> None:
+def test_renamed_v2_index_is_recognised(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     bundle.write(tmp_path / "m")
@@ -213,7 +213,7 @@ def test_an_index_under_another_name_is_told_from_a_v1_file(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("files", [{"_CHECKPOINT_METADATA"}, {"manifest.ocdbt", "d"}])
-def test_a_directory_of_orbax(tmp_path: Path, files: set[str]) -> None:
+def test_recognises_orbax_directory(tmp_path: Path, files: set[str]) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
     with pytest.raises(tb.CheckpointNotFoundError, match="Orbax"):

@@ -58,7 +58,7 @@ UNCHECKED: dict[str, Callable[[tb.Tensor], Any]] = {
 @pytest.mark.parametrize("io", ["auto", "pread"])
 @pytest.mark.parametrize("padding", [0, 5000], ids=["short", "long"])
 @pytest.mark.parametrize("what", TEXTS)
-def test_what_the_file_is(prefix: Path, what: str, padding: int, io: str) -> None:
+def test_error_names_kind_of_data_file(prefix: Path, what: str, padding: int, io: str) -> None:
     content, words = TEXTS[what]
     if padding and what in ("empty", "other bytes"):
         pytest.skip("a long file of any bytes may be a data file with something behind its tensors")
@@ -77,7 +77,7 @@ def test_what_the_file_is(prefix: Path, what: str, padding: int, io: str) -> Non
                 ck[tensor].read()  # not its bytes, or cut off
 
 
-def test_what_lies_before_the_cut_is_read_where_it_is_compared(prefix: Path) -> None:
+def test_verified_tensor_before_truncation_is_read(prefix: Path) -> None:
     path = shard_path(prefix)
     path.write_bytes(path.read_bytes()[:-100])
     with tb.open(prefix) as ck:
@@ -102,7 +102,7 @@ def zip_until_error(stream: Any) -> Any:
             return
 
 
-def test_verify_names_a_cause_once(tmp_path: Path) -> None:
+def test_verify_reports_shared_cause_once(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     for i in range(50):
         bundle.add(f"t{i}", SMALL, shard=i % 2)
@@ -135,7 +135,7 @@ NEIGHBOURS = [
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
-def test_a_data_file_under_another_name(prefix: Path, name: str) -> None:
+def test_error_suggests_renamed_data_file(prefix: Path, name: str) -> None:
     shard_path(prefix).rename(prefix.with_name(name))
     (prefix.parent / "checkpoint").write_text("unrelated")
     with tb.open(prefix) as ck:
@@ -146,7 +146,7 @@ def test_a_data_file_under_another_name(prefix: Path, name: str) -> None:
             assert caught.value.filename == str(shard_path(prefix))
 
 
-def test_data_files_of_other_checkpoints_are_no_suggestion(prefix: Path) -> None:
+def test_data_file_of_other_checkpoint_is_not_suggested(prefix: Path) -> None:
     other = Bundle()
     other.add("a", SMALL)
     other.write(prefix.with_name("model.ckpt-8"))
@@ -157,7 +157,7 @@ def test_data_files_of_other_checkpoints_are_no_suggestion(prefix: Path) -> None
     assert "copied in part" in str(caught.value)
 
 
-def test_a_dangling_link(prefix: Path) -> None:
+def test_dangling_link_error_names_its_target(prefix: Path) -> None:
     path = shard_path(prefix)
     path.unlink()
     path.symlink_to("../../blobs/0a1b")
@@ -169,7 +169,7 @@ def test_a_dangling_link(prefix: Path) -> None:
         assert "symbolic link" in ck.verify().damaged[0].cause
 
 
-def test_a_file_that_comes_back(prefix: Path) -> None:
+def test_restored_data_file_is_read(prefix: Path) -> None:
     path = shard_path(prefix)
     content = path.read_bytes()
     path.unlink()

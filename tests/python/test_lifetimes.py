@@ -50,7 +50,7 @@ def resident() -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_a_view_outlives_everything(prefix: Path) -> None:
+def test_view_outlives_checkpoint_and_file(prefix: Path) -> None:
     ck = tb.open(prefix)
     t = ck["t"]
     view = np.asarray(t)
@@ -66,7 +66,7 @@ def test_a_view_outlives_everything(prefix: Path) -> None:
 
 
 @linux
-def test_the_last_view_takes_the_mapping_with_it(prefix: Path) -> None:
+def test_last_view_releases_mapping(prefix: Path) -> None:
     before = descriptors()
     ck = tb.open(prefix)
     views = [np.asarray(ck["t"]), ck["t"][5], np.asarray(ck["u"])]
@@ -82,7 +82,7 @@ def test_the_last_view_takes_the_mapping_with_it(prefix: Path) -> None:
 
 
 @linux
-def test_dropping_an_unclosed_reader_frees_everything(prefix: Path) -> None:
+def test_dropped_checkpoint_releases_everything(prefix: Path) -> None:
     before = descriptors()
     ck = tb.open(prefix)
     np.asarray(ck["t"]).sum()
@@ -94,14 +94,14 @@ def test_dropping_an_unclosed_reader_frees_everything(prefix: Path) -> None:
     assert descriptors() == before
 
 
-def test_the_base_owns_the_mapping(prefix: Path) -> None:
+def test_base_of_view_owns_mapping(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         view = np.asarray(ck["t"])
     assert shows_a_file(view)
     assert view.base is not None
 
 
-def test_views_refuse_to_become_writable(prefix: Path) -> None:
+def test_views_stay_read_only(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         for view in (np.asarray(ck["t"]), ck["t"][1:3], ck["t"][1:3, 4]):
             assert not view.flags.writeable
@@ -121,7 +121,7 @@ OWNED: dict[str, Callable[[Any], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("how", OWNED)
-def test_copies_are_the_callers_own(prefix: Path, how: str) -> None:
+def test_copies_are_writable_and_independent(prefix: Path, how: str) -> None:
     with tb.open(prefix) as ck:
         array = OWNED[how](ck)
         assert array.flags.writeable and array.flags.aligned
@@ -130,7 +130,7 @@ def test_copies_are_the_callers_own(prefix: Path, how: str) -> None:
     assert (array == -1).all()
 
 
-def test_get_tensor_is_owned_and_writable(prefix: Path) -> None:
+def test_get_tensor_returns_independent_copy(prefix: Path) -> None:
     reader = tb.load_checkpoint(str(prefix))
     first, second = reader.get_tensor("t"), reader.get_tensor("t")
     assert first.flags.writeable and first.flags.aligned
@@ -157,7 +157,7 @@ CHECKPOINT_USES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("use", HANDLE_USES)
-def test_handles_of_a_closed_checkpoint_raise(prefix: Path, use: str) -> None:
+def test_tensor_of_closed_checkpoint_raises_value_error(prefix: Path, use: str) -> None:
     with tb.open(prefix) as ck:
         t = ck["t"]
         HANDLE_USES[use](t)
@@ -167,7 +167,7 @@ def test_handles_of_a_closed_checkpoint_raise(prefix: Path, use: str) -> None:
 
 
 @pytest.mark.parametrize("use", CHECKPOINT_USES)
-def test_a_closed_checkpoint_raises(prefix: Path, use: str) -> None:
+def test_closed_checkpoint_raises_value_error(prefix: Path, use: str) -> None:
     ck = tb.open(prefix)
     CHECKPOINT_USES[use](ck)
     ck.close()
@@ -176,13 +176,13 @@ def test_a_closed_checkpoint_raises(prefix: Path, use: str) -> None:
         CHECKPOINT_USES[use](ck)
 
 
-def test_strings_outlive_the_reader(tmp_path: Path) -> None:
+def test_strings_outlive_checkpoint(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         strings = np.asarray(ck["s"])
     assert same_bits(strings, TENSORS["s"])
 
 
-def test_v1_views_outlive_the_reader(tmp_path: Path) -> None:
+def test_v1_views_outlive_checkpoint(tmp_path: Path) -> None:
     file = V1File()
     file.add("t", 1, SOURCE[:10])
     path = file.write(tmp_path / "v1")
@@ -195,7 +195,7 @@ def test_v1_views_outlive_the_reader(tmp_path: Path) -> None:
 
 
 @linux
-def test_a_thousand_opens_do_not_grow(prefix: Path) -> None:
+def test_thousand_opens_leak_no_memory(prefix: Path) -> None:
     def once() -> None:
         with tb.open(prefix) as ck:
             ck["t"].read()
@@ -217,7 +217,7 @@ def test_a_thousand_opens_do_not_grow(prefix: Path) -> None:
 
 
 @linux
-def test_a_thousand_failed_opens_leak_nothing(tmp_path: Path) -> None:
+def test_thousand_failed_opens_leak_no_descriptors(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.entries[b"b"].shard_id = 9
     prefix = bundle.write(tmp_path / "c")

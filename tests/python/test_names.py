@@ -104,7 +104,7 @@ _absent = _Absent()
         (b"\xff\xfe", 7),
     ],
 )
-def test_a_name_means_the_same_everywhere(
+def test_name_resolves_identically_everywhere(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes, value: int
 ) -> None:
     assert same_bits(lookup(prefix, name), np.array([float(value)]))
@@ -118,7 +118,7 @@ def test_a_name_means_the_same_everywhere(
 @pytest.mark.parametrize(
     "name", ["gone", "nowhere", "", "no key", "\ud800", "enc", b"\xff", GRAPH[1:]]
 )
-def test_an_absent_name_is_absent_everywhere(
+def test_missing_name_raises_everywhere(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
 ) -> None:
     with pytest.raises(tb.TensorNotFoundError) as caught:
@@ -134,7 +134,7 @@ def test_an_absent_name_is_absent_everywhere(
 
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
 @pytest.mark.parametrize("name", ["bias", b"bias"])
-def test_a_shared_full_name_raises_and_names_the_keys(
+def test_ambiguous_full_name_raises_error_with_keys(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
 ) -> None:
     with pytest.raises(AmbiguousNameError) as caught:
@@ -152,13 +152,13 @@ def test_a_shared_full_name_raises_and_names_the_keys(
     assert not tb.load_checkpoint(prefix).has_tensor(name)
 
 
-def test_a_tensor_that_is_named_twice_is_verified_once(prefix: Path) -> None:
+def test_tensor_named_twice_is_verified_once(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         names = ["a" + SUFFIX, "enc/kernel", "enc/kernel", "plain"]
         assert checkpoint.verify(names).checked_bytes == 16
 
 
-def test_names_of_another_type(prefix: Path) -> None:
+def test_name_of_other_type_raises_type_error(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         for name in (3, None, 2**64, bytearray(b"plain"), ("plain",), np.float32(1)):
             assert name not in checkpoint
@@ -171,7 +171,7 @@ def test_names_of_another_type(prefix: Path) -> None:
         assert checkpoint[np.str_("plain")].name == "plain"
 
 
-def test_the_suffix_of_a_tensorflow_tensor_is_taken_off_once(prefix: Path) -> None:
+def test_strips_tensor_suffix_once(prefix: Path) -> None:
     for name in ("enc/kernel:0", b"enc/kernel:0"):
         assert same_bits(tb.load_variable(prefix, name), np.array([0.0]))
     with pytest.raises(tb.TensorNotFoundError):
@@ -183,7 +183,7 @@ def test_the_suffix_of_a_tensorflow_tensor_is_taken_off_once(prefix: Path) -> No
 # --- full_names
 
 
-def test_full_names_by_key(prefix: Path) -> None:
+def test_full_names_maps_key_to_name(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         names = checkpoint.full_names
         assert dict(names) == {
@@ -203,7 +203,7 @@ def test_full_names_by_key(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", [None, "a float", "a vector"])
-def test_without_an_object_graph_there_are_no_full_names(tmp_path: Path, graph: str | None) -> None:
+def test_full_names_is_empty_without_object_graph(tmp_path: Path, graph: str | None) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     if graph == "a float":
@@ -227,7 +227,7 @@ def damage(prefix: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "short", "flipped"])
-def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
+def test_corrupt_object_graph_affects_no_key(prefix: Path, how: str) -> None:
     damage(prefix, how)
     with tb.open(prefix) as checkpoint:
         assert same_bits(checkpoint["plain"], np.array([8.0]))
@@ -246,7 +246,7 @@ def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
     assert not reader.has_tensor("enc/kernel")
 
 
-def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> None:
+def test_malformed_object_graph_is_reported(tmp_path: Path) -> None:
     bundle = with_graph([("enc/kernel", "a")], ["a"])
     good = TrackableObjectGraph()
     good.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
@@ -259,7 +259,7 @@ def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> 
             _ = checkpoint.full_names
 
 
-def test_many_tensors_of_one_full_name(tmp_path: Path) -> None:
+def test_resolves_many_tensors_of_one_full_name_quickly(tmp_path: Path) -> None:
     """Unnamed variables are all called "Variable"; sorting them takes no square of their number."""
     keys = [f"v/{i:05d}" for i in range(20_000)]
     bundle = Bundle(2)

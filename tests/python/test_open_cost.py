@@ -69,7 +69,9 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_listing_leaves_the_collector_as_it_was(enabled: bool, many: Path, collector: None) -> None:
+def test_listing_restores_garbage_collector_state(
+    enabled: bool, many: Path, collector: None
+) -> None:
     (gc.enable if enabled else gc.disable)()
     shapes = tb.load_checkpoint(many).get_variable_to_shape_map()
     assert gc.isenabled() is enabled
@@ -77,7 +79,7 @@ def test_listing_leaves_the_collector_as_it_was(enabled: bool, many: Path, colle
     assert len(shapes) == MANY
 
 
-def test_what_was_frozen_stays_frozen(many: Path, collector: None) -> None:
+def test_listing_keeps_frozen_objects_frozen(many: Path, collector: None) -> None:
     gc.freeze()
     frozen = gc.get_freeze_count()
     assert frozen > 0
@@ -85,7 +87,7 @@ def test_what_was_frozen_stays_frozen(many: Path, collector: None) -> None:
     assert gc.get_freeze_count() == frozen
 
 
-def test_a_cycle_through_a_listing_is_collected(many: Path) -> None:
+def test_cycle_through_listing_is_collected(many: Path) -> None:
     class Node:
         def __init__(self, shape: list[object]) -> None:
             shape.append(self)
@@ -97,7 +99,7 @@ def test_a_cycle_through_a_listing_is_collected(many: Path) -> None:
     assert node() is None
 
 
-def test_the_collector_does_not_visit_what_was_just_listed(many: Path) -> None:
+def test_garbage_collector_skips_listed_objects(many: Path) -> None:
     reader = tb.load_checkpoint(many)
     gc.collect()
     listed = reader.get_variable_to_shape_map()

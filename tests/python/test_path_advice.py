@@ -45,9 +45,7 @@ def refusal(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) ->
 # --- another spelling
 
 
-def test_a_path_that_begins_with_a_tilde_is_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, here = tmp_path / "home", tmp_path / "here"
     v2(home / "run" / "m")
     here.mkdir()
@@ -65,14 +63,14 @@ def test_a_path_that_begins_with_a_tilde_is_expanded(
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3", "hdfs", "https", "abfss", "GS"])
-def test_a_url_that_lost_a_slash(scheme: str) -> None:
+def test_url_with_one_slash_raises_unsupported_error(scheme: str) -> None:
     path = Path(f"{scheme}://bucket/a/model.ckpt")
     message = refusal(path, tb.UnsupportedError)
     assert repr(f"{scheme}://bucket/a/model.ckpt") in message
     assert "only local paths" in message
 
 
-def test_names_that_only_resemble_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_resembling_urls_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     v2(tmp_path / "gs:" / "bucket" / "m")
     assert tb.open(Path("gs://bucket/m")).path == "gs:/bucket/m"
@@ -81,7 +79,7 @@ def test_names_that_only_resemble_urls(tmp_path: Path, monkeypatch: pytest.Monke
     assert "'C:/m'" in refusal("C:/m")
 
 
-def test_a_path_with_backslashes(tmp_path: Path) -> None:
+def test_error_suggests_forward_slashes(tmp_path: Path) -> None:
     v2(tmp_path / "a" / "m")
     assert f"give {f'{tmp_path}/a/m'!r}" in refusal(f"{tmp_path}\\a\\m")
     assert f"give {f'{tmp_path}/a'!r}" in refusal(f"{tmp_path}\\a")
@@ -89,7 +87,7 @@ def test_a_path_with_backslashes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["/", "//"])
-def test_a_slash_behind_a_prefix(tmp_path: Path, slashes: str) -> None:
+def test_error_suggests_prefix_without_trailing_slash(tmp_path: Path, slashes: str) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.meta").write_bytes(b"x")
     assert f"take the slash off, give {str(prefix)!r}" in refusal(f"{prefix}{slashes}")
@@ -99,14 +97,14 @@ def test_a_slash_behind_a_prefix(tmp_path: Path, slashes: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["a\ud800", Path("\udfff"), "\ud800/m"])
-def test_a_character_that_no_file_name_has(path: object) -> None:
+def test_invalid_path_character_raises_value_error(path: object) -> None:
     for function in (tb.open, tb.latest_checkpoint, tb.checkpoint_exists, tb.load_checkpoint):
         with pytest.raises(ValueError, match="a path cannot have the character") as caught:
             function(path)  # type: ignore[operator]
         assert type(caught.value) is ValueError
 
 
-def test_a_path_longer_than_any(tmp_path: Path) -> None:
+def test_long_path_has_short_message(tmp_path: Path) -> None:
     assert len(refusal("x" * 100_000)) < 300
 
 
@@ -114,7 +112,7 @@ def test_a_path_longer_than_any(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.index.txt", "m.index (1)", "m (1).index", "m.index.bak"])
-def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) -> None:
+def test_error_suggests_renamed_index(tmp_path: Path, name: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / name)
     message = refusal(prefix)
@@ -125,7 +123,7 @@ def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) ->
     assert "copy" not in message
 
 
-def test_an_index_that_was_compressed(tmp_path: Path) -> None:
+def test_error_reports_compressed_index(tmp_path: Path) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
     os.remove(tmp_path / "m.index")
@@ -133,14 +131,14 @@ def test_an_index_that_was_compressed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
-def test_an_index_whose_download_did_not_finish(tmp_path: Path, suffix: str) -> None:
+def test_error_reports_unfinished_download(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
     assert f"did not finish: 'm.index{suffix}' is there" in refusal(prefix)
     assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory has data files alone
 
 
-def test_an_index_with_the_name_of_another_prefix(tmp_path: Path) -> None:
+def test_error_suggests_index_of_other_prefix(tmp_path: Path) -> None:
     v2(tmp_path / "model.ckpt-7")
     v2(tmp_path / "model.ckpt-6")
     os.rename(tmp_path / "model.ckpt-7.index", tmp_path / "model.ckpt.index")
@@ -149,7 +147,7 @@ def test_an_index_with_the_name_of_another_prefix(tmp_path: Path) -> None:
     assert "ckpt-6" not in message
 
 
-def test_a_data_file_under_another_name_is_not_opened_as_a_v1_file(tmp_path: Path) -> None:
+def test_renamed_data_file_is_not_opened_as_v1_file(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     os.rename(tmp_path / f"m{DATA}", tmp_path / f"m{DATA} (1)")
     message = refusal(tmp_path / f"m{DATA} (1)", tb.CorruptionError)
@@ -160,7 +158,7 @@ def test_a_data_file_under_another_name_is_not_opened_as_a_v1_file(tmp_path: Pat
 # --- V1 files among the suggestions
 
 
-def test_v1_files_are_suggested(tmp_path: Path) -> None:
+def test_error_suggests_v1_files(tmp_path: Path) -> None:
     v1(tmp_path / "model.ckpt-100")
     v1(tmp_path / "sharded", 2)
     for name in ("notes.txt", "events.out.tfevents.1", "000003.ldb"):
@@ -175,20 +173,20 @@ def test_v1_files_are_suggested(tmp_path: Path) -> None:
         assert name not in said
 
 
-def test_shards_of_something_else_are_no_checkpoint(tmp_path: Path) -> None:
+def test_foreign_shards_are_not_suggested(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"train-{i:05d}-of-00003").write_bytes(b"not a table" * 50)
     assert "train-" not in refusal(tmp_path)
 
 
-def test_a_shard_that_is_a_link_to_nowhere(tmp_path: Path) -> None:
+def test_dangling_shard_link_error_names_the_shard(tmp_path: Path) -> None:
     v1(tmp_path / "m", 2)
     os.remove(tmp_path / "m-00001-of-00002")
     (tmp_path / "m-00001-of-00002").symlink_to(".git/annex/gone")
     assert "'" + str(tmp_path / "m-00001-of-00002") + "'" in refusal(tmp_path / "m")
 
 
-def test_a_directory_of_many_files_is_answered_soon(tmp_path: Path) -> None:
+def test_error_in_large_directory_is_fast(tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / ("a" * 200 + f"{i:05d}.index")).touch()
         (tmp_path / ("b" * 200 + f"{i:05d}")).touch()
@@ -200,7 +198,7 @@ def test_a_directory_of_many_files_is_answered_soon(tmp_path: Path) -> None:
 # --- what TensorFlow would accept
 
 
-def test_the_rule_of_tensorflow(
+def test_as_tensorflow_follows_tensorflows_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     prefix = v2(tmp_path / "run" / "m")

@@ -39,7 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     return status, out, err
 
 
-def test_there_and_back(site: Path) -> None:
+def test_enable_and_disable_create_and_remove_link(site: Path) -> None:
     assert plugin.status().state == "disabled"
     now = plugin.enable()
     assert now.state == "enabled"
@@ -54,7 +54,7 @@ def test_there_and_back(site: Path) -> None:
 
 
 @pytest.mark.parametrize("other_exists", [True, False])
-def test_a_stale_link_is_told_and_mended(site: Path, tmp_path: Path, other_exists: bool) -> None:
+def test_enable_replaces_stale_link(site: Path, tmp_path: Path, other_exists: bool) -> None:
     other = tmp_path / "other" / plugin.LIBRARY
     if other_exists:
         other.parent.mkdir()
@@ -70,7 +70,7 @@ def test_a_stale_link_is_told_and_mended(site: Path, tmp_path: Path, other_exist
     assert other.exists() == other_exists
 
 
-def test_a_file_that_is_no_link_is_left_alone(site: Path) -> None:
+def test_foreign_file_is_not_replaced(site: Path) -> None:
     link_of(site).parent.mkdir()
     link_of(site).write_bytes(b"somebody's")
     assert plugin.status().state == "foreign"
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_link_is_left_alone(site: Path) -> None:
     assert link_of(site).read_bytes() == b"somebody's"
 
 
-def test_other_plugins_stay(site: Path) -> None:
+def test_disable_keeps_other_plugins(site: Path) -> None:
     plugin.enable()
     other = link_of(site).with_name("other.so")
     other.touch()
@@ -88,7 +88,9 @@ def test_other_plugins_stay(site: Path) -> None:
     assert other.exists()
 
 
-def test_without_a_library(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enable_without_library_raises_not_found_error(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin.enable()
     monkeypatch.setattr(plugin, "find_library", lambda: None)
     assert plugin.status().state == "stale"
@@ -97,7 +99,9 @@ def test_without_a_library(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plugin.disable().state == "disabled"
 
 
-def test_without_tensorflow(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enable_without_tensorflow_raises_not_found_error(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plugin.importlib.util, "find_spec", lambda name: None)
     assert plugin.status().state == "no tensorflow"
     for change in (plugin.enable, plugin.disable):
@@ -105,7 +109,7 @@ def test_without_tensorflow(site: Path, monkeypatch: pytest.MonkeyPatch) -> None
             change()
 
 
-def test_the_command_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugin_commands_print_status(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "status") == (
         0,
         f"disabled\nlibrary\t{plugin.find_library()}\nlink\t{link_of(site)}\ntarget\tnone\n",
@@ -136,7 +140,7 @@ def test_the_command_line(site: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(capsys, "status")[0] == 1
 
 
-def test_it_is_told_with_the_versions(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_versions_prints_plugin_state(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plugin.enable()
     tb.show_versions()
     (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("op library"))

@@ -61,7 +61,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
 @pytest.mark.parametrize("io", ["auto", "mmap"])
-def test_a_write_ends_well_and_leaves_the_file_alone(prefix: Path, view, io: str) -> None:
+def test_write_to_view_leaves_file_unchanged(prefix: Path, view, io: str) -> None:
     before = digest(prefix)
     with tb.open(prefix, io=io) as ck:
         array = view(ck)
@@ -77,7 +77,7 @@ def test_a_write_ends_well_and_leaves_the_file_alone(prefix: Path, view, io: str
         assert same_bits(np.asarray(ck["t"]), SOURCE)
 
 
-def test_exports_do_not_share_what_is_written(prefix: Path) -> None:
+def test_exports_do_not_share_writes(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         view = np.asarray(ck["t"])
         exports = [np.from_dlpack(ck["t"]), np.from_dlpack(ck["t"]), ck["t"].copy_on_write()]
@@ -124,7 +124,7 @@ except tb.IOFailure as error:
 
 
 @linux
-def test_a_system_that_refuses_private_mappings(tmp_path: Path) -> None:
+def test_falls_back_to_shared_mappings(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("big", np.zeros((32 << 20,), np.float32))
     prefix = bundle.write(tmp_path / "c")
@@ -171,7 +171,7 @@ print("ok")
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES.keys())
-def test_pytorch_trains_on_what_it_gets(prefix: Path, route: str) -> None:
+def test_pytorch_training_leaves_file_unchanged(prefix: Path, route: str) -> None:
     pytest.importorskip("torch")
     before = digest(prefix)
     ended = subprocess.run(

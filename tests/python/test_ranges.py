@@ -71,7 +71,7 @@ def check(ranges: list[tuple[str, int, int]], expected: set[tuple[str, int]]) ->
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_the_bytes_of_a_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_of_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
     source = tiling[0]
     index = tuple(
         data.draw(
@@ -92,7 +92,7 @@ def test_the_bytes_of_a_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.Da
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_the_bytes_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
     source = tiling[0]
     count = len(source)
     ids = data.draw(st.lists(st.integers(-count, count - 1), max_size=12))
@@ -105,7 +105,7 @@ def test_the_bytes_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.Dat
         assert t.explain(ids).shape == (len(ids), *source.shape[1:])
 
 
-def test_what_must_be_decoded_is_taken_whole(tmp_path: Path) -> None:
+def test_decoded_tensors_have_whole_ranges(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         (part,) = ck["s"].slices
         for index in (0, slice(1, 2), [2, 0]):
@@ -114,7 +114,7 @@ def test_what_must_be_decoded_is_taken_whole(tmp_path: Path) -> None:
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
 
-def test_a_v1_file_has_ranges_too(tmp_path: Path) -> None:
+def test_byte_ranges_of_v1_file(tmp_path: Path) -> None:
     file = V1File()
     source = np.arange(60, dtype=np.float32).reshape(12, 5)
     file.add("t", 1, source)
@@ -127,7 +127,7 @@ def test_a_v1_file_has_ranges_too(tmp_path: Path) -> None:
         assert t.explain(3).shape == (5,)
 
 
-def test_wrong_indices_and_damage_are_errors(tmp_path: Path) -> None:
+def test_invalid_index_and_truncation_raise_errors(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     with tb.open(path) as ck:
         t = ck["w"]
@@ -151,7 +151,7 @@ def test_wrong_indices_and_damage_are_errors(tmp_path: Path) -> None:
             ck["w"].byte_ranges(slice(2, 4))
 
 
-def test_explain_tells_views_copies_and_gathers_apart(tmp_path: Path) -> None:
+def test_explain_distinguishes_views_copies_and_gathers(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     with tb.open(path) as ck:
         assert ck["a"].explain().means == "view"
@@ -171,7 +171,7 @@ def test_explain_tells_views_copies_and_gathers_apart(tmp_path: Path) -> None:
         assert "none" in plan.checksum
 
 
-def test_one_row_of_a_large_tensor_touches_its_page(tmp_path: Path) -> None:
+def test_one_row_touches_at_most_two_pages(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.pad(64)
     bundle.add("t", np.zeros((40_000, 64), np.float32))
@@ -182,7 +182,7 @@ def test_one_row_of_a_large_tensor_touches_its_page(tmp_path: Path) -> None:
 
 
 @linux
-def test_a_cold_stream_goes_past_the_page_cache(tmp_path: Path) -> None:
+def test_uncached_stream_bypasses_page_cache(tmp_path: Path) -> None:
     source = np.random.default_rng(1).integers(0, 256, (80, 1 << 20), dtype=np.uint8)
     bundle = Bundle()
     bundle.pad(5)

@@ -48,7 +48,7 @@ def write(
 
 @given(tiling=tiled())
 @repeatable
-def test_any_tiling_gives_the_source(tmp_path: Path, tiling: tuple[Any, ...]) -> None:
+def test_reads_any_tiling(tmp_path: Path, tiling: tuple[Any, ...]) -> None:
     source, _, _, _ = tiling
     with tb.open(write(tmp_path, *tiling)) as ck:
         t = ck["t"]
@@ -60,7 +60,7 @@ def test_any_tiling_gives_the_source(tmp_path: Path, tiling: tuple[Any, ...]) ->
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_any_part_of_any_tiling(
+def test_reads_any_box_of_any_tiling(
     tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
 ) -> None:
     source, _, _, _ = tiling
@@ -83,7 +83,7 @@ def test_any_part_of_any_tiling(
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
-def test_every_dtype_in_pieces(tmp_path: Path, kind: Kind) -> None:
+def test_reads_every_dtype_from_slices(tmp_path: Path, kind: Kind) -> None:
     source = sample(kind, (9, 5))
     boxes = tilings.grid((9, 5), [[4, 5], [2, 3]])
     with tb.open(write(tmp_path, source, boxes, 2, kind)) as ck:
@@ -91,7 +91,7 @@ def test_every_dtype_in_pieces(tmp_path: Path, kind: Kind) -> None:
         assert same_bits(ck["t"][3:7, 1:4], source[3:7, 1:4])
 
 
-def test_strings_in_pieces(tmp_path: Path) -> None:
+def test_reads_strings_from_slices(tmp_path: Path) -> None:
     values = np.array([[b"a", b"", b"ccc"], [b"d" * 200, b"\0", b"\xff"]], dtype=object)
     bundle = Bundle()
     boxes = tilings.cut((2, 3), 1, [1, 2])
@@ -104,7 +104,7 @@ def test_strings_in_pieces(tmp_path: Path) -> None:
         assert ck.verify().ok
 
 
-def test_pieces_one_behind_the_other_are_one_view(tmp_path: Path) -> None:
+def test_contiguous_slices_are_one_view(tmp_path: Path) -> None:
     source = sample(FLOAT, (20, 6))
     bundle = Bundle(num_shards=2)
     bundle.add_sliced("rows", source, tilings.cut((20, 6), 0, [7, 7, 6]))
@@ -122,7 +122,7 @@ def test_pieces_one_behind_the_other_are_one_view(tmp_path: Path) -> None:
                 ck[name].__array__(copy=False)
 
 
-def test_part_inside_one_piece_is_a_view(tmp_path: Path) -> None:
+def test_box_inside_one_slice_is_a_view(tmp_path: Path) -> None:
     source = sample(FLOAT, (20, 6))
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((20, 6), 1, [4, 2]))
@@ -132,7 +132,7 @@ def test_part_inside_one_piece_is_a_view(tmp_path: Path) -> None:
         assert shows_a_file(part) and not part.flags.writeable
 
 
-def test_slices_of_a_partitioned_variable(tmp_path: Path) -> None:
+def test_lists_slices_of_partitioned_variable(tmp_path: Path) -> None:
     source = sample(FLOAT, (10, 4))
     bundle = Bundle(num_shards=2)
     bundle.pad(8, shard=1)
@@ -148,7 +148,7 @@ def test_slices_of_a_partitioned_variable(tmp_path: Path) -> None:
         }
 
 
-def test_full_extents_in_any_spelling(tmp_path: Path) -> None:
+def test_accepts_every_encoding_of_full_extents(tmp_path: Path) -> None:
     source = sample(FLOAT, (4, 6))
     bundle = Bundle()
     bundle.add_sliced("short", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
@@ -161,7 +161,7 @@ def test_full_extents_in_any_spelling(tmp_path: Path) -> None:
             assert same_bits(ck[name], source)
 
 
-def test_shard_of_a_partitioned_tensor_itself_is_ignored(tmp_path: Path) -> None:
+def test_ignores_shard_of_sliced_tensor_entry(tmp_path: Path) -> None:
     source = sample(FLOAT, (4, 6))
     bundle = Bundle()
     entry = bundle.add_sliced("t", source, tilings.cut((4, 6), 0, [1, 3]))
@@ -170,7 +170,7 @@ def test_shard_of_a_partitioned_tensor_itself_is_ignored(tmp_path: Path) -> None
         assert same_bits(ck["t"], source)
 
 
-def test_high_rank(tmp_path: Path) -> None:
+def test_reads_high_rank(tmp_path: Path) -> None:
     shape = (2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 3)
     source = sample(FLOAT, shape)
     bundle = Bundle()
@@ -182,7 +182,7 @@ def test_high_rank(tmp_path: Path) -> None:
         assert same_bits(ck["part"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
 
 
-def test_pieces_of_a_tensor_without_elements(tmp_path: Path) -> None:
+def test_reads_slices_of_empty_tensor(tmp_path: Path) -> None:
     source = np.zeros((0, 6), np.float32)
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((0, 6), 1, [3, 3]))
@@ -190,7 +190,7 @@ def test_pieces_of_a_tensor_without_elements(tmp_path: Path) -> None:
         assert same_bits(ck["t"], source)
 
 
-def test_steps_and_ellipsis(tmp_path: Path) -> None:
+def test_reads_with_steps_and_ellipsis(tmp_path: Path) -> None:
     source = sample(FLOAT, (9, 5))
     with tb.open(write(tmp_path, source, tilings.cut((9, 5), 0, [4, 5]), 3, FLOAT)) as ck:
         t = ck["t"]
@@ -205,7 +205,7 @@ def test_steps_and_ellipsis(tmp_path: Path) -> None:
             assert same_bits(t[index], source[index])
 
 
-def test_index_out_of_bounds(tmp_path: Path) -> None:
+def test_out_of_bounds_index_raises_index_error(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.ones((9, 3), np.float32))
     bundle.add("s", np.float32(1))
@@ -218,7 +218,7 @@ def test_index_out_of_bounds(tmp_path: Path) -> None:
         assert same_bits(ck["s"][()], np.float32(1))
 
 
-def test_copy_on_write_leaves_the_file_alone(tmp_path: Path) -> None:
+def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
     source = sample(FLOAT, (50, 4))
     bundle = Bundle()
     bundle.add("t", source)
@@ -233,7 +233,7 @@ def test_copy_on_write_leaves_the_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 4, 8, 60])
-def test_destinations_at_every_distance_from_the_source(tmp_path, before):
+def test_reads_into_destination_at_any_page_offset(tmp_path, before):
     """A destination just ahead of its source, within a page, is filled another way."""
     values = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
     bundle = Bundle()

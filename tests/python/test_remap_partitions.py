@@ -22,7 +22,7 @@ def plan(*partitions, axis=0, new_size=5, num_oov=0):
     return plan_partitions("v", partitions, axis=axis, new_size=new_size, num_oov=num_oov)
 
 
-def test_a_whole_table():
+def test_plans_whole_table():
     (found,) = plan(partition((7, 3)), num_oov=2)
     assert found == PartitionRemap(
         axis=0,
@@ -38,12 +38,12 @@ def test_a_whole_table():
     assert (found.num_entries, found.cells_per_entry, found.oov_shape) == (5, 3, (2, 3))
 
 
-def test_a_table_smaller_than_its_vocabulary_takes_the_first_entries():
+def test_small_table_uses_first_vocabulary_entries():
     (found,) = plan(partition((3, 2)))
     assert (found.num_rows, found.num_oov) == (3, 0)
 
 
-def test_rank_1_and_rank_3():
+def test_plans_rank_1_and_rank_3():
     (bias,) = plan(partition((6,)), num_oov=1)
     assert (bias.num_rows, bias.cells_per_entry, bias.oov_shape) == (5, 1, (1,))
     (cube,) = plan(partition((5, 2, 3)))
@@ -52,7 +52,7 @@ def test_rank_1_and_rank_3():
     assert (classes.cells_per_entry, classes.oov_shape) == (12, (4, 1, 3))
 
 
-def test_partitions_begin_where_their_rows_do():
+def test_partition_offset_is_its_first_row():
     whole = (8, 2)
     partitions = [partition((3, 2), whole, (first, 0)) for first in (0, 3)] + [
         partition((2, 2), whole, (6, 0))
@@ -67,12 +67,12 @@ def test_partitions_begin_where_their_rows_do():
     assert [each.is_all_oov for each in found] == [False, False, True]
 
 
-def test_a_partition_right_behind_the_entries_goes_the_ordinary_way():
+def test_partition_starting_at_oov_rows_is_not_all_oov():
     found = plan(partition((3, 2), (8, 2), (5, 0)), num_oov=3)
     assert (found[0].num_rows, found[0].num_oov, found[0].is_all_oov) == (0, 3, False)
 
 
-def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
+def test_axis_1_uses_partition_rows_and_vocabulary_columns():
     partitions = [partition((2, 6), (4, 6), (first, 0)) for first in (0, 2)]
     found = plan(*partitions, axis=1, num_oov=1)
     assert [(each.offset, each.num_rows, each.num_cols, each.num_oov) for each in found] == [
@@ -98,7 +98,7 @@ def test_column_partitions_are_windows(axis):
     assert [each.window_offset for each in found] == [(0, 0), (0, 4)]
 
 
-def test_counts_wider_than_32_bits_are_known():
+def test_detects_counts_wider_than_32_bits():
     (found,) = plan(partition((2**26, 64)), new_size=2**26)
     assert not found.counts_in_int32
     (found,) = plan(partition((2**24, 64)), new_size=2**24)
@@ -118,7 +118,7 @@ def test_counts_wider_than_32_bits_are_known():
         ((4, 6), 1, "2nd dim"),
     ],
 )
-def test_shapes_that_do_not_suit(shape, axis, says):
+def test_unsuitable_shape_raises_shape_mismatch_error(shape, axis, says):
     with pytest.raises(tb.ShapeMismatchError, match=says):
         plan(partition(shape), axis=axis)
 
@@ -129,7 +129,7 @@ def test_shapes_that_do_not_suit(shape, axis, says):
     st.integers(1, 3),
     st.data(),
 )
-def test_partitions_make_up_the_table(rows, num_oov, width, data):
+def test_partitions_cover_the_table(rows, num_oov, width, data):
     """The rows that all partitions take are 0, 1, 2, … and then the out-of-vocabulary rows."""
     total = sum(rows)
     num_oov = min(num_oov, total - 1)

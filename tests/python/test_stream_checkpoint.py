@@ -33,9 +33,7 @@ def tasks() -> int:
 
 @pytest.mark.parametrize("max_bytes", [0, 10, 1 << 20])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_every_tensor_in_the_order_of_the_bytes(
-    tmp_path: Path, shards: int, max_bytes: int
-) -> None:
+def test_yields_every_tensor_in_file_order(tmp_path: Path, shards: int, max_bytes: int) -> None:
     with tb.open(specimen(shards).write(tmp_path / "c")) as ck:
         seen = list(ck.stream(max_bytes=max_bytes))
         places = [
@@ -49,7 +47,7 @@ def test_every_tensor_in_the_order_of_the_bytes(
         assert same_bits(array, np.asarray(TENSORS[name]))
 
 
-def test_every_type(tmp_path: Path) -> None:
+def test_yields_every_dtype(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {kind.label: sample(kind, (3, 5)) for kind in KINDS.values()}
     for kind in KINDS.values():
@@ -59,7 +57,7 @@ def test_every_type(tmp_path: Path) -> None:
             assert same_bits(array, sources[name])
 
 
-def test_some_tensors_by_name(tmp_path: Path) -> None:
+def test_yields_selected_tensors(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         assert [name for name, _ in ck.stream(["w", "a"])] == ["a", "w"]
         assert list(ck.stream([])) == []
@@ -71,7 +69,7 @@ def test_some_tensors_by_name(tmp_path: Path) -> None:
             ck.stream(max_bytes=-1)
 
 
-def test_an_unreadable_tensor_raises_in_its_turn(tmp_path: Path) -> None:
+def test_corrupt_tensor_raises_at_its_position(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {name: np.full((50,), i, np.int32) for i, name in enumerate("abcde")}
     for name, source in sources.items():
@@ -98,7 +96,7 @@ def test_an_unreadable_tensor_raises_in_its_turn(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def test_kept_arrays_stay(tmp_path: Path) -> None:
+def test_kept_arrays_are_not_overwritten(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {f"{i:03}": np.full((1 + i * 37 % 50, 9), i, np.int64) for i in range(200)}
     for name, source in sources.items():
@@ -113,7 +111,7 @@ def test_kept_arrays_stay(tmp_path: Path) -> None:
 
 
 @linux
-def test_an_abandoned_stream_ends(tmp_path: Path) -> None:
+def test_dropped_stream_stops_its_threads(tmp_path: Path) -> None:
     before = tasks()
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         stream = ck.stream(max_bytes=0)
@@ -139,7 +137,7 @@ with tb.open(sys.argv[1], verify="none") as ck:
 
 
 @linux
-def test_memory_is_bounded_by_bytes(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_max_bytes(tmp_path: Path) -> None:
     bundle = Bundle()
     for i in range(24):
         entry = bundle.add(f"{i:02}", np.zeros((1, 256), np.float32))

@@ -84,7 +84,7 @@ def tasks() -> int:
 
 @given(tiling=tiled(), rows=st.integers(1, 10), verify=st.sampled_from(["none", "lazy"]))
 @repeatable
-def test_any_tiling_in_chunks_of_any_size(
+def test_reads_any_tiling_in_chunks_of_any_size(
     tmp_path: Path, tiling: tuple[Any, ...], rows: int, verify: str
 ) -> None:
     source = tiling[0]
@@ -94,7 +94,7 @@ def test_any_tiling_in_chunks_of_any_size(
 
 @given(tiling=tiled(), rows=st.integers(1, 10), count=st.integers(1, 3))
 @repeatable
-def test_into_arrays_of_the_callers(
+def test_reads_into_callers_arrays(
     tmp_path: Path, tiling: tuple[Any, ...], rows: int, count: int
 ) -> None:
     source = tiling[0]
@@ -109,7 +109,7 @@ def test_into_arrays_of_the_callers(
         assert same_bits(np.concatenate(parts), source)
 
 
-def test_a_v1_file(tmp_path: Path) -> None:
+def test_reads_v1_file(tmp_path: Path) -> None:
     file = V1File()
     file.add("plain", 1, SOURCE)
     file.add("decoded", 1, SOURCE, packed=False)
@@ -120,7 +120,7 @@ def test_a_v1_file(tmp_path: Path) -> None:
             assert same_bits(joined(ck[name].chunks(70), 70, SOURCE.shape), SOURCE)
 
 
-def test_strings_come_as_objects(tmp_path: Path) -> None:
+def test_yields_strings_as_objects(tmp_path: Path) -> None:
     values = [f"value {i}".encode() * (i % 4) for i in range(60)]
     source = np.array(values, object).reshape(20, 3)
     bundle = Bundle()
@@ -132,7 +132,7 @@ def test_strings_come_as_objects(tmp_path: Path) -> None:
         assert same_bits(joined(ck["t"].chunks(out=out), 7, source.shape), source)
 
 
-def test_what_has_no_rows(prefix: Path) -> None:
+def test_tensors_without_rows(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         with pytest.raises(ValueError, match="scalar"):
             ck["scalar"].chunks()
@@ -144,7 +144,7 @@ def test_what_has_no_rows(prefix: Path) -> None:
         ]  # fmt: skip
 
 
-def test_arrays_that_do_not_fit_are_refused(prefix: Path) -> None:
+def test_unsuitable_destination_raises_error(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         t = ck["t"]
         good = np.empty((10, 60), np.float32)
@@ -164,7 +164,7 @@ def test_arrays_that_do_not_fit_are_refused(prefix: Path) -> None:
             t.chunks(out=[])
 
 
-def test_arrays_are_writable_and_kept_ones_stay(prefix: Path) -> None:
+def test_chunks_are_writable_and_stay_valid(prefix: Path) -> None:
     ck = tb.open(prefix)
     kept = [chunk for _, chunk in ck["t"].chunks(10)]
     ck.close()
@@ -175,13 +175,13 @@ def test_arrays_are_writable_and_kept_ones_stay(prefix: Path) -> None:
         chunk[...] = 0
 
 
-def test_views_keep_their_chunk(prefix: Path) -> None:
+def test_views_keep_their_chunk_alive(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         firsts = [chunk[0, 5:9] for _, chunk in ck["t"].chunks(10)]
     assert same_bits(np.stack(firsts), SOURCE[::10, 5:9])
 
 
-def test_every_other_chunk_is_kept(prefix: Path) -> None:
+def test_kept_chunks_are_not_overwritten(prefix: Path) -> None:
     kept = {}
     with tb.open(prefix) as ck:
         for start, chunk in ck["t"].chunks(10):
@@ -191,7 +191,7 @@ def test_every_other_chunk_is_kept(prefix: Path) -> None:
         assert same_bits(chunk, SOURCE[start : start + 10])
 
 
-def test_memory_of_dropped_chunks_is_used_again(tmp_path: Path) -> None:
+def test_memory_of_dropped_chunks_is_reused(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros((64, 1 << 18), np.float32))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -199,7 +199,7 @@ def test_memory_of_dropped_chunks_is_used_again(tmp_path: Path) -> None:
     assert len(places) <= 3  # the last is shorter
 
 
-def test_a_damaged_piece_is_found_before_its_last_rows_are_out(prefix: Path) -> None:
+def test_corrupt_slice_raises_before_its_last_rows(prefix: Path) -> None:
     shard = shard_path(prefix)
     data = bytearray(shard.read_bytes())
     data[3 + 450 * 240] ^= 1  # row 450: of the second piece, rows 300 to 1000
@@ -219,7 +219,7 @@ def test_a_damaged_piece_is_found_before_its_last_rows_are_out(prefix: Path) -> 
         assert not same_bits(joined(ck["t"].chunks(100), 100, SOURCE.shape), SOURCE)
 
 
-def test_what_a_stream_verified_is_remembered(prefix: Path) -> None:
+def test_verified_slices_are_remembered(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         assert "compared before" not in ck["t"].explain().checksum
         for _ in ck["t"].chunks(100):
@@ -227,7 +227,7 @@ def test_what_a_stream_verified_is_remembered(prefix: Path) -> None:
         assert "2 of 2 slices compared before" in ck["t"].explain().checksum
 
 
-def test_a_file_cut_off_meanwhile_is_an_exception(prefix: Path) -> None:
+def test_truncation_while_streaming_raises_error(prefix: Path) -> None:
     with tb.open(prefix, io="pread") as ck:
         stream = ck["t"].chunks(out=np.empty((10, 60), np.float32))  # one: nothing is read ahead
         next(stream)
@@ -236,7 +236,7 @@ def test_a_file_cut_off_meanwhile_is_an_exception(prefix: Path) -> None:
             list(stream)
 
 
-def test_a_missing_shard_is_an_exception(tmp_path: Path) -> None:
+def test_missing_shard_raises_not_found_error(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     shard_path(path, 1, 2).unlink()
     with tb.open(path) as ck, pytest.raises(tb.CheckpointNotFoundError):
@@ -245,7 +245,7 @@ def test_a_missing_shard_is_an_exception(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.parametrize("end", ["close", "collect", "with", "exhaust"])
-def test_nothing_runs_on_afterwards(prefix: Path, end: str) -> None:
+def test_ended_stream_stops_its_threads(prefix: Path, end: str) -> None:
     with tb.open(prefix) as ck:
         before = tasks()
         stream = ck["t"].chunks(10)
@@ -267,7 +267,7 @@ def test_nothing_runs_on_afterwards(prefix: Path, end: str) -> None:
 
 
 @linux
-def test_an_abandoned_stream_lets_go_of_the_files(prefix: Path) -> None:
+def test_dropped_stream_closes_files(prefix: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     ck = tb.open(prefix)
     stream = ck["t"].chunks(10)
@@ -280,7 +280,7 @@ def test_an_abandoned_stream_lets_go_of_the_files(prefix: Path) -> None:
     assert same_bits(kept, SOURCE[:10])
 
 
-def test_two_threads_share_a_stream(prefix: Path) -> None:
+def test_two_threads_may_share_a_stream(prefix: Path) -> None:
     found: dict[int, np.ndarray] = {}
 
     def take(stream: Any) -> None:
@@ -299,7 +299,7 @@ def test_two_threads_share_a_stream(prefix: Path) -> None:
 
 @linux
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() beside threads: it is meant
-def test_a_forked_child_is_told(prefix: Path) -> None:
+def test_stream_in_forked_child_raises_runtime_error(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         stream = ck["t"].chunks(10)
         _, chunk = next(stream)
@@ -331,7 +331,7 @@ def sparse(path: Path, nbytes: int) -> Path:
 
 
 @linux
-def test_a_wait_is_interrupted(tmp_path: Path) -> None:
+def test_signal_interrupts_wait(tmp_path: Path) -> None:
     path = sparse(tmp_path, 1 << 30)
 
     def interrupt(*_: Any) -> None:
@@ -382,7 +382,7 @@ def peak(path: Path, io: str, what: str) -> int:
 
 @linux
 @pytest.mark.parametrize("io", ["auto", "pread", "direct"])
-def test_two_chunks_of_memory_are_enough(tmp_path: Path, io: str) -> None:
+def test_peak_memory_is_two_chunks(tmp_path: Path, io: str) -> None:
     path = sparse(tmp_path, 256 << 20)
     try:
         assert peak(path, io, "chunks") <= (2 * 16 + 16) << 20
@@ -393,7 +393,7 @@ def test_two_chunks_of_memory_are_enough(tmp_path: Path, io: str) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, float("nan"), "1", [], -1, 0, 2**64, np.bool_(True)])
-def test_odd_numbers_of_rows(tmp_path: Path, value: object) -> None:
+def test_invalid_row_count_raises_error(tmp_path: Path, value: object) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(6, dtype=np.int32))
     bundle.add_strings("s", [b"a", b"b"], (2,))
@@ -410,7 +410,7 @@ def test_odd_numbers_of_rows(tmp_path: Path, value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, float("inf"), "1", [], -1, 2**64, None])
-def test_odd_limits_of_bytes(tmp_path: Path, value: object) -> None:
+def test_invalid_max_bytes_raises_error(tmp_path: Path, value: object) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(6, dtype=np.int32))
     with (

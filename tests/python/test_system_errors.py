@@ -83,7 +83,7 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]
     )  # type: ignore[call-overload]
 
 
-def test_too_many_open_files(many: Path) -> None:
+def test_too_many_open_files_raises_io_failure(many: Path) -> None:
     ended = run("-c", DESCRIPTORS, many)
     assert ended.returncode == 0, ended.stderr
     # Said once, though many tensors are concerned.
@@ -94,7 +94,7 @@ def limit_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 
 
-def test_the_program_tells_a_failing_system_from_damage(many: Path) -> None:
+def test_cli_distinguishes_system_error_from_corruption(many: Path) -> None:
     ended = run("-m", "tensorbundle", "verify", many, preexec_fn=limit_descriptors)
     assert ended.returncode in (0, 2), ended.stderr
     if ended.returncode == 2:
@@ -134,7 +134,7 @@ except tb.IOFailure as error:
 """
 
 
-def test_a_file_without_permission(tmp_path: Path) -> None:
+def test_unreadable_file_raises_eacces(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     bundle.add("a", np.full(1, 1, np.int32), shard=0)
     bundle.add("b", np.full(1, 2, np.int32), shard=1)
@@ -150,7 +150,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
         assert ck["a"].read().tolist() == [1]  # gone with its cause
 
 
-def test_lasting_faults_are_damage(tmp_path: Path) -> None:
+def test_directory_as_shard_is_corruption(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     bundle.add("a", np.full(1, 1, np.int32), shard=0)
     bundle.add("b", np.full(1, 2, np.int32), shard=1)

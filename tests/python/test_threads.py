@@ -24,7 +24,7 @@ import tensorbundle as tb
 THREADS = 8
 
 
-def test_eight_threads_on_one_handle(tmp_path: Path) -> None:
+def test_eight_threads_may_share_a_v2_checkpoint(tmp_path: Path) -> None:
     source = sample(KINDS[1], (997, 33))
     strings = [bytes([i % 256]) * (i % 50) for i in range(500)]
     bundle = Bundle(num_shards=3)
@@ -52,7 +52,7 @@ def test_eight_threads_on_one_handle(tmp_path: Path) -> None:
             list(pool.map(work, range(THREADS)))
 
 
-def test_eight_threads_on_a_v1_file(tmp_path: Path) -> None:
+def test_eight_threads_may_share_a_v1_file(tmp_path: Path) -> None:
     file = V1File()
     sources = {str(n): sample(KINDS[n], (200, 7)) for n in (1, 3, 19)}
     for number, source in sources.items():
@@ -67,7 +67,7 @@ def test_eight_threads_on_a_v1_file(tmp_path: Path) -> None:
         )
 
 
-def test_closing_while_others_read_gives_data_or_an_exception(tmp_path: Path) -> None:
+def test_close_during_read_returns_data_or_raises(tmp_path: Path) -> None:
     source = sample(KINDS[1], (2000, 100))
     bundle = Bundle()
     bundle.add("t", source)
@@ -109,7 +109,7 @@ WORK: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("what", WORK)
-def test_the_interpreter_goes_on_meanwhile(large: Path, what: str) -> None:
+def test_read_and_verify_release_the_gil(large: Path, what: str) -> None:
     with tb.open(large, threads=1) as ck:
         out = np.zeros(ck["t"].shape, np.float32)
         ticks: list[float] = []
@@ -136,7 +136,7 @@ def test_the_interpreter_goes_on_meanwhile(large: Path, what: str) -> None:
     assert len(during) >= 3
 
 
-def test_two_threads_share_the_policy_of_checking_once(tmp_path: Path) -> None:
+def test_concurrent_reads_of_corrupt_tensor_all_raise(tmp_path: Path) -> None:
     source = sample(KINDS[1], (500, 100))
     bundle = Bundle()
     bundle.add("t", source).crc32c ^= 1

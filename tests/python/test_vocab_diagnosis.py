@@ -39,7 +39,7 @@ def ask(tmp_path):
     return run
 
 
-def test_vocabularies_that_fit_need_no_words(ask):
+def test_matching_vocabularies_give_no_warning(ask):
     found = ask([*TOKENS[5:200], b"new"])
     assert found.warnings == () and found.error is None
     assert found.action == "remapped: 195 of 196 rows are in the old vocabulary"
@@ -62,7 +62,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_tokens_that_nobody_finds(ask, spoilt, which):
+def test_warns_if_no_token_matches(ask, spoilt, which):
     change, cause = SPOILT[spoilt]
     new, old = TOKENS[:50], TOKENS
     if which == "new":
@@ -79,21 +79,21 @@ def test_tokens_that_nobody_finds(ask, spoilt, which):
         assert cause in tail and f"{which}.txt" in tail
 
 
-def test_hardly_any_token_is_said_with_its_number(ask):
+def test_warns_if_few_tokens_match(ask):
     few = [*TOKENS[:2], *[b"new%d" % i for i in range(298)]]
     (warning,) = ask(few).warnings
     assert "only 2 of the 300 tokens" in warning and "nearly all rows" in warning
     assert not ask([*TOKENS[:4], *[b"new%d" % i for i in range(296)]]).warnings
 
 
-def test_a_byte_order_mark_hides_one_token(ask):
+def test_warns_about_byte_order_mark(ask):
     marked = [b"\xef\xbb\xbf" + TOKENS[0], *TOKENS[1:]]
     assert "new.txt begins with a byte order mark" in ask(marked).warnings[0]
     assert "old.txt begins with a byte order mark" in ask(TOKENS, marked).warnings[0]
     assert not ask(marked, marked).warnings
 
 
-def test_lines_that_end_with_a_carriage_return_alone(ask, tmp_path):
+def test_warns_about_carriage_return_line_ends(ask, tmp_path):
     path = write(tmp_path / "mac.txt", TOKENS, b"\r")
     found = ask(path, new_size=300, wanted=300, room=300)
     assert any("new_vocab_size is 300, but" in each for each in found.warnings)
@@ -102,7 +102,7 @@ def test_lines_that_end_with_a_carriage_return_alone(ask, tmp_path):
                    room=300).warnings  # fmt: skip
 
 
-def test_an_old_vocabulary_that_is_longer_than_its_table(ask):
+def test_reports_old_vocabulary_longer_than_table(ask):
     found = ask(TOKENS[:10], table_rows=200)
     assert found.error is None
     assert found.warnings[0] == (
@@ -120,11 +120,11 @@ def test_an_old_vocabulary_that_is_longer_than_its_table(ask):
     assert found.error is not None and "old_vocab_size is 260, the table has 200" in found.error
 
 
-def test_only_wanted_entries_count(ask):
+def test_ignores_entries_that_are_not_wanted(ask):
     assert ask([TOKENS[3], TOKENS[250]], table_rows=200, wanted=1).error is None
 
 
-def test_a_variable_that_is_too_small_for_its_vocabulary(ask):
+def test_warns_if_variable_is_smaller_than_vocabulary(ask):
     found = ask(TOKENS[:10], room=6, wanted=6, num_oov=2)
     assert found.warnings == (
         "'emb': new_vocab_size (10) + num_oov_buckets (2) = 12, but the variable has 6 rows: it "
@@ -132,7 +132,7 @@ def test_a_variable_that_is_too_small_for_its_vocabulary(ask):
     )
 
 
-def test_files_that_are_not_there_are_nobodys_fault_yet(ask, tmp_path):
+def test_missing_files_are_warnings(ask, tmp_path):
     gone = os.fsencode(tmp_path / "gone.txt")
     for new, old in ((gone, TOKENS), (TOKENS, gone)):
         (warning,) = ask(new, old).warnings
@@ -149,7 +149,7 @@ def test_files_that_are_not_there_are_nobodys_fault_yet(ask, tmp_path):
         (TOKENS, TOKENS, {"wanted": 301, "new_size": 301}, "new_vocab_size is 301"),
     ],
 )
-def test_what_fails_when_it_is_read_is_said_before(ask, new, old, settings, words):
+def test_warns_about_later_read_failure(ask, new, old, settings, words):
     found = ask(new, old, **settings)
     assert found.error is None
     assert any("are going to fail" in each and words in each for each in found.warnings)
@@ -180,7 +180,7 @@ LARGE = [b"w%d" % i for i in range(20_000)]
 
 
 @pytest.mark.parametrize("order", ["same", "shuffled", "reversed", "every second"])
-def test_large_files_that_fit_are_not_joined(ask, small, joins, order):
+def test_large_matching_files_are_not_joined(ask, small, joins, order):
     rng = np.random.default_rng(1)
     new = {
         "same": LARGE,
@@ -194,11 +194,11 @@ def test_large_files_that_fit_are_not_joined(ask, small, joins, order):
     assert len(joins) == 1
 
 
-def test_large_files_that_do_not_fit_are_joined_and_said(ask, small, joins):
+def test_large_mismatching_files_are_joined(ask, small, joins):
     (warning,) = ask([token + b"\t1" for token in LARGE], LARGE).warnings
     assert "none of the 20000 tokens" in warning and "tabs" in warning
     assert len(joins) == 1
 
 
-def test_reading_fails_quietly(tmp_path):
+def test_likely_cause_ignores_missing_files(tmp_path):
     assert likely_cause(os.fsencode(tmp_path / "a"), os.fsencode(tmp_path / "b")) == ""

@@ -27,7 +27,7 @@ def includes(path):
     return [quoted for quoted, _ in found if quoted], [angled for _, angled in found if angled]
 
 
-def test_rooms_include_only_rooms_to_their_left(repo):
+def test_rooms_include_only_lower_rooms(repo):
     core = repo.root / "cpp" / "tensorbundle"
     wrong = []
     for path in repo.sources(".h", ".cc", under="cpp/tensorbundle"):
@@ -51,7 +51,7 @@ def test_quoted_includes_exist(repo):
     assert not missing, "\n".join(missing)
 
 
-def test_only_the_bindings_see_python(repo):
+def test_only_bindings_include_python_headers(repo):
     wrong = [
         f"{repo.name(path)} includes {name}"
         for path in repo.sources(".h", ".cc", under="cpp/tensorbundle")
@@ -62,7 +62,7 @@ def test_only_the_bindings_see_python(repo):
     assert not wrong, "\n".join(wrong)
 
 
-def test_nothing_sees_tensorflows_headers(repo):
+def test_no_file_includes_tensorflow_headers(repo):
     wrong = [
         f"{repo.name(path)} includes {name}"
         for path in repo.sources(".h", ".cc", under="cpp")
@@ -73,7 +73,7 @@ def test_nothing_sees_tensorflows_headers(repo):
     assert not wrong, "\n".join(wrong)
 
 
-def test_headers_are_included_once(repo):
+def test_headers_have_pragma_once(repo):
     wrong = [
         repo.name(path)
         for path in repo.sources(".h", under="cpp")
@@ -82,7 +82,7 @@ def test_headers_are_included_once(repo):
     assert not wrong, wrong
 
 
-def test_the_core_never_prints_and_never_aborts(repo):
+def test_core_never_prints_or_aborts(repo):
     forbidden = re.compile(
         r"\b(std::(cout|cerr|clog|abort|exit|terminate)|f?printf|abort|exit)\b\s*(\(|<<)"
     )

@@ -26,7 +26,7 @@ def own_text(repo, suffixes):
     ]
 
 
-def test_no_source_outgrows_the_cap(repo):
+def test_sources_stay_below_line_limit(repo):
     long = {
         repo.name(path): lines
         for path in own_text(repo, SOURCES)
@@ -35,7 +35,7 @@ def test_no_source_outgrows_the_cap(repo):
     assert not long, f"more than {HARD_CAP} lines: {long}"
 
 
-def test_every_source_says_its_licence(repo):
+def test_every_source_has_licence_header(repo):
     files = own_text(repo, WITH_HEADER) + repo_builds(repo)
     without = [
         repo.name(path)
@@ -55,7 +55,7 @@ def repo_builds(repo):
     return found
 
 
-def test_no_path_of_somebodys_machine(repo):
+def test_files_contain_no_local_path(repo):
     wrong = [
         f"{repo.name(path)}:{number}: {line.strip()}"
         for path in own_text(repo, TEXT)
@@ -65,12 +65,12 @@ def test_no_path_of_somebodys_machine(repo):
     assert not wrong, "\n".join(wrong)
 
 
-def test_files_are_named_for_what_they_do(repo):
+def test_files_have_descriptive_names(repo):
     vague = [repo.name(path) for path in repo.files() if path.stem.lower() in VAGUE]
     assert not vague
 
 
-def test_python_functions_and_files_have_no_leftovers(repo):
+def test_sources_have_no_debugging_leftovers(repo):
     leftover = re.compile(r"\b(breakpoint\(\)|pdb\.set_trace|FIXME|XXX)\b")
     wrong = [
         f"{repo.name(path)}: {found.group()}"

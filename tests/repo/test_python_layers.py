@@ -64,12 +64,12 @@ def own(name):
     return parts[1] if len(parts) > 1 and parts[1] in RANK else "__init__"
 
 
-def test_every_module_has_its_layer(repo):
+def test_every_module_has_a_layer(repo):
     unknown = {name for name, _ in modules(repo)} - set(RANK)
     assert not unknown, f"give them a place in LAYERS and in docs/architecture.md: {unknown}"
 
 
-def test_imports_lead_to_the_left(repo):
+def test_imports_follow_layer_order(repo):
     wrong = [
         f"{repo.name(path)} imports {name}"
         for module, path in modules(repo)
@@ -91,7 +91,7 @@ def test_no_two_modules_import_each_other(repo):
     assert not loops
 
 
-def test_frameworks_and_parsers_stay_where_they_belong(repo):
+def test_restricted_packages_are_imported_only_where_allowed(repo):
     wrong = [
         f"{repo.name(path)} imports {name}"
         for module, path in modules(repo)

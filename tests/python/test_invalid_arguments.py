@@ -133,7 +133,7 @@ TENSORS = ["t", "scalar", "int4", "empty", "strings", "sliced"]
 
 @pytest.mark.parametrize("odd", ODD, ids=show)
 @pytest.mark.parametrize("case", OPENING)
-def test_opening(
+def test_open_raises_documented_exceptions(
     prefix: pathlib.Path, case: str, odd: Any, tmp_path: pathlib.Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -142,14 +142,14 @@ def test_opening(
 
 @pytest.mark.parametrize("odd", ODD, ids=show)
 @pytest.mark.parametrize("case", READING)
-def test_reading(prefix: pathlib.Path, case: str, odd: Any) -> None:
+def test_read_raises_documented_exceptions(prefix: pathlib.Path, case: str, odd: Any) -> None:
     with tb.open(prefix) as checkpoint:
         attempt(lambda: READING[case](checkpoint, odd))
 
 
 @pytest.mark.parametrize("odd", ODD, ids=show)
 @pytest.mark.parametrize("name", TENSORS)
-def test_indexing(prefix: pathlib.Path, name: str, odd: Any) -> None:
+def test_indexing_raises_documented_exceptions(prefix: pathlib.Path, name: str, odd: Any) -> None:
     with tb.open(prefix) as checkpoint:
         tensor = checkpoint[name]
         for index in (odd, (odd,), (odd, odd), (None, odd), (..., odd)):
@@ -157,7 +157,7 @@ def test_indexing(prefix: pathlib.Path, name: str, odd: Any) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD, ids=show)
-def test_the_number_of_threads(odd: Any) -> None:
+def test_set_num_threads_raises_documented_exceptions(odd: Any) -> None:
     try:
         attempt(lambda: tb.set_num_threads(odd))
     finally:
@@ -165,18 +165,18 @@ def test_the_number_of_threads(odd: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1, np.int64(3), np.uint8(2), np.array(2), Index()])
-def test_every_integer_is_a_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+def test_threads_accepts_every_integer_type(prefix: pathlib.Path, count: Any) -> None:
     assert tb.open(prefix, threads=count).threads == int(count.__index__())
 
 
 @pytest.mark.parametrize("count", [True, np.bool_(True), 1.0, "1", [1]])
-def test_what_is_no_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+def test_threads_of_other_type_raises_type_error(prefix: pathlib.Path, count: Any) -> None:
     with pytest.raises(TypeError, match="threads must be an int"):
         tb.open(prefix, threads=count)
 
 
 @pytest.mark.parametrize("seconds", ["1", None, [], 1j, object()])
-def test_intervals_and_time_outs_are_numbers(tmp_path: pathlib.Path, seconds: Any) -> None:
+def test_interval_and_timeout_require_numbers(tmp_path: pathlib.Path, seconds: Any) -> None:
     with pytest.raises(TypeError, match="min_interval_secs must be a number of seconds"):
         next(tb.checkpoints_iterator(tmp_path, seconds))
     if seconds is not None:
@@ -189,7 +189,7 @@ def test_intervals_and_time_outs_are_numbers(tmp_path: pathlib.Path, seconds: An
     assert list(tb.checkpoints_iterator(tmp_path, timeout=-(10**400))) == []
 
 
-def test_a_pause_longer_than_the_system_can_sleep(
+def test_long_interval_is_split_into_daily_sleeps(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "m.index").touch()

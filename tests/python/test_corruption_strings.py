@@ -64,7 +64,9 @@ def resealed(payload: bytes, count: int) -> tuple[bytes, int]:
 @pytest.mark.parametrize("verify", ["none", "lazy"])
 @pytest.mark.parametrize("fault", payloads())
 @pytest.mark.parametrize("reseal", [False, True], ids=["checksums wrong", "checksums right"])
-def test_string_structure(tmp_path: Path, fault: str, verify: str, reseal: bool) -> None:
+def test_corrupt_string_payload_raises_corruption_error(
+    tmp_path: Path, fault: str, verify: str, reseal: bool
+) -> None:
     if fault == "length checksum" and verify == "none":
         pytest.skip("no checksum is looked at")
     payload, shape = payloads()[fault]
@@ -82,7 +84,7 @@ def test_string_structure(tmp_path: Path, fault: str, verify: str, reseal: bool)
     assert str(prefix) in str(caught.value)
 
 
-def test_string_faults_concern_their_tensor_alone(tmp_path: Path) -> None:
+def test_corrupt_strings_affect_only_their_tensor(tmp_path: Path) -> None:
     bundle = specimen()
     good, _ = encode_strings([b"ab", b"c"])
     bundle.add_payload("bad", 7, (2,), good[:2] + b"\0\0\0\0" + good[6:], crc=0)
@@ -94,7 +96,7 @@ def test_string_faults_concern_their_tensor_alone(tmp_path: Path) -> None:
         assert [item.tensor for item in ck.verify().damaged] == ["bad"]
 
 
-def test_string_content_is_covered_by_the_checksum(tmp_path: Path) -> None:
+def test_checksum_covers_string_content(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     entry = bundle.entries[b"s"]
@@ -122,7 +124,7 @@ def test_string_content_is_covered_by_the_checksum(tmp_path: Path) -> None:
     ],
     ids=["nothing", "2^50", "2^64-1", "endless", "torn", "longer", "checksum"],
 )
-def test_variants(tmp_path: Path, payload: bytes) -> None:
+def test_corrupt_variant_payload_raises_corruption_error(tmp_path: Path, payload: bytes) -> None:
     bundle = specimen()
     bundle.add_payload("bad", 21, (1,), payload, crc=0)
     prefix = bundle.write(tmp_path / "c")

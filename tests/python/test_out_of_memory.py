@@ -187,7 +187,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def test_every_allocation_may_fail(shim: Path, tmp_path: Path) -> None:
+def test_failed_allocation_raises_memory_error(shim: Path, tmp_path: Path) -> None:
     write(tmp_path)
     environment = {**os.environ, "LD_PRELOAD": str(shim)}
     command = [sys.executable, __file__, str(shim), str(tmp_path)]
@@ -239,7 +239,7 @@ print("made", count)
         "lambda: tb.open(sys.argv[1])",
     ],
 )
-def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
+def test_object_creation_without_memory_raises_memory_error(made: str, tmp_path: Path) -> None:
     write(tmp_path)
     command = [sys.executable, "-c", OBJECTS, str(tmp_path / "c"), made]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -248,7 +248,7 @@ def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Checkpoint", "Names", "Stream", "Tensor", "Vocabulary"])
-def test_the_extension_makes_its_own_objects(name: str) -> None:
+def test_extension_types_cannot_be_instantiated(name: str) -> None:
     kind = getattr(tb._core, name)
     with pytest.raises(TypeError, match="cannot create"):
         kind()

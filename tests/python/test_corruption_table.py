@@ -55,15 +55,15 @@ WHOLE_FILE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("fault", WHOLE_FILE)
-def test_whole_file(prefix: Path, fault: str) -> None:
+def test_corrupt_file_raises_corruption_error(prefix: Path, fault: str) -> None:
     assert_fatal(place_index(prefix, WHOLE_FILE[fault](good())))
 
 
-def test_message_gives_the_size_of_a_truncated_index(prefix: Path) -> None:
+def test_message_has_size_of_truncated_index(prefix: Path) -> None:
     assert_fatal(place_index(prefix, good()[:33]), word="33")
 
 
-def test_git_lfs_pointer_is_recognised(prefix: Path) -> None:
+def test_recognises_git_lfs_pointer(prefix: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     assert_fatal(place_index(prefix, pointer), word="LFS")
 
@@ -83,7 +83,9 @@ HANDLES = {
 
 @pytest.mark.parametrize("which", ["data", "metaindex", "index"])
 @pytest.mark.parametrize("fault", HANDLES)
-def test_handles(prefix: Path, which: str, fault: str) -> None:
+def test_block_handle_out_of_file_raises_corruption_error(
+    prefix: Path, which: str, fault: str
+) -> None:
     made = specimen().table()
     encoded = made.encode()
     pair = HANDLES[fault] or (0, len(encoded.data) - 48)
@@ -100,7 +102,9 @@ def test_handles(prefix: Path, which: str, fault: str) -> None:
 
 @pytest.mark.parametrize("bad", [b"\x80" * 10 + b"\1", b"\xff" * 11, b"\x80", b""], ids=bytes.hex)
 @pytest.mark.parametrize("which", ["data", "footer"])
-def test_unreadable_handles(prefix: Path, bad: bytes, which: str) -> None:
+def test_malformed_block_handle_raises_corruption_error(
+    prefix: Path, bad: bytes, which: str
+) -> None:
     made = specimen().table()
     if which == "data":
         made.handles[0] = bad
@@ -109,7 +113,7 @@ def test_unreadable_handles(prefix: Path, bad: bytes, which: str) -> None:
     assert_fatal(place_index(prefix, made.encode().data))
 
 
-def test_footer_padding(prefix: Path) -> None:
+def test_nonzero_footer_padding_raises_corruption_error(prefix: Path) -> None:
     made = specimen().table()
     made.padding = b"\0" * 20 + b"\1"
     assert_fatal(place_index(prefix, made.encode().data))
@@ -117,7 +121,7 @@ def test_footer_padding(prefix: Path) -> None:
 
 @pytest.mark.parametrize("which", ["first", "second", "last", "metaindex", "index"])
 @pytest.mark.parametrize("fault", ["checksum", "type 2", "type 7", "type 255"])
-def test_every_block_is_checked(prefix: Path, which: str, fault: str) -> None:
+def test_checks_checksum_and_type_of_every_block(prefix: Path, which: str, fault: str) -> None:
     made = specimen().table(block_size=1)
     if which == "index":
         pairs = [(key, table.encode_handle(*place)) for key, place in
@@ -154,7 +158,7 @@ SNAPPY_FAULTS = {
 
 @pytest.mark.parametrize("fault", SNAPPY_FAULTS)
 @pytest.mark.parametrize("which", [0, 1])
-def test_snappy(prefix: Path, fault: str, which: int) -> None:
+def test_corrupt_snappy_block_raises_corruption_error(prefix: Path, fault: str, which: int) -> None:
     made = specimen().table(block_size=100, kind=table.SNAPPY)
     made.blocks[which].stored = SNAPPY_FAULTS[fault]
     assert_fatal(place_index(prefix, made.encode().data))
@@ -216,7 +220,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("fault", BODIES)
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
-def test_block_content(prefix: Path, fault: str, kind: int) -> None:
+def test_corrupt_block_raises_corruption_error(prefix: Path, fault: str, kind: int) -> None:
     made = table.Table([Block(BODIES[fault](), kind)], [b"\x7f"])
     assert_fatal(place_index(prefix, made.encode().data))
 
@@ -224,7 +228,7 @@ def test_block_content(prefix: Path, fault: str, kind: int) -> None:
 @pytest.mark.parametrize(
     "fault", [name for name in BODIES if "header" not in name and "key" not in name]
 )
-def test_index_block_content(prefix: Path, fault: str) -> None:
+def test_corrupt_index_block_raises_corruption_error(prefix: Path, fault: str) -> None:
     made = dataclasses.replace(specimen().table(), index=Block(BODIES[fault]()))
     assert_fatal(place_index(prefix, made.encode().data))
 
@@ -282,13 +286,13 @@ ACROSS = {
 
 
 @pytest.mark.parametrize("fault", ACROSS)
-def test_order_across_blocks(prefix: Path, fault: str) -> None:
+def test_misordered_blocks_raise_corruption_error(prefix: Path, fault: str) -> None:
     made = _several_blocks()
     ACROSS[fault](made)
     assert_fatal(place_index(prefix, made.encode().data))
 
 
-def test_keys_that_expand_wildly(prefix: Path) -> None:
+def test_excessive_key_expansion_raises_corruption_error(prefix: Path) -> None:
     """200,000 entries that each share a key of 60,000 bytes: 12 GB of keys in a file of 2 MB."""
     value = b"\x08\x01\x12\x00\x28\x00"
     content = encode_record(0, b"", HEADER) + encode_record(0, b"k" * 60_000, value)
@@ -297,7 +301,7 @@ def test_keys_that_expand_wildly(prefix: Path) -> None:
     assert_fatal(place_index(prefix, made.encode().data))
 
 
-def test_an_index_that_is_a_v1_file_is_named_as_such(prefix: Path) -> None:
+def test_v1_table_as_index_raises_corruption_error(prefix: Path) -> None:
     bundle = Bundle()
     bundle.header = b"\x0a\x02\x12\x00"
     assert_fatal(bundle.write(prefix))

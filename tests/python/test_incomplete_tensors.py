@@ -63,7 +63,7 @@ def stored_boxes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Box], Box]:
 
 @given(case=stored_boxes(), kind=st.sampled_from(["numbers", "strings"]), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_every_way_of_reading_against_counting(
+def test_every_read_raises_on_gap_or_overlap(
     tmp_path_factory: pytest.TempPathFactory,
     case: tuple[tuple[int, ...], list[Box], Box],
     kind: str,
@@ -112,7 +112,7 @@ def test_every_way_of_reading_against_counting(
         assert [damage.tensor for damage in report.damaged] == ([] if whole else ["t"])
 
 
-def test_a_view_inside_a_slice_that_is_stored_twice(tmp_path: Path) -> None:
+def test_reads_rows_outside_the_overlap(tmp_path: Path) -> None:
     bundle = Bundle()
     source = sample("numbers", (6, 4))
     bundle.add_sliced("t", source, [((0, 4), (0, 4)), ((3, 3), (0, 4))])
@@ -124,7 +124,7 @@ def test_a_view_inside_a_slice_that_is_stored_twice(tmp_path: Path) -> None:
                 ck["t"][index]
 
 
-def test_reports_say_stored_in_part(tmp_path: Path) -> None:
+def test_reports_mention_incomplete_tensor(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_sliced("t", sample("numbers", (6, 4)), [((0, 2), (0, 4))])
     prefix = bundle.write(tmp_path / "c")
@@ -140,7 +140,7 @@ def test_reports_say_stored_in_part(tmp_path: Path) -> None:
         tb.open(prefix, verify="full")
 
 
-def test_a_v1_tensor_that_is_stored_in_part(tmp_path: Path) -> None:
+def test_reads_stored_rows_of_incomplete_v1_tensor(tmp_path: Path) -> None:
     source = sample("numbers", (6, 4))
     file = V1File()
     file.add_sliced("t", 1, source, [((0, 2), (0, 4)), ((4, 2), (0, 4))])
@@ -155,7 +155,7 @@ def test_a_v1_tensor_that_is_stored_in_part(tmp_path: Path) -> None:
         assert same_bits(ck["u"].read(), source)
 
 
-def test_rows_of_files_that_are_there(tmp_path: Path) -> None:
+def test_reads_rows_from_existing_shards(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=3)
     source = sample("numbers", (9, 4))
     boxes = [((0, 3), (0, 4)), ((3, 3), (0, 4)), ((6, 3), (0, 4))]
@@ -212,7 +212,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in l
 
 
 @pytest.mark.parametrize("kind", ["numbers", "strings"])
-def test_memory_follows_what_is_stored(tmp_path: Path, kind: str) -> None:
+def test_huge_missing_elements_allocate_no_memory(tmp_path: Path, kind: str) -> None:
     bundle = Bundle()
     for i, shape in enumerate(HUGE):
         spec = [(0, 1)] * len(shape)

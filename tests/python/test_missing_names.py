@@ -69,7 +69,7 @@ def refused(lookup: Callable[[str], object]) -> Callable[[], None]:
     return attempt
 
 
-def test_a_lookup_that_fails_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
+def test_failed_lookup_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
     reader = tb.load_checkpoint(checkpoint.path)
     name = "model/layer_x/attention/kernels"
     lookups: list[Callable[[], object]] = [
@@ -99,7 +99,7 @@ def test_a_lookup_that_fails_takes_microseconds(checkpoint: tb.Checkpoint) -> No
         ("biass", "bias"),
     ],
 )
-def test_the_message_names_the_nearest_quickly(
+def test_message_suggests_nearest_name_quickly(
     checkpoint: tb.Checkpoint, name: str, nearest: str
 ) -> None:
     error = miss(checkpoint, name)
@@ -110,19 +110,19 @@ def test_the_message_names_the_nearest_quickly(
 
 
 @pytest.mark.parametrize("name", ["", "zzz", "m" * 100_000, "kernel/" * 500, "\ud800"])
-def test_a_name_far_from_all_is_answered_quickly_too(checkpoint: tb.Checkpoint, name: str) -> None:
+def test_name_without_near_match_fails_quickly(checkpoint: tb.Checkpoint, name: str) -> None:
     error = miss(checkpoint, name)
     assert seconds(lambda: str(copy.copy(error)), 1) < 0.2
     assert len(str(error)) < 2000
 
 
-def test_a_near_full_name_comes_with_the_key_to_give(tmp_path: Path) -> None:
+def test_suggested_full_name_includes_its_key(tmp_path: Path) -> None:
     checkpoint = tb.open(many(tmp_path, graph=True))
     message = str(miss(checkpoint, "l777/kernal"))
     assert "'l777/kernel' (the full name of 'model/layer_000777/attention/kernel')" in message
 
 
-def test_a_name_without_its_scope_is_found_in_its_scope(tmp_path: Path) -> None:
+def test_name_without_scope_suggests_scoped_name(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("encoder/block_17/self_attention/w", np.arange(3.0))
     bundle.add("unrelated", np.arange(3.0))
@@ -130,7 +130,7 @@ def test_a_name_without_its_scope_is_found_in_its_scope(tmp_path: Path) -> None:
     assert "'encoder/block_17/self_attention/w'" in str(miss(checkpoint, "w"))
 
 
-def test_a_key_that_is_not_stored_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_message_reports_full_name_of_missing_key(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("a", np.arange(3.0))
     graph = TrackableObjectGraph()
@@ -140,7 +140,7 @@ def test_a_key_that_is_not_stored_is_said_to_be_missing(tmp_path: Path) -> None:
     assert "it is the full name of 'b', which is not stored" in message
 
 
-def test_the_message_is_the_same_however_it_is_shown(tmp_path: Path) -> None:
+def test_message_is_identical_in_every_rendering(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("kernel", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
@@ -165,7 +165,7 @@ def test_the_message_is_the_same_however_it_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_an_error_that_is_kept_keeps_no_file_open(tmp_path: Path) -> None:
+def test_kept_error_holds_no_open_file(tmp_path: Path) -> None:
     def open_files() -> list[str]:
         gc.collect()
         with open("/proc/self/maps") as maps:
@@ -192,7 +192,7 @@ NAMES = st.text(st.sampled_from("ab/_0"), max_size=12)
 
 
 @given(NAMES, st.lists(NAMES, max_size=20))
-def test_near_names_are_some_of_the_others(name: str, others: list[str]) -> None:
+def test_nearest_returns_distinct_candidates(name: str, others: list[str]) -> None:
     found = naming.nearest(name, others)
     assert len(found) <= 3
     assert len(set(found)) == len(found)
@@ -200,7 +200,7 @@ def test_near_names_are_some_of_the_others(name: str, others: list[str]) -> None
 
 
 @given(st.text(max_size=30), st.text(min_size=1, max_size=3), st.data())
-def test_a_name_with_one_edit_is_near(name: str, inserted: str, data: st.DataObject) -> None:
+def test_nearest_finds_name_with_one_edit(name: str, inserted: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(name)))
     other = name[:at] + inserted + name[at:]
     if len(name) >= 6 and other != name:

@@ -56,7 +56,7 @@ HEADERS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("fault", HEADERS)
-def test_header(tmp_path: Path, fault: str) -> None:
+def test_corrupt_header_raises_corruption_error(tmp_path: Path, fault: str) -> None:
     bundle = specimen()
     bundle.header = HEADERS[fault]
     assert_fatal(bundle.write(tmp_path / "c"))
@@ -65,7 +65,7 @@ def test_header(tmp_path: Path, fault: str) -> None:
 @pytest.mark.parametrize(
     "version", [{"min_consumer": 2}, {"bad_consumers": [5, 1]}, {"producer": -1}], ids=str
 )
-def test_versions_that_exclude_us(tmp_path: Path, version: dict[str, Any]) -> None:
+def test_unsupported_version_raises_error(tmp_path: Path, version: dict[str, Any]) -> None:
     bundle = specimen()
     bundle.header.version.CopyFrom(type(bundle.header.version)(**{"producer": 1, **version}))
     with pytest.raises((tb.UnsupportedError, tb.CorruptionError)) as caught:
@@ -128,7 +128,7 @@ FATAL_FIELDS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("fault", FATAL_FIELDS)
-def test_numbers_that_contradict_each_other(tmp_path: Path, fault: str) -> None:
+def test_inconsistent_entry_raises_corruption_error(tmp_path: Path, fault: str) -> None:
     bundle = specimen()
     entry = bundle.entries[b"a"]
     before = entry.SerializeToString()
@@ -139,7 +139,7 @@ def test_numbers_that_contradict_each_other(tmp_path: Path, fault: str) -> None:
     assert_fatal(bundle.write(tmp_path / "c"), word="'a'")
 
 
-def test_no_shape_is_a_scalar_if_the_size_says_so(tmp_path: Path) -> None:
+def test_missing_shape_is_a_scalar_if_size_matches(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.entries[b"z"].ClearField("shape")
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -178,7 +178,7 @@ MALFORMED: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("fault", MALFORMED)
-def test_malformed_entries(tmp_path: Path, fault: str) -> None:
+def test_malformed_entry_raises_corruption_error(tmp_path: Path, fault: str) -> None:
     bundle = specimen()
     good = bundle.entries[b"a"].SerializeToString()
     bundle.entries[b"a"] = MALFORMED[fault](good)
@@ -187,7 +187,7 @@ def test_malformed_entries(tmp_path: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 20, 34, 99, 101, 133, (1 << 31) - 1, -1])
-def test_unknown_dtypes_are_listed(tmp_path: Path, number: int) -> None:
+def test_lists_tensors_of_unknown_dtype(tmp_path: Path, number: int) -> None:
     bundle = specimen()
     bundle.entries[b"a"].dtype = number
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -247,7 +247,7 @@ def _slice_faults() -> dict[str, Callable[[Bundle], Any]]:
 
 
 @pytest.mark.parametrize("fault", _slice_faults())
-def test_slices_that_contradict_their_tensor(tmp_path: Path, fault: str) -> None:
+def test_inconsistent_slices_raise_corruption_error(tmp_path: Path, fault: str) -> None:
     bundle = specimen()
     _slice_faults()[fault](bundle)
     assert_fatal(bundle.write(tmp_path / "c"), word="'w'")
@@ -262,7 +262,7 @@ HOLEY: dict[str, list[tilings.Box]] = {
 
 
 @pytest.mark.parametrize("fault", HOLEY)
-def test_slice_sets_that_do_not_tile(tmp_path: Path, fault: str) -> None:
+def test_slices_with_gap_or_overlap_raise_on_read(tmp_path: Path, fault: str) -> None:
     source = np.arange(24, dtype=np.float32).reshape(4, 6)
     bundle = specimen()
     bundle.add_sliced("h", source, HOLEY[fault])
@@ -274,7 +274,7 @@ def test_slice_sets_that_do_not_tile(tmp_path: Path, fault: str) -> None:
         assert_others_read(ck)
 
 
-def test_the_covered_part_of_a_partial_save_reads(tmp_path: Path) -> None:
+def test_reads_stored_box_of_incomplete_tensor(tmp_path: Path) -> None:
     source = np.arange(24, dtype=np.float32).reshape(4, 6)
     bundle = specimen()
     bundle.add_sliced("h", source, HOLEY["hole"])
@@ -285,7 +285,7 @@ def test_the_covered_part_of_a_partial_save_reads(tmp_path: Path) -> None:
             ck["h"][2]
 
 
-def test_orphan_pieces_are_hidden_and_reported(tmp_path: Path) -> None:
+def test_orphan_slices_are_hidden_and_reported(tmp_path: Path) -> None:
     bundle = specimen()
     del bundle.entries[b"w"]
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -296,7 +296,7 @@ def test_orphan_pieces_are_hidden_and_reported(tmp_path: Path) -> None:
         assert any("2" in warning and "slice" in warning for warning in report.warnings)
 
 
-def test_overlapping_tensors_are_accepted_and_reported(tmp_path: Path) -> None:
+def test_overlapping_tensors_are_read_and_reported(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.entries[b"b"].offset -= 8
     bundle.entries[b"b"].crc32c = 0
@@ -307,7 +307,7 @@ def test_overlapping_tensors_are_accepted_and_reported(tmp_path: Path) -> None:
         assert any("'a'" in note and "'b'" in note for note in notes)
 
 
-def test_many_slices_without_entries_are_refused_in_linear_time(tmp_path: Path) -> None:
+def test_missing_slices_are_rejected_in_linear_time(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.add_full("many", 1, (100_000,), [[(i, 1)] for i in range(100_000)])
     prefix = bundle.write(tmp_path / "c")
@@ -316,7 +316,7 @@ def test_many_slices_without_entries_are_refused_in_linear_time(tmp_path: Path) 
     assert time.monotonic() - start < 5
 
 
-def test_many_overlapping_slices_are_refused_in_bounded_time(tmp_path: Path) -> None:
+def test_overlapping_slices_are_rejected_in_bounded_time(tmp_path: Path) -> None:
     """All boxes overlap pairwise in one axis: the worst case of a sweep over pairs."""
     count = 20_000
     source = np.zeros((count, 2), np.int8)
@@ -340,7 +340,7 @@ def test_many_overlapping_slices_are_refused_in_bounded_time(tmp_path: Path) -> 
     assert time.monotonic() - start < 20
 
 
-def test_wrong_and_absent_checksums(tmp_path: Path) -> None:
+def test_wrong_or_missing_checksum_raises_on_read(tmp_path: Path) -> None:
     for absent in (False, True):
         bundle = specimen()
         if absent:

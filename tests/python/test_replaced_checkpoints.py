@@ -72,7 +72,7 @@ WAYS: dict[str, Callable[[tb.Tensor], Any]] = {
 @pytest.mark.parametrize("verify", ["lazy", "none"])
 @pytest.mark.parametrize("only", ["", "bias", "table"])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_new_data_file_with_an_old_index(
+def test_new_data_file_with_old_index_raises_error(
     tmp_path: Path, shards: int, only: str, verify: str, io: str
 ) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0), shards)
@@ -98,7 +98,7 @@ def test_a_new_data_file_with_an_old_index(
                         read(ck[name])
 
 
-def test_the_message_says_what_to_do(tmp_path: Path) -> None:
+def test_message_advises_to_open_again(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
     later()
@@ -110,7 +110,7 @@ def test_the_message_says_what_to_do(tmp_path: Path) -> None:
     assert "Open it again" in str(caught.value)
 
 
-def test_a_replaced_checkpoint_is_the_new_one(tmp_path: Path) -> None:
+def test_reopened_checkpoint_reads_new_values(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
     before = tb.open(prefix)
@@ -124,7 +124,7 @@ def test_a_replaced_checkpoint_is_the_new_one(tmp_path: Path) -> None:
             assert (read(ck["table"]) == 0).all()
 
 
-def test_a_copy_whose_index_came_first(tmp_path: Path) -> None:
+def test_copy_with_older_index_is_read(tmp_path: Path) -> None:
     source = save(tmp_path / "c", contents(3))
     target = tmp_path / "copy" / "c"
     target.parent.mkdir()
@@ -137,7 +137,7 @@ def test_a_copy_whose_index_came_first(tmp_path: Path) -> None:
         assert ck["words"].read().tolist() == [b"3"]
 
 
-def test_a_data_file_that_came_after_the_checkpoint_was_replaced(tmp_path: Path) -> None:
+def test_late_data_file_of_new_checkpoint_raises_error(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
     shard_path(prefix).unlink()
@@ -152,7 +152,7 @@ def test_a_data_file_that_came_after_the_checkpoint_was_replaced(tmp_path: Path)
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["renamed", "index rewritten"])
-def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> None:
+def test_concurrent_replacement_never_mixes_saves(tmp_path: Path, in_place: bool) -> None:
     """TensorFlow renames the index of a simple save, and rewrites that of a merged one."""
     sources = [save(tmp_path / str(step) / "c", contents(step)) for step in (1, 2)]
     prefix = tmp_path / "c"

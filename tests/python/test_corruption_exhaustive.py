@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from craft import survivor, table
+from craft import mutant_runner, table
 from craft.bundle import index_path, shard_path
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
@@ -41,7 +41,7 @@ def assert_fatal_or_harmless(path: Path, prefix: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
-def test_every_flipped_bit_of_the_index(tmp_path: Path, kind: int) -> None:
+def test_flipped_index_bit_is_detected(tmp_path: Path, kind: int) -> None:
     prefix = specimen().write(tmp_path / "c", kind=kind, block_size=150)
     path = index_path(prefix)
     harmless = 0
@@ -52,7 +52,7 @@ def test_every_flipped_bit_of_the_index(tmp_path: Path, kind: int) -> None:
     assert harmless <= 1
 
 
-def test_every_length_of_the_index(tmp_path: Path) -> None:
+def test_truncated_index_is_detected(tmp_path: Path) -> None:
     prefix = specimen().write(tmp_path / "c", block_size=150)
     path = index_path(prefix)
     data = path.read_bytes()
@@ -61,7 +61,7 @@ def test_every_length_of_the_index(tmp_path: Path) -> None:
         assert assert_fatal_or_harmless(path, prefix)
 
 
-def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path) -> None:
+def test_flipped_data_bit_is_detected(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     path = shard_path(prefix)
@@ -84,7 +84,7 @@ def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path) -> None:
             np.asarray(ck[name])
 
 
-def test_every_length_of_the_data(tmp_path: Path) -> None:
+def test_truncated_data_is_detected(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     path = shard_path(prefix)
@@ -134,30 +134,30 @@ def resized(encoded: Encoded) -> Iterator[bytes]:
     [(table.NONE, range(0, 256, 5)), (table.SNAPPY, FEW)],
     ids=["plain", "snappy"],
 )
-def test_no_resealed_change_of_the_index_kills(
+def test_resealed_index_mutants_never_crash(
     tmp_path: Path, kind: int, values: range | tuple[int, ...]
 ) -> None:
     bundle = specimen()
     bundle.write_shards(tmp_path / "c")
     encoded = bundle.table(kind=kind, block_size=150 if kind else table.BLOCK_SIZE).encode()
     mutants = [{"c.index": mutant} for mutant in changed_bytes(encoded, values)]
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert counts["CorruptionError"] > len(mutants) // 2
     assert set(counts) <= {"CorruptionError", "UnsupportedError", "CheckpointNotFoundError", "read"}
 
 
-def test_no_shifted_index_kills(tmp_path: Path) -> None:
+def test_shifted_index_mutants_never_crash(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.write_shards(tmp_path / "c")
     mutants = [{"c.index": mutant} for mutant in resized(bundle.table().encode())]
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     # A byte between the last block and the footer moves nothing that a handle points to.
     assert counts["CorruptionError"] >= len(mutants) - 1
 
 
-def test_no_change_of_a_string_tensor_kills(tmp_path: Path) -> None:
+def test_string_mutants_never_crash(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     data = shard_path(prefix).read_bytes()
@@ -167,7 +167,7 @@ def test_no_change_of_a_string_tensor_kills(tmp_path: Path) -> None:
         for value in range(256):
             changed = data[:position] + bytes([value]) + data[position + 1 :]
             mutants.append({shard_path(prefix).name: changed})
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert set(counts) == {"CorruptionError", "read"}
 
@@ -181,7 +181,7 @@ def v1_specimen() -> V1File:
     return file
 
 
-def test_every_flipped_bit_and_length_of_a_v1_file(tmp_path: Path) -> None:
+def test_corrupt_v1_file_is_detected(tmp_path: Path) -> None:
     path = v1_specimen().write(tmp_path / "c")
     data = path.read_bytes()
     with tb.open(path) as ck:
@@ -198,9 +198,9 @@ def test_every_flipped_bit_and_length_of_a_v1_file(tmp_path: Path) -> None:
             pytest.fail("damage went unnoticed")
 
 
-def test_no_resealed_change_of_a_v1_file_kills(tmp_path: Path) -> None:
+def test_resealed_v1_mutants_never_crash(tmp_path: Path) -> None:
     encoded = v1_specimen().table(block_size=100).encode()
     mutants = [{"c": mutant} for mutant in changed_bytes(encoded, FEW)]
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert set(counts) <= {"CorruptionError", "UnsupportedError", "read"}
