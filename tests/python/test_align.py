@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints rewritten by ``align``: the same in everything but where the bytes lie."""
+"""``align`` changes the offsets of the data and nothing else."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def assert_aligned(path: str, alignment: int = 4096) -> None:
 
 
 def assert_same(before: str | Path, after: str | Path) -> None:
-    """Equal names, types, values and slices, and equally many shards with the same tensors."""
+    """Requires equal names, dtypes, values, slices and shards of every tensor."""
     with tb.open(before) as old, tb.open(after) as new:
         assert list(old) == list(new)
         for name, tensor in old.items():
             other = new[name]
             assert other.stored_dtype == tensor.stored_dtype, name
             assert same_bits(other.read(), tensor.read()), name
-            ours = [(p.offset, p.shape, p.file[len(new.path) :]) for p in other.slices]
-            theirs = [(p.offset, p.shape, p.file[len(old.path) :]) for p in tensor.slices]
-            assert ours == theirs, name
+            actual = [(s.offset, s.shape, s.file[len(new.path) :]) for s in other.slices]
+            expected = [(s.offset, s.shape, s.file[len(old.path) :]) for s in tensor.slices]
+            assert actual == expected, name
 
 
 def check(source: str | Path, folder: Path, alignment: int = 4096) -> tb.AlignReport:
-    """Aligns a checkpoint, compares, and aligns the result, which must not change it."""
+    """Aligns a checkpoint, compares it, and requires a second align to change nothing."""
     report = tb.align(source, folder / "aligned", alignment=alignment)
     assert_aligned(report.path, alignment)
     assert_same(source, report.path)
@@ -74,7 +74,7 @@ def test_aligns_real_checkpoints(index: Path, tmp_path: Path) -> None:
 
 
 def everything(num_shards: int = 1, *, big_endian: bool = False) -> Bundle:
-    """Every dtype in several shapes, strings, slices and large tensors, badly aligned."""
+    """Returns misaligned tensors: every dtype, strings, slices and large tensors."""
     bundle = Bundle(num_shards, big_endian=big_endian)
     bundle.add("0/pad", np.array([True]))
     for at, kind in enumerate(KINDS.values()):
@@ -87,7 +87,7 @@ def everything(num_shards: int = 1, *, big_endian: bool = False) -> Bundle:
     words = [b"", b"word", b"\xff\x00", bytes(300)]
     bundle.add_strings("strings", words, (2, 2), shard=num_shards - 1)
     bundle.add_strings("strings/none", [], (0, 3))
-    long = [b"x" * 600_000, b"", b"y" * 300_000]  # in several chunks
+    long = [b"x" * 600_000, b"", b"y" * 300_000]  # several chunks
     bundle.add_strings("strings/long", long, (3,))
     if not big_endian:
         bundle.add_variants("variants", [b"\x0a\x01T", b"", bytes(280_000)], (3,))
@@ -193,7 +193,7 @@ def test_accepts_every_form_of_source_path(tmp_path: Path) -> None:
     folder.mkdir()
     prefix = specimen().write(folder / "model.ckpt-7")
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
-    ways = [
+    sources = [
         prefix,
         str(prefix),
         os.fsencode(prefix),
@@ -201,8 +201,8 @@ def test_accepts_every_form_of_source_path(tmp_path: Path) -> None:
         index_path(prefix),
         shard_path(prefix),
     ]
-    for number, way in enumerate(ways):
-        report = tb.align(way, tmp_path / f"out{number}")
+    for number, source in enumerate(sources):
+        report = tb.align(source, tmp_path / f"out{number}")
         assert report.path == str(tmp_path / f"out{number}")
         assert_same(prefix, report.path)
 
@@ -210,8 +210,8 @@ def test_accepts_every_form_of_source_path(tmp_path: Path) -> None:
 def test_accepts_every_form_of_destination_path(tmp_path: Path) -> None:
     source = specimen().write(tmp_path / "c")
     (tmp_path / "there").mkdir()
-    ways = {
-        str(tmp_path / "1" / "x"): tmp_path / "1" / "x",  # the folder is made
+    destinations = {
+        str(tmp_path / "1" / "x"): tmp_path / "1" / "x",  # creates the directory
         os.fsencode(tmp_path / "2"): tmp_path / "2",
         tmp_path / "3.index": tmp_path / "3",
         tmp_path / "4.data-00000-of-00001": tmp_path / "4",
@@ -222,8 +222,8 @@ def test_accepts_every_form_of_destination_path(tmp_path: Path) -> None:
             os.fsencode(tmp_path) + b"/\xff"
         ),
     }
-    for way, expected in ways.items():
-        report = tb.align(source, way)
+    for destination, expected in destinations.items():
+        report = tb.align(source, destination)
         assert report.path == str(expected)
         assert_same(source, report.path)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assignment maps: names, scopes and partitions against a store of variables; and what is wrong."""
+"""Assignment maps: names, scopes, partitions and their errors, against a store of variables."""
 
 import pytest
 
@@ -30,9 +30,9 @@ def variable(name, shape):
 def partitions(name, full_shape, rows):
     found, start = {}, 0
     for i, count in enumerate(rows):
-        extent = (count, *full_shape[1:])
-        part = Slice(name, full_shape, (start, *[0] * (len(full_shape) - 1)), extent)
-        found[f"{name}/part_{i}"] = Variable(f"{name}/part_{i}:0", extent, part, object())
+        shape = (count, *full_shape[1:])
+        partition = Slice(name, full_shape, (start, *[0] * (len(full_shape) - 1)), shape)
+        found[f"{name}/part_{i}"] = Variable(f"{name}/part_{i}:0", shape, partition, object())
         start += count
     return found
 
@@ -49,15 +49,15 @@ def store():
 
 
 def plan(pairs, store, stored=STORED):
-    """The plan; the first of its problems is raised."""
-    made = plan_assignments(list(pairs), source(stored), store)
-    for problem in made.problems:
+    """Returns the plan, or raises its first problem."""
+    found = plan_assignments(list(pairs), source(stored), store)
+    for problem in found.problems:
         raise problem.error
-    return made
+    return found
 
 
 def result(pairs, store, stored=STORED):
-    """(tensor, names of what it fills) in order."""
+    """Returns (tensor, names of the assigned variables) in order."""
     return [
         (each.tensor, tuple(v.name for v, _ in each.partitions))
         for each in plan(pairs, store, stored).assignments
@@ -73,9 +73,9 @@ def test_accepts_partitions_by_name_or_list(store):
     names = tuple(f"t/part_{i}:0" for i in range(3))
     assert result([("table", "t")], store) == [("table", names)]
     listed = [store[f"t/part_{i}"] for i in (2, 0)]
-    made = plan([("table", listed)], store).assignments[0]
-    assert [part.offset for _, part in made.partitions] == [(7, 0), (0, 0)]
-    assert made.label == "t/part_2:0,t/part_0:0"
+    found = plan([("table", listed)], store).assignments[0]
+    assert [partition.offset for _, partition in found.partitions] == [(7, 0), (0, 0)]
+    assert found.label == "t/part_2:0,t/part_0:0"
 
 
 def test_partitions_by_name_end_at_first_gap(store):
@@ -100,8 +100,8 @@ def test_assignments_are_sorted_by_tensor(store):
 def test_later_of_overlapping_entries_comes_last(store):
     stored = {**STORED, "v": (6,)}
     assert result([("a/b/v", "new/b/v"), ("a/", "new/")], store, stored)[-1][0] == "a/b/v"
-    made = result([("v", "new/v"), ("a/", "new/")], store, stored)
-    assert made[-1] == ("v", ("new/v:0",))
+    found = result([("v", "new/v"), ("a/", "new/")], store, stored)
+    assert found[-1] == ("v", ("new/v:0",))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_scope_excludes_scopes_with_longer_names():
 
 def test_partitioned_variable_in_scope_is_one_assignment():
     store = partitions("s/table", (10, 4), [5, 5])
-    made = plan([("/", "s/")], store).assignments
-    assert [(each.tensor, each.label, len(each.partitions)) for each in made] == [
+    found = plan([("/", "s/")], store).assignments
+    assert [(each.tensor, each.label, len(each.partitions)) for each in found] == [
         ("table", "s/table", 2)
     ]
 
@@ -145,9 +145,9 @@ def test_name_resembling_a_partition_is_a_variable():
 
 
 def test_scope_without_final_slash_uses_parent_and_warns(store):
-    made = plan([("a/", "new/zzz")], store)
-    assert [each.tensor for each in made.assignments] == ["a/b/v", "a/b/w", "a/v"]
-    assert "'new/zzz'" in made.warnings[0]
+    found = plan([("a/", "new/zzz")], store)
+    assert [each.tensor for each in found.assignments] == ["a/b/v", "a/b/w", "a/v"]
+    assert "'new/zzz'" in found.warnings[0]
     assert not plan([("a/", "new/")], store).warnings
 
 
@@ -173,7 +173,7 @@ def test_invalid_map_raises_value_error(store, key, value, fragment):
 
 
 def test_empty_graph_raises_value_error():
-    with pytest.raises(ValueError, match="no variable made by get_variable in this graph"):
+    with pytest.raises(ValueError, match="no variable found by get_variable in this graph"):
         plan([("/", "/")], {})
 
 
@@ -195,9 +195,9 @@ def test_names_are_matched_exactly(store):
 
 
 def test_empty_list_assigns_nothing_and_warns(store):
-    made = plan([("table", [])], store)
-    assert [each.partitions for each in made.assignments] == [()]
-    assert "'table' is empty" in made.warnings[0]
+    found = plan([("table", [])], store)
+    assert [each.partitions for each in found.assignments] == [()]
+    assert "'table' is empty" in found.warnings[0]
 
 
 @pytest.mark.parametrize("shape", [None, (None,), (6,)])
@@ -248,19 +248,19 @@ def test_keys_of_mixed_types_raise_type_error(store):
 
 
 def test_plan_looks_up_only_needed_names():
-    asked = []
+    looked_up = []
     stored = {f"s/v{i}": (2,) for i in range(40_000)}
 
     def find(name):
-        asked.append(name)
+        looked_up.append(name)
         return Stored(name, stored[name])
 
     def names():
-        raise AssertionError("nobody needs all names of a good plan")
+        raise AssertionError("a valid plan needs no list of names")
 
     store = {f"t/v{i}": variable(f"t/v{i}", (2,)) for i in range(2000)}
-    made = plan_assignments([("s/", "t/")], Source("c", find, names), store)
-    assert len(made.assignments) == len(asked) == 2000
+    found = plan_assignments([("s/", "t/")], Source("c", find, names), store)
+    assert len(found.assignments) == len(looked_up) == 2000
 
 
 def of_type(name, dtype, shape=(6,)):
@@ -269,30 +269,30 @@ def of_type(name, dtype, shape=(6,)):
 
 def test_plan_lists_every_problem(store):
     pairs = [("a/v", "new/v"), ("a/x", "new2/v"), ("a/b/v", "t"), ("q/", "new/"), ("scalar", "no")]
-    made = plan_assignments(pairs, source(), store)
-    assert [each.tensor for each in made.assignments] == ["a/v"]
-    assert [problem.kind for problem in made.problems] == [
+    found = plan_assignments(pairs, source(), store)
+    assert [each.tensor for each in found.assignments] == ["a/v"]
+    assert [problem.kind for problem in found.problems] == [
         "shape", "missing", "missing", "missing", "missing", "setting",
     ]  # fmt: skip
-    for problem in made.problems:
+    for problem in found.problems:
         assert isinstance(problem.error, ValueError)
         assert str(problem) == str(problem.error)
-    kinds = {row.variable: row.problem and row.problem.kind for row in made.rows}
+    kinds = {row.variable: row.problem and row.problem.kind for row in found.rows}
     assert kinds["t"] == "shape" and kinds["new2/v"] == "missing"
 
 
 def test_problem_messages_are_built_lazily(store):
     def names():
-        raise AssertionError("nobody has looked yet")
+        raise AssertionError("the message was built early")
 
-    made = plan_assignments([("a/x", "new/v")], Source("c", lambda _: None, names), store)
-    with pytest.raises(AssertionError, match="nobody has looked"):
-        str(made.problems[0])
+    found = plan_assignments([("a/x", "new/v")], Source("c", lambda _: None, names), store)
+    with pytest.raises(AssertionError, match="built early"):
+        str(found.problems[0])
 
 
 @pytest.mark.parametrize("cast", [False, True])
 @pytest.mark.parametrize(
-    ("stored", "wanted", "can"),
+    ("stored", "wanted", "castable"),
     [
         (FLOAT32, FLOAT16, True),
         (FLOAT16, FLOAT64, True),
@@ -307,40 +307,40 @@ def test_problem_messages_are_built_lazily(store):
         (11, 6, False),  # qint8 and int8
     ],
 )
-def test_compares_dtypes(stored, wanted, can, cast):
-    made = plan_assignments(
+def test_compares_dtypes(stored, wanted, castable, cast):
+    found = plan_assignments(
         [("a/v", of_type("x", wanted))], source(dtypes={"a/v": stored}), {}, cast=cast
     )
-    if can and cast:
-        assert not made.problems
-        assert made.assignments[0].dtype == stored
-        assert "cast to" in made.rows[0].action
+    if castable and cast:
+        assert not found.problems
+        assert found.assignments[0].dtype == stored
+        assert "cast to" in found.rows[0].action
         return
-    (problem,) = made.problems
+    (problem,) = found.problems
     assert problem.kind == "dtype" and isinstance(problem.error, TypeMismatchError)
-    assert ("cast=True" in str(problem)) == can
+    assert ("cast=True" in str(problem)) == castable
     assert "expected dtype" in str(problem) and "x:0" in str(problem) and "a/v" in str(problem)
 
 
 def test_same_dtype_is_not_a_cast():
-    made = plan_assignments(
+    found = plan_assignments(
         [("a/v", of_type("x", INT32))], source(dtypes={"a/v": INT32}), {}, cast=True
     )
-    assert made.rows[0].action == "loaded"
+    assert found.rows[0].action == "loaded"
 
 
 def test_compares_partitioned_variable_as_a_whole(store):
-    made = plan_assignments([("table", "t")], source({"table": (10, 5)}), store)
-    assert not made.assignments and len(made.problems) == 1
-    assert made.rows[0].shape == (10, 4)
+    found = plan_assignments([("table", "t")], source({"table": (10, 5)}), store)
+    assert not found.assignments and len(found.problems) == 1
+    assert found.rows[0].shape == (10, 4)
 
 
 def test_full_name_resolves_to_its_key(store):
     def find(name):
         return Stored("x/.ATTRIBUTES/VARIABLE_VALUE", (6,)) if name == "enc/v" else None
 
-    made = plan_assignments([("enc/", "new2/")], Source("c", find, list), store)
-    (assigned,) = made.assignments
+    found = plan_assignments([("enc/", "new2/")], Source("c", find, list), store)
+    (assigned,) = found.assignments
     assert (assigned.tensor, assigned.name) == ("x/.ATTRIBUTES/VARIABLE_VALUE", "enc/v")
 
 
@@ -348,9 +348,9 @@ def test_ambiguous_name_is_a_problem(store):
     def find(name):
         raise tb.TensorNotFoundError(f"{name} is several")
 
-    made = plan_assignments([("enc/v", "new2/v")], Source("c", find, list), store)
-    assert str(made.problems[0]) == "enc/v is several"
-    assert made.problems[0].kind == "setting"
+    found = plan_assignments([("enc/v", "new2/v")], Source("c", find, list), store)
+    assert str(found.problems[0]) == "enc/v is several"
+    assert found.problems[0].kind == "setting"
 
 
 HINTS = [
@@ -376,6 +376,6 @@ def test_error_suggests_likely_fix(store, pairs, hint):
 
 
 def test_name_lookup_without_names_reports_given_reason():
-    made = plan_assignments([("a/v", "new/v")], source(), {}, nameless="Give the variable.")
-    assert str(made.problems[0]).endswith("Give the variable.")
-    assert isinstance(made.problems[0].error, ValueError)
+    found = plan_assignments([("a/v", "new/v")], source(), {}, nameless="Give the variable.")
+    assert str(found.problems[0]).endswith("Give the variable.")
+    assert isinstance(found.problems[0].error, ValueError)

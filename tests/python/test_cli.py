@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: what it prints, to whom, and its exit status."""
+"""The command line: its output and exit status."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SHARD = f"{PREFIX}.data-00000-of-00001"
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Path:
+def corrupt(tmp_path: Path) -> Path:
     """A checkpoint with one flipped bit in `conv2d/kernel`."""
-    folder = tmp_path / "damaged"
+    folder = tmp_path / "corrupt"
     shutil.copytree(MNIST, folder)
     with tb.open(MNIST) as checkpoint:
         ((_, _, _, offset, _, _),) = checkpoint["conv2d/kernel"].slices
@@ -39,14 +39,14 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The exit status, stdout and stderr of the program."""
+    """Runs the program; returns its exit status, stdout and stderr."""
     status = cli.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return status, out, err
 
 
 def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
-    """Replaces a standard stream by a wide terminal without colours."""
+    """Replaces a standard stream with a wide terminal without colours."""
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, name, stream)
@@ -57,7 +57,7 @@ def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
 
 
 def unstyled(text: str) -> str:
-    """The text without the terminal's escape sequences (bold remains, without colours)."""
+    """Removes the terminal's escape sequences (NO_COLOR still allows bold)."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
@@ -113,7 +113,7 @@ def test_ls_prints_error_of_unreadable_tensor(tmp_path, capsys):
     assert status == 0
     assert SHARD in out.rstrip("\n").split("\t")[5]
     _, out, _ = run(capsys, "ls", tmp_path / PREFIX)
-    assert out.count(SHARD) == 1  # said once
+    assert out.count(SHARD) == 1  # printed once
     assert all(line.split("\t")[5] for line in out.splitlines())
 
 
@@ -170,31 +170,31 @@ def test_verify_accepts_valid_checkpoint(capsys):
     assert out.splitlines()[-1] == f"ok: {(MNIST / SHARD).stat().st_size} bytes checked"
 
 
-def test_verify_prints_corrupt_slice(damaged, capsys):
-    status, out, _ = run(capsys, "verify", damaged)
+def test_verify_prints_corrupt_slice(corrupt, capsys):
+    status, out, _ = run(capsys, "verify", corrupt)
     lines = [line.split("\t") for line in out.splitlines()]
-    pieces = [line for line in lines if line[0] == "damaged"]
+    slices = [line for line in lines if line[0] == "damaged"]
     assert status == 1
-    assert [piece[1] for piece in pieces] == ["conv2d/kernel"]
-    assert pieces[0][2].endswith(SHARD)
-    assert pieces[0][4] == "1152"
+    assert [each[1] for each in slices] == ["conv2d/kernel"]
+    assert slices[0][2].endswith(SHARD)
+    assert slices[0][4] == "1152"
     assert lines[-1][0].startswith("1 damaged: ")
 
 
-def test_verify_checks_only_given_names(damaged, capsys):
-    assert run(capsys, "verify", damaged, "--names", "dense*")[0] == 0
-    assert run(capsys, "verify", damaged, "--names", "dense*", "--names", "conv2d/kernel")[0] == 1
+def test_verify_checks_only_given_names(corrupt, capsys):
+    assert run(capsys, "verify", corrupt, "--names", "dense*")[0] == 0
+    assert run(capsys, "verify", corrupt, "--names", "dense*", "--names", "conv2d/kernel")[0] == 1
 
 
-def test_verify_prints_json(damaged, capsys):
-    status, out, _ = run(capsys, "verify", "--json", damaged)
+def test_verify_prints_json(corrupt, capsys):
+    status, out, _ = run(capsys, "verify", "--json", corrupt)
     document = json.loads(out)
-    (piece,) = document["damaged"]
+    (item,) = document["damaged"]
     assert status == 1
     assert document["ok"] is False
     assert document["checked_bytes"] == (MNIST / SHARD).stat().st_size
-    assert (piece["tensor"], piece["nbytes"]) == ("conv2d/kernel", 1152)
-    assert "conv2d/kernel" in piece["message"]
+    assert (item["tensor"], item["nbytes"]) == ("conv2d/kernel", 1152)
+    assert "conv2d/kernel" in item["message"]
 
 
 def test_verify_draws_progress_on_stderr(monkeypatch, capsys):
@@ -223,8 +223,8 @@ def test_align_prints_json(tmp_path, capsys):
     }
 
 
-def test_align_of_corrupt_checkpoint_fails(damaged, tmp_path, capsys):
-    status, out, err = run(capsys, "align", damaged, tmp_path / "m")
+def test_align_of_corrupt_checkpoint_fails(corrupt, tmp_path, capsys):
+    status, out, err = run(capsys, "align", corrupt, tmp_path / "m")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "'conv2d/kernel'" in err
     assert not list(tmp_path.glob("m*"))
@@ -238,7 +238,7 @@ def test_align_draws_progress_on_stderr(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "expected"),
     [
         ([], "Missing command"),
         (["frobnicate"], "frobnicate"),
@@ -255,24 +255,24 @@ def test_align_draws_progress_on_stderr(tmp_path, monkeypatch, capsys):
         (["align", str(MNIST), str(MNIST.parent / "simple_v1_model" / "variables")], "replace"),
     ],
 )
-def test_failure_prints_one_line_to_stderr(args, words, capsys):
+def test_failure_prints_one_line_to_stderr(args, expected, capsys):
     status, out, err = run(capsys, *args)
     assert (status, out) == (2, "")
     assert err.startswith("tensorbundle: ")
-    assert words in err
+    assert expected in err
     assert err.count("\n") == 1
 
 
 def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
     (tmp_path / "model.index").write_bytes(b"not a table" * 10)
-    for words in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
-        status, out, err = run(capsys, *words)
+    for args in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
+        status, out, err = run(capsys, *args)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "model.index" in err
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "expected"),
     [
         ("plain/name", "plain/name"),
         ("größe", "größe"),
@@ -281,8 +281,8 @@ def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
         (b"\xff\xfe".decode("utf-8", "surrogateescape"), r"\xff\xfe"),
     ],
 )
-def test_escapes_control_characters_in_names(name, shown):
-    assert terminal.shown(name) == shown
+def test_escapes_control_characters_in_names(name, expected):
+    assert terminal.shown(name) == expected
 
 
 def test_help_is_printed_to_stdout():
@@ -299,14 +299,14 @@ def test_prints_version(capsys):
     assert tb.__version__ in out
 
 
-def test_runs_as_a_module(damaged, tmp_path):
+def test_runs_as_a_module(corrupt, tmp_path):
     command = [sys.executable, "-W", "error", "-m", "tensorbundle"]
     listed = subprocess.run(
         [*command, "ls", MNIST], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout.count("\n") == 27
-    checked = subprocess.run([*command, "verify", damaged], capture_output=True, check=False)
+    checked = subprocess.run([*command, "verify", corrupt], capture_output=True, check=False)
     assert checked.returncode == 1
 
 

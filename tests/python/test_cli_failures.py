@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command line says when something is wrong: one line on stderr, whatever it is."""
+"""Errors of the command line: one line on stderr for every error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1"
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The exit status, stdout and stderr of the program."""
+    """Runs the program; returns its exit status, stdout and stderr."""
     status = cli.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return status, out, err
 
 
 def program(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """The program in a process of its own, where logs and warnings go to stderr."""
+    """Runs the program in a child process, where logs and warnings go to stderr."""
     return subprocess.run(
         [sys.executable, "-m", "tensorbundle", *map(str, args)],
         stderr=subprocess.PIPE,
@@ -108,7 +108,7 @@ def test_invalid_usage_prints_one_line(capsys, words: list[object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "words"),
+    ("error", "status", "expected"),
     [
         (MemoryError(), 2, "not enough memory"),
         (RecursionError("too deep"), 2, "RecursionError: too deep"),
@@ -120,7 +120,7 @@ def test_invalid_usage_prints_one_line(capsys, words: list[object]) -> None:
     ],
 )
 def test_any_exception_prints_at_most_one_line(
-    capsys, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, words: str
+    capsys, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, expected: str
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise error
@@ -128,8 +128,8 @@ def test_any_exception_prints_at_most_one_line(
     monkeypatch.setattr(tb, "open", fail)
     found, out, err = run(capsys, "ls", MNIST)
     assert (found, out) == (status, "")
-    assert err.count("\n") == (1 if words else 0)
-    assert words in err
+    assert err.count("\n") == (1 if expected else 0)
+    assert expected in err
 
 
 @pytest.mark.parametrize("words", [["ls", MNIST], ["ls", "--json", MNIST], ["verify", MNIST]])
@@ -173,7 +173,7 @@ def test_interrupt_prints_no_traceback(tmp_path: Path) -> None:
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
-    """A checkpoint with an object graph, which has a data file of its own."""
+    """A checkpoint whose object graph is in a separate data file."""
     bundle = Bundle(2)
     graph = TrackableObjectGraph()
     for key, name in [("a", "enc/kernel"), ("b", "enc/bias"), ("c", "same"), ("d", "same")]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests' own writer against bytes that TensorFlow wrote."""
+"""Compares the test writer's output with bytes that TensorFlow wrote."""
 
 from __future__ import annotations
 

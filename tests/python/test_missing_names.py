@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an absent name costs, and what its message says."""
+"""Lookups of missing names: their cost and their messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 100_000
 
 
 def many(tmp_path: Path, *, graph: bool) -> Path:
-    """A checkpoint with 100,000 names."""
+    """Writes a checkpoint with 100,000 names."""
     bundle = Bundle()
     entry = bundle.add("bias", np.float32(1))
     message = TrackableObjectGraph()
@@ -52,13 +52,13 @@ def miss(checkpoint: tb.Checkpoint, name: str) -> tb.TensorNotFoundError:
 
 
 def seconds(function: Callable[[], object], times: int) -> float:
-    begin = time.process_time()
+    start = time.process_time()
     for _ in range(times):
         function()
-    return (time.process_time() - begin) / times
+    return (time.process_time() - start) / times
 
 
-def refused(lookup: Callable[[str], object]) -> Callable[[], None]:
+def failing(lookup: Callable[[str], object]) -> Callable[[], None]:
     def attempt() -> None:
         try:
             lookup("model/layer_x/attention/kernels")
@@ -76,14 +76,14 @@ def test_failed_lookup_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
         lambda: name in checkpoint,
         lambda: checkpoint.get(name),
         lambda: reader.has_tensor(name),
-        refused(checkpoint.__getitem__),
-        refused(reader.get_tensor),
-        refused(lambda absent: checkpoint.verify([absent])),
-        refused(lambda absent: checkpoint.stream([absent])),
+        failing(checkpoint.__getitem__),
+        failing(reader.get_tensor),
+        failing(lambda missing: checkpoint.verify([missing])),
+        failing(lambda missing: checkpoint.stream([missing])),
     ]
     for lookup in lookups:
-        lookup()  # the first one reads the names and the graph
-        # Comparing with all names takes 10 ms and more.
+        lookup()  # the first lookup reads the names and the graph
+        # A comparison with all names takes at least 10 ms.
         assert seconds(lookup, 100) < 0.0005
 
 
@@ -144,21 +144,21 @@ def test_message_is_identical_in_every_rendering(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("kernel", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
-    shown = [
+    messages = [
         str(miss(checkpoint, "kernels")),
         miss(checkpoint, "kernels").args[0],
         str(pickle.loads(pickle.dumps(miss(checkpoint, "kernels")))),
         str(copy.deepcopy(miss(checkpoint, "kernels"))),
         traceback.format_exception_only(miss(checkpoint, "kernels"))[0].partition(": ")[2].strip(),
     ]
-    assert set(shown) == {shown[0]}
-    assert "'kernel'" in shown[0]
-    assert repr(miss(checkpoint, "kernels")) == f"TensorNotFoundError({shown[0]!r})"
+    assert set(messages) == {messages[0]}
+    assert "'kernel'" in messages[0]
+    assert repr(miss(checkpoint, "kernels")) == f"TensorNotFoundError({messages[0]!r})"
     error = miss(checkpoint, "kernels")
     if hasattr(error, "add_note"):
-        error.add_note("asked for by the optimizer")
-        again = pickle.loads(pickle.dumps(error))
-        assert again.__notes__ == ["asked for by the optimizer"]
+        error.add_note("requested by the optimizer")
+        copied = pickle.loads(pickle.dumps(error))
+        assert copied.__notes__ == ["requested by the optimizer"]
     error.args = ("another",)
     assert str(error) == "another"
     assert str(tb.TensorNotFoundError("plain")) == "plain"
@@ -185,7 +185,7 @@ def test_kept_error_holds_no_open_file(tmp_path: Path) -> None:
         error.__traceback__ = None
     del checkpoint
     assert open_files() == []
-    assert "'kernel'" in str(error)  # and the names are still known
+    assert "'kernel'" in str(error)  # the suggestion still works
 
 
 NAMES = st.text(st.sampled_from("ab/_0"), max_size=12)
