@@ -173,7 +173,7 @@ def test_invalid_map_raises_value_error(store, key, value, fragment):
 
 
 def test_empty_graph_raises_value_error():
-    with pytest.raises(ValueError, match="no variable found by get_variable in this graph"):
+    with pytest.raises(ValueError, match="no variable made by get_variable in this graph"):
         plan([("/", "/")], {})
 
 

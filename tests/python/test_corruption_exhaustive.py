@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every bit, every length, every byte: a small checkpoint is damaged in all the ways there are."""
+"""Exhaustive corruption of a small checkpoint: every bit, every length, every byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from craft.v1 import V1File
 
 import tensorbundle as tb
 
-FEW = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
+EDGE_VALUES = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
 
 
 def bit_flips(data: bytes) -> Iterator[bytes]:
@@ -28,7 +28,7 @@ def bit_flips(data: bytes) -> Iterator[bytes]:
 
 
 def assert_fatal_or_harmless(path: Path, prefix: Path) -> bool:
-    """True if opening raised; an accepted mutant must read like the original."""
+    """Returns True if open raised; an accepted mutant must have the original values."""
     try:
         ck = tb.open(prefix)
     except tb.CorruptionError as error:
@@ -48,7 +48,7 @@ def test_flipped_index_bit_is_detected(tmp_path: Path, kind: int) -> None:
     for mutant in bit_flips(path.read_bytes()):
         path.write_bytes(mutant)
         harmless += not assert_fatal_or_harmless(path, prefix)
-    # The footer's last varint, followed by zero padding, has a second spelling of the same number.
+    # The footer's last varint, followed by zero padding, has a second encoding of the same number.
     assert harmless <= 1
 
 
@@ -101,7 +101,7 @@ def test_truncated_data_is_detected(tmp_path: Path) -> None:
         path.write_bytes(data[:length])
         with tb.open(prefix) as ck:
             for name in TENSORS:
-                if name in "abw":  # a part of them is not compared with a checksum
+                if name in "abw":  # reads of a box are not compared with a checksum
                     with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
                         ck[name][:1]
                 if ends[name] <= length:
@@ -112,7 +112,7 @@ def test_truncated_data_is_detected(tmp_path: Path) -> None:
 
 
 def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator[bytes]:
-    """Every byte inside a block set to every one of the values, the checksums made right again."""
+    """Sets every byte of every block to each of the values, and recomputes the checksums."""
     for offset, size in encoded.blocks:
         for position in range(offset, offset + size + 1):
             for value in values:
@@ -123,7 +123,7 @@ def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator
 
 
 def resized(encoded: Encoded) -> Iterator[bytes]:
-    """Every byte left out, and a byte put in before it; handles then point beside the blocks."""
+    """Removes each byte, and inserts a byte before each, which invalidates the handles."""
     for position in range(len(encoded.data)):
         yield encoded.data[:position] + encoded.data[position + 1 :]
         yield encoded.data[:position] + b"\x01" + encoded.data[position:]
@@ -131,7 +131,7 @@ def resized(encoded: Encoded) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [(table.NONE, range(0, 256, 5)), (table.SNAPPY, FEW)],
+    [(table.NONE, range(0, 256, 5)), (table.SNAPPY, EDGE_VALUES)],
     ids=["plain", "snappy"],
 )
 def test_resealed_index_mutants_never_crash(
@@ -153,7 +153,7 @@ def test_shifted_index_mutants_never_crash(tmp_path: Path) -> None:
     mutants = [{"c.index": mutant} for mutant in resized(bundle.table().encode())]
     counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
-    # A byte between the last block and the footer moves nothing that a handle points to.
+    # A byte inserted between the last block and the footer changes no block offset.
     assert counts["CorruptionError"] >= len(mutants) - 1
 
 
@@ -195,12 +195,12 @@ def test_corrupt_v1_file_is_detected(tmp_path: Path) -> None:
         except tb.CorruptionError as error:
             assert str(path) in str(error)
         else:
-            pytest.fail("damage went unnoticed")
+            pytest.fail("the corruption was not detected")
 
 
 def test_resealed_v1_mutants_never_crash(tmp_path: Path) -> None:
     encoded = v1_specimen().table(block_size=100).encode()
-    mutants = [{"c": mutant} for mutant in changed_bytes(encoded, FEW)]
+    mutants = [{"c": mutant} for mutant in changed_bytes(encoded, EDGE_VALUES)]
     counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert set(counts) <= {"CorruptionError", "UnsupportedError", "read"}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are missing, short, or no files at all.
+"""Missing, truncated and special files.
 
-The index is needed; a shard concerns the tensors in it alone.
+An unusable index raises at open; an unusable shard affects only its tensors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def make_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def make_loop(path: Path) -> None:
+def make_symlink_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
@@ -42,8 +42,8 @@ def test_missing_index_raises_not_found_error(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOENT
     assert str(tmp_path / "c") in str(caught.value)
     assert str(caught.value.filename).startswith(str(tmp_path / "c"))
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.filename) == (str(caught.value), caught.value.filename)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.filename) == (str(caught.value), caught.value.filename)
 
 
 def test_missing_index_with_data_raises_not_found_error(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_pattern_characters_in_paths_are_literal(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "make", [make_fifo, make_loop, Path.mkdir], ids=["FIFO", "loop", "directory"]
+    "make", [make_fifo, make_symlink_loop, Path.mkdir], ids=["FIFO", "loop", "directory"]
 )
 def test_special_file_as_index_raises_io_failure(
     tmp_path: Path, make: Callable[[Path], None]
@@ -91,7 +91,7 @@ def test_special_file_as_index_raises_io_failure(
     assert isinstance(caught.value, OSError)
     assert caught.value.errno
     assert str(index_path(tmp_path / "c")) in str(caught.value)
-    if make is make_loop:
+    if make is make_symlink_loop:
         assert caught.value.errno == errno.ELOOP
 
 
@@ -104,11 +104,11 @@ def test_unreadable_index_raises_eacces(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EACCES
 
 
-SHARD_FAULTS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]] = {
+UNUSABLE_SHARDS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]] = {
     "missing": (None, tb.CheckpointNotFoundError),
     "dangling link": (make_dangling, tb.CheckpointNotFoundError),
     "FIFO": (make_fifo, tb.IOFailure),
-    "loop": (make_loop, tb.IOFailure),
+    "loop": (make_symlink_loop, tb.IOFailure),
     "directory": (Path.mkdir, tb.IOFailure),
     "empty": (Path.touch, tb.CorruptionError),
     "short": (lambda path: path.write_bytes(bytes(50)), tb.CorruptionError),
@@ -116,34 +116,34 @@ SHARD_FAULTS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]]
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-@pytest.mark.parametrize("fault", SHARD_FAULTS)
-def test_corrupt_shard_affects_only_its_tensors(tmp_path: Path, fault: str, io: str) -> None:
+@pytest.mark.parametrize("case", UNUSABLE_SHARDS)
+def test_corrupt_shard_affects_only_its_tensors(tmp_path: Path, case: str, io: str) -> None:
     prefix = specimen(num_shards=2).write(tmp_path / "c")
     bad = shard_path(prefix, 1, 2)
     bad.unlink()
-    make, expected = SHARD_FAULTS[fault]
+    make, expected = UNUSABLE_SHARDS[case]
     if make is not None:
         make(bad)
-    concerned = {"w"} if fault == "short" else IN_SHARD_1  # "b" ends before byte 50
+    affected = {"w"} if case == "short" else IN_SHARD_1  # "b" ends before byte 50
     with tb.open(prefix, io=io, verify="none") as ck:
         assert set(ck) == set(TENSORS)
         for name in TENSORS:
             assert ck[name].shape == TENSORS[name].shape
             assert ck[name].dtype == TENSORS[name].dtype
-        for name in sorted(concerned):
+        for name in sorted(affected):
             assert str(bad) in str(ck[name].error)
             for attempt in (np.asarray, lambda t: t.read()):
                 with pytest.raises(expected, match=f"'{name}'") as caught:
                     attempt(ck[name])
                 assert type(caught.value) is expected
                 assert str(bad) in str(caught.value)
-        for name in sorted(set(TENSORS) - concerned):
+        for name in sorted(set(TENSORS) - affected):
             assert ck[name].error is None
-            if not (fault == "short" and name == "b"):
+            if not (case == "short" and name == "b"):
                 assert same_bits(ck[name], TENSORS[name])
         report = ck.verify()
         assert not report.ok
-        assert {item.tensor for item in report.damaged} >= concerned
+        assert {item.tensor for item in report.damaged} >= affected
         assert {str(item.file) for item in report.damaged} == {str(bad)}
 
 
@@ -181,7 +181,7 @@ def test_truncated_data_raises_corruption_error(tmp_path: Path, cut: int) -> Non
         with pytest.raises(tb.CorruptionError, match="'z'") as caught:
             np.asarray(ck["z"])
         assert str(len(data) - cut) in str(caught.value)
-        # What can be compared with its checksum is still read; nothing else of the file is.
+        # Only reads that compare a checksum are allowed in a truncated file.
         assert same_bits(ck["a"].read(), TENSORS["a"])
         with pytest.raises(tb.CorruptionError, match="'a'"):
             np.asarray(ck["a"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a directory means: its state file's, or the only one in it."""
+"""Resolving a directory: the checkpoint of its state file, or its only checkpoint."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_opens_the_only_checkpoint_of_a_directory(tmp_path: Path, kind: str) -> 
             assert os.path.normpath(checkpoint.path) == prefix
     assert tb.list_variables(tmp_path / "run") == tb.list_variables(prefix)
     assert tb.load_checkpoint(tmp_path / "run").has_tensor(tb.list_variables(prefix)[0][0])
-    # TensorFlow's own answer about the state file stays.
+    # latest_checkpoint still returns what TensorFlow returns.
     assert tb.latest_checkpoint(tmp_path / "run") is None
 
 
@@ -73,13 +73,13 @@ def test_opens_the_only_checkpoint_of_a_directory(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize("second", CHECKPOINTS)
 def test_several_checkpoints_raise_error_with_list(tmp_path: Path, first: str, second: str) -> None:
     prefixes = [CHECKPOINTS[first](tmp_path / "a-1"), CHECKPOINTS[second](tmp_path / "b-2")]
-    said = refusal(tmp_path)
-    assert said == refusal(tmp_path, ValueError) == refusal(tmp_path, FileNotFoundError)
-    assert said.startswith(
+    message = refusal(tmp_path)
+    assert message == refusal(tmp_path, ValueError) == refusal(tmp_path, FileNotFoundError)
+    assert message.startswith(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
     )
-    assert "2 prefixes are in it" in said
-    assert ", ".join(map(repr, prefixes)) in said
+    assert "2 prefixes are in it" in message
+    assert ", ".join(map(repr, prefixes)) in message
 
 
 def test_v1_and_v2_of_one_prefix_are_one_checkpoint(tmp_path: Path) -> None:
@@ -93,13 +93,13 @@ def test_saved_model_has_precedence_over_prefix(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     variables = v2(tmp_path / "variables" / "variables")
     assert tb.open(tmp_path).path == variables
-    assert tb.open(tmp_path / "variables").path == variables  # the only prefix in there
+    assert tb.open(tmp_path / "variables").path == variables  # its only prefix
 
 
 def test_prefix_has_precedence_over_directory_of_same_name(tmp_path: Path) -> None:
-    beside = v2(tmp_path / "m")
+    sibling = v2(tmp_path / "m")
     inside = v2(tmp_path / "m" / "best")
-    assert tb.open(tmp_path / "m").path == beside
+    assert tb.open(tmp_path / "m").path == sibling
     assert tb.open(f"{tmp_path}/m/").path == inside
 
 
@@ -117,11 +117,11 @@ def test_corrupt_only_checkpoint_raises_corruption_error(tmp_path: Path) -> None
 def test_error_lists_prefixes_in_subdirectories(tmp_path: Path) -> None:
     v2(tmp_path / "model" / "checkpoint" / "ckpt-0")
     v2(tmp_path / "model" / "another" / "m")
-    said = refusal(tmp_path / "model")
-    # The directory that others call a state file comes first.
+    message = refusal(tmp_path / "model")
+    # The directory with the name of a state file comes first.
     named = [f"{tmp_path}/model/checkpoint/ckpt-0", f"{tmp_path}/model/another/m"]
-    assert ", ".join(map(repr, named)) in said
-    assert "state file" not in said
+    assert ", ".join(map(repr, named)) in message
+    assert "state file" not in message
 
 
 def test_directory_named_checkpoint_is_ignored(
@@ -145,7 +145,10 @@ def test_directory_named_checkpoint_is_ignored(
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
         (b"<html><body>404", "HTML page"),
         (b'{"model": 1}', "JSON text"),
-        ('model_checkpoint_path: "m"\n'.encode("utf-16-le"), "UTF-16 text"),  # without its mark
+        (
+            'model_checkpoint_path: "m"\n'.encode("utf-16-le"),
+            "UTF-16 text",
+        ),  # without a byte order mark
     ],
 )
 def test_unusable_state_file_has_precedence(
@@ -153,10 +156,10 @@ def test_unusable_state_file_has_precedence(
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path)
-    assert reason in said
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in said
-    assert not caplog.records  # the message has the reason
+    message = refusal(tmp_path)
+    assert reason in message
+    assert f"These prefixes are in it, give one of them: {prefix!r}" in message
+    assert not caplog.records  # the message contains the reason
 
 
 @pytest.mark.parametrize(
@@ -174,24 +177,26 @@ def test_binary_state_file_error_names_its_kind(
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path, tb.CorruptionError)
-    assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in said
-    assert reason in said
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in said
-    assert "codec" not in said
+    message = refusal(tmp_path, tb.CorruptionError)
+    assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in message
+    assert reason in message
+    assert f"These prefixes are in it, give one of them: {prefix!r}" in message
+    assert "codec" not in message
     for function in (tb.latest_checkpoint, tb.get_checkpoint_state):
-        with pytest.raises(UnicodeDecodeError) as caught:  # as TensorFlow's do
+        with pytest.raises(UnicodeDecodeError) as caught:  # as in TensorFlow
             function(tmp_path)
-        assert said.startswith(str(caught.value))
+        assert message.startswith(str(caught.value))
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n# nothing\n", b"last_preserved_timestamp: 1"])
 def test_state_file_without_path_raises_error(tmp_path: Path, content: bytes) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path, tb.CorruptionError)
-    assert said.startswith(f"Invalid checkpoint state loaded from {tmp_path}")  # TensorFlow's words
-    assert repr(prefix) in said
+    message = refusal(tmp_path, tb.CorruptionError)
+    assert message.startswith(
+        f"Invalid checkpoint state loaded from {tmp_path}"
+    )  # TensorFlow's words
+    assert repr(prefix) in message
 
 
 def test_byte_order_mark_is_skipped_unlike_tensorflow(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DLPack protocol, as producers must follow it."""
+"""The DLPack protocol from the producer's side."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import tensorbundle as tb
 CPU = (1, 0)
 NUMPY_TYPES = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 15, 17, 18, 19, 22, 23)
 versioned = pytest.mark.skipif(
-    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy asks for no version"
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy requests no DLPack version"
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-class Offer:
-    """An object that offers a tensor with arguments of the test's choice."""
+class Producer:
+    """Exports a tensor with the given arguments instead of the consumer's."""
 
     def __init__(self, tensor: Any, **arguments: Any) -> None:
         self.tensor, self.arguments = tensor, arguments
@@ -38,8 +38,8 @@ class Offer:
         return self.tensor.__dlpack_device__()
 
 
-def aligned_and_not(tmp_path: Path) -> Any:
-    """A checkpoint of the same tensor at offset 0 and at an odd offset."""
+def open_aligned_and_misaligned(tmp_path: Path) -> Any:
+    """Opens a checkpoint of one tensor at offset 0 and at an odd offset; returns its values too."""
     bundle = Bundle()
     source = sample(KINDS[1], (40, 7))
     bundle.add("aligned", source)
@@ -66,7 +66,7 @@ def test_numpy_imports_every_supported_dtype(
 
 
 def test_misaligned_data_is_copied(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         assert ck["aligned"].aligned
         assert not ck["odd"].aligned
@@ -78,24 +78,24 @@ def test_misaligned_data_is_copied(tmp_path: Path) -> None:
 @linux
 @versioned
 def test_aligned_data_is_shared(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        got = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0)))
+        got = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0)))
         assert same_bits(got, source)
         assert mapped_file(got) == (str(shard_path(Path(ck.path))), "rw-p")
-        assert got.ctypes.data != np.asarray(ck["aligned"]).ctypes.data  # a mapping of its own
+        assert got.ctypes.data != np.asarray(ck["aligned"]).ctypes.data  # a separate mapping
         assert not got.flags.writeable
 
 
 @linux
 @versioned
 def test_respects_copy_argument(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        mine = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=True))
-        assert same_bits(mine, source)
-        assert mapped_file(mine) in (None, ("[heap]", "rw-p"))
-        shared = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=False))
+        copied = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0), copy=True))
+        assert same_bits(copied, source)
+        assert mapped_file(copied) in (None, ("[heap]", "rw-p"))
+        shared = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0), copy=False))
         assert mapped_file(shared) == (str(shard_path(Path(ck.path))), "rw-p")
         with pytest.raises(BufferError):
             ck["odd"].__dlpack__(max_version=(1, 0), copy=False)
@@ -104,22 +104,22 @@ def test_respects_copy_argument(tmp_path: Path) -> None:
 
 @versioned
 def test_copy_is_writable(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        mine = np.from_dlpack(ck["aligned"], copy=True)
-        assert mine.flags.writeable
-        mine[:] = 0
+        copied = np.from_dlpack(ck["aligned"], copy=True)
+        assert copied.flags.writeable
+        copied[:] = 0
         assert same_bits(ck["aligned"], source)
 
 
 def test_unversioned_capsule_never_shares_mapping(tmp_path: Path) -> None:
-    """Before version 1 nothing says "read-only": what is offered must bear being written to."""
-    ck, source = aligned_and_not(tmp_path)
+    """Before version 1 there is no read-only flag, so the export must be writable."""
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         view = np.asarray(ck["aligned"])
         capsule = ck["aligned"].__dlpack__()
         assert '"dltensor"' in repr(capsule)
-        got = np.from_dlpack(Offer(ck["aligned"]))
+        got = np.from_dlpack(Producer(ck["aligned"]))
         assert same_bits(got, source)
         assert not np.shares_memory(got, view)
         with pytest.raises(BufferError):
@@ -127,7 +127,7 @@ def test_unversioned_capsule_never_shares_mapping(tmp_path: Path) -> None:
 
 
 def test_returns_requested_version(tmp_path: Path) -> None:
-    ck, _ = aligned_and_not(tmp_path)
+    ck, _ = open_aligned_and_misaligned(tmp_path)
     with ck:
         assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(1, 0)))
         assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(2, 5)))
@@ -135,7 +135,7 @@ def test_returns_requested_version(tmp_path: Path) -> None:
 
 
 def test_capsules_outlive_the_reader(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         arrays = [np.from_dlpack(ck[name]) for name in ("aligned", "odd")]
         unused = ck["aligned"].__dlpack__(max_version=(1, 0))

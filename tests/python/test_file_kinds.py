@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of other programs in place of a checkpoint, told by their first and last bytes."""
+"""Files of other programs, recognised by their first and last bytes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ S3_ERROR = (
     b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 )
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-# Name of the case: (content, what is said)
+# Name of the case: (content, words of the message)
 KINDS = {
     "git-lfs": (LFS, "git lfs pull"),
     "html": (b"<!DOCTYPE html>\n<html><head>", "HTML page"),
-    "html after a mark": (b"\xef\xbb\xbf\n<HTML lang=en>", "HTML page"),
+    "html after a byte order mark": (b"\xef\xbb\xbf\n<HTML lang=en>", "HTML page"),
     "xhtml": (b'<?xml version="1.0"?>\n<html xmlns="http">', "HTML page"),
     "s3 error": (S3_ERROR, "(AccessDenied)"),
     "xml": (b"<?xml version='1.0'?><model/>", "XML document"),
@@ -83,7 +83,7 @@ KINDS = {
     "npz": (saved(np.savez, np.arange(3), np.arange(4)), "numpy.load"),
     "npy": (saved(np.save, np.arange(3)), "numpy.load"),
     "zip": (zipped("readme.txt"), "zip archive"),
-    "no files in a zip": (zipped(), "zip archive"),
+    "empty zip": (zipped(), "zip archive"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(80), "h5py"),
     "hdf5 with a user block": (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(80), "h5py"),
     "torch pickle": (
@@ -91,9 +91,12 @@ KINDS = {
         "PyTorch file",
     ),
     **{
-        f"pickle {protocol}, {type(what).__name__}": (pickle.dumps(what, protocol), "Python pickle")
+        f"pickle {protocol}, {type(value).__name__}": (
+            pickle.dumps(value, protocol),
+            "Python pickle",
+        )
         for protocol in (2, 3, 4, 5)
-        for what in (WEIGHTS, [1, 2], "text", np.arange(3))
+        for value in (WEIGHTS, [1, 2], "text", np.arange(3))
     },
     "old pickle": (pickle.dumps(WEIGHTS, 0), "Python pickle"),
     "safetensors": (safetensors(), "safetensors package"),
@@ -135,7 +138,7 @@ def test_error_names_kind_of_file_in_directory(tmp_path: Path, kind: str) -> Non
     with pytest.raises(ValueError, match="Couldn't find 'checkpoint' file") as caught:
         tb.open(tmp_path)
     assert isinstance(caught.value, tb.CheckpointNotFoundError)
-    if kind not in ("empty", "zeros", "text"):  # which say nothing about the directory
+    if kind not in ("empty", "zeros", "text"):  # kinds that are not reported for a directory
         assert f"'weights.bin' in it {file_kinds.kind_of_file(tmp_path / 'weights.bin')}" in str(
             caught.value
         )
@@ -151,8 +154,8 @@ def test_table_is_never_another_kind(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\0\0\x10\x08\1\x1a\x02\x08\1",  # a V2 index without its end
-        b"\0\0\x80\1\x0a\x08\x80\x02}",  # a V1 file without its end
+        b"\0\0\x10\x08\1\x1a\x02\x08\1",  # a truncated V2 index
+        b"\0\0\x80\1\x0a\x08\x80\x02}",  # a truncated V1 file
         b"\x80\x02\xff\xff",
         b"PK\x01\x02",
         b"\x83\xff\xff",

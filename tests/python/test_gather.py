@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows by number, against NumPy."""
+"""Compares reads of rows by number with NumPy."""
 
 from __future__ import annotations
 

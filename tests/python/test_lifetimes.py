@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who keeps a mapping alive, what close() means, and what may be written to."""
+"""Lifetimes of mappings, effects of close(), and writability of arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import tensorbundle as tb
 
 SOURCE = np.arange(300_000, dtype=np.float32).reshape(1000, 300)
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def mappings(path: Path) -> int:
-    """How many parts of this process's memory show ``path``."""
+    """Returns the number of mappings of ``path`` in this process."""
     with open("/proc/self/maps") as file:
         return sum(line.rstrip().endswith(str(path)) for line in file)
 
@@ -44,7 +44,7 @@ def descriptors() -> int:
 
 
 def resident() -> int:
-    """Bytes of anonymous memory in this process."""
+    """Returns the bytes of resident anonymous memory of this process."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
@@ -54,7 +54,7 @@ def test_view_outlives_checkpoint_and_file(prefix: Path) -> None:
     ck = tb.open(prefix)
     t = ck["t"]
     view = np.asarray(t)
-    part = t[10:20, 3]
+    box = t[10:20, 3]
     ck.close()
     del ck, t
     gc.collect()
@@ -62,7 +62,7 @@ def test_view_outlives_checkpoint_and_file(prefix: Path) -> None:
     assert same_bits(view, SOURCE)
     del view
     gc.collect()
-    assert same_bits(part, SOURCE[10:20, 3])
+    assert same_bits(box, SOURCE[10:20, 3])
 
 
 @linux
@@ -114,16 +114,16 @@ def test_views_stay_read_only(prefix: Path) -> None:
 
 OWNED: dict[str, Callable[[Any], np.ndarray]] = {
     "read": lambda ck: ck["t"].read(),
-    "read part": lambda ck: ck["t"].read(np.s_[3:5, 7]),
+    "read box": lambda ck: ck["t"].read(np.s_[3:5, 7]),
     "read with steps": lambda ck: ck["t"].read(np.s_[::-3, None, ..., 5:2:-1]),
     "np.array": lambda ck: np.array(ck["t"]),
 }
 
 
-@pytest.mark.parametrize("how", OWNED)
-def test_copies_are_writable_and_independent(prefix: Path, how: str) -> None:
+@pytest.mark.parametrize("read", OWNED)
+def test_copies_are_writable_and_independent(prefix: Path, read: str) -> None:
     with tb.open(prefix) as ck:
-        array = OWNED[how](ck)
+        array = OWNED[read](ck)
         assert array.flags.writeable and array.flags.aligned
         array[...] = -1
         assert same_bits(ck["t"], SOURCE)
@@ -211,8 +211,8 @@ def test_thousand_opens_leak_no_memory(prefix: Path) -> None:
     for _ in range(1000):
         once()
     gc.collect()
-    # Leaking an array of ``t`` would show as 1.2 GB, one of ``u`` as 2.4 MB, on top of whatever a
-    # reader holds; growth below 2 MiB is the allocator's noise.
+    # A leak of ``t`` per iteration would add 1.2 GB, and one of ``u`` 2.4 MB; growth below 2 MiB is
+    # allocator noise.
     assert resident() - before < 2 << 20
 
 

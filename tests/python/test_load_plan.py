@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a plan, as a table for people and as a report of what was done."""
+"""Rows of a load plan: the printed table and the report."""
 
 import pickle
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names: the stored key, else a full name of the object graph, in every place that takes one."""
+"""Names resolve to a stored key, else to a full name of the object graph, in every function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def with_graph(names: list[tuple[str | bytes, str | bytes]], stored: list[str]) -> Bundle:
-    """A checkpoint whose graph has (full name, key) and that stores some keys.
+    """Returns a checkpoint with a graph of (full name, key) that stores the keys of `stored`.
 
     The value of each tensor is its position in `stored`.
     """
@@ -43,11 +43,11 @@ def with_graph(names: list[tuple[str | bytes, str | bytes]], stored: list[str]) 
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """Full names of each kind.
+    """A checkpoint with every kind of full name.
 
-    `enc/kernel` is one tensor's, twice in the graph; `bias` three tensors'; `plain` is also a
-    tensor's key; `gone` leads to a key that is not stored; `half` to two keys, one of them stored;
-    two names lead to `two`.
+    `enc/kernel` belongs to one tensor and is twice in the graph; `bias` belongs to three tensors;
+    `plain` is also a key; `gone` belongs to a key that is not stored; `half` belongs to two keys,
+    one of which is stored; `two` has two names.
     """
     names = [
         ("enc/kernel", "a" + SUFFIX),
@@ -69,10 +69,10 @@ def prefix(tmp_path: Path) -> Path:
     return with_graph(names, [*keys, "plain"]).write(tmp_path / "m")
 
 
-# What takes a name, and returns an array or raises.
+# Functions that take a name and return an array or raise.
 LOOKUPS: dict[str, Callable[[Path, Any], Any]] = {
     "[]": lambda prefix, name: tb.open(prefix)[name].read(),
-    "get": lambda prefix, name: tb.open(prefix).get(name, _absent).read(),
+    "get": lambda prefix, name: tb.open(prefix).get(name, _missing).read(),
     "stream": lambda prefix, name: dict(tb.open(prefix).stream([name]))[name],
     "get_tensor": lambda prefix, name: tb.load_checkpoint(prefix).get_tensor(name),
     "load_variable": tb.load_variable,
@@ -80,12 +80,12 @@ LOOKUPS: dict[str, Callable[[Path, Any], Any]] = {
 }
 
 
-class _Absent:
+class _Missing:
     def read(self) -> Any:
         raise tb.TensorNotFoundError("the default of get")
 
 
-_absent = _Absent()
+_missing = _Missing()
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
@@ -94,7 +94,7 @@ _absent = _Absent()
     [
         ("a" + SUFFIX, 0),
         ("enc/kernel", 0),
-        ("plain", 8),  # the key wins over the full name
+        ("plain", 8),  # the key has precedence over the full name
         ("e" + SUFFIX, 4),
         ("half", 5),
         ("first", 6),
@@ -143,8 +143,8 @@ def test_ambiguous_full_name_raises_error_with_keys(
     assert isinstance(error, tb.TensorNotFoundError) and isinstance(error, ValueError)
     for key in "bcd":
         assert repr(key + SUFFIX) in str(error)
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is AmbiguousNameError and str(again) == str(error)
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is AmbiguousNameError and str(copied) == str(error)
     with tb.open(prefix) as checkpoint:
         assert name not in checkpoint  # exactly when checkpoint[name] raises
         with pytest.raises(AmbiguousNameError):
@@ -215,8 +215,8 @@ def test_full_names_is_empty_without_object_graph(tmp_path: Path, graph: str | N
         assert "kernel" not in checkpoint
 
 
-def damage(prefix: Path, how: str) -> None:
-    """Damages the data file that has nothing but the object graph."""
+def corrupt_graph(prefix: Path, how: str) -> None:
+    """Corrupts the data file that contains only the object graph."""
     file = shard_path(prefix, 1, 2)
     if how == "missing":
         file.unlink()
@@ -228,7 +228,7 @@ def damage(prefix: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["missing", "short", "flipped"])
 def test_corrupt_object_graph_affects_no_key(prefix: Path, how: str) -> None:
-    damage(prefix, how)
+    corrupt_graph(prefix, how)
     with tb.open(prefix) as checkpoint:
         assert same_bits(checkpoint["plain"], np.array([8.0]))
         assert "enc/kernel" not in checkpoint
@@ -238,9 +238,9 @@ def test_corrupt_object_graph_affects_no_key(prefix: Path, how: str) -> None:
         assert "Full names may be missing, because the object graph cannot be read" in str(
             caught.value
         )
-        with pytest.raises(tb.Error) as damaged:
+        with pytest.raises(tb.Error) as corruption:
             _ = checkpoint.full_names
-        assert GRAPH in str(damaged.value)
+        assert GRAPH in str(corruption.value)
     reader = tb.load_checkpoint(prefix)
     assert same_bits(reader.get_tensor("plain"), np.array([8.0]))
     assert not reader.has_tensor("enc/kernel")
@@ -248,9 +248,9 @@ def test_corrupt_object_graph_affects_no_key(prefix: Path, how: str) -> None:
 
 def test_malformed_object_graph_is_reported(tmp_path: Path) -> None:
     bundle = with_graph([("enc/kernel", "a")], ["a"])
-    good = TrackableObjectGraph()
-    good.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
-    bundle.add_strings(GRAPH, [good.SerializeToString() + b"\x0a\x7f"], (), shard=1)
+    graph = TrackableObjectGraph()
+    graph.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
+    bundle.add_strings(GRAPH, [graph.SerializeToString() + b"\x0a\x7f"], (), shard=1)
     with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
         assert checkpoint["enc/kernel"].name == "a"
         with pytest.raises(tb.TensorNotFoundError, match="parts of the object graph are malformed"):
@@ -260,7 +260,7 @@ def test_malformed_object_graph_is_reported(tmp_path: Path) -> None:
 
 
 def test_resolves_many_tensors_of_one_full_name_quickly(tmp_path: Path) -> None:
-    """Unnamed variables are all called "Variable"; sorting them takes no square of their number."""
+    """Unnamed variables are all called "Variable"; grouping them must not take quadratic time."""
     keys = [f"v/{i:05d}" for i in range(20_000)]
     bundle = Bundle(2)
     entry = bundle.add(keys[0], np.float32(1))

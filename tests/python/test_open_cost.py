@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What opening costs in memory: a small multiple of the index, whatever the data's size."""
+"""Memory used by open (a small multiple of the index size) and garbage collection of listings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from craft.bundle import Bundle, index_path, shard_path
 
 import tensorbundle as tb
 
-MANY = 10_000  # from here on listing speaks with the garbage collector
+MANY = 10_000  # from this size on, listing adjusts the garbage collector
 
 OPEN = """
 import sys
@@ -34,7 +34,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's accounting")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_peak_memory_is_a_small_multiple_of_the_index(tmp_path: Path) -> None:
     bundle = Bundle()
     value = np.zeros((2, 3), np.float32)
@@ -42,7 +42,7 @@ def test_peak_memory_is_a_small_multiple_of_the_index(tmp_path: Path) -> None:
         bundle.add(f"tensor/{i:04d}/weights", value)
     prefix = bundle.write(tmp_path / "c")
     with shard_path(prefix).open("r+b") as file:
-        file.truncate(50 << 30)  # sparse: large data that nobody reads
+        file.truncate(50 << 30)  # sparse: large data that is never read
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(prefix)], capture_output=True, text=True, check=True
     )
@@ -62,7 +62,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def collector() -> Iterator[None]:
-    """The collector as it was, whatever a test does to it."""
+    """Restores the state of the garbage collector after the test."""
     yield
     gc.enable()
     gc.unfreeze()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that miss a checkpoint by little: what is opened all the same, and what is advised."""
+"""Nearly correct paths: those that open a checkpoint anyway, and the advice for the others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refusal(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) ->
     return str(caught.value)
 
 
-# --- another spelling
+# --- alternative forms of a path
 
 
 def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +56,8 @@ def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = refusal("~/run/n")
     assert "no checkpoint at '~/run/n'" in message
     assert f"no checkpoint at '{home}/run/n'" in message
-    assert "'~nobody-of-that-name/m'" in refusal("~nobody-of-that-name/m")
-    # A path that exists as it stands means itself.
+    assert "'~no-such-user/m'" in refusal("~no-such-user/m")
+    # An existing path with a tilde is literal.
     v2(here / "~" / "run" / "m")
     assert tb.open("~/run/m").path == "~/run/m"
 
@@ -135,7 +135,7 @@ def test_error_reports_unfinished_download(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
     assert f"did not finish: 'm.index{suffix}' is there" in refusal(prefix)
-    assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory has data files alone
+    assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory contains only data files
 
 
 def test_error_suggests_index_of_other_prefix(tmp_path: Path) -> None:
@@ -165,12 +165,12 @@ def test_error_suggests_v1_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x" * 300)
     (tmp_path / "000004.ldb").write_bytes((tmp_path / "model.ckpt-100").read_bytes())
     assert f"Near it: {str(tmp_path / 'model.ckpt-100')!r}" in refusal(tmp_path / "model.ckpt-10")
-    said = refusal(tmp_path / "zzz")
-    assert f"In {str(tmp_path)!r} there are 'model.ckpt-100', 'sharded-?????-of-00002'" in said
-    said = refusal(tmp_path, ValueError)
-    assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in said
+    message = refusal(tmp_path / "zzz")
+    assert f"In {str(tmp_path)!r} there are 'model.ckpt-100', 'sharded-?????-of-00002'" in message
+    message = refusal(tmp_path, ValueError)
+    assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in message
     for name in ("notes", "events", "ldb"):
-        assert name not in said
+        assert name not in message
 
 
 def test_foreign_shards_are_not_suggested(tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def test_error_in_large_directory_is_fast(tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / ("a" * 200 + f"{i:05d}.index")).touch()
         (tmp_path / ("b" * 200 + f"{i:05d}")).touch()
-    begin = time.process_time()
+    start = time.process_time()
     refusal(tmp_path / ("a" * 199 + "x" * 6))
-    assert time.process_time() - begin < 2
+    assert time.process_time() - start < 2
 
 
-# --- what TensorFlow would accept
+# --- TensorFlow's rules
 
 
 def test_as_tensorflow_follows_tensorflows_rules(

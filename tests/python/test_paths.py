@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a path means, and what is said where it means none."""
+"""Resolving paths to checkpoints, and the messages for paths without a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def touch(path: Path, data: bytes = b"") -> str:
 
 
 def bundle(prefix: Path, shards: int = 1) -> Location:
-    """An empty V2 checkpoint's files; where we expect it to be found."""
+    """Creates the files of an empty V2 checkpoint; returns its expected location."""
     for shard in range(shards):
         touch(prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}"))
     index = touch(prefix.with_name(f"{prefix.name}.index"), MAGIC)
@@ -30,20 +30,20 @@ def bundle(prefix: Path, shards: int = 1) -> Location:
 
 
 def tables(stem: Path, shards: int) -> Location:
-    """A sharded V1 checkpoint's files; where we expect it to be found."""
+    """Creates the files of a sharded V1 checkpoint; returns its expected location."""
     files = tuple(touch(Path(f"{stem}-{s:05d}-of-{shards:05d}"), MAGIC) for s in range(shards))
     return Location(1, f"{stem}-?????-of-{shards:05d}", files)
 
 
 def message_of(path, exception: type[BaseException]) -> str:
-    """What `resolve` says; its exceptions travel between processes too."""
+    """Returns the message of the exception that `resolve` raises, which must pickle."""
     with pytest.raises(exception) as caught:
         resolve(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     return str(caught.value)
 
 
-# --- what is found
+# --- paths that resolve
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", ".data-00001-of-00003", ".data-?????-of-00003"])
@@ -150,19 +150,19 @@ def test_complete_shard_set_has_precedence_over_leftovers(tmp_path: Path) -> Non
 def test_two_complete_shard_sets_raise_error(tmp_path: Path) -> None:
     tables(tmp_path / "m", 2)
     expected = tables(tmp_path / "m", 3)
-    said = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
-    assert "m-?????-of-00002" in said
-    assert "m-?????-of-00003" in said
+    message = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
+    assert "m-?????-of-00002" in message
+    assert "m-?????-of-00003" in message
     assert resolve(expected.prefix) == expected
 
 
-@pytest.mark.parametrize("spelling", ["m", "m-?????-of-00004"])
-def test_error_names_missing_v1_shards(tmp_path: Path, spelling: str) -> None:
+@pytest.mark.parametrize("name", ["m", "m-?????-of-00004"])
+def test_error_names_missing_v1_shards(tmp_path: Path, name: str) -> None:
     files = tables(tmp_path / "m", 4).files
     os.remove(files[1])
     os.remove(files[3])
     with pytest.raises(errors.CheckpointNotFoundError) as caught:
-        resolve(tmp_path / spelling)
+        resolve(tmp_path / name)
     assert caught.value.filename == files[1]
     assert files[1] in str(caught.value)
     assert files[3] in str(caught.value)
@@ -207,10 +207,10 @@ def test_resolves_saved_model(tmp_path: Path) -> None:
 
 
 def test_state_file_selects_directory_over_prefix(tmp_path: Path) -> None:
-    beside = bundle(tmp_path / "m")
+    sibling = bundle(tmp_path / "m")
     (tmp_path / "m").mkdir()
-    assert resolve(tmp_path / "m") == beside
-    assert resolve(tmp_path / "m.index") == beside
+    assert resolve(tmp_path / "m") == sibling
+    assert resolve(tmp_path / "m.index") == sibling
     inside = bundle(tmp_path / "m" / "best")
     touch(tmp_path / "m" / "checkpoint", b'model_checkpoint_path: "best"')
     assert resolve(tmp_path / "m") == inside
@@ -236,15 +236,15 @@ def test_directory_without_checkpoint_raises_error(
     tables(tmp_path / "old", 2)
     if state is not None:
         touch(tmp_path / "checkpoint", state)
-    said = message_of(tmp_path, ValueError)
-    assert said == message_of(tmp_path, DirectoryWithoutCheckpointError)
-    assert said == message_of(tmp_path, FileNotFoundError)
-    begin = f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
-    assert said.startswith(begin)
-    assert reason in said
-    assert repr(f"{tmp_path}/m-1") in said
-    assert repr(f"{tmp_path}/old-?????-of-00002") in said
-    assert ".data" not in said
+    message = message_of(tmp_path, ValueError)
+    assert message == message_of(tmp_path, DirectoryWithoutCheckpointError)
+    assert message == message_of(tmp_path, FileNotFoundError)
+    start = f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
+    assert message.startswith(start)
+    assert reason in message
+    assert repr(f"{tmp_path}/m-1") in message
+    assert repr(f"{tmp_path}/old-?????-of-00002") in message
+    assert ".data" not in message
 
 
 def test_empty_directory_raises_error(tmp_path: Path) -> None:
@@ -254,10 +254,10 @@ def test_empty_directory_raises_error(tmp_path: Path) -> None:
 def test_long_lists_are_truncated(tmp_path: Path) -> None:
     for number in range(12):
         touch(tmp_path / f"m-{number:02}.index")
-    said = message_of(tmp_path, DirectoryWithoutCheckpointError)
-    assert "m-04" in said
-    assert "m-05" not in said
-    assert "and 7 more" in said
+    message = message_of(tmp_path, DirectoryWithoutCheckpointError)
+    assert "m-04" in message
+    assert "m-05" not in message
+    assert "and 7 more" in message
 
 
 @pytest.mark.parametrize("state", [b"", b"\xff"])
@@ -266,7 +266,7 @@ def test_invalid_state_file_raises_corruption_error(tmp_path: Path, state: bytes
     assert str(tmp_path) in message_of(tmp_path, errors.CorruptionError)
 
 
-# --- what is not found
+# --- paths that do not resolve
 
 
 @pytest.mark.parametrize("path", [None, 3, 1.5, ["m"], object()])
@@ -307,23 +307,23 @@ def test_error_suggests_path_without_trailing_slash(tmp_path: Path, name: str) -
 
 @pytest.mark.parametrize("name", ["zzz", "zzz.index", "zzz.data-00000-of-00001"])
 def test_error_lists_other_checkpoints(tmp_path: Path, name: str) -> None:
-    said = message_of(tmp_path / name, errors.CheckpointNotFoundError)
-    assert "There is no checkpoint in" in said
+    message = message_of(tmp_path / name, errors.CheckpointNotFoundError)
+    assert "There is no checkpoint in" in message
     bundle(tmp_path / "model")
-    said = message_of(tmp_path / name, errors.CheckpointNotFoundError)
-    assert "'model'" in said
-    assert f"{tmp_path}/zzz.index" in said
+    message = message_of(tmp_path / name, errors.CheckpointNotFoundError)
+    assert "'model'" in message
+    assert f"{tmp_path}/zzz.index" in message
 
 
 def test_error_names_existing_parent_directory(tmp_path: Path) -> None:
-    said = message_of(tmp_path / "a" / "b" / "m", errors.CheckpointNotFoundError)
+    message = message_of(tmp_path / "a" / "b" / "m", errors.CheckpointNotFoundError)
     assert (
         f"The directory {str(tmp_path / 'a' / 'b')!r} does not exist ({str(tmp_path)!r} does)"
-        in said
+        in message
     )
     touch(tmp_path / "file")
-    said = message_of(tmp_path / "file" / "m", errors.CheckpointNotFoundError)
-    assert "is not a directory" in said
+    message = message_of(tmp_path / "file" / "m", errors.CheckpointNotFoundError)
+    assert "is not a directory" in message
 
 
 def test_does_not_expand_patterns(tmp_path: Path) -> None:
@@ -335,18 +335,18 @@ def test_error_reports_missing_index(tmp_path: Path) -> None:
     expected = bundle(tmp_path / "m", 2)
     os.remove(expected.files[0])
     for name in ("m", "m.index", "m.data-00000-of-00002"):
-        said = message_of(tmp_path / name, errors.CheckpointNotFoundError)
-        assert "m.data-00001-of-00002" in said
-        assert "copy 'm.index' too" in said
+        message = message_of(tmp_path / name, errors.CheckpointNotFoundError)
+        assert "m.data-00001-of-00002" in message
+        assert "copy 'm.index' too" in message
 
 
 def test_error_lists_leftovers_of_interrupted_save(tmp_path: Path) -> None:
     touch(tmp_path / "m.index.tempstate1234")
     touch(tmp_path / "m_temp_0a1b" / "part-00000-of-00001.index")
     touch(tmp_path / "m_temp_report.txt")
-    said = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
-    assert "'m.index.tempstate1234', 'm_temp_0a1b'" in said
-    assert "m_temp_report" not in said
+    message = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
+    assert "'m.index.tempstate1234', 'm_temp_0a1b'" in message
+    assert "m_temp_report" not in message
 
 
 def test_error_mentions_meta_file(tmp_path: Path) -> None:
@@ -357,8 +357,8 @@ def test_error_mentions_meta_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["m.index", "m"])
 def test_error_names_target_of_dangling_link(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(".git/annex/objects/gone")
-    said = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
-    assert ".git/annex/objects/gone" in said
+    message = message_of(tmp_path / "m", errors.CheckpointNotFoundError)
+    assert ".git/annex/objects/gone" in message
 
 
 def test_symlink_loop_raises_io_failure(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_too_long_name_raises_not_found_error(tmp_path: Path) -> None:
     message_of(tmp_path / ("m" * 5000), errors.CheckpointNotFoundError)
 
 
-# --- what is often mistaken for a checkpoint
+# --- files that are often mistaken for a checkpoint
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -382,9 +382,9 @@ def test_git_lfs_pointer_raises_corruption_error(tmp_path: Path, name: str) -> N
     if name == "m-00001-of-00002":
         tables(tmp_path / "m", 2)
     file = touch(tmp_path / name, LFS)
-    said = message_of(tmp_path / "m", errors.CorruptionError)
-    assert "git lfs pull" in said
-    assert file in said
+    message = message_of(tmp_path / "m", errors.CorruptionError)
+    assert "git lfs pull" in message
+    assert file in message
 
 
 @pytest.mark.parametrize(
@@ -402,9 +402,9 @@ def test_other_files_raise_corruption_error_with_advice(
     tmp_path: Path, name: str, data: bytes, advice: str
 ) -> None:
     file = touch(tmp_path / name, data)
-    said = message_of(file, errors.CorruptionError)
-    assert said.startswith(repr(file))
-    assert advice in said
+    message = message_of(file, errors.CorruptionError)
+    assert message.startswith(repr(file))
+    assert advice in message
 
 
 @pytest.mark.parametrize("name", ["m.meta", "checkpoint", "saved_model.pb"])
@@ -420,7 +420,7 @@ def test_unknown_content_is_left_to_the_reader(tmp_path: Path, data: bytes) -> N
     assert resolve(file) == Location(1, file, (file,))
 
 
-# --- real ones
+# --- checkpoints written by TensorFlow
 
 
 def test_resolves_real_checkpoints(checkpoints: Path) -> None:

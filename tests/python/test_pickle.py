@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handles travel as path and index checksum, never as data."""
+"""Pickles contain the path and the checksum of the index, but no data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from craft.specimen import TENSORS, specimen
 import tensorbundle as tb
 
 
-def travelled(value: Any) -> Any:
+def pickled(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
@@ -31,18 +31,18 @@ def prefix(tmp_path: Path) -> Path:
 
 def test_tensor_pickles(prefix: Path) -> None:
     with tb.open(prefix) as ck:
-        twin = travelled(ck["w"])
-    assert (twin.name, twin.shape, twin.dtype) == ("w", (4, 6), np.dtype(np.float32))
-    assert same_bits(twin, TENSORS["w"])
-    assert same_bits(twin[1:3, 2], TENSORS["w"][1:3, 2])
+        copied = pickled(ck["w"])
+    assert (copied.name, copied.shape, copied.dtype) == ("w", (4, 6), np.dtype(np.float32))
+    assert same_bits(copied, TENSORS["w"])
+    assert same_bits(copied[1:3, 2], TENSORS["w"][1:3, 2])
 
 
 def test_checkpoint_pickles(prefix: Path) -> None:
     with tb.open(prefix) as ck:
-        twin = travelled(ck)
-    with twin:
-        assert set(twin) == set(TENSORS)
-        assert all(same_bits(twin[name], TENSORS[name]) for name in TENSORS)
+        copied = pickled(ck)
+    with copied:
+        assert set(copied) == set(TENSORS)
+        assert all(same_bits(copied[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_pickle_contains_no_data(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_names_that_are_not_utf8_pickle(tmp_path: Path) -> None:
     bundle.add(b"\xff\0", np.arange(3.0))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         (name,) = ck
-        assert same_bits(travelled(ck[name]), np.arange(3.0))
+        assert same_bits(pickled(ck[name]), np.arange(3.0))
 
 
 def test_options_pickle(prefix: Path) -> None:
     with tb.open(prefix, io="pread", verify="none") as ck:
-        twin = travelled(ck["a"])
-    assert not shows_a_file(np.asarray(twin))
+        copied = pickled(ck["a"])
+    assert not shows_a_file(np.asarray(copied))
 
 
 @pytest.mark.parametrize("change", ["rewritten", "gone"])
@@ -86,8 +86,8 @@ def test_changed_index_raises_error(prefix: Path, change: str) -> None:
         bundle.add("new", np.arange(3.0))
         bundle.write(prefix)
     with pytest.raises(tb.Error, match=str(prefix)):
-        twin = pickle.loads(stored)
-        np.asarray(twin)
+        copied = pickle.loads(stored)
+        np.asarray(copied)
 
 
 def test_closed_tensor_does_not_pickle(prefix: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link beside TensorFlow: made, seen through, removed, and never more than a link."""
+"""The plugin link next to TensorFlow: created, inspected and removed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tensorbundle import cli, plugin
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a package named tensorflow that must not be imported, and our library."""
+    """A directory with a package tensorflow, which must not be imported, and the op library."""
     site = tmp_path / "site"
     package = site / "tensorflow"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    library = tmp_path / "ours" / plugin.LIBRARY
+    library = tmp_path / "tensorbundle" / plugin.LIBRARY
     library.parent.mkdir()
-    library.write_bytes(b"ours")
+    library.write_bytes(b"op library")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setattr(plugin, "find_library", lambda: library)
@@ -45,7 +45,7 @@ def test_enable_and_disable_create_and_remove_link(site: Path) -> None:
     assert now.state == "enabled"
     assert now.link == link_of(site)
     assert link_of(site).is_symlink()
-    assert link_of(site).read_bytes() == b"ours"
+    assert link_of(site).read_bytes() == b"op library"
     assert plugin.enable() == now
     assert sorted(path.name for path in link_of(site).parent.iterdir()) == [plugin.LIBRARY]
     assert plugin.disable().state == "disabled"
@@ -58,7 +58,7 @@ def test_enable_replaces_stale_link(site: Path, tmp_path: Path, other_exists: bo
     other = tmp_path / "other" / plugin.LIBRARY
     if other_exists:
         other.parent.mkdir()
-        other.write_bytes(b"another")
+        other.write_bytes(b"other library")
     link_of(site).parent.mkdir()
     link_of(site).symlink_to(other)
     now = plugin.status()
@@ -72,12 +72,12 @@ def test_enable_replaces_stale_link(site: Path, tmp_path: Path, other_exists: bo
 
 def test_foreign_file_is_not_replaced(site: Path) -> None:
     link_of(site).parent.mkdir()
-    link_of(site).write_bytes(b"somebody's")
+    link_of(site).write_bytes(b"foreign file")
     assert plugin.status().state == "foreign"
     for change in (plugin.enable, plugin.disable):
         with pytest.raises(tb.UnsupportedError, match="no link of ours"):
             change()
-    assert link_of(site).read_bytes() == b"somebody's"
+    assert link_of(site).read_bytes() == b"foreign file"
 
 
 def test_disable_keeps_other_plugins(site: Path) -> None:
@@ -132,7 +132,7 @@ def test_plugin_commands_print_status(site: Path, capsys: pytest.CaptureFixture[
     assert run(capsys, "disable")[0] == 0
     assert not link_of(site).exists()
     link_of(site).parent.mkdir()
-    link_of(site).write_bytes(b"somebody's")
+    link_of(site).write_bytes(b"foreign file")
     status, out, err = run(capsys, "enable")
     assert (status, out) == (2, "")
     assert err.startswith("tensorbundle: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which bytes a read touches, and what explain() says of it."""
+"""The byte ranges of a read, and its description by explain()."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import tensorbundle as tb
 repeatable = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the page cache")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inspects the page cache")
 
 
 @st.composite
@@ -47,13 +47,13 @@ def write(
 
 
 def touched(t: tb.Tensor, wanted: np.ndarray) -> set[tuple[str, int]]:
-    """(file, byte) of every element that is set in `wanted`, looked up one by one."""
+    """Returns (file, byte) of every element that is set in `wanted`, one by one."""
     size = t.dtype.itemsize
     found = set()
     for stored in t.slices:
         axes = zip(stored.offset, stored.shape, strict=True)
-        part = wanted[tuple(slice(start, start + n) for start, n in axes)]
-        for element in np.flatnonzero(part.reshape(-1)).tolist():
+        selected = wanted[tuple(slice(start, start + n) for start, n in axes)]
+        for element in np.flatnonzero(selected.reshape(-1)).tolist():
             found |= {
                 (stored.file, stored.file_offset + element * size + byte) for byte in range(size)
             }
@@ -66,7 +66,7 @@ def check(ranges: list[tuple[str, int, int]], expected: set[tuple[str, int]]) ->
     assert covered == sorted(covered)
     assert len(set(covered)) == len(covered)
     for (file, start, n), (other, following, _) in itertools.pairwise(ranges):
-        assert file != other or start + n < following  # else they would be one
+        assert file != other or start + n < following  # contiguous ranges are merged
 
 
 @given(tiling=tiled(), data=st.data())
@@ -107,9 +107,9 @@ def test_byte_ranges_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.D
 
 def test_decoded_tensors_have_whole_ranges(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
-        (part,) = ck["s"].slices
+        (stored,) = ck["s"].slices
         for index in (0, slice(1, 2), [2, 0]):
-            assert ck["s"].byte_ranges(index) == [(part.file, part.file_offset, part.nbytes)]
+            assert ck["s"].byte_ranges(index) == [(stored.file, stored.file_offset, stored.nbytes)]
         assert ck["s"].explain(0).means == "decode"
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
@@ -120,10 +120,10 @@ def test_byte_ranges_of_v1_file(tmp_path: Path) -> None:
     file.add("t", 1, source)
     with tb.open(file.write(tmp_path / "v1")) as ck:
         t = ck["t"]
-        (part,) = t.slices
+        (stored,) = t.slices
         for _, offset, nbytes in t.byte_ranges(3):
-            assert part.file_offset <= offset
-            assert offset + nbytes <= part.file_offset + part.nbytes
+            assert stored.file_offset <= offset
+            assert offset + nbytes <= stored.file_offset + stored.nbytes
         assert t.explain(3).shape == (5,)
 
 
@@ -131,17 +131,17 @@ def test_invalid_index_and_truncation_raise_errors(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     with tb.open(path) as ck:
         t = ck["w"]
-        for ask in (t.byte_ranges, t.explain):
+        for function in (t.byte_ranges, t.explain):
             with pytest.raises(IndexError):
-                ask(4)
+                function(4)
             with pytest.raises(IndexError):
-                ask([0, 4])
+                function([0, 4])
             with pytest.raises(IndexError):
-                ask([-5])
+                function([-5])
             with pytest.raises(TypeError):
-                ask(1.5)
+                function(1.5)
             with pytest.raises(TypeError):
-                ask(np.array([True, False, True, False]))
+                function(np.array([True, False, True, False]))
         with pytest.raises(TypeError):
             ck["z"].byte_ranges([0])
     os.truncate(shard_path(path, 1, 2), 3)
@@ -196,7 +196,7 @@ def test_uncached_stream_bypasses_page_cache(tmp_path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         plan = ck["t"].explain()
         if plan.resident is None or plan.resident > 0.1 or plan.stream_means != "direct":
-            pytest.skip("the pages stay, or the file system is none that has direct I/O")
+            pytest.skip("the pages stay cached, or the file system has no direct I/O")
         assert np.array_equal(np.concatenate([chunk for _, chunk in ck["t"].chunks(16)]), source)
         after = ck["t"].explain().resident
         assert after is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Partitioned tensors: any axis, any order, any tiling; and reading parts of tensors."""
+"""Sliced tensors with any axis, order and tiling; and reads of boxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ repeatable = settings(
 
 @st.composite
 def tiled(draw: st.DrawFn) -> tuple[np.ndarray, list[tilings.Box], int, Kind]:
-    """A tensor of rank 1 to 4, boxes that tile it, and a number of shards."""
+    """Draws a tensor of rank 1 to 4, boxes that tile it, a number of shards, and a dtype."""
     shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
     rng = random.Random(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from([KINDS[n] for n in (1, 3, 6, 8, 10, 14, 18, 19, 23, 29)]))
@@ -96,8 +96,8 @@ def test_reads_strings_from_slices(tmp_path: Path) -> None:
     bundle = Bundle()
     boxes = tilings.cut((2, 3), 1, [1, 2])
     for box in boxes:
-        part = values[tilings.slices(box)]
-        bundle.add_strings(slice_key(b"s", box), part.reshape(-1).tolist(), part.shape)
+        stored = values[tilings.slices(box)]
+        bundle.add_strings(slice_key(b"s", box), stored.reshape(-1).tolist(), stored.shape)
     bundle.add_full("s", 7, (2, 3), boxes)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["s"], values)
@@ -127,9 +127,9 @@ def test_box_inside_one_slice_is_a_view(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((20, 6), 1, [4, 2]))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        part = ck["t"][3:9, 1:3]
-        assert same_bits(part, source[3:9, 1:3])
-        assert shows_a_file(part) and not part.flags.writeable
+        box = ck["t"][3:9, 1:3]
+        assert same_bits(box, source[3:9, 1:3])
+        assert shows_a_file(box) and not box.flags.writeable
 
 
 def test_lists_slices_of_partitioned_variable(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_accepts_every_encoding_of_full_extents(tmp_path: Path) -> None:
     bundle.add_sliced("short", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
     bundle.add_sliced("one", source, [((0, 4), (0, 6))])
     entry = bundle.add_sliced("minus", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
-    for piece in entry.slices:
-        piece.extent[1].length = -1
+    for stored in entry.slices:
+        stored.extent[1].length = -1
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         for name in ("short", "one", "minus"):
             assert same_bits(ck[name], source)
@@ -175,11 +175,11 @@ def test_reads_high_rank(tmp_path: Path) -> None:
     source = sample(FLOAT, shape)
     bundle = Bundle()
     bundle.add("plain", source)
-    bundle.add_sliced("part", source, tilings.guillotine(shape, 9, random.Random(5)))
+    bundle.add_sliced("sliced", source, tilings.guillotine(shape, 9, random.Random(5)))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["plain"], source)
-        assert same_bits(ck["part"], source)
-        assert same_bits(ck["part"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
+        assert same_bits(ck["sliced"], source)
+        assert same_bits(ck["sliced"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
 
 
 def test_reads_slices_of_empty_tensor(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
     bundle.add("t", source)
     prefix = bundle.write(tmp_path / "c")
     with tb.open(prefix) as ck:
-        mine = ck["t"].copy_on_write()
-        assert same_bits(mine, source)
-        mine[:] = 0
+        copied = ck["t"].copy_on_write()
+        assert same_bits(copied, source)
+        copied[:] = 0
         assert same_bits(ck["t"], source)
     with tb.open(prefix, verify="full") as ck:
         assert same_bits(ck["t"], source)
@@ -234,7 +234,7 @@ def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 4, 8, 60])
 def test_reads_into_destination_at_any_page_offset(tmp_path, before):
-    """A destination just ahead of its source, within a page, is filled another way."""
+    """A destination whose page offset slightly exceeds that of the source uses another method."""
     values = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
     bundle = Bundle()
     if before:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that an attack on the reader found: siblings of those that users had reported."""
+"""Regressions found by attacking the reader, related to errors that users reported."""
 
 from __future__ import annotations
 
@@ -150,9 +150,9 @@ def test_ignores_index_files_of_other_programs(tmp_path: Path, name: str) -> Non
     with tb.open(tmp_path) as ck:
         assert ck["a"].read().tolist() == [0, 1, 2, 3]
     bundle_of(a=np.arange(4.0)).write(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"2 prefixes .*/a', .*/b'") as refused:
+    with pytest.raises(ValueError, match=r"2 prefixes .*/a', .*/b'") as caught:
         tb.open(tmp_path)
-    assert f"/{name.removesuffix('.index')}'" not in str(refused.value)
+    assert f"/{name.removesuffix('.index')}'" not in str(caught.value)
 
 
 def tarred(path: Path) -> bytes:
@@ -163,13 +163,13 @@ def tarred(path: Path) -> bytes:
 
 
 FOREIGN_SHARDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "answer": (lambda _: b"404: Not Found\n", "has nothing but the text '404: Not Found'"),
+    "text": (lambda _: b"404: Not Found\n", "has nothing but the text '404: Not Found'"),
     "json": (lambda _: b'{"error": "no such file"}', "is JSON text"),
     "gzip": (lambda _: b"\x1f\x8b\x08\0" + bytes(90), "is compressed with gzip"),
     "zip": (lambda _: b"PK\x03\x04" + bytes(90), "is a zip archive"),
     "safetensors": (lambda _: bytes([2, *[0] * 7]) + b"{}", "is a safetensors file"),
-    "comment": (lambda _: b"<!-- sorry --><html>", "is an HTML page"),
-    "head": (lambda _: b"<head><title>Login", "is an HTML page"),
+    "HTML after a comment": (lambda _: b"<!-- sorry --><html>", "is an HTML page"),
+    "HTML from head": (lambda _: b"<head><title>Login", "is an HTML page"),
     "tar": (tarred, "is a tar archive"),
 }
 
@@ -218,9 +218,9 @@ assert not ck["a"].read().any()
 
 def test_out_of_memory_error_pickles() -> None:
     error = errors.OutOfMemoryError("cannot map it", 12, "file")
-    other = pickle.loads(pickle.dumps(error))
-    assert isinstance(other, MemoryError) and isinstance(other, tb.IOFailure)
-    assert (str(other), other.errno) == (str(error), 12)
+    copied = pickle.loads(pickle.dumps(error))
+    assert isinstance(copied, MemoryError) and isinstance(copied, tb.IOFailure)
+    assert (str(copied), copied.errno) == (str(error), 12)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["ls", "-h"], ["verify", "-h"], ["align", "-h"]])
