@@ -90,7 +90,7 @@ def test_block_handle_out_of_file_raises_corruption_error(
     encoded = index.encode()
     pair = HANDLES[case] or (0, len(encoded.data) - 48)
     bad = table.encode_handle(*pair)
-    handles = [table.encode_handle(*place) for place in encoded.blocks[-2:]]
+    handles = [table.encode_handle(*block) for block in encoded.blocks[-2:]]
     if which == "data":
         index.handles[0] = bad
     elif which == "metaindex":
@@ -124,7 +124,7 @@ def test_nonzero_footer_padding_raises_corruption_error(prefix: Path) -> None:
 def test_checks_checksum_and_type_of_every_block(prefix: Path, which: str, case: str) -> None:
     index = specimen().table(block_size=1)
     if which == "index":
-        pairs = [(key, table.encode_handle(*place)) for key, place in
+        pairs = [(key, table.encode_handle(*block)) for key, block in
                  zip(index.separators, index.encode().blocks, strict=False)]  # fmt: skip
         index.index = Block(encode_block(pairs, restart_interval=1))
     block = {
@@ -249,8 +249,8 @@ def _overlapping(index: table.Table) -> None:
 
 
 def _descending(index: table.Table) -> None:
-    places = index.encode().blocks
-    index.handles = {0: table.encode_handle(*places[1]), 1: table.encode_handle(*places[0])}
+    blocks = index.encode().blocks
+    index.handles = {0: table.encode_handle(*blocks[1]), 1: table.encode_handle(*blocks[0])}
 
 
 def _low_separator(index: table.Table) -> None:

@@ -71,7 +71,7 @@ def check(ranges: list[tuple[str, int, int]], expected: set[tuple[str, int]]) ->
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_byte_ranges_of_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
     source = tiling[0]
     index = tuple(
         data.draw(
@@ -92,7 +92,7 @@ def test_byte_ranges_of_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.Da
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_byte_ranges_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
     source = tiling[0]
     count = len(source)
     ids = data.draw(st.lists(st.integers(-count, count - 1), max_size=12))
@@ -114,7 +114,7 @@ def test_decoded_tensors_have_whole_ranges(tmp_path: Path) -> None:
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
 
-def test_byte_ranges_of_v1_file(tmp_path: Path) -> None:
+def test_byte_ranges_stays_inside_v1_slice(tmp_path: Path) -> None:
     file = V1File()
     source = np.arange(60, dtype=np.float32).reshape(12, 5)
     file.add("t", 1, source)

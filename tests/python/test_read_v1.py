@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V1 checkpoints: one table that holds the tensors themselves."""
+"""V1 checkpoints: a table that contains the tensor data."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_tensorflow_api_reads_v1(tmp_path: Path) -> None:
     file = V1File()
     source = sample(KINDS[19], (5, 2))
     file.add("half", 19, source)
-    file.add_sliced("parts", 1, np.eye(4, dtype=np.float32), tilings.cut((4, 4), 0, [1, 3]))
+    file.add_sliced("sliced", 1, np.eye(4, dtype=np.float32), tilings.cut((4, 4), 0, [1, 3]))
     reader = tb.NewCheckpointReader(str(file.write(tmp_path / "v1")))
-    assert reader.get_variable_to_shape_map() == {"half": [5, 2], "parts": [4, 4]}
+    assert reader.get_variable_to_shape_map() == {"half": [5, 2], "sliced": [4, 4]}
     assert reader.get_variable_to_dtype_map()["half"] == np.float16
     got = reader.get_tensor("half")
     assert same_bits(got, source) and got.flags.writeable
-    assert same_bits(reader.get_tensor("parts"), np.eye(4, dtype=np.float32))
+    assert same_bits(reader.get_tensor("sliced"), np.eye(4, dtype=np.float32))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 8, 10, 19])
@@ -100,7 +100,7 @@ def test_reads_shards_of_random_tilings(tmp_path: Path, seed: int) -> None:
 
 
 def shards(prefix: Path, count: int, tensors: dict[str, tuple[int, np.ndarray, Any]]) -> str:
-    """Writes ``prefix-SSSSS-of-NNNNN`` with the boxes dealt out in turn; returns the pattern."""
+    """Writes ``prefix-SSSSS-of-NNNNN`` with the boxes in round-robin order; returns the pattern."""
     files = [V1File() for _ in range(count)]
     for name, (number, source, boxes) in tensors.items():
         for shard, file in enumerate(files):
@@ -175,28 +175,28 @@ def test_reads_values_split_over_several_fields(tmp_path: Path) -> None:
         assert same_bits(ck["g"], np.concatenate([[np.float32(1)], source[:9]]))
 
 
-def wrong_records() -> dict[str, tuple[int, bytes]]:
+def invalid_records() -> dict[str, tuple[int, bytes]]:
     ints = np.array([1, 2, 3])
     return {
         "short": (3, values_of(3, ints[:2])),
         "long": (3, values_of(3, np.array([1, 2, 3, 4]))),
         "other type": (3, values_of(1, ints.astype(np.float32))),
-        "nothing": (3, b""),
+        "empty": (3, b""),
         "beyond int16": (5, values_of(3, np.array([1, 2, 40_000]))),
         "beyond uint8": (4, values_of(3, np.array([1, 2, -1]))),
         "beyond int8": (6, values_of(3, np.array([1, 2, 128]))),
         "half of 17 bits": (19, wire.bytes_field(13, wire.varint(1 << 16) + b"\0\0")),
         "odd complex": (8, values_of(1, np.ones(5, np.float32)).replace(b"\x2a", b"\x4a", 1)),
-        "torn float": (1, wire.bytes_field(5, bytes(11))),
-        "torn varint": (3, wire.bytes_field(7, b"\1\2\x83")),
+        "truncated float": (1, wire.bytes_field(5, bytes(11))),
+        "truncated varint": (3, wire.bytes_field(7, b"\1\2\x83")),
         "not a message": (3, b"\x3a\x7f"),
         "group": (3, wire.group(7, b"")),
     }
 
 
-@pytest.mark.parametrize("fault", wrong_records())
-def test_corrupt_record_affects_only_its_tensor(tmp_path: Path, fault: str) -> None:
-    number, values = wrong_records()[fault]
+@pytest.mark.parametrize("case", invalid_records())
+def test_corrupt_record_affects_only_its_tensor(tmp_path: Path, case: str) -> None:
+    number, values = invalid_records()[case]
     file = V1File()
     file.add("good", 1, np.ones(3, np.float32))
     file.declare("bad", number, (3,), [[None]])
@@ -227,10 +227,10 @@ def test_corrupt_data_block_raises_corruption_error(tmp_path: Path) -> None:
     file.add("a", 1, sample(KINDS[1], (100,)))
     file.add("z", 1, sample(KINDS[1], (100,), seed=3))
     encoded = file.table(block_size=1).encode()
-    offset, size = encoded.blocks[-3]  # the last data block, which holds "z"
-    damaged = bytearray(encoded.data)
-    damaged[offset + size - 60] ^= 4
+    offset, size = encoded.blocks[-3]  # the last data block, which contains "z"
+    corrupt = bytearray(encoded.data)
+    corrupt[offset + size - 60] ^= 4
     path = tmp_path / "v1"
-    path.write_bytes(damaged)
+    path.write_bytes(corrupt)
     with pytest.raises(tb.CorruptionError, match=str(path)), tb.open(path) as ck:
         ck["z"].read()

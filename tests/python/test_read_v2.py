@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V2 checkpoints: dtypes, shapes, layouts of the index, names, shards."""
+"""V2 checkpoints: dtypes, shapes, index layouts, names, shards."""
 
 from __future__ import annotations
 
@@ -183,10 +183,10 @@ def test_reads_index_without_prefix_compression(tmp_path: Path) -> None:
     bundle = Bundle()
     for name in ("aa/b", "aa/c", "ab"):
         bundle.add(name, np.arange(2.0))
-    made = bundle.table()
-    made.blocks[0].body = table.encode_block(bundle.records(), share=False)
+    index = bundle.table()
+    index.blocks[0].body = table.encode_block(bundle.records(), share=False)
     bundle.write_shards(tmp_path / "c")
-    (tmp_path / "c.index").write_bytes(made.encode().data)
+    (tmp_path / "c.index").write_bytes(index.encode().data)
     with tb.open(tmp_path / "c") as ck:
         assert list(ck) == ["aa/b", "aa/c", "ab"]
 
@@ -218,9 +218,9 @@ def test_data_order_may_differ_from_name_order(tmp_path: Path) -> None:
 def test_two_names_may_share_data(tmp_path: Path) -> None:
     bundle = Bundle()
     entry = bundle.add("a", np.arange(6, dtype=np.int32))
-    twin = type(entry)()
-    twin.CopyFrom(entry)
-    bundle.entries[b"b"] = twin
+    copied = type(entry)()
+    copied.CopyFrom(entry)
+    bundle.entries[b"b"] = copied
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["a"], ck["b"])
         assert ck.verify().ok
@@ -236,14 +236,14 @@ def test_accepts_names_of_arbitrary_bytes(tmp_path: Path, name: bytes) -> None:
     bundle = Bundle()
     bundle.add("plain", np.arange(3.0))
     bundle.add(name, np.arange(4, dtype=np.int8))
-    bundle.add_sliced("part", np.arange(4.0), [((0, 2),), ((2, 2),)])
+    bundle.add_sliced("sliced", np.arange(4.0), [((0, 2),), ((2, 2),)])
     text = name.decode("utf-8", "surrogateescape")
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        assert set(ck) == {"plain", "part", text}
+        assert set(ck) == {"plain", "sliced", text}
         assert text in ck
         assert same_bits(ck[text], np.arange(4, dtype=np.int8))
         assert ck[text].name == text
-        assert same_bits(ck["part"], np.arange(4.0))
+        assert same_bits(ck["sliced"], np.arange(4.0))
 
 
 def test_reads_tensor_beyond_4_gib(tmp_path: Path) -> None:
@@ -272,10 +272,10 @@ def test_every_policy_returns_same_values(tmp_path: Path, io: str, verify: str) 
     bundle = Bundle(num_shards=2)
     source = sample(KINDS[1], (70, 300))
     bundle.add("plain", source, shard=1)
-    bundle.add_sliced("part", source, [((0, 30), (0, 300)), ((30, 40), (0, 300))])
+    bundle.add_sliced("sliced", source, [((0, 30), (0, 300)), ((30, 40), (0, 300))])
     bundle.add_strings("s", [b"one", b""], (2,))
     with tb.open(bundle.write(tmp_path / "c"), io=io, verify=verify, threads=2) as ck:
-        for name in ("plain", "part"):
+        for name in ("plain", "sliced"):
             assert same_bits(ck[name], source)
             assert same_bits(ck[name].read(), source)
             assert same_bits(ck[name][20:40, 7:9], source[20:40, 7:9])
@@ -308,7 +308,7 @@ def test_skips_unknown_fields_and_dimension_names(tmp_path: Path) -> None:
 
 
 def object_graph(bundle: Bundle) -> None:
-    """Adds the tensors and the graph of a small object-based checkpoint with a cycle."""
+    """Adds the tensors of a small object-based checkpoint and their graph, which has a cycle."""
     key = "model/kernel/.ATTRIBUTES/VARIABLE_VALUE"
     bundle.add(key, np.arange(6.0))
     graph = TrackableObjectGraph()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each partition takes of a remapped table."""
+"""The rows and columns of a remapped table that each partition receives."""
 
 import math
 
@@ -14,8 +14,8 @@ from tensorbundle.remap_partitions import PartitionRemap, plan_partitions
 
 
 def partition(shape, whole=None, offset=None):
-    part = None if whole is None else Slice("v", whole, offset, shape)
-    return Variable("v:0", shape, part, None)
+    info = None if whole is None else Slice("v", whole, offset, shape)
+    return Variable("v:0", shape, info, None)
 
 
 def plan(*partitions, axis=0, new_size=5, num_oov=0):
@@ -63,7 +63,7 @@ def test_partition_offset_is_its_first_row():
         (3, 2, 1),
         (6, 0, 2),
     ]
-    # TensorFlow asks for everything at once only where a partition lies behind all entries.
+    # TensorFlow initialises a whole partition at once only if it starts after the first OOV row.
     assert [each.is_all_oov for each in found] == [False, False, True]
 
 
@@ -81,7 +81,7 @@ def test_axis_1_uses_partition_rows_and_vocabulary_columns():
     ]
     assert found[0].first_entry == found[1].first_entry == 0
     assert found[0].num_entries == 5
-    # Some of the partitions alone are no less.
+    # A subset of the partitions has the same plan.
     assert plan(partitions[1], axis=1, num_oov=1) == found[1:]
 
 
@@ -106,7 +106,7 @@ def test_detects_counts_wider_than_32_bits():
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis", "says"),
+    ("shape", "axis", "message"),
     [
         (None, 0, "unknown rank"),
         ((None, 3), 0, "that is known"),
@@ -118,8 +118,8 @@ def test_detects_counts_wider_than_32_bits():
         ((4, 6), 1, "2nd dim"),
     ],
 )
-def test_unsuitable_shape_raises_shape_mismatch_error(shape, axis, says):
-    with pytest.raises(tb.ShapeMismatchError, match=says):
+def test_unsuitable_shape_raises_shape_mismatch_error(shape, axis, message):
+    with pytest.raises(tb.ShapeMismatchError, match=message):
         plan(partition(shape), axis=axis)
 
 
@@ -130,7 +130,7 @@ def test_unsuitable_shape_raises_shape_mismatch_error(shape, axis, says):
     st.data(),
 )
 def test_partitions_cover_the_table(rows, num_oov, width, data):
-    """The rows that all partitions take are 0, 1, 2, … and then the out-of-vocabulary rows."""
+    """The partitions receive the rows 0, 1, 2, … in order, then the out-of-vocabulary rows."""
     total = sum(rows)
     num_oov = min(num_oov, total - 1)
     starts = np.cumsum([0, *rows[:-1]]).tolist()

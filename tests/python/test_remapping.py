@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables remapped, against a brute-force oracle."""
+"""Compares remapped tables with a brute-force oracle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tensorbundle as tb
 
 
 def oracle(table, rows, columns, values, oov_rows, oov_columns):
-    """Cell by cell; `values` are taken in order, part by part."""
+    """Remaps cell by cell; `values` fill the body, the OOV rows and the OOV columns in order."""
     width = None if table.ndim < 2 else len(columns)
     body = (len(rows), *(() if width is None else (width,)), *table.shape[2:])
     shape = (body[0] + oov_rows, *body[1:])
@@ -55,9 +55,9 @@ def oracle(table, rows, columns, values, oov_rows, oov_columns):
 def missing_counts(rows, columns, shape, oov_rows, oov_columns):
     rest = int(np.prod(shape[2:], dtype=int))
     width = 1 if len(shape) < 2 else len(columns)
-    gaps = 0 if len(shape) < 2 else sum(column < 0 for column in columns)
-    lost = sum(row < 0 for row in rows)
-    body = (lost * width + (len(rows) - lost) * gaps) * rest
+    missing_columns = 0 if len(shape) < 2 else sum(column < 0 for column in columns)
+    missing_rows = sum(row < 0 for row in rows)
+    body = (missing_rows * width + (len(rows) - missing_rows) * missing_columns) * rest
     return [body, oov_rows * width * rest, oov_columns * (len(rows) + oov_rows) * rest]
 
 
@@ -101,9 +101,9 @@ def test_matches_oracle(tmp_path_factory, case, number, threads) -> None:
         supply = iter(np.split(values, np.cumsum(counts)[:-1]))
 
         def fill(count: int) -> np.ndarray:
-            part = next(part for part in supply if part.size)
+            chunk = next(chunk for chunk in supply if chunk.size)
             calls.append(count)
-            return part
+            return chunk
 
         out = np.zeros_like(result)
         assert tb.load_and_remap(ck["t"], fill=fill, out=out, **options) is out
@@ -194,15 +194,15 @@ def test_counts_three_billion_missing_cells(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.ones((1, 100_000), np.int8))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        asked = []
+        counts = []
 
         def fill(count: int) -> np.ndarray:
-            asked.append(count)
+            counts.append(count)
             raise MemoryError
 
         with pytest.raises(MemoryError):
             tb.load_and_remap(ck["t"], rows=np.full(30_000, -1), fill=fill)
-        assert asked == [3_000_000_000]
+        assert counts == [3_000_000_000]
 
 
 @pytest.mark.parametrize("name", ["num_rows", "num_oov_rows", "num_oov_columns"])

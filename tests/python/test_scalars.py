@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of one element as Python numbers, by NumPy's rules for arrays; and what == means."""
+"""Conversion of one-element tensors to Python numbers by NumPy's rules, and ==."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(tmp_path: Path, **arrays: Any) -> tb.Checkpoint:
 
 
 def outcome(function: Callable[[Any], Any], value: Any) -> Any:
-    """What a function returns, with its type; or the exception that it raises."""
+    """Returns the result's type and repr, or the type of the exception."""
     try:
         result = function(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -53,7 +53,7 @@ def test_scalar_of_every_dtype_converts_like_numpy(
         tensor = checkpoint["x"]
         assert outcome(lambda tensor: tensor.item(), tensor) == outcome(np.ndarray.item, array)
         if convert is operator.index and array.dtype.kind == "V" and "int" in kind.label:
-            expected = outcome(int, array)  # NumPy does not count ml_dtypes' types as integers
+            expected = outcome(int, array)  # NumPy does not treat ml_dtypes' types as integers
         else:
             expected = outcome(convert, array)
         assert outcome(convert, tensor) == expected
@@ -114,7 +114,7 @@ def test_corrupt_element_raises_corruption_error(tmp_path: Path) -> None:
         int(checkpoint["x"])
 
 
-# --- comparing
+# --- comparison
 
 
 @pytest.mark.parametrize(

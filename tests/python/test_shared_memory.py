@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments that share memory with the destination, or that another thread writes to."""
+"""Arguments that share memory with the destination, or that another thread modifies."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def prefix(tmp_path: Path) -> Path:
     return bundle.write(tmp_path / "c")
 
 
-def destination_with(*parts: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A destination of COUNT rows, and copies of the parts that lie in its memory."""
+def destination_with(*arrays: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns a destination of COUNT rows, and copies of the arrays inside its memory."""
     memory = np.zeros(TABLE.itemsize * TABLE.shape[1] * COUNT, np.uint8)
-    places, end = [], 0
-    for part in parts:
-        place = memory[end : end + part.nbytes].view(part.dtype).reshape(part.shape)
-        place[...] = part
-        places.append(place)
-        end += part.nbytes
-    return memory.view(np.float32).reshape(COUNT, 10), places
+    copies, end = [], 0
+    for array in arrays:
+        copied = memory[end : end + array.nbytes].view(array.dtype).reshape(array.shape)
+        copied[...] = array
+        copies.append(copied)
+        end += array.nbytes
+    return memory.view(np.float32).reshape(COUNT, 10), copies
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
@@ -140,5 +140,5 @@ thread.join()
 @pytest.mark.parametrize("work", ["take", "fill", "remap", "columns"])
 def test_concurrent_writes_to_ids_never_crash(prefix: Path, work: str) -> None:
     command = [sys.executable, "-c", SCRIBBLER, str(prefix), work]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `checkpoint` state file: reading it, what it leads to, and waiting for a new one."""
+"""The `checkpoint` state file: reading it, its latest checkpoint, and waiting for new ones."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_path_with_nul_byte_is_ignored(tmp_path: Path) -> None:
 
 
 class Clock:
-    """Time that passes only while somebody sleeps; events happen on the way."""
+    """A fake clock that advances only in sleep() and runs scheduled events."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -294,7 +294,7 @@ def test_interval_is_measured_from_yield(tmp_path: Path, clock: Clock) -> None:
     save(tmp_path, 1)
     found = state.checkpoints_iterator(tmp_path, min_interval_secs=30, timeout=0)
     next(found)
-    clock.now += 10  # the caller's own work
+    clock.now += 10  # the caller's work
     assert list(found) == []
     assert clock.sleeps == [20]
 
@@ -314,17 +314,17 @@ def test_timeout_fn_is_called_after_timeouts_and_yields(
     caplog.set_level(logging.INFO, "tensorbundle")
     save(tmp_path, 1)
     clock.at(4, lambda: save(tmp_path, 2))
-    asked: list[float] = []
+    calls: list[float] = []
     answers = itertools.chain([False, False, 0], itertools.repeat("done"))
 
     def timeout_fn() -> object:
-        asked.append(clock.now)
+        calls.append(clock.now)
         return next(answers)
 
     found = list(state.checkpoints_iterator(tmp_path, timeout=2, timeout_fn=timeout_fn))
     assert found == [f"{tmp_path}/m-1", f"{tmp_path}/m-2"]
-    # After the first yield, a time-out, the second yield, and a time-out.
-    assert asked == [0, 2, 4, 6]
+    # After the first yield, a timeout, the second yield, and a timeout.
+    assert calls == [0, 2, 4, 6]
     assert caplog.messages[-1] == "Done. No new checkpoints will be generated."
 
 

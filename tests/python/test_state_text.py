@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grammar of the `checkpoint` state file: what is read, what is refused, and where."""
+"""The grammar of the `checkpoint` state file: accepted texts, and positions of errors."""
 
 from __future__ import annotations
 
@@ -149,11 +149,11 @@ def test_string_that_is_not_utf8_raises_parse_error() -> None:
 
 def test_parses_megabyte_in_linear_time() -> None:
     text = " \n" * 200_000 + 'model_checkpoint_path: "' + r"\x6d" * 100_000 + '"' + "#" * 200_000
-    begin = time.process_time()
+    start = time.process_time()
     assert parse_checkpoint_state(text).model_checkpoint_path == "m" * 100_000
     with pytest.raises(ParseError):
         parse_checkpoint_state('model_checkpoint_path: "' + r"\x6d" * 100_000)
-    assert time.process_time() - begin < 10
+    assert time.process_time() - start < 10
 
 
 MANY = 1_000_000
@@ -186,12 +186,12 @@ MANY = 1_000_000
     ids=lambda text: ascii(text[:40]),
 )
 def test_crafted_text_fails_quickly_with_short_message(text: str) -> None:
-    begin = time.process_time()
+    start = time.process_time()
     try:
         parse_checkpoint_state(text)
     except ParseError as error:
         assert len(str(error)) < 300
-    assert time.process_time() - begin < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

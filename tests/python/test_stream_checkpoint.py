@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streaming all tensors of a checkpoint in the order of their bytes."""
+"""Streaming all tensors of a checkpoint in file order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from craft.specimen import TENSORS, specimen
 
 import tensorbundle as tb
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-def tasks() -> int:
-    """Threads of this process. One that was joined is listed for a moment longer."""
+def num_threads() -> int:
+    """Returns the number of threads; a joined thread stays listed for a moment."""
     found = -1
     while found != (found := len(os.listdir("/proc/self/task"))):
         time.sleep(0.02)
@@ -36,10 +36,10 @@ def tasks() -> int:
 def test_yields_every_tensor_in_file_order(tmp_path: Path, shards: int, max_bytes: int) -> None:
     with tb.open(specimen(shards).write(tmp_path / "c")) as ck:
         seen = list(ck.stream(max_bytes=max_bytes))
-        places = [
+        offsets = [
             min((each.file, each.file_offset) for each in ck[name].slices) for name, _ in seen
         ]
-    assert places == sorted(places)
+    assert offsets == sorted(offsets)
     assert {name for name, _ in seen} == set(TENSORS)
     for name, array in seen:
         assert isinstance(array, np.ndarray)
@@ -106,33 +106,33 @@ def test_kept_arrays_are_not_overwritten(tmp_path: Path) -> None:
     gc.collect()
     assert all(same_bits(kept[name], source) for name, source in sources.items())
     with tb.open(tmp_path / "c") as ck:
-        some = {name: array for name, array in ck.stream(max_bytes=5000) if name.endswith("7")}
-    assert all(same_bits(array, sources[name]) for name, array in some.items())
+        kept = {name: array for name, array in ck.stream(max_bytes=5000) if name.endswith("7")}
+    assert all(same_bits(array, sources[name]) for name, array in kept.items())
 
 
 @linux
 def test_dropped_stream_stops_its_threads(tmp_path: Path) -> None:
-    before = tasks()
+    before = num_threads()
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         stream = ck.stream(max_bytes=0)
         next(stream)
-        assert tasks() > before
+        assert num_threads() > before
         del stream
         gc.collect()
-        assert tasks() == before
+        assert num_threads() == before
 
 
 _PEAK = """
 import sys
 import tensorbundle as tb
-def high():
+def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 with tb.open(sys.argv[1], verify="none") as ck:
-    before = high()
+    before = peak()
     for _, array in ck.stream(max_bytes=32 << 20):
         array += 1
-    print(high() - before)
+    print(peak() - before)
 """
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One handle in many threads, and Python going on while bytes are read."""
+"""Checkpoints shared between threads, and reads that release the GIL."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def test_close_during_read_returns_data_or_raises(tmp_path: Path) -> None:
     prefix = bundle.write(tmp_path / "c")
 
     def work(t: Any) -> int:
-        good = 0
+        count = 0
         try:
             while True:
                 assert same_bits(t.read(), source)
                 assert same_bits(np.asarray(t), source)
-                good += 1
+                count += 1
         except ValueError as error:
             assert "closed" in str(error)
-        return good
+        return count
 
     for _ in range(10):
         ck = tb.open(prefix)
@@ -95,7 +95,7 @@ def test_close_during_read_returns_data_or_raises(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """256 MiB in a tensor, 1 M short strings in another."""
+    """A tensor of 256 MiB and a tensor of 1 M short strings."""
     bundle = Bundle()
     bundle.add("t", np.arange(1 << 26, dtype=np.float32).reshape(-1, 64))
     bundle.add_strings("s", [b"abcdefgh"] * 1_000_000, (1_000_000,))
@@ -108,8 +108,8 @@ WORK: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", WORK)
-def test_read_and_verify_release_the_gil(large: Path, what: str) -> None:
+@pytest.mark.parametrize("operation", WORK)
+def test_read_and_verify_release_the_gil(large: Path, operation: str) -> None:
     with tb.open(large, threads=1) as ck:
         out = np.zeros(ck["t"].shape, np.float32)
         ticks: list[float] = []
@@ -124,15 +124,15 @@ def test_read_and_verify_release_the_gil(large: Path, what: str) -> None:
         thread = threading.Thread(target=tick)
         thread.start()
         started.wait()
-        begin = time.perf_counter()
-        WORK[what](ck, out)
+        start = time.perf_counter()
+        WORK[operation](ck, out)
         end = time.perf_counter()
         stop.set()
         thread.join()
-    during = [t for t in ticks if begin < t < end]
-    gaps = np.diff([begin, *during, end])
-    # Holding the lock would leave one gap as long as the work itself.
-    assert gaps.max() < 0.6 * (end - begin) + sys.getswitchinterval(), (len(during), end - begin)
+    during = [t for t in ticks if start < t < end]
+    gaps = np.diff([start, *during, end])
+    # If the work held the GIL, one gap would be as long as the work.
+    assert gaps.max() < 0.6 * (end - start) + sys.getswitchinterval(), (len(during), end - start)
     assert len(during) >= 3
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies: what a remap is, what is refused, and what is remembered."""
+"""Vocabularies: remapped ids, errors, and caching."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def test_remaps_files(tmp_path: Path, kind: type) -> None:
     remap = tb.remap_vocab(kind(str(new)), kind(str(old)))
     assert remap.ids.tolist() == [2, -1, 0, 0]
     assert tb.remap_vocab(new, ["a", "c"]).ids.tolist() == [1, -1, 0, 0]
-    part = tb.remap_vocab(new, old, new_offset=1, new_size=2, old_size=2)
-    assert part.ids.tolist() == [-1, 0]
-    assert part.num_present == 1
+    window = tb.remap_vocab(new, old, new_offset=1, new_size=2, old_size=2)
+    assert window.ids.tolist() == [-1, 0]
+    assert window.num_present == 1
 
 
 def test_invalid_vocabularies_and_options_raise_errors(tmp_path: Path) -> None:
@@ -129,19 +129,19 @@ def test_cache_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("which", ["new", "old"])
 def test_missing_vocabulary_raises_not_found_error(tmp_path: Path, which: str) -> None:
     good = lines(tmp_path / "good", [b"a"])
-    absent = tmp_path / "absent.txt"
-    pair = (absent, good) if which == "new" else (good, absent)
+    missing = tmp_path / "missing.txt"
+    pair = (missing, good) if which == "new" else (good, missing)
     with pytest.raises(
         FileNotFoundError, match=f"the {which} vocabulary .* does not exist"
     ) as caught:
         tb.remap_vocab(*pair)
     assert isinstance(caught.value, tb.NotFoundError)
-    assert caught.value.filename == str(absent)
+    assert caught.value.filename == str(missing)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
+    ("arguments", "kind", "message"),
     [
         ((["a"], None), TypeError, "the old vocabulary must be a path or a sequence"),
         ((["a", 3], ["a"]), TypeError, "token 1 of the new vocabulary"),
@@ -153,9 +153,9 @@ def test_missing_vocabulary_raises_not_found_error(tmp_path: Path, which: str) -
     ],
 )
 def test_invalid_vocabulary_raises_error(
-    arguments: tuple, kind: type[Exception], words: str
+    arguments: tuple, kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=message):
         tb.remap_vocab(*arguments)
 
 

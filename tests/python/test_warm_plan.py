@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of a warm start: selection, names, vocabularies, optimizers' slots."""
+"""Warm-start plans: selection, names, vocabularies, optimizer slots."""
 
 import pickle
 from pathlib import Path
@@ -32,12 +32,12 @@ def variable(name, shape):
 
 
 def partitions(name, shape, *rows):
-    """The partitions of a variable that is cut along axis 0."""
+    """Returns the partitions of a variable that is partitioned along axis 0."""
     partitions, first = [], 0
     for number, count in enumerate(rows):
-        extent = (count, *shape[1:])
-        part = Slice(name, shape, (first, *[0] * (len(shape) - 1)), extent)
-        partitions.append(Variable(f"{name}/part_{number}:0", extent, part, None))
+        part_shape = (count, *shape[1:])
+        info = Slice(name, shape, (first, *[0] * (len(shape) - 1)), part_shape)
+        partitions.append(Variable(f"{name}/part_{number}:0", part_shape, info, None))
         first += count
     return partitions
 
@@ -47,13 +47,13 @@ def group(*partitions, trainable=True):
 
 
 def plan(groups, infos=(), names=(), *, load_others=True, stored=()):
-    """The plan; the first problem of a group is raised."""
-    made = plan_warm_start(
+    """Returns the plan, or raises its first problem."""
+    found = plan_warm_start(
         groups, dict(infos), dict(names), load_others=load_others, stored=dict(stored).get
     )
-    for problem in made.problems:
+    for problem in found.problems:
         raise problem.error
-    return made
+    return found
 
 
 def steps(*args, **kwargs):
@@ -90,13 +90,13 @@ def test_vocab_info_accepts_values_equal_to_an_axis(axis):
 
 
 class Collections:
-    """A graph's collections, and what was asked of them."""
+    """A fake of a graph's collections that records the lookups."""
 
     def __init__(self):
-        self.asked = []
+        self.lookups = []
 
     def __call__(self, key, scope):
-        self.asked.append((key, scope))
+        self.lookups.append((key, scope))
         return [f"{key}-{scope}"]
 
 
@@ -108,14 +108,14 @@ def test_string_or_none_selects_trainable_variables():
     for wanted in (".*", "", None):
         collections = Collections()
         found, from_trainable = selected(wanted, collections, is_variable)
-        assert collections.asked == [("trainable_variables", wanted)]
+        assert collections.lookups == [("trainable_variables", wanted)]
         assert found and from_trainable
 
 
 def test_string_list_selects_global_variables_per_string():
     collections = Collections()
     found, from_trainable = selected(["a", "a"], collections, is_variable)
-    assert collections.asked == [("variables", "a")] * 2
+    assert collections.lookups == [("variables", "a")] * 2
     assert len(found) == 2 and not from_trainable
     assert selected([], collections, is_variable) == ([], False)
 
@@ -178,9 +178,13 @@ def test_plan_lists_every_problem():
         "w": "new.txt",
     }
     groups = {**MODEL, "w": group(variable("w", (3, 3))), "v": group(variable("v", (2,)))}
-    made = plan_warm_start(groups, infos, {}, load_others=True, stored={}.get)
-    assert [str(problem).split()[0] for problem in made.problems] == ["Invalid", "'bias':", "'str'"]
-    assert [step.group for step in made.steps] == ["v"]
+    found = plan_warm_start(groups, infos, {}, load_others=True, stored={}.get)
+    assert [str(problem).split()[0] for problem in found.problems] == [
+        "Invalid",
+        "'bias':",
+        "'str'",
+    ]
+    assert [step.group for step in found.steps] == ["v"]
 
 
 def test_two_variables_of_one_name_raise_value_error():
@@ -264,7 +268,7 @@ FLOAT32, FLOAT64, INT32 = 1, 2, 3
 
 
 def table(shape=(6, 2), dtype=FLOAT32, info=EMB):
-    """A remapping step, and its variables."""
+    """Returns a remapping step and its variables."""
     whole = Variable("emb:0", shape, None, None, dtype)
     (step,) = steps({"emb": group(whole)}, {"emb": info})
     return step, [whole]
@@ -289,9 +293,9 @@ def test_compares_table_with_its_variables(stored, kind):
 
 
 def test_cast_accepts_other_float_types():
-    for dtype, can in ((FLOAT64, True), (INT32, False)):
+    for dtype, castable in ((FLOAT64, True), (INT32, False)):
         problem = compare_table(*table(), Stored("emb", (9, 2), dtype), "model", cast=True)
-        assert (problem is None) == can
+        assert (problem is None) == castable
 
 
 def test_column_remap_requires_all_rows():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rooms of the C++ core include only what lies before them (docs/architecture.md)."""
+"""The rooms of the C++ core include only lower rooms (docs/architecture.md)."""
 
 import re
 
-# Each room, and the rooms that it may include besides itself.
+# Each room, and the other rooms that it may include.
 _UP_TO_TABLE = {"base", "io", "table"}
 _FORMATS = _UP_TO_TABLE | {"bundle", "v1"}
 ROOMS = {
@@ -11,7 +11,7 @@ ROOMS = {
     "io": {"base"},
     "table": {"base", "io"},
     "bundle": _UP_TO_TABLE,
-    # A V1 checkpoint is presented in the terms of a bundle.
+    # A V1 checkpoint is presented as a bundle.
     "v1": _UP_TO_TABLE | {"bundle"},
     "read": _FORMATS,
     "vocab": _FORMATS,
@@ -22,7 +22,7 @@ PYTHON = re.compile(r"pybind11/|Python\.h|numpy/")
 
 
 def includes(path):
-    """The quoted and the bracketed includes of a file."""
+    """Returns the quoted and the bracketed includes of a file."""
     found = INCLUDE.findall(path.read_text(encoding="utf-8"))
     return [quoted for quoted, _ in found if quoted], [angled for _, angled in found if angled]
 
@@ -32,7 +32,7 @@ def test_rooms_include_only_lower_rooms(repo):
     wrong = []
     for path in repo.sources(".h", ".cc", under="cpp/tensorbundle"):
         room = path.relative_to(core).parts[0]
-        assert room in ROOMS, f"{repo.name(path)}: give the room a place in ROOMS"
+        assert room in ROOMS, f"{repo.name(path)}: add the room to ROOMS"
         for quoted in includes(path)[0]:
             parts = quoted.split("/")
             other = parts[1] if parts[0] == "tensorbundle" and len(parts) > 2 else None

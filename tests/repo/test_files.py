@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes, headers and names of the files, and words that have no place in them."""
+"""Sizes, headers, names and forbidden words of the files."""
 
 import re
 
-HARD_CAP = 700
+MAX_LINES = 700
 SOURCES = {".py", ".pyi", ".h", ".cc", ".sh"}
 WITH_HEADER = SOURCES | {".cmake"}
 TEXT = SOURCES | {".md", ".toml", ".yaml", ".txt", ".cmake", ""}
-# Assembled here, so that this file may be searched too.
-ELSEWHERE = [f"/{name}/" for name in ("work", "root", "home")]
+# Assembled here, so that this file itself passes the search.
+LOCAL_PATHS = [f"/{name}/" for name in ("work", "root", "home")]
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -17,7 +17,7 @@ def has_suffix(path, suffixes):
 
 
 def own_text(repo, suffixes):
-    """The text files that we wrote ourselves: not the checkpoints that TensorFlow wrote."""
+    """Returns the text files of the project, without the checkpoints that TensorFlow wrote."""
     data = repo.root / "tests" / "data"
     return [
         path
@@ -30,13 +30,13 @@ def test_sources_stay_below_line_limit(repo):
     long = {
         repo.name(path): lines
         for path in own_text(repo, SOURCES)
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > HARD_CAP
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
-    assert not long, f"more than {HARD_CAP} lines: {long}"
+    assert not long, f"more than {MAX_LINES} lines: {long}"
 
 
 def test_every_source_has_licence_header(repo):
-    files = own_text(repo, WITH_HEADER) + repo_builds(repo)
+    files = own_text(repo, WITH_HEADER) + build_files(repo)
     without = [
         repo.name(path)
         for path in files
@@ -48,8 +48,8 @@ def test_every_source_has_licence_header(repo):
     assert not without, without
 
 
-def repo_builds(repo):
-    """The build files and scripts, which have no suffix of their own."""
+def build_files(repo):
+    """Returns the build files and scripts that are known by name."""
     found = [path for path in repo.files() if path.name in {"CMakeLists.txt", "run"}]
     assert found
     return found
@@ -60,7 +60,7 @@ def test_files_contain_no_local_path(repo):
         f"{repo.name(path)}:{number}: {line.strip()}"
         for path in own_text(repo, TEXT)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if any(word in line for word in ELSEWHERE)
+        if any(word in line for word in LOCAL_PATHS)
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version stands in one place, and the README names the commands that are tested."""
+"""The version is written in one place, and CI runs the commands of the README."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def readme(repo):
 
 
 def blocks(text, language):
-    """The fenced blocks of a Markdown text."""
+    """Returns the fenced blocks of a Markdown text."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -28,7 +28,7 @@ def test_installed_version_equals_project_version(repo):
 
 def test_version_is_written_in_one_place(repo):
     version = project_version(repo)
-    again = [
+    repeated = [
         repo.name(path)
         for path in [
             *repo.sources(".py", ".pyi", ".h", ".cc"),
@@ -37,7 +37,7 @@ def test_version_is_written_in_one_place(repo):
         ]
         if re.search(rf"(?<![\w.]){re.escape(version)}(?![\w.])", path.read_text(encoding="utf-8"))
     ]
-    assert not again
+    assert not repeated
 
 
 def test_ci_runs_both_readme_commands(repo):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public name is there, and says what it is."""
+"""Every public name exists and has a docstring."""
 
 import inspect
 import subprocess
@@ -44,7 +44,7 @@ TENSORFLOW_NAMES = {
 
 
 def members(thing):
-    """The public methods and properties that a class of ours defines itself."""
+    """Returns the public methods and properties that a class itself defines."""
     return [
         (name, member)
         for name, member in vars(thing).items()
@@ -89,8 +89,8 @@ def test_every_public_name_has_a_docstring(name):
     thing = getattr(tensorbundle, name)
     assert inspect.getdoc(thing), name
     if inspect.isclass(thing):
-        silent = [member for member, value in members(thing) if not inspect.getdoc(value)]
-        assert not silent, f"{name} has members without a docstring: {silent}"
+        undocumented = [member for member, value in members(thing) if not inspect.getdoc(value)]
+        assert not undocumented, f"{name} has members without a docstring: {undocumented}"
 
 
 def test_members_finds_public_methods():
