@@ -37,7 +37,7 @@ def v1(path: Path, shards: int = 0) -> str:
     return f"{path}-?????-of-{shards:05d}" if shards else str(path)
 
 
-def refusal(path: Path, kind: type[Exception] = DirectoryWithoutCheckpointError) -> str:
+def open_error(path: Path, kind: type[Exception] = DirectoryWithoutCheckpointError) -> str:
     with pytest.raises(kind) as caught:
         tb.open(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -73,8 +73,8 @@ def test_opens_the_only_checkpoint_of_a_directory(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize("second", CHECKPOINTS)
 def test_several_checkpoints_raise_error_with_list(tmp_path: Path, first: str, second: str) -> None:
     prefixes = [CHECKPOINTS[first](tmp_path / "a-1"), CHECKPOINTS[second](tmp_path / "b-2")]
-    message = refusal(tmp_path)
-    assert message == refusal(tmp_path, ValueError) == refusal(tmp_path, FileNotFoundError)
+    message = open_error(tmp_path)
+    assert message == open_error(tmp_path, ValueError) == open_error(tmp_path, FileNotFoundError)
     assert message.startswith(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
     )
@@ -106,18 +106,18 @@ def test_prefix_has_precedence_over_directory_of_same_name(tmp_path: Path) -> No
 def test_incomplete_sharded_checkpoint_raises_error(tmp_path: Path) -> None:
     v1(tmp_path / "m", 3)
     os.remove(tmp_path / "m-00001-of-00003")
-    assert "m-00001-of-00003" in refusal(tmp_path, tb.CheckpointNotFoundError)
+    assert "m-00001-of-00003" in open_error(tmp_path, tb.CheckpointNotFoundError)
 
 
 def test_corrupt_only_checkpoint_raises_corruption_error(tmp_path: Path) -> None:
     (tmp_path / "m.index").write_bytes(b"\0\0\x08" * 30)
-    assert "m.index" in refusal(tmp_path, tb.CorruptionError)
+    assert "m.index" in open_error(tmp_path, tb.CorruptionError)
 
 
 def test_error_lists_prefixes_in_subdirectories(tmp_path: Path) -> None:
     v2(tmp_path / "model" / "checkpoint" / "ckpt-0")
     v2(tmp_path / "model" / "another" / "m")
-    message = refusal(tmp_path / "model")
+    message = open_error(tmp_path / "model")
     # The directory with the name of a state file comes first.
     named = [f"{tmp_path}/model/checkpoint/ckpt-0", f"{tmp_path}/model/another/m"]
     assert ", ".join(map(repr, named)) in message
@@ -156,7 +156,7 @@ def test_unusable_state_file_has_precedence(
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    message = refusal(tmp_path)
+    message = open_error(tmp_path)
     assert reason in message
     assert f"These prefixes are in it, give one of them: {prefix!r}" in message
     assert not caplog.records  # the message contains the reason
@@ -177,7 +177,7 @@ def test_binary_state_file_error_names_its_kind(
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    message = refusal(tmp_path, tb.CorruptionError)
+    message = open_error(tmp_path, tb.CorruptionError)
     assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in message
     assert reason in message
     assert f"These prefixes are in it, give one of them: {prefix!r}" in message
@@ -192,7 +192,7 @@ def test_binary_state_file_error_names_its_kind(
 def test_state_file_without_path_raises_error(tmp_path: Path, content: bytes) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    message = refusal(tmp_path, tb.CorruptionError)
+    message = open_error(tmp_path, tb.CorruptionError)
     assert message.startswith(
         f"Invalid checkpoint state loaded from {tmp_path}"
     )  # TensorFlow's words
@@ -251,10 +251,10 @@ def test_unreadable_state_file_raises_error(
 ) -> None:
     v2(tmp_path / "m")
     (tmp_path / "checkpoint").symlink_to("gone")
-    assert "symbolic link to 'gone'" in refusal(tmp_path)
+    assert "symbolic link to 'gone'" in open_error(tmp_path)
     os.remove(tmp_path / "checkpoint")
     os.mkfifo(tmp_path / "checkpoint")
-    assert "Not a regular file" in refusal(tmp_path)
+    assert "Not a regular file" in open_error(tmp_path)
 
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -45,7 +45,7 @@ def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> tb.Checkpoi
     return tb.open(many(tmp_path_factory.mktemp("many"), graph=request.param))
 
 
-def miss(checkpoint: tb.Checkpoint, name: str) -> tb.TensorNotFoundError:
+def lookup_error(checkpoint: tb.Checkpoint, name: str) -> tb.TensorNotFoundError:
     with pytest.raises(tb.TensorNotFoundError) as caught:
         checkpoint[name]
     return caught.value
@@ -102,7 +102,7 @@ def test_failed_lookup_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
 def test_message_suggests_nearest_name_quickly(
     checkpoint: tb.Checkpoint, name: str, nearest: str
 ) -> None:
-    error = miss(checkpoint, name)
+    error = lookup_error(checkpoint, name)
     assert seconds(lambda: str(copy.copy(error)), 1) < 0.2
     message = str(error)
     assert repr(nearest) in message
@@ -111,14 +111,14 @@ def test_message_suggests_nearest_name_quickly(
 
 @pytest.mark.parametrize("name", ["", "zzz", "m" * 100_000, "kernel/" * 500, "\ud800"])
 def test_name_without_near_match_fails_quickly(checkpoint: tb.Checkpoint, name: str) -> None:
-    error = miss(checkpoint, name)
+    error = lookup_error(checkpoint, name)
     assert seconds(lambda: str(copy.copy(error)), 1) < 0.2
     assert len(str(error)) < 2000
 
 
 def test_suggested_full_name_includes_its_key(tmp_path: Path) -> None:
     checkpoint = tb.open(many(tmp_path, graph=True))
-    message = str(miss(checkpoint, "l777/kernal"))
+    message = str(lookup_error(checkpoint, "l777/kernal"))
     assert "'l777/kernel' (the full name of 'model/layer_000777/attention/kernel')" in message
 
 
@@ -127,7 +127,7 @@ def test_name_without_scope_suggests_scoped_name(tmp_path: Path) -> None:
     bundle.add("encoder/block_17/self_attention/w", np.arange(3.0))
     bundle.add("unrelated", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
-    assert "'encoder/block_17/self_attention/w'" in str(miss(checkpoint, "w"))
+    assert "'encoder/block_17/self_attention/w'" in str(lookup_error(checkpoint, "w"))
 
 
 def test_message_reports_full_name_of_missing_key(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_message_reports_full_name_of_missing_key(tmp_path: Path) -> None:
     graph = TrackableObjectGraph()
     graph.nodes.add().attributes.add(full_name=b"kernel", checkpoint_key=b"b")
     bundle.add_strings("_CHECKPOINTABLE_OBJECT_GRAPH", [graph.SerializeToString()], ())
-    message = str(miss(tb.open(bundle.write(tmp_path / "m")), "kernel"))
+    message = str(lookup_error(tb.open(bundle.write(tmp_path / "m")), "kernel"))
     assert "it is the full name of 'b', which is not stored" in message
 
 
@@ -145,16 +145,18 @@ def test_message_is_identical_in_every_rendering(tmp_path: Path) -> None:
     bundle.add("kernel", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
     messages = [
-        str(miss(checkpoint, "kernels")),
-        miss(checkpoint, "kernels").args[0],
-        str(pickle.loads(pickle.dumps(miss(checkpoint, "kernels")))),
-        str(copy.deepcopy(miss(checkpoint, "kernels"))),
-        traceback.format_exception_only(miss(checkpoint, "kernels"))[0].partition(": ")[2].strip(),
+        str(lookup_error(checkpoint, "kernels")),
+        lookup_error(checkpoint, "kernels").args[0],
+        str(pickle.loads(pickle.dumps(lookup_error(checkpoint, "kernels")))),
+        str(copy.deepcopy(lookup_error(checkpoint, "kernels"))),
+        traceback.format_exception_only(lookup_error(checkpoint, "kernels"))[0]
+        .partition(": ")[2]
+        .strip(),
     ]
     assert set(messages) == {messages[0]}
     assert "'kernel'" in messages[0]
-    assert repr(miss(checkpoint, "kernels")) == f"TensorNotFoundError({messages[0]!r})"
-    error = miss(checkpoint, "kernels")
+    assert repr(lookup_error(checkpoint, "kernels")) == f"TensorNotFoundError({messages[0]!r})"
+    error = lookup_error(checkpoint, "kernels")
     if hasattr(error, "add_note"):
         error.add_note("requested by the optimizer")
         copied = pickle.loads(pickle.dumps(error))
@@ -181,7 +183,7 @@ def test_kept_error_holds_no_open_file(tmp_path: Path) -> None:
     bundle.add("kernel", np.arange(3.0))
     bundle.add_strings("_CHECKPOINTABLE_OBJECT_GRAPH", [b""], ())
     with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
-        error = miss(checkpoint, "kernels")
+        error = lookup_error(checkpoint, "kernels")
         error.__traceback__ = None
     del checkpoint
     assert open_files() == []

@@ -36,7 +36,7 @@ def v1(path: Path, shards: int = 0) -> Path:
     return path
 
 
-def refusal(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) -> str:
+def open_error(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) -> str:
     with pytest.raises(kind) as caught:
         tb.open(path)  # type: ignore[arg-type]
     return str(caught.value)
@@ -53,10 +53,10 @@ def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(here)
     for path in ("~/run/m", "~/run/m.index", Path("~/run/m"), b"~/run", "~/run"):
         assert tb.open(path).path == f"{home}/run/m"
-    message = refusal("~/run/n")
+    message = open_error("~/run/n")
     assert "no checkpoint at '~/run/n'" in message
     assert f"no checkpoint at '{home}/run/n'" in message
-    assert "'~no-such-user/m'" in refusal("~no-such-user/m")
+    assert "'~no-such-user/m'" in open_error("~no-such-user/m")
     # An existing path with a tilde is literal.
     v2(here / "~" / "run" / "m")
     assert tb.open("~/run/m").path == "~/run/m"
@@ -65,7 +65,7 @@ def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("scheme", ["gs", "s3", "hdfs", "https", "abfss", "GS"])
 def test_url_with_one_slash_raises_unsupported_error(scheme: str) -> None:
     path = Path(f"{scheme}://bucket/a/model.ckpt")
-    message = refusal(path, tb.UnsupportedError)
+    message = open_error(path, tb.UnsupportedError)
     assert repr(f"{scheme}://bucket/a/model.ckpt") in message
     assert "only local paths" in message
 
@@ -75,25 +75,25 @@ def test_paths_resembling_urls_are_paths(tmp_path: Path, monkeypatch: pytest.Mon
     v2(tmp_path / "gs:" / "bucket" / "m")
     assert tb.open(Path("gs://bucket/m")).path == "gs:/bucket/m"
     assert tb.open(Path(f"file://{tmp_path}/gs:/bucket/m")).path == f"{tmp_path}/gs:/bucket/m"
-    assert "'step:/m'" in refusal("step:/m")
-    assert "'C:/m'" in refusal("C:/m")
+    assert "'step:/m'" in open_error("step:/m")
+    assert "'C:/m'" in open_error("C:/m")
 
 
 def test_error_suggests_forward_slashes(tmp_path: Path) -> None:
     v2(tmp_path / "a" / "m")
-    assert f"give {f'{tmp_path}/a/m'!r}" in refusal(f"{tmp_path}\\a\\m")
-    assert f"give {f'{tmp_path}/a'!r}" in refusal(f"{tmp_path}\\a")
-    assert "backslash" not in refusal("C:\\Users\\m")
+    assert f"give {f'{tmp_path}/a/m'!r}" in open_error(f"{tmp_path}\\a\\m")
+    assert f"give {f'{tmp_path}/a'!r}" in open_error(f"{tmp_path}\\a")
+    assert "backslash" not in open_error("C:\\Users\\m")
 
 
 @pytest.mark.parametrize("slashes", ["/", "//"])
 def test_error_suggests_prefix_without_trailing_slash(tmp_path: Path, slashes: str) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.meta").write_bytes(b"x")
-    assert f"take the slash off, give {str(prefix)!r}" in refusal(f"{prefix}{slashes}")
+    assert f"take the slash off, give {str(prefix)!r}" in open_error(f"{prefix}{slashes}")
     v1(tmp_path / "old")
-    assert "take the slash off" in refusal(f"{tmp_path}/old{slashes}")
-    assert "slash off" not in refusal(f"{tmp_path}/new{slashes}")
+    assert "take the slash off" in open_error(f"{tmp_path}/old{slashes}")
+    assert "slash off" not in open_error(f"{tmp_path}/new{slashes}")
 
 
 @pytest.mark.parametrize("path", ["a\ud800", Path("\udfff"), "\ud800/m"])
@@ -105,7 +105,7 @@ def test_invalid_path_character_raises_value_error(path: object) -> None:
 
 
 def test_long_path_has_short_message(tmp_path: Path) -> None:
-    assert len(refusal("x" * 100_000)) < 300
+    assert len(open_error("x" * 100_000)) < 300
 
 
 # --- an index that was renamed
@@ -115,10 +115,12 @@ def test_long_path_has_short_message(tmp_path: Path) -> None:
 def test_error_suggests_renamed_index(tmp_path: Path, name: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / name)
-    message = refusal(prefix)
+    message = open_error(prefix)
     assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in message
     if not name.endswith(".index"):
-        assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in refusal(tmp_path)
+        assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in open_error(
+            tmp_path
+        )
     assert f"'m{DATA}'" in message
     assert "copy" not in message
 
@@ -127,22 +129,22 @@ def test_error_reports_compressed_index(tmp_path: Path) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
     os.remove(tmp_path / "m.index")
-    assert "'m.index.gz' is there, but it is compressed with gzip" in refusal(prefix)
+    assert "'m.index.gz' is there, but it is compressed with gzip" in open_error(prefix)
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
 def test_error_reports_unfinished_download(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
-    assert f"did not finish: 'm.index{suffix}' is there" in refusal(prefix)
-    assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory contains only data files
+    assert f"did not finish: 'm.index{suffix}' is there" in open_error(prefix)
+    assert f"'m.index{suffix}'" in open_error(tmp_path)  # the directory contains only data files
 
 
 def test_error_suggests_index_of_other_prefix(tmp_path: Path) -> None:
     v2(tmp_path / "model.ckpt-7")
     v2(tmp_path / "model.ckpt-6")
     os.rename(tmp_path / "model.ckpt-7.index", tmp_path / "model.ckpt.index")
-    message = refusal(tmp_path / "model.ckpt-7")
+    message = open_error(tmp_path / "model.ckpt-7")
     assert "if 'model.ckpt.index' belongs to them, rename it to 'model.ckpt-7.index'" in message
     assert "ckpt-6" not in message
 
@@ -150,7 +152,7 @@ def test_error_suggests_index_of_other_prefix(tmp_path: Path) -> None:
 def test_renamed_data_file_is_not_opened_as_v1_file(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     os.rename(tmp_path / f"m{DATA}", tmp_path / f"m{DATA} (1)")
-    message = refusal(tmp_path / f"m{DATA} (1)", tb.CorruptionError)
+    message = open_error(tmp_path / f"m{DATA} (1)", tb.CorruptionError)
     assert "has the name of a data file" in message
     assert f"{str(tmp_path / 'm')!r}" in message
 
@@ -164,10 +166,12 @@ def test_error_suggests_v1_files(tmp_path: Path) -> None:
     for name in ("notes.txt", "events.out.tfevents.1", "000003.ldb"):
         (tmp_path / name).write_bytes(b"x" * 300)
     (tmp_path / "000004.ldb").write_bytes((tmp_path / "model.ckpt-100").read_bytes())
-    assert f"Near it: {str(tmp_path / 'model.ckpt-100')!r}" in refusal(tmp_path / "model.ckpt-10")
-    message = refusal(tmp_path / "zzz")
+    assert f"Near it: {str(tmp_path / 'model.ckpt-100')!r}" in open_error(
+        tmp_path / "model.ckpt-10"
+    )
+    message = open_error(tmp_path / "zzz")
     assert f"In {str(tmp_path)!r} there are 'model.ckpt-100', 'sharded-?????-of-00002'" in message
-    message = refusal(tmp_path, ValueError)
+    message = open_error(tmp_path, ValueError)
     assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in message
     for name in ("notes", "events", "ldb"):
         assert name not in message
@@ -176,14 +180,14 @@ def test_error_suggests_v1_files(tmp_path: Path) -> None:
 def test_foreign_shards_are_not_suggested(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"train-{i:05d}-of-00003").write_bytes(b"not a table" * 50)
-    assert "train-" not in refusal(tmp_path)
+    assert "train-" not in open_error(tmp_path)
 
 
 def test_dangling_shard_link_error_names_the_shard(tmp_path: Path) -> None:
     v1(tmp_path / "m", 2)
     os.remove(tmp_path / "m-00001-of-00002")
     (tmp_path / "m-00001-of-00002").symlink_to(".git/annex/gone")
-    assert "'" + str(tmp_path / "m-00001-of-00002") + "'" in refusal(tmp_path / "m")
+    assert "'" + str(tmp_path / "m-00001-of-00002") + "'" in open_error(tmp_path / "m")
 
 
 def test_error_in_large_directory_is_fast(tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_error_in_large_directory_is_fast(tmp_path: Path) -> None:
         (tmp_path / ("a" * 200 + f"{i:05d}.index")).touch()
         (tmp_path / ("b" * 200 + f"{i:05d}")).touch()
     start = time.process_time()
-    refusal(tmp_path / ("a" * 199 + "x" * 6))
+    open_error(tmp_path / ("a" * 199 + "x" * 6))
     assert time.process_time() - start < 2
 
 

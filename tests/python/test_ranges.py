@@ -71,7 +71,9 @@ def check(ranges: list[tuple[str, int, int]], expected: set[tuple[str, int]]) ->
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_byte_ranges_covers_selected_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_box(
+    tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
+) -> None:
     source = tiling[0]
     index = tuple(
         data.draw(
@@ -92,7 +94,9 @@ def test_byte_ranges_covers_selected_box(tmp_path: Path, tiling: tuple[Any, ...]
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_byte_ranges_covers_selected_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_rows(
+    tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
+) -> None:
     source = tiling[0]
     count = len(source)
     ids = data.draw(st.lists(st.integers(-count, count - 1), max_size=12))

@@ -234,7 +234,7 @@ def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [0, 4, 8, 60])
 def test_reads_into_destination_at_any_page_offset(tmp_path, before):
-    """A destination whose page offset slightly exceeds that of the source uses another method."""
+    """Destinations close to the source modulo 4 KiB are read through a bounce buffer."""
     values = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
     bundle = Bundle()
     if before:

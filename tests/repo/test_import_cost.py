@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`import tensorbundle` is fast and imports only NumPy and ml_dtypes."""
+"""`import tensorbundle` is fast and loads no package other than NumPy and ml_dtypes."""
 
 import json
 import subprocess
