@@ -223,7 +223,7 @@ def test_object_based_checkpoint(tmp_path: Path, compare: Callable[..., None]) -
 
 def test_saved_model(tmp_path: Path, compare: Callable[..., None]) -> None:
     tf.saved_model.save(module(), str(tmp_path / "model"))
-    compare(tmp_path / "model" / "variables" / "variables", ours=tmp_path / "model")
+    compare(tmp_path / "model" / "variables" / "variables", our_path=tmp_path / "model")
 
 
 @pytest.mark.skipif(VERSION < (2, 17), reason="this TensorFlow has no sharding policies")
