@@ -36,7 +36,7 @@ def resource(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-# -- Shapes and dtypes, 1.6 of the study of TensorFlow's behaviour
+# -- Shapes and dtypes
 
 
 @pytest.mark.parametrize("shape", [[6], [3, 3], [None], None, []], ids=str)
@@ -96,7 +96,7 @@ def test_scalar_string_and_integer_are_loaded(prefix: str, resource: bool, name:
     require_same(*both(prefix, build, lambda vs: {name: vs[0]}))
 
 
-# -- Placement of ops, 1.1 and 1.5
+# -- Placement of ops
 
 
 def test_ops_are_placed_on_the_cpu_of_the_task(prefix: str, resource: bool) -> None:
@@ -192,7 +192,7 @@ def test_imported_metagraph_reads_the_checkpoint(
         )
 
 
-# -- Eager mode and functions, 1.7
+# -- Eager mode and functions
 
 
 @pytest.mark.parametrize("name", ["v", "scalar", "whole", "text"])

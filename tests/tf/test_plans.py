@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
-    """Returns a function that creates variables initialized with ones; some match the checkpoint."""
+    """Returns a function that creates variables of ones; some match the checkpoint."""
 
     def create() -> dict[str, Any]:
         split = tf1.fixed_size_partitioner(2)
