@@ -80,7 +80,7 @@ def test_context_options_override_process_options(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "mmap"}, {"verify": "parts"}, {"op": "ours"}, {"threads": 0},
+    [{"mode": "mmap"}, {"verify": "parts"}, {"op": "custom"}, {"threads": 0},
      {"op": "stock", "mode": "map"}],
 )  # fmt: skip
 def test_invalid_option_raises_value_error(options: dict[str, Any]) -> None:
