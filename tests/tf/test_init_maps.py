@@ -143,7 +143,7 @@ def _partitioned(partitions: list[Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
-def test_map_that_only_tensorbundle_accepts(
+def test_map_rejected_by_tensorflow_is_accepted(
     name: str, folder: Path, build: Callable[[], list[Any]]
 ) -> None:
     result, original = both(str(folder / "model-0"), build, EXTENSIONS[name])

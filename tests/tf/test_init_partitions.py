@@ -84,7 +84,7 @@ def test_partitions_of_sliceable_dtype_equal_tensorflow(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint16", "uint32", "uint64"])
-def test_partitions_of_dtype_that_tensorflow_cannot_slice(
+def test_partitions_of_unsliceable_dtype_are_initialized(
     tmp_path: Path, save: Save, dtype: str, backend_name: str
 ) -> None:
     if backend_name == "stock":
@@ -97,7 +97,7 @@ def test_partitions_of_dtype_that_tensorflow_cannot_slice(
     assert same_bits(np.concatenate(result.values), value)
 
 
-def test_partitions_with_more_than_8_dimensions(
+def test_partitions_with_10_dimensions_are_initialized(
     tmp_path: Path, save: Save, backend_name: str
 ) -> None:
     if backend_name == "stock":

@@ -99,7 +99,7 @@ def test_second_copy_is_rejected(tmp_path: Path) -> None:
 
 
 def test_loading_a_copy_later_keeps_the_first(tmp_path: Path) -> None:
-    """The copy does not register its ops again."""
+    """The copy reports the conflict and leaves the first library usable."""
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(

@@ -55,7 +55,7 @@ class Outcome:
 
 
 def both(name: str, *arguments, **options) -> tuple[Outcome, Outcome]:
-    """Calls TensorFlow's function and result."""
+    """Calls TensorFlow's function and tensorbundle's function."""
     original = getattr(tf.compat.v1.train, name)
     return (
         Outcome("tensorflow", original, *arguments, **options),
