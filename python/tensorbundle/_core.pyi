@@ -93,6 +93,16 @@ class Checkpoint:
     def find(self, name: str | bytes) -> Tensor | None:
         """The tensor of that key."""
 
+    def find_handle(
+        self, name: str | bytes
+    ) -> tuple[str, tuple[int, ...], np.dtype[Any], Tensor, int, int] | None:
+        """(name, shape, dtype, tensor, index, type number) of the tensor of that key."""
+
+    def bind_tensor(
+        self, index: int, type_number: int, name: str, shape: tuple[int, ...]
+    ) -> Tensor:
+        """The tensor of a row of `handles`. Also after `close`."""
+
     def get_tensor(self, name: str | bytes) -> Any:
         """`Tensor.read_whole` of the tensor of that key; None if there is no such tensor."""
 
@@ -115,6 +125,11 @@ class Checkpoint:
 
     def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
         """(name, shape, type number) of every tensor. `names` is what ``names`` returned."""
+
+    def handles(
+        self, names: list[str]
+    ) -> list[tuple[str, tuple[int, ...], np.dtype[Any], None, int, int]]:
+        """(name, shape, dtype, None, index, type number) of every tensor, for `bind_tensor`."""
 
     def shape_map(self, names: list[str]) -> dict[str, list[int]]:
         """Names to shapes."""
