@@ -272,7 +272,7 @@ def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "escaped"),
     [
         ("plain/name", "plain/name"),
         ("größe", "größe"),
@@ -281,8 +281,8 @@ def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
         (b"\xff\xfe".decode("utf-8", "surrogateescape"), r"\xff\xfe"),
     ],
 )
-def test_names_cannot_break_a_line_or_a_terminal(name, shown):
-    assert terminal.shown(name) == shown
+def test_names_cannot_break_a_line_or_a_terminal(name, escaped):
+    assert terminal.escape_text(name) == escaped
 
 
 def test_help_goes_to_stdout():

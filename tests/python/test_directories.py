@@ -80,7 +80,7 @@ def test_several_checkpoints_in_a_directory_are_listed(
     assert said.startswith(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
     )
-    assert "2 prefixes are in it" in said
+    assert "It has 2 prefixes and no state file" in said
     assert ", ".join(map(repr, prefixes)) in said
 
 
@@ -143,7 +143,7 @@ def test_a_directory_called_checkpoint_is_not_a_state_file(
     [
         (b'model_checkpoint_path: "gone"', "gone', which does not exist"),
         (b"nonsense", "no field 'nonsense'"),
-        (b'model_checkpoint_path: "\\U99999999"', "does not stand for a character"),
+        (b'model_checkpoint_path: "\\U99999999"', "is not a character"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
         (b"<html><body>404", "HTML page"),
         (b'{"model": 1}', "JSON text"),
@@ -157,7 +157,7 @@ def test_the_state_file_wins_even_if_it_is_of_no_use(
     (tmp_path / "checkpoint").write_bytes(content)
     said = refusal(tmp_path)
     assert reason in said
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in said
+    assert f"Give one of its prefixes: {prefix!r}" in said
     assert not caplog.records  # the message has the reason
 
 
@@ -179,7 +179,7 @@ def test_a_state_file_that_is_not_text_gets_a_sentence(
     said = refusal(tmp_path, tb.CorruptionError)
     assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in said
     assert reason in said
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in said
+    assert f"Give one of its prefixes: {prefix!r}" in said
     assert "codec" not in said
     for function in (tb.latest_checkpoint, tb.get_checkpoint_state):
         with pytest.raises(UnicodeDecodeError) as caught:  # as TensorFlow's do
@@ -229,7 +229,7 @@ def test_a_state_file_from_windows(
     assert os.path.normpath(tb.latest_checkpoint(tmp_path) or "") == prefix
     assert os.path.normpath(tb.open(tmp_path).path) == prefix
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "taking" in caplog.messages[0]
+    assert "using" in caplog.messages[0]
 
 
 def test_backslashes_that_lead_somewhere_mean_themselves(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
         tb.open(tmp_path)
     assert isinstance(caught.value, tb.CheckpointNotFoundError)
     if kind not in ("empty", "zeros", "text"):  # which say nothing about the directory
-        assert f"'weights.bin' in it {path_errors.kind_of_file(tmp_path / 'weights.bin')}" in str(
+        assert f"'weights.bin' in it {path_errors.describe_file(tmp_path / 'weights.bin')}" in str(
             caught.value
         )
         assert advice in str(caught.value)
@@ -145,7 +145,7 @@ def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> None:
     (tmp_path / "m").write_bytes(KINDS[kind][0] + MAGIC)
-    assert path_errors.kind_of_file(str(tmp_path / "m")) is None
+    assert path_errors.describe_file(str(tmp_path / "m")) is None
 
 
 @pytest.mark.parametrize(
@@ -165,35 +165,35 @@ def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> N
 )
 def test_what_is_not_known_is_left_to_the_reader(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
-    assert path_errors.kind_of_file(str(tmp_path / "m")) is None
+    assert path_errors.describe_file(str(tmp_path / "m")) is None
     with pytest.raises(tb.CorruptionError, match="is not a TensorFlow checkpoint table"):
         tb.open(tmp_path / "m")
 
 
 @given(st.binary(max_size=600), st.binary(max_size=100))
 def test_any_bytes_get_a_sentence_or_none(head: bytes, tail: bytes) -> None:
-    kind = path_errors.kind_of(head, tail, len(head) + len(tail))
+    kind = path_errors.describe_content(head, tail, len(head) + len(tail))
     assert kind is None or (kind.isprintable() and kind.split()[0] in ("is", "begins"))
 
 
 @given(st.sampled_from(list(KINDS)), st.integers(0, 400), st.binary(max_size=50))
 def test_a_file_that_is_cut_off_gets_a_sentence_or_none(kind: str, size: int, more: bytes) -> None:
     content = KINDS[kind][0][:size] + more
-    path_errors.kind_of(content, content[-4096:], len(content))
+    path_errors.describe_content(content, content[-4096:], len(content))
 
 
 def test_special_files_are_neither_read_nor_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "gone", "/dev/zero"):
-        assert path_errors.ends_of(str(path)) is None
-        assert path_errors.kind_of_file(str(path)) is None
+        assert path_errors.read_ends(str(path)) is None
+        assert path_errors.describe_file(str(path)) is None
 
 
 def test_a_few_kilobytes_of_a_huge_file_are_read(tmp_path: Path) -> None:
     with open(tmp_path / "m", "wb") as file:
         file.truncate(1 << 40)
-    ends = path_errors.ends_of(str(tmp_path / "m"))
+    ends = path_errors.read_ends(str(tmp_path / "m"))
     assert ends is not None
     assert (len(ends.head), len(ends.tail), ends.size) == (4096, 4096, 1 << 40)
 
@@ -204,9 +204,7 @@ def test_an_index_under_another_name_is_told_from_a_v1_file(tmp_path: Path) -> N
     bundle.write(tmp_path / "m")
     for name in ("m.index.txt", "m.index (1)", "copy"):
         os.rename(tmp_path / "m.index", tmp_path / name)
-        with pytest.raises(
-            tb.CorruptionError, match="is the index of a V2 checkpoint under another"
-        ):
+        with pytest.raises(tb.CorruptionError, match="is the renamed index of a V2 checkpoint"):
             tb.open(tmp_path / name)
         os.rename(tmp_path / name, tmp_path / "m.index")
     assert tb.open(tmp_path / "m.index")["w"].shape == (3,)

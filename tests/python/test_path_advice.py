@@ -92,10 +92,10 @@ def test_a_path_with_backslashes(tmp_path: Path) -> None:
 def test_a_slash_behind_a_prefix(tmp_path: Path, slashes: str) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.meta").write_bytes(b"x")
-    assert f"take the slash off, give {str(prefix)!r}" in refusal(f"{prefix}{slashes}")
+    assert f"remove the slash, give {str(prefix)!r}" in refusal(f"{prefix}{slashes}")
     v1(tmp_path / "old")
-    assert "take the slash off" in refusal(f"{tmp_path}/old{slashes}")
-    assert "slash off" not in refusal(f"{tmp_path}/new{slashes}")
+    assert "remove the slash" in refusal(f"{tmp_path}/old{slashes}")
+    assert "remove the slash" not in refusal(f"{tmp_path}/new{slashes}")
 
 
 @pytest.mark.parametrize("path", ["a\ud800", Path("\udfff"), "\ud800/m"])
@@ -118,9 +118,9 @@ def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) ->
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / name)
     message = refusal(prefix)
-    assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in message
+    assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in message
     if not name.endswith(".index"):
-        assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in refusal(tmp_path)
+        assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in refusal(tmp_path)
     assert f"'m{DATA}'" in message
     assert "copy" not in message
 
@@ -129,14 +129,14 @@ def test_an_index_that_was_compressed(tmp_path: Path) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
     os.remove(tmp_path / "m.index")
-    assert "'m.index.gz' is there, but it is compressed with gzip" in refusal(prefix)
+    assert "'m.index.gz' exists, but it is compressed with gzip" in refusal(prefix)
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
 def test_an_index_whose_download_did_not_finish(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
-    assert f"did not finish: 'm.index{suffix}' is there" in refusal(prefix)
+    assert f"did not finish: 'm.index{suffix}' exists" in refusal(prefix)
     assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory has data files alone
 
 
@@ -166,9 +166,11 @@ def test_v1_files_are_suggested(tmp_path: Path) -> None:
     for name in ("notes.txt", "events.out.tfevents.1", "000003.ldb"):
         (tmp_path / name).write_bytes(b"x" * 300)
     (tmp_path / "000004.ldb").write_bytes((tmp_path / "model.ckpt-100").read_bytes())
-    assert f"Near it: {str(tmp_path / 'model.ckpt-100')!r}" in refusal(tmp_path / "model.ckpt-10")
+    assert f"prefixes are {str(tmp_path / 'model.ckpt-100')!r}" in refusal(
+        tmp_path / "model.ckpt-10"
+    )
     said = refusal(tmp_path / "zzz")
-    assert f"In {str(tmp_path)!r} there are 'model.ckpt-100', 'sharded-?????-of-00002'" in said
+    assert f"{str(tmp_path)!r} has the prefixes 'model.ckpt-100', 'sharded-?????-of-00002'" in said
     said = refusal(tmp_path, ValueError)
     assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in said
     for name in ("notes", "events", "ldb"):

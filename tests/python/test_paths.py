@@ -246,7 +246,9 @@ def test_a_directory_without_a_checkpoint(tmp_path: Path, state: bytes | None, r
 
 
 def test_an_empty_directory(tmp_path: Path) -> None:
-    assert "No name in it ends in '.index'" in message_of(tmp_path, DirectoryWithoutCheckpointError)
+    assert "no file whose name ends in '.index'" in message_of(
+        tmp_path, DirectoryWithoutCheckpointError
+    )
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
@@ -349,7 +351,7 @@ def test_leftovers_of_an_interrupted_save(tmp_path: Path) -> None:
 
 def test_a_graph_without_its_tensors(tmp_path: Path) -> None:
     touch(tmp_path / "m.meta")
-    assert "'m.meta' is there" in message_of(tmp_path / "m", errors.CheckpointNotFoundError)
+    assert "'m.meta' exists" in message_of(tmp_path / "m", errors.CheckpointNotFoundError)
 
 
 @pytest.mark.parametrize("name", ["m.index", "m"])

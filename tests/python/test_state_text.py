@@ -200,6 +200,6 @@ def test_a_crafted_text_costs_little_time_and_gets_a_short_message(text: str) ->
 def test_an_escape_that_is_no_character_says_so(escape: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse_checkpoint_state(f'model_checkpoint_path: "a{escape}b"')
-    assert f"{escape} does not stand for a character" in str(caught.value)
+    assert f"{escape} is not a character" in str(caught.value)
     assert "codec" not in str(caught.value)
     assert caught.value.__cause__ is None
