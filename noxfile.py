@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's chores, each in its own environment: `nox -l` lists them.
+"""Sessions for tests, lint, types and benchmarks, each in its own environment: see `nox -l`.
 
-Continuous integration and the pre-commit hooks run these very sessions. Set TENSORBUNDLE_WHEEL to a
-built wheel to spare a session its own compilation.
+Continuous integration and the pre-commit hooks run the same sessions. Set TENSORBUNDLE_WHEEL to the
+path of a built wheel to skip the compilation.
 """
 
 import os
@@ -19,12 +19,12 @@ COMPETITORS = ["pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", 
 
 
 def install(session: nox.Session, extras: str, *others: str) -> None:
-    """Installs the package, from a ready wheel where there is one."""
+    """Installs the package, from TENSORBUNDLE_WHEEL if it is set."""
     session.install(f"{os.environ.get('TENSORBUNDLE_WHEEL', '.')}[{extras}]", *others)
 
 
 def ctest(session: nox.Session, *options: str) -> None:
-    """Builds the C++ tests with warnings as errors, and runs them."""
+    """Builds the C++ tests with warnings as errors and runs them."""
     session.install("cmake>=3.22", "ninja")
     build = str(Path(session.create_tmp()) / "build")
     session.run(
@@ -37,30 +37,30 @@ def ctest(session: nox.Session, *options: str) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The Python suite."""
+    """Runs the Python suite."""
     install(session, "test")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def cpp(session: nox.Session) -> None:
-    """The C++ suite; CC and CXX choose the compiler."""
+    """Runs the C++ suite; CC and CXX select the compiler."""
     ctest(session, *session.posargs)
 
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
-    """The C++ suite under sanitizers: address,undefined unless told otherwise (-- thread)."""
+    """Runs the C++ suite under sanitizers: address,undefined, or those after `--`."""
     which = session.posargs[0] if session.posargs else "address,undefined"
     ctest(
         session, f"-DTENSORBUNDLE_SANITIZE={which}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",  # more costs more time than it finds
+        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",  # higher levels are not worth their time
     )  # fmt: skip
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style of Python and C++; `-- fix` mends what can be mended."""
+    """Checks the style of Python and C++; `-- fix` corrects it where possible."""
     project = nox.project.load_toml("pyproject.toml")["project"]
     tools = [tool for tool in project["optional-dependencies"]["dev"] if "==" in tool]
     session.install(*tools)
@@ -78,7 +78,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict types in the package, and the extension's stub against the extension."""
+    """Checks the package's types, and the extension's stub against the extension."""
     install(session, "test,dev")
     session.run("mypy")
     session.run(
@@ -90,21 +90,21 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def tf215(session: nox.Session) -> None:
-    """The Python suite next to the last TensorFlow with Estimator, and NumPy 1.26."""
+    """Runs the Python suite with the last TensorFlow with Estimator, and NumPy 1.26."""
     install(session, "test", "tensorflow-cpu==2.15.1", "numpy==1.26.*")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def tf_latest(session: nox.Session) -> None:
-    """The Python suite next to the newest TensorFlow, and NumPy 2."""
+    """Runs the Python suite with the newest TensorFlow, and NumPy 2."""
     install(session, "test", "tensorflow-cpu>=2.21", "numpy>=2")
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark with every competitor; writes docs/performance.md."""
+    """Runs every benchmark with every competitor and writes docs/performance.md."""
     install(session, "test,bench", "matplotlib", *COMPETITORS)
     session.run("python", "-m", "bench.report", *session.posargs)
 

@@ -4,5 +4,5 @@
 import sys
 from pathlib import Path
 
-# `craft`, the tests' own writer of checkpoints, makes the data.
+# `craft`, the checkpoint writer of the tests, writes the data.
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "python"))

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Baselines: copies, reads and gathers without any checks, on n threads, compiled for this
-// processor. Also a sampler of the anonymous memory of this process, because the kernel does not
-// record its peak.
+// Baselines: copies, reads and gathers without checks, on n threads, compiled for this processor.
+// Also a sampler of the anonymous memory of this process, because the kernel does not record the
+// peak.
 //
-// Exported functions take int64_t and pointers only. They return an int64_t, -1 if a file ended
-// early.
+// Exported functions take int64_t and pointers. They return an int64_t, -1 if a file is too short.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -36,7 +35,7 @@ static void* RunRange(void* argument) {
   return NULL;
 }
 
-// Splits [0, count) into one range per thread. The calling thread runs the first.
+// Splits [0, count) into one range per thread. The calling thread runs the first range.
 static void InParallel(void (*body)(void*, int64_t, int64_t), void* job, int64_t count,
                        int64_t threads) {
   pthread_t handles[kMaxThreads];
@@ -66,8 +65,8 @@ static void CopyRange(void* job, int64_t begin, int64_t end) {
 static void ReadRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   while (begin < end) {
-    const int64_t wanted = end - begin < (1 << 23) ? end - begin : (1 << 23);
-    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)wanted, copy->offset + begin);
+    const int64_t size = end - begin < (1 << 23) ? end - begin : (1 << 23);
+    const ssize_t n = pread(copy->file, copy->to + begin, (size_t)size, copy->offset + begin);
     if (n <= 0) {
       copy->failed = 1;
       return;
@@ -105,12 +104,12 @@ static inline uint64_t Crc(uint64_t crc, uint64_t word) {
 #elif defined(__ARM_FEATURE_CRC32)
   return __crc32cd((uint32_t)crc, word);
 #else
-  return crc ^ word;  // There is no instruction for it; the baseline is then faster than any CRC.
+  return crc ^ word;  // Without a CRC instruction, the baseline is faster than any CRC.
 #endif
 }
 
-// Computes three CRC-32Cs at once, one of each third of a block, because the instruction has a
-// latency of three cycles. They are not combined: that would take a negligible time.
+// Computes the CRC-32C of each third of a block at the same time, because the instruction has a
+// latency of three cycles. The results are not combined, which would take a negligible time.
 static uint64_t CrcOfThirds(const char* block, int64_t n) {
   const int64_t words = n / 24;
   uint64_t crc[3] = {0, 0, 0};
@@ -124,8 +123,8 @@ static uint64_t CrcOfThirds(const char* block, int64_t n) {
   return crc[0] ^ crc[1] ^ crc[2];
 }
 
-// Reads in blocks that fit into the second-level cache, and computes the checksums of each block
-// after it was read. Without a destination, all blocks are read into the same buffer.
+// Reads blocks that fit into the second-level cache, and computes the checksums of each block after
+// the read. Without a destination, all blocks are read into the same buffer.
 static void ReadCheckedRange(void* job, int64_t begin, int64_t end) {
   Copy* copy = job;
   char* const scratch = copy->to ? NULL : malloc(kBlock);
@@ -183,7 +182,7 @@ static inline void CopyRow(char* to, const char* from, int64_t n, int64_t stream
   memcpy(to, from, (size_t)n);
 }
 
-// Inlined once per common row size, so that the copy is a fixed sequence of vector moves.
+// Inlined for each common row size, so that the copy is a fixed sequence of vector moves.
 static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin,
                                                              int64_t end, int64_t n) {
   for (int64_t i = begin; i < end; ++i) {

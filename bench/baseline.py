@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions of ``baseline.c``, which is compiled for this processor at the first use."""
+"""The functions of ``baseline.c``, which is compiled for this processor at first use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def compiler() -> str | None:
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Compiles the source if it is new, and loads the library."""
+    """Compiles the source if it changed, and loads the library."""
     digest = hashlib.sha256(_SOURCE.read_bytes() + " ".join(_FLAGS).encode()).hexdigest()[:16]
     built = data.root() / f"baseline-{digest}.so"
     if not built.exists():
@@ -42,22 +42,22 @@ def library() -> ctypes.CDLL:
 
 
 def call(name: str, *arguments: int | Array | None) -> int:
-    """Calls a function of int64 numbers and pointers, which returns an int64.
+    """Calls a function that takes int64 numbers and pointers and returns an int64.
 
     Raises:
-        OSError: It returned -1, because a file ended early.
+        OSError: The function returned -1 because a file is too short.
     """
     function = getattr(library(), name)
     function.restype = ctypes.c_int64
     values = (each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments)
-    found: int = function(*(ctypes.c_int64(value or 0) for value in values))
-    if found < 0:
+    result: int = function(*(ctypes.c_int64(value or 0) for value in values))
+    if result < 0:
         raise OSError("the file ends early")
-    return found
+    return result
 
 
 def new_memory(shape: tuple[int, ...], *, huge: bool = False) -> Array:
-    """Returns a float32 array whose pages the kernel has not provided yet."""
+    """Returns a float32 array whose pages are not allocated yet."""
     private = mmap.mmap(-1, math.prod(shape) * 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     private.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(private, np.float32).reshape(shape)
@@ -72,7 +72,7 @@ def gather(
     out: Array, slices: list[Array], ids: Array, threads: int, *, streaming: bool = False,
     fill: Array | None = None,
 ) -> Array:  # fmt: skip
-    """Copies rows of a table that is stored in equal slices; with `fill`, that row for id -1."""
+    """Copies rows of a table with equal slices; for the id -1, copies the row `fill`."""
     addresses = np.array([each.ctypes.data for each in slices])
     row_bytes = out.nbytes // max(1, ids.size)
     call("baseline_gather", out, addresses, slices[0].shape[0], ids, ids.size, row_bytes, fill,
@@ -86,5 +86,5 @@ def probe_lines(text: Array, slots: Array, threads: int) -> int:
 
 
 def pread_checked(file: int, offset: int, nbytes: int, out: Array | None, threads: int) -> None:
-    """Reads, and computes a CRC-32C of every block; `out` is optional."""
+    """Reads and computes a CRC-32C of every block; `out` is optional."""
     call("baseline_pread_checked", file, offset, out, nbytes, threads)

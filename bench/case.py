@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmark cases: a case is one task, a contender is one way to do it."""
+"""Benchmark cases: a case is a task, a contender is an implementation of it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from bench import baseline
 from bench.data import Array
 
 SIZES = ("smoke", "256MB", "1GB", "4GB", "table", "variables")
-"""The values of ``--bench-size``. A test module says which cases it has at each size."""
+"""The values of ``--bench-size``. A test module defines the cases of each size."""
 THREADS = len(os.sched_getaffinity(0))
 
 Run = Callable[[], Any]
 OURS, COMPETITOR, BASELINE = "ours", "competitor", "baseline"
 VERIFIED, UNVERIFIED, NONE = "compared", "not compared", "none stored"
-"""What a contender does with the stored checksum."""
+"""Whether a contender compares the stored checksum."""
 
 
 def parse_sizes(text: str) -> list[str]:
@@ -51,17 +51,17 @@ def tensorflow() -> Any:
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do a task.
+    """An implementation of a task.
 
     Attributes:
         name: The name in tables and plots.
-        start: Returns a context manager that yields the function to time. Its preparations (opening
-            files, allocating the destination) are not timed.
+        start: Returns a context manager that yields the function to time. The context manager opens
+            files and allocates the destination, which is not timed.
         role: ``OURS``, ``COMPETITOR`` or ``BASELINE``, which is C code unless it needs modules.
         checksum: ``VERIFIED``, ``UNVERIFIED`` or ``NONE``.
         needs: The modules that must be installed.
-        fraction: The fraction of the task that is done where the whole would take too long. Times
-            are scaled up to the whole task.
+        fraction: The fraction of the task that a slow contender does. Times are scaled up to the
+            full task.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Contender:
 
 
 class Destination:
-    """The array that contenders write into. It is allocated, with its pages, at the first use."""
+    """The array that contenders write into. Its pages are allocated at the first use."""
 
     def __init__(self, *shape: int) -> None:
         self.shape = shape
@@ -94,7 +94,7 @@ class Destination:
         return self._array
 
     def reset(self) -> None:
-        """Removes what the previous contender wrote, before a result is checked."""
+        """Overwrites the result of the previous contender, before a result is checked."""
         if self._array is not None:
             self._array[...] = np.nan
 
@@ -104,21 +104,21 @@ class Destination:
 
 @dataclass(frozen=True)
 class Case:
-    """One task, which all contenders do in turns.
+    """A task that all contenders do.
 
     Attributes:
-        key: A unique name, "gather/256B uniform, 1 thread".
+        key: A unique name, for example "gather/256B uniform, 1 thread".
         title: One line for the tables.
-        contenders: The contenders, ours first.
+        contenders: The contenders, tensorbundle first.
         check: Raises AssertionError if the result of a contender is wrong.
         unit: The unit of `amount`: "bytes", "rows", "tokens", "tensors", or "" for no rate.
         amount: The number of units in one run.
-        destination: What contenders share, with the methods of ``Destination``.
+        destination: The object that contenders share, with the methods of ``Destination``.
         cold_files: The files to drop from the page cache before every run.
-        memory: Whether to measure peak memory and bytes read, in another fresh process.
-        touched_files: The files whose pages are counted that one run reads into the page cache.
+        memory: Whether to measure peak memory and bytes read in a separate process.
+        touched_files: The files whose pages in the page cache are counted after a run.
         fresh_process: Whether every sample runs in a fresh process. A run then returns ``Phases``,
-            and `check` is called with them in that process.
+            and that process calls `check` with them.
         gc_enabled: Whether the garbage collector is on while the case is timed.
     """
 
@@ -137,12 +137,12 @@ class Case:
 
 
 class Phases:
-    """The result of a run that is timed phase by phase.
+    """The result of a run with several timed phases.
 
     Attributes:
         result: The result for the case's check.
-        times: Seconds per phase, and two sums over the phases that count: ``seconds`` of wall time
-            and ``cpu_time`` of all processors.
+        times: Seconds per phase, and two sums over the phases with ``counts``: ``seconds`` of wall
+            time and ``cpu_time`` of all processors.
     """
 
     def __init__(self, result: Any = None) -> None:
@@ -152,9 +152,9 @@ class Phases:
     @contextlib.contextmanager
     def phase(self, name: str, *, counts: bool = True) -> Iterator[None]:
         """Times the body of the ``with`` statement."""
-        cpu, began = time.process_time(), time.perf_counter()
+        cpu, start = time.process_time(), time.perf_counter()
         yield
-        self.times[name] = time.perf_counter() - began
+        self.times[name] = time.perf_counter() - start
         if counts:
             self.times["seconds"] += self.times[name]
             self.times["cpu_time"] += time.process_time() - cpu

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One test per contender and case, whose times pytest-benchmark summarises and saves.
+"""One test per contender and case; pytest-benchmark summarises and saves the times.
 
-The first test of a case measures all its contenders in turns (``measure.compare``). Each test then
-replays its own times to the ``benchmark`` fixture.
+The first test of a case measures all contenders of the case (``measure.compare``). Each test then
+replays the times of its contender to the ``benchmark`` fixture.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _now = 0.0
 
 
 def replayed_time() -> float:
-    """The timer of pytest-benchmark."""
+    """Returns the time for pytest-benchmark."""
     return _now
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bench", "tensorbundle's benchmarks")
     group.addoption("--bench-size", default="smoke", type=parse_sizes, metavar="SIZE,...",
-                    help="sizes, or all but smoke (all); the default is smoke")  # fmt: skip
+                    help="sizes; all is every size but smoke; the default is smoke")  # fmt: skip
     group.addoption("--bench-memory", action="store_true", help="measure peak memory and reads too")
 
 
@@ -68,7 +68,7 @@ def outcomes(request: pytest.FixtureRequest, case: Case) -> dict[str, measure.Ou
 def compare(
     request: pytest.FixtureRequest, benchmark: Any, outcomes: Any, case: Case, contender: Contender
 ) -> Callable[[], None]:
-    """Reports what a contender measured; fails if it raised or its result was wrong."""
+    """Returns a function that reports a contender's figures; it fails if the contender failed."""
 
     def run() -> None:
         outcome: measure.Outcome = outcomes[contender.name]

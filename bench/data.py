@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test data: a float32 table whose elements are a formula, and files that are written once.
+"""Test data: a float32 table with computed elements, and files that are written once.
 
-Files go to ``$TENSORBUNDLE_BENCH_DATA`` or else to ``bench/data``, one folder per writer and its
-arguments. Indexes are written by ``craft``, the tests' own writer of checkpoints.
+Files are in ``$TENSORBUNDLE_BENCH_DATA`` or ``bench/data``, in one folder per writer and
+arguments. ``craft``, the checkpoint writer of the tests, writes the indexes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DIM = 64
 FLOAT = 1
 """The number of float32 in TensorFlow's DataType."""
 STEP = np.array(1000, np.int64)
-"""The tensor "global_step", which Estimator stores before every other."""
+"""The tensor "global_step", which Estimator stores before all other tensors."""
 
 _VERSION = 2
-"""Increase it when a writer writes something else."""
+"""Must be increased when the output of a writer changes."""
 _BLOCK = 1 << 22
-"""Elements that are computed at a time."""
+"""The number of elements that are computed at a time."""
 
 
 def root() -> Path:
@@ -45,7 +45,7 @@ def root() -> Path:
 
 
 def stored(write: Callable[..., None]) -> Callable[..., Path]:
-    """Decorates ``write(folder, ...)``: a call returns the folder, and writes it only once."""
+    """Decorates ``write(folder, ...)``: the first call writes the folder; all calls return it."""
 
     @functools.wraps(write)
     def find(*arguments: int) -> Path:
@@ -55,7 +55,7 @@ def stored(write: Callable[..., None]) -> Callable[..., Path]:
             unfinished.mkdir(parents=True)
             try:
                 write(unfinished, *arguments)
-                # The page cache cannot drop pages that are not on the disk yet.
+                # The page cache cannot drop dirty pages.
                 for path in [*unfinished.rglob("*"), unfinished]:
                     file = os.open(path, os.O_RDONLY)
                     os.fsync(file)
@@ -78,25 +78,25 @@ def _cells(numbers: Array) -> Array:
 
 
 def elements(start: int, stop: int) -> Array:
-    """Returns elements [start, stop) of a table in row-major order; a table has below 2**32."""
+    """Returns elements [start, stop) of a table in row-major order; `stop` is below 2**32."""
     return _cells(np.arange(start, stop, dtype=np.uint32))
 
 
 def rows(ids: Array, dim: int = DIM, fill: float = 0) -> Array:
-    """Returns rows of a table with `dim` columns; a row of `fill` for the id -1."""
+    """Returns rows of a table with `dim` columns; for the id -1, a row of `fill`."""
     first = (ids.astype(np.uint64) * np.uint64(dim)).astype(np.uint32)
-    found = _cells(first[:, None] + np.arange(dim, dtype=np.uint32))
-    found[ids < 0] = fill
-    return found
+    result = _cells(first[:, None] + np.arange(dim, dtype=np.uint32))
+    result[ids < 0] = fill
+    return result
 
 
 def require_table(array: Any, start: int = 0) -> None:
-    """Raises AssertionError unless `array` holds the elements of a table from `start` on."""
+    """Raises AssertionError unless `array` contains the elements of a table from `start` on."""
     flat = np.asarray(array).reshape(-1)
     for at in range(0, flat.size, _BLOCK):
-        found = flat[at : at + _BLOCK]
-        same = np.array_equal(found, elements(start + at, start + at + found.size))
-        assert same, f"wrong values among elements {at} to {at + found.size}"
+        block = flat[at : at + _BLOCK]
+        same = np.array_equal(block, elements(start + at, start + at + block.size))
+        assert same, f"wrong values among elements {at} to {at + block.size}"
 
 
 def require_rows(array: Any, ids: Array, expected: Callable[[Array], Array] = rows) -> None:
@@ -116,8 +116,8 @@ class Table:
     Attributes:
         rows: The number of rows.
         dim: The number of columns.
-        slices: The number of stored slices, of equally many rows, each in its own data file.
-        offset: Where the table starts in its first data file.
+        slices: The number of stored slices, all with the same number of rows, one per data file.
+        offset: The offset of the table in its first data file.
     """
 
     rows: int
@@ -175,7 +175,7 @@ class Table:
 
 
 def warm(paths: Iterable[Path]) -> None:
-    """Reads files, so that the page cache holds them."""
+    """Reads files into the page cache."""
     buffer = bytearray(1 << 23)
     for path in paths:
         with path.open("rb", buffering=0) as file:
@@ -214,7 +214,7 @@ def write_elements(path: Path, offset: int, start: int, stop: int) -> int:
 def add_entry(
     bundle: Bundle, key: str | bytes, shape: tuple[int, int], offset: int, crc: int, shard: int = 0
 ) -> None:
-    """Adds an entry for float32 data that are written separately."""
+    """Adds an entry for float32 data that is written separately."""
     entry = bundle.add_payload(key, FLOAT, shape, b"", crc=crc, shard=shard)
     entry.offset, entry.size = offset, 4 * shape[0] * shape[1]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements that pytest-benchmark does not make.
+"""Measurements that pytest-benchmark does not support.
 
-``compare`` runs the contenders of a case in turns, so that a slow minute of the machine affects all
-of them. ``in_fresh_process`` runs one contender in a process of its own: the command ``python -m
+``compare`` alternates the contenders of a case, so that a slow minute of the machine affects all of
+them. ``in_fresh_process`` runs one contender in a separate process with the command ``python -m
 bench.measure ACTION MODULE CASE CONTENDER``, which prints one JSON object.
 """
 
@@ -43,7 +43,7 @@ class Outcome:
         samples: One value per round of each figure: ``seconds`` and ``cpu_time`` of all processors,
             and the phases of a case in a fresh process.
         skipped: The reason why the contender did not run.
-        error: The exception that it raised, or that its result was wrong.
+        error: The exception of the contender, or of the check of its result.
     """
 
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
-    """Checks the result of every contender once, and then times them in turns.
+    """Checks the result of every contender once, and then times all contenders in each round.
 
     Args:
         case: The case.
@@ -73,7 +73,7 @@ def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
                     outcome.error = error
         order = random.Random(rounds)
         for _ in range(rounds):
-            # In a fixed order, every contender would find the caches as the same one left them.
+            # In a fixed order, a contender would always run after the same other one.
             order.shuffle(ready)
             for outcome, sample in ready:
                 for name, value in sample().items():
@@ -85,7 +85,7 @@ def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
 def _prepare(
     case: Case, contender: Contender, rounds: int, stack: ExitStack, module: str
 ) -> Callable[[], Figures]:
-    """Starts a contender and checks its result; returns the function that takes one sample."""
+    """Starts a contender and checks its result; returns a function that takes one sample."""
     if case.fresh_process:
         sample = functools.partial(in_fresh_process, "times", module, case, contender)
         sample()  # the process checks the result
@@ -109,14 +109,14 @@ def _sample(case: Case, run: Run, repeats: int, tasks: float) -> Figures:
     if case.cold_files:
         drop(case.cold_files())
     gc.collect()
-    timer = timeit.Timer(run, gc.enable if case.gc_enabled else "pass")  # it disables the collector
+    timer = timeit.Timer(run, gc.enable if case.gc_enabled else "pass")  # Timer disables it
     cpu = time.process_time()
     seconds = timer.timeit(repeats)
     return {"seconds": seconds / tasks, "cpu_time": (time.process_time() - cpu) / tasks}
 
 
 def in_fresh_process(action: str, module: str, case: Case, contender: Contender) -> Figures:
-    """Runs a contender once; returns the figures of ``_times`` or ``_memory``, as `action` says.
+    """Runs a contender once; `action` selects the figures of ``_times`` or ``_memory``.
 
     Raises:
         RuntimeError: The process failed, or the result is wrong.
@@ -129,8 +129,8 @@ def in_fresh_process(action: str, module: str, case: Case, contender: Contender)
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{contender.name} for {case.key} failed:\n{done.stderr}")
-    found: Figures = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def main(action: str, module: str, key: str, name: str) -> None:
@@ -139,12 +139,12 @@ def main(action: str, module: str, key: str, name: str) -> None:
     contender = next(each for each in case.contenders if each.name == name)
     with contender.start() as run:
         gc.collect()
-        found = _times(case, run) if action == "times" else _memory(case, contender, run)
-        print(json.dumps(found))
+        figures = _times(case, run) if action == "times" else _memory(case, contender, run)
+        print(json.dumps(figures))
 
 
 def _times(case: Case, run: Run) -> Figures:
-    """Checks the result, and returns the times of the phases."""
+    """Runs once and checks the result; returns the times of the phases."""
     if not case.gc_enabled:
         gc.disable()
     phases = run()
@@ -155,15 +155,14 @@ def _times(case: Case, run: Run) -> Figures:
 
 
 def _memory(case: Case, contender: Contender, run: Run) -> Figures:
-    """Measures memory and reads. A figure that the system does not provide is missing.
+    """Measures memory and reads; omits a figure that the system does not provide.
 
     Returns:
         ``peak_memory``: the peak of anonymous memory above its level before the run.
-        ``peak_with_files``: the same, with mapped pages of files. ``read``: bytes that read calls
-        returned. ``touched``: bytes of the case's files that the run brought into an empty page
-        cache.
+        ``peak_with_files``: the same, with mapped pages of files. ``read``: bytes returned by read
+        calls. ``touched``: bytes of the case's files that the run loaded into an empty page cache.
     """
-    # A contender that reads a format of its own does not read these files.
+    # A contender with another file format does not read these files.
     counted = case.touched_files if contender.checksum != NONE else None
     touched = list(counted()) if counted else []
     try:
@@ -175,27 +174,27 @@ def _memory(case: Case, contender: Contender, run: Run) -> Figures:
     before = _process_figures()
     run()
     after = _process_figures()
-    found: Figures = {
+    figures: Figures = {
         "peak_with_files": after["VmHWM"] - before["VmRSS"],
         "read": after["rchar"] - before["rchar"],
     }
     if sampling:
-        found["peak_memory"] = max(0, baseline.call("memory_sampler_stop") - before["RssAnon"])
+        figures["peak_memory"] = max(0, baseline.call("memory_sampler_stop") - before["RssAnon"])
     if touched:
-        found["touched"] = sum(map(resident, touched))
-    return found
+        figures["touched"] = sum(map(resident, touched))
+    return figures
 
 
 def _process_figures() -> dict[str, int]:
     """Returns the numbers of /proc/self/io and /proc/self/status, in bytes."""
-    found = {}
+    figures = {}
     for file in ("io", "status"):
         for line in Path("/proc/self", file).read_text().splitlines():
             name, _, value = line.partition(":")
             number, _, unit = value.strip().partition(" ")
             if number.isdigit():
-                found[name] = int(number) * (1024 if unit == "kB" else 1)
-    return found
+                figures[name] = int(number) * (1024 if unit == "kB" else 1)
+    return figures
 
 
 class ColdCacheError(Exception):
@@ -217,7 +216,7 @@ def drop(paths: Iterable[Path]) -> None:
 
 
 def resident(path: Path) -> int:
-    """Returns how many bytes of a file the page cache holds."""
+    """Returns the number of bytes of a file in the page cache."""
     mapping = np.memmap(path, np.uint8, "r")
     pages = np.zeros(-(-mapping.size // mmap.PAGESIZE), np.uint8)
     mincore = ctypes.CDLL(None, use_errno=True).mincore

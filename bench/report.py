@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the benchmarks and writes docs/performance.md with its plots.
 
-Every workload runs in its own process and leaves a JSON file. ``--resume`` keeps the files of an
-interrupted run, and ``--from FILE...`` only writes the page. The exit status is 1 if a benchmark
-failed, and then nothing is written. Targets that are missed are reported; they do not change it.
+Every workload runs in its own process and writes a JSON file. ``--resume`` keeps the files of an
+interrupted run, and ``--from FILE...`` only writes the page. If a benchmark fails, the page is not
+written and the exit status is 1. Missed targets are reported and do not change the exit status.
 """
 
 from __future__ import annotations
@@ -45,14 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
                         help=f"comma-separated: {', '.join(SIZES)}; or all (all)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7, help="samples per contender (7)")
     parser.add_argument("--only", help="an expression for pytest's -k")
-    parser.add_argument("--resume", action="store_true", help="keep workloads measured before")
-    parser.add_argument("--from", dest="measured", type=Path, nargs="+", help="files of a run")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the page goes")
-    parser.add_argument("--suffix", default="png", choices=["svg", "png"], help="of the plots")
+    parser.add_argument("--resume", action="store_true", help="keep earlier measurements")
+    parser.add_argument("--from", dest="measured", type=Path, nargs="+", help="JSON files of a run")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page")
+    parser.add_argument(
+        "--suffix", default="png", choices=["svg", "png"], help="format of the plots"
+    )
     options = parser.parse_args(arguments)
     measured, failed = (options.measured, []) if options.measured else run(options)
     if failed or not measured:
-        print(f"nothing is written; failed: {', '.join(failed) or 'no test ran'}", file=sys.stderr)
+        print(f"page not written; failed: {', '.join(failed) or 'no test ran'}", file=sys.stderr)
         return 1
     write(Results(measured), options.docs, options.suffix)
     return 0
@@ -77,7 +79,7 @@ def run_workload(options: argparse.Namespace, workload: str, path: Path) -> int:
     unfinished = path.with_suffix(".unfinished")
     command = [
         sys.executable, "-m", "pytest", f"bench/test_{workload}.py", "-q", "-rs",
-        "-W", "default",  # a workload without a case of this size is not an error
+        "-W", "default",  # a workload may have no case of this size
         f"--bench-size={','.join(options.size)}", "--bench-memory",
         f"--benchmark-min-rounds={options.rounds}", f"--benchmark-json={unfinished}",
         "--benchmark-columns=min,median,max", *(["-k", options.only] if options.only else []),
@@ -91,7 +93,7 @@ def run_workload(options: argparse.Namespace, workload: str, path: Path) -> int:
 
 
 def write(results: Results, docs: Path, suffix: str) -> None:
-    """Writes the page and its plots, and prints which targets are reached."""
+    """Writes the page and its plots, and prints the targets."""
     workloads: dict[str, list[Comparison]] = {}
     for each in results.comparisons:
         workloads.setdefault(each.workload, []).append(each)
@@ -129,7 +131,7 @@ def number(value: float) -> str:
 
 
 def show(value: float, unit: str) -> str:
-    """Formats in the prefix of the unit "s" or "B" that suits, or as it is."""
+    """Formats with a suitable prefix of the unit "s" or "B", or without a prefix."""
     scales = {"s": {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9},
               "B": {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}}.get(unit, {})  # fmt: skip
     for name, scale in scales.items():
@@ -149,11 +151,11 @@ def summary(cases: Iterable[Comparison]) -> str:
         reader = fastest(each for each in others if each.name.startswith("TensorFlow"))
         best = fastest(each for each in others if not each.name.startswith("TensorFlow"))
         rows.append([
-            case.title, show(case.ours.seconds, "s"), show(reader.seconds, "s"),
+            case.title, show(case.own.seconds, "s"), show(reader.seconds, "s"),
             show(case.speedup(reader), "x"),
             DASH if best is MISSING else f"{best.name}: {show(best.seconds, 's')}",
             show(case.speedup(best), "x"), share(case.speedup(case.baseline)),
-            show(case.ours.get("peak_memory"), "B"), show(reader.get("peak_memory"), "B"),
+            show(case.own.get("peak_memory"), "B"), show(reader.get("peak_memory"), "B"),
         ])  # fmt: skip
     header = ("workload", "tensorbundle", "TensorFlow", "speedup", "best other competitor",
               "speedup", "share of the C baseline", "peak memory", "TensorFlow's")  # fmt: skip
@@ -161,7 +163,7 @@ def summary(cases: Iterable[Comparison]) -> str:
 
 
 def targets(results: Results) -> str:
-    """Also prints every target."""
+    """Returns the table of targets, and prints every target."""
     rows = []
     for target in TARGETS:
         case = results.find(target.case)
@@ -190,7 +192,7 @@ def machine(results: Results) -> str:
 
 
 def section(case: Comparison) -> str:
-    """The table of a case, without the columns that would be empty."""
+    """Returns the table of a case without empty columns."""
     rate = ("GB/s", 1e9) if case.unit == "bytes" else (f"M {case.unit}/s", 1e6)
     rows = []
     for each in case.figures:
@@ -200,7 +202,7 @@ def section(case: Comparison) -> str:
             "": name(each), "stored checksum": each.info["checksum"],
             "median": show(each.seconds, "s"), "fastest to slowest": spread,
             rate[0]: number(counted / each.seconds / rate[1]),
-            "speedup": "" if each is case.ours else show(case.speedup(each), "x"),
+            "speedup": "" if each is case.own else show(case.speedup(each), "x"),
             "of the baseline": share(case.baseline.seconds / each.seconds),
         }  # fmt: skip
         for phase in ("loading", "building", "running", "first use", "cpu_time"):
@@ -253,7 +255,7 @@ def add_legend(figure: Any, colours: dict[str, str]) -> None:
 
 
 def draw_speedups(cases: list[Comparison]) -> Any:
-    """A bar per competitor and baseline, to the right of 1 where ours is faster."""
+    """Draws a bar per competitor and baseline, to the right of 1 if tensorbundle is faster."""
     from matplotlib import pyplot
 
     lines = [(case, each) for case in cases for each in case.figures if each.role != OURS]
@@ -283,7 +285,7 @@ def draw_speedups(cases: list[Comparison]) -> Any:
 
 
 def draw_times(cases: list[Comparison]) -> Any:
-    """A panel per case: the median of every contender, and the range of its rounds."""
+    """Draws a panel per case with the median and the range of every contender."""
     from matplotlib import pyplot
 
     columns = 2 if len(cases) > 3 else 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of a run, the cases of the summary, and the targets.
 
-A figure that was not measured is NaN, and so is what is computed from it.
+A figure that was not measured is NaN, and so are figures computed from it.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ def fastest(figures: Iterable[Figure]) -> Figure:
 
 
 class Comparison:
-    """The figures of all contenders of one case, ours first."""
+    """The figures of all contenders of one case, tensorbundle first."""
 
     def __init__(self, workload: str, key: str, figures: list[Figure]) -> None:
         self.workload, self.key, self.figures = workload, key, figures
-        self.ours, info = figures[0], figures[0].info
+        self.own, info = figures[0], figures[0].info
         self.title: str = info["title"][0].upper() + info["title"][1:]
         self.unit: str = info["unit"]
         self.amount: int = info["amount"]
         self.baseline = fastest(each for each in figures if each.role == BASELINE)
 
     def find(self, name: str) -> Figure:
-        """Returns the first figure whose name starts so."""
+        """Returns the first figure whose name starts with `name`."""
         return next((each for each in self.figures if each.name.startswith(name)), MISSING)
 
     def speedup(self, other: Figure) -> float:
-        """Returns how many times faster ours is."""
-        return other.seconds / self.ours.seconds
+        """Returns the speedup of tensorbundle over another contender."""
+        return other.seconds / self.own.seconds
 
 
 class Results:
-    """A run, from the JSON files of its workloads. Cases that ours did not run are left out."""
+    """A run, from the JSON files of its workloads, without cases that tensorbundle did not run."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -81,11 +81,11 @@ class Results:
         ]
 
     def find_all(self, pattern: str) -> list[Comparison]:
-        """Returns the comparisons whose whole key matches."""
+        """Returns the comparisons with a fully matching key."""
         return [each for each in self.comparisons if re.fullmatch(pattern, each.key)]
 
     def find(self, pattern: str) -> Comparison | None:
-        """Returns the one of them with the largest amount."""
+        """Returns the matching comparison with the largest amount."""
         return max(self.find_all(pattern), key=lambda each: each.amount, default=None)
 
 
@@ -100,7 +100,7 @@ class Target:
         unit: Its unit: "s", "B", "x" (a speedup) or "".
         least: The smallest value that reaches the target.
         most: The largest value that reaches the target.
-        most_per_unit: What `most` grows by per unit of the case's amount.
+        most_per_unit: The increase of `most` per unit of the case's amount.
     """
 
     case: str
@@ -127,17 +127,17 @@ def _share(case: str, least: float) -> Target:
 
 def _seconds(case: str, most: float) -> Target:
     text = f"at most {most * 1e3:g} ms"
-    return Target(case, text, lambda _, it: it.ours.seconds, "s", most=most)
+    return Target(case, text, lambda _, it: it.own.seconds, "s", most=most)
 
 
 def _memory(case: str, text: str, most: float, per_unit: float = 0) -> Target:
     text = f"peak memory at most {text}"
-    return Target(case, text, lambda _, it: it.ours.get("peak_memory"), "B", 0, most, per_unit)
+    return Target(case, text, lambda _, it: it.own.get("peak_memory"), "B", 0, most, per_unit)
 
 
 def _gain_of_threads(run: Results, it: Comparison) -> float:
-    alone = run.find(GATHER)
-    return it.speedup(alone.ours) if alone else NAN
+    single_thread = run.find(GATHER)
+    return it.speedup(single_thread.own) if single_thread else NAN
 
 
 IMPORT, OPEN = r"import/.*", r"open/(40000|500) tensors"
@@ -158,7 +158,7 @@ SUMMARY = (OPEN, READ, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
 
 TARGETS = (
     Target(IMPORT, "at most 100 ms more than numpy and ml_dtypes",
-           lambda _, it: it.ours.seconds - it.find("numpy").seconds, "s", most=0.1),
+           lambda _, it: it.own.seconds - it.find("numpy").seconds, "s", most=0.1),
     _speedup(OPEN, 8, "TensorFlow reader"),
     _speedup(READ, 2, "TensorFlow reader"),
     _seconds(VIEW, 0.001),
@@ -166,7 +166,7 @@ TARGETS = (
            lambda _, it: it.speedup(it.find("eighth")), most=0.15),
     _speedup(ROW, 1000, "TensorFlow RestoreV2"),
     Target(ROW, "at most two pages read into the page cache",
-           lambda _, it: it.ours.get("touched"), "B", most=2 * mmap.PAGESIZE),
+           lambda _, it: it.own.get("touched"), "B", most=2 * mmap.PAGESIZE),
     _share(GATHER, 0.9),
     _speedup(GATHER, 1, "numpy.memmap, take"),
     Target(GATHER_ALL, "faster than with 1 thread", _gain_of_threads, "x", 1),
@@ -185,7 +185,7 @@ TARGETS = (
     _memory(INIT_MAPPED, "64 MB, first use included", 64 * MB),
     _speedup(INIT_WHOLE, 1.8, "TensorFlow"),
     Target(INIT_WHOLE, "at every size at most 1 ms slower than TensorFlow",
-           lambda run, _: max(it.ours.seconds - it.find("TensorFlow").seconds
+           lambda run, _: max(it.own.seconds - it.find("TensorFlow").seconds
                               for it in run.find_all(INIT_WHOLE)), "s", most=0.001),
     _seconds(INIT_ALONE, 0.05),
     _memory(INIT_ALONE, "64 MB, first use included", 64 * MB),
@@ -193,6 +193,6 @@ TARGETS = (
     _speedup(WARM_SPLIT, 50, "TensorFlow"),
     _memory(WARM_SPLIT, "1.25 times the table", 0, 1.25 * 4 * DIM),
     Target(WARM, "at every size at most 50 ms for building the graph",
-           lambda run, _: max(it.ours.get("building") for it in run.find_all(r"warm/.*")),
+           lambda run, _: max(it.own.get("building") for it in run.find_all(r"warm/.*")),
            "s", most=0.05),
 )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a box of a tensor that is stored whole: an eighth of it, and a single row."""
+"""Reading a box of a tensor with one stored slice: an eighth of it, and a single row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cases(size: str) -> list[Case]:
     return found
 
 
-def _ours(table: Table, index: Any, out: Callable[[], Any]) -> Callable[[], Any]:
+def _tensorbundle(table: Table, index: Any, out: Callable[[], Any]) -> Callable[[], Any]:
     @contextmanager
     def start() -> Iterator[Run]:
         into = out()
@@ -65,8 +65,10 @@ def _proportion(table: Table) -> Case:
         key=f"box/whole and an eighth of {size}",
         title=f"the whole of a table of {size}, and an eighth of its rows",
         contenders=[
-            Contender("whole", _ours(table, ..., lambda: out.array), OURS, UNVERIFIED),
-            Contender("eighth", _ours(table, box, lambda: out.array[:eighth]), OURS, UNVERIFIED),
+            Contender("whole", _tensorbundle(table, ..., lambda: out.array), OURS, UNVERIFIED),
+            Contender(
+                "eighth", _tensorbundle(table, box, lambda: out.array[:eighth]), OURS, UNVERIFIED
+            ),
         ],
         check=check,
         destination=out,
@@ -134,7 +136,9 @@ def _rows(table: Table) -> Case:
         key=f"box/rows, an eighth of {size}",
         title=f"an eighth of the rows of a table of {size}, into a given buffer",
         contenders=[
-            Contender("tensorbundle", _ours(table, index, lambda: out.array), OURS, UNVERIFIED),
+            Contender(
+                "tensorbundle", _tensorbundle(table, index, lambda: out.array), OURS, UNVERIFIED
+            ),
             *_competitors(table, index, f"{table.rows} {DIM} {start},{eighth}:-", out),
             Contender("C: pread", pread, BASELINE, UNVERIFIED),
         ],
@@ -159,7 +163,9 @@ def _columns(table: Table) -> Case:
         key=f"box/columns, an eighth of {size}",
         title=f"an eighth of the columns of a table of {size}, into a given buffer",
         contenders=[
-            Contender("tensorbundle", _ours(table, index, lambda: out.array), OURS, UNVERIFIED),
+            Contender(
+                "tensorbundle", _tensorbundle(table, index, lambda: out.array), OURS, UNVERIFIED
+            ),
             *_competitors(table, index, spec, out),
         ],
         check=check,
@@ -174,7 +180,7 @@ def _one_row(table: Table) -> Case:
     row, size = table.rows * 5 // 8, binary(table.nbytes)
 
     @contextmanager
-    def ours() -> Iterator[Run]:
+    def tensorbundle() -> Iterator[Run]:
         with tb.open(table.prefix) as ck:
             tensor = ck["table"]
             yield lambda: tensor.read(row)
@@ -188,7 +194,7 @@ def _one_row(table: Table) -> Case:
         key=f"row/of {size}",
         title=f"one row of a table of {size}",
         contenders=[
-            Contender("tensorbundle", ours, OURS, UNVERIFIED),
+            Contender("tensorbundle", tensorbundle, OURS, UNVERIFIED),
             _restore(table, f"{table.rows} {DIM} {row},1:-"),
             Contender("numpy.memmap", memmap, checksum=UNVERIFIED),
             _safetensors(table, np.s_[row : row + 1]),

@@ -30,15 +30,15 @@ from bench.data import DIM, Array, Table
 ROWS = {"smoke": 16_384, "table": 4_194_304}
 IDS = {"smoke": 4_000, "table": 1_000_000}
 ROW_BYTES = {"smoke": (64, 1024), "table": (64, 1024, 4096)}
-"""Other row sizes. A gather copies as many bytes of each."""
+"""Other row sizes. A gather copies the same number of bytes for each."""
 SLICES = 8
 _FRACTION = 0.02
-"""The fraction of the ids for readers that need more than a second for all of them."""
+"""The fraction of the ids for readers that need more than a second for all ids."""
 
 
 @dataclass(frozen=True)
 class Gather:
-    """Ids into a table: ``uniform``, ``zipf`` (few rows, often) or ``sorted``."""
+    """Ids into a table: ``uniform``, ``zipf`` (a few rows are frequent) or ``sorted``."""
 
     table: Table
     count: int
@@ -48,7 +48,7 @@ class Gather:
     def ids(self) -> Array:
         rng = np.random.default_rng(7)
         if self.kind == "zipf":
-            # Exponent 1.05, cut off at the table's end. The popular rows are scattered over it.
+            # Exponent 1.05, truncated to the table. The frequent rows are spread over it.
             ranks = np.floor(self.table.rows ** rng.random(self.count)).astype(np.int64) - 1
             return ranks * 48271 % self.table.rows
         ids = rng.integers(0, self.table.rows, self.count)
@@ -87,7 +87,7 @@ def _case(gather: Gather, threads: int, *, slow: bool = False) -> Case:
         title=f"{gather.count:,} rows of {table.dim * 4} bytes, {gather.kind}, of {table.rows:,}"
         f"{stored}; {many}",
         contenders=[
-            _ours(gather, out, threads),
+            _tensorbundle(gather, out, threads),
             *_numpy(gather, out),
             *(_slow(gather) if slow else ()),
             _baseline(gather, out, threads, streaming=False),
@@ -103,7 +103,7 @@ def _case(gather: Gather, threads: int, *, slow: bool = False) -> Case:
     )
 
 
-def _ours(gather: Gather, out: Destination, threads: int) -> Contender:
+def _tensorbundle(gather: Gather, out: Destination, threads: int) -> Contender:
     @contextmanager
     def start() -> Iterator[Run]:
         ids, into = gather.ids, out.array
@@ -148,7 +148,7 @@ def _numpy(gather: Gather, out: Destination) -> list[Contender]:
 
 
 def _slow(gather: Gather) -> list[Contender]:
-    """Returns competitors that no target mentions: they hold the table in memory or are slow."""
+    """Returns competitors without a target: they need the table in memory or are slow."""
     table = gather.table
 
     @contextmanager

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``import`` in a fresh process."""
+"""Importing a package in a fresh process."""
 
 from __future__ import annotations
 

@@ -30,17 +30,17 @@ from bench.case import (
 from bench.data import DIM, KIB, MIB, Array, Table, binary
 
 SPLIT = {"smoke": 2 * MIB, "variables": 1024 * MIB}
-"""Bytes of the table for a partitioned variable."""
+"""The bytes of the table for a partitioned variable."""
 WHOLE = {"smoke": (64 * KIB,), "variables": (KIB, 64 * KIB, MIB, 16 * MIB, 1024 * MIB)}
-"""Bytes of the tables for a variable that is not partitioned."""
+"""The bytes of the tables for a variable without partitions."""
 SPARSE = {"smoke": 64 * MIB, "variables": 40 * 1024 * MIB}
-"""Bytes of the table that is only mapped. Its file is sparse, and may be larger than memory."""
+"""The bytes of the table that is only mapped. Its file is sparse; it may exceed the memory."""
 PARTITIONS = 8
 PAGE = 4096
 NAME = "table"
 _LOOKED_UP = 1_000
 
-ZEROS = "zeros, which the contender has checked itself"
+ZEROS = "zeros, checked by the contender"
 
 
 def test_init(compare: Callable[[], None]) -> None:
@@ -64,8 +64,8 @@ class Variable:
 
     Attributes:
         rows: The number of rows.
-        partitions: The number of partitions; 1 is a variable that is not partitioned.
-        resource: Whether it is a resource variable, not a reference variable.
+        partitions: The number of partitions; 1 for a variable that is not partitioned.
+        resource: True for a resource variable, False for a reference variable.
     """
 
     rows: int
@@ -84,7 +84,7 @@ class Variable:
 
     @property
     def looked_up(self) -> Array:
-        """The first row of every partition, the last row, and many at random."""
+        """The first row of every partition, the last row, and random rows."""
         drawn = np.random.default_rng(5).integers(0, self.rows, _LOOKED_UP)
         return np.concatenate([self.starts, [self.rows - 1], drawn])
 
@@ -93,13 +93,14 @@ class Variable:
 def model(
     variable: Variable, initialise: Callable[[Any], None], load: Callable[[], None] | None = None
 ) -> Iterator[Callable[[], Phases]]:
-    """Builds the variable; yields a function that initialises and uses it, phase by phase.
+    """Builds the variable; yields a function that initialises and uses it in timed phases.
 
     Args:
         variable: The variable.
-        initialise: Sets the initialiser. It gets the variable, possibly a ``PartitionedVariable``.
-        load: What the process needs once. It is reported and does not count, because the import of
-            TensorFlow, which loads TensorFlow's own ops, does not count either.
+        initialise: Sets the initialiser of its argument, a variable or ``PartitionedVariable``.
+        load: Loads the modules and ops that the process needs once. Its time is reported but not
+            counted, because the import of TensorFlow, which loads TensorFlow's ops, is not counted
+            either.
     """
     tf = tensorflow()
     v1 = tf.compat.v1
@@ -122,16 +123,16 @@ def model(
             initializer = v1.global_variables_initializer()
             with phases.phase("running"):
                 session.run(initializer)
-            # The first run of a session optimizes the whole graph. These nodes do not belong to the
-            # cost of the initialisers, so they are built after it.
-            found = v1.nn.embedding_lookup(built, variable.looked_up, partition_strategy="div")
+            # The first run of a session optimizes the graph. These nodes are built after it, so
+            # that they are not part of the cost of the initialisers.
+            rows = v1.nn.embedding_lookup(built, variable.looked_up, partition_strategy="div")
             ones = np.ones([1, DIM], np.float32)
             partitions = list(built) if variable.partitions > 1 else [built]
             update = tf.group(*(v1.scatter_sub(each, [0], ones).op for each in partitions))
             with phases.phase("first use", counts=False):
-                before = session.run(found)
+                before = session.run(rows)
                 session.run(update)
-            phases.result = before, session.run(found)
+            phases.result = before, session.run(rows)
             return phases
 
         yield run
@@ -147,8 +148,8 @@ def load_ops() -> None:
 def _warm_up(tf: Any) -> None:
     """Starts TensorFlow's runtime: its threads, the first session, and oneDNN's graph pass.
 
-    Once per process and kind of op, that pass searches all kernels, which takes 1 or 2 ms. The ops
-    here are those that the initialisers of TensorFlow and of tensorbundle use.
+    The pass searches all kernels once per process and kind of op, which takes 1 or 2 ms. This runs
+    the ops in the initialisers of TensorFlow and of tensorbundle.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         variable = tf.compat.v1.get_variable("warm", [2, 2], use_resource=True)
@@ -158,7 +159,7 @@ def _warm_up(tf: Any) -> None:
 
 
 def require(phases: Phases, variable: Variable, expected: Callable[[Array], Array]) -> None:
-    """Compares the looked-up rows, before and after the update of each partition's first row.
+    """Compares the looked-up rows before and after the update of each partition's first row.
 
     Args:
         phases: The phases of a run of ``model``.
@@ -166,29 +167,29 @@ def require(phases: Phases, variable: Variable, expected: Callable[[Array], Arra
         expected: Returns the expected rows for ids.
 
     Raises:
-        AssertionError: They differ.
+        AssertionError: The rows differ.
     """
     before, after = phases.result
-    wanted = expected(variable.looked_up)
-    assert np.array_equal(before, wanted), "wrong rows after initialising"
-    wanted[np.isin(variable.looked_up, variable.starts)] -= 1
-    assert np.array_equal(after, wanted), "wrong rows after an update"
+    rows = expected(variable.looked_up)
+    assert np.array_equal(before, rows), "wrong rows after initialising"
+    rows[np.isin(variable.looked_up, variable.starts)] -= 1
+    assert np.array_equal(after, rows), "wrong rows after an update"
 
 
 def _plain_and_aligned(variable: Variable, form: str) -> list[Case]:
-    """The same table from two checkpoints: as TensorFlow writes it, and aligned to a page."""
+    """Returns a case for a checkpoint as written by TensorFlow, and one aligned to a page."""
     table = Table(variable.rows)
     plain, aligned = table.warmed, Table(variable.rows, offset=PAGE).warmed
-    copied = [_ours(variable, plain, "copy"), _tensorflow(variable, plain)]
+    copied = [_tensorbundle(variable, plain, "copy"), _tensorflow(variable, plain)]
     copied += [_pread(table, huge) for huge in (False, True)]
-    mapped = [_ours(variable, aligned, "map"), _tensorflow(variable, aligned)]
+    mapped = [_tensorbundle(variable, aligned, "map"), _tensorflow(variable, aligned)]
     mapped.append(_zeros(variable.partitions))
     return [_case(variable, form, "", copied), _case(variable, form, ", aligned", mapped)]
 
 
 def _reference_variables(variable: Variable) -> Case:
     aligned = Table(variable.rows, offset=PAGE).warmed
-    contenders = [_ours(variable, aligned, mode) for mode in ("copy", "map")]
+    contenders = [_tensorbundle(variable, aligned, mode) for mode in ("copy", "map")]
     contenders.append(_tensorflow(variable, aligned))
     return _case(variable, f"into {PARTITIONS}", ", reference variables", contenders)
 
@@ -218,8 +219,8 @@ def _check(
         require(phases, variable, expected)
 
 
-def _ours(variable: Variable, warmed: Callable[[], Path], mode: str) -> Contender:
-    """`warmed` returns the checkpoint's prefix, and what is needed of it is in the page cache."""
+def _tensorbundle(variable: Variable, warmed: Callable[[], Path], mode: str) -> Contender:
+    """`warmed` reads the needed data into the page cache and returns the prefix."""
 
     @contextmanager
     def start() -> Iterator[Run]:
@@ -242,8 +243,8 @@ def _tensorflow(variable: Variable, warmed: Callable[[], Path]) -> Contender:
         path, train = warmed(), tensorflow().compat.v1.train
 
         def initialise(built: Any) -> None:
-            given = list(built) if variable.partitions > 1 else built
-            train.init_from_checkpoint(str(path), {NAME: given})
+            target = list(built) if variable.partitions > 1 else built
+            train.init_from_checkpoint(str(path), {NAME: target})
 
         with model(variable, initialise) as run:
             yield run
@@ -252,7 +253,7 @@ def _tensorflow(variable: Variable, warmed: Callable[[], Path]) -> Contender:
 
 
 def _pread(table: Table, huge: bool) -> Contender:
-    """Reads the bytes once, in parallel, into new memory, with a CRC-32C of each cached block."""
+    """Reads the bytes in parallel into new memory, with a CRC-32C of each cached block."""
 
     @contextmanager
     def start() -> Iterator[Run]:
@@ -275,7 +276,7 @@ def _pread(table: Table, huge: bool) -> Contender:
 
 
 def _zeros(partitions: int) -> Contender:
-    """The baseline of a mapping: TensorFlow's session run for variables of a few rows."""
+    """Returns the baseline of a mapping: TensorFlow's initialisation of variables of a few rows."""
     variable = Variable(8 * partitions, partitions)
 
     @contextmanager
@@ -297,9 +298,9 @@ def _zeros(partitions: int) -> Contender:
 
 @data.stored
 def _sparse_table(folder: Path, rows: int) -> None:
-    """A table in a sparse file. All rows but ``_sparse_rows`` are zeros that take no space.
+    """Writes a table to a sparse file in which all rows but ``_sparse_rows`` are holes.
 
-    The stored checksum is not that of the data.
+    The stored checksum does not match the data.
     """
     prefix, bundle = folder / "ckpt", Bundle()
     bundle.add("global_step", data.STEP)
@@ -321,12 +322,12 @@ def _mapped_alone(variable: Variable) -> Case:
     size = binary(variable.nbytes)
 
     def expected(ids: Array) -> Array:
-        wanted = data.rows(ids)
-        wanted[~np.isin(ids, _sparse_rows(variable.rows))] = 0
-        return wanted
+        result = data.rows(ids)
+        result[~np.isin(ids, _sparse_rows(variable.rows))] = 0
+        return result
 
     def warmed() -> Path:
-        """Reads the rows that are looked up; the whole table may be larger than memory."""
+        """Reads the rows that are looked up; the table may exceed the memory."""
         path = _sparse_table(variable.rows) / "ckpt"
         with shard_path(path).open("rb") as file:
             for row in variable.looked_up:
@@ -336,7 +337,7 @@ def _mapped_alone(variable: Variable) -> Case:
     return Case(
         key=f"init/{size}, mapped",
         title=f"{variable.rows:,} x {DIM} float32 ({size}, a sparse file), mapped",
-        contenders=[_ours(variable, warmed, "map"), _zeros(variable.partitions)],
+        contenders=[_tensorbundle(variable, warmed, "map"), _zeros(variable.partitions)],
         check=lambda phases: _check(phases, variable, expected),
         amount=variable.nbytes,
         memory=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instruments: rounds in turns, fresh processes, peak memory, the page cache, the baselines."""
+"""Tests of `measure` and `baseline`: rounds, fresh processes, memory, page cache, baselines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_compiler = pytest.mark.skipif(not baseline.compiler(), reason="no C compil
 
 
 def cases(size: str) -> list[Case]:
-    """For peak memory: fills memory. For fresh processes: sleeps in two phases."""
+    """Returns a case that fills memory, and cases that sleep in two phases in a fresh process."""
     if size != "smoke":
         return []
 
@@ -43,7 +43,7 @@ def cases(size: str) -> list[Case]:
         yield run
 
     def check(phases: Phases) -> None:
-        assert phases.result == os.getpid(), "not the process that ran it"
+        assert phases.result == os.getpid(), "check ran in another process"
 
     sleep = [Contender("sleep", sleeping)]
     return [
@@ -57,7 +57,7 @@ def _fail(_: Any) -> None:
     raise AssertionError("a wrong result")
 
 
-def a_case(run: Any, check: Any) -> Case:
+def case_of(run: Any, check: Any) -> Case:
     @contextmanager
     def start() -> Iterator[Run]:
         yield run
@@ -65,22 +65,22 @@ def a_case(run: Any, check: Any) -> Case:
     return Case("instruments/one", "one", [Contender("one", start)], check)
 
 
-def test_a_wrong_result_is_an_error() -> None:
+def test_wrong_result_is_an_error() -> None:
     def check(result: Any) -> None:
         assert result == 2
 
-    assert measure.compare(a_case(lambda: 2, check), 3)["one"].error is None
-    wrong = measure.compare(a_case(lambda: 1, check), 3)["one"]
+    assert measure.compare(case_of(lambda: 2, check), 3)["one"].error is None
+    wrong = measure.compare(case_of(lambda: 1, check), 3)["one"]
     assert isinstance(wrong.error, AssertionError)
     assert not wrong.samples
 
 
-def test_every_round_has_its_time() -> None:
-    samples = measure.compare(a_case(lambda: None, lambda _: None), 3)["one"].samples
+def test_every_round_has_a_time() -> None:
+    samples = measure.compare(case_of(lambda: None, lambda _: None), 3)["one"].samples
     assert len(samples["seconds"]) == len(samples["cpu_time"]) == 3
 
 
-def test_a_fresh_process_reports_what_counts() -> None:
+def test_fresh_process_reports_counted_phases() -> None:
     _, case, _ = cases("smoke")
     outcome = measure.compare(case, 2, __name__)["sleep"]
     assert outcome.error is None
@@ -89,7 +89,7 @@ def test_a_fresh_process_reports_what_counts() -> None:
     assert len(outcome.samples["cpu_time"]) == 2
 
 
-def test_a_wrong_result_in_a_fresh_process_is_an_error() -> None:
+def test_wrong_result_in_fresh_process_is_an_error() -> None:
     *_, case = cases("smoke")
     outcome = measure.compare(case, 2, __name__)["sleep"]
     assert "a wrong result" in str(outcome.error)
@@ -98,7 +98,7 @@ def test_a_wrong_result_in_a_fresh_process_is_an_error() -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("nbytes", [1, 100, 3 << 18])
-def test_baseline_reads_what_it_checks(tmp_path: Path, nbytes: int) -> None:
+def test_checked_baseline_reads_the_file(tmp_path: Path, nbytes: int) -> None:
     path = tmp_path / "file"
     content = np.random.default_rng(1).integers(0, 256, nbytes + 8).astype(np.uint8)
     path.write_bytes(content.tobytes())
@@ -112,7 +112,7 @@ def test_baseline_reads_what_it_checks(tmp_path: Path, nbytes: int) -> None:
 
 
 @needs_compiler
-def test_peak_memory_counts_what_a_run_allocates() -> None:
+def test_peak_memory_includes_allocations_of_a_run() -> None:
     case, *_ = cases("smoke")
     found = measure.in_fresh_process("memory", __name__, case, case.contenders[0])
     assert BYTES * 0.95 < found["peak_memory"] < BYTES * 1.3
@@ -124,7 +124,7 @@ def test_drop_removes_a_file_from_the_page_cache(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(bytes(1 << 22))
         file.flush()
-        os.fsync(file.fileno())  # the page cache cannot drop pages that are not on the disk yet
+        os.fsync(file.fileno())  # the page cache cannot drop dirty pages
     data.warm([path])
     assert measure.resident(path) == 1 << 22
     try:
@@ -138,7 +138,7 @@ def test_drop_removes_a_file_from_the_page_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("slices", [1, 4])
-def test_baseline_gathers_the_right_rows(streaming: bool, threads: int, slices: int) -> None:
+def test_baseline_gathers_rows(streaming: bool, threads: int, slices: int) -> None:
     table = np.arange(64 * 16, dtype=np.float32).reshape(64, 16)
     ids = np.random.default_rng(1).integers(-1, 64, 500)
     out, fill = np.zeros((500, 16), np.float32), np.full(16, 7, np.float32)

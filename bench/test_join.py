@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joining two vocabulary files: the line in the old one of each token of the new one."""
+"""Joining two vocabulary files: finds the line of each new token in the old file."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def _numbers(old: int, new: int, percent: int) -> tuple[Array, Array]:
 
 
 def lines(old: int, new: int, percent: int) -> Array:
-    """Returns, for every line of the new vocabulary, the line in the old one, or -1."""
+    """Returns the line in the old vocabulary, or -1, for every line of the new vocabulary."""
     new_numbers, old_numbers = _numbers(old, new, percent)
-    where = np.full(old + new, -1)
-    where[old_numbers] = np.arange(old)
-    found: Array = where[new_numbers]
-    return found
+    old_lines = np.full(old + new, -1)
+    old_lines[old_numbers] = np.arange(old)
+    result: Array = old_lines[new_numbers]
+    return result
 
 
 def files(count: int) -> tuple[Path, Path]:
@@ -68,7 +68,7 @@ def expected(count: int) -> Array:
 
 
 def with_arrow(new: Path, old: Path, _: int) -> Array:
-    """Joins with pyarrow, and its reader."""
+    """Joins with pyarrow and its CSV reader."""
     from pyarrow import compute
 
     ids = compute.index_in(_column(new), value_set=_column(old))
@@ -97,8 +97,8 @@ def _case(count: int) -> Case:
         key=f"join/{count} tokens",
         title=f"join two vocabulary files of {count:,} tokens, {100 - MISSING} % in both",
         contenders=[
-            contender("tensorbundle", _ours, role=OURS),
-            contender("tensorbundle, 1 thread", _ours_alone, role=OURS),
+            contender("tensorbundle", _tensorbundle, role=OURS),
+            contender("tensorbundle, 1 thread", _tensorbundle_one_thread, role=OURS),
             contender("TensorFlow GenerateVocabRemapping", _tensorflow, needs=("tensorflow",)),
             contender("pyarrow, csv.read_csv and index_in", with_arrow, needs=("pyarrow",)),
             contender("Python dict", _dictionary),
@@ -108,14 +108,14 @@ def _case(count: int) -> Case:
         unit="tokens",
         amount=count,
         memory=True,
-        # A process joins two vocabularies once, in new memory. In repeated joins, a contender that
-        # keeps freed memory would pay for new pages only the first time.
+        # An application joins two vocabularies once, in new memory. In repeated joins, a contender
+        # that keeps freed memory would need new pages only the first time.
         fresh_process=True,
     )
 
 
 def _check(result: Any, count: int) -> None:
-    if isinstance(result, int):  # the baseline's count of lines
+    if isinstance(result, int):  # the number of lines, of the baseline
         assert result == 2 * count
     else:
         assert np.array_equal(np.asarray(result), expected(count))
@@ -137,15 +137,15 @@ def _joining(count: int, join: Join) -> Iterator[Run]:
     yield run
 
 
-def _ours(new: Path, old: Path, _: int) -> Array:
+def _tensorbundle(new: Path, old: Path, _: int) -> Array:
     tb.clear_caches()
     return tb.remap_vocab(new, old).ids
 
 
-def _ours_alone(new: Path, old: Path, count: int) -> Array:
+def _tensorbundle_one_thread(new: Path, old: Path, count: int) -> Array:
     tb.set_num_threads(1)
     try:
-        return _ours(new, old, count)
+        return _tensorbundle(new, old, count)
     finally:
         tb.set_num_threads(None)
 
@@ -159,12 +159,12 @@ def _tensorflow(new: Path, old: Path, count: int) -> Any:
 
 
 def _dictionary(new: Path, old: Path, _: int) -> list[int]:
-    where = {token: i for i, token in enumerate(old.read_bytes().split(b"\n")[:-1])}
-    return [where.get(token, -1) for token in new.read_bytes().split(b"\n")[:-1]]
+    old_lines = {token: i for i, token in enumerate(old.read_bytes().split(b"\n")[:-1])}
+    return [old_lines.get(token, -1) for token in new.read_bytes().split(b"\n")[:-1]]
 
 
 def _probe(new: Path, old: Path, tokens: int) -> int:
-    """Reads both files, finds their lines, and misses the cache once per token."""
+    """Reads both files, finds their lines, and causes one cache miss per token."""
     buffer = np.empty(max(path.stat().st_size for path in (new, old)), np.uint8)
     slots = np.zeros(1 << (tokens * 11 // 8).bit_length(), np.uint64)
     count = 0

@@ -28,7 +28,7 @@ def cases(size: str) -> list[Case]:
 
 @data.stored
 def _small_tensors(folder: Path, count: int) -> None:
-    """A checkpoint with small tensors, whose names are like those of deep models."""
+    """Writes a checkpoint with small tensors, named as in deep models."""
     bundle = Bundle()
     for i in range(count):
         bundle.add(_name(i), np.full((4, 2 + i % 7), i, np.float32))
@@ -50,8 +50,8 @@ def _case(count: int) -> Case:
         key=f"open/{count} tensors",
         title=f"open and list name, shape and dtype of {count:,} tensors",
         contenders=[
-            # The first makes the same calls as the TensorFlow reader, and the same objects.
-            contender("tensorbundle, TensorFlow's names", _maps_of_ours, role=OURS),
+            # The first calls the same functions as the TensorFlow reader, with the same results.
+            contender("tensorbundle, TensorFlow's names", _maps_of_tensorbundle, role=OURS),
             contender("tensorbundle, handles", _handles, role=OURS),
             contender("TensorFlow reader", _maps_of_tensorflow, needs=("tensorflow",)),
             contender("C: pread of the index", _pread, role=BASELINE),
@@ -60,7 +60,7 @@ def _case(count: int) -> Case:
         unit="tensors",
         amount=count,
         memory=True,
-        # The case makes hundreds of thousands of objects; collecting them is part of its cost.
+        # The case creates hundreds of thousands of objects; collecting them is part of its cost.
         gc_enabled=True,
     )
 
@@ -88,7 +88,7 @@ def _handles(prefix: Path) -> Iterator[Run]:
     yield run
 
 
-def _maps_of_ours(prefix: Path) -> Iterator[Run]:
+def _maps_of_tensorbundle(prefix: Path) -> Iterator[Run]:
     yield lambda: _maps(tb.load_checkpoint(prefix))
 
 

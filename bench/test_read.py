@@ -43,13 +43,13 @@ def cases(size: str) -> list[Case]:
     return found + ([_v1(V1_SIZES[size])] if size in V1_SIZES else [])
 
 
-def _ours(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
+def _tensorbundle(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
     @contextmanager
     def start() -> Iterator[Run]:
         into, prefix = out.array, table.prefix
 
         def run() -> Any:
-            # A handle remembers which checksums it has compared, so every run opens a new one.
+            # An open checkpoint compares a checksum only once, so every run opens it again.
             with tb.open(prefix, **options) as ck:
                 return ck["table"].read(out=into)
 
@@ -59,7 +59,7 @@ def _ours(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
 
 
 def _contenders(table: Table, out: Destination) -> list[Contender]:
-    """Returns those that run both warm and cold: they keep nothing open between two runs."""
+    """Returns the contenders that run warm and cold; they keep no file open between two runs."""
 
     @contextmanager
     def get_tensor() -> Iterator[Run]:
@@ -94,9 +94,11 @@ def _contenders(table: Table, out: Destination) -> list[Contender]:
         yield run
 
     return [
-        Contender("tensorbundle", _ours(table, out), OURS, VERIFIED),
-        Contender("tensorbundle, 1 thread", _ours(table, out, threads=1), OURS, VERIFIED),
-        Contender("tensorbundle, verify=none", _ours(table, out, verify="none"), OURS, UNVERIFIED),
+        Contender("tensorbundle", _tensorbundle(table, out), OURS, VERIFIED),
+        Contender("tensorbundle, 1 thread", _tensorbundle(table, out, threads=1), OURS, VERIFIED),
+        Contender(
+            "tensorbundle, verify=none", _tensorbundle(table, out, verify="none"), OURS, UNVERIFIED
+        ),
         Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         Contender("TensorFlow RestoreV2", restore, checksum=VERIFIED, needs=("tensorflow",)),
         Contender("numpy.memmap, copyto", memmap, checksum=UNVERIFIED),
@@ -158,7 +160,7 @@ def _whole(table: Table) -> Case:
 
 def _whole_cold(table: Table) -> Case:
     out, size = Destination(table.rows, DIM), binary(table.nbytes)
-    direct = _ours(table, out, io="direct")
+    direct = _tensorbundle(table, out, io="direct")
     return Case(
         key=f"read/{size}, cold",
         title=f"open and read a tensor of {size} into a given buffer, page cache cold",
@@ -176,7 +178,7 @@ def _whole_cold(table: Table) -> Case:
 
 def _view(table: Table) -> Case:
     @contextmanager
-    def ours() -> Iterator[Run]:
+    def tensorbundle() -> Iterator[Run]:
         prefix = table.prefix
 
         def run() -> Any:
@@ -192,7 +194,7 @@ def _view(table: Table) -> Case:
 
     @contextmanager
     def memmap() -> Iterator[Run]:
-        table.files()  # writes them if they are new
+        table.files()  # writes missing files
         yield lambda: table.maps()[0]
 
     @contextmanager
@@ -205,7 +207,7 @@ def _view(table: Table) -> Case:
         key=f"view/{binary(table.nbytes)}",
         title=f"a tensor of {binary(table.nbytes)} as a NumPy array that can be indexed",
         contenders=[
-            Contender("tensorbundle: open and view", ours, OURS, UNVERIFIED),
+            Contender("tensorbundle: open and view", tensorbundle, OURS, UNVERIFIED),
             Contender("tensorbundle: view", opened, OURS, UNVERIFIED),
             Contender("numpy.memmap, place known", memmap, checksum=UNVERIFIED),
             Contender(tf_reader, get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
@@ -217,7 +219,7 @@ def _view(table: Table) -> Case:
 
 @data.stored
 def _v1_table(folder: Path, rows: int) -> None:
-    """A V1 checkpoint with a table."""
+    """Writes a V1 checkpoint with a table."""
     file = V1File()
     file.add("table", data.FLOAT, data.elements(0, rows * DIM).reshape(-1, DIM))
     file.write(folder / "ckpt")
@@ -228,7 +230,7 @@ def _v1(nbytes: int) -> Case:
     out = Destination(rows, DIM)
 
     @contextmanager
-    def ours() -> Iterator[Run]:
+    def tensorbundle() -> Iterator[Run]:
         path, into = _v1_table(rows) / "ckpt", out.array
 
         def run() -> Any:
@@ -246,7 +248,7 @@ def _v1(nbytes: int) -> Case:
         key=f"read V1/{binary(nbytes)}",
         title=f"open a V1 file and read its tensor of {binary(nbytes)} into a given buffer",
         contenders=[
-            Contender("tensorbundle", ours, OURS, VERIFIED),
+            Contender("tensorbundle", tensorbundle, OURS, VERIFIED),
             Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         ],
         check=data.require_table,

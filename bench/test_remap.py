@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a table in the order of a new vocabulary, with a fill for new rows."""
+"""Reading a table in the order of a new vocabulary, with a fill value for new rows."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def cases(size: str) -> list[Case]:
 
 
 def _remap(count: int, rows: int, percent: int) -> Array:
-    """Returns `count` different rows in random order, of which `percent` are missing."""
+    """Returns the ids of `count` rows in random order; -1 for `percent` of them."""
     rng = np.random.default_rng(percent)
     ids = rng.permutation(rows)[:count]
     ids[rng.random(count) < percent / 100] = -1
     return ids
 
 
-def _ours(
+def _tensorbundle(
     table: Table, out: Destination, threads: int | None = None, **remaps: Callable[[], Array]
 ) -> Contender:
     @contextmanager
     def start() -> Iterator[Run]:
         into = out.array
-        given: dict[str, Any] = {name: make() for name, make in remaps.items()}
+        ids: dict[str, Any] = {name: create() for name, create in remaps.items()}
         with tb.open(table.prefix, threads=threads) as ck:
             tensor = ck["table"]
-            yield lambda: tb.load_and_remap(tensor, **given, fill=FILL, out=into)
+            yield lambda: tb.load_and_remap(tensor, **ids, fill=FILL, out=into)
 
     name = "tensorbundle" + (", 1 thread" if threads == 1 else "")
     return Contender(name, start, OURS, UNVERIFIED)
@@ -92,27 +92,27 @@ def _rows(table: Table, count: int, percent: int) -> Case:
 
     @contextmanager
     def numpy() -> Iterator[Run]:
-        given, into, (source,) = ids(), out.array, table.maps()
+        remap, into, (source,) = ids(), out.array, table.maps()
 
         def run() -> Any:
-            source.take(given, axis=0, out=into, mode="clip")
-            into[given < 0] = FILL
+            source.take(remap, axis=0, out=into, mode="clip")
+            into[remap < 0] = FILL
             return into
 
         yield run
 
     @contextmanager
     def gather() -> Iterator[Run]:
-        given, into, sources = ids(), out.array, table.maps()
+        remap, into, sources = ids(), out.array, table.maps()
         fill = np.full(DIM, FILL, np.float32)
-        yield lambda: baseline.gather(into, sources, given, THREADS, fill=fill)
+        yield lambda: baseline.gather(into, sources, remap, THREADS, fill=fill)
 
     return Case(
         key=f"remap/{count} of {table.rows} rows, {percent} % missing",
         title=f"{count:,} rows of 256 bytes out of {table.rows:,} by a remap, {percent} % missing",
         contenders=[
-            _ours(table, out, rows=ids),
-            _ours(table, out, 1, rows=ids),
+            _tensorbundle(table, out, rows=ids),
+            _tensorbundle(table, out, 1, rows=ids),
             _tensorflow(table, ids, lambda: np.empty(0, np.int64)),
             Contender("numpy.memmap, take and fill", numpy, checksum=UNVERIFIED),
             Contender(f"C: gather with fill, {THREADS} threads", gather, BASELINE, UNVERIFIED),
@@ -136,9 +136,9 @@ def _rows_and_columns(table: Table, count: int) -> Case:
 
     def expected(rows: Array) -> Array:
         places = columns()
-        wanted = data.rows(rows, fill=FILL)[:, places]
-        wanted[:, places < 0] = FILL
-        return wanted
+        result = data.rows(rows, fill=FILL)[:, places]
+        result[:, places < 0] = FILL
+        return result
 
     @contextmanager
     def numpy() -> Iterator[Run]:
@@ -158,7 +158,7 @@ def _rows_and_columns(table: Table, count: int) -> Case:
         title=f"{count:,} rows out of {table.rows:,} by a remap, 10 % missing, "
         f"and all {DIM} columns by another",
         contenders=[
-            _ours(table, out, rows=ids, columns=columns),
+            _tensorbundle(table, out, rows=ids, columns=columns),
             _tensorflow(table, ids, columns),
             Contender("numpy.memmap, two takes and fill", numpy, checksum=UNVERIFIED),
         ],
@@ -170,12 +170,12 @@ def _rows_and_columns(table: Table, count: int) -> Case:
 
 
 def _from_files(table: Table) -> Case:
-    """A whole warm start: both vocabularies and the table, from their files."""
+    """Joins both vocabularies and remaps the table, from their files."""
     count = table.rows
     out = Destination(count, DIM)
 
     @contextmanager
-    def ours() -> Iterator[Run]:
+    def tensorbundle() -> Iterator[Run]:
         (new, old), into = test_join.files(count), out.array
         with tb.open(table.prefix) as ck:
             tensor = ck["table"]
@@ -220,7 +220,7 @@ def _from_files(table: Table) -> Case:
         key=f"remap/{count} rows, from vocabularies",
         title=f"join two vocabularies of {count:,} tokens and remap the table of as many rows",
         contenders=[
-            Contender("tensorbundle", ours, OURS, UNVERIFIED),
+            Contender("tensorbundle", tensorbundle, OURS, UNVERIFIED),
             Contender("TensorFlow, both ops", both_ops, checksum=VERIFIED, needs=("tensorflow",)),
             Contender("pyarrow join, numpy.memmap take", arrow, checksum=UNVERIFIED,
                       needs=("pyarrow",)),

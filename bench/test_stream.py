@@ -21,13 +21,13 @@ SIZES = {
     "1GB": (1024 * MIB, 16 * MIB),
     "4GB": (4096 * MIB, 16 * MIB),
 }
-"""Bytes of the tensor, and of a chunk."""
+"""The bytes of the tensor and of a chunk."""
 TENSORS = 16
-"""Tensors of the checkpoint that is streamed whole."""
+"""The number of tensors in the checkpoint that is streamed."""
 
 
 class ChunkCheck:
-    """Checks every chunk of the first run, and none of the timed ones."""
+    """Checks every chunk of the first run, and no chunk of the timed runs."""
 
     def __init__(self) -> None:
         self._active = False
@@ -39,16 +39,16 @@ class ChunkCheck:
     def free(self) -> None:
         self._active = False
 
-    def see(self, start: int, rows: Array) -> None:
+    def check(self, start: int, rows: Array) -> None:
         if self._active:
             assert start == self._next, f"row {start} instead of {self._next}"
             data.require_table(rows, start * DIM)
             self._next = start + rows.shape[0]
 
-    def see_last(self, start: int, rows: Array) -> None:
-        """For a contender that provides the last chunk only."""
+    def check_last(self, start: int, rows: Array) -> None:
+        """Checks the last chunk, for a contender that returns no other."""
         self._next = start
-        self.see(start, rows)
+        self.check(start, rows)
 
     def finish(self, rows: int) -> None:
         assert self._next == rows, f"{self._next} of {rows} rows"
@@ -76,7 +76,7 @@ def _chunks(nbytes: int, chunk: int, *, cold: bool) -> Case:
     return Case(
         key=f"stream/{binary(nbytes)}, {state}",
         title=f"a tensor of {binary(nbytes)} in chunks of {binary(chunk)}, page cache {state}",
-        contenders=[*_ours(table, rows, check), *_others(table, rows, check)],
+        contenders=[*_tensorbundle(table, rows, check), *_others(table, rows, check)],
         check=lambda _: check.finish(table.rows),
         unit="bytes",
         amount=nbytes,
@@ -86,18 +86,18 @@ def _chunks(nbytes: int, chunk: int, *, cold: bool) -> Case:
     )
 
 
-def _ours(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
+def _tensorbundle(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
     def streaming(reuse: bool = False, **options: Any) -> Callable[[], Any]:
         @contextmanager
         def start() -> Iterator[Run]:
             prefix = table.prefix
-            # Two buffers: one is filled while the other is used.
+            # One buffer is filled while the other is used.
             out = [np.zeros((rows, DIM), np.float32) for _ in range(2)] if reuse else None
 
             def run() -> None:
                 with tb.open(prefix, **options) as ck:
                     for at, array in ck["table"].chunks(rows, out=out):
-                        check.see(at, array)
+                        check.check(at, array)
 
             yield run
 
@@ -118,21 +118,21 @@ def _others(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
         tf, prefix = tensorflow(), str(table.prefix)
 
         def run() -> None:
-            check.see(0, tf.train.load_checkpoint(prefix).get_tensor("table"))
+            check.check(0, tf.train.load_checkpoint(prefix).get_tensor("table"))
 
         yield run
 
     @contextmanager
     def memmap() -> Iterator[Run]:
         buffer = np.zeros((rows, DIM), np.float32)
-        table.files()  # writes them if they are new
+        table.files()  # writes missing files
 
         def run() -> None:
             source = table.maps()[0]
             for at in range(0, table.rows, rows):
                 chunk = source[at : at + rows]
                 np.copyto(buffer[: chunk.shape[0]], chunk)
-                check.see(at, buffer[: chunk.shape[0]])
+                check.check(at, buffer[: chunk.shape[0]])
 
         yield run
 
@@ -144,7 +144,7 @@ def _others(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
             with table.descriptor() as file:
                 source = file, table.offset, table.nbytes
                 baseline.call("baseline_pread_sequential", *source, buffer, buffer.nbytes)
-            check.see_last(table.rows - rows, buffer)
+            check.check_last(table.rows - rows, buffer)
 
         yield run
 
@@ -158,7 +158,7 @@ def _others(table: Table, rows: int, check: ChunkCheck) -> list[Contender]:
 
 @data.stored
 def _large_tensors(folder: Path, count: int, rows: int) -> None:
-    """A checkpoint with `count` tensors, whose rows in sequence are a table."""
+    """Writes a checkpoint with `count` tensors that concatenate to a table."""
     prefix, bundle, size = folder / "ckpt", Bundle(), rows * DIM
     bundle.write_shards(prefix)
     for i in range(count):
@@ -173,13 +173,13 @@ def _checkpoint(nbytes: int, chunk: int) -> Case:
     bound = max(2 * rows * DIM * 4, chunk)
 
     @contextmanager
-    def ours() -> Iterator[Run]:
+    def tensorbundle() -> Iterator[Run]:
         prefix = _large_tensors(TENSORS, rows) / "ckpt"
 
         def run() -> None:
             with tb.open(prefix) as ck:
                 for i, (_, array) in enumerate(ck.stream(max_bytes=bound)):
-                    check.see(i * rows, array)
+                    check.check(i * rows, array)
 
         yield run
 
@@ -190,7 +190,7 @@ def _checkpoint(nbytes: int, chunk: int) -> Case:
         def run() -> None:
             reader = tf.train.load_checkpoint(prefix)
             for i, name in enumerate(sorted(reader.get_variable_to_shape_map())):
-                check.see(i * rows, reader.get_tensor(name))
+                check.check(i * rows, reader.get_tensor(name))
 
         yield run
 
@@ -198,7 +198,7 @@ def _checkpoint(nbytes: int, chunk: int) -> Case:
         key=f"stream/{TENSORS} tensors of {binary(nbytes // TENSORS)}",
         title=f"all {TENSORS} tensors of {binary(nbytes // TENSORS)}, one by one, page cache warm",
         contenders=[
-            Contender("tensorbundle stream", ours, OURS, VERIFIED),
+            Contender("tensorbundle stream", tensorbundle, OURS, VERIFIED),
             Contender("TensorFlow reader", get_tensors, checksum=VERIFIED, needs=("tensorflow",)),
         ],
         check=lambda _: check.finish(TENSORS * rows),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``warm_start`` of a variable from the table of an older vocabulary."""
+"""``warm_start`` of a variable from a table with an older vocabulary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bench.data import DIM, Table
 from bench.test_init import NAME, Variable
 
 TOKENS = {"smoke": (1_000,), "variables": (100_000, 1_000_000)}
-"""Tokens of the old vocabularies."""
+"""The numbers of tokens of the old vocabularies."""
 PARTITIONS = 8
 MISSING = 25
 """Per cent of the new tokens that are not in the old vocabulary."""
@@ -81,12 +81,12 @@ def _warmed(old: int, new: int) -> tuple[Path, list[Path]]:
 
 
 def _contender(old: int, variable: Variable, name: str) -> Contender:
-    ours = name == "tensorbundle"
+    is_tensorbundle = name == "tensorbundle"
 
     @contextmanager
     def start() -> Iterator[Run]:
         prefix, (new_file, old_file) = _warmed(old, variable.rows)
-        train: Any = tb if ours else tensorflow().compat.v1.train
+        train: Any = tb if is_tensorbundle else tensorflow().compat.v1.train
 
         def initialise(_: Any) -> None:
             info = train.VocabInfo(
@@ -95,14 +95,18 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
             )  # fmt: skip
             train.warm_start(str(prefix), NAME, {NAME: info})
 
-        with test_init.model(variable, initialise, test_init.load_ops if ours else None) as run:
+        with test_init.model(
+            variable, initialise, test_init.load_ops if is_tensorbundle else None
+        ) as run:
             yield run
 
-    return Contender(name, start, OURS if ours else COMPETITOR, VERIFIED, ("tensorflow",))
+    return Contender(
+        name, start, OURS if is_tensorbundle else COMPETITOR, VERIFIED, ("tensorflow",)
+    )
 
 
 def _baseline(old: int, new: int, *, huge: bool) -> Contender:
-    """The sum of the steps that every order of work needs.
+    """The sum of the steps that every implementation needs.
 
     Reads both vocabularies, finds their lines and reads one random slot of a table per line; reads
     the old table once for its checksum; gathers its rows, with known ids, into new memory.

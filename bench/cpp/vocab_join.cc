@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times the join of two vocabulary files, and two steps that every join needs: reading the bytes,
-// and one cache-missing access per token.
+// and one cache miss per token.
 //
-//   vocab_join make NEW OLD [TOKENS]   writes the two files: shuffled, a quarter of NEW not in OLD
-//   vocab_join time NEW OLD [REPEATS]  prints the best of REPEATS in milliseconds, on 1 and on 2
-//   threads
+//   vocab_join make NEW OLD [TOKENS]   writes both files, shuffled; a quarter of NEW is not in OLD
+//   vocab_join time NEW OLD [REPEATS]  prints the best of REPEATS in ms, with 1 and 2 threads
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -33,8 +32,7 @@ using tensorbundle::JoinResult;
 using tensorbundle::ParallelFor;
 using tensorbundle::Vocabulary;
 
-constexpr uint64_t kOdd =
-    0x9e3779b97f4a7c15;  // any odd number makes the multiplication a bijection
+constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // multiplication by an odd number is a bijection
 
 void WriteVocabulary(const char* path, uint64_t first_word, uint64_t num_tokens, uint64_t seed) {
   std::vector<uint64_t> words(num_tokens);
@@ -45,7 +43,7 @@ void WriteVocabulary(const char* path, uint64_t first_word, uint64_t num_tokens,
   for (const uint64_t word : words) {
     const uint64_t mixed = word * kOdd;
     const auto width =
-        static_cast<int>(6 + mixed % 8);  // 6 to 13 digits, of which the last seven tell them apart
+        static_cast<int>(6 + mixed % 8);  // 6 to 13 digits; the last seven are unique
     const int n = std::snprintf(line, sizeof(line), "%0*llx\n", width,
                                 static_cast<unsigned long long>(word + (mixed >> 60 << 24)));
     file.write(line, n);
@@ -70,7 +68,7 @@ void ReadBytes(const std::string& path, int threads) {
   ParallelRead(*file, 0, {static_cast<uint8_t*>(memory.data()), file->size()}, threads);
 }
 
-// One independent access to a random eight-byte word of a table per token.
+// Reads one random eight-byte word of a table per token; the reads are independent.
 void Probe(const uint64_t* table, uint64_t table_size, uint64_t num_tokens, int threads) {
   constexpr uint64_t kPerTask = 32768;
   ParallelFor(num_tokens / kPerTask, threads, [&](size_t task) {

@@ -2,8 +2,8 @@
 // The classes _core.Checkpoint and _core.Tensor.
 //
 // A checkpoint can be closed while its tensors, arrays and streams live on. A bound object
-// therefore asks BoundCheckpoint::Opened() for the checkpoint at each call, and holds what that
-// returns until the call ends.
+// therefore gets the checkpoint from BoundCheckpoint::Opened() at each call, and holds it until the
+// call ends.
 #pragma once
 
 #include <cstddef>

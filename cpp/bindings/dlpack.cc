@@ -80,7 +80,7 @@ struct Names<DLManagedTensorVersioned> {
   static constexpr const char* kUnused = "dltensor_versioned";
 };
 
-// Frees a capsule that nobody consumed; a consumer renames it.
+// Frees a capsule that was not consumed; a consumer renames it.
 template <typename Managed>
 void DestroyCapsule(PyObject* capsule) {
   if (!PyCapsule_IsValid(capsule, Names<Managed>::kUnused)) return;

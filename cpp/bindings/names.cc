@@ -67,7 +67,7 @@ py::list SimilarNames(const py::bytes& name, const py::list& candidates, size_t 
     Py_ssize_t size = 0;
     const char* text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(held.ptr(), i), &size);
     if (text == nullptr) {
-      PyErr_Clear();  // a name that is not UTF-8: nobody types it
+      PyErr_Clear();  // the name is not UTF-8
       continue;
     }
     texts[i] = {text, static_cast<size_t>(size)};

@@ -19,7 +19,7 @@ namespace tensorbundle::op {
 namespace {
 
 enum class Verify {
-  kFull,   // compares the checksum of every stored slice that the box meets
+  kFull,   // compares the checksum of every stored slice that the box intersects
   kParts,  // outputs partial checksums for TensorbundleVerifyV1
   kLazy,   // compares the checksums of the slices that are read whole
   kNone

@@ -176,7 +176,7 @@ inline std::string ReadAll(const Checkpoint& checkpoint) {
   return all;
 }
 
-inline std::string FaultOf(const std::function<void()>& body) {
+inline std::string MessageOf(const std::function<void()>& body) {
   try {
     body();
   } catch (const CorruptionError& error) {

@@ -113,8 +113,8 @@ bool IsCovered(const Example& example) {
   return whole;
 }
 
-// Copies by runs what the slices hold, which is every element's index, and looks at what came.
-void CheckRuns(const Example& example, const std::vector<SliceOverlap>& overlaps) {
+// Copies the elements of the slices, each of which is its own index, and checks the copies.
+void CheckCopies(const Example& example, const std::vector<SliceOverlap>& overlaps) {
   constexpr uint64_t kItem = sizeof(uint32_t);
   std::vector<uint32_t> out(Volume(example.box), UINT32_MAX);
   for (const SliceOverlap& overlap : overlaps) {
@@ -168,6 +168,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     covered = false;
   }
   Require(covered == IsCovered(example));
-  if (covered) CheckRuns(example, overlaps);
+  if (covered) CheckCopies(example, overlaps);
   return 0;
 }

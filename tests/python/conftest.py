@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for every test that needs no TensorFlow."""
+"""Fixtures for the tests without TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import pytest
 
 @pytest.fixture(scope="session")
 def checkpoints() -> Path:
-    """The folder of real checkpoints."""
+    """The directory of checkpoints written by TensorFlow."""
     return Path(__file__).parents[1] / "data" / "checkpoints"

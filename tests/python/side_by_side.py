@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same call to TensorFlow's function and to ours, each in a graph of its own, and its outcome.
+"""Runs ``init_from_checkpoint`` of tensorbundle and of TensorFlow, each in its own graph.
 
-For tests that have TensorFlow.
+Requires TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from craft.compare import same_bits
 
 import tensorbundle as tb
 
-WAYS = ("op", "numpy", "stock")
-# What may stand in a graph beside TensorFlow's own nodes' names and types.
+# Names of the nodes that belong to the initializers.
 _OF_INITIALIZERS = re.compile(r"(.*/)?checkpoint_initializer")
 
 
 @dataclass
 class Outcome:
-    """What a call led to.
+    """The outcome of a call.
 
     Attributes:
-        stage: ``"call"`` or ``"run"``, where `error` was raised; None if all went well.
-        values: Of the variables, in order, after their initializers ran.
+        stage: ``"call"`` or ``"run"``, where `error` was raised; None without an error.
+        values: The values of the variables, in order, after their initializers ran.
         log: The lines at DEBUG and above.
         initializers: The types of the variables' initializers.
-        stray: Types of the nodes that stand beside the initializer's.
-        next_names: What nodes that are made afterwards are called.
+        other_ops: The types of the new nodes that do not belong to an initializer.
+        next_names: The unique names of the nodes created next.
     """
 
     stage: str | None = None
@@ -41,22 +40,22 @@ class Outcome:
     values: list[np.ndarray] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     initializers: list[type] = field(default_factory=list)
-    stray: list[str] = field(default_factory=list)
+    other_ops: list[str] = field(default_factory=list)
     next_names: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
 def logged() -> Iterator[list[str]]:
-    """The lines that TensorFlow's logger gets inside."""
+    """Yields the list of lines that TensorFlow's logger receives in the context."""
     import tensorflow as tf
 
     lines: list[str] = []
 
-    class Keep(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(f"{record.levelname} {record.getMessage()}")
 
-    logger, handler = tf.get_logger(), Keep()
+    logger, handler = tf.get_logger(), Recorder()
     before = logger.level, logger.propagate
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
@@ -75,7 +74,7 @@ def outcome(
     build: Callable[[], list[Any]],
     mapping: Callable[[list[Any]], Any],
 ) -> Outcome:
-    """Builds variables, calls the function with what `mapping` makes of them, and initialises."""
+    """Builds variables, calls the function with `mapping` of them, and runs the initializers."""
     import tensorflow as tf
 
     result = Outcome()
@@ -89,7 +88,7 @@ def outcome(
             result.stage, result.error = "call", error
             return result
         result.log = [line for line in lines if "Initialize variable" in line]
-        result.stray = sorted(
+        result.other_ops = sorted(
             f"{op.type}"
             for op in graph.get_operations()
             if op.name not in before and not _OF_INITIALIZERS.match(op.name)
@@ -98,7 +97,7 @@ def outcome(
             graph.unique_name(name, mark_as_used=False)
             for name in ("Identity", "AssignVariableOp", "Assign", "checkpoint_initializer")
         ]
-        flat = [part for v in variables for part in (v if isinstance(v, list) else [v])]
+        flat = [each for v in variables for each in (v if isinstance(v, list) else [v])]
         result.initializers = [type(v.initializer) for v in flat]
         with tf.compat.v1.Session(graph=graph) as session:
             try:
@@ -113,26 +112,29 @@ def outcome(
 def both(
     path: Any, build: Callable[[], list[Any]], mapping: Callable[[list[Any]], Any]
 ) -> tuple[Outcome, Outcome]:
-    """(ours, TensorFlow's)."""
+    """Returns the outcomes of tensorbundle and of TensorFlow."""
     import tensorflow as tf
 
-    theirs = outcome(tf.compat.v1.train.init_from_checkpoint, path, build, mapping)
-    return outcome(tb.init_from_checkpoint, path, build, mapping), theirs
+    expected = outcome(tf.compat.v1.train.init_from_checkpoint, path, build, mapping)
+    return outcome(tb.init_from_checkpoint, path, build, mapping), expected
 
 
-def require_same(ours: Outcome, theirs: Outcome) -> None:
-    """Fails unless both led to the same values and log, or to the same kind of error."""
-    if theirs.error is not None:
-        assert isinstance(ours.error, type(theirs.error)), (ours, theirs)
-        assert ours.stage == theirs.stage
+def require_same(actual: Outcome, expected: Outcome) -> None:
+    """Requires equal values and logs, or errors of the same type."""
+    if expected.error is not None:
+        assert isinstance(actual.error, type(expected.error)), (actual, expected)
+        assert actual.stage == expected.stage
         return
-    assert ours.error is None, ours.error
-    assert len(ours.values) == len(theirs.values) > 0
-    for our, their in zip(ours.values, theirs.values, strict=True):
-        assert our.dtype == their.dtype
-        assert same_bits(np.asarray(our), np.asarray(their))
-    assert ours.log == theirs.log
-    assert ours.initializers == theirs.initializers
-    # The copy in which TensorFlow lets a value go to its variable may be left out.
-    assert ours.stray in (theirs.stray, [kind for kind in theirs.stray if kind != "Identity"])
-    assert ours.next_names == theirs.next_names
+    assert actual.error is None, actual.error
+    assert len(actual.values) == len(expected.values) > 0
+    for left, right in zip(actual.values, expected.values, strict=True):
+        assert left.dtype == right.dtype
+        assert same_bits(np.asarray(left), np.asarray(right))
+    assert actual.log == expected.log
+    assert actual.initializers == expected.initializers
+    # The Identity through which TensorFlow passes a value to its variable is optional.
+    assert actual.other_ops in (
+        expected.other_ops,
+        [kind for kind in expected.other_ops if kind != "Identity"],
+    )
+    assert actual.next_names == expected.next_names

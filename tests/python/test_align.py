@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints rewritten by ``align``: the same in everything but where the bytes lie."""
+"""``align`` changes the offsets of the data and nothing else."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def assert_aligned(path: str, alignment: int = 4096) -> None:
 
 
 def assert_same(before: str | Path, after: str | Path) -> None:
-    """Equal names, types, values and slices, and equally many shards with the same tensors."""
+    """Requires equal names, dtypes, values, slices and shards of every tensor."""
     with tb.open(before) as old, tb.open(after) as new:
         assert list(old) == list(new)
         for name, tensor in old.items():
             other = new[name]
             assert other.stored_dtype == tensor.stored_dtype, name
             assert same_bits(other.read(), tensor.read()), name
-            ours = [(p.offset, p.shape, p.file[len(new.path) :]) for p in other.slices]
-            theirs = [(p.offset, p.shape, p.file[len(old.path) :]) for p in tensor.slices]
-            assert ours == theirs, name
+            actual = [(s.offset, s.shape, s.file[len(new.path) :]) for s in other.slices]
+            expected = [(s.offset, s.shape, s.file[len(old.path) :]) for s in tensor.slices]
+            assert actual == expected, name
 
 
 def check(source: str | Path, folder: Path, alignment: int = 4096) -> tb.AlignReport:
-    """Aligns a checkpoint, compares, and aligns the result, which must not change it."""
+    """Aligns a checkpoint, compares it, and requires a second align to change nothing."""
     report = tb.align(source, folder / "aligned", alignment=alignment)
     assert_aligned(report.path, alignment)
     assert_same(source, report.path)
@@ -67,14 +67,14 @@ def check(source: str | Path, folder: Path, alignment: int = 4096) -> tb.AlignRe
 
 
 @pytest.mark.parametrize("index", GOLDEN, ids=lambda path: path.parent.name)
-def test_real_checkpoints(index: Path, tmp_path: Path) -> None:
+def test_aligns_real_checkpoints(index: Path, tmp_path: Path) -> None:
     report = check(index, tmp_path)
     sizes = [path.stat().st_size for path in index.parent.glob(f"{index.stem}.data-*")]
     assert report.bytes_before == sum(sizes)
 
 
 def everything(num_shards: int = 1, *, big_endian: bool = False) -> Bundle:
-    """Every dtype in several shapes, strings, slices and large tensors, badly aligned."""
+    """Returns misaligned tensors: every dtype, strings, slices and large tensors."""
     bundle = Bundle(num_shards, big_endian=big_endian)
     bundle.add("0/pad", np.array([True]))
     for at, kind in enumerate(KINDS.values()):
@@ -87,7 +87,7 @@ def everything(num_shards: int = 1, *, big_endian: bool = False) -> Bundle:
     words = [b"", b"word", b"\xff\x00", bytes(300)]
     bundle.add_strings("strings", words, (2, 2), shard=num_shards - 1)
     bundle.add_strings("strings/none", [], (0, 3))
-    long = [b"x" * 600_000, b"", b"y" * 300_000]  # in several chunks
+    long = [b"x" * 600_000, b"", b"y" * 300_000]  # several chunks
     bundle.add_strings("strings/long", long, (3,))
     if not big_endian:
         bundle.add_variants("variants", [b"\x0a\x01T", b"", bytes(280_000)], (3,))
@@ -104,14 +104,14 @@ def everything(num_shards: int = 1, *, big_endian: bool = False) -> Bundle:
 
 @pytest.mark.parametrize("alignment", [64, 4096, 1 << 20])
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_everything(num_shards: int, alignment: int, tmp_path: Path) -> None:
+def test_aligns_every_dtype_and_layout(num_shards: int, alignment: int, tmp_path: Path) -> None:
     source = everything(num_shards).write(tmp_path / "c", block_size=300)
     report = check(source, tmp_path, alignment)
     assert report.moved > 20
     assert report.bytes_after > report.bytes_before
 
 
-def test_big_endian_stays_big_endian(tmp_path: Path) -> None:
+def test_preserves_big_endian_byte_order(tmp_path: Path) -> None:
     source = everything(big_endian=True).write(tmp_path / "c")
     report = tb.align(source, tmp_path / "aligned")
     assert_same(source, report.path)
@@ -119,7 +119,7 @@ def test_big_endian_stays_big_endian(tmp_path: Path) -> None:
         assert ck._core.big_endian
 
 
-def test_dtypes_that_nobody_knows_yet(tmp_path: Path) -> None:
+def test_copies_unknown_dtypes(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("pad", np.array([1], np.int8))
     bundle.add_payload("x", 99, (2, 2), b"anything")
@@ -131,7 +131,7 @@ def test_dtypes_that_nobody_knows_yet(tmp_path: Path) -> None:
         assert Path(file).read_bytes()[64:] == b"anything"
 
 
-def test_fields_that_nobody_knows_yet(tmp_path: Path) -> None:
+def test_preserves_unknown_fields(tmp_path: Path) -> None:
     bundle = specimen()
     unknown = wire.bytes_field(77, b"from the future")
     bundle.header = bundle.header.SerializeToString() + unknown
@@ -141,7 +141,7 @@ def test_fields_that_nobody_knows_yet(tmp_path: Path) -> None:
     assert_same(tmp_path / "c", report.path)
 
 
-def test_bytes_between_and_behind_the_tensors_are_dropped(tmp_path: Path) -> None:
+def test_drops_bytes_outside_the_tensors(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.pad(5000)
     bundle.add("a", np.arange(3))
@@ -154,7 +154,7 @@ def test_bytes_between_and_behind_the_tensors_are_dropped(tmp_path: Path) -> Non
     assert_same(tmp_path / "c", report.path)
 
 
-def test_large_tensors_become_mappings(tmp_path: Path) -> None:
+def test_large_tensors_become_mappable(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("pad", np.array([1], np.int8))
     bundle.add("table", np.arange(500_000, dtype=np.float32).reshape(5000, 100))
@@ -179,7 +179,7 @@ arrays = st.builds(
     pads=st.lists(st.integers(0, 100), min_size=12, max_size=12),
     alignment=st.sampled_from([64, 128, 4096]),
 )
-def test_any_small_checkpoint(tmp_path_factory, tensors, pads, alignment) -> None:
+def test_aligns_any_small_checkpoint(tmp_path_factory, tensors, pads, alignment) -> None:
     folder = tmp_path_factory.mktemp("any")
     bundle = Bundle()
     for (name, array), pad in zip(tensors.items(), pads, strict=False):
@@ -188,12 +188,12 @@ def test_any_small_checkpoint(tmp_path_factory, tensors, pads, alignment) -> Non
     check(bundle.write(folder / "c"), folder, alignment)
 
 
-def test_every_way_to_say_the_source(tmp_path: Path) -> None:
+def test_accepts_every_form_of_source_path(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     prefix = specimen().write(folder / "model.ckpt-7")
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
-    ways = [
+    sources = [
         prefix,
         str(prefix),
         os.fsencode(prefix),
@@ -201,17 +201,17 @@ def test_every_way_to_say_the_source(tmp_path: Path) -> None:
         index_path(prefix),
         shard_path(prefix),
     ]
-    for number, way in enumerate(ways):
-        report = tb.align(way, tmp_path / f"out{number}")
+    for number, source in enumerate(sources):
+        report = tb.align(source, tmp_path / f"out{number}")
         assert report.path == str(tmp_path / f"out{number}")
         assert_same(prefix, report.path)
 
 
-def test_every_way_to_say_the_destination(tmp_path: Path) -> None:
+def test_accepts_every_form_of_destination_path(tmp_path: Path) -> None:
     source = specimen().write(tmp_path / "c")
     (tmp_path / "there").mkdir()
-    ways = {
-        str(tmp_path / "1" / "x"): tmp_path / "1" / "x",  # the folder is made
+    destinations = {
+        str(tmp_path / "1" / "x"): tmp_path / "1" / "x",  # creates the directory
         os.fsencode(tmp_path / "2"): tmp_path / "2",
         tmp_path / "3.index": tmp_path / "3",
         tmp_path / "4.data-00000-of-00001": tmp_path / "4",
@@ -222,22 +222,22 @@ def test_every_way_to_say_the_destination(tmp_path: Path) -> None:
             os.fsencode(tmp_path) + b"/\xff"
         ),
     }
-    for way, expected in ways.items():
-        report = tb.align(source, way)
+    for destination, expected in destinations.items():
+        report = tb.align(source, destination)
         assert report.path == str(expected)
         assert_same(source, report.path)
 
 
-def test_a_relative_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_destination_stays_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = specimen().write(tmp_path / "c")
     monkeypatch.chdir(tmp_path)
     assert tb.align("c", "d").path == "d"
     assert_same(source, tmp_path / "d")
 
 
-def test_a_destination_in_the_home_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expands_tilde_in_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle()
     bundle.add("a", np.arange(3.0))
     source = bundle.write(tmp_path / "m")
@@ -250,7 +250,7 @@ def test_a_destination_in_the_home_directory(
     assert tb.align(source, "~/aligned").path == "~/aligned"
 
 
-def test_progress(tmp_path: Path) -> None:
+def test_reports_progress(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     source = everything().write(tmp_path / "c")
     tb.align(source, tmp_path / "d", progress=lambda done, total: calls.append((done, total)))
@@ -258,7 +258,7 @@ def test_progress(tmp_path: Path) -> None:
     assert calls == sorted(calls)
 
 
-def test_no_checkpoint_is_replaced(tmp_path: Path) -> None:
+def test_refuses_to_replace_a_checkpoint(tmp_path: Path) -> None:
     source = specimen().write(tmp_path / "c")
     tb.align(source, tmp_path / "d")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -273,7 +273,7 @@ def test_no_checkpoint_is_replaced(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_v1_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+def test_v1_checkpoint_raises_unsupported_error(tmp_path: Path) -> None:
     file = V1File()
     file.add("x", 1, np.arange(3, dtype=np.float32))
     with pytest.raises(tb.UnsupportedError, match="save it again"):
@@ -281,14 +281,14 @@ def test_a_v1_checkpoint_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alignment", [0, -1, -64, 1, 32, 63, 65, 96, 4095, 1 << 31, 1 << 64])
-def test_alignments_that_are_none(alignment: int, tmp_path: Path) -> None:
+def test_invalid_alignment_raises_value_error(alignment: int, tmp_path: Path) -> None:
     source = specimen().write(tmp_path / "c")
     with pytest.raises(ValueError, match="power of two"):
         tb.align(source, tmp_path / "d", alignment=alignment)
     assert not index_path(tmp_path / "d").exists()
 
 
-def test_arguments_of_other_types(tmp_path: Path) -> None:
+def test_rejects_arguments_of_other_types(tmp_path: Path) -> None:
     source = specimen().write(tmp_path / "c")
     with pytest.raises(TypeError):
         tb.align(source, tmp_path / "d", alignment=4096.0)  # type: ignore[arg-type]
@@ -303,7 +303,7 @@ def test_arguments_of_other_types(tmp_path: Path) -> None:
     assert_same(source, report.path)
 
 
-def test_the_specimen_is_whole(tmp_path: Path) -> None:
+def test_aligned_specimen_has_every_value(tmp_path: Path) -> None:
     report = tb.align(specimen(2).write(tmp_path / "c"), tmp_path / "d")
     with tb.open(report.path, verify="full") as ck:
         for name, value in TENSORS.items():

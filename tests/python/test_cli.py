@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: what it prints, to whom, and its exit status."""
+"""The command line: its output and exit status."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SHARD = f"{PREFIX}.data-00000-of-00001"
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Path:
+def corrupt(tmp_path: Path) -> Path:
     """A checkpoint with one flipped bit in `conv2d/kernel`."""
-    folder = tmp_path / "damaged"
+    folder = tmp_path / "corrupt"
     shutil.copytree(MNIST, folder)
     with tb.open(MNIST) as checkpoint:
         ((_, _, _, offset, _, _),) = checkpoint["conv2d/kernel"].slices
@@ -39,14 +39,14 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The exit status, stdout and stderr of the program."""
+    """Runs the program; returns its exit status, stdout and stderr."""
     status = cli.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return status, out, err
 
 
 def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
-    """Replaces a standard stream by a wide terminal without colours."""
+    """Replaces a standard stream with a wide terminal without colours."""
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, name, stream)
@@ -57,11 +57,11 @@ def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
 
 
 def unstyled(text: str) -> str:
-    """The text without the terminal's escape sequences (bold remains, without colours)."""
+    """Removes the terminal's escape sequences (NO_COLOR still allows bold)."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
-def test_ls_into_a_pipe_is_tab_separated(capsys):
+def test_ls_prints_tab_separated_lines_to_pipe(capsys):
     status, out, err = run(capsys, "ls", MNIST)
     rows = [line.split("\t") for line in out.splitlines()]
     assert (status, err) == (0, "")
@@ -70,13 +70,13 @@ def test_ls_into_a_pipe_is_tab_separated(capsys):
     assert ["global_step", "int64", "[]", "8", "1", ""] in rows
 
 
-def test_ls_takes_patterns_and_exact_names(capsys):
+def test_ls_accepts_patterns_and_exact_names(capsys):
     _, out, _ = run(capsys, "ls", MNIST, "conv2d/kernel*", "global_step")
     names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == ["conv2d/kernel", "conv2d/kernel/Adam", "conv2d/kernel/Adam_1", "global_step"]
 
 
-def test_ls_long_shows_the_stored_pieces(capsys):
+def test_ls_long_prints_stored_slices(capsys):
     _, out, _ = run(capsys, "ls", MNIST, "--long", "conv2d/bias")
     (row,) = (line.split("\t") for line in out.splitlines())
     assert row[:5] == ["conv2d/bias", "float32", "[32]", "[0:32]", "128"]
@@ -84,7 +84,7 @@ def test_ls_long_shows_the_stored_pieces(capsys):
     assert row[6].isdigit()
 
 
-def test_ls_json(capsys):
+def test_ls_prints_json(capsys):
     status, out, _ = run(capsys, "ls", "--json", MNIST, "conv2d/bias")
     (tensor,) = json.loads(out)["tensors"]
     (stored,) = tensor.pop("slices")
@@ -99,7 +99,7 @@ def test_ls_json(capsys):
     assert (stored["offset"], stored["shape"], stored["nbytes"]) == ([0], [32], 128)
 
 
-def test_ls_at_a_terminal_is_a_table(monkeypatch):
+def test_ls_prints_table_to_terminal(monkeypatch):
     terminal = pretend_terminal(monkeypatch, "stdout")
     assert cli.main(["ls", str(MNIST), "conv2d/bias"]) == 0
     header, row = unstyled(terminal.getvalue()).splitlines()
@@ -107,17 +107,17 @@ def test_ls_at_a_terminal_is_a_table(monkeypatch):
     assert row.split() == ["conv2d/bias", "float32", "[32]", "128", "1"]
 
 
-def test_ls_says_why_a_tensor_cannot_be_read(tmp_path, capsys):
+def test_ls_prints_error_of_unreadable_tensor(tmp_path, capsys):
     shutil.copy(MNIST / f"{PREFIX}.index", tmp_path)
     status, out, _ = run(capsys, "ls", tmp_path / PREFIX, "conv2d/bias")
     assert status == 0
     assert SHARD in out.rstrip("\n").split("\t")[5]
     _, out, _ = run(capsys, "ls", tmp_path / PREFIX)
-    assert out.count(SHARD) == 1  # said once
+    assert out.count(SHARD) == 1  # printed once
     assert all(line.split("\t")[5] for line in out.splitlines())
 
 
-def test_tensors_that_are_stored_in_part(tmp_path, capsys):
+def test_reports_incompletely_stored_tensors(tmp_path, capsys):
     bundle = Bundle()
     bundle.add("whole", np.zeros(3, np.float32))
     bundle.add_sliced("part", np.zeros((6, 4), np.float32), [((0, 2), (0, 4))])
@@ -137,7 +137,7 @@ def test_tensors_that_are_stored_in_part(tmp_path, capsys):
     assert run(capsys, "verify", prefix, "--names", "whole")[0] == 0
 
 
-def test_verify_names_a_cause_once(tmp_path, capsys):
+def test_verify_prints_shared_cause_once(tmp_path, capsys):
     bundle = Bundle(num_shards=2)
     for i in range(20):
         bundle.add(f"t{i}", np.zeros(3, np.float32), shard=i % 2)
@@ -153,7 +153,7 @@ def test_verify_names_a_cause_once(tmp_path, capsys):
     assert len({item["cause"] for item in json.loads(out)["damaged"]}) == 1
 
 
-def test_ls_shows_every_checkpoint_that_we_have(capsys):
+def test_ls_prints_every_sample_checkpoint(capsys):
     folders = [path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()]
     assert folders
     for folder in folders:
@@ -164,54 +164,54 @@ def test_ls_shows_every_checkpoint_that_we_have(capsys):
         assert out
 
 
-def test_verify_a_sound_checkpoint(capsys):
+def test_verify_accepts_valid_checkpoint(capsys):
     status, out, err = run(capsys, "verify", MNIST)
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == f"ok: {(MNIST / SHARD).stat().st_size} bytes checked"
 
 
-def test_verify_names_the_damaged_piece(damaged, capsys):
-    status, out, _ = run(capsys, "verify", damaged)
+def test_verify_prints_corrupt_slice(corrupt, capsys):
+    status, out, _ = run(capsys, "verify", corrupt)
     lines = [line.split("\t") for line in out.splitlines()]
-    pieces = [line for line in lines if line[0] == "damaged"]
+    slices = [line for line in lines if line[0] == "damaged"]
     assert status == 1
-    assert [piece[1] for piece in pieces] == ["conv2d/kernel"]
-    assert pieces[0][2].endswith(SHARD)
-    assert pieces[0][4] == "1152"
+    assert [each[1] for each in slices] == ["conv2d/kernel"]
+    assert slices[0][2].endswith(SHARD)
+    assert slices[0][4] == "1152"
     assert lines[-1][0].startswith("1 damaged: ")
 
 
-def test_verify_only_some_names(damaged, capsys):
-    assert run(capsys, "verify", damaged, "--names", "dense*")[0] == 0
-    assert run(capsys, "verify", damaged, "--names", "dense*", "--names", "conv2d/kernel")[0] == 1
+def test_verify_checks_only_given_names(corrupt, capsys):
+    assert run(capsys, "verify", corrupt, "--names", "dense*")[0] == 0
+    assert run(capsys, "verify", corrupt, "--names", "dense*", "--names", "conv2d/kernel")[0] == 1
 
 
-def test_verify_json(damaged, capsys):
-    status, out, _ = run(capsys, "verify", "--json", damaged)
+def test_verify_prints_json(corrupt, capsys):
+    status, out, _ = run(capsys, "verify", "--json", corrupt)
     document = json.loads(out)
-    (piece,) = document["damaged"]
+    (item,) = document["damaged"]
     assert status == 1
     assert document["ok"] is False
     assert document["checked_bytes"] == (MNIST / SHARD).stat().st_size
-    assert (piece["tensor"], piece["nbytes"]) == ("conv2d/kernel", 1152)
-    assert "conv2d/kernel" in piece["message"]
+    assert (item["tensor"], item["nbytes"]) == ("conv2d/kernel", 1152)
+    assert "conv2d/kernel" in item["message"]
 
 
-def test_verify_at_a_terminal_draws_its_progress_on_stderr(monkeypatch, capsys):
+def test_verify_draws_progress_on_stderr(monkeypatch, capsys):
     terminal = pretend_terminal(monkeypatch, "stderr")
     assert cli.main(["verify", str(MNIST)]) == 0
     assert "mnist_tf1" in unstyled(terminal.getvalue())
     assert capsys.readouterr().out.splitlines()[-1].startswith("ok: ")
 
 
-def test_align_says_what_it_did(tmp_path, capsys):
+def test_align_prints_summary(tmp_path, capsys):
     status, out, err = run(capsys, "align", MNIST, tmp_path / "new" / "m")
     assert (status, err) == (0, "")
     assert out == f"{tmp_path}/new/m: 26 of 27 stored slices moved, 686920 bytes (before: 686728)\n"
     assert run(capsys, "verify", tmp_path / "new" / "m")[0] == 0
 
 
-def test_align_json(tmp_path, capsys):
+def test_align_prints_json(tmp_path, capsys):
     status, out, _ = run(capsys, "align", "--json", "--alignment", "1024", MNIST, tmp_path)
     assert status == 0
     assert json.loads(out) == {
@@ -223,14 +223,14 @@ def test_align_json(tmp_path, capsys):
     }
 
 
-def test_align_of_a_damaged_checkpoint(damaged, tmp_path, capsys):
-    status, out, err = run(capsys, "align", damaged, tmp_path / "m")
+def test_align_of_corrupt_checkpoint_fails(corrupt, tmp_path, capsys):
+    status, out, err = run(capsys, "align", corrupt, tmp_path / "m")
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert "'conv2d/kernel'" in err
     assert not list(tmp_path.glob("m*"))
 
 
-def test_align_at_a_terminal_draws_its_progress_on_stderr(tmp_path, monkeypatch, capsys):
+def test_align_draws_progress_on_stderr(tmp_path, monkeypatch, capsys):
     terminal = pretend_terminal(monkeypatch, "stderr")
     assert cli.main(["align", str(MNIST), str(tmp_path / "m")]) == 0
     assert "mnist_tf1" in unstyled(terminal.getvalue())
@@ -238,7 +238,7 @@ def test_align_at_a_terminal_draws_its_progress_on_stderr(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "expected"),
     [
         ([], "Missing command"),
         (["frobnicate"], "frobnicate"),
@@ -255,24 +255,24 @@ def test_align_at_a_terminal_draws_its_progress_on_stderr(tmp_path, monkeypatch,
         (["align", str(MNIST), str(MNIST.parent / "simple_v1_model" / "variables")], "replace"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_on_stderr(args, words, capsys):
+def test_failure_prints_one_line_to_stderr(args, expected, capsys):
     status, out, err = run(capsys, *args)
     assert (status, out) == (2, "")
     assert err.startswith("tensorbundle: ")
-    assert words in err
+    assert expected in err
     assert err.count("\n") == 1
 
 
-def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
+def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
     (tmp_path / "model.index").write_bytes(b"not a table" * 10)
-    for words in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
-        status, out, err = run(capsys, *words)
+    for args in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
+        status, out, err = run(capsys, *args)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "model.index" in err
 
 
 @pytest.mark.parametrize(
-    ("name", "escaped"),
+    ("name", "expected"),
     [
         ("plain/name", "plain/name"),
         ("größe", "größe"),
@@ -281,11 +281,11 @@ def test_a_broken_index_is_one_line_on_stderr(tmp_path, capsys):
         (b"\xff\xfe".decode("utf-8", "surrogateescape"), r"\xff\xfe"),
     ],
 )
-def test_names_cannot_break_a_line_or_a_terminal(name, escaped):
-    assert terminal.escape_text(name) == escaped
+def test_escapes_control_characters_in_names(name, expected):
+    assert terminal.escape_text(name) == expected
 
 
-def test_help_goes_to_stdout():
+def test_help_is_printed_to_stdout():
     runner = CliRunner()
     for args in (["--help"], ["ls", "--help"], ["verify", "--help"], ["align", "--help"]):
         result = runner.invoke(cli.program, args)
@@ -293,24 +293,24 @@ def test_help_goes_to_stdout():
         assert "Usage: " in result.output
 
 
-def test_the_version(capsys):
+def test_prints_version(capsys):
     status, out, _ = run(capsys, "--version")
     assert status == 0
     assert tb.__version__ in out
 
 
-def test_as_a_module(damaged, tmp_path):
+def test_runs_as_a_module(corrupt, tmp_path):
     command = [sys.executable, "-W", "error", "-m", "tensorbundle"]
     listed = subprocess.run(
         [*command, "ls", MNIST], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (listed.returncode, listed.stderr) == (0, "")
     assert listed.stdout.count("\n") == 27
-    checked = subprocess.run([*command, "verify", damaged], capture_output=True, check=False)
+    checked = subprocess.run([*command, "verify", corrupt], capture_output=True, check=False)
     assert checked.returncode == 1
 
 
-def test_a_closed_pipe_is_no_traceback(tmp_path):
+def test_closed_pipe_prints_no_traceback(tmp_path):
     program = subprocess.Popen(
         [sys.executable, "-m", "tensorbundle", "ls", "--json", MNIST],
         stdout=subprocess.PIPE,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command line says when something is wrong: one line on stderr, whatever it is."""
+"""Errors of the command line: one line on stderr for every error."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1"
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The exit status, stdout and stderr of the program."""
+    """Runs the program; returns its exit status, stdout and stderr."""
     status = cli.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return status, out, err
 
 
 def program(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """The program in a process of its own, where logs and warnings go to stderr."""
+    """Runs the program in a child process, where logs and warnings go to stderr."""
     return subprocess.run(
         [sys.executable, "-m", "tensorbundle", *map(str, args)],
         stderr=subprocess.PIPE,
@@ -55,7 +55,7 @@ def state_file(folder: Path, content: bytes) -> Path:
         b"a\nb\nc: d",
     ],
 )
-def test_a_bad_state_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+def test_invalid_state_file_prints_one_line(tmp_path: Path, content: bytes) -> None:
     folder = state_file(tmp_path / "run", content)
     for words in (["ls", folder], ["verify", folder], ["align", folder, tmp_path / "x"]):
         done = program(*words)
@@ -64,7 +64,7 @@ def test_a_bad_state_file_is_one_line(tmp_path: Path, content: bytes) -> None:
         assert str(folder) in done.stderr
 
 
-def test_a_moved_checkpoint_is_listed_without_a_word(tmp_path: Path) -> None:
+def test_moved_checkpoint_is_listed_without_warning(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     bundle.write(tmp_path / "m-7")
@@ -99,7 +99,7 @@ def test_a_moved_checkpoint_is_listed_without_a_word(tmp_path: Path) -> None:
     ],
     ids=lambda words: " ".join(map(str, words))[-40:],
 )
-def test_bad_usage_is_one_line(capsys, words: list[object]) -> None:
+def test_invalid_usage_prints_one_line(capsys, words: list[object]) -> None:
     status, out, err = run(capsys, *words)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("tensorbundle: ")
@@ -108,7 +108,7 @@ def test_bad_usage_is_one_line(capsys, words: list[object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "words"),
+    ("error", "status", "expected"),
     [
         (MemoryError(), 2, "not enough memory"),
         (RecursionError("too deep"), 2, "RecursionError: too deep"),
@@ -119,8 +119,8 @@ def test_bad_usage_is_one_line(capsys, words: list[object]) -> None:
         (KeyboardInterrupt(), cli.INTERRUPTED, ""),
     ],
 )
-def test_whatever_is_raised_is_at_most_one_line(
-    capsys, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, words: str
+def test_any_exception_prints_at_most_one_line(
+    capsys, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, expected: str
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise error
@@ -128,12 +128,12 @@ def test_whatever_is_raised_is_at_most_one_line(
     monkeypatch.setattr(tb, "open", fail)
     found, out, err = run(capsys, "ls", MNIST)
     assert (found, out) == (status, "")
-    assert err.count("\n") == (1 if words else 0)
-    assert words in err
+    assert err.count("\n") == (1 if expected else 0)
+    assert expected in err
 
 
 @pytest.mark.parametrize("words", [["ls", MNIST], ["ls", "--json", MNIST], ["verify", MNIST]])
-def test_output_that_cannot_be_written(words: list[object]) -> None:
+def test_unwritable_output_prints_one_line(words: list[object]) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w") as full:
@@ -144,7 +144,7 @@ def test_output_that_cannot_be_written(words: list[object]) -> None:
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "2>&-"])
 @pytest.mark.parametrize("words", ["ls nowhere", f"ls {MNIST}", f"verify {MNIST}", ""])
-def test_streams_that_are_closed(closed: str, words: str) -> None:
+def test_closed_streams_print_no_traceback(closed: str, words: str) -> None:
     command = f'"{sys.executable}" -m tensorbundle {words} {closed}'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     works = closed == "2>&-" and "nowhere" not in words and words
@@ -153,7 +153,7 @@ def test_streams_that_are_closed(closed: str, words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_leaves_no_traceback(tmp_path: Path) -> None:
+def test_interrupt_prints_no_traceback(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     prefix = bundle.write(tmp_path / "m")
@@ -173,7 +173,7 @@ def test_an_interrupt_leaves_no_traceback(tmp_path: Path) -> None:
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Path:
-    """A checkpoint with an object graph, which has a data file of its own."""
+    """A checkpoint whose object graph is in a separate data file."""
     bundle = Bundle(2)
     graph = TrackableObjectGraph()
     for key, name in [("a", "enc/kernel"), ("b", "enc/bias"), ("c", "same"), ("d", "same")]:
@@ -196,7 +196,7 @@ def objects(tmp_path: Path) -> Path:
         (["b/*", "enc/*"], ["a/.V", "b/.V"]),
     ],
 )
-def test_patterns_are_compared_with_keys_and_full_names(
+def test_patterns_match_keys_and_full_names(
     capsys, objects: Path, patterns: list[str], keys: list[str]
 ) -> None:
     status, out, err = run(capsys, "ls", objects, *patterns)
@@ -206,13 +206,13 @@ def test_patterns_are_compared_with_keys_and_full_names(
     assert run(capsys, "verify", objects, *names)[0] == 0
 
 
-def test_a_shared_full_name_is_refused_with_its_keys(capsys, objects: Path) -> None:
+def test_ambiguous_full_name_lists_its_keys(capsys, objects: Path) -> None:
     status, out, err = run(capsys, "ls", objects, "same")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "'c/.V', 'd/.V'" in err
 
 
-def test_a_damaged_object_graph_is_mentioned_where_it_matters(capsys, objects: Path) -> None:
+def test_corrupt_object_graph_is_reported_only_if_needed(capsys, objects: Path) -> None:
     shard_path(objects, 1, 2).unlink()
     assert run(capsys, "ls", objects, "a/.V")[0] == 0
     assert run(capsys, "ls", objects, "a/*")[0] == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""examples/convert_to_safetensors.py: what it writes is what the checkpoint has."""
+"""examples/convert_to_safetensors.py writes the values of the checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import tensorbundle as tb
 pytest.importorskip("safetensors")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "convert_to_safetensors.py"
-# safetensors' name of each type that it has.
+# safetensors' name of each supported dtype.
 NAMES = {
     "bool": "BOOL",
     "int8": "I8",
@@ -45,8 +45,8 @@ NAMES = {
     "quint16": "U16",
     "qint32": "I32",
 }
-KEPT = [kind for kind in KINDS.values() if kind.label in NAMES and not kind.is_substituted]
-NOT_KEPT = [kind for kind in KINDS.values() if kind not in KEPT]
+SUPPORTED = [kind for kind in KINDS.values() if kind.label in NAMES and not kind.is_substituted]
+UNSUPPORTED = [kind for kind in KINDS.values() if kind not in SUPPORTED]
 
 
 def convert(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def convert(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
 
 
 def read(target: Path) -> dict[str, tuple[str, list[int], bytes]]:
-    """The file by its own format: name to (type, shape, bytes)."""
+    """Parses a safetensors file; returns {name: (dtype, shape, bytes)}."""
     data = target.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -71,10 +71,10 @@ def read(target: Path) -> dict[str, tuple[str, list[int], bytes]]:
     return found
 
 
-def test_every_type_and_shape_is_read_back(tmp_path: Path) -> None:
+def test_converts_every_dtype_and_shape(tmp_path: Path) -> None:
     bundle = Bundle()
     shapes = [(), (1,), (3, 4), (0, 2), (2, 1, 5)]
-    for kind in KEPT:
+    for kind in SUPPORTED:
         for shape in shapes:
             bundle.add(f"{kind.label}{shape}", sample(kind, shape), number=kind.number)
     bundle.add_sliced("sliced", np.arange(12.0).reshape(4, 3), [((2, 2), (0, 3)), ((0, 2), (0, 3))])
@@ -91,25 +91,25 @@ def test_every_type_and_shape_is_read_back(tmp_path: Path) -> None:
             assert dtype == NAMES.get(name.partition("(")[0], "F64")
 
 
-def test_what_is_left_out_is_named_and_is_the_exit_status(tmp_path: Path) -> None:
+def test_skipped_tensors_are_printed_and_set_exit_status(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("kept", np.arange(3.0))
     bundle.add_strings("words", [b"a"], (1,))
     bundle.add("__metadata__", np.arange(3.0))
     bundle.add(b"\xff", np.arange(3.0))
-    for kind in NOT_KEPT:
+    for kind in UNSUPPORTED:
         bundle.add(kind.label, sample(kind, (2,)), number=kind.number)
     done = convert(bundle.write(tmp_path / "m"), tmp_path / "out")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert len(lines) == 3 + len(NOT_KEPT)
-    for name in ["words", "__metadata__", "\udcff", *(kind.label for kind in NOT_KEPT)]:
+    assert len(lines) == 3 + len(UNSUPPORTED)
+    for name in ["words", "__metadata__", "\udcff", *(kind.label for kind in UNSUPPORTED)]:
         (line,) = (line for line in lines if line.startswith(f"left out: {name!r}: "))
         assert line.count(":") == 2
     assert list(read(tmp_path / "out")) == ["kept"]
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_checkpoint_prints_one_line(tmp_path: Path) -> None:
     done = convert(tmp_path / "nowhere", tmp_path / "out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert not (tmp_path / "out").exists()

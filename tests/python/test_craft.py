@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tests' own writer against bytes that TensorFlow wrote."""
+"""Compares the test writer's output with bytes that TensorFlow wrote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from craft.dtypes import KINDS
 from craft.strings import encode_strings
 
 
-def test_reproduces_an_index_of_tensorflow_byte_for_byte() -> None:
+def test_index_equals_tensorflows_bytes() -> None:
     bundle = Bundle()
     bundle.add("dt/int2", np.array([1, 0, 1], np.uint8).view(KINDS[31].dtype), number=31)
     expected = bytes.fromhex(
@@ -35,7 +35,7 @@ def test_reproduces_an_index_of_tensorflow_byte_for_byte() -> None:
         (b"sc", [], "007363000100"),
     ],
 )
-def test_slice_keys(name: bytes, spec: ordered_code.Spec, expected: str) -> None:
+def test_encodes_slice_keys(name: bytes, spec: ordered_code.Spec, expected: str) -> None:
     assert ordered_code.slice_key(name, spec) == bytes.fromhex(expected)
 
 
@@ -47,24 +47,24 @@ def test_slice_keys(name: bytes, spec: ordered_code.Spec, expected: str) -> None
         (2**62, "ffc04000000000000000"), (-(2**63), "003f8000000000000000"),
     ],
 )  # fmt: skip
-def test_signed_numbers(value: int, expected: str) -> None:
+def test_encodes_signed_numbers(value: int, expected: str) -> None:
     assert ordered_code.signed(value) == bytes.fromhex(expected)
 
 
-def test_signed_numbers_keep_order() -> None:
+def test_encoded_signed_numbers_keep_order() -> None:
     rng = random.Random(1)
     values = sorted(rng.getrandbits(rng.randrange(1, 63)) * rng.choice((1, -1)) for _ in range(500))
     encoded = [ordered_code.signed(value) for value in values]
     assert encoded == sorted(encoded)
 
 
-def test_string_payload_and_checksum() -> None:
+def test_encodes_string_payload_and_checksum() -> None:
     assert encode_strings([b"hello"]) == (bytes.fromhex("05d9c69c43") + b"hello", 700506348)
     assert encode_strings([])[0] == bytes.fromhex("d8ea82a2")
     assert masked_crc(b"") == 0xA282EAD8
 
 
-def test_random_tilings_cover_every_cell_once() -> None:
+def test_random_boxes_cover_every_element_once() -> None:
     for seed in range(50):
         rng = random.Random(seed)
         shape = tuple(rng.randrange(1, 7) for _ in range(rng.randrange(1, 4)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a directory means: its state file's, or the only one in it."""
+"""Resolving a directory: the checkpoint of its state file, or its only checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def v1(path: Path, shards: int = 0) -> str:
     return f"{path}-?????-of-{shards:05d}" if shards else str(path)
 
 
-def refusal(path: Path, kind: type[Exception] = DirectoryWithoutCheckpointError) -> str:
+def open_error(path: Path, kind: type[Exception] = DirectoryWithoutCheckpointError) -> str:
     with pytest.raises(kind) as caught:
         tb.open(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -54,7 +54,7 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_the_only_checkpoint_of_a_directory_is_meant(tmp_path: Path, kind: str) -> None:
+def test_opens_the_only_checkpoint_of_a_directory(tmp_path: Path, kind: str) -> None:
     prefix = CHECKPOINTS[kind](tmp_path / "run" / "model.ckpt-7")
     for name in ("notes.txt", "model.ckpt-7.meta", "graph.pbtxt", "events.out.tfevents.17"):
         (tmp_path / "run" / name).write_bytes(b"x" * 300)
@@ -65,68 +65,66 @@ def test_the_only_checkpoint_of_a_directory_is_meant(tmp_path: Path, kind: str) 
             assert os.path.normpath(checkpoint.path) == prefix
     assert tb.list_variables(tmp_path / "run") == tb.list_variables(prefix)
     assert tb.load_checkpoint(tmp_path / "run").has_tensor(tb.list_variables(prefix)[0][0])
-    # TensorFlow's own answer about the state file stays.
+    # latest_checkpoint still returns what TensorFlow returns.
     assert tb.latest_checkpoint(tmp_path / "run") is None
 
 
 @pytest.mark.parametrize("first", CHECKPOINTS)
 @pytest.mark.parametrize("second", CHECKPOINTS)
-def test_several_checkpoints_in_a_directory_are_listed(
-    tmp_path: Path, first: str, second: str
-) -> None:
+def test_several_checkpoints_raise_error_with_list(tmp_path: Path, first: str, second: str) -> None:
     prefixes = [CHECKPOINTS[first](tmp_path / "a-1"), CHECKPOINTS[second](tmp_path / "b-2")]
-    said = refusal(tmp_path)
-    assert said == refusal(tmp_path, ValueError) == refusal(tmp_path, FileNotFoundError)
-    assert said.startswith(
+    message = open_error(tmp_path)
+    assert message == open_error(tmp_path, ValueError) == open_error(tmp_path, FileNotFoundError)
+    assert message.startswith(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
     )
-    assert "It has 2 prefixes and no state file" in said
-    assert ", ".join(map(repr, prefixes)) in said
+    assert "It has 2 prefixes and no state file" in message
+    assert ", ".join(map(repr, prefixes)) in message
 
 
-def test_one_prefix_of_both_formats_is_one_checkpoint(tmp_path: Path) -> None:
+def test_v1_and_v2_of_one_prefix_are_one_checkpoint(tmp_path: Path) -> None:
     v1(tmp_path / "m")
     v2(tmp_path / "m")
     with tb.open(tmp_path) as checkpoint:
         assert checkpoint.format == 2
 
 
-def test_a_saved_model_comes_before_another_prefix(tmp_path: Path) -> None:
+def test_saved_model_has_precedence_over_prefix(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     variables = v2(tmp_path / "variables" / "variables")
     assert tb.open(tmp_path).path == variables
-    assert tb.open(tmp_path / "variables").path == variables  # the only prefix in there
+    assert tb.open(tmp_path / "variables").path == variables  # its only prefix
 
 
-def test_a_prefix_beside_a_directory_of_its_name_comes_before_those_in_it(tmp_path: Path) -> None:
-    beside = v2(tmp_path / "m")
+def test_prefix_has_precedence_over_directory_of_same_name(tmp_path: Path) -> None:
+    sibling = v2(tmp_path / "m")
     inside = v2(tmp_path / "m" / "best")
-    assert tb.open(tmp_path / "m").path == beside
+    assert tb.open(tmp_path / "m").path == sibling
     assert tb.open(f"{tmp_path}/m/").path == inside
 
 
-def test_an_incomplete_sharded_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
+def test_incomplete_sharded_checkpoint_raises_error(tmp_path: Path) -> None:
     v1(tmp_path / "m", 3)
     os.remove(tmp_path / "m-00001-of-00003")
-    assert "m-00001-of-00003" in refusal(tmp_path, tb.CheckpointNotFoundError)
+    assert "m-00001-of-00003" in open_error(tmp_path, tb.CheckpointNotFoundError)
 
 
-def test_the_only_checkpoint_may_be_damaged(tmp_path: Path) -> None:
+def test_corrupt_only_checkpoint_raises_corruption_error(tmp_path: Path) -> None:
     (tmp_path / "m.index").write_bytes(b"\0\0\x08" * 30)
-    assert "m.index" in refusal(tmp_path, tb.CorruptionError)
+    assert "m.index" in open_error(tmp_path, tb.CorruptionError)
 
 
-def test_prefixes_in_subdirectories_are_named(tmp_path: Path) -> None:
+def test_error_lists_prefixes_in_subdirectories(tmp_path: Path) -> None:
     v2(tmp_path / "model" / "checkpoint" / "ckpt-0")
     v2(tmp_path / "model" / "another" / "m")
-    said = refusal(tmp_path / "model")
-    # The directory that others call a state file comes first.
+    message = open_error(tmp_path / "model")
+    # The directory with the name of a state file comes first.
     named = [f"{tmp_path}/model/checkpoint/ckpt-0", f"{tmp_path}/model/another/m"]
-    assert ", ".join(map(repr, named)) in said
-    assert "state file" not in said
+    assert ", ".join(map(repr, named)) in message
+    assert "state file" not in message
 
 
-def test_a_directory_called_checkpoint_is_not_a_state_file(
+def test_directory_named_checkpoint_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "checkpoint").mkdir()
@@ -147,18 +145,21 @@ def test_a_directory_called_checkpoint_is_not_a_state_file(
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
         (b"<html><body>404", "HTML page"),
         (b'{"model": 1}', "JSON text"),
-        ('model_checkpoint_path: "m"\n'.encode("utf-16-le"), "UTF-16 text"),  # without its mark
+        (
+            'model_checkpoint_path: "m"\n'.encode("utf-16-le"),
+            "UTF-16 text",
+        ),  # without a byte order mark
     ],
 )
-def test_the_state_file_wins_even_if_it_is_of_no_use(
+def test_unusable_state_file_has_precedence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes, reason: str
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path)
-    assert reason in said
-    assert f"Give one of its prefixes: {prefix!r}" in said
-    assert not caplog.records  # the message has the reason
+    message = open_error(tmp_path)
+    assert reason in message
+    assert f"Give one of its prefixes: {prefix!r}" in message
+    assert not caplog.records  # the message contains the reason
 
 
 @pytest.mark.parametrize(
@@ -171,32 +172,34 @@ def test_the_state_file_wins_even_if_it_is_of_no_use(
         (b"\x80\x03}q\x00(X\x05\x00\x00\x00state", "Python pickle"),
     ],
 )
-def test_a_state_file_that_is_not_text_gets_a_sentence(
+def test_binary_state_file_error_names_its_kind(
     tmp_path: Path, content: bytes, reason: str
 ) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path, tb.CorruptionError)
-    assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in said
-    assert reason in said
-    assert f"Give one of its prefixes: {prefix!r}" in said
-    assert "codec" not in said
+    message = open_error(tmp_path, tb.CorruptionError)
+    assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in message
+    assert reason in message
+    assert f"Give one of its prefixes: {prefix!r}" in message
+    assert "codec" not in message
     for function in (tb.latest_checkpoint, tb.get_checkpoint_state):
-        with pytest.raises(UnicodeDecodeError) as caught:  # as TensorFlow's do
+        with pytest.raises(UnicodeDecodeError) as caught:  # as in TensorFlow
             function(tmp_path)
-        assert said.startswith(str(caught.value))
+        assert message.startswith(str(caught.value))
 
 
 @pytest.mark.parametrize("content", [b"", b"  \n# nothing\n", b"last_preserved_timestamp: 1"])
-def test_a_state_file_that_names_nothing(tmp_path: Path, content: bytes) -> None:
+def test_state_file_without_path_raises_error(tmp_path: Path, content: bytes) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_bytes(content)
-    said = refusal(tmp_path, tb.CorruptionError)
-    assert said.startswith(f"Invalid checkpoint state loaded from {tmp_path}")  # TensorFlow's words
-    assert repr(prefix) in said
+    message = open_error(tmp_path, tb.CorruptionError)
+    assert message.startswith(
+        f"Invalid checkpoint state loaded from {tmp_path}"
+    )  # TensorFlow's words
+    assert repr(prefix) in message
 
 
-def test_a_byte_order_mark_is_skipped_where_tensorflow_stops(
+def test_byte_order_mark_is_skipped_unlike_tensorflow(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     v2(tmp_path / "m-1")
@@ -219,7 +222,7 @@ def test_a_byte_order_mark_is_skipped_where_tensorflow_stops(
         r".\m-7",
     ],
 )
-def test_a_state_file_from_windows(
+def test_accepts_state_file_with_windows_paths(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recorded: str
 ) -> None:
     v2(tmp_path / "m-6")
@@ -232,7 +235,7 @@ def test_a_state_file_from_windows(
     assert "using" in caplog.messages[0]
 
 
-def test_backslashes_that_lead_somewhere_mean_themselves(tmp_path: Path) -> None:
+def test_existing_path_with_backslashes_is_literal(tmp_path: Path) -> None:
     v2(tmp_path / "m-7")
     exact = v2(tmp_path / r"train\m-7")
     below = v2(tmp_path / "eval" / "m-7")
@@ -243,13 +246,15 @@ def test_backslashes_that_lead_somewhere_mean_themselves(tmp_path: Path) -> None
     assert tb.latest_checkpoint(tmp_path) is None
 
 
-def test_a_state_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_state_file_raises_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     v2(tmp_path / "m")
     (tmp_path / "checkpoint").symlink_to("gone")
-    assert "symbolic link to 'gone'" in refusal(tmp_path)
+    assert "symbolic link to 'gone'" in open_error(tmp_path)
     os.remove(tmp_path / "checkpoint")
     os.mkfifo(tmp_path / "checkpoint")
-    assert "Not a regular file" in refusal(tmp_path)
+    assert "Not a regular file" in open_error(tmp_path)
 
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -261,7 +266,9 @@ def test_a_state_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert caught.value.filename == f"{tmp_path}/checkpoint"
 
 
-def test_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlistable_directory_raises_io_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     v2(tmp_path / "m")
 
     def refuse(path: object) -> list[str]:
@@ -273,7 +280,7 @@ def test_a_directory_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.M
     assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(tmp_path))
 
 
-def test_the_steps_of_reading_a_state_are_public_to_the_package(tmp_path: Path) -> None:
+def test_read_state_and_find_latest_match_public_api(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m"')
     read = state.read_state(str(tmp_path))

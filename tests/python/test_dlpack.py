@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DLPack protocol, as producers must follow it."""
+"""The DLPack protocol from the producer's side."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import tensorbundle as tb
 CPU = (1, 0)
 NUMPY_TYPES = (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 15, 17, 18, 19, 22, 23)
 versioned = pytest.mark.skipif(
-    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy asks for no version"
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="this NumPy requests no DLPack version"
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-class Offer:
-    """An object that offers a tensor with arguments of the test's choice."""
+class Producer:
+    """Exports a tensor with the given arguments instead of the consumer's."""
 
     def __init__(self, tensor: Any, **arguments: Any) -> None:
         self.tensor, self.arguments = tensor, arguments
@@ -38,8 +38,8 @@ class Offer:
         return self.tensor.__dlpack_device__()
 
 
-def aligned_and_not(tmp_path: Path) -> Any:
-    """A checkpoint of the same tensor at offset 0 and at an odd offset."""
+def open_aligned_and_misaligned(tmp_path: Path) -> Any:
+    """Opens a checkpoint of one tensor at offset 0 and at an odd offset; returns its values too."""
     bundle = Bundle()
     source = sample(KINDS[1], (40, 7))
     bundle.add("aligned", source)
@@ -51,7 +51,9 @@ def aligned_and_not(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("number", NUMPY_TYPES, ids=lambda n: KINDS[n].label)
 @pytest.mark.parametrize("shape", [(3, 5), (), (0, 4), (1,)], ids=str)
-def test_every_type_that_numpy_takes(tmp_path: Path, number: int, shape: tuple[int, ...]) -> None:
+def test_numpy_imports_every_supported_dtype(
+    tmp_path: Path, number: int, shape: tuple[int, ...]
+) -> None:
     source = sample(KINDS[number], shape)
     bundle = Bundle()
     bundle.pad(1)
@@ -63,8 +65,8 @@ def test_every_type_that_numpy_takes(tmp_path: Path, number: int, shape: tuple[i
         assert got.flags.aligned
 
 
-def test_misaligned_data_are_copied(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+def test_misaligned_data_is_copied(tmp_path: Path) -> None:
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         assert ck["aligned"].aligned
         assert not ck["odd"].aligned
@@ -75,25 +77,25 @@ def test_misaligned_data_are_copied(tmp_path: Path) -> None:
 
 @linux
 @versioned
-def test_aligned_data_are_shared(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+def test_aligned_data_is_shared(tmp_path: Path) -> None:
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        got = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0)))
+        got = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0)))
         assert same_bits(got, source)
         assert mapped_file(got) == (str(shard_path(Path(ck.path))), "rw-p")
-        assert got.ctypes.data != np.asarray(ck["aligned"]).ctypes.data  # a mapping of its own
+        assert got.ctypes.data != np.asarray(ck["aligned"]).ctypes.data  # a separate mapping
         assert not got.flags.writeable
 
 
 @linux
 @versioned
-def test_copy_argument(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+def test_respects_copy_argument(tmp_path: Path) -> None:
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        mine = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=True))
-        assert same_bits(mine, source)
-        assert mapped_file(mine) in (None, ("[heap]", "rw-p"))
-        shared = np.from_dlpack(Offer(ck["aligned"], max_version=(1, 0), copy=False))
+        copied = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0), copy=True))
+        assert same_bits(copied, source)
+        assert mapped_file(copied) in (None, ("[heap]", "rw-p"))
+        shared = np.from_dlpack(Producer(ck["aligned"], max_version=(1, 0), copy=False))
         assert mapped_file(shared) == (str(shard_path(Path(ck.path))), "rw-p")
         with pytest.raises(BufferError):
             ck["odd"].__dlpack__(max_version=(1, 0), copy=False)
@@ -101,31 +103,31 @@ def test_copy_argument(tmp_path: Path) -> None:
 
 
 @versioned
-def test_a_copy_may_be_written_to(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+def test_copy_is_writable(tmp_path: Path) -> None:
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
-        mine = np.from_dlpack(ck["aligned"], copy=True)
-        assert mine.flags.writeable
-        mine[:] = 0
+        copied = np.from_dlpack(ck["aligned"], copy=True)
+        assert copied.flags.writeable
+        copied[:] = 0
         assert same_bits(ck["aligned"], source)
 
 
-def test_consumers_without_the_flag_cannot_reach_the_mapping(tmp_path: Path) -> None:
-    """Before version 1 nothing says "read-only": what is offered must bear being written to."""
-    ck, source = aligned_and_not(tmp_path)
+def test_unversioned_capsule_never_shares_mapping(tmp_path: Path) -> None:
+    """Before version 1 there is no read-only flag, so the export must be writable."""
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         view = np.asarray(ck["aligned"])
         capsule = ck["aligned"].__dlpack__()
         assert '"dltensor"' in repr(capsule)
-        got = np.from_dlpack(Offer(ck["aligned"]))
+        got = np.from_dlpack(Producer(ck["aligned"]))
         assert same_bits(got, source)
         assert not np.shares_memory(got, view)
         with pytest.raises(BufferError):
             ck["aligned"].__dlpack__(copy=False)
 
 
-def test_version_1_is_given_when_asked_for(tmp_path: Path) -> None:
-    ck, _ = aligned_and_not(tmp_path)
+def test_returns_requested_version(tmp_path: Path) -> None:
+    ck, _ = open_aligned_and_misaligned(tmp_path)
     with ck:
         assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(1, 0)))
         assert '"dltensor_versioned"' in repr(ck["aligned"].__dlpack__(max_version=(2, 5)))
@@ -133,7 +135,7 @@ def test_version_1_is_given_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_capsules_outlive_the_reader(tmp_path: Path) -> None:
-    ck, source = aligned_and_not(tmp_path)
+    ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:
         arrays = [np.from_dlpack(ck[name]) for name in ("aligned", "odd")]
         unused = ck["aligned"].__dlpack__(max_version=(1, 0))
@@ -145,7 +147,7 @@ def test_capsules_outlive_the_reader(tmp_path: Path) -> None:
     assert same_bits(arrays[0], source)
 
 
-def test_pieces_are_assembled(tmp_path: Path) -> None:
+def test_assembles_stored_slices(tmp_path: Path) -> None:
     source = sample(KINDS[1], (8, 6))
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((8, 6), 1, [2, 4]))
@@ -155,7 +157,7 @@ def test_pieces_are_assembled(tmp_path: Path) -> None:
             ck["t"].__dlpack__(max_version=(1, 0), copy=False)
 
 
-def test_big_endian_is_swapped(tmp_path: Path) -> None:
+def test_swaps_big_endian_data(tmp_path: Path) -> None:
     source = sample(KINDS[1], (8, 6))
     bundle = Bundle(big_endian=True)
     bundle.add("t", source)
@@ -163,14 +165,14 @@ def test_big_endian_is_swapped(tmp_path: Path) -> None:
         assert same_bits(np.from_dlpack(ck["t"]), source)
 
 
-def test_bfloat16_is_offered(tmp_path: Path) -> None:
+def test_exports_bfloat16(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", sample(KINDS[14], (3, 2)))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert "dltensor" in repr(ck["t"].__dlpack__(max_version=(1, 0)))
 
 
-def test_what_cannot_be_offered_says_so(tmp_path: Path) -> None:
+def test_unsupported_export_raises_buffer_error(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_strings("s", [b"a"], (1,))
     bundle.add("t", np.arange(3.0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of other programs in place of a checkpoint, told by their first and last bytes."""
+"""Files of other programs, recognised by their first and last bytes."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ S3_ERROR = (
     b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 )
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-# Name of the case: (content, what is said)
+# Name of the case: (content, words of the message)
 KINDS = {
     "git-lfs": (LFS, "git lfs pull"),
     "html": (b"<!DOCTYPE html>\n<html><head>", "HTML page"),
-    "html after a mark": (b"\xef\xbb\xbf\n<HTML lang=en>", "HTML page"),
+    "html after a byte order mark": (b"\xef\xbb\xbf\n<HTML lang=en>", "HTML page"),
     "xhtml": (b'<?xml version="1.0"?>\n<html xmlns="http">', "HTML page"),
     "s3 error": (S3_ERROR, "(AccessDenied)"),
     "xml": (b"<?xml version='1.0'?><model/>", "XML document"),
@@ -83,7 +83,7 @@ KINDS = {
     "npz": (saved(np.savez, np.arange(3), np.arange(4)), "numpy.load"),
     "npy": (saved(np.save, np.arange(3)), "numpy.load"),
     "zip": (zipped("readme.txt"), "zip archive"),
-    "no files in a zip": (zipped(), "zip archive"),
+    "empty zip": (zipped(), "zip archive"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(80), "h5py"),
     "hdf5 with a user block": (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(80), "h5py"),
     "torch pickle": (
@@ -91,9 +91,12 @@ KINDS = {
         "PyTorch file",
     ),
     **{
-        f"pickle {protocol}, {type(what).__name__}": (pickle.dumps(what, protocol), "Python pickle")
+        f"pickle {protocol}, {type(value).__name__}": (
+            pickle.dumps(value, protocol),
+            "Python pickle",
+        )
         for protocol in (2, 3, 4, 5)
-        for what in (WEIGHTS, [1, 2], "text", np.arange(3))
+        for value in (WEIGHTS, [1, 2], "text", np.arange(3))
     },
     "old pickle": (pickle.dumps(WEIGHTS, 0), "Python pickle"),
     "safetensors": (safetensors(), "safetensors package"),
@@ -113,7 +116,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["m.index", "m", "m-00001-of-00002"])
-def test_a_file_in_place_of_an_index_or_a_v1_file(tmp_path: Path, kind: str, name: str) -> None:
+def test_error_names_kind_of_file(tmp_path: Path, kind: str, name: str) -> None:
     content, advice = KINDS[kind]
     file = tmp_path / name
     file.write_bytes(content)
@@ -128,14 +131,14 @@ def test_a_file_in_place_of_an_index_or_a_v1_file(tmp_path: Path, kind: str, nam
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "json" not in kind])
-def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
+def test_error_names_kind_of_file_in_directory(tmp_path: Path, kind: str) -> None:
     content, advice = KINDS[kind]
     (tmp_path / "weights.bin").write_bytes(content)
     (tmp_path / "config.json").write_text('{"layers": 12}')
     with pytest.raises(ValueError, match="Couldn't find 'checkpoint' file") as caught:
         tb.open(tmp_path)
     assert isinstance(caught.value, tb.CheckpointNotFoundError)
-    if kind not in ("empty", "zeros", "text"):  # which say nothing about the directory
+    if kind not in ("empty", "zeros", "text"):  # kinds that are not reported for a directory
         assert f"'weights.bin' in it {path_errors.describe_file(tmp_path / 'weights.bin')}" in str(
             caught.value
         )
@@ -143,7 +146,7 @@ def test_a_directory_that_holds_such_a_file(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> None:
+def test_table_is_never_another_kind(tmp_path: Path, kind: str) -> None:
     (tmp_path / "m").write_bytes(KINDS[kind][0] + MAGIC)
     assert path_errors.describe_file(str(tmp_path / "m")) is None
 
@@ -151,8 +154,8 @@ def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> N
 @pytest.mark.parametrize(
     "content",
     [
-        b"\0\0\x10\x08\1\x1a\x02\x08\1",  # a V2 index without its end
-        b"\0\0\x80\1\x0a\x08\x80\x02}",  # a V1 file without its end
+        b"\0\0\x10\x08\1\x1a\x02\x08\1",  # a truncated V2 index
+        b"\0\0\x80\1\x0a\x08\x80\x02}",  # a truncated V1 file
         b"\x80\x02\xff\xff",
         b"PK\x01\x02",
         b"\x83\xff\xff",
@@ -163,7 +166,7 @@ def test_a_table_is_never_taken_for_another_kind(tmp_path: Path, kind: str) -> N
         os.urandom(5000),
     ],
 )
-def test_what_is_not_known_is_left_to_the_reader(tmp_path: Path, content: bytes) -> None:
+def test_unknown_kind_raises_reader_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
     assert path_errors.describe_file(str(tmp_path / "m")) is None
     with pytest.raises(tb.CorruptionError, match="is not a TensorFlow checkpoint table"):
@@ -171,18 +174,18 @@ def test_what_is_not_known_is_left_to_the_reader(tmp_path: Path, content: bytes)
 
 
 @given(st.binary(max_size=600), st.binary(max_size=100))
-def test_any_bytes_get_a_sentence_or_none(head: bytes, tail: bytes) -> None:
+def test_any_bytes_return_sentence_or_none(head: bytes, tail: bytes) -> None:
     kind = path_errors.describe_content(head, tail, len(head) + len(tail))
     assert kind is None or (kind.isprintable() and kind.split()[0] in ("is", "begins"))
 
 
 @given(st.sampled_from(list(KINDS)), st.integers(0, 400), st.binary(max_size=50))
-def test_a_file_that_is_cut_off_gets_a_sentence_or_none(kind: str, size: int, more: bytes) -> None:
+def test_truncated_file_raises_no_exception(kind: str, size: int, more: bytes) -> None:
     content = KINDS[kind][0][:size] + more
     path_errors.describe_content(content, content[-4096:], len(content))
 
 
-def test_special_files_are_neither_read_nor_waited_for(tmp_path: Path) -> None:
+def test_special_files_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "gone", "/dev/zero"):
@@ -190,7 +193,7 @@ def test_special_files_are_neither_read_nor_waited_for(tmp_path: Path) -> None:
         assert path_errors.describe_file(str(path)) is None
 
 
-def test_a_few_kilobytes_of_a_huge_file_are_read(tmp_path: Path) -> None:
+def test_reads_only_ends_of_huge_file(tmp_path: Path) -> None:
     with open(tmp_path / "m", "wb") as file:
         file.truncate(1 << 40)
     ends = path_errors.read_ends(str(tmp_path / "m"))
@@ -198,7 +201,7 @@ def test_a_few_kilobytes_of_a_huge_file_are_read(tmp_path: Path) -> None:
     assert (len(ends.head), len(ends.tail), ends.size) == (4096, 4096, 1 << 40)
 
 
-def test_an_index_under_another_name_is_told_from_a_v1_file(tmp_path: Path) -> None:
+def test_renamed_v2_index_is_recognised(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     bundle.write(tmp_path / "m")
@@ -211,7 +214,7 @@ def test_an_index_under_another_name_is_told_from_a_v1_file(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("files", [{"_CHECKPOINT_METADATA"}, {"manifest.ocdbt", "d"}])
-def test_a_directory_of_orbax(tmp_path: Path, files: set[str]) -> None:
+def test_recognises_orbax_directory(tmp_path: Path, files: set[str]) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
     with pytest.raises(tb.CheckpointNotFoundError, match="Orbax"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data files that are not what the index says: pointers, pages, cut off, or of another name.
+"""Data files that do not match the index: pointers, web pages, truncated or renamed files.
 
-Bytes of them are handed out only where their checksum was compared.
+Their bytes are returned only after a checksum comparison.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def prefix(tmp_path: Path) -> Path:
     return bundle.write(tmp_path / "model.ckpt-7")
 
 
-UNCHECKED: dict[str, Callable[[tb.Tensor], Any]] = {
+UNVERIFIED_READS: dict[str, Callable[[tb.Tensor], Any]] = {
     "view": np.asarray,
     "slice": lambda t: t[1:3],
     "row": lambda t: t[0],
@@ -57,27 +57,27 @@ UNCHECKED: dict[str, Callable[[tb.Tensor], Any]] = {
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
 @pytest.mark.parametrize("padding", [0, 5000], ids=["short", "long"])
-@pytest.mark.parametrize("what", TEXTS)
-def test_what_the_file_is(prefix: Path, what: str, padding: int, io: str) -> None:
-    content, words = TEXTS[what]
-    if padding and what in ("empty", "other bytes"):
-        pytest.skip("a long file of any bytes may be a data file with something behind its tensors")
+@pytest.mark.parametrize("kind", TEXTS)
+def test_error_names_kind_of_data_file(prefix: Path, kind: str, padding: int, io: str) -> None:
+    content, words = TEXTS[kind]
+    if padding and kind in ("empty", "other bytes"):
+        pytest.skip("a long file of any bytes may be a data file with bytes after its tensors")
     shard_path(prefix).write_bytes(content + b" " * padding)
     with tb.open(prefix, io=io) as ck:
-        for name, way in UNCHECKED.items():
+        for name, read in UNVERIFIED_READS.items():
             if name == "copy on write" and io == "pread":
                 continue
             for tensor in ("a", "large"):
                 with pytest.raises(tb.CorruptionError, match=words) as caught:
-                    way(ck[tensor])
+                    read(ck[tensor])
                 assert f"'{tensor}'" in str(caught.value)
                 assert str(shard_path(prefix)) in str(caught.value)
         for tensor in ("a", "large"):
             with pytest.raises(tb.CorruptionError, match=f"'{tensor}'"):
-                ck[tensor].read()  # not its bytes, or cut off
+                ck[tensor].read()  # a wrong checksum, or truncated
 
 
-def test_what_lies_before_the_cut_is_read_where_it_is_compared(prefix: Path) -> None:
+def test_verified_tensor_before_truncation_is_read(prefix: Path) -> None:
     path = shard_path(prefix)
     path.write_bytes(path.read_bytes()[:-100])
     with tb.open(prefix) as ck:
@@ -85,16 +85,16 @@ def test_what_lies_before_the_cut_is_read_where_it_is_compared(prefix: Path) -> 
         assert same_bits(tb.load_variable(prefix, "a"), SMALL)
         assert ck["a"].error is None
         assert ck["large"].error is not None
-        names = [name for name, _ in zip_until_error(ck.stream())]
+        names = [name for name, _ in take_until_error(ck.stream())]
         assert names == ["a"]
         report = ck.verify()
-        assert [damage.tensor for damage in report.damaged] == ["large"]
+        assert [item.tensor for item in report.damaged] == ["large"]
         assert report.checked_bytes == SMALL.nbytes
     with tb.open(prefix, verify="none") as ck, pytest.raises(tb.CorruptionError, match="cut off"):
         ck["a"].read()
 
 
-def zip_until_error(stream: Any) -> Any:
+def take_until_error(stream: Any) -> Any:
     while True:
         try:
             yield next(stream)
@@ -102,7 +102,7 @@ def zip_until_error(stream: Any) -> Any:
             return
 
 
-def test_verify_names_a_cause_once(tmp_path: Path) -> None:
+def test_verify_reports_shared_cause_once(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     for i in range(50):
         bundle.add(f"t{i}", SMALL, shard=i % 2)
@@ -113,7 +113,7 @@ def test_verify_names_a_cause_once(tmp_path: Path) -> None:
         report = ck.verify()
     assert len(report.damaged) == 50
     assert report.checked_bytes == 0
-    assert {damage.cause for damage in report.damaged if "00000-of" in damage.file} == {
+    assert {item.cause for item in report.damaged if "00000-of" in item.file} == {
         f"{shard_path(prefix, 0, 2)} is a Git-LFS pointer, not the data: run 'git lfs pull' in its "
         "repository"
     }
@@ -135,18 +135,18 @@ NEIGHBOURS = [
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
-def test_a_data_file_under_another_name(prefix: Path, name: str) -> None:
+def test_error_suggests_renamed_data_file(prefix: Path, name: str) -> None:
     shard_path(prefix).rename(prefix.with_name(name))
     (prefix.parent / "checkpoint").write_text("unrelated")
     with tb.open(prefix) as ck:
-        for way in (np.asarray, lambda t: t.read(), lambda t: t[[0]]):
+        for read in (np.asarray, lambda t: t.read(), lambda t: t[[0]]):
             with pytest.raises(tb.CheckpointNotFoundError, match="under another name") as caught:
-                way(ck["a"])
+                read(ck["a"])
             assert f"'{name}'" in str(caught.value)
             assert caught.value.filename == str(shard_path(prefix))
 
 
-def test_data_files_of_other_checkpoints_are_no_suggestion(prefix: Path) -> None:
+def test_data_file_of_other_checkpoint_is_not_suggested(prefix: Path) -> None:
     other = Bundle()
     other.add("a", SMALL)
     other.write(prefix.with_name("model.ckpt-8"))
@@ -157,7 +157,7 @@ def test_data_files_of_other_checkpoints_are_no_suggestion(prefix: Path) -> None
     assert "copied in part" in str(caught.value)
 
 
-def test_a_dangling_link(prefix: Path) -> None:
+def test_dangling_link_error_names_its_target(prefix: Path) -> None:
     path = shard_path(prefix)
     path.unlink()
     path.symlink_to("../../blobs/0a1b")
@@ -169,14 +169,14 @@ def test_a_dangling_link(prefix: Path) -> None:
         assert "symbolic link" in ck.verify().damaged[0].cause
 
 
-def test_a_file_that_comes_back(prefix: Path) -> None:
+def test_restored_data_file_is_read(prefix: Path) -> None:
     path = shard_path(prefix)
     content = path.read_bytes()
     path.unlink()
     with tb.open(prefix) as ck:
-        for way in (np.asarray, lambda t: t.read(), lambda t: t[[0, 1]]):
+        for read in (np.asarray, lambda t: t.read(), lambda t: t[[0, 1]]):
             with pytest.raises(tb.CheckpointNotFoundError):
-                way(ck["large"])
+                read(ck["large"])
         path.write_bytes(content)
         assert same_bits(np.asarray(ck["large"]), LARGE)
         assert same_bits(ck["large"][[0, 1]], LARGE[[0, 1]])

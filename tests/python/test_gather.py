@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows by number, against NumPy."""
+"""Compares reads of rows by number with NumPy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ TILINGS = {
 
 @pytest.mark.parametrize("io", ["auto", "pread"])
 @pytest.mark.parametrize("boxes", TILINGS.values(), ids=TILINGS.keys())
-def test_every_tiling(tmp_path: Path, boxes: list[tilings.Box] | None, io: str) -> None:
+def test_reads_rows_of_every_tiling(
+    tmp_path: Path, boxes: list[tilings.Box] | None, io: str
+) -> None:
     source = sample(FLOAT, SHAPE)
     ids = np.array([[22, 0, -1], [5, 5, -23]])
     with tb.open(_write(tmp_path, source, boxes, FLOAT), io=io) as ck:
@@ -53,7 +55,7 @@ def test_every_tiling(tmp_path: Path, boxes: list[tilings.Box] | None, io: str) 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_any_rows_of_any_tiling(
+def test_matches_numpy_on_random_tilings(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
@@ -70,7 +72,7 @@ def test_any_rows_of_any_tiling(
 
 
 @pytest.mark.parametrize("boxes", [None, TILINGS["both"]], ids=["whole", "both"])
-def test_missing_rows(tmp_path: Path, boxes: list[tilings.Box] | None) -> None:
+def test_fills_missing_rows(tmp_path: Path, boxes: list[tilings.Box] | None) -> None:
     source = sample(FLOAT, SHAPE)
     with tb.open(_write(tmp_path, source, boxes, FLOAT)) as ck:
         t = ck["t"]
@@ -87,7 +89,7 @@ def test_missing_rows(tmp_path: Path, boxes: list[tilings.Box] | None) -> None:
         assert same_bits(t.take([0, 1], fill=rows[:0]), source[:2])
 
 
-def test_enough_rows_for_many_tasks_and_streaming_stores(tmp_path: Path) -> None:
+def test_gathers_in_parallel_with_nontemporal_stores(tmp_path: Path) -> None:
     source = np.arange(70_000 * 64, dtype=np.float32).reshape(70_000, 64)
     rng = np.random.default_rng(0)
     ids = rng.integers(-1, 70_000, 120_000)
@@ -101,7 +103,7 @@ def test_enough_rows_for_many_tasks_and_streaming_stores(tmp_path: Path) -> None
         assert same_bits(out[1:], expected)
 
 
-def test_nothing_is_written_before_everything_is_checked(tmp_path: Path) -> None:
+def test_invalid_arguments_leave_destination_unchanged(tmp_path: Path) -> None:
     with tb.open(_write(tmp_path, np.ones((9, 3), np.float32), None, FLOAT)) as ck:
         t = ck["t"]
         out = np.zeros((2, 3), np.float32)
@@ -130,7 +132,7 @@ def test_nothing_is_written_before_everything_is_checked(tmp_path: Path) -> None
         assert not locked.any()
 
 
-def test_nothing_is_cast_silently(tmp_path: Path) -> None:
+def test_lossy_fill_raises_type_error(tmp_path: Path) -> None:
     with tb.open(_write(tmp_path, np.ones((4, 2), np.int8), None, KINDS[6])) as ck:
         for fill in (1.5, 300, -129, 1j, "1", None.__class__):
             with pytest.raises(TypeError, match=r"cannot be (converted to|represented in) int8"):
@@ -138,7 +140,7 @@ def test_nothing_is_cast_silently(tmp_path: Path) -> None:
         assert ck["t"].take([-1], fill=-128).tolist() == [[-128, -128]]
 
 
-def test_destinations_of_any_layout(tmp_path: Path) -> None:
+def test_accepts_strided_destination(tmp_path: Path) -> None:
     source = sample(FLOAT, SHAPE)
     with tb.open(_write(tmp_path, source, None, FLOAT)) as ck:
         out = np.zeros((3, 12), np.float32)[:, ::2]
@@ -146,7 +148,7 @@ def test_destinations_of_any_layout(tmp_path: Path) -> None:
         assert same_bits(np.ascontiguousarray(out), source[[4, 1, 22]])
 
 
-def test_no_rows_and_no_columns(tmp_path: Path) -> None:
+def test_accepts_empty_tensors(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("none", np.zeros((0, 3), np.float32))
     bundle.add("thin", np.zeros((5, 0), np.float32))
@@ -162,7 +164,7 @@ def test_no_rows_and_no_columns(tmp_path: Path) -> None:
             ck["scalar"].take([0])
 
 
-def test_other_types(tmp_path: Path) -> None:
+def test_gathers_strings_and_bfloat16(tmp_path: Path) -> None:
     names = np.array([b"a", b"bc", b""], object)
     bundle = Bundle()
     bundle.add_strings("names", names.tolist(), (3,))
@@ -175,7 +177,7 @@ def test_other_types(tmp_path: Path) -> None:
         assert ck["half"].take([-1], fill=0.5).astype(float).tolist() == [[0.5, 0.5]]
 
 
-def test_big_endian(tmp_path: Path) -> None:
+def test_swaps_big_endian_data(tmp_path: Path) -> None:
     source = sample(FLOAT, (9, 4))
     bundle = Bundle(big_endian=True)
     bundle.add("t", source)
@@ -185,7 +187,7 @@ def test_big_endian(tmp_path: Path) -> None:
         assert same_bits(ck["t"].take([8, -1, 0], fill=fill), expected)
 
 
-def test_a_closed_checkpoint_gives_no_rows(tmp_path: Path) -> None:
+def test_closed_checkpoint_raises_value_error(tmp_path: Path) -> None:
     ck = tb.open(_write(tmp_path, sample(FLOAT, SHAPE), None, FLOAT))
     t = ck["t"]
     rows = t.take([1])
@@ -195,7 +197,7 @@ def test_a_closed_checkpoint_gives_no_rows(tmp_path: Path) -> None:
     assert rows.shape == (1, 6)
 
 
-def test_a_file_cut_off_meanwhile(tmp_path: Path) -> None:
+def test_truncation_after_open_raises_corruption_error(tmp_path: Path) -> None:
     path = _write(tmp_path, np.ones((4096, 64), np.float32), None, FLOAT)
     with tb.open(path) as ck:
         ck["t"].take([0])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who keeps a mapping alive, what close() means, and what may be written to."""
+"""Lifetimes of mappings, effects of close(), and writability of arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import tensorbundle as tb
 
 SOURCE = np.arange(300_000, dtype=np.float32).reshape(1000, 300)
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def mappings(path: Path) -> int:
-    """How many parts of this process's memory show ``path``."""
+    """Returns the number of mappings of ``path`` in this process."""
     with open("/proc/self/maps") as file:
         return sum(line.rstrip().endswith(str(path)) for line in file)
 
@@ -44,17 +44,17 @@ def descriptors() -> int:
 
 
 def resident() -> int:
-    """Bytes of anonymous memory in this process."""
+    """Returns the bytes of resident anonymous memory of this process."""
     with open("/proc/self/status") as file:
         line = next(line for line in file if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
 
 
-def test_a_view_outlives_everything(prefix: Path) -> None:
+def test_view_outlives_checkpoint_and_file(prefix: Path) -> None:
     ck = tb.open(prefix)
     t = ck["t"]
     view = np.asarray(t)
-    part = t[10:20, 3]
+    box = t[10:20, 3]
     ck.close()
     del ck, t
     gc.collect()
@@ -62,11 +62,11 @@ def test_a_view_outlives_everything(prefix: Path) -> None:
     assert same_bits(view, SOURCE)
     del view
     gc.collect()
-    assert same_bits(part, SOURCE[10:20, 3])
+    assert same_bits(box, SOURCE[10:20, 3])
 
 
 @linux
-def test_the_last_view_takes_the_mapping_with_it(prefix: Path) -> None:
+def test_last_view_releases_mapping(prefix: Path) -> None:
     before = descriptors()
     ck = tb.open(prefix)
     views = [np.asarray(ck["t"]), ck["t"][5], np.asarray(ck["u"])]
@@ -82,7 +82,7 @@ def test_the_last_view_takes_the_mapping_with_it(prefix: Path) -> None:
 
 
 @linux
-def test_dropping_an_unclosed_reader_frees_everything(prefix: Path) -> None:
+def test_dropped_checkpoint_releases_everything(prefix: Path) -> None:
     before = descriptors()
     ck = tb.open(prefix)
     np.asarray(ck["t"]).sum()
@@ -94,14 +94,14 @@ def test_dropping_an_unclosed_reader_frees_everything(prefix: Path) -> None:
     assert descriptors() == before
 
 
-def test_the_base_owns_the_mapping(prefix: Path) -> None:
+def test_base_of_view_owns_mapping(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         view = np.asarray(ck["t"])
     assert shows_a_file(view)
     assert view.base is not None
 
 
-def test_views_refuse_to_become_writable(prefix: Path) -> None:
+def test_views_stay_read_only(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         for view in (np.asarray(ck["t"]), ck["t"][1:3], ck["t"][1:3, 4]):
             assert not view.flags.writeable
@@ -114,23 +114,23 @@ def test_views_refuse_to_become_writable(prefix: Path) -> None:
 
 OWNED: dict[str, Callable[[Any], np.ndarray]] = {
     "read": lambda ck: ck["t"].read(),
-    "read part": lambda ck: ck["t"].read(np.s_[3:5, 7]),
+    "read box": lambda ck: ck["t"].read(np.s_[3:5, 7]),
     "read with steps": lambda ck: ck["t"].read(np.s_[::-3, None, ..., 5:2:-1]),
     "np.array": lambda ck: np.array(ck["t"]),
 }
 
 
-@pytest.mark.parametrize("how", OWNED)
-def test_copies_are_the_callers_own(prefix: Path, how: str) -> None:
+@pytest.mark.parametrize("read", OWNED)
+def test_copies_are_writable_and_independent(prefix: Path, read: str) -> None:
     with tb.open(prefix) as ck:
-        array = OWNED[how](ck)
+        array = OWNED[read](ck)
         assert array.flags.writeable and array.flags.aligned
         array[...] = -1
         assert same_bits(ck["t"], SOURCE)
     assert (array == -1).all()
 
 
-def test_get_tensor_is_owned_and_writable(prefix: Path) -> None:
+def test_get_tensor_returns_independent_copy(prefix: Path) -> None:
     reader = tb.load_checkpoint(str(prefix))
     first, second = reader.get_tensor("t"), reader.get_tensor("t")
     assert first.flags.writeable and first.flags.aligned
@@ -157,7 +157,7 @@ CHECKPOINT_USES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("use", HANDLE_USES)
-def test_handles_of_a_closed_checkpoint_raise(prefix: Path, use: str) -> None:
+def test_tensor_of_closed_checkpoint_raises_value_error(prefix: Path, use: str) -> None:
     with tb.open(prefix) as ck:
         t = ck["t"]
         HANDLE_USES[use](t)
@@ -167,7 +167,7 @@ def test_handles_of_a_closed_checkpoint_raise(prefix: Path, use: str) -> None:
 
 
 @pytest.mark.parametrize("use", CHECKPOINT_USES)
-def test_a_closed_checkpoint_raises(prefix: Path, use: str) -> None:
+def test_closed_checkpoint_raises_value_error(prefix: Path, use: str) -> None:
     ck = tb.open(prefix)
     CHECKPOINT_USES[use](ck)
     ck.close()
@@ -176,13 +176,13 @@ def test_a_closed_checkpoint_raises(prefix: Path, use: str) -> None:
         CHECKPOINT_USES[use](ck)
 
 
-def test_strings_outlive_the_reader(tmp_path: Path) -> None:
+def test_strings_outlive_checkpoint(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         strings = np.asarray(ck["s"])
     assert same_bits(strings, TENSORS["s"])
 
 
-def test_v1_views_outlive_the_reader(tmp_path: Path) -> None:
+def test_v1_views_outlive_checkpoint(tmp_path: Path) -> None:
     file = V1File()
     file.add("t", 1, SOURCE[:10])
     path = file.write(tmp_path / "v1")
@@ -195,7 +195,7 @@ def test_v1_views_outlive_the_reader(tmp_path: Path) -> None:
 
 
 @linux
-def test_a_thousand_opens_do_not_grow(prefix: Path) -> None:
+def test_thousand_opens_leak_no_memory(prefix: Path) -> None:
     def once() -> None:
         with tb.open(prefix) as ck:
             ck["t"].read()
@@ -211,13 +211,13 @@ def test_a_thousand_opens_do_not_grow(prefix: Path) -> None:
     for _ in range(1000):
         once()
     gc.collect()
-    # Leaking an array of ``t`` would show as 1.2 GB, one of ``u`` as 2.4 MB, on top of whatever a
-    # reader holds; growth below 2 MiB is the allocator's noise.
+    # A leak of ``t`` per iteration would add 1.2 GB, and one of ``u`` 2.4 MB; growth below 2 MiB is
+    # allocator noise.
     assert resident() - before < 2 << 20
 
 
 @linux
-def test_a_thousand_failed_opens_leak_nothing(tmp_path: Path) -> None:
+def test_thousand_failed_opens_leak_no_descriptors(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.entries[b"b"].shard_id = 9
     prefix = bundle.write(tmp_path / "c")

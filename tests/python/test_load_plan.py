@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a plan, as a table for people and as a report of what was done."""
+"""Rows of a load plan: the printed table and the report."""
 
 import pickle
 
@@ -37,7 +37,7 @@ ROWS = [
 
 @pytest.mark.parametrize("missing", ["raise", "skip"])
 @pytest.mark.parametrize("mismatch", ["raise", "skip"])
-def test_what_is_skipped(missing, mismatch):
+def test_policy_selects_skipped_problems(missing, mismatch):
     policy = Policy(missing, mismatch)
     skipped = {kind for kind in ("missing", "shape", "dtype", "setting") if
                policy.skips(problem(kind))}  # fmt: skip
@@ -50,12 +50,12 @@ def test_what_is_skipped(missing, mismatch):
 
 
 @pytest.mark.parametrize("wrong", [("keep",), ("raise", None), ("raise", "raise", "float32")])
-def test_other_words_are_refused(wrong):
+def test_invalid_policy_raises_error(wrong):
     with pytest.raises((ValueError, TypeError), match="must be"):
         Policy(*wrong)
 
 
-def test_a_report_says_what_was_done():
+def test_report_lists_loaded_and_skipped_variables():
     report = build_report(ROWS, ("unused",))
     loaded, missing, unused, mismatched = report
     assert loaded == report.loaded == {"v": "a", "full": "x/.KEY"}
@@ -76,7 +76,7 @@ def test_a_report_says_what_was_done():
     assert isinstance(report, LoadReport)
 
 
-def test_a_table_has_a_line_for_each_variable():
+def test_table_has_one_line_per_variable():
     lines = format_table(ROWS, Policy(mismatch="skip")).splitlines()
     assert len(lines) == 1 + len(ROWS)
     assert lines[0].split() == ["tensor", "variable", "shape", "dtype", "action"]
@@ -93,14 +93,14 @@ def test_a_table_has_a_line_for_each_variable():
     assert format_table([], Policy()) == ""
 
 
-def test_lists_are_cut_off_and_counted():
+def test_long_lists_are_truncated_with_count():
     assert format_names("unused", []) == format_list("problems", []) == ""
     assert format_names("unused", ["a", "b"]) == "unused (2): 'a', 'b'"
     assert format_names("unused", [str(i) for i in range(25)]).endswith("'9', and 15 more")
     assert format_list("problems", ["one.", "two."]) == "problems (2):\n  - one.\n  - two."
 
 
-def test_names_of_any_bytes_are_shown_on_one_line():
+def test_escapes_names_of_any_bytes():
     odd = "a\n\udcff\x1b[1m"
     row = Row(odd, odd, Stored("k", (1,), 1), (1,), 1, "loaded")
     text = "\n".join([

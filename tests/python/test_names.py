@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names: the stored key, else a full name of the object graph, in every place that takes one."""
+"""Names resolve to a stored key, else to a full name of the object graph, in every function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def with_graph(names: list[tuple[str | bytes, str | bytes]], stored: list[str]) -> Bundle:
-    """A checkpoint whose graph has (full name, key) and that stores some keys.
+    """Returns a checkpoint with a graph of (full name, key) that stores the keys of `stored`.
 
     The value of each tensor is its position in `stored`.
     """
@@ -43,11 +43,11 @@ def with_graph(names: list[tuple[str | bytes, str | bytes]], stored: list[str]) 
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """Full names of each kind.
+    """A checkpoint with every kind of full name.
 
-    `enc/kernel` is one tensor's, twice in the graph; `bias` three tensors'; `plain` is also a
-    tensor's key; `gone` leads to a key that is not stored; `half` to two keys, one of them stored;
-    two names lead to `two`.
+    `enc/kernel` belongs to one tensor and is twice in the graph; `bias` belongs to three tensors;
+    `plain` is also a key; `gone` belongs to a key that is not stored; `half` belongs to two keys,
+    one of which is stored; `two` has two names.
     """
     names = [
         ("enc/kernel", "a" + SUFFIX),
@@ -69,10 +69,10 @@ def prefix(tmp_path: Path) -> Path:
     return with_graph(names, [*keys, "plain"]).write(tmp_path / "m")
 
 
-# What takes a name, and returns an array or raises.
+# Functions that take a name and return an array or raise.
 LOOKUPS: dict[str, Callable[[Path, Any], Any]] = {
     "[]": lambda prefix, name: tb.open(prefix)[name].read(),
-    "get": lambda prefix, name: tb.open(prefix).get(name, _absent).read(),
+    "get": lambda prefix, name: tb.open(prefix).get(name, _missing).read(),
     "stream": lambda prefix, name: dict(tb.open(prefix).stream([name]))[name],
     "get_tensor": lambda prefix, name: tb.load_checkpoint(prefix).get_tensor(name),
     "load_variable": tb.load_variable,
@@ -80,12 +80,12 @@ LOOKUPS: dict[str, Callable[[Path, Any], Any]] = {
 }
 
 
-class _Absent:
+class _Missing:
     def read(self) -> Any:
         raise tb.TensorNotFoundError("the default of get")
 
 
-_absent = _Absent()
+_missing = _Missing()
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
@@ -94,7 +94,7 @@ _absent = _Absent()
     [
         ("a" + SUFFIX, 0),
         ("enc/kernel", 0),
-        ("plain", 8),  # the key wins over the full name
+        ("plain", 8),  # the key has precedence over the full name
         ("e" + SUFFIX, 4),
         ("half", 5),
         ("first", 6),
@@ -104,7 +104,7 @@ _absent = _Absent()
         (b"\xff\xfe", 7),
     ],
 )
-def test_a_name_means_the_same_everywhere(
+def test_name_resolves_identically_everywhere(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes, value: int
 ) -> None:
     assert same_bits(lookup(prefix, name), np.array([float(value)]))
@@ -118,7 +118,7 @@ def test_a_name_means_the_same_everywhere(
 @pytest.mark.parametrize(
     "name", ["gone", "nowhere", "", "no key", "\ud800", "enc", b"\xff", GRAPH[1:]]
 )
-def test_an_absent_name_is_absent_everywhere(
+def test_missing_name_raises_everywhere(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
 ) -> None:
     with pytest.raises(tb.TensorNotFoundError) as caught:
@@ -134,7 +134,7 @@ def test_an_absent_name_is_absent_everywhere(
 
 @pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
 @pytest.mark.parametrize("name", ["bias", b"bias"])
-def test_a_shared_full_name_raises_and_names_the_keys(
+def test_ambiguous_full_name_raises_error_with_keys(
     prefix: Path, lookup: Callable[[Path, Any], Any], name: str | bytes
 ) -> None:
     with pytest.raises(AmbiguousNameError) as caught:
@@ -143,8 +143,8 @@ def test_a_shared_full_name_raises_and_names_the_keys(
     assert isinstance(error, tb.TensorNotFoundError) and isinstance(error, ValueError)
     for key in "bcd":
         assert repr(key + SUFFIX) in str(error)
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is AmbiguousNameError and str(again) == str(error)
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is AmbiguousNameError and str(copied) == str(error)
     with tb.open(prefix) as checkpoint:
         assert name not in checkpoint  # exactly when checkpoint[name] raises
         with pytest.raises(AmbiguousNameError):
@@ -152,13 +152,13 @@ def test_a_shared_full_name_raises_and_names_the_keys(
     assert not tb.load_checkpoint(prefix).has_tensor(name)
 
 
-def test_a_tensor_that_is_named_twice_is_verified_once(prefix: Path) -> None:
+def test_tensor_named_twice_is_verified_once(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         names = ["a" + SUFFIX, "enc/kernel", "enc/kernel", "plain"]
         assert checkpoint.verify(names).checked_bytes == 16
 
 
-def test_names_of_another_type(prefix: Path) -> None:
+def test_name_of_other_type_raises_type_error(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         for name in (3, None, 2**64, bytearray(b"plain"), ("plain",), np.float32(1)):
             assert name not in checkpoint
@@ -171,7 +171,7 @@ def test_names_of_another_type(prefix: Path) -> None:
         assert checkpoint[np.str_("plain")].name == "plain"
 
 
-def test_the_suffix_of_a_tensorflow_tensor_is_taken_off_once(prefix: Path) -> None:
+def test_strips_tensor_suffix_once(prefix: Path) -> None:
     for name in ("enc/kernel:0", b"enc/kernel:0"):
         assert same_bits(tb.load_variable(prefix, name), np.array([0.0]))
     with pytest.raises(tb.TensorNotFoundError):
@@ -183,7 +183,7 @@ def test_the_suffix_of_a_tensorflow_tensor_is_taken_off_once(prefix: Path) -> No
 # --- full_names
 
 
-def test_full_names_by_key(prefix: Path) -> None:
+def test_full_names_maps_key_to_name(prefix: Path) -> None:
     with tb.open(prefix) as checkpoint:
         names = checkpoint.full_names
         assert dict(names) == {
@@ -203,7 +203,7 @@ def test_full_names_by_key(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", [None, "a float", "a vector"])
-def test_without_an_object_graph_there_are_no_full_names(tmp_path: Path, graph: str | None) -> None:
+def test_full_names_is_empty_without_object_graph(tmp_path: Path, graph: str | None) -> None:
     bundle = Bundle()
     bundle.add("w", np.arange(3.0))
     if graph == "a float":
@@ -215,8 +215,8 @@ def test_without_an_object_graph_there_are_no_full_names(tmp_path: Path, graph: 
         assert "kernel" not in checkpoint
 
 
-def damage(prefix: Path, how: str) -> None:
-    """Damages the data file that has nothing but the object graph."""
+def corrupt_graph(prefix: Path, how: str) -> None:
+    """Corrupts the data file that contains only the object graph."""
     file = shard_path(prefix, 1, 2)
     if how == "missing":
         file.unlink()
@@ -227,8 +227,8 @@ def damage(prefix: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "short", "flipped"])
-def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
-    damage(prefix, how)
+def test_corrupt_object_graph_affects_no_key(prefix: Path, how: str) -> None:
+    corrupt_graph(prefix, how)
     with tb.open(prefix) as checkpoint:
         assert same_bits(checkpoint["plain"], np.array([8.0]))
         assert "enc/kernel" not in checkpoint
@@ -238,19 +238,19 @@ def test_a_damaged_object_graph_harms_no_key(prefix: Path, how: str) -> None:
         assert "Full names may be missing, because the object graph cannot be read" in str(
             caught.value
         )
-        with pytest.raises(tb.Error) as damaged:
+        with pytest.raises(tb.Error) as corruption:
             _ = checkpoint.full_names
-        assert GRAPH in str(damaged.value)
+        assert GRAPH in str(corruption.value)
     reader = tb.load_checkpoint(prefix)
     assert same_bits(reader.get_tensor("plain"), np.array([8.0]))
     assert not reader.has_tensor("enc/kernel")
 
 
-def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> None:
+def test_malformed_object_graph_is_reported(tmp_path: Path) -> None:
     bundle = with_graph([("enc/kernel", "a")], ["a"])
-    good = TrackableObjectGraph()
-    good.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
-    bundle.add_strings(GRAPH, [good.SerializeToString() + b"\x0a\x7f"], (), shard=1)
+    graph = TrackableObjectGraph()
+    graph.nodes.add().attributes.add(full_name=b"enc/kernel", checkpoint_key=b"a")
+    bundle.add_strings(GRAPH, [graph.SerializeToString() + b"\x0a\x7f"], (), shard=1)
     with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
         assert checkpoint["enc/kernel"].name == "a"
         with pytest.raises(tb.TensorNotFoundError, match="parts of the object graph are malformed"):
@@ -259,8 +259,8 @@ def test_malformed_parts_of_the_graph_are_said_to_be_missing(tmp_path: Path) -> 
             _ = checkpoint.full_names
 
 
-def test_many_tensors_of_one_full_name(tmp_path: Path) -> None:
-    """Unnamed variables are all called "Variable"; sorting them takes no square of their number."""
+def test_resolves_many_tensors_of_one_full_name_quickly(tmp_path: Path) -> None:
+    """Unnamed variables are all called "Variable"; grouping them must not take quadratic time."""
     keys = [f"v/{i:05d}" for i in range(20_000)]
     bundle = Bundle(2)
     entry = bundle.add(keys[0], np.float32(1))

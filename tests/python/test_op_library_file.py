@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built op library: what it needs, and what it shows to the process that loads it."""
+"""The built op library: its dependencies and its exported symbols."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tensorbundle import plugin
 LIBRARY = plugin.find_library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not built")
 
-# The C library in its parts, and the loader, which every program has.
-MAY_NEED = re.compile(r"lib(c|m|pthread|dl)\.so\.\d+|ld-linux[-a-z0-9_]*\.so\.\d+")
+# The parts of the C library, and the dynamic loader.
+ALLOWED = re.compile(r"lib(c|m|pthread|dl)\.so\.\d+|ld-linux[-a-z0-9_]*\.so\.\d+")
 
 
 def readelf(option: str) -> list[str]:
@@ -29,25 +29,25 @@ def readelf(option: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_it_needs_nothing_but_the_c_library() -> None:
+def test_library_depends_only_on_c_library() -> None:
     needed = [line.split("[")[1].rstrip("]") for line in readelf("-d") if "(NEEDED)" in line]
     assert needed
-    assert not [name for name in needed if not MAY_NEED.fullmatch(name)]
+    assert not [name for name in needed if not ALLOWED.fullmatch(name)]
 
 
-def test_no_symbol_of_tensorflow_is_left_to_the_loader() -> None:
+def test_library_has_no_undefined_tensorflow_symbol() -> None:
     undefined = [line.split()[-1] for line in readelf("--dyn-syms") if " UND " in line]
     assert not [name for name in undefined if re.match(r"TF_|_ZN10tensorflow|_ZN3tsl", name)]
 
 
-def test_it_shows_two_symbols() -> None:
+def test_library_exports_two_symbols() -> None:
     fields = [line.split() for line in readelf("--dyn-syms") if re.match(r"\s*\d+:", line)]
-    shown = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
-    assert sorted(shown) == ["tensorbundle_tf_error", "tensorbundle_tf_join"]
+    exported = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
+    assert sorted(exported) == ["tensorbundle_tf_error", "tensorbundle_tf_join"]
 
 
-def test_without_tensorflow_it_loads_and_says_what_is_missing() -> None:
-    """In a process of its own, which ends well."""
+def test_library_without_tensorflow_reports_missing_library() -> None:
+    """The child process loads the library and exits normally."""
     script = (
         "import ctypes, sys; library = ctypes.CDLL(sys.argv[1]);"
         "library.tensorbundle_tf_error.restype = ctypes.c_char_p;"
@@ -60,7 +60,7 @@ def test_without_tensorflow_it_loads_and_says_what_is_missing() -> None:
     assert "is not loaded" in done.stdout
 
 
-def test_a_second_copy_registers_nothing(tmp_path: Path) -> None:
+def test_second_copy_registers_nothing(tmp_path: Path) -> None:
     script = (
         "import ctypes, sys; ctypes.CDLL(sys.argv[1]); library = ctypes.CDLL(sys.argv[2]);"
         "library.tensorbundle_tf_error.restype = ctypes.c_char_p;"

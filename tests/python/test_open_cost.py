@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What opening costs in memory: a small multiple of the index, whatever the data's size."""
+"""Memory used by open (a small multiple of the index size) and garbage collection of listings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from craft.bundle import Bundle, index_path, shard_path
 
 import tensorbundle as tb
 
-MANY = 10_000  # from here on listing speaks with the garbage collector
+MANY = 10_000  # from this size on, listing adjusts the garbage collector
 
 OPEN = """
 import sys
@@ -34,7 +34,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's accounting")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_peak_memory_is_a_small_multiple_of_the_index(tmp_path: Path) -> None:
     bundle = Bundle()
     value = np.zeros((2, 3), np.float32)
@@ -42,7 +42,7 @@ def test_peak_memory_is_a_small_multiple_of_the_index(tmp_path: Path) -> None:
         bundle.add(f"tensor/{i:04d}/weights", value)
     prefix = bundle.write(tmp_path / "c")
     with shard_path(prefix).open("r+b") as file:
-        file.truncate(50 << 30)  # sparse: large data that nobody reads
+        file.truncate(50 << 30)  # sparse: large data that is never read
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(prefix)], capture_output=True, text=True, check=True
     )
@@ -62,14 +62,16 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def collector() -> Iterator[None]:
-    """The collector as it was, whatever a test does to it."""
+    """Restores the state of the garbage collector after the test."""
     yield
     gc.enable()
     gc.unfreeze()
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_listing_leaves_the_collector_as_it_was(enabled: bool, many: Path, collector: None) -> None:
+def test_listing_restores_garbage_collector_state(
+    enabled: bool, many: Path, collector: None
+) -> None:
     (gc.enable if enabled else gc.disable)()
     shapes = tb.load_checkpoint(many).get_variable_to_shape_map()
     assert gc.isenabled() is enabled
@@ -77,7 +79,7 @@ def test_listing_leaves_the_collector_as_it_was(enabled: bool, many: Path, colle
     assert len(shapes) == MANY
 
 
-def test_what_was_frozen_stays_frozen(many: Path, collector: None) -> None:
+def test_listing_keeps_frozen_objects_frozen(many: Path, collector: None) -> None:
     gc.freeze()
     frozen = gc.get_freeze_count()
     assert frozen > 0
@@ -85,7 +87,7 @@ def test_what_was_frozen_stays_frozen(many: Path, collector: None) -> None:
     assert gc.get_freeze_count() == frozen
 
 
-def test_a_cycle_through_a_listing_is_collected(many: Path) -> None:
+def test_cycle_through_listing_is_collected(many: Path) -> None:
     class Node:
         def __init__(self, shape: list[object]) -> None:
             shape.append(self)
@@ -97,7 +99,7 @@ def test_a_cycle_through_a_listing_is_collected(many: Path) -> None:
     assert node() is None
 
 
-def test_the_collector_does_not_visit_what_was_just_listed(many: Path) -> None:
+def test_garbage_collector_skips_listed_objects(many: Path) -> None:
     reader = tb.load_checkpoint(many)
     gc.collect()
     listed = reader.get_variable_to_shape_map()

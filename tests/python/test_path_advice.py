@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths that miss a checkpoint by little: what is opened all the same, and what is advised."""
+"""Nearly correct paths: those that open a checkpoint anyway, and the advice for the others."""
 
 from __future__ import annotations
 
@@ -36,18 +36,16 @@ def v1(path: Path, shards: int = 0) -> Path:
     return path
 
 
-def refusal(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) -> str:
+def open_error(path: object, kind: type[Exception] = tb.CheckpointNotFoundError) -> str:
     with pytest.raises(kind) as caught:
         tb.open(path)  # type: ignore[arg-type]
     return str(caught.value)
 
 
-# --- another spelling
+# --- alternative forms of a path
 
 
-def test_a_path_that_begins_with_a_tilde_is_expanded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expands_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, here = tmp_path / "home", tmp_path / "here"
     v2(home / "run" / "m")
     here.mkdir()
@@ -55,104 +53,106 @@ def test_a_path_that_begins_with_a_tilde_is_expanded(
     monkeypatch.chdir(here)
     for path in ("~/run/m", "~/run/m.index", Path("~/run/m"), b"~/run", "~/run"):
         assert tb.open(path).path == f"{home}/run/m"
-    message = refusal("~/run/n")
+    message = open_error("~/run/n")
     assert "no checkpoint at '~/run/n'" in message
     assert f"no checkpoint at '{home}/run/n'" in message
-    assert "'~nobody-of-that-name/m'" in refusal("~nobody-of-that-name/m")
-    # A path that exists as it stands means itself.
+    assert "'~no-such-user/m'" in open_error("~no-such-user/m")
+    # An existing path with a tilde is literal.
     v2(here / "~" / "run" / "m")
     assert tb.open("~/run/m").path == "~/run/m"
 
 
 @pytest.mark.parametrize("scheme", ["gs", "s3", "hdfs", "https", "abfss", "GS"])
-def test_a_url_that_lost_a_slash(scheme: str) -> None:
+def test_url_with_one_slash_raises_unsupported_error(scheme: str) -> None:
     path = Path(f"{scheme}://bucket/a/model.ckpt")
-    message = refusal(path, tb.UnsupportedError)
+    message = open_error(path, tb.UnsupportedError)
     assert repr(f"{scheme}://bucket/a/model.ckpt") in message
     assert "only local paths" in message
 
 
-def test_names_that_only_resemble_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_resembling_urls_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     v2(tmp_path / "gs:" / "bucket" / "m")
     assert tb.open(Path("gs://bucket/m")).path == "gs:/bucket/m"
     assert tb.open(Path(f"file://{tmp_path}/gs:/bucket/m")).path == f"{tmp_path}/gs:/bucket/m"
-    assert "'step:/m'" in refusal("step:/m")
-    assert "'C:/m'" in refusal("C:/m")
+    assert "'step:/m'" in open_error("step:/m")
+    assert "'C:/m'" in open_error("C:/m")
 
 
-def test_a_path_with_backslashes(tmp_path: Path) -> None:
+def test_error_suggests_forward_slashes(tmp_path: Path) -> None:
     v2(tmp_path / "a" / "m")
-    assert f"give {f'{tmp_path}/a/m'!r}" in refusal(f"{tmp_path}\\a\\m")
-    assert f"give {f'{tmp_path}/a'!r}" in refusal(f"{tmp_path}\\a")
-    assert "backslash" not in refusal("C:\\Users\\m")
+    assert f"give {f'{tmp_path}/a/m'!r}" in open_error(f"{tmp_path}\\a\\m")
+    assert f"give {f'{tmp_path}/a'!r}" in open_error(f"{tmp_path}\\a")
+    assert "backslash" not in open_error("C:\\Users\\m")
 
 
 @pytest.mark.parametrize("slashes", ["/", "//"])
-def test_a_slash_behind_a_prefix(tmp_path: Path, slashes: str) -> None:
+def test_error_suggests_prefix_without_trailing_slash(tmp_path: Path, slashes: str) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.meta").write_bytes(b"x")
-    assert f"remove the slash, give {str(prefix)!r}" in refusal(f"{prefix}{slashes}")
+    assert f"remove the slash, give {str(prefix)!r}" in open_error(f"{prefix}{slashes}")
     v1(tmp_path / "old")
-    assert "remove the slash" in refusal(f"{tmp_path}/old{slashes}")
-    assert "remove the slash" not in refusal(f"{tmp_path}/new{slashes}")
+    assert "remove the slash" in open_error(f"{tmp_path}/old{slashes}")
+    assert "remove the slash" not in open_error(f"{tmp_path}/new{slashes}")
 
 
 @pytest.mark.parametrize("path", ["a\ud800", Path("\udfff"), "\ud800/m"])
-def test_a_character_that_no_file_name_has(path: object) -> None:
+def test_invalid_path_character_raises_value_error(path: object) -> None:
     for function in (tb.open, tb.latest_checkpoint, tb.checkpoint_exists, tb.load_checkpoint):
         with pytest.raises(ValueError, match="a path cannot have the character") as caught:
             function(path)  # type: ignore[operator]
         assert type(caught.value) is ValueError
 
 
-def test_a_path_longer_than_any(tmp_path: Path) -> None:
-    assert len(refusal("x" * 100_000)) < 300
+def test_long_path_has_short_message(tmp_path: Path) -> None:
+    assert len(open_error("x" * 100_000)) < 300
 
 
 # --- an index that was renamed
 
 
 @pytest.mark.parametrize("name", ["m.index.txt", "m.index (1)", "m (1).index", "m.index.bak"])
-def test_an_index_with_a_name_that_is_nearly_right(tmp_path: Path, name: str) -> None:
+def test_error_suggests_renamed_index(tmp_path: Path, name: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / name)
-    message = refusal(prefix)
+    message = open_error(prefix)
     assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in message
     if not name.endswith(".index"):
-        assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in refusal(tmp_path)
+        assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in open_error(
+            tmp_path
+        )
     assert f"'m{DATA}'" in message
     assert "copy" not in message
 
 
-def test_an_index_that_was_compressed(tmp_path: Path) -> None:
+def test_error_reports_compressed_index(tmp_path: Path) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
     os.remove(tmp_path / "m.index")
-    assert "'m.index.gz' exists, but it is compressed with gzip" in refusal(prefix)
+    assert "'m.index.gz' exists, but it is compressed with gzip" in open_error(prefix)
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
-def test_an_index_whose_download_did_not_finish(tmp_path: Path, suffix: str) -> None:
+def test_error_reports_unfinished_download(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
-    assert f"did not finish: 'm.index{suffix}' exists" in refusal(prefix)
-    assert f"'m.index{suffix}'" in refusal(tmp_path)  # the directory has data files alone
+    assert f"did not finish: 'm.index{suffix}' exists" in open_error(prefix)
+    assert f"'m.index{suffix}'" in open_error(tmp_path)  # the directory contains only data files
 
 
-def test_an_index_with_the_name_of_another_prefix(tmp_path: Path) -> None:
+def test_error_suggests_index_of_other_prefix(tmp_path: Path) -> None:
     v2(tmp_path / "model.ckpt-7")
     v2(tmp_path / "model.ckpt-6")
     os.rename(tmp_path / "model.ckpt-7.index", tmp_path / "model.ckpt.index")
-    message = refusal(tmp_path / "model.ckpt-7")
+    message = open_error(tmp_path / "model.ckpt-7")
     assert "if 'model.ckpt.index' belongs to them, rename it to 'model.ckpt-7.index'" in message
     assert "ckpt-6" not in message
 
 
-def test_a_data_file_under_another_name_is_not_opened_as_a_v1_file(tmp_path: Path) -> None:
+def test_renamed_data_file_is_not_opened_as_v1_file(tmp_path: Path) -> None:
     v2(tmp_path / "m")
     os.rename(tmp_path / f"m{DATA}", tmp_path / f"m{DATA} (1)")
-    message = refusal(tmp_path / f"m{DATA} (1)", tb.CorruptionError)
+    message = open_error(tmp_path / f"m{DATA} (1)", tb.CorruptionError)
     assert "has the name of a data file" in message
     assert f"{str(tmp_path / 'm')!r}" in message
 
@@ -160,49 +160,51 @@ def test_a_data_file_under_another_name_is_not_opened_as_a_v1_file(tmp_path: Pat
 # --- V1 files among the suggestions
 
 
-def test_v1_files_are_suggested(tmp_path: Path) -> None:
+def test_error_suggests_v1_files(tmp_path: Path) -> None:
     v1(tmp_path / "model.ckpt-100")
     v1(tmp_path / "sharded", 2)
     for name in ("notes.txt", "events.out.tfevents.1", "000003.ldb"):
         (tmp_path / name).write_bytes(b"x" * 300)
     (tmp_path / "000004.ldb").write_bytes((tmp_path / "model.ckpt-100").read_bytes())
-    assert f"prefixes are {str(tmp_path / 'model.ckpt-100')!r}" in refusal(
+    assert f"prefixes are {str(tmp_path / 'model.ckpt-100')!r}" in open_error(
         tmp_path / "model.ckpt-10"
     )
-    said = refusal(tmp_path / "zzz")
-    assert f"{str(tmp_path)!r} has the prefixes 'model.ckpt-100', 'sharded-?????-of-00002'" in said
-    said = refusal(tmp_path, ValueError)
-    assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in said
+    message = open_error(tmp_path / "zzz")
+    assert (
+        f"{str(tmp_path)!r} has the prefixes 'model.ckpt-100', 'sharded-?????-of-00002'" in message
+    )
+    message = open_error(tmp_path, ValueError)
+    assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in message
     for name in ("notes", "events", "ldb"):
-        assert name not in said
+        assert name not in message
 
 
-def test_shards_of_something_else_are_no_checkpoint(tmp_path: Path) -> None:
+def test_foreign_shards_are_not_suggested(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"train-{i:05d}-of-00003").write_bytes(b"not a table" * 50)
-    assert "train-" not in refusal(tmp_path)
+    assert "train-" not in open_error(tmp_path)
 
 
-def test_a_shard_that_is_a_link_to_nowhere(tmp_path: Path) -> None:
+def test_dangling_shard_link_error_names_the_shard(tmp_path: Path) -> None:
     v1(tmp_path / "m", 2)
     os.remove(tmp_path / "m-00001-of-00002")
     (tmp_path / "m-00001-of-00002").symlink_to(".git/annex/gone")
-    assert "'" + str(tmp_path / "m-00001-of-00002") + "'" in refusal(tmp_path / "m")
+    assert "'" + str(tmp_path / "m-00001-of-00002") + "'" in open_error(tmp_path / "m")
 
 
-def test_a_directory_of_many_files_is_answered_soon(tmp_path: Path) -> None:
+def test_error_in_large_directory_is_fast(tmp_path: Path) -> None:
     for i in range(3000):
         (tmp_path / ("a" * 200 + f"{i:05d}.index")).touch()
         (tmp_path / ("b" * 200 + f"{i:05d}")).touch()
-    begin = time.process_time()
-    refusal(tmp_path / ("a" * 199 + "x" * 6))
-    assert time.process_time() - begin < 2
+    start = time.process_time()
+    open_error(tmp_path / ("a" * 199 + "x" * 6))
+    assert time.process_time() - start < 2
 
 
-# --- what TensorFlow would accept
+# --- TensorFlow's rules
 
 
-def test_the_rule_of_tensorflow(
+def test_as_tensorflow_follows_tensorflows_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     prefix = v2(tmp_path / "run" / "m")

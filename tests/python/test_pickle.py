@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handles travel as path and index checksum, never as data."""
+"""Pickles contain the path and the checksum of the index, but no data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from craft.specimen import TENSORS, specimen
 import tensorbundle as tb
 
 
-def travelled(value: Any) -> Any:
+def pickled(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
@@ -29,23 +29,23 @@ def prefix(tmp_path: Path) -> Path:
     return specimen(num_shards=2).write(tmp_path / "c")
 
 
-def test_a_tensor_travels(prefix: Path) -> None:
+def test_tensor_pickles(prefix: Path) -> None:
     with tb.open(prefix) as ck:
-        twin = travelled(ck["w"])
-    assert (twin.name, twin.shape, twin.dtype) == ("w", (4, 6), np.dtype(np.float32))
-    assert same_bits(twin, TENSORS["w"])
-    assert same_bits(twin[1:3, 2], TENSORS["w"][1:3, 2])
+        copied = pickled(ck["w"])
+    assert (copied.name, copied.shape, copied.dtype) == ("w", (4, 6), np.dtype(np.float32))
+    assert same_bits(copied, TENSORS["w"])
+    assert same_bits(copied[1:3, 2], TENSORS["w"][1:3, 2])
 
 
-def test_a_checkpoint_travels(prefix: Path) -> None:
+def test_checkpoint_pickles(prefix: Path) -> None:
     with tb.open(prefix) as ck:
-        twin = travelled(ck)
-    with twin:
-        assert set(twin) == set(TENSORS)
-        assert all(same_bits(twin[name], TENSORS[name]) for name in TENSORS)
+        copied = pickled(ck)
+    with copied:
+        assert set(copied) == set(TENSORS)
+        assert all(same_bits(copied[name], TENSORS[name]) for name in TENSORS)
 
 
-def test_the_pickle_holds_no_data(tmp_path: Path) -> None:
+def test_pickle_contains_no_data(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros(1_000_000))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -53,7 +53,7 @@ def test_the_pickle_holds_no_data(tmp_path: Path) -> None:
         assert len(pickle.dumps(ck)) < 2000
 
 
-def test_the_path_is_absolute(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_path_is_absolute(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(prefix.parent)
     with tb.open(prefix.name) as ck:
         stored = pickle.dumps(ck["a"])
@@ -61,22 +61,22 @@ def test_the_path_is_absolute(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert same_bits(pickle.loads(stored), TENSORS["a"])
 
 
-def test_names_that_are_not_text_travel(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_pickle(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add(b"\xff\0", np.arange(3.0))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         (name,) = ck
-        assert same_bits(travelled(ck[name]), np.arange(3.0))
+        assert same_bits(pickled(ck[name]), np.arange(3.0))
 
 
-def test_options_travel(prefix: Path) -> None:
+def test_options_pickle(prefix: Path) -> None:
     with tb.open(prefix, io="pread", verify="none") as ck:
-        twin = travelled(ck["a"])
-    assert not shows_a_file(np.asarray(twin))
+        copied = pickled(ck["a"])
+    assert not shows_a_file(np.asarray(copied))
 
 
 @pytest.mark.parametrize("change", ["rewritten", "gone"])
-def test_a_changed_index_raises_on_use(prefix: Path, change: str) -> None:
+def test_changed_index_raises_error(prefix: Path, change: str) -> None:
     with tb.open(prefix) as ck:
         stored = pickle.dumps(ck["a"])
     if change == "gone":
@@ -86,11 +86,11 @@ def test_a_changed_index_raises_on_use(prefix: Path, change: str) -> None:
         bundle.add("new", np.arange(3.0))
         bundle.write(prefix)
     with pytest.raises(tb.Error, match=str(prefix)):
-        twin = pickle.loads(stored)
-        np.asarray(twin)
+        copied = pickle.loads(stored)
+        np.asarray(copied)
 
 
-def test_closed_handles_do_not_travel(prefix: Path) -> None:
+def test_closed_tensor_does_not_pickle(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         t = ck["a"]
     with pytest.raises(ValueError, match="closed"):
@@ -98,19 +98,19 @@ def test_closed_handles_do_not_travel(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
-def test_copies_read_the_same(prefix: Path, copier: Callable[[Any], Any]) -> None:
+def test_copied_tensor_reads_same_values(prefix: Path, copier: Callable[[Any], Any]) -> None:
     with tb.open(prefix) as ck:
         assert same_bits(copier(ck["a"]), TENSORS["a"])
 
 
-def test_handles_go_to_spawned_processes(prefix: Path) -> None:
+def test_tensor_is_sent_to_spawned_process(prefix: Path) -> None:
     with tb.open(prefix) as ck, multiprocessing.get_context("spawn").Pool(1) as pool:
         assert same_bits(pool.apply(np.array, (ck["w"],)), TENSORS["w"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_views_and_handles_work_after_a_fork(prefix: Path) -> None:
+def test_views_and_tensors_work_after_fork(prefix: Path) -> None:
     with tb.open(prefix, threads=2) as ck:
         view = np.asarray(ck["a"])
         ck["b"].read()

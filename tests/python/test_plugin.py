@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link beside TensorFlow: made, seen through, removed, and never more than a link."""
+"""The plugin link next to TensorFlow: created, inspected and removed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tensorbundle import cli, plugin
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a package named tensorflow that must not be imported, and our library."""
+    """A directory with a package tensorflow, which must not be imported, and the op library."""
     site = tmp_path / "site"
     package = site / "tensorflow"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    library = tmp_path / "ours" / plugin.LIBRARY
+    library = tmp_path / "tensorbundle" / plugin.LIBRARY
     library.parent.mkdir()
-    library.write_bytes(b"ours")
+    library.write_bytes(b"op library")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     monkeypatch.setattr(plugin, "find_library", lambda: library)
@@ -39,13 +39,13 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     return status, out, err
 
 
-def test_there_and_back(site: Path) -> None:
+def test_enable_and_disable_create_and_remove_link(site: Path) -> None:
     assert plugin.status().state == "disabled"
     now = plugin.enable()
     assert now.state == "enabled"
     assert now.link == link_of(site)
     assert link_of(site).is_symlink()
-    assert link_of(site).read_bytes() == b"ours"
+    assert link_of(site).read_bytes() == b"op library"
     assert plugin.enable() == now
     assert sorted(path.name for path in link_of(site).parent.iterdir()) == [plugin.LIBRARY]
     assert plugin.disable().state == "disabled"
@@ -54,11 +54,11 @@ def test_there_and_back(site: Path) -> None:
 
 
 @pytest.mark.parametrize("other_exists", [True, False])
-def test_a_stale_link_is_told_and_mended(site: Path, tmp_path: Path, other_exists: bool) -> None:
+def test_enable_replaces_stale_link(site: Path, tmp_path: Path, other_exists: bool) -> None:
     other = tmp_path / "other" / plugin.LIBRARY
     if other_exists:
         other.parent.mkdir()
-        other.write_bytes(b"another")
+        other.write_bytes(b"other library")
     link_of(site).parent.mkdir()
     link_of(site).symlink_to(other)
     now = plugin.status()
@@ -70,17 +70,17 @@ def test_a_stale_link_is_told_and_mended(site: Path, tmp_path: Path, other_exist
     assert other.exists() == other_exists
 
 
-def test_a_file_that_is_no_link_is_left_alone(site: Path) -> None:
+def test_foreign_file_is_not_replaced(site: Path) -> None:
     link_of(site).parent.mkdir()
-    link_of(site).write_bytes(b"somebody's")
+    link_of(site).write_bytes(b"foreign file")
     assert plugin.status().state == "foreign"
     for change in (plugin.enable, plugin.disable):
         with pytest.raises(tb.UnsupportedError, match="not a link to tensorbundle's library"):
             change()
-    assert link_of(site).read_bytes() == b"somebody's"
+    assert link_of(site).read_bytes() == b"foreign file"
 
 
-def test_other_plugins_stay(site: Path) -> None:
+def test_disable_keeps_other_plugins(site: Path) -> None:
     plugin.enable()
     other = link_of(site).with_name("other.so")
     other.touch()
@@ -88,7 +88,9 @@ def test_other_plugins_stay(site: Path) -> None:
     assert other.exists()
 
 
-def test_without_a_library(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enable_without_library_raises_not_found_error(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plugin.enable()
     monkeypatch.setattr(plugin, "find_library", lambda: None)
     assert plugin.status().state == "stale"
@@ -97,7 +99,9 @@ def test_without_a_library(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plugin.disable().state == "disabled"
 
 
-def test_without_tensorflow(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enable_without_tensorflow_raises_not_found_error(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plugin.importlib.util, "find_spec", lambda name: None)
     assert plugin.status().state == "no tensorflow"
     for change in (plugin.enable, plugin.disable):
@@ -105,7 +109,7 @@ def test_without_tensorflow(site: Path, monkeypatch: pytest.MonkeyPatch) -> None
             change()
 
 
-def test_the_command_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugin_commands_print_status(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "status") == (
         0,
         f"disabled\nlibrary\t{plugin.find_library()}\nlink\t{link_of(site)}\ntarget\tnone\n",
@@ -128,7 +132,7 @@ def test_the_command_line(site: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(capsys, "disable")[0] == 0
     assert not link_of(site).exists()
     link_of(site).parent.mkdir()
-    link_of(site).write_bytes(b"somebody's")
+    link_of(site).write_bytes(b"foreign file")
     status, out, err = run(capsys, "enable")
     assert (status, out) == (2, "")
     assert err.startswith("tensorbundle: ")
@@ -136,7 +140,7 @@ def test_the_command_line(site: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(capsys, "status")[0] == 1
 
 
-def test_it_is_told_with_the_versions(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_versions_prints_plugin_state(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plugin.enable()
     tb.show_versions()
     (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("op library"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Consumers that write to what they get, whatever its read-only flag says.
+"""Consumers that write to arrays despite their read-only flag.
 
-PyTorch does that by every route. Here the address of an array is written to; the tests with PyTorch
-itself need it installed.
+PyTorch does so through every conversion. These tests write to the address of an array; the tests
+with PyTorch itself need it installed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from craft.dtypes import KINDS
 import tensorbundle as tb
 
 SOURCE = np.arange(40_000, dtype=np.float32).reshape(100, 400)
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 @pytest.fixture(params=["aligned", "odd"])
 def prefix(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A whole tensor, one in two slices, and a scalar, at offsets that are aligned or not."""
+    """A whole tensor, a tensor of two slices, and a scalar, at aligned or misaligned offsets."""
     bundle = Bundle()
     bundle.pad(64 if request.param == "aligned" else 1)
     bundle.add("t", SOURCE)
@@ -43,7 +43,7 @@ def digest(prefix: Path) -> str:
 
 
 def overwrite(array: np.ndarray) -> None:
-    """Writes to an array's memory, as a consumer does that ignores the flag."""
+    """Writes to an array's memory, like a consumer that ignores the read-only flag."""
     ctypes.memset(array.ctypes.data, 0xFF, array.nbytes)
 
 
@@ -61,13 +61,13 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS.keys())
 @pytest.mark.parametrize("io", ["auto", "mmap"])
-def test_a_write_ends_well_and_leaves_the_file_alone(prefix: Path, view, io: str) -> None:
+def test_write_to_view_leaves_file_unchanged(prefix: Path, view, io: str) -> None:
     before = digest(prefix)
     with tb.open(prefix, io=io) as ck:
         array = view(ck)
         overwrite(array)
         assert np.isnan(array).all()
-        # Our own reading never shows what somebody wrote to a view.
+        # Reads never return what was written to a view.
         assert same_bits(ck["t"].read(), SOURCE)
         assert same_bits(ck["t"].take([5, 0]), SOURCE[[5, 0]])
         assert same_bits(tb.load_and_remap(ck["t"], rows=[4, 3]), SOURCE[[4, 3]])
@@ -77,7 +77,7 @@ def test_a_write_ends_well_and_leaves_the_file_alone(prefix: Path, view, io: str
         assert same_bits(np.asarray(ck["t"]), SOURCE)
 
 
-def test_exports_do_not_share_what_is_written(prefix: Path) -> None:
+def test_exports_do_not_share_writes(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         view = np.asarray(ck["t"])
         exports = [np.from_dlpack(ck["t"]), np.from_dlpack(ck["t"]), ck["t"].copy_on_write()]
@@ -105,7 +105,7 @@ import numpy as np
 import tensorbundle as tb
 from craft.compare import mapped_file
 
-# Private writable mappings count as data; a limit on that refuses them, as strict overcommit does.
+# RLIMIT_DATA counts private writable mappings, so mmap fails as with strict overcommit.
 used = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if "VmData" in line)
 resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20), resource.RLIM_INFINITY))
 ck = tb.open(sys.argv[1])
@@ -113,7 +113,7 @@ view = np.asarray(ck["big"])
 assert mapped_file(view)[1] == "r--s", mapped_file(view)
 assert not view.flags.writeable
 assert (view[:10] == 0).all()
-if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # older ones take writable memory: a copy
+if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # older versions request writable memory: a copy
     assert (np.from_dlpack(ck["big"])[:10] == 0).all()
 assert (ck["big"].take([5, 7]) == 0).all()
 try:
@@ -124,17 +124,17 @@ except tb.IOFailure as error:
 
 
 @linux
-def test_a_system_that_refuses_private_mappings(tmp_path: Path) -> None:
+def test_falls_back_to_shared_mappings(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("big", np.zeros((32 << 20,), np.float32))
     prefix = bundle.write(tmp_path / "c")
     environment = {"PYTHONPATH": ":".join(filter(None, sys.path))}
-    ended = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(prefix)],
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert "cannot map" in ended.stdout
+    assert done.returncode == 0, done.stderr
+    assert "cannot map" in done.stdout
 
 
 ROUTES = {
@@ -171,13 +171,13 @@ print("ok")
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES.keys())
-def test_pytorch_trains_on_what_it_gets(prefix: Path, route: str) -> None:
+def test_pytorch_training_leaves_file_unchanged(prefix: Path, route: str) -> None:
     pytest.importorskip("torch")
     before = digest(prefix)
-    ended = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", TRAINING, str(prefix), route],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "ok\n"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ok\n"
     assert digest(prefix) == before

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which bytes a read touches, and what explain() says of it."""
+"""The byte ranges of a read, and its description by explain()."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import tensorbundle as tb
 repeatable = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the page cache")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inspects the page cache")
 
 
 @st.composite
@@ -47,13 +47,13 @@ def write(
 
 
 def touched(t: tb.Tensor, wanted: np.ndarray) -> set[tuple[str, int]]:
-    """(file, byte) of every element that is set in `wanted`, looked up one by one."""
+    """Returns (file, byte) of every element that is set in `wanted`, one by one."""
     size = t.dtype.itemsize
     found = set()
     for stored in t.slices:
         axes = zip(stored.offset, stored.shape, strict=True)
-        part = wanted[tuple(slice(start, start + n) for start, n in axes)]
-        for element in np.flatnonzero(part.reshape(-1)).tolist():
+        selected = wanted[tuple(slice(start, start + n) for start, n in axes)]
+        for element in np.flatnonzero(selected.reshape(-1)).tolist():
             found |= {
                 (stored.file, stored.file_offset + element * size + byte) for byte in range(size)
             }
@@ -66,12 +66,14 @@ def check(ranges: list[tuple[str, int, int]], expected: set[tuple[str, int]]) ->
     assert covered == sorted(covered)
     assert len(set(covered)) == len(covered)
     for (file, start, n), (other, following, _) in itertools.pairwise(ranges):
-        assert file != other or start + n < following  # else they would be one
+        assert file != other or start + n < following  # contiguous ranges are merged
 
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_the_bytes_of_a_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_box(
+    tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
+) -> None:
     source = tiling[0]
     index = tuple(
         data.draw(
@@ -92,7 +94,9 @@ def test_the_bytes_of_a_box(tmp_path: Path, tiling: tuple[Any, ...], data: st.Da
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_the_bytes_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject) -> None:
+def test_byte_ranges_covers_selected_rows(
+    tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
+) -> None:
     source = tiling[0]
     count = len(source)
     ids = data.draw(st.lists(st.integers(-count, count - 1), max_size=12))
@@ -105,43 +109,43 @@ def test_the_bytes_of_rows(tmp_path: Path, tiling: tuple[Any, ...], data: st.Dat
         assert t.explain(ids).shape == (len(ids), *source.shape[1:])
 
 
-def test_what_must_be_decoded_is_taken_whole(tmp_path: Path) -> None:
+def test_decoded_tensors_have_whole_ranges(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
-        (part,) = ck["s"].slices
+        (stored,) = ck["s"].slices
         for index in (0, slice(1, 2), [2, 0]):
-            assert ck["s"].byte_ranges(index) == [(part.file, part.file_offset, part.nbytes)]
+            assert ck["s"].byte_ranges(index) == [(stored.file, stored.file_offset, stored.nbytes)]
         assert ck["s"].explain(0).means == "decode"
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
 
-def test_a_v1_file_has_ranges_too(tmp_path: Path) -> None:
+def test_byte_ranges_stays_inside_v1_slice(tmp_path: Path) -> None:
     file = V1File()
     source = np.arange(60, dtype=np.float32).reshape(12, 5)
     file.add("t", 1, source)
     with tb.open(file.write(tmp_path / "v1")) as ck:
         t = ck["t"]
-        (part,) = t.slices
+        (stored,) = t.slices
         for _, offset, nbytes in t.byte_ranges(3):
-            assert part.file_offset <= offset
-            assert offset + nbytes <= part.file_offset + part.nbytes
+            assert stored.file_offset <= offset
+            assert offset + nbytes <= stored.file_offset + stored.nbytes
         assert t.explain(3).shape == (5,)
 
 
-def test_wrong_indices_and_damage_are_errors(tmp_path: Path) -> None:
+def test_invalid_index_and_truncation_raise_errors(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     with tb.open(path) as ck:
         t = ck["w"]
-        for ask in (t.byte_ranges, t.explain):
+        for function in (t.byte_ranges, t.explain):
             with pytest.raises(IndexError):
-                ask(4)
+                function(4)
             with pytest.raises(IndexError):
-                ask([0, 4])
+                function([0, 4])
             with pytest.raises(IndexError):
-                ask([-5])
+                function([-5])
             with pytest.raises(TypeError):
-                ask(1.5)
+                function(1.5)
             with pytest.raises(TypeError):
-                ask(np.array([True, False, True, False]))
+                function(np.array([True, False, True, False]))
         with pytest.raises(TypeError):
             ck["z"].byte_ranges([0])
     os.truncate(shard_path(path, 1, 2), 3)
@@ -151,7 +155,7 @@ def test_wrong_indices_and_damage_are_errors(tmp_path: Path) -> None:
             ck["w"].byte_ranges(slice(2, 4))
 
 
-def test_explain_tells_views_copies_and_gathers_apart(tmp_path: Path) -> None:
+def test_explain_distinguishes_views_copies_and_gathers(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     with tb.open(path) as ck:
         assert ck["a"].explain().means == "view"
@@ -171,7 +175,7 @@ def test_explain_tells_views_copies_and_gathers_apart(tmp_path: Path) -> None:
         assert "none" in plan.checksum
 
 
-def test_one_row_of_a_large_tensor_touches_its_page(tmp_path: Path) -> None:
+def test_one_row_touches_at_most_two_pages(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.pad(64)
     bundle.add("t", np.zeros((40_000, 64), np.float32))
@@ -182,7 +186,7 @@ def test_one_row_of_a_large_tensor_touches_its_page(tmp_path: Path) -> None:
 
 
 @linux
-def test_a_cold_stream_goes_past_the_page_cache(tmp_path: Path) -> None:
+def test_uncached_stream_bypasses_page_cache(tmp_path: Path) -> None:
     source = np.random.default_rng(1).integers(0, 256, (80, 1 << 20), dtype=np.uint8)
     bundle = Bundle()
     bundle.pad(5)
@@ -196,7 +200,7 @@ def test_a_cold_stream_goes_past_the_page_cache(tmp_path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         plan = ck["t"].explain()
         if plan.resident is None or plan.resident > 0.1 or plan.stream_means != "direct":
-            pytest.skip("the pages stay, or the file system is none that has direct I/O")
+            pytest.skip("the pages stay cached, or the file system has no direct I/O")
         assert np.array_equal(np.concatenate([chunk for _, chunk in ck["t"].chunks(16)]), source)
         after = ck["t"].explain().resident
         assert after is not None

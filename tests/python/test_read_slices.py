@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Partitioned tensors: any axis, any order, any tiling; and reading parts of tensors."""
+"""Sliced tensors with any axis, order and tiling; and reads of boxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ repeatable = settings(
 
 @st.composite
 def tiled(draw: st.DrawFn) -> tuple[np.ndarray, list[tilings.Box], int, Kind]:
-    """A tensor of rank 1 to 4, boxes that tile it, and a number of shards."""
+    """Draws a tensor of rank 1 to 4, boxes that tile it, a number of shards, and a dtype."""
     shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
     rng = random.Random(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from([KINDS[n] for n in (1, 3, 6, 8, 10, 14, 18, 19, 23, 29)]))
@@ -48,7 +48,7 @@ def write(
 
 @given(tiling=tiled())
 @repeatable
-def test_any_tiling_gives_the_source(tmp_path: Path, tiling: tuple[Any, ...]) -> None:
+def test_reads_any_tiling(tmp_path: Path, tiling: tuple[Any, ...]) -> None:
     source, _, _, _ = tiling
     with tb.open(write(tmp_path, *tiling)) as ck:
         t = ck["t"]
@@ -60,7 +60,7 @@ def test_any_tiling_gives_the_source(tmp_path: Path, tiling: tuple[Any, ...]) ->
 
 @given(tiling=tiled(), data=st.data())
 @repeatable
-def test_any_part_of_any_tiling(
+def test_reads_any_box_of_any_tiling(
     tmp_path: Path, tiling: tuple[Any, ...], data: st.DataObject
 ) -> None:
     source, _, _, _ = tiling
@@ -83,7 +83,7 @@ def test_any_part_of_any_tiling(
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
-def test_every_dtype_in_pieces(tmp_path: Path, kind: Kind) -> None:
+def test_reads_every_dtype_from_slices(tmp_path: Path, kind: Kind) -> None:
     source = sample(kind, (9, 5))
     boxes = tilings.grid((9, 5), [[4, 5], [2, 3]])
     with tb.open(write(tmp_path, source, boxes, 2, kind)) as ck:
@@ -91,20 +91,20 @@ def test_every_dtype_in_pieces(tmp_path: Path, kind: Kind) -> None:
         assert same_bits(ck["t"][3:7, 1:4], source[3:7, 1:4])
 
 
-def test_strings_in_pieces(tmp_path: Path) -> None:
+def test_reads_strings_from_slices(tmp_path: Path) -> None:
     values = np.array([[b"a", b"", b"ccc"], [b"d" * 200, b"\0", b"\xff"]], dtype=object)
     bundle = Bundle()
     boxes = tilings.cut((2, 3), 1, [1, 2])
     for box in boxes:
-        part = values[tilings.slices(box)]
-        bundle.add_strings(slice_key(b"s", box), part.reshape(-1).tolist(), part.shape)
+        stored = values[tilings.slices(box)]
+        bundle.add_strings(slice_key(b"s", box), stored.reshape(-1).tolist(), stored.shape)
     bundle.add_full("s", 7, (2, 3), boxes)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["s"], values)
         assert ck.verify().ok
 
 
-def test_pieces_one_behind_the_other_are_one_view(tmp_path: Path) -> None:
+def test_contiguous_slices_are_one_view(tmp_path: Path) -> None:
     source = sample(FLOAT, (20, 6))
     bundle = Bundle(num_shards=2)
     bundle.add_sliced("rows", source, tilings.cut((20, 6), 0, [7, 7, 6]))
@@ -122,17 +122,17 @@ def test_pieces_one_behind_the_other_are_one_view(tmp_path: Path) -> None:
                 ck[name].__array__(copy=False)
 
 
-def test_part_inside_one_piece_is_a_view(tmp_path: Path) -> None:
+def test_box_inside_one_slice_is_a_view(tmp_path: Path) -> None:
     source = sample(FLOAT, (20, 6))
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((20, 6), 1, [4, 2]))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        part = ck["t"][3:9, 1:3]
-        assert same_bits(part, source[3:9, 1:3])
-        assert shows_a_file(part) and not part.flags.writeable
+        box = ck["t"][3:9, 1:3]
+        assert same_bits(box, source[3:9, 1:3])
+        assert shows_a_file(box) and not box.flags.writeable
 
 
-def test_slices_of_a_partitioned_variable(tmp_path: Path) -> None:
+def test_lists_slices_of_partitioned_variable(tmp_path: Path) -> None:
     source = sample(FLOAT, (10, 4))
     bundle = Bundle(num_shards=2)
     bundle.pad(8, shard=1)
@@ -148,20 +148,20 @@ def test_slices_of_a_partitioned_variable(tmp_path: Path) -> None:
         }
 
 
-def test_full_extents_in_any_spelling(tmp_path: Path) -> None:
+def test_accepts_every_encoding_of_full_extents(tmp_path: Path) -> None:
     source = sample(FLOAT, (4, 6))
     bundle = Bundle()
     bundle.add_sliced("short", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
     bundle.add_sliced("one", source, [((0, 4), (0, 6))])
     entry = bundle.add_sliced("minus", source, tilings.cut((4, 6), 0, [1, 3]), short=True)
-    for piece in entry.slices:
-        piece.extent[1].length = -1
+    for stored in entry.slices:
+        stored.extent[1].length = -1
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         for name in ("short", "one", "minus"):
             assert same_bits(ck[name], source)
 
 
-def test_shard_of_a_partitioned_tensor_itself_is_ignored(tmp_path: Path) -> None:
+def test_ignores_shard_of_sliced_tensor_entry(tmp_path: Path) -> None:
     source = sample(FLOAT, (4, 6))
     bundle = Bundle()
     entry = bundle.add_sliced("t", source, tilings.cut((4, 6), 0, [1, 3]))
@@ -170,19 +170,19 @@ def test_shard_of_a_partitioned_tensor_itself_is_ignored(tmp_path: Path) -> None
         assert same_bits(ck["t"], source)
 
 
-def test_high_rank(tmp_path: Path) -> None:
+def test_reads_high_rank(tmp_path: Path) -> None:
     shape = (2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 3)
     source = sample(FLOAT, shape)
     bundle = Bundle()
     bundle.add("plain", source)
-    bundle.add_sliced("part", source, tilings.guillotine(shape, 9, random.Random(5)))
+    bundle.add_sliced("sliced", source, tilings.guillotine(shape, 9, random.Random(5)))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["plain"], source)
-        assert same_bits(ck["part"], source)
-        assert same_bits(ck["part"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
+        assert same_bits(ck["sliced"], source)
+        assert same_bits(ck["sliced"][1, 0, :, 0, 1], source[1, 0, :, 0, 1])
 
 
-def test_pieces_of_a_tensor_without_elements(tmp_path: Path) -> None:
+def test_reads_slices_of_empty_tensor(tmp_path: Path) -> None:
     source = np.zeros((0, 6), np.float32)
     bundle = Bundle()
     bundle.add_sliced("t", source, tilings.cut((0, 6), 1, [3, 3]))
@@ -190,7 +190,7 @@ def test_pieces_of_a_tensor_without_elements(tmp_path: Path) -> None:
         assert same_bits(ck["t"], source)
 
 
-def test_steps_and_ellipsis(tmp_path: Path) -> None:
+def test_reads_with_steps_and_ellipsis(tmp_path: Path) -> None:
     source = sample(FLOAT, (9, 5))
     with tb.open(write(tmp_path, source, tilings.cut((9, 5), 0, [4, 5]), 3, FLOAT)) as ck:
         t = ck["t"]
@@ -205,7 +205,7 @@ def test_steps_and_ellipsis(tmp_path: Path) -> None:
             assert same_bits(t[index], source[index])
 
 
-def test_index_out_of_bounds(tmp_path: Path) -> None:
+def test_out_of_bounds_index_raises_index_error(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.ones((9, 3), np.float32))
     bundle.add("s", np.float32(1))
@@ -218,23 +218,23 @@ def test_index_out_of_bounds(tmp_path: Path) -> None:
         assert same_bits(ck["s"][()], np.float32(1))
 
 
-def test_copy_on_write_leaves_the_file_alone(tmp_path: Path) -> None:
+def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
     source = sample(FLOAT, (50, 4))
     bundle = Bundle()
     bundle.add("t", source)
     prefix = bundle.write(tmp_path / "c")
     with tb.open(prefix) as ck:
-        mine = ck["t"].copy_on_write()
-        assert same_bits(mine, source)
-        mine[:] = 0
+        copied = ck["t"].copy_on_write()
+        assert same_bits(copied, source)
+        copied[:] = 0
         assert same_bits(ck["t"], source)
     with tb.open(prefix, verify="full") as ck:
         assert same_bits(ck["t"], source)
 
 
 @pytest.mark.parametrize("before", [0, 4, 8, 60])
-def test_destinations_at_every_distance_from_the_source(tmp_path, before):
-    """A destination just ahead of its source, within a page, is filled another way."""
+def test_reads_into_destination_at_any_page_offset(tmp_path, before):
+    """Destinations close to the source modulo 4 KiB are read through a bounce buffer."""
     values = np.random.default_rng(0).standard_normal(150_000).astype(np.float32)
     bundle = Bundle()
     if before:

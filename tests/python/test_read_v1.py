@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V1 checkpoints: one table that holds the tensors themselves."""
+"""V1 checkpoints: a table that contains the tensor data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ SHAPES = [(), (1,), (0,), (2, 0), (3, 4), (2, 3, 2)]
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "unpacked"])
 @pytest.mark.parametrize("number", FIELDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_dtype(tmp_path: Path, number: int, shape: tuple[int, ...], packed: bool) -> None:
+def test_reads_every_dtype(
+    tmp_path: Path, number: int, shape: tuple[int, ...], packed: bool
+) -> None:
     source = sample(KINDS[number], shape)
     file = V1File()
     file.add("x", number, source, packed=packed)
@@ -39,7 +41,7 @@ def test_every_dtype(tmp_path: Path, number: int, shape: tuple[int, ...], packed
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 2)], ids=str)
-def test_strings(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_reads_strings(tmp_path: Path, shape: tuple[int, ...]) -> None:
     count = int(np.prod(shape, dtype=int))
     values = [b"", b"a\0b", b"\xff" * 300, b"x"][:count] if count else []
     source = np.array(values, dtype=object).reshape(shape)
@@ -54,22 +56,22 @@ def test_strings(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert np.asarray(got, dtype=object).reshape(-1).tolist() == values
 
 
-def test_tensorflows_names_read_v1(tmp_path: Path) -> None:
+def test_tensorflow_api_reads_v1(tmp_path: Path) -> None:
     file = V1File()
     source = sample(KINDS[19], (5, 2))
     file.add("half", 19, source)
-    file.add_sliced("parts", 1, np.eye(4, dtype=np.float32), tilings.cut((4, 4), 0, [1, 3]))
+    file.add_sliced("sliced", 1, np.eye(4, dtype=np.float32), tilings.cut((4, 4), 0, [1, 3]))
     reader = tb.NewCheckpointReader(str(file.write(tmp_path / "v1")))
-    assert reader.get_variable_to_shape_map() == {"half": [5, 2], "parts": [4, 4]}
+    assert reader.get_variable_to_shape_map() == {"half": [5, 2], "sliced": [4, 4]}
     assert reader.get_variable_to_dtype_map()["half"] == np.float16
     got = reader.get_tensor("half")
     assert same_bits(got, source) and got.flags.writeable
-    assert same_bits(reader.get_tensor("parts"), np.eye(4, dtype=np.float32))
+    assert same_bits(reader.get_tensor("sliced"), np.eye(4, dtype=np.float32))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 8, 10, 19])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_slices_in_one_file(tmp_path: Path, number: int, axis: int) -> None:
+def test_reads_slices_from_one_file(tmp_path: Path, number: int, axis: int) -> None:
     source = sample(KINDS[number], (6, 8))
     file = V1File()
     boxes = tilings.cut((6, 8), axis, [1, 3, source.shape[axis] - 4])
@@ -84,7 +86,7 @@ def test_slices_in_one_file(tmp_path: Path, number: int, axis: int) -> None:
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_shards_of_random_tilings(tmp_path: Path, seed: int) -> None:
+def test_reads_shards_of_random_tilings(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     shape = tuple(rng.randrange(1, 7) for _ in range(rng.randrange(1, 4)))
     number = rng.choice([1, 3, 9, 18, 19])
@@ -98,7 +100,7 @@ def test_shards_of_random_tilings(tmp_path: Path, seed: int) -> None:
 
 
 def shards(prefix: Path, count: int, tensors: dict[str, tuple[int, np.ndarray, Any]]) -> str:
-    """Writes ``prefix-SSSSS-of-NNNNN`` with the boxes dealt out in turn; returns the pattern."""
+    """Writes ``prefix-SSSSS-of-NNNNN`` with the boxes in round-robin order; returns the pattern."""
     files = [V1File() for _ in range(count)]
     for name, (number, source, boxes) in tensors.items():
         for shard, file in enumerate(files):
@@ -109,7 +111,7 @@ def shards(prefix: Path, count: int, tensors: dict[str, tuple[int, np.ndarray, A
     return f"{prefix}-?????-of-{count:05d}"
 
 
-def test_the_pattern_expands_nothing_but_the_shard(tmp_path: Path) -> None:
+def test_pattern_expands_only_the_shard_number(tmp_path: Path) -> None:
     folder = tmp_path / "od[d] *dir"
     folder.mkdir()
     source = sample(KINDS[1], (6, 2))
@@ -126,7 +128,7 @@ def test_the_pattern_expands_nothing_but_the_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
 @pytest.mark.parametrize("block_size", [1, 500, table.BLOCK_SIZE])
-def test_layouts_of_the_table(tmp_path: Path, kind: int, block_size: int) -> None:
+def test_reads_every_table_layout(tmp_path: Path, kind: int, block_size: int) -> None:
     file = V1File()
     sources = {f"t{i:02d}": sample(KINDS[n], (i + 1, 7)) for i, n in enumerate(FIELDS)}
     for number, (name, source) in zip(FIELDS, sources.items(), strict=True):
@@ -151,7 +153,7 @@ def test_floats_are_views_of_the_file(tmp_path: Path) -> None:
     assert same_bits(view, source)
 
 
-def test_names_are_arbitrary_bytes(tmp_path: Path) -> None:
+def test_accepts_names_of_arbitrary_bytes(tmp_path: Path) -> None:
     file = V1File()
     for name in (b"\xff\xfe", b"a\0b", b"\0", "é".encode()):
         file.add(name, 3, np.arange(3, dtype=np.int32))
@@ -160,7 +162,7 @@ def test_names_are_arbitrary_bytes(tmp_path: Path) -> None:
         assert all(same_bits(ck[name], np.arange(3, dtype=np.int32)) for name in ck)
 
 
-def test_values_split_over_several_fields(tmp_path: Path) -> None:
+def test_reads_values_split_over_several_fields(tmp_path: Path) -> None:
     source = np.arange(10, dtype=np.float32)
     file = V1File()
     file.declare("f", 1, (10,), [[None]])
@@ -173,28 +175,28 @@ def test_values_split_over_several_fields(tmp_path: Path) -> None:
         assert same_bits(ck["g"], np.concatenate([[np.float32(1)], source[:9]]))
 
 
-def wrong_records() -> dict[str, tuple[int, bytes]]:
+def invalid_records() -> dict[str, tuple[int, bytes]]:
     ints = np.array([1, 2, 3])
     return {
         "short": (3, values_of(3, ints[:2])),
         "long": (3, values_of(3, np.array([1, 2, 3, 4]))),
         "other type": (3, values_of(1, ints.astype(np.float32))),
-        "nothing": (3, b""),
+        "empty": (3, b""),
         "beyond int16": (5, values_of(3, np.array([1, 2, 40_000]))),
         "beyond uint8": (4, values_of(3, np.array([1, 2, -1]))),
         "beyond int8": (6, values_of(3, np.array([1, 2, 128]))),
         "half of 17 bits": (19, wire.bytes_field(13, wire.varint(1 << 16) + b"\0\0")),
         "odd complex": (8, values_of(1, np.ones(5, np.float32)).replace(b"\x2a", b"\x4a", 1)),
-        "torn float": (1, wire.bytes_field(5, bytes(11))),
-        "torn varint": (3, wire.bytes_field(7, b"\1\2\x83")),
+        "truncated float": (1, wire.bytes_field(5, bytes(11))),
+        "truncated varint": (3, wire.bytes_field(7, b"\1\2\x83")),
         "not a message": (3, b"\x3a\x7f"),
         "group": (3, wire.group(7, b"")),
     }
 
 
-@pytest.mark.parametrize("fault", wrong_records())
-def test_damaged_records_concern_their_tensor_alone(tmp_path: Path, fault: str) -> None:
-    number, values = wrong_records()[fault]
+@pytest.mark.parametrize("case", invalid_records())
+def test_corrupt_record_affects_only_its_tensor(tmp_path: Path, case: str) -> None:
+    number, values = invalid_records()[case]
     file = V1File()
     file.add("good", 1, np.ones(3, np.float32))
     file.declare("bad", number, (3,), [[None]])
@@ -209,7 +211,7 @@ def test_damaged_records_concern_their_tensor_alone(tmp_path: Path, fault: str) 
         assert not ck.verify().ok
 
 
-def test_missing_record(tmp_path: Path) -> None:
+def test_missing_record_raises_corruption_error(tmp_path: Path) -> None:
     file = V1File()
     file.declare("gone", 1, (3,), [[None]])
     file.add("good", 1, np.ones(3, np.float32))
@@ -220,15 +222,15 @@ def test_missing_record(tmp_path: Path) -> None:
         np.asarray(ck["gone"])
 
 
-def test_a_damaged_data_block_is_found(tmp_path: Path) -> None:
+def test_corrupt_data_block_raises_corruption_error(tmp_path: Path) -> None:
     file = V1File()
     file.add("a", 1, sample(KINDS[1], (100,)))
     file.add("z", 1, sample(KINDS[1], (100,), seed=3))
     encoded = file.table(block_size=1).encode()
-    offset, size = encoded.blocks[-3]  # the last data block, which holds "z"
-    damaged = bytearray(encoded.data)
-    damaged[offset + size - 60] ^= 4
+    offset, size = encoded.blocks[-3]  # the last data block, which contains "z"
+    corrupt = bytearray(encoded.data)
+    corrupt[offset + size - 60] ^= 4
     path = tmp_path / "v1"
-    path.write_bytes(damaged)
+    path.write_bytes(corrupt)
     with pytest.raises(tb.CorruptionError, match=str(path)), tb.open(path) as ck:
         ck["z"].read()

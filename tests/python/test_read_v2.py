@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V2 checkpoints: dtypes, shapes, layouts of the index, names, shards."""
+"""V2 checkpoints: dtypes, shapes, index layouts, names, shards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import tensorbundle as tb
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
 @pytest.mark.parametrize("shape", [(3, 5), (), (0,), (2, 0, 3), (1,)], ids=str)
 @pytest.mark.parametrize("lead", [0, 1])
-def test_every_dtype(tmp_path: Path, kind: Kind, shape: tuple[int, ...], lead: int) -> None:
+def test_reads_every_dtype(tmp_path: Path, kind: Kind, shape: tuple[int, ...], lead: int) -> None:
     source = sample(kind, shape)
     bundle = Bundle()
     bundle.pad(lead)
@@ -45,7 +45,7 @@ def test_every_dtype(tmp_path: Path, kind: Kind, shape: tuple[int, ...], lead: i
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
-def test_every_dtype_through_tensorflows_names(tmp_path: Path, kind: Kind) -> None:
+def test_tensorflow_api_reads_every_dtype(tmp_path: Path, kind: Kind) -> None:
     bundle = Bundle()
     source, scalar = sample(kind, (4, 3)), sample(kind, (), seed=2)
     bundle.add("x", source, number=kind.number)
@@ -61,7 +61,7 @@ def test_every_dtype_through_tensorflows_names(tmp_path: Path, kind: Kind) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
-def test_big_endian_is_swapped_into_a_copy(tmp_path: Path, kind: Kind) -> None:
+def test_swaps_big_endian_into_a_copy(tmp_path: Path, kind: Kind) -> None:
     source, scalar = sample(kind, (5, 3)), sample(kind, (), seed=1)
     bundle = Bundle(big_endian=True)
     bundle.add("x", source, number=kind.number)
@@ -77,7 +77,7 @@ def test_big_endian_is_swapped_into_a_copy(tmp_path: Path, kind: Kind) -> None:
         assert ck.verify().ok
 
 
-def test_big_endian_strings(tmp_path: Path) -> None:
+def test_reads_big_endian_strings(tmp_path: Path) -> None:
     values = [b"", b"a\0b", b"x" * 300]
     bundle = Bundle(big_endian=True)
     bundle.add_strings("s", values, (3,))
@@ -100,7 +100,7 @@ def test_big_endian_strings(tmp_path: Path) -> None:
     ],
     ids=["scalar", "empty scalar", "none", "none 2-d", "all empty", "binary", "lengths", "large"],
 )
-def test_strings(tmp_path: Path, values: list[bytes], shape: tuple[int, ...]) -> None:
+def test_reads_strings(tmp_path: Path, values: list[bytes], shape: tuple[int, ...]) -> None:
     bundle = Bundle()
     bundle.pad(3)
     bundle.add_strings("s", values, shape)
@@ -125,7 +125,7 @@ def test_strings(tmp_path: Path, values: list[bytes], shape: tuple[int, ...]) ->
         assert got.reshape(-1).tolist() == values
 
 
-def test_old_string_layout(checkpoints: Path) -> None:
+def test_reads_old_string_layout(checkpoints: Path) -> None:
     with tb.open(checkpoints / "old_string_tensors" / "foo", verify="full") as ck:
         strings = [name for name in ck if ck[name].dtype == np.dtype(object)]
         assert strings
@@ -136,7 +136,7 @@ def test_old_string_layout(checkpoints: Path) -> None:
         assert ck.verify().ok
 
 
-def test_variants_are_listed_and_given_as_raw_bytes(tmp_path: Path) -> None:
+def test_variants_are_read_as_raw_bytes(tmp_path: Path) -> None:
     elements = [b"\x0a\x03abc\x12\x01z", b"", b"\xff" * 200]
     bundle = Bundle()
     bundle.add("a", np.arange(3.0))
@@ -153,7 +153,7 @@ def test_variants_are_listed_and_given_as_raw_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
 @pytest.mark.parametrize("restart_interval", [1, 3, 16, 10_000])
 @pytest.mark.parametrize("block_size", [1, 100, 4096, table.BLOCK_SIZE])
-def test_layouts_of_the_index(
+def test_reads_every_index_layout(
     tmp_path: Path, kind: int, restart_interval: int, block_size: int
 ) -> None:
     bundle = Bundle()
@@ -168,7 +168,7 @@ def test_layouts_of_the_index(
         assert [int(np.asarray(ck[name])) for name in ck] == [int(name[-5:]) for name in ck]
 
 
-def test_an_entry_larger_than_a_block(tmp_path: Path) -> None:
+def test_reads_entry_larger_than_a_block(tmp_path: Path) -> None:
     bundle = Bundle()
     source = np.arange(20_000, dtype=np.int16)
     bundle.add_sliced("many", source, [((i, 1),) for i in range(20_000)])
@@ -179,19 +179,19 @@ def test_an_entry_larger_than_a_block(tmp_path: Path) -> None:
         assert float(np.asarray(ck["x" * 600_000])) == 1.5
 
 
-def test_prefix_compression_may_be_left_out(tmp_path: Path) -> None:
+def test_reads_index_without_prefix_compression(tmp_path: Path) -> None:
     bundle = Bundle()
     for name in ("aa/b", "aa/c", "ab"):
         bundle.add(name, np.arange(2.0))
-    made = bundle.table()
-    made.blocks[0].body = table.encode_block(bundle.records(), share=False)
+    index = bundle.table()
+    index.blocks[0].body = table.encode_block(bundle.records(), share=False)
     bundle.write_shards(tmp_path / "c")
-    (tmp_path / "c.index").write_bytes(made.encode().data)
+    (tmp_path / "c.index").write_bytes(index.encode().data)
     with tb.open(tmp_path / "c") as ck:
         assert list(ck) == ["aa/b", "aa/c", "ab"]
 
 
-def test_several_shards(tmp_path: Path) -> None:
+def test_reads_several_shards(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=12)
     sources = {f"t{i:02d}": sample(KINDS[1], (i + 1, 3), seed=i) for i in range(40)}
     for i, (name, source) in enumerate(sources.items()):
@@ -205,7 +205,7 @@ def test_several_shards(tmp_path: Path) -> None:
         assert ck.verify().ok
 
 
-def test_order_of_the_data_need_not_be_the_order_of_the_names(tmp_path: Path) -> None:
+def test_data_order_may_differ_from_name_order(tmp_path: Path) -> None:
     bundle = Bundle()
     for name in ("z", "a", "m"):
         bundle.add(name, np.full(4, ord(name), np.uint16))
@@ -215,12 +215,12 @@ def test_order_of_the_data_need_not_be_the_order_of_the_names(tmp_path: Path) ->
         assert {name: int(np.asarray(ck[name])[0]) for name in ck} == {"a": 97, "m": 109, "z": 122}
 
 
-def test_two_names_may_share_bytes(tmp_path: Path) -> None:
+def test_two_names_may_share_data(tmp_path: Path) -> None:
     bundle = Bundle()
     entry = bundle.add("a", np.arange(6, dtype=np.int32))
-    twin = type(entry)()
-    twin.CopyFrom(entry)
-    bundle.entries[b"b"] = twin
+    copied = type(entry)()
+    copied.CopyFrom(entry)
+    bundle.entries[b"b"] = copied
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         assert same_bits(ck["a"], ck["b"])
         assert ck.verify().ok
@@ -232,21 +232,21 @@ def test_two_names_may_share_bytes(tmp_path: Path) -> None:
      b"\xed\xa0\x80", b"x" * 5000],
     ids=repr,
 )  # fmt: skip
-def test_names_are_arbitrary_bytes(tmp_path: Path, name: bytes) -> None:
+def test_accepts_names_of_arbitrary_bytes(tmp_path: Path, name: bytes) -> None:
     bundle = Bundle()
     bundle.add("plain", np.arange(3.0))
     bundle.add(name, np.arange(4, dtype=np.int8))
-    bundle.add_sliced("part", np.arange(4.0), [((0, 2),), ((2, 2),)])
+    bundle.add_sliced("sliced", np.arange(4.0), [((0, 2),), ((2, 2),)])
     text = name.decode("utf-8", "surrogateescape")
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        assert set(ck) == {"plain", "part", text}
+        assert set(ck) == {"plain", "sliced", text}
         assert text in ck
         assert same_bits(ck[text], np.arange(4, dtype=np.int8))
         assert ck[text].name == text
-        assert same_bits(ck["part"], np.arange(4.0))
+        assert same_bits(ck["sliced"], np.arange(4.0))
 
 
-def test_a_tensor_beyond_4_gib(tmp_path: Path) -> None:
+def test_reads_tensor_beyond_4_gib(tmp_path: Path) -> None:
     offset = 5 * 2**30 + 3
     source = np.arange(1000, dtype=np.float32)
     bundle = Bundle()
@@ -268,14 +268,14 @@ def test_a_tensor_beyond_4_gib(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("io", ["auto", "mmap", "pread", "direct"])
 @pytest.mark.parametrize("verify", ["none", "lazy", "full"])
-def test_every_policy_gives_the_same_values(tmp_path: Path, io: str, verify: str) -> None:
+def test_every_policy_returns_same_values(tmp_path: Path, io: str, verify: str) -> None:
     bundle = Bundle(num_shards=2)
     source = sample(KINDS[1], (70, 300))
     bundle.add("plain", source, shard=1)
-    bundle.add_sliced("part", source, [((0, 30), (0, 300)), ((30, 40), (0, 300))])
+    bundle.add_sliced("sliced", source, [((0, 30), (0, 300)), ((30, 40), (0, 300))])
     bundle.add_strings("s", [b"one", b""], (2,))
     with tb.open(bundle.write(tmp_path / "c"), io=io, verify=verify, threads=2) as ck:
-        for name in ("plain", "part"):
+        for name in ("plain", "sliced"):
             assert same_bits(ck[name], source)
             assert same_bits(ck[name].read(), source)
             assert same_bits(ck[name][20:40, 7:9], source[20:40, 7:9])
@@ -285,7 +285,7 @@ def test_every_policy_gives_the_same_values(tmp_path: Path, io: str, verify: str
 
 
 @pytest.mark.parametrize("change", ["producer 2", "no version", "unknown fields"])
-def test_headers_of_other_writers(tmp_path: Path, change: str) -> None:
+def test_accepts_headers_of_other_writers(tmp_path: Path, change: str) -> None:
     bundle = Bundle()
     bundle.add("a", np.arange(3.0))
     if change == "producer 2":
@@ -298,7 +298,7 @@ def test_headers_of_other_writers(tmp_path: Path, change: str) -> None:
         assert same_bits(ck["a"], np.arange(3.0))
 
 
-def test_unknown_fields_and_dimension_names_are_skipped(tmp_path: Path) -> None:
+def test_skips_unknown_fields_and_dimension_names(tmp_path: Path) -> None:
     bundle = Bundle()
     entry = bundle.add("a", np.arange(3.0))
     entry.shape.dim[0].name = b"\xff\xfe not utf-8"
@@ -308,7 +308,7 @@ def test_unknown_fields_and_dimension_names_are_skipped(tmp_path: Path) -> None:
 
 
 def object_graph(bundle: Bundle) -> None:
-    """Adds the tensors and the graph of a small object-based checkpoint with a cycle."""
+    """Adds the tensors of a small object-based checkpoint and their graph, which has a cycle."""
     key = "model/kernel/.ATTRIBUTES/VARIABLE_VALUE"
     bundle.add(key, np.arange(6.0))
     graph = TrackableObjectGraph()
@@ -322,7 +322,7 @@ def object_graph(bundle: Bundle) -> None:
     bundle.add_strings("_CHECKPOINTABLE_OBJECT_GRAPH", [graph.SerializeToString()], ())
 
 
-def test_full_names_of_the_object_graph_are_aliases(tmp_path: Path) -> None:
+def test_full_names_are_aliases(tmp_path: Path) -> None:
     bundle = Bundle()
     object_graph(bundle)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -336,7 +336,7 @@ def test_full_names_of_the_object_graph_are_aliases(tmp_path: Path) -> None:
             ck["dense/kernels"]
 
 
-def test_saved_model_directory(tmp_path: Path) -> None:
+def test_opens_saved_model_directory(tmp_path: Path) -> None:
     (tmp_path / "model" / "variables").mkdir(parents=True)
     bundle = Bundle()
     object_graph(bundle)
@@ -345,7 +345,7 @@ def test_saved_model_directory(tmp_path: Path) -> None:
         assert same_bits(ck["dense/kernel"], np.arange(6.0))
 
 
-def test_mapping_protocol(tmp_path: Path) -> None:
+def test_checkpoint_implements_mapping_protocol(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("emb", np.arange(3.0))
     bundle.add("bias", np.arange(2.0))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each partition takes of a remapped table."""
+"""The rows and columns of a remapped table that each partition receives."""
 
 import math
 
@@ -14,15 +14,15 @@ from tensorbundle.warm_plan import PartitionRemap, plan_partitions
 
 
 def partition(shape, whole=None, offset=None):
-    part = None if whole is None else Slice("v", whole, offset, shape)
-    return Variable("v:0", shape, part, None)
+    info = None if whole is None else Slice("v", whole, offset, shape)
+    return Variable("v:0", shape, info, None)
 
 
 def plan(*partitions, axis=0, new_size=5, num_oov=0):
     return plan_partitions("v", partitions, axis=axis, new_size=new_size, num_oov=num_oov)
 
 
-def test_a_whole_table():
+def test_plans_whole_table():
     (found,) = plan(partition((7, 3)), num_oov=2)
     assert found == PartitionRemap(
         axis=0,
@@ -38,12 +38,12 @@ def test_a_whole_table():
     assert (found.num_entries, found.cells_per_entry, found.oov_shape) == (5, 3, (2, 3))
 
 
-def test_a_table_smaller_than_its_vocabulary_takes_the_first_entries():
+def test_small_table_uses_first_vocabulary_entries():
     (found,) = plan(partition((3, 2)))
     assert (found.num_rows, found.num_oov) == (3, 0)
 
 
-def test_rank_1_and_rank_3():
+def test_plans_rank_1_and_rank_3():
     (bias,) = plan(partition((6,)), num_oov=1)
     assert (bias.num_rows, bias.cells_per_entry, bias.oov_shape) == (5, 1, (1,))
     (cube,) = plan(partition((5, 2, 3)))
@@ -52,7 +52,7 @@ def test_rank_1_and_rank_3():
     assert (classes.cells_per_entry, classes.oov_shape) == (12, (4, 1, 3))
 
 
-def test_partitions_begin_where_their_rows_do():
+def test_partition_offset_is_its_first_row():
     whole = (8, 2)
     partitions = [partition((3, 2), whole, (first, 0)) for first in (0, 3)] + [
         partition((2, 2), whole, (6, 0))
@@ -63,16 +63,16 @@ def test_partitions_begin_where_their_rows_do():
         (3, 2, 1),
         (6, 0, 2),
     ]
-    # TensorFlow asks for everything at once only where a partition lies behind all entries.
+    # TensorFlow initialises a whole partition at once only if it starts after the first OOV row.
     assert [each.is_all_oov for each in found] == [False, False, True]
 
 
-def test_a_partition_right_behind_the_entries_goes_the_ordinary_way():
+def test_partition_starting_at_oov_rows_is_not_all_oov():
     found = plan(partition((3, 2), (8, 2), (5, 0)), num_oov=3)
     assert (found[0].num_rows, found[0].num_oov, found[0].is_all_oov) == (0, 3, False)
 
 
-def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
+def test_axis_1_uses_partition_rows_and_vocabulary_columns():
     partitions = [partition((2, 6), (4, 6), (first, 0)) for first in (0, 2)]
     found = plan(*partitions, axis=1, num_oov=1)
     assert [(each.offset, each.num_rows, each.num_cols, each.num_oov) for each in found] == [
@@ -81,7 +81,7 @@ def test_axis_1_takes_the_partitions_rows_and_the_vocabularys_columns():
     ]
     assert found[0].first_entry == found[1].first_entry == 0
     assert found[0].num_entries == 5
-    # Some of the partitions alone are no less.
+    # A subset of the partitions has the same plan.
     assert plan(partitions[1], axis=1, num_oov=1) == found[1:]
 
 
@@ -98,7 +98,7 @@ def test_column_partitions_are_windows(axis):
     assert [each.window_offset for each in found] == [(0, 0), (0, 4)]
 
 
-def test_counts_wider_than_32_bits_are_known():
+def test_detects_counts_wider_than_32_bits():
     (found,) = plan(partition((2**26, 64)), new_size=2**26)
     assert not found.counts_in_int32
     (found,) = plan(partition((2**24, 64)), new_size=2**24)
@@ -106,7 +106,7 @@ def test_counts_wider_than_32_bits_are_known():
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis", "says"),
+    ("shape", "axis", "message"),
     [
         (None, 0, "unknown rank"),
         ((None, 3), 0, "a known shape"),
@@ -118,8 +118,8 @@ def test_counts_wider_than_32_bits_are_known():
         ((4, 6), 1, "2nd dim"),
     ],
 )
-def test_shapes_that_do_not_suit(shape, axis, says):
-    with pytest.raises(tb.ShapeMismatchError, match=says):
+def test_unsuitable_shape_raises_shape_mismatch_error(shape, axis, message):
+    with pytest.raises(tb.ShapeMismatchError, match=message):
         plan(partition(shape), axis=axis)
 
 
@@ -129,8 +129,8 @@ def test_shapes_that_do_not_suit(shape, axis, says):
     st.integers(1, 3),
     st.data(),
 )
-def test_partitions_make_up_the_table(rows, num_oov, width, data):
-    """The rows that all partitions take are 0, 1, 2, … and then the out-of-vocabulary rows."""
+def test_partitions_cover_the_table(rows, num_oov, width, data):
+    """The partitions receive the rows 0, 1, 2, … in order, then the out-of-vocabulary rows."""
     total = sum(rows)
     num_oov = min(num_oov, total - 1)
     starts = np.cumsum([0, *rows[:-1]]).tolist()

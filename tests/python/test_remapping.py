@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables remapped, against a brute-force oracle."""
+"""Compares remapped tables with a brute-force oracle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import tensorbundle as tb
 
 
 def oracle(table, rows, columns, values, oov_rows, oov_columns):
-    """Cell by cell; `values` are taken in order, part by part."""
+    """Remaps cell by cell; `values` fill the body, the OOV rows and the OOV columns in order."""
     width = None if table.ndim < 2 else len(columns)
     body = (len(rows), *(() if width is None else (width,)), *table.shape[2:])
     shape = (body[0] + oov_rows, *body[1:])
@@ -55,9 +55,9 @@ def oracle(table, rows, columns, values, oov_rows, oov_columns):
 def missing_counts(rows, columns, shape, oov_rows, oov_columns):
     rest = int(np.prod(shape[2:], dtype=int))
     width = 1 if len(shape) < 2 else len(columns)
-    gaps = 0 if len(shape) < 2 else sum(column < 0 for column in columns)
-    lost = sum(row < 0 for row in rows)
-    body = (lost * width + (len(rows) - lost) * gaps) * rest
+    missing_columns = 0 if len(shape) < 2 else sum(column < 0 for column in columns)
+    missing_rows = sum(row < 0 for row in rows)
+    body = (missing_rows * width + (len(rows) - missing_rows) * missing_columns) * rest
     return [body, oov_rows * width * rest, oov_columns * (len(rows) + oov_rows) * rest]
 
 
@@ -84,7 +84,7 @@ def cases(draw):
 
 @given(case=cases(), number=st.sampled_from([1, 2, 6, 9, 14, 18]), threads=st.integers(1, 3))
 @settings(max_examples=150, deadline=None)
-def test_any_remap(tmp_path_factory, case, number, threads) -> None:
+def test_matches_oracle(tmp_path_factory, case, number, threads) -> None:
     shape, rows, columns, oov_rows, oov_columns, cuts = case
     table = sample(KINDS[number], shape)
     wanted = columns if columns is not None or len(shape) < 2 else list(range(shape[1]))
@@ -101,9 +101,9 @@ def test_any_remap(tmp_path_factory, case, number, threads) -> None:
         supply = iter(np.split(values, np.cumsum(counts)[:-1]))
 
         def fill(count: int) -> np.ndarray:
-            part = next(part for part in supply if part.size)
+            chunk = next(chunk for chunk in supply if chunk.size)
             calls.append(count)
-            return part
+            return chunk
 
         out = np.zeros_like(result)
         assert tb.load_and_remap(ck["t"], fill=fill, out=out, **options) is out
@@ -111,7 +111,7 @@ def test_any_remap(tmp_path_factory, case, number, threads) -> None:
         assert calls == [count for count in counts if count]
 
 
-def test_one_element_fills_everything(tmp_path: Path) -> None:
+def test_scalar_fill_applies_to_all_missing_cells(tmp_path: Path) -> None:
     table = np.arange(12, dtype=np.float32).reshape(4, 3)
     with tb.open(write(tmp_path, table, 1)) as ck:
         got = tb.load_and_remap(
@@ -125,7 +125,7 @@ def test_one_element_fills_everything(tmp_path: Path) -> None:
         )
 
 
-def test_many_rows_in_many_tasks(tmp_path: Path) -> None:
+def test_remaps_many_rows_in_parallel(tmp_path: Path) -> None:
     table = np.random.default_rng(0).random((40_000, 64), np.float32)
     rng = np.random.default_rng(1)
     rows = rng.integers(-1, 40_000, 70_000)
@@ -142,7 +142,7 @@ def test_many_rows_in_many_tasks(tmp_path: Path) -> None:
             assert same_bits(got, expected)
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_invalid_arguments_raise_and_leave_destination(tmp_path: Path) -> None:
     table = np.zeros((4, 3), np.float32)
     out = np.ones((2, 3), np.float32)
     with tb.open(write(tmp_path, table, 1)) as ck:
@@ -174,7 +174,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         assert (out == 1).all()
 
 
-def test_biases_and_other_types(tmp_path: Path) -> None:
+def test_remaps_rank_1_and_rejects_other_types(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("bias", np.arange(4).astype(ml_dtypes.bfloat16))
     bundle.add("scalar", np.float32(1))
@@ -190,24 +190,24 @@ def test_biases_and_other_types(tmp_path: Path) -> None:
             tb.load_and_remap(ck["names"])
 
 
-def test_a_thousand_million_missing_cells_are_counted(tmp_path: Path) -> None:
+def test_counts_three_billion_missing_cells(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.ones((1, 100_000), np.int8))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        asked = []
+        counts = []
 
         def fill(count: int) -> np.ndarray:
-            asked.append(count)
+            counts.append(count)
             raise MemoryError
 
         with pytest.raises(MemoryError):
             tb.load_and_remap(ck["t"], rows=np.full(30_000, -1), fill=fill)
-        assert asked == [3_000_000_000]
+        assert counts == [3_000_000_000]
 
 
 @pytest.mark.parametrize("name", ["num_rows", "num_oov_rows", "num_oov_columns"])
 @pytest.mark.parametrize("value", [True, 1.5, float("nan"), "1", [], -1, 2**64])
-def test_odd_numbers(tmp_path: Path, name: str, value: object) -> None:
+def test_invalid_counts_raise_error(tmp_path: Path, name: str, value: object) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros((3, 2), np.float32))
     with (
@@ -218,7 +218,7 @@ def test_odd_numbers(tmp_path: Path, name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("count", [4, 2**31, 2**60])
-def test_more_rows_than_there_are(tmp_path: Path, count: int) -> None:
+def test_num_rows_beyond_table_raises_index_error(tmp_path: Path, count: int) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros((3, 2), np.float32))
     with tb.open(bundle.write(tmp_path / "c")) as ck, pytest.raises(IndexError, match="3 rows"):

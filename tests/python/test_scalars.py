@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of one element as Python numbers, by NumPy's rules for arrays; and what == means."""
+"""Conversion of one-element tensors to Python numbers by NumPy's rules, and ==."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(tmp_path: Path, **arrays: Any) -> tb.Checkpoint:
 
 
 def outcome(function: Callable[[Any], Any], value: Any) -> Any:
-    """What a function returns, with its type; or the exception that it raises."""
+    """Returns the result's type and repr, or the type of the exception."""
     try:
         result = function(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -43,7 +43,7 @@ CONVERSIONS = [int, float, complex, bool, operator.index]
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
 @pytest.mark.parametrize("convert", CONVERSIONS, ids=lambda convert: convert.__name__)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_scalar_of_every_type_converts_as_numpys_does(
+def test_scalar_of_every_dtype_converts_like_numpy(
     tmp_path: Path, kind: Kind, convert: Callable[[Any], Any], seed: int
 ) -> None:
     array = sample(kind, (), seed)
@@ -53,14 +53,14 @@ def test_a_scalar_of_every_type_converts_as_numpys_does(
         tensor = checkpoint["x"]
         assert outcome(lambda tensor: tensor.item(), tensor) == outcome(np.ndarray.item, array)
         if convert is operator.index and array.dtype.kind == "V" and "int" in kind.label:
-            expected = outcome(int, array)  # NumPy does not count ml_dtypes' types as integers
+            expected = outcome(int, array)  # NumPy does not treat ml_dtypes' types as integers
         else:
             expected = outcome(convert, array)
         assert outcome(convert, tensor) == expected
 
 
 @pytest.mark.parametrize("element", [b"", b"12", b"x", b"a\0b\0", b"\xff", b"1.5"])
-def test_a_string_converts_as_its_bytes_do(tmp_path: Path, element: bytes) -> None:
+def test_string_converts_like_bytes(tmp_path: Path, element: bytes) -> None:
     tensor = write(tmp_path, x=element)["x"]
     assert tensor.item() == element
     assert type(tensor.item()) is bytes
@@ -69,7 +69,7 @@ def test_a_string_converts_as_its_bytes_do(tmp_path: Path, element: bytes) -> No
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)])
-def test_one_element_of_any_rank(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_converts_one_element_of_any_rank(tmp_path: Path, shape: tuple[int, ...]) -> None:
     tensor = write(tmp_path, x=np.full(shape, 7, np.int32))["x"]
     assert (int(tensor), float(tensor), complex(tensor), bool(tensor)) == (7, 7.0, 7 + 0j, True)
     assert tensor.item() == 7
@@ -78,7 +78,7 @@ def test_one_element_of_any_rank(tmp_path: Path, shape: tuple[int, ...]) -> None
 
 
 @pytest.mark.parametrize("shape", [(0,), (2,), (0, 3), (3, 4)])
-def test_another_number_of_elements(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_other_element_count_raises_error(tmp_path: Path, shape: tuple[int, ...]) -> None:
     tensor = write(tmp_path, x=np.zeros(shape))["x"]
     for convert in (int, float, complex, operator.index):
         with pytest.raises(TypeError, match="'x'"):
@@ -90,7 +90,7 @@ def test_another_number_of_elements(tmp_path: Path, shape: tuple[int, ...]) -> N
     assert "'name in checkpoint'" in str(caught.value)
 
 
-def test_an_integer_scalar_counts_as_an_integer(tmp_path: Path) -> None:
+def test_integer_scalar_is_usable_as_index(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, step=np.int64(2), flag=np.bool_(True), x=np.arange(5.0))
     step, flag, x = checkpoint["step"], checkpoint["flag"], checkpoint["x"]
     assert list(range(step)) == [0, 1]
@@ -102,7 +102,7 @@ def test_an_integer_scalar_counts_as_an_integer(tmp_path: Path) -> None:
         x[flag]
 
 
-def test_a_damaged_element_is_not_converted(tmp_path: Path) -> None:
+def test_corrupt_element_raises_corruption_error(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, x=np.int64(5))
     file = Path(f"{checkpoint.path}.data-00000-of-00001")
     file.write_bytes(bytes(8))
@@ -114,7 +114,7 @@ def test_a_damaged_element_is_not_converted(tmp_path: Path) -> None:
         int(checkpoint["x"])
 
 
-# --- comparing
+# --- comparison
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_damaged_element_is_not_converted(tmp_path: Path) -> None:
     [5, 5.0, 5j, True, np.int64(5), np.array(5), np.arange(3), "5", b"5", [5], (5,)],
     ids=repr,
 )
-def test_a_handle_is_never_silently_unequal_to_a_value(tmp_path: Path, value: Any) -> None:
+def test_comparison_with_value_raises_type_error(tmp_path: Path, value: Any) -> None:
     checkpoint = write(tmp_path, step=np.int64(5), text=b"5")
     for tensor in checkpoint.values():
         for compare in (operator.eq, operator.ne):
@@ -132,7 +132,7 @@ def test_a_handle_is_never_silently_unequal_to_a_value(tmp_path: Path, value: An
             assert tensor == value
 
 
-def test_handles_are_equal_when_they_name_the_same_tensor(tmp_path: Path) -> None:
+def test_handles_of_same_tensor_are_equal(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, a=np.int64(5), b=np.int64(5))
     a, b = checkpoint["a"], checkpoint["b"]
     assert a == checkpoint["a"]

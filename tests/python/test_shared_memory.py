@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments that share memory with the destination, or that another thread writes to."""
+"""Arguments that share memory with the destination, or that another thread modifies."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def prefix(tmp_path: Path) -> Path:
     return bundle.write(tmp_path / "c")
 
 
-def destination_with(*parts: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A destination of COUNT rows, and copies of the parts that lie in its memory."""
+def destination_with(*arrays: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns a destination of COUNT rows, and copies of the arrays inside its memory."""
     memory = np.zeros(TABLE.itemsize * TABLE.shape[1] * COUNT, np.uint8)
-    places, end = [], 0
-    for part in parts:
-        place = memory[end : end + part.nbytes].view(part.dtype).reshape(part.shape)
-        place[...] = part
-        places.append(place)
-        end += part.nbytes
-    return memory.view(np.float32).reshape(COUNT, 10), places
+    copies, end = [], 0
+    for array in arrays:
+        copied = memory[end : end + array.nbytes].view(array.dtype).reshape(array.shape)
+        copied[...] = array
+        copies.append(copied)
+        end += array.nbytes
+    return memory.view(np.float32).reshape(COUNT, 10), copies
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
 @pytest.mark.parametrize("io", ["auto", "pread"])
-def test_ids_inside_the_destination(prefix: Path, dtype: type, io: str) -> None:
+def test_ids_may_share_memory_with_destination(prefix: Path, dtype: type, io: str) -> None:
     ids = (np.arange(COUNT) * 7 % 6).astype(dtype)
     out, (shared,) = destination_with(ids)
     with tb.open(prefix, io=io) as ck:
@@ -49,7 +49,7 @@ def test_ids_inside_the_destination(prefix: Path, dtype: type, io: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["element", "row", "rows"])
-def test_a_fill_inside_the_destination(prefix: Path, kind: str) -> None:
+def test_fill_may_share_memory_with_destination(prefix: Path, kind: str) -> None:
     ids = np.arange(COUNT) % 7 - 1
     missing = int((ids < 0).sum())
     shape = {"element": (), "row": (10,), "rows": (missing, 10)}[kind]
@@ -63,14 +63,14 @@ def test_a_fill_inside_the_destination(prefix: Path, kind: str) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
-def test_strings_whose_destination_holds_the_fill(prefix: Path) -> None:
+def test_string_fill_may_be_in_destination(prefix: Path) -> None:
     out = np.array([b"x", b"y", b"z"], object)
     with tb.open(prefix) as ck:
         ck["s"].take([2, -1, 0], out=out, fill=out[:1])
     assert out.tolist() == [b"c", b"x", b"a"]
 
 
-def test_a_remap_inside_the_destination(prefix: Path) -> None:
+def test_remap_arguments_may_share_memory_with_destination(prefix: Path) -> None:
     rows = np.arange(COUNT) % 7 - 1
     columns = np.arange(10)[::-1].copy()
     missing = int((rows < 0).sum()) * 10
@@ -85,7 +85,7 @@ def test_a_remap_inside_the_destination(prefix: Path) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
-def test_a_callable_whose_values_lie_in_the_destination(prefix: Path) -> None:
+def test_callable_may_return_memory_of_destination(prefix: Path) -> None:
     rows = np.array([0, -1, 2])
     out = np.arange(30, dtype=np.float32).reshape(3, 10)
     expected = np.stack([TABLE[0], np.arange(10, dtype=np.float32), TABLE[2]])
@@ -94,7 +94,7 @@ def test_a_callable_whose_values_lie_in_the_destination(prefix: Path) -> None:
     np.testing.assert_array_equal(out, expected)
 
 
-def test_ids_that_are_the_destination(prefix: Path) -> None:
+def test_ids_may_be_a_view_of_destination(prefix: Path) -> None:
     ids = np.array([[2, 0, 1, 2]] * 3)
     out = ids.copy()
     with tb.open(prefix) as ck:
@@ -138,7 +138,7 @@ thread.join()
 
 
 @pytest.mark.parametrize("work", ["take", "fill", "remap", "columns"])
-def test_ids_that_another_thread_writes_to(prefix: Path, work: str) -> None:
+def test_concurrent_writes_to_ids_never_crash(prefix: Path, work: str) -> None:
     command = [sys.executable, "-c", SCRIBBLER, str(prefix), work]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `checkpoint` state file: reading it, what it leads to, and waiting for a new one."""
+"""The `checkpoint` state file: reading it, its latest checkpoint, and waiting for new ones."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def touch(path: Path) -> str:
 # --- get_checkpoint_state
 
 
-def test_no_state_file_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_state_file_returns_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert state.get_checkpoint_state(tmp_path) is None
     assert state.get_checkpoint_state(tmp_path / "nowhere") is None
     assert state.latest_checkpoint(tmp_path) is None
     assert not caplog.records
 
 
-def test_relative_paths_are_joined_and_nothing_is_normalised(tmp_path: Path) -> None:
+def test_relative_paths_are_joined_without_normalising(tmp_path: Path) -> None:
     write_state(
         tmp_path,
         'model_checkpoint_path: "../a/m-2"\n'
@@ -54,7 +54,7 @@ def test_relative_paths_are_joined_and_nothing_is_normalised(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path, "file://{}".format])
-def test_every_kind_of_path(tmp_path: Path, kind) -> None:
+def test_accepts_every_path_type(tmp_path: Path, kind) -> None:
     write_state(tmp_path, 'model_checkpoint_path: "m-1"')
     write_state(tmp_path, 'model_checkpoint_path: "m-2"', "best")
     prefixes = [touch(tmp_path / f"m-{i}.index").removesuffix(".index") for i in (1, 2)]
@@ -68,7 +68,7 @@ def test_every_kind_of_path(tmp_path: Path, kind) -> None:
     assert read.model_checkpoint_path == prefixes[0]
 
 
-def test_a_directory_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_accepts_directory_name_that_is_not_utf8(tmp_path: Path) -> None:
     directory = os.fsencode(tmp_path) + b"/\xff"
     try:
         os.mkdir(directory)
@@ -83,7 +83,7 @@ def test_a_directory_name_that_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", " \n", "# x", 'model_checkpoint_path: ""', "last_preserved_timestamp: 1"]
 )
-def test_a_state_without_a_latest_checkpoint(tmp_path: Path, text: str) -> None:
+def test_state_without_latest_raises_corruption_error(tmp_path: Path, text: str) -> None:
     write_state(tmp_path, text)
     for function in (state.get_checkpoint_state, state.latest_checkpoint):
         with pytest.raises(ValueError, match="Invalid checkpoint state loaded from") as caught:
@@ -92,7 +92,7 @@ def test_a_state_without_a_latest_checkpoint(tmp_path: Path, text: str) -> None:
         assert str(tmp_path) in str(caught.value)
 
 
-def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_raises_unicode_decode_error(tmp_path: Path) -> None:
     write_state(tmp_path, b'model_checkpoint_path: "\xff"')
     with pytest.raises(UnicodeDecodeError, match="checkpoint") as caught:
         state.get_checkpoint_state(tmp_path)
@@ -100,7 +100,7 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_an_unparsable_state_is_ignored_with_two_warnings(
+def test_unparsable_state_is_ignored_with_two_warnings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_state(tmp_path, 'model_checkpoint_path: "m"\nnonsense: 1')
@@ -111,7 +111,9 @@ def test_an_unparsable_state_is_ignored_with_two_warnings(
     assert caplog.messages[1] == f"{tmp_path}/checkpoint: Checkpoint ignored"
 
 
-def test_a_state_file_that_is_a_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_directory_as_state_file_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "checkpoint").mkdir()
     assert state.get_checkpoint_state(tmp_path) is None
     assert caplog.messages == [
@@ -120,7 +122,7 @@ def test_a_state_file_that_is_a_directory(tmp_path: Path, caplog: pytest.LogCapt
     ]
 
 
-def test_a_state_file_that_is_a_pipe_does_not_block(
+def test_pipe_as_state_file_does_not_block(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkfifo(tmp_path / "checkpoint")
@@ -128,9 +130,7 @@ def test_a_state_file_that_is_a_pipe_does_not_block(
     assert "Not a regular file" in caplog.messages[0]
 
 
-def test_a_huge_file_of_that_name_is_not_read(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_huge_state_file_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open(tmp_path / "checkpoint", "wb") as file:
         file.truncate(1 << 40)
     assert state.get_checkpoint_state(tmp_path) is None
@@ -138,13 +138,13 @@ def test_a_huge_file_of_that_name_is_not_read(
 
 
 @pytest.mark.parametrize("path", [None, 3, ["a"]])
-def test_what_is_no_path(path) -> None:
+def test_other_type_raises_type_error(path) -> None:
     for function in (state.get_checkpoint_state, state.latest_checkpoint, state.checkpoint_exists):
         with pytest.raises(TypeError, match="PathLike"):
             function(path)
 
 
-def test_remote_directories_are_refused() -> None:
+def test_remote_directory_raises_error() -> None:
     with pytest.raises(NotImplementedError, match="only local paths"):
         state.latest_checkpoint("gs://bucket/run")
 
@@ -153,7 +153,7 @@ def test_remote_directories_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["m.index", "m"])
-def test_a_checkpoint_of_either_format_is_found(tmp_path: Path, name: str) -> None:
+def test_finds_checkpoint_of_either_format(tmp_path: Path, name: str) -> None:
     write_state(tmp_path, 'model_checkpoint_path: "m"')
     assert not state.checkpoint_exists(tmp_path / "m")
     touch(tmp_path / name)
@@ -161,7 +161,7 @@ def test_a_checkpoint_of_either_format_is_found(tmp_path: Path, name: str) -> No
     assert state.latest_checkpoint(tmp_path) == f"{tmp_path}/m"
 
 
-def test_a_sharded_v1_checkpoint_is_found_by_its_pattern(tmp_path: Path) -> None:
+def test_finds_sharded_v1_checkpoint_by_pattern(tmp_path: Path) -> None:
     write_state(tmp_path, 'model_checkpoint_path: "m-?????-of-00002"')
     touch(tmp_path / "m-00001-of-00003")
     assert state.latest_checkpoint(tmp_path) is None
@@ -170,7 +170,7 @@ def test_a_sharded_v1_checkpoint_is_found_by_its_pattern(tmp_path: Path) -> None
     assert not state.checkpoint_exists(tmp_path / "m")
 
 
-def test_a_vanished_checkpoint_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_missing_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_state(tmp_path, 'model_checkpoint_path: "gone" all_model_checkpoint_paths: "m"')
     touch(tmp_path / "m.index")
     assert state.latest_checkpoint(tmp_path) is None
@@ -180,7 +180,7 @@ def test_a_vanished_checkpoint_is_logged(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("character", "[]*?\\")
-def test_special_characters_mean_themselves(tmp_path: Path, character: str) -> None:
+def test_pattern_characters_are_literal(tmp_path: Path, character: str) -> None:
     directory = tmp_path / f"run{character}1"
     write_state(directory, "model_checkpoint_path: 'm'")
     touch(directory / "m.index")
@@ -192,7 +192,7 @@ def test_special_characters_mean_themselves(tmp_path: Path, character: str) -> N
 
 
 @pytest.mark.parametrize("recorded", ["/no/such/place/m-7", "../gone/m-7", "sub/m-7"])
-def test_a_moved_checkpoint_is_found_beside_its_state_file(
+def test_finds_moved_checkpoint_beside_state_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recorded: str
 ) -> None:
     write_state(tmp_path / "new", f'model_checkpoint_path: "{recorded}"')
@@ -203,7 +203,7 @@ def test_a_moved_checkpoint_is_found_beside_its_state_file(
     assert recorded in record.getMessage()
 
 
-def test_an_absolute_path_that_holds_is_kept(tmp_path: Path) -> None:
+def test_existing_absolute_path_is_kept(tmp_path: Path) -> None:
     kept = touch(tmp_path / "old" / "m.index").removesuffix(".index")
     write_state(tmp_path / "new", f'model_checkpoint_path: "{kept}"')
     touch(tmp_path / "new" / "m.index")
@@ -211,13 +211,13 @@ def test_an_absolute_path_that_holds_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", ["/no/such/place/", "/no/such/..", "/no/such/sub"])
-def test_a_directory_is_no_moved_checkpoint(tmp_path: Path, recorded: str) -> None:
+def test_directory_is_not_a_moved_checkpoint(tmp_path: Path, recorded: str) -> None:
     write_state(tmp_path, f'model_checkpoint_path: "{recorded}"')
     (tmp_path / "sub").mkdir()
     assert state.latest_checkpoint(tmp_path) is None
 
 
-def test_an_entry_with_a_nul_byte_leads_nowhere(tmp_path: Path) -> None:
+def test_path_with_nul_byte_is_ignored(tmp_path: Path) -> None:
     write_state(tmp_path, r'model_checkpoint_path: "m\x00"')
     touch(tmp_path / "m.index")
     assert state.latest_checkpoint(tmp_path) is None
@@ -227,7 +227,7 @@ def test_an_entry_with_a_nul_byte_leads_nowhere(tmp_path: Path) -> None:
 
 
 class Clock:
-    """Time that passes only while somebody sleeps; events happen on the way."""
+    """A fake clock that advances only in sleep() and runs scheduled events."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -259,7 +259,7 @@ def save(directory: Path, number: int) -> str:
     return touch(directory / f"m-{number}.index").removesuffix(".index")
 
 
-def test_each_new_checkpoint_is_yielded_once(
+def test_iterator_yields_each_checkpoint_once(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tensorbundle")
@@ -283,23 +283,23 @@ def test_each_new_checkpoint_is_yielded_once(
 
 
 @pytest.mark.parametrize(("timeout", "sleeps"), [(0, 0), (0.9, 0), (1, 1), (2.5, 2)])
-def test_the_last_look_is_not_after_the_timeout(
+def test_iterator_stops_at_timeout(
     tmp_path: Path, clock: Clock, timeout: float, sleeps: int
 ) -> None:
     assert list(state.checkpoints_iterator(tmp_path, timeout=timeout)) == []
     assert len(clock.sleeps) == sleeps
 
 
-def test_the_interval_counts_from_the_yield(tmp_path: Path, clock: Clock) -> None:
+def test_interval_is_measured_from_yield(tmp_path: Path, clock: Clock) -> None:
     save(tmp_path, 1)
     found = state.checkpoints_iterator(tmp_path, min_interval_secs=30, timeout=0)
     next(found)
-    clock.now += 10  # the caller's own work
+    clock.now += 10  # the caller's work
     assert list(found) == []
     assert clock.sleeps == [20]
 
 
-def test_no_pause_where_the_caller_took_longer(tmp_path: Path, clock: Clock) -> None:
+def test_iterator_does_not_sleep_after_slow_caller(tmp_path: Path, clock: Clock) -> None:
     save(tmp_path, 1)
     found = state.checkpoints_iterator(tmp_path, min_interval_secs=5, timeout=0)
     next(found)
@@ -308,27 +308,27 @@ def test_no_pause_where_the_caller_took_longer(tmp_path: Path, clock: Clock) -> 
     assert clock.sleeps == []
 
 
-def test_timeout_fn_is_asked_after_timeouts_and_after_yields(
+def test_timeout_fn_is_called_after_timeouts_and_yields(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tensorbundle")
     save(tmp_path, 1)
     clock.at(4, lambda: save(tmp_path, 2))
-    asked: list[float] = []
+    calls: list[float] = []
     answers = itertools.chain([False, False, 0], itertools.repeat("done"))
 
     def timeout_fn() -> object:
-        asked.append(clock.now)
+        calls.append(clock.now)
         return next(answers)
 
     found = list(state.checkpoints_iterator(tmp_path, timeout=2, timeout_fn=timeout_fn))
     assert found == [f"{tmp_path}/m-1", f"{tmp_path}/m-2"]
-    # After the first yield, a time-out, the second yield, and a time-out.
-    assert asked == [0, 2, 4, 6]
+    # After the first yield, a timeout, the second yield, and a timeout.
+    assert calls == [0, 2, 4, 6]
     assert caplog.messages[-1] == "Done. No new checkpoints will be generated."
 
 
-def test_nothing_happens_before_the_first_step() -> None:
+def test_iterator_checks_arguments_at_first_step() -> None:
     iterator = state.checkpoints_iterator(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         next(iterator)

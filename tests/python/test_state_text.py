@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grammar of the `checkpoint` state file: what is read, what is refused, and where."""
+"""The grammar of the `checkpoint` state file: accepted texts, and positions of errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tensorbundle.text_format import CheckpointState, ParseError, parse_checkpoint_state
 
 
-def test_a_state_file_as_tensorflow_writes_it() -> None:
+def test_parses_state_file_of_tensorflow() -> None:
     assert parse_checkpoint_state(
         'model_checkpoint_path: "ckpt-4"\n'
         'all_model_checkpoint_paths: "ckpt-3"\n'
@@ -49,7 +49,7 @@ def test_a_state_file_as_tensorflow_writes_it() -> None:
         ("# nothing but a comment", ""),
     ],
 )
-def test_accepted_strings(text: str, path: str) -> None:
+def test_accepts_strings(text: str, path: str) -> None:
     assert parse_checkpoint_state(text).model_checkpoint_path == path
 
 
@@ -61,7 +61,7 @@ def test_accepted_strings(text: str, path: str) -> None:
         ('all_model_checkpoint_paths: ["a" "b"] all_model_checkpoint_paths: "c"', ["ab", "c"]),
     ],
 )
-def test_accepted_lists(text: str, paths: list[str]) -> None:
+def test_accepts_lists(text: str, paths: list[str]) -> None:
     assert parse_checkpoint_state(text).all_model_checkpoint_paths == paths
 
 
@@ -82,14 +82,14 @@ def test_accepted_lists(text: str, paths: list[str]) -> None:
         ("inff", math.inf),
     ],
 )
-def test_accepted_numbers(text: str, number: float) -> None:
+def test_accepts_numbers(text: str, number: float) -> None:
     assert parse_checkpoint_state(f"last_preserved_timestamp: {text}") == CheckpointState(
         last_preserved_timestamp=number
     )
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "nanf", "-nan"])
-def test_nan_is_a_number(text: str) -> None:
+def test_accepts_nan(text: str) -> None:
     read = parse_checkpoint_state(f"all_model_checkpoint_timestamps: [{text}, 1]")
     assert math.isnan(read.all_model_checkpoint_timestamps[0])
     assert read.all_model_checkpoint_timestamps[1] == 1
@@ -136,24 +136,24 @@ def test_nan_is_a_number(text: str) -> None:
         ("last_preserved_timestamp:", "1:26"),
     ],
 )
-def test_rejected_text_with_its_place(text: str, position: str) -> None:
+def test_parse_error_has_line_and_column(text: str, position: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse_checkpoint_state(text)
     assert str(caught.value).startswith(f"{position} : ")
 
 
-def test_bytes_that_are_no_utf8_inside_a_string_are_rejected() -> None:
+def test_string_that_is_not_utf8_raises_parse_error() -> None:
     with pytest.raises(ParseError, match="not UTF-8"):
         parse_checkpoint_state(r'model_checkpoint_path: "\xff"')
 
 
-def test_text_of_a_megabyte_is_read_in_linear_time() -> None:
+def test_parses_megabyte_in_linear_time() -> None:
     text = " \n" * 200_000 + 'model_checkpoint_path: "' + r"\x6d" * 100_000 + '"' + "#" * 200_000
-    begin = time.process_time()
+    start = time.process_time()
     assert parse_checkpoint_state(text).model_checkpoint_path == "m" * 100_000
     with pytest.raises(ParseError):
         parse_checkpoint_state('model_checkpoint_path: "' + r"\x6d" * 100_000)
-    assert time.process_time() - begin < 10
+    assert time.process_time() - start < 10
 
 
 MANY = 1_000_000
@@ -185,19 +185,19 @@ MANY = 1_000_000
     ],
     ids=lambda text: ascii(text[:40]),
 )
-def test_a_crafted_text_costs_little_time_and_gets_a_short_message(text: str) -> None:
-    begin = time.process_time()
+def test_crafted_text_fails_quickly_with_short_message(text: str) -> None:
+    start = time.process_time()
     try:
         parse_checkpoint_state(text)
     except ParseError as error:
         assert len(str(error)) < 300
-    assert time.process_time() - begin < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
     "escape", [r"\U99999999", r"\UFFFFFFFF", r"\U00110000", r"\ud800", r"\udfff", r"\U0000d800"]
 )
-def test_an_escape_that_is_no_character_says_so(escape: str) -> None:
+def test_invalid_escape_raises_parse_error(escape: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse_checkpoint_state(f'model_checkpoint_path: "a{escape}b"')
     assert f"{escape} is not a character" in str(caught.value)

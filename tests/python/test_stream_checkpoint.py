@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streaming all tensors of a checkpoint in the order of their bytes."""
+"""Streaming all tensors of a checkpoint in file order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from craft.specimen import TENSORS, specimen
 
 import tensorbundle as tb
 
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-def tasks() -> int:
-    """Threads of this process. One that was joined is listed for a moment longer."""
+def num_threads() -> int:
+    """Returns the number of threads; a joined thread stays listed for a moment."""
     found = -1
     while found != (found := len(os.listdir("/proc/self/task"))):
         time.sleep(0.02)
@@ -33,15 +33,13 @@ def tasks() -> int:
 
 @pytest.mark.parametrize("max_bytes", [0, 10, 1 << 20])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_every_tensor_in_the_order_of_the_bytes(
-    tmp_path: Path, shards: int, max_bytes: int
-) -> None:
+def test_yields_every_tensor_in_file_order(tmp_path: Path, shards: int, max_bytes: int) -> None:
     with tb.open(specimen(shards).write(tmp_path / "c")) as ck:
         seen = list(ck.stream(max_bytes=max_bytes))
-        places = [
+        offsets = [
             min((each.file, each.file_offset) for each in ck[name].slices) for name, _ in seen
         ]
-    assert places == sorted(places)
+    assert offsets == sorted(offsets)
     assert {name for name, _ in seen} == set(TENSORS)
     for name, array in seen:
         assert isinstance(array, np.ndarray)
@@ -49,7 +47,7 @@ def test_every_tensor_in_the_order_of_the_bytes(
         assert same_bits(array, np.asarray(TENSORS[name]))
 
 
-def test_every_type(tmp_path: Path) -> None:
+def test_yields_every_dtype(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {kind.label: sample(kind, (3, 5)) for kind in KINDS.values()}
     for kind in KINDS.values():
@@ -59,7 +57,7 @@ def test_every_type(tmp_path: Path) -> None:
             assert same_bits(array, sources[name])
 
 
-def test_some_tensors_by_name(tmp_path: Path) -> None:
+def test_yields_selected_tensors(tmp_path: Path) -> None:
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         assert [name for name, _ in ck.stream(["w", "a"])] == ["a", "w"]
         assert list(ck.stream([])) == []
@@ -71,7 +69,7 @@ def test_some_tensors_by_name(tmp_path: Path) -> None:
             ck.stream(max_bytes=-1)
 
 
-def test_an_unreadable_tensor_raises_in_its_turn(tmp_path: Path) -> None:
+def test_corrupt_tensor_raises_at_its_position(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {name: np.full((50,), i, np.int32) for i, name in enumerate("abcde")}
     for name, source in sources.items():
@@ -98,7 +96,7 @@ def test_an_unreadable_tensor_raises_in_its_turn(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def test_kept_arrays_stay(tmp_path: Path) -> None:
+def test_kept_arrays_are_not_overwritten(tmp_path: Path) -> None:
     bundle = Bundle()
     sources = {f"{i:03}": np.full((1 + i * 37 % 50, 9), i, np.int64) for i in range(200)}
     for name, source in sources.items():
@@ -108,38 +106,38 @@ def test_kept_arrays_stay(tmp_path: Path) -> None:
     gc.collect()
     assert all(same_bits(kept[name], source) for name, source in sources.items())
     with tb.open(tmp_path / "c") as ck:
-        some = {name: array for name, array in ck.stream(max_bytes=5000) if name.endswith("7")}
-    assert all(same_bits(array, sources[name]) for name, array in some.items())
+        kept = {name: array for name, array in ck.stream(max_bytes=5000) if name.endswith("7")}
+    assert all(same_bits(array, sources[name]) for name, array in kept.items())
 
 
 @linux
-def test_an_abandoned_stream_ends(tmp_path: Path) -> None:
-    before = tasks()
+def test_dropped_stream_stops_its_threads(tmp_path: Path) -> None:
+    before = num_threads()
     with tb.open(specimen().write(tmp_path / "c")) as ck:
         stream = ck.stream(max_bytes=0)
         next(stream)
-        assert tasks() > before
+        assert num_threads() > before
         del stream
         gc.collect()
-        assert tasks() == before
+        assert num_threads() == before
 
 
 _PEAK = """
 import sys
 import tensorbundle as tb
-def high():
+def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 with tb.open(sys.argv[1], verify="none") as ck:
-    before = high()
+    before = peak()
     for _, array in ck.stream(max_bytes=32 << 20):
         array += 1
-    print(high() - before)
+    print(peak() - before)
 """
 
 
 @linux
-def test_memory_is_bounded_by_bytes(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_max_bytes(tmp_path: Path) -> None:
     bundle = Bundle()
     for i in range(24):
         entry = bundle.add(f"{i:02}", np.zeros((1, 256), np.float32))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streaming one tensor in chunks: what comes, in which memory, and what stays behind."""
+"""Streaming one tensor in chunks: values, buffers, and cleanup."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCE = np.arange(1000 * 60, dtype=np.float32).reshape(1000, 60)
 repeatable = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 @st.composite
@@ -65,17 +65,17 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def joined(stream: Any, rows: int, shape: tuple[int, ...]) -> np.ndarray:
-    """All chunks in one array, once their places and sizes are found right."""
-    parts = []
+    """Checks the offset and shape of every chunk, and returns the concatenated chunks."""
+    chunks = []
     for number, (start, chunk) in enumerate(stream):
         assert start == number * rows
         assert chunk.shape == (min(rows, shape[0] - start), *shape[1:])
-        parts.append(chunk.copy())
-    return np.concatenate(parts)
+        chunks.append(chunk.copy())
+    return np.concatenate(chunks)
 
 
-def tasks() -> int:
-    """Threads of this process. One that was joined is listed for a moment longer."""
+def num_threads() -> int:
+    """Returns the number of threads; a joined thread stays listed for a moment."""
     found = -1
     while found != (found := len(os.listdir("/proc/self/task"))):
         time.sleep(0.02)
@@ -84,7 +84,7 @@ def tasks() -> int:
 
 @given(tiling=tiled(), rows=st.integers(1, 10), verify=st.sampled_from(["none", "lazy"]))
 @repeatable
-def test_any_tiling_in_chunks_of_any_size(
+def test_reads_any_tiling_in_chunks_of_any_size(
     tmp_path: Path, tiling: tuple[Any, ...], rows: int, verify: str
 ) -> None:
     source = tiling[0]
@@ -94,22 +94,22 @@ def test_any_tiling_in_chunks_of_any_size(
 
 @given(tiling=tiled(), rows=st.integers(1, 10), count=st.integers(1, 3))
 @repeatable
-def test_into_arrays_of_the_callers(
+def test_reads_into_callers_arrays(
     tmp_path: Path, tiling: tuple[Any, ...], rows: int, count: int
 ) -> None:
     source = tiling[0]
     outs = [np.empty((rows, *source.shape[1:]), source.dtype) for _ in range(count)]
     with tb.open(write(tmp_path, *tiling)) as ck:
         stream = ck["t"].chunks(out=outs[0] if count == 1 else outs)
-        parts = []
+        chunks = []
         for number, (_, chunk) in enumerate(stream):
             assert np.shares_memory(chunk, outs[number % count])
-            time.sleep(0 if number % 3 else 0.001)  # what is read ahead must leave this one alone
-            parts.append(chunk.copy())
-        assert same_bits(np.concatenate(parts), source)
+            time.sleep(0 if number % 3 else 0.001)  # prefetching must not overwrite this chunk
+            chunks.append(chunk.copy())
+        assert same_bits(np.concatenate(chunks), source)
 
 
-def test_a_v1_file(tmp_path: Path) -> None:
+def test_reads_v1_file(tmp_path: Path) -> None:
     file = V1File()
     file.add("plain", 1, SOURCE)
     file.add("decoded", 1, SOURCE, packed=False)
@@ -120,7 +120,7 @@ def test_a_v1_file(tmp_path: Path) -> None:
             assert same_bits(joined(ck[name].chunks(70), 70, SOURCE.shape), SOURCE)
 
 
-def test_strings_come_as_objects(tmp_path: Path) -> None:
+def test_yields_strings_as_objects(tmp_path: Path) -> None:
     values = [f"value {i}".encode() * (i % 4) for i in range(60)]
     source = np.array(values, object).reshape(20, 3)
     bundle = Bundle()
@@ -132,7 +132,7 @@ def test_strings_come_as_objects(tmp_path: Path) -> None:
         assert same_bits(joined(ck["t"].chunks(out=out), 7, source.shape), source)
 
 
-def test_what_has_no_rows(prefix: Path) -> None:
+def test_chunks_handles_tensors_without_rows(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         with pytest.raises(ValueError, match="scalar"):
             ck["scalar"].chunks()
@@ -144,7 +144,7 @@ def test_what_has_no_rows(prefix: Path) -> None:
         ]  # fmt: skip
 
 
-def test_arrays_that_do_not_fit_are_refused(prefix: Path) -> None:
+def test_unsuitable_destination_raises_error(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         t = ck["t"]
         good = np.empty((10, 60), np.float32)
@@ -164,7 +164,7 @@ def test_arrays_that_do_not_fit_are_refused(prefix: Path) -> None:
             t.chunks(out=[])
 
 
-def test_arrays_are_writable_and_kept_ones_stay(prefix: Path) -> None:
+def test_chunks_are_writable_and_stay_valid(prefix: Path) -> None:
     ck = tb.open(prefix)
     kept = [chunk for _, chunk in ck["t"].chunks(10)]
     ck.close()
@@ -175,13 +175,13 @@ def test_arrays_are_writable_and_kept_ones_stay(prefix: Path) -> None:
         chunk[...] = 0
 
 
-def test_views_keep_their_chunk(prefix: Path) -> None:
+def test_views_keep_their_chunk_alive(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         firsts = [chunk[0, 5:9] for _, chunk in ck["t"].chunks(10)]
     assert same_bits(np.stack(firsts), SOURCE[::10, 5:9])
 
 
-def test_every_other_chunk_is_kept(prefix: Path) -> None:
+def test_kept_chunks_are_not_overwritten(prefix: Path) -> None:
     kept = {}
     with tb.open(prefix) as ck:
         for start, chunk in ck["t"].chunks(10):
@@ -191,18 +191,18 @@ def test_every_other_chunk_is_kept(prefix: Path) -> None:
         assert same_bits(chunk, SOURCE[start : start + 10])
 
 
-def test_memory_of_dropped_chunks_is_used_again(tmp_path: Path) -> None:
+def test_memory_of_dropped_chunks_is_reused(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros((64, 1 << 18), np.float32))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
-        places = {chunk.ctypes.data for _, chunk in ck["t"].chunks(5)}
-    assert len(places) <= 3  # the last is shorter
+        addresses = {chunk.ctypes.data for _, chunk in ck["t"].chunks(5)}
+    assert len(addresses) <= 3  # the last is shorter
 
 
-def test_a_damaged_piece_is_found_before_its_last_rows_are_out(prefix: Path) -> None:
+def test_corrupt_slice_raises_before_its_last_rows(prefix: Path) -> None:
     shard = shard_path(prefix)
     data = bytearray(shard.read_bytes())
-    data[3 + 450 * 240] ^= 1  # row 450: of the second piece, rows 300 to 1000
+    data[3 + 450 * 240] ^= 1  # row 450, in the second slice (rows 300 to 1000)
     shard.write_bytes(data)
     with tb.open(prefix) as ck:
         stream = ck["t"].chunks(100)
@@ -219,7 +219,7 @@ def test_a_damaged_piece_is_found_before_its_last_rows_are_out(prefix: Path) -> 
         assert not same_bits(joined(ck["t"].chunks(100), 100, SOURCE.shape), SOURCE)
 
 
-def test_what_a_stream_verified_is_remembered(prefix: Path) -> None:
+def test_verified_slices_are_remembered(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         assert "compared before" not in ck["t"].explain().checksum
         for _ in ck["t"].chunks(100):
@@ -227,16 +227,16 @@ def test_what_a_stream_verified_is_remembered(prefix: Path) -> None:
         assert "2 of 2 slices compared before" in ck["t"].explain().checksum
 
 
-def test_a_file_cut_off_meanwhile_is_an_exception(prefix: Path) -> None:
+def test_truncation_while_streaming_raises_error(prefix: Path) -> None:
     with tb.open(prefix, io="pread") as ck:
-        stream = ck["t"].chunks(out=np.empty((10, 60), np.float32))  # one: nothing is read ahead
+        stream = ck["t"].chunks(out=np.empty((10, 60), np.float32))  # one buffer: no prefetching
         next(stream)
         os.truncate(shard_path(prefix), 100)
         with pytest.raises(tb.CorruptionError, match=r"'t'.*ends early"):
             list(stream)
 
 
-def test_a_missing_shard_is_an_exception(tmp_path: Path) -> None:
+def test_missing_shard_raises_not_found_error(tmp_path: Path) -> None:
     path = specimen(2).write(tmp_path / "c")
     shard_path(path, 1, 2).unlink()
     with tb.open(path) as ck, pytest.raises(tb.CheckpointNotFoundError):
@@ -245,11 +245,11 @@ def test_a_missing_shard_is_an_exception(tmp_path: Path) -> None:
 
 @linux
 @pytest.mark.parametrize("end", ["close", "collect", "with", "exhaust"])
-def test_nothing_runs_on_afterwards(prefix: Path, end: str) -> None:
+def test_ended_stream_stops_its_threads(prefix: Path, end: str) -> None:
     with tb.open(prefix) as ck:
-        before = tasks()
+        before = num_threads()
         stream = ck["t"].chunks(10)
-        assert tasks() == before  # nobody asked for anything yet
+        assert num_threads() == before  # threads start at the first next()
         next(stream)
         if end == "close":
             stream.close()
@@ -263,33 +263,33 @@ def test_nothing_runs_on_afterwards(prefix: Path, end: str) -> None:
         else:
             list(stream)
             del stream
-        assert tasks() == before
+        assert num_threads() == before
 
 
 @linux
-def test_an_abandoned_stream_lets_go_of_the_files(prefix: Path) -> None:
+def test_dropped_stream_closes_files(prefix: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     ck = tb.open(prefix)
     stream = ck["t"].chunks(10)
     _, kept = next(stream)
     ck.close()
-    assert same_bits(next(stream)[1], SOURCE[10:20])  # it goes on without the handle
+    assert same_bits(next(stream)[1], SOURCE[10:20])  # the stream outlives the checkpoint
     del stream, ck
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
     assert same_bits(kept, SOURCE[:10])
 
 
-def test_two_threads_share_a_stream(prefix: Path) -> None:
+def test_two_threads_may_share_a_stream(prefix: Path) -> None:
     found: dict[int, np.ndarray] = {}
 
-    def take(stream: Any) -> None:
+    def consume(stream: Any) -> None:
         for start, chunk in stream:
             found[start] = chunk.copy()
 
     with tb.open(prefix) as ck:
         stream = ck["t"].chunks(7)
-        threads = [threading.Thread(target=take, args=(stream,)) for _ in range(2)]
+        threads = [threading.Thread(target=consume, args=(stream,)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -298,8 +298,8 @@ def test_two_threads_share_a_stream(prefix: Path) -> None:
 
 
 @linux
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() beside threads: it is meant
-def test_a_forked_child_is_told(prefix: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() in a threaded process
+def test_stream_in_forked_child_raises_runtime_error(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         stream = ck["t"].chunks(10)
         _, chunk = next(stream)
@@ -316,11 +316,11 @@ def test_a_forked_child_is_told(prefix: Path) -> None:
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert sum(len(part) for _, part in stream) == 990
+        assert sum(len(chunk) for _, chunk in stream) == 990
 
 
 def sparse(path: Path, nbytes: int) -> Path:
-    """A checkpoint of one tensor of zeros, most of which takes no room on the disk."""
+    """Writes a checkpoint of one tensor of zeros with a sparse data file."""
     bundle = Bundle()
     entry = bundle.add("t", np.zeros((1, 256), np.float32))
     entry.size = nbytes
@@ -331,7 +331,7 @@ def sparse(path: Path, nbytes: int) -> Path:
 
 
 @linux
-def test_a_wait_is_interrupted(tmp_path: Path) -> None:
+def test_signal_interrupts_wait(tmp_path: Path) -> None:
     path = sparse(tmp_path, 1 << 30)
 
     def interrupt(*_: Any) -> None:
@@ -340,7 +340,7 @@ def test_a_wait_is_interrupted(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with tb.open(path, io="pread", threads=1) as ck:
-            stream = ck["t"].chunks(1 << 20)  # all of it
+            stream = ck["t"].chunks(1 << 20)  # the whole tensor
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             with pytest.raises(InterruptedError):
                 next(stream)
@@ -354,14 +354,14 @@ _PEAK = """
 import os, sys
 import numpy as np
 import tensorbundle as tb
-path, io, what = sys.argv[1:]
+path, io, function = sys.argv[1:]
 def high():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
 with tb.open(path, io=io, verify="none") as ck:
     t = ck["t"]
     before = high()
-    if what == "chunks":
+    if function == "chunks":
         for _, chunk in t.chunks(16384):
             chunk[:, ::16] += 1
     else:
@@ -372,9 +372,9 @@ with tb.open(path, io=io, verify="none") as ck:
 """
 
 
-def peak(path: Path, io: str, what: str) -> int:
+def peak(path: Path, io: str, function: str) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", _PEAK, str(path), io, what],
+        [sys.executable, "-c", _PEAK, str(path), io, function],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return int(done.stdout)
@@ -382,7 +382,7 @@ def peak(path: Path, io: str, what: str) -> int:
 
 @linux
 @pytest.mark.parametrize("io", ["auto", "pread", "direct"])
-def test_two_chunks_of_memory_are_enough(tmp_path: Path, io: str) -> None:
+def test_peak_memory_is_two_chunks(tmp_path: Path, io: str) -> None:
     path = sparse(tmp_path, 256 << 20)
     try:
         assert peak(path, io, "chunks") <= (2 * 16 + 16) << 20
@@ -393,7 +393,7 @@ def test_two_chunks_of_memory_are_enough(tmp_path: Path, io: str) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, float("nan"), "1", [], -1, 0, 2**64, np.bool_(True)])
-def test_odd_numbers_of_rows(tmp_path: Path, value: object) -> None:
+def test_invalid_row_count_raises_error(tmp_path: Path, value: object) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(6, dtype=np.int32))
     bundle.add_strings("s", [b"a", b"b"], (2,))
@@ -410,7 +410,7 @@ def test_odd_numbers_of_rows(tmp_path: Path, value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1.5, float("inf"), "1", [], -1, 2**64, None])
-def test_odd_limits_of_bytes(tmp_path: Path, value: object) -> None:
+def test_invalid_max_bytes_raises_error(tmp_path: Path, value: object) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(6, dtype=np.int32))
     with (

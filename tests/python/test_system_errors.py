@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures of the system: not damage, reported with their number, gone with their cause."""
+"""System errors are reported with their errno, not as corruption, and are not cached."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ try:
 except OSError as error:
     assert error.errno == errno.EMFILE
 last = ck["t299"]
-ways = [
+reads = [
     last.read, lambda: np.asarray(last), lambda: last[0:1], lambda: last[[0]],
     lambda: list(last.chunks()), last.explain, lambda: tb.load_and_remap(last, rows=[0]),
 ]
-for way in ways:
+for read in reads:
     try:
-        way()
+        read()
     except tb.IOFailure as error:
         assert error.errno == errno.EMFILE, error
         assert "t299" in str(error), error
     else:
-        raise AssertionError("no descriptor was needed")
+        raise AssertionError("the read needed no descriptor")
 assert "Too many open files" in last.error
 report = ck.verify()
 assert not report.ok
@@ -60,8 +60,8 @@ except tb.IOFailure as error:
 for file in held:
     file.close()
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-for way in ways:
-    way()
+for read in reads:
+    read()
 assert last.error is None
 assert ck.verify().ok
 assert ck.verify().checked_bytes == 4 * 300
@@ -70,7 +70,7 @@ assert ck.verify().checked_bytes == 4 * 300
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with a tensor in each of many files."""
+    """A checkpoint with one tensor in each of COUNT data files."""
     bundle = Bundle(num_shards=COUNT)
     for i in range(COUNT):
         bundle.add(f"t{i}", np.full(1, i, np.float32), shard=i)
@@ -83,29 +83,27 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]
     )  # type: ignore[call-overload]
 
 
-def test_too_many_open_files(many: Path) -> None:
-    ended = run("-c", DESCRIPTORS, many)
-    assert ended.returncode == 0, ended.stderr
-    # Said once, though many tensors are concerned.
-    assert ended.stdout.count("Too many open files") <= 4
+def test_too_many_open_files_raises_io_failure(many: Path) -> None:
+    done = run("-c", DESCRIPTORS, many)
+    assert done.returncode == 0, done.stderr
+    # The message is not repeated per tensor.
+    assert done.stdout.count("Too many open files") <= 4
 
 
 def limit_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
 
 
-def test_the_program_tells_a_failing_system_from_damage(many: Path) -> None:
-    ended = run("-m", "tensorbundle", "verify", many, preexec_fn=limit_descriptors)
-    assert ended.returncode in (0, 2), ended.stderr
-    if ended.returncode == 2:
-        assert ended.stderr.count("\n") == 1
-        assert "Too many open files" in ended.stderr
+def test_cli_distinguishes_system_error_from_corruption(many: Path) -> None:
+    done = run("-m", "tensorbundle", "verify", many, preexec_fn=limit_descriptors)
+    assert done.returncode in (0, 2), done.stderr
+    if done.returncode == 2:
+        assert done.stderr.count("\n") == 1
+        assert "Too many open files" in done.stderr
     shard_path(many, 7, COUNT).write_bytes(b"\xff" * 4)
     assert run("-m", "tensorbundle", "verify", many).returncode == 1
     shard_path(many, 7, COUNT).write_bytes(np.full(1, 7, np.float32).tobytes())
 
-
-NOBODY = 65534
 
 WITHOUT_PERMISSION = """
 import errno, os, sys
@@ -117,9 +115,9 @@ if os.geteuid() == 0:
     os.setuid(65534)
 ck = tb.open(sys.argv[1])
 assert ck["b"].read().tolist() == [2]
-for way in (ck["a"].read, lambda: ck["a"][0:1], lambda: ck["a"][[0]]):
+for read in (ck["a"].read, lambda: ck["a"][0:1], lambda: ck["a"][[0]]):
     try:
-        way()
+        read()
     except tb.IOFailure as error:
         assert error.errno == errno.EACCES, error
     else:
@@ -134,7 +132,7 @@ except tb.IOFailure as error:
 """
 
 
-def test_a_file_without_permission(tmp_path: Path) -> None:
+def test_unreadable_file_raises_eacces(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     bundle.add("a", np.full(1, 1, np.int32), shard=0)
     bundle.add("b", np.full(1, 2, np.int32), shard=1)
@@ -143,14 +141,14 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
         if os.stat(folder).st_uid == os.geteuid():
             folder.chmod(0o755)
     shard_path(prefix, 0, 2).chmod(0)
-    ended = run("-c", WITHOUT_PERMISSION, prefix)
-    assert ended.returncode == 0, ended.stderr
+    done = run("-c", WITHOUT_PERMISSION, prefix)
+    assert done.returncode == 0, done.stderr
     with tb.open(prefix) as ck:
         shard_path(prefix, 0, 2).chmod(0o644)
-        assert ck["a"].read().tolist() == [1]  # gone with its cause
+        assert ck["a"].read().tolist() == [1]  # the error is not cached
 
 
-def test_lasting_faults_are_damage(tmp_path: Path) -> None:
+def test_directory_as_shard_is_corruption(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=2)
     bundle.add("a", np.full(1, 1, np.int32), shard=0)
     bundle.add("b", np.full(1, 2, np.int32), shard=1)
@@ -158,8 +156,8 @@ def test_lasting_faults_are_damage(tmp_path: Path) -> None:
     shard_path(prefix, 0, 2).unlink()
     shard_path(prefix, 0, 2).mkdir()
     with tb.open(prefix) as ck:
-        (damage,) = ck.verify().damaged
-        assert damage.tensor == "a"
+        (item,) = ck.verify().damaged
+        assert item.tensor == "a"
         with pytest.raises(tb.IOFailure) as caught:
             ck["a"].read()
         assert caught.value.errno == errno.EISDIR

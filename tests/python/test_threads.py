@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One handle in many threads, and Python going on while bytes are read."""
+"""Checkpoints shared between threads, and reads that release the GIL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import tensorbundle as tb
 THREADS = 8
 
 
-def test_eight_threads_on_one_handle(tmp_path: Path) -> None:
+def test_eight_threads_may_share_a_v2_checkpoint(tmp_path: Path) -> None:
     source = sample(KINDS[1], (997, 33))
     strings = [bytes([i % 256]) * (i % 50) for i in range(500)]
     bundle = Bundle(num_shards=3)
@@ -52,7 +52,7 @@ def test_eight_threads_on_one_handle(tmp_path: Path) -> None:
             list(pool.map(work, range(THREADS)))
 
 
-def test_eight_threads_on_a_v1_file(tmp_path: Path) -> None:
+def test_eight_threads_may_share_a_v1_file(tmp_path: Path) -> None:
     file = V1File()
     sources = {str(n): sample(KINDS[n], (200, 7)) for n in (1, 3, 19)}
     for number, source in sources.items():
@@ -67,22 +67,22 @@ def test_eight_threads_on_a_v1_file(tmp_path: Path) -> None:
         )
 
 
-def test_closing_while_others_read_gives_data_or_an_exception(tmp_path: Path) -> None:
+def test_close_during_read_returns_data_or_raises(tmp_path: Path) -> None:
     source = sample(KINDS[1], (2000, 100))
     bundle = Bundle()
     bundle.add("t", source)
     prefix = bundle.write(tmp_path / "c")
 
     def work(t: Any) -> int:
-        good = 0
+        count = 0
         try:
             while True:
                 assert same_bits(t.read(), source)
                 assert same_bits(np.asarray(t), source)
-                good += 1
+                count += 1
         except ValueError as error:
             assert "closed" in str(error)
-        return good
+        return count
 
     for _ in range(10):
         ck = tb.open(prefix)
@@ -95,7 +95,7 @@ def test_closing_while_others_read_gives_data_or_an_exception(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """256 MiB in a tensor, 1 M short strings in another."""
+    """A tensor of 256 MiB and a tensor of 1 M short strings."""
     bundle = Bundle()
     bundle.add("t", np.arange(1 << 26, dtype=np.float32).reshape(-1, 64))
     bundle.add_strings("s", [b"abcdefgh"] * 1_000_000, (1_000_000,))
@@ -108,8 +108,8 @@ WORK: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", WORK)
-def test_the_interpreter_goes_on_meanwhile(large: Path, what: str) -> None:
+@pytest.mark.parametrize("operation", WORK)
+def test_read_and_verify_release_the_gil(large: Path, operation: str) -> None:
     with tb.open(large, threads=1) as ck:
         out = np.zeros(ck["t"].shape, np.float32)
         ticks: list[float] = []
@@ -124,19 +124,19 @@ def test_the_interpreter_goes_on_meanwhile(large: Path, what: str) -> None:
         thread = threading.Thread(target=tick)
         thread.start()
         started.wait()
-        begin = time.perf_counter()
-        WORK[what](ck, out)
+        start = time.perf_counter()
+        WORK[operation](ck, out)
         end = time.perf_counter()
         stop.set()
         thread.join()
-    during = [t for t in ticks if begin < t < end]
-    gaps = np.diff([begin, *during, end])
-    # Holding the lock would leave one gap as long as the work itself.
-    assert gaps.max() < 0.6 * (end - begin) + sys.getswitchinterval(), (len(during), end - begin)
+    during = [t for t in ticks if start < t < end]
+    gaps = np.diff([start, *during, end])
+    # If the work held the GIL, one gap would be as long as the work.
+    assert gaps.max() < 0.6 * (end - start) + sys.getswitchinterval(), (len(during), end - start)
     assert len(during) >= 3
 
 
-def test_two_threads_share_the_policy_of_checking_once(tmp_path: Path) -> None:
+def test_concurrent_reads_of_corrupt_tensor_all_raise(tmp_path: Path) -> None:
     source = sample(KINDS[1], (500, 100))
     bundle = Bundle()
     bundle.add("t", source).crc32c ^= 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies: what a remap is, what is refused, and what is remembered."""
+"""Vocabularies: remapped ids, errors, and caching."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lines(path: Path, tokens: list[bytes]) -> Path:
 
 
 @given(new=TOKENS, old=st.lists(st.binary(max_size=4), unique=True, max_size=40))
-def test_sequences(new: list[bytes], old: list[bytes]) -> None:
+def test_remaps_sequences(new: list[bytes], old: list[bytes]) -> None:
     remap = tb.remap_vocab(new, old)
     assert remap.ids.tolist() == expected(new, old)
     assert remap.ids.dtype == np.int64
@@ -40,19 +40,19 @@ def test_sequences(new: list[bytes], old: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, pathlib.Path])
-def test_files(tmp_path: Path, kind: type) -> None:
+def test_remaps_files(tmp_path: Path, kind: type) -> None:
     new = lines(tmp_path / "new", [b"c", b"x", b"a", b"a"])
     old = tmp_path / "old"
     old.write_bytes(b"a\r\nb\nc")
     remap = tb.remap_vocab(kind(str(new)), kind(str(old)))
     assert remap.ids.tolist() == [2, -1, 0, 0]
     assert tb.remap_vocab(new, ["a", "c"]).ids.tolist() == [1, -1, 0, 0]
-    part = tb.remap_vocab(new, old, new_offset=1, new_size=2, old_size=2)
-    assert part.ids.tolist() == [-1, 0]
-    assert part.num_present == 1
+    window = tb.remap_vocab(new, old, new_offset=1, new_size=2, old_size=2)
+    assert window.ids.tolist() == [-1, 0]
+    assert window.num_present == 1
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_invalid_vocabularies_and_options_raise_errors(tmp_path: Path) -> None:
     good = lines(tmp_path / "good", [b"a", b"b"])
     for name, text in (("empty", b""), ("gap", b"a\n\nb\n"), ("twice", b"a\nb\na\n")):
         (tmp_path / name).write_bytes(text)
@@ -82,7 +82,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         tb.remap_vocab("gs://bucket/vocab", good)
 
 
-def test_two_files_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joins_two_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorbundle import _core, vocab
 
     calls = []
@@ -115,7 +115,7 @@ def test_two_files_are_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(calls) == 4
 
 
-def test_the_cache_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorbundle import vocab
 
     tb.clear_caches()
@@ -127,21 +127,21 @@ def test_the_cache_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_a_missing_vocabulary_says_so(tmp_path: Path, which: str) -> None:
+def test_missing_vocabulary_raises_not_found_error(tmp_path: Path, which: str) -> None:
     good = lines(tmp_path / "good", [b"a"])
-    absent = tmp_path / "absent.txt"
-    pair = (absent, good) if which == "new" else (good, absent)
+    missing = tmp_path / "missing.txt"
+    pair = (missing, good) if which == "new" else (good, missing)
     with pytest.raises(
         FileNotFoundError, match=f"the {which} vocabulary .* does not exist"
     ) as caught:
         tb.remap_vocab(*pair)
     assert isinstance(caught.value, tb.NotFoundError)
-    assert caught.value.filename == str(absent)
+    assert caught.value.filename == str(missing)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "words"),
+    ("arguments", "kind", "message"),
     [
         ((["a"], None), TypeError, "the old vocabulary must be a path or a sequence"),
         ((["a", 3], ["a"]), TypeError, "token 1 of the new vocabulary"),
@@ -152,12 +152,14 @@ def test_a_missing_vocabulary_says_so(tmp_path: Path, which: str) -> None:
         (("gs://bucket/vocab", ["a"]), tb.UnsupportedError, "remote file system"),
     ],
 )
-def test_odd_vocabularies(arguments: tuple, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_invalid_vocabulary_raises_error(
+    arguments: tuple, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
         tb.remap_vocab(*arguments)
 
 
-def test_tokens_with_bytes_that_are_not_text() -> None:
+def test_accepts_tokens_that_are_not_utf8() -> None:
     assert tb.remap_vocab(["\udcff", b"\xfe"], [b"\xff", "\udcfe"]).ids.tolist() == [0, 1]
 
 
@@ -165,11 +167,11 @@ def test_tokens_with_bytes_that_are_not_text() -> None:
 @pytest.mark.parametrize(
     "value", [True, 1.5, float("nan"), "1", [], -1, 2**63, 2**200, np.float32(1), np.bool_(True)]
 )
-def test_odd_sizes(name: str, value: object) -> None:
+def test_invalid_size_raises_error(name: str, value: object) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         tb.remap_vocab(["a", "b"], ["b"], **{name: value})
 
 
-def test_sizes_may_be_numpys() -> None:
+def test_accepts_numpy_integers_as_sizes() -> None:
     sizes = {"new_size": np.int8(1), "old_size": np.uint64(1), "new_offset": np.int64(1)}
     assert tb.remap_vocab(["a", "b"], ["b"], **sizes).ids.tolist() == [0]

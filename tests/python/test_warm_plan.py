@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of a warm start: selection, names, vocabularies, optimizers' slots."""
+"""Warm-start plans: selection, names, vocabularies, optimizer slots."""
 
 import pickle
 from pathlib import Path
@@ -32,12 +32,12 @@ def variable(name, shape):
 
 
 def partitions(name, shape, *rows):
-    """The partitions of a variable that is cut along axis 0."""
+    """Returns the partitions of a variable that is partitioned along axis 0."""
     partitions, first = [], 0
     for number, count in enumerate(rows):
-        extent = (count, *shape[1:])
-        part = Slice(name, shape, (first, *[0] * (len(shape) - 1)), extent)
-        partitions.append(Variable(f"{name}/part_{number}:0", extent, part, None))
+        part_shape = (count, *shape[1:])
+        info = Slice(name, shape, (first, *[0] * (len(shape) - 1)), part_shape)
+        partitions.append(Variable(f"{name}/part_{number}:0", part_shape, info, None))
         first += count
     return partitions
 
@@ -47,13 +47,13 @@ def group(*partitions, trainable=True):
 
 
 def plan(groups, infos=(), names=(), *, load_others=True, stored=()):
-    """The plan; the first problem of a group is raised."""
-    made = plan_warm_start(
+    """Returns the plan, or raises its first problem."""
+    found = plan_warm_start(
         groups, dict(infos), dict(names), load_others=load_others, stored=dict(stored).get
     )
-    for problem in made.problems:
+    for problem in found.problems:
         raise problem.error
-    return made
+    return found
 
 
 def steps(*args, **kwargs):
@@ -79,24 +79,24 @@ def test_vocab_info_has_tensorflows_fields_and_defaults():
 
 
 @pytest.mark.parametrize("axis", [2, -1, "0", None])
-def test_vocab_info_refuses_other_axes(axis):
+def test_vocab_info_rejects_other_axes(axis):
     with pytest.raises(ValueError, match="only supported values for the axis argument are 0 and 1"):
         VocabInfo("n", 1, 0, "o", axis=axis)
 
 
 @pytest.mark.parametrize("axis", [0, 1, True, 1.0])
-def test_vocab_info_takes_what_equals_an_axis(axis):
+def test_vocab_info_accepts_values_equal_to_an_axis(axis):
     assert VocabInfo("n", 1, 0, "o", axis=axis).axis == axis
 
 
 class Collections:
-    """A graph's collections, and what was asked of them."""
+    """A fake of a graph's collections that records the lookups."""
 
     def __init__(self):
-        self.asked = []
+        self.lookups = []
 
     def __call__(self, key, scope):
-        self.asked.append((key, scope))
+        self.lookups.append((key, scope))
         return [f"{key}-{scope}"]
 
 
@@ -104,46 +104,46 @@ def is_variable(thing):
     return isinstance(thing, float)
 
 
-def test_a_string_or_none_selects_trainable_variables():
+def test_string_or_none_selects_trainable_variables():
     for wanted in (".*", "", None):
         collections = Collections()
         found, from_trainable = select_variables(wanted, collections, is_variable)
-        assert collections.asked == [("trainable_variables", wanted)]
+        assert collections.lookups == [("trainable_variables", wanted)]
         assert found and from_trainable
 
 
-def test_a_list_of_strings_selects_global_variables_once_per_string():
+def test_string_list_selects_global_variables_per_string():
     collections = Collections()
     found, from_trainable = select_variables(["a", "a"], collections, is_variable)
-    assert collections.asked == [("variables", "a")] * 2
+    assert collections.lookups == [("variables", "a")] * 2
     assert len(found) == 2 and not from_trainable
     assert select_variables([], collections, is_variable) == ([], False)
 
 
-def test_a_list_of_variables_is_that_list():
+def test_list_of_variables_selects_itself():
     assert select_variables([1.0, 2.0], Collections(), is_variable) == ([1.0, 2.0], False)
 
 
 @pytest.mark.parametrize("wanted", [("a",), b"a", {"a"}, 3, ["a", 1.0], [["a"]], [None]])
-def test_other_selections_are_refused(wanted):
+def test_other_selections_raise_value_error(wanted):
     with pytest.raises(ValueError, match="vars_to_warm_start"):
         select_variables(wanted, Collections(), is_variable)
 
 
-def test_groups_without_vocabulary_are_loaded_under_their_stored_names():
+def test_groups_without_vocabulary_are_loaded_by_name():
     assert steps(MODEL, names={"bias": "b"}) == [
         Load("emb", "emb", None),
         Load("bias", "b", "b"),
     ]
 
 
-def test_without_a_selection_only_vocabularies_count():
+def test_without_selection_only_vocabularies_are_remapped():
     found = plan(MODEL, {"emb": EMB}, {"bias": "b"}, load_others=False)
     assert [(type(step), step.group) for step in found.steps] == [(Remap, "emb")]
     assert not found.unused
 
 
-def test_a_tensor_that_two_variables_take_is_dealt_with_in_turn():
+def test_shared_tensor_is_assigned_repeatedly():
     groups = {name: group(variable(name, (2,))) for name in "abcd"}
     found = steps(groups, names={"a": "t", "c": "t", "d": "t"})
     assert [(step.group, step.repeats) for step in found] == [
@@ -154,7 +154,7 @@ def test_a_tensor_that_two_variables_take_is_dealt_with_in_turn():
     ]
 
 
-def test_false_names_and_vocabularies_are_none_and_count_as_unused():
+def test_falsy_settings_are_unused():
     found = plan(MODEL, {"emb": None, "bias": ()}, {"emb": ""})
     assert [(type(step), step.tensor) for step in found.steps] == [(Load, "emb"), (Load, "bias")]
     names, vocabularies = map(str, found.unused)
@@ -162,7 +162,7 @@ def test_false_names_and_vocabularies_are_none_and_count_as_unused():
     assert "var_name_to_vocab_info" in vocabularies and "'bias'" in vocabularies
 
 
-def test_unused_settings_are_refused_names_first():
+def test_unused_settings_raise_value_error():
     first, second = plan(MODEL, {"emb:0": EMB}, {"bais": "b"}).unused
     with pytest.raises(ValueError, match=r"var_name_to_prev_var_name.*'bais'.*'emb', 'bias'"):
         raise first.error
@@ -171,19 +171,23 @@ def test_unused_settings_are_refused_names_first():
     assert not plan(MODEL).unused
 
 
-def test_all_that_is_wrong_is_in_the_plan():
+def test_plan_lists_every_problem():
     infos = {
         "emb": EMB._replace(new_vocab=""),
         "bias": EMB._replace(new_vocab_size=1),
         "w": "new.txt",
     }
     groups = {**MODEL, "w": group(variable("w", (3, 3))), "v": group(variable("v", (2,)))}
-    made = plan_warm_start(groups, infos, {}, load_others=True, stored={}.get)
-    assert [str(problem).split()[0] for problem in made.problems] == ["Invalid", "'bias':", "'str'"]
-    assert [step.group for step in made.steps] == ["v"]
+    found = plan_warm_start(groups, infos, {}, load_others=True, stored={}.get)
+    assert [str(problem).split()[0] for problem in found.problems] == [
+        "Invalid",
+        "'bias':",
+        "'str'",
+    ]
+    assert [step.group for step in found.steps] == ["v"]
 
 
-def test_two_variables_of_one_name_are_refused():
+def test_two_variables_of_one_name_raise_value_error():
     twice = {"v": group(variable("v", (6, 2)), variable("v", (6, 2)))}
     with pytest.raises(ValueError, match="At least two variables have the same name: v"):
         steps(twice)
@@ -200,12 +204,12 @@ def test_two_variables_of_one_name_are_refused():
 @pytest.mark.parametrize(
     "change", [{"new_vocab": ""}, {"new_vocab_size": 0}, {"old_vocab": ""}, {"old_vocab": None}]
 )
-def test_incomplete_vocabularies_are_refused(change):
+def test_incomplete_vocabulary_raises_value_error(change):
     with pytest.raises(ValueError, match="Invalid args: Must provide all of"):
         steps(MODEL, {"emb": EMB._replace(**change)})
 
 
-def test_bad_numbers_are_refused():
+def test_invalid_numbers_raise_error():
     with pytest.raises(ValueError, match="old_vocab_size"):
         check_vocab_info(EMB._replace(old_vocab_size=-2))
     with pytest.raises(TypeError):
@@ -216,7 +220,7 @@ def test_bad_numbers_are_refused():
         check_vocab_info(EMB._replace(axis=2))
 
 
-def test_the_log_says_what_tensorflow_says():
+def test_log_matches_tensorflows_log():
     first, second = steps(MODEL, {"emb": EMB._replace(old_vocab_size=4)}, {"emb": "e"})
     assert list(log_messages(first)) == [
         "Warm-starting variable: emb; current_vocab: new current_vocab_size: 5 prev_vocab: old "
@@ -232,7 +236,7 @@ def finding(**keys):
     return lambda name: Stored(keys[name], (2,)) if name in keys else None
 
 
-def test_object_graphs_rename_every_group_or_none():
+def test_object_graph_renames_every_group_or_fails():
     assert find_keys(finding(a=KEY, b="y"), ["a"], skip=False) == ({"a": KEY}, [])
     found, (problem,) = find_keys(finding(a=KEY), ["a", "c"], skip=False)
     assert found == {"a": KEY} and problem.kind == "missing"
@@ -241,7 +245,7 @@ def test_object_graphs_rename_every_group_or_none():
     assert find_keys(finding(a=KEY), ["a", "c"], skip=True) == ({"a": KEY}, [])
 
 
-def test_full_names_of_several_variables_are_a_problem():
+def test_ambiguous_full_name_is_a_problem():
     def find(name):
         raise tb.TensorNotFoundError(f"{name} is several")
 
@@ -249,7 +253,7 @@ def test_full_names_of_several_variables_are_a_problem():
     assert found == {} and str(problem) == "a is several"
 
 
-def test_object_graphs_are_found():
+def test_detects_object_based_checkpoints():
     with tb.open(DATA / "mnist_tf1") as checkpoint:
         assert not is_object_based(checkpoint)
     found = []
@@ -264,7 +268,7 @@ FLOAT32, FLOAT64, INT32 = 1, 2, 3
 
 
 def table(shape=(6, 2), dtype=FLOAT32, info=EMB):
-    """A remapping step, and its variables."""
+    """Returns a remapping step and its variables."""
     whole = Variable("emb:0", shape, None, None, dtype)
     (step,) = steps({"emb": group(whole)}, {"emb": info})
     return step, [whole]
@@ -282,19 +286,19 @@ def table(shape=(6, 2), dtype=FLOAT32, info=EMB):
         (None, "missing"),
     ],
 )
-def test_tables_are_compared_with_their_variables(stored, kind):
+def test_compares_table_with_its_variables(stored, kind):
     problem = compare_table(*table(), stored, "model", cast=False)
     assert (problem and problem.kind) == kind
     assert not problem or "emb" in str(problem)
 
 
-def test_tables_of_other_float_types_are_cast_on_request():
-    for dtype, can in ((FLOAT64, True), (INT32, False)):
+def test_cast_accepts_other_float_types():
+    for dtype, castable in ((FLOAT64, True), (INT32, False)):
         problem = compare_table(*table(), Stored("emb", (9, 2), dtype), "model", cast=True)
-        assert (problem is None) == can
+        assert (problem is None) == castable
 
 
-def test_columns_need_all_rows_of_the_variable():
+def test_column_remap_requires_all_rows():
     step, variables = table((3, 6), info=EMB._replace(axis=1))
     for shape, fits in (((3, 9), True), ((4, 9), True), ((2, 9), False), ((3,), False)):
         problem = compare_table(step, variables, Stored("emb", shape, FLOAT32), "m", cast=False)
@@ -305,7 +309,7 @@ SLOT = {**MODEL, "emb/Adagrad": group(variable("emb/Adagrad", (6, 2)), trainable
 STORED = {"emb": (9, 2), "emb/Adagrad": (9, 2)}
 
 
-def test_slots_follow_the_vocabulary_of_their_table():
+def test_slots_use_vocabulary_of_their_table():
     found = {step.group: step for step in steps(SLOT, {"emb": EMB}, stored=STORED)}
     assert found["emb/Adagrad"].slot_of == "emb"
     assert found["emb/Adagrad"].partitions == found["emb"].partitions
@@ -315,7 +319,7 @@ def test_slots_follow_the_vocabulary_of_their_table():
     ]
 
 
-def test_slots_of_renamed_tables_are_found_by_their_stored_names():
+def test_slots_of_renamed_table_are_found():
     names = {"emb": "e", "emb/Adagrad": "e/Adagrad"}
     stored = {"e": (9, 2), "e/Adagrad": (9, 2)}
     found = {step.group: step for step in steps(SLOT, {"emb": EMB}, names, stored=stored)}
@@ -323,7 +327,7 @@ def test_slots_of_renamed_tables_are_found_by_their_stored_names():
     assert found["emb/Adagrad"].tensor == "e/Adagrad"
 
 
-def test_partitioned_slots_follow_piece_by_piece():
+def test_partitioned_slots_use_partitions_of_their_table():
     groups = {
         "emb": group(*partitions("emb", (6, 2), 4, 2)),
         "emb/Adagrad": group(*partitions("emb/Adagrad", (6, 2), 4, 2), trainable=False),
@@ -347,12 +351,12 @@ def test_partitioned_slots_follow_piece_by_piece():
     ],
     ids=["no-vocabulary", "trained", "other-shape", "stored-otherwise", "nothing-stored"],
 )
-def test_what_is_no_slot_is_loaded_as_it_is(groups, infos, stored):
+def test_variable_that_is_not_a_slot_is_loaded(groups, infos, stored):
     found = {step.group: step for step in steps(groups, infos, stored=stored)}
     assert isinstance(found["emb/Adagrad"], Load)
 
 
-def test_a_slot_with_a_vocabulary_of_its_own_is_remapped_by_that():
+def test_slot_with_own_vocabulary_uses_it():
     own = EMB._replace(old_vocab="other")
     found = {
         step.group: step for step in steps(SLOT, {"emb": EMB, "emb/Adagrad": own}, stored=STORED)
@@ -361,6 +365,6 @@ def test_a_slot_with_a_vocabulary_of_its_own_is_remapped_by_that():
     assert found["emb/Adagrad"].info is own
 
 
-def test_slots_are_left_alone_when_only_vocabularies_count():
+def test_slots_are_ignored_without_selection():
     found = steps(SLOT, {"emb": EMB}, load_others=False, stored=STORED)
     assert [step.group for step in found] == ["emb"]

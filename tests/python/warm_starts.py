@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A warm start by TensorFlow's function and by ours, each in a graph of its own, and what came out.
+"""Runs ``warm_start`` of tensorbundle and of TensorFlow, each in its own graph.
 
-For tests that have TensorFlow.
+Requires TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Settings = Callable[[Any], dict[str, Any]]
 
 @dataclass
 class Outcome:
-    """What a warm start led to.
+    """The outcome of a warm start.
 
     Attributes:
-        stage: ``"call"`` or ``"run"``, where `error` was raised; None if all went well.
-        values: By variable, partitions put together, after the initializers ran.
+        stage: ``"call"`` or ``"run"``, where `error` was raised; None without an error.
+        values: The values of the variables, with joined partitions, after the initializers ran.
         log: The lines at DEBUG and above that the call logged.
     """
 
@@ -44,13 +44,13 @@ def write_vocabulary(path: Path, tokens: Any) -> str:
 
 
 def outcome(function: Callable[..., Any], path: Any, build: Build, settings: Settings) -> Outcome:
-    """Builds a model, warm-starts it with what `settings` makes of it, and initialises it.
+    """Builds a model, warm-starts it with `settings` of it, and runs the initializers.
 
     Args:
-        function: ``warm_start``, TensorFlow's or ours.
+        function: ``warm_start`` of TensorFlow or of tensorbundle.
         path: The checkpoint.
-        build: Makes variables in a new graph.
-        settings: From these to the function's keyword arguments.
+        build: Creates the variables in a new graph.
+        settings: Returns the function's keyword arguments for these variables.
     """
     import tensorflow as tf
 
@@ -76,40 +76,43 @@ def outcome(function: Callable[..., Any], path: Any, build: Build, settings: Set
 
 
 def both(path: Any, build: Build, settings: Settings) -> tuple[Outcome, Outcome]:
-    """(ours, TensorFlow's)."""
+    """Returns the outcomes of tensorbundle and of TensorFlow."""
     import tensorflow as tf
 
-    theirs = outcome(tf.compat.v1.train.warm_start, path, build, settings)
-    return outcome(tb.warm_start, path, build, settings), theirs
+    expected = outcome(tf.compat.v1.train.warm_start, path, build, settings)
+    return outcome(tb.warm_start, path, build, settings), expected
 
 
 def require_same(path: Any, build: Build, settings: Settings) -> list[np.ndarray]:
-    """The values, if both functions lead to the same ones, bit for bit, and to the same log.
+    """Requires identical values and logs, and returns the values.
 
-    Ours may warn where TensorFlow is silent.
+    Additional warnings of tensorbundle are accepted.
     """
-    ours, theirs = both(path, build, settings)
-    assert theirs.error is None, theirs.error
-    if ours.error is not None:
-        raise ours.error
-    assert len(ours.values) == len(theirs.values) > 0
-    for our, their in zip(ours.values, theirs.values, strict=True):
-        assert our.dtype == their.dtype
-        assert same_bits(np.asarray(our), np.asarray(their)), (our, their)
-    assert without_warnings(ours.log) == without_warnings(theirs.log), (ours.log, theirs.log)
-    return ours.values
+    actual, expected = both(path, build, settings)
+    assert expected.error is None, expected.error
+    if actual.error is not None:
+        raise actual.error
+    assert len(actual.values) == len(expected.values) > 0
+    for left, right in zip(actual.values, expected.values, strict=True):
+        assert left.dtype == right.dtype
+        assert same_bits(np.asarray(left), np.asarray(right)), (left, right)
+    assert without_warnings(actual.log) == without_warnings(expected.log), (
+        actual.log,
+        expected.log,
+    )
+    return actual.values
 
 
 def without_warnings(log: list[str]) -> list[str]:
-    """The lines that are no warnings."""
+    """Returns the lines that are not warnings."""
     return [line for line in log if not line.startswith("WARNING")]
 
 
 def require_same_error(path: Any, build: Build, settings: Settings) -> BaseException:
-    """Our error, if both functions raise in the same place what the same ``except`` catches."""
-    ours, theirs = both(path, build, settings)
-    assert theirs.error is not None, "TensorFlow raises nothing"
-    assert ours.error is not None, f"only TensorFlow raises: {theirs.error!r}"
-    assert isinstance(ours.error, type(theirs.error)), (ours.error, theirs.error)
-    assert ours.stage == theirs.stage
-    return ours.error
+    """Requires errors of the same type at the same stage, and returns that of tensorbundle."""
+    actual, expected = both(path, build, settings)
+    assert expected.error is not None, "TensorFlow raises nothing"
+    assert actual.error is not None, f"only TensorFlow raises: {expected.error!r}"
+    assert isinstance(actual.error, type(expected.error)), (actual.error, expected.error)
+    assert actual.stage == expected.stage
+    return actual.error

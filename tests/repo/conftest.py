@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies in the repository, for the tests about it."""
+"""The files of the repository, for the tests about them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (".ci", "bench", "cpp", "docs", "examples", "python", "tests")
 NOT_SOURCES = {"__pycache__", "build", "dist"}
-# What the benchmarks make, unless told where, and the fuzzers' seeds: bytes, not text.
+# Binary data: the default output of the benchmarks, and the seeds of the fuzzers.
 DATA = {ROOT / "bench" / "data", ROOT / "tests" / "fuzz" / "corpus"}
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yields the files below a folder, leaving out what tools leave behind."""
+    """Yields the files below a directory, except hidden and generated ones."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             hidden = path.name.startswith(".") and path.name != ".ci"
@@ -27,27 +27,27 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 class Repository:
-    """The checkout's files, by kind."""
+    """The files of the checkout, by kind."""
 
     root = ROOT
 
     def files(self) -> list[Path]:
-        """Every file that we wrote: the root's own, and those in our folders."""
+        """Returns the files of the project: in the root, and below FOLDERS."""
         top = [path for path in ROOT.iterdir() if path.is_file()]
         return top + [path for name in FOLDERS for path in walk(ROOT / name)]
 
     def sources(self, *suffixes: str, under: str = "") -> list[Path]:
-        """The files with one of these suffixes, below a folder."""
+        """Returns the files with one of these suffixes below a directory."""
         found = [
             path
             for path in self.files()
             if path.suffix in suffixes and (ROOT / under) in path.parents
         ]
-        assert found, f"no {suffixes} below {under or 'the root'}: is the layout another one?"
+        assert found, f"no {suffixes} below {under or 'the root'}: has the layout changed?"
         return found
 
     def name(self, path: Path) -> str:
-        """The path as one would type it at the root."""
+        """Returns the path relative to the root."""
         return path.relative_to(ROOT).as_posix()
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rooms of the C++ core include only what lies before them (docs/architecture.md)."""
+"""The rooms of the C++ core include only lower rooms (docs/architecture.md)."""
 
 import re
 
-# Each room, and the rooms that it may include besides itself.
+# Each room, and the other rooms that it may include.
 _UP_TO_TABLE = {"base", "io", "table"}
 _FORMATS = _UP_TO_TABLE | {"bundle", "v1"}
 ROOMS = {
@@ -11,7 +11,7 @@ ROOMS = {
     "io": {"base"},
     "table": {"base", "io"},
     "bundle": _UP_TO_TABLE,
-    # A V1 checkpoint is presented in the terms of a bundle.
+    # A V1 checkpoint is presented as a bundle.
     "v1": _UP_TO_TABLE | {"bundle"},
     "read": _FORMATS,
     "vocab": _FORMATS,
@@ -22,17 +22,17 @@ PYTHON = re.compile(r"pybind11/|Python\.h|numpy/")
 
 
 def includes(path):
-    """The quoted and the bracketed includes of a file."""
+    """Returns the quoted and the bracketed includes of a file."""
     found = INCLUDE.findall(path.read_text(encoding="utf-8"))
     return [quoted for quoted, _ in found if quoted], [angled for _, angled in found if angled]
 
 
-def test_rooms_include_only_rooms_to_their_left(repo):
+def test_rooms_include_only_lower_rooms(repo):
     core = repo.root / "cpp" / "tensorbundle"
     wrong = []
     for path in repo.sources(".h", ".cc", under="cpp/tensorbundle"):
         room = path.relative_to(core).parts[0]
-        assert room in ROOMS, f"{repo.name(path)}: give the room a place in ROOMS"
+        assert room in ROOMS, f"{repo.name(path)}: add the room to ROOMS"
         for quoted in includes(path)[0]:
             parts = quoted.split("/")
             other = parts[1] if parts[0] == "tensorbundle" and len(parts) > 2 else None
@@ -51,7 +51,7 @@ def test_quoted_includes_exist(repo):
     assert not missing, "\n".join(missing)
 
 
-def test_only_the_bindings_see_python(repo):
+def test_only_bindings_include_python_headers(repo):
     wrong = [
         f"{repo.name(path)} includes {name}"
         for path in repo.sources(".h", ".cc", under="cpp/tensorbundle")
@@ -62,7 +62,7 @@ def test_only_the_bindings_see_python(repo):
     assert not wrong, "\n".join(wrong)
 
 
-def test_nothing_sees_tensorflows_headers(repo):
+def test_no_file_includes_tensorflow_headers(repo):
     wrong = [
         f"{repo.name(path)} includes {name}"
         for path in repo.sources(".h", ".cc", under="cpp")
@@ -73,7 +73,7 @@ def test_nothing_sees_tensorflows_headers(repo):
     assert not wrong, "\n".join(wrong)
 
 
-def test_headers_are_included_once(repo):
+def test_headers_have_pragma_once(repo):
     wrong = [
         repo.name(path)
         for path in repo.sources(".h", under="cpp")
@@ -82,7 +82,7 @@ def test_headers_are_included_once(repo):
     assert not wrong, wrong
 
 
-def test_the_core_never_prints_and_never_aborts(repo):
+def test_core_never_prints_or_aborts(repo):
     forbidden = re.compile(
         r"\b(std::(cout|cerr|clog|abort|exit|terminate)|f?printf|abort|exit)\b\s*(\(|<<)"
     )

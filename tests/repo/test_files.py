@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes, headers and names of the files, and words that have no place in them."""
+"""Sizes, headers, names and forbidden words of the files."""
 
 import re
 
-HARD_CAP = 700
+MAX_LINES = 700
 SOURCES = {".py", ".pyi", ".h", ".cc", ".sh"}
 WITH_HEADER = SOURCES | {".cmake"}
 TEXT = SOURCES | {".md", ".toml", ".yaml", ".txt", ".cmake", ""}
-# Assembled here, so that this file may be searched too.
-ELSEWHERE = [f"/{name}/" for name in ("work", "root", "home")]
+# Assembled here, so that this file itself passes the search.
+LOCAL_PATHS = [f"/{name}/" for name in ("work", "root", "home")]
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -17,7 +17,7 @@ def has_suffix(path, suffixes):
 
 
 def own_text(repo, suffixes):
-    """The text files that we wrote ourselves: not the checkpoints that TensorFlow wrote."""
+    """Returns the text files of the project, without the checkpoints that TensorFlow wrote."""
     data = repo.root / "tests" / "data"
     return [
         path
@@ -26,17 +26,17 @@ def own_text(repo, suffixes):
     ]
 
 
-def test_no_source_outgrows_the_cap(repo):
+def test_sources_stay_below_line_limit(repo):
     long = {
         repo.name(path): lines
         for path in own_text(repo, SOURCES)
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > HARD_CAP
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES
     }
-    assert not long, f"more than {HARD_CAP} lines: {long}"
+    assert not long, f"more than {MAX_LINES} lines: {long}"
 
 
-def test_every_source_says_its_licence(repo):
-    files = own_text(repo, WITH_HEADER) + repo_builds(repo)
+def test_every_source_has_licence_header(repo):
+    files = own_text(repo, WITH_HEADER) + build_files(repo)
     without = [
         repo.name(path)
         for path in files
@@ -48,29 +48,29 @@ def test_every_source_says_its_licence(repo):
     assert not without, without
 
 
-def repo_builds(repo):
-    """The build files and scripts, which have no suffix of their own."""
+def build_files(repo):
+    """Returns the build files and scripts that are known by name."""
     found = [path for path in repo.files() if path.name in {"CMakeLists.txt", "run"}]
     assert found
     return found
 
 
-def test_no_path_of_somebodys_machine(repo):
+def test_files_contain_no_local_path(repo):
     wrong = [
         f"{repo.name(path)}:{number}: {line.strip()}"
         for path in own_text(repo, TEXT)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if any(word in line for word in ELSEWHERE)
+        if any(word in line for word in LOCAL_PATHS)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_files_are_named_for_what_they_do(repo):
+def test_files_have_descriptive_names(repo):
     vague = [repo.name(path) for path in repo.files() if path.stem.lower() in VAGUE]
     assert not vague
 
 
-def test_python_functions_and_files_have_no_leftovers(repo):
+def test_sources_have_no_debugging_leftovers(repo):
     leftover = re.compile(r"\b(breakpoint\(\)|pdb\.set_trace|FIXME|XXX)\b")
     wrong = [
         f"{repo.name(path)}: {found.group()}"

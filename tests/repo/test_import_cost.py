@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`import tensorbundle` is cheap, and brings in nothing but NumPy and ml_dtypes."""
+"""`import tensorbundle` is fast and loads no package other than NumPy and ml_dtypes."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ print(json.dumps(sorted({name.split('.')[0] for name in set(sys.modules) - befor
 
 
 def run(code, cwd):
-    # Away from the checkout, so that the installed package is what gets imported.
+    # Outside the checkout, so that the installed package is imported.
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False
     )
@@ -33,13 +33,13 @@ def run(code, cwd):
     return done.stdout
 
 
-def test_nothing_heavy_comes_along(tmp_path):
+def test_import_loads_no_heavy_package(tmp_path):
     loaded = set(json.loads(run(LOADED, tmp_path)))
     assert "tensorbundle" in loaded
     assert not loaded & UNWANTED
 
 
-def test_the_import_takes_less_than_a_tenth_of_a_second(tmp_path):
-    run(TIMED, tmp_path)  # byte code and the page cache
+def test_import_takes_less_than_a_tenth_of_a_second(tmp_path):
+    run(TIMED, tmp_path)  # fills the byte code and page caches
     times = [float(run(TIMED, tmp_path)) for _ in range(5)]
-    assert min(times) < LIMIT_SECONDS, times  # other processes can only add to it
+    assert min(times) < LIMIT_SECONDS, times  # other processes only slow it down

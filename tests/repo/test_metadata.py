@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version stands in one place, and the README names the commands that are tested."""
+"""The version is written in one place, and CI runs the commands of the README."""
 
 import re
 import subprocess
@@ -18,17 +18,17 @@ def readme(repo):
 
 
 def blocks(text, language):
-    """The fenced blocks of a Markdown text."""
+    """Returns the fenced blocks of a Markdown text."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_installed_version_is_the_projects(repo):
+def test_installed_version_equals_project_version(repo):
     assert tensorbundle.__version__ == project_version(repo)
 
 
-def test_the_version_stands_in_one_place(repo):
+def test_version_is_written_in_one_place(repo):
     version = project_version(repo)
-    again = [
+    repeated = [
         repo.name(path)
         for path in [
             *repo.sources(".py", ".pyi", ".h", ".cc"),
@@ -37,10 +37,10 @@ def test_the_version_stands_in_one_place(repo):
         ]
         if re.search(rf"(?<![\w.]){re.escape(version)}(?![\w.])", path.read_text(encoding="utf-8"))
     ]
-    assert not again
+    assert not repeated
 
 
-def test_the_readmes_two_commands_are_the_ones_that_ci_runs(repo):
+def test_ci_runs_both_readme_commands(repo):
     commands = [line for block in blocks(readme(repo), "sh") for line in block.splitlines()]
     assert commands[:2] == [
         "pip install . && python examples/read_without_tensorflow.py",
@@ -51,7 +51,7 @@ def test_the_readmes_two_commands_are_the_ones_that_ci_runs(repo):
     assert all(command in lines for command in commands[:2])
 
 
-def test_the_readmes_example_runs(repo):
+def test_readme_example_runs(repo):
     (example, *_) = blocks(readme(repo), "python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
@@ -64,7 +64,7 @@ def test_the_readmes_example_runs(repo):
     assert done.stdout
 
 
-def test_links_between_the_documents_lead_somewhere(repo):
+def test_document_links_exist(repo):
     broken = [
         f"{repo.name(path)} -> {target}"
         for path in repo.files()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public name is there, and says what it is."""
+"""Every public name exists and has a docstring."""
 
 import inspect
 import subprocess
@@ -44,7 +44,7 @@ TENSORFLOW_NAMES = {
 
 
 def members(thing):
-    """The public methods and properties that a class of ours defines itself."""
+    """Returns the public methods and properties that a class itself defines."""
     return [
         (name, member)
         for name, member in vars(thing).items()
@@ -53,13 +53,13 @@ def members(thing):
     ]
 
 
-def test_the_fixed_names_are_exported():
+def test_public_names_are_exported():
     assert (
         set(tensorbundle.__all__) >= READER_NAMES | WARM_START_NAMES | REWRITING_NAMES | ERROR_NAMES
     )
 
 
-def test_tensorflows_side_is_imported_when_it_is_asked_for(tmp_path):
+def test_tf_module_is_imported_lazily(tmp_path):
     code = """
 import sys, tensorbundle
 assert "tensorbundle.tf" not in sys.modules
@@ -70,13 +70,13 @@ assert tensorbundle.tf.options is not None and "tensorflow" not in sys.modules
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
-def test_the_names_that_need_tensorflow_are_there_without_it():
+def test_tensorflow_names_exist_without_tensorflow():
     assert "init_from_checkpoint" in tensorbundle.__all__
     assert set(tensorbundle.tf.__all__) >= TENSORFLOW_NAMES
     assert all(inspect.getdoc(getattr(tensorbundle.tf, name)) for name in tensorbundle.tf.__all__)
 
 
-def test_names_that_would_shadow_stay_out_of_star_imports():
+def test_shadowing_names_are_not_in_star_imports():
     assert callable(tensorbundle.open)
     assert not {"open", "tf"} & set(tensorbundle.__all__)
 
@@ -89,10 +89,10 @@ def test_every_public_name_has_a_docstring(name):
     thing = getattr(tensorbundle, name)
     assert inspect.getdoc(thing), name
     if inspect.isclass(thing):
-        silent = [member for member, value in members(thing) if not inspect.getdoc(value)]
-        assert not silent, f"{name} has members without a docstring: {silent}"
+        undocumented = [member for member, value in members(thing) if not inspect.getdoc(value)]
+        assert not undocumented, f"{name} has members without a docstring: {undocumented}"
 
 
-def test_members_are_found_by_this_test():
+def test_members_finds_public_methods():
     found = dict(members(tensorbundle.CheckpointReader))
     assert {"has_tensor", "get_tensor", "debug_string"} <= set(found)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package's modules import only what lies before them (docs/architecture.md)."""
+"""The package's modules follow the layer order in their imports (docs/architecture.md)."""
 
 import ast
 
-# A module may import from its own layer and from those above it.
+# A module may import from its own layer and from the layers listed before it.
 LAYERS = [
     {"_core", "errors"},
     {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-# Third-party packages that only some modules may import.
+# Third-party packages, and the modules that may import them.
 ONLY_IN = {
     "tensorflow": {"tf"},
     "click": {"cli", "terminal"},
@@ -35,14 +35,14 @@ ONLY_IN = {
 
 
 def modules(repo):
-    """The package's modules: (top-level name, path)."""
+    """Yields (top-level name, path) of the package's modules."""
     package = repo.root / "python" / "tensorbundle"
     for path in repo.sources(".py", under="python/tensorbundle"):
         yield path.relative_to(package).parts[0].removesuffix(".py"), path
 
 
 def imports(path):
-    """Every dotted name that a module imports, anywhere in it, for type checkers too."""
+    """Yields every dotted name that a module imports, including TYPE_CHECKING imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -52,19 +52,19 @@ def imports(path):
 
 
 def own(name):
-    """The module of ours that a dotted name leads to, or None."""
+    """Returns the module of the package that a dotted name refers to, or None."""
     parts = name.split(".")
     if parts[0] != "tensorbundle":
         return None
     return parts[1] if len(parts) > 1 and parts[1] in RANK else "__init__"
 
 
-def test_every_module_has_its_layer(repo):
+def test_every_module_has_a_layer(repo):
     unknown = {name for name, _ in modules(repo)} - set(RANK)
-    assert not unknown, f"give them a place in LAYERS and in docs/architecture.md: {unknown}"
+    assert not unknown, f"add them to LAYERS and to docs/architecture.md: {unknown}"
 
 
-def test_imports_lead_to_the_left(repo):
+def test_imports_follow_layer_order(repo):
     wrong = [
         f"{repo.name(path)} imports {name}"
         for module, path in modules(repo)
@@ -82,11 +82,11 @@ def test_no_two_modules_import_each_other(repo):
         for name in imports(path)
         if (other := own(name)) not in (None, module)
     }
-    loops = {edge for edge in edges if edge[::-1] in edges and edge != ("__init__", "tf")}
-    assert not loops
+    cycles = {edge for edge in edges if edge[::-1] in edges and edge != ("__init__", "tf")}
+    assert not cycles
 
 
-def test_frameworks_and_parsers_stay_where_they_belong(repo):
+def test_restricted_packages_are_imported_only_where_allowed(repo):
     wrong = [
         f"{repo.name(path)} imports {name}"
         for module, path in modules(repo)

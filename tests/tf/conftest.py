@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Comparison with an installed TensorFlow; without one, everything here is skipped."""
+"""Fixtures that compare with an installed TensorFlow; without TensorFlow, all tests are skipped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from craft.compare import same_bits
 
 import tensorbundle as tb
 
-# get_tensor gives quantized numbers as plain integers, not as as_numpy_dtype's structured types.
+# get_tensor returns quantized values as plain integers; as_numpy_dtype is a structured type.
 _PLAIN = {
     "qint8": np.int8, "quint8": np.uint8, "qint16": np.int16, "quint16": np.uint16,
     "qint32": np.int32, "string": object,
@@ -24,53 +24,53 @@ Compare = Callable[..., None]
 
 
 def numpy_dtype(dtype: Any) -> np.dtype:
-    """The NumPy type of what get_tensor returns for a tf.DType."""
+    """Returns the NumPy type of the array that get_tensor returns for a tf.DType."""
     return np.dtype(_PLAIN.get(dtype.name, dtype.as_numpy_dtype))
 
 
-def _equal_values(name: str, ours: Any, original: Any) -> None:
-    assert type(ours) is type(original), name
-    if isinstance(original, bytes):
-        assert ours == original, name
+def _assert_equal_values(name: str, actual: Any, expected: Any) -> None:
+    assert type(actual) is type(expected), name
+    if isinstance(expected, bytes):
+        assert actual == expected, name
     else:
-        assert same_bits(ours, original), name
+        assert same_bits(actual, expected), name
 
 
 @pytest.fixture(scope="session")
 def compare() -> Compare:
-    """A function that compares our reading of a checkpoint with ``tf.train.load_checkpoint``'s.
+    """Returns a function that compares our reader with ``tf.train.load_checkpoint``.
 
-    ``compare(path, ours=None, saved=None, unreadable=())``: ``ours`` is the path for our reader
-    where it differs, ``saved`` what was saved, and ``unreadable`` the names whose values
-    TensorFlow's reader refuses; those must be in ``saved``.
+    ``compare(path, our_path=None, saved=None, unreadable=())``: ``our_path`` is the path for our
+    reader if it differs, ``saved`` the values that were saved, and ``unreadable`` the names that
+    TensorFlow's reader cannot read; those must be in ``saved``.
     """
     tf = pytest.importorskip("tensorflow")
 
     def run(
         path: str | Path,
         *,
-        ours: str | Path | None = None,
+        our_path: str | Path | None = None,
         saved: dict[str, np.ndarray] | None = None,
         unreadable: tuple[str, ...] = (),
     ) -> None:
         reference = tf.train.load_checkpoint(str(path))
         shapes = reference.get_variable_to_shape_map()
         dtypes = reference.get_variable_to_dtype_map()
-        reader = tb.load_checkpoint(str(ours or path))
+        reader = tb.load_checkpoint(str(our_path or path))
         assert reader.get_variable_to_shape_map() == shapes
         expected_dtypes = {name: numpy_dtype(dtype) for name, dtype in dtypes.items()}
         assert reader.get_variable_to_dtype_map() == expected_dtypes
-        with tb.open(ours or path, verify="full") as ck:
+        with tb.open(our_path or path, verify="full") as ck:
             assert set(ck) == set(shapes)
             for name in shapes:
                 assert ck[name].shape == tuple(shapes[name])
                 assert ck[name].dtype == expected_dtypes[name]
                 if name not in unreadable:
                     original = reference.get_tensor(name)
-                    _equal_values(name, reader.get_tensor(name), original)
-                    wanted = np.array(original, dtype=expected_dtypes[name])
-                    assert same_bits(ck[name], wanted), name
-                    assert same_bits(ck[name].read(), wanted), name
+                    _assert_equal_values(name, reader.get_tensor(name), original)
+                    expected = np.array(original, dtype=expected_dtypes[name])
+                    assert same_bits(ck[name], expected), name
+                    assert same_bits(ck[name].read(), expected), name
             for name, value in (saved or {}).items():
                 assert same_bits(ck[name], value), name
             assert set(unreadable) <= set(saved or {})
@@ -81,10 +81,10 @@ def compare() -> Compare:
 
 @pytest.fixture(scope="session")
 def save() -> Callable[..., str]:
-    """A function that saves arrays, or slices of one, with TensorFlow, and returns the prefix.
+    """Returns a function that saves arrays or slices with TensorFlow and returns the prefix.
 
-    ``save(prefix, arrays, specs=None)``: `specs` are slices in the save op's notation, one for each
-    array; pairs then, as a name may come more than once.
+    ``save(prefix, arrays, specs=None)``: `arrays` is a dict, or a sequence of pairs if a name
+    occurs more than once; `specs` has one slice specification of SaveV2 per array.
     """
     tf = pytest.importorskip("tensorflow")
 
@@ -106,10 +106,7 @@ def save() -> Callable[..., str]:
 
 @pytest.fixture(params=["op", "numpy", "stock"])
 def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each backend that reads a variable: our op, our reader without the library, TensorFlow's op.
-
-    Tests that have it run once for each.
-    """
+    """Selects each backend that reads a variable: our op, our NumPy reader, TensorFlow's op."""
     pytest.importorskip("tensorflow")
     from tensorbundle.tf import backend, op_library
 
@@ -119,7 +116,7 @@ def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         yield "op"
     elif request.param == "numpy":
         monkeypatch.setattr(op_library, "load", lambda: None)
-        monkeypatch.setattr(op_library, "unavailable_reason", lambda: "a test wants it so")
+        monkeypatch.setattr(op_library, "unavailable_reason", lambda: "disabled by a test")
         monkeypatch.setattr(backend, "_warn_once", lambda why: None)
         yield "numpy"
     else:
@@ -129,7 +126,7 @@ def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def ops() -> ModuleType:
-    """The op library's functions; tests that need them are skipped without a built library."""
+    """Returns the op library's functions; skips the test if the library is not built."""
     pytest.importorskip("tensorflow")
     from tensorbundle.tf import op_library
 

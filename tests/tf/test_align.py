@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow reads, restores and saves again what ``align`` wrote."""
+"""TensorFlow reads, restores and saves checkpoints written by ``align``."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ def assert_equal(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("index", GOLDEN, ids=lambda path: path.parent.name)
-def test_real_checkpoints(index: Path, tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_golden_checkpoint_reads_the_same(
+    index: Path, tmp_path: Path, compare: Callable[..., None]
+) -> None:
     report = tb.align(index, tmp_path / "aligned")
     compare(report.path)
     assert_equal(read_all(str(index.with_suffix(""))), read_all(report.path))
 
 
 @pytest.mark.parametrize("alignment", [64, 4096, 1 << 20])
-def test_what_tensorflow_saved(
+def test_aligned_checkpoint_reads_the_same(
     alignment: int, tmp_path: Path, compare: Callable[..., None]
 ) -> None:
     tensors = {
@@ -62,7 +64,7 @@ def test_what_tensorflow_saved(
     assert_equal(read_all(prefix), read_all(report.path))
 
 
-def test_an_index_of_several_blocks_is_byte_for_byte_tensorflows(tmp_path: Path) -> None:
+def test_index_of_several_blocks_is_unchanged(tmp_path: Path) -> None:
     names = [f"layer_{i:05d}/kernel/.ATTRIBUTES/VARIABLE_VALUE" for i in range(12_000)]
     prefix = str(tmp_path / "c")
     tf.raw_ops.SaveV2(
@@ -73,13 +75,15 @@ def test_an_index_of_several_blocks_is_byte_for_byte_tensorflows(tmp_path: Path)
     )
     report = tb.align(prefix, tmp_path / "aligned")
     assert report.moved == 0
-    original, ours = Path(prefix + ".index").read_bytes(), Path(report.path + ".index").read_bytes()
-    assert len(ours) > 2 * 262_144
-    assert ours == original
+    original, aligned = (Path(path + ".index").read_bytes() for path in (prefix, report.path))
+    assert len(aligned) > 2 * 262_144
+    assert aligned == original
     assert_equal(read_all(prefix), read_all(report.path))
 
 
-def test_nothing_but_empty_tensors(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_checkpoint_of_empty_tensors_reads_the_same(
+    tmp_path: Path, compare: Callable[..., None]
+) -> None:
     prefix = str(tmp_path / "c")
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=["a", "b"], shape_and_slices=["", ""],
@@ -88,7 +92,7 @@ def test_nothing_but_empty_tensors(tmp_path: Path, compare: Callable[..., None])
     compare(tb.align(prefix, tmp_path / "aligned").path)
 
 
-def slices_of(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]:
+def read_slices(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]:
     read = tf.raw_ops.RestoreV2(
         prefix=prefix, tensor_names=[name] * len(specs), shape_and_slices=specs,
         dtypes=[dtype] * len(specs),
@@ -96,34 +100,34 @@ def slices_of(prefix: str, name: str, specs: list[str], dtype: Any) -> list[Any]
     return [tensor.numpy() for tensor in read]
 
 
-def test_slices_in_merged_shards(tmp_path: Path) -> None:
-    """Slices of one tensor in several data files, as written by a sharded save."""
-    parts = []
+def test_slices_in_merged_shards_read_the_same(tmp_path: Path) -> None:
+    """A sharded save writes the slices of one tensor to several data files."""
+    prefixes = []
     for i, (start, end) in enumerate([(0, 2600), (2600, 2601), (2601, 3000)]):
-        parts.append(str(tmp_path / f"part{i}"))
+        prefixes.append(str(tmp_path / f"shard{i}"))
         tf.raw_ops.SaveV2(
-            prefix=parts[-1],
+            prefix=prefixes[-1],
             tensor_names=["table", f"other{i}"],
             shape_and_slices=[f"3000 100 {start},{end - start}:0,100", ""],
             tensors=[tf.constant(LARGE[start:end]), tf.constant([i])],
         )
     prefix = str(tmp_path / "c")
-    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=prefix)
+    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=prefixes, destination_prefix=prefix)
     report = tb.align(prefix, tmp_path / "aligned")
     assert report.slices == 6
     specs = ["", "3000 100 0,2600:0,100", "3000 100 2599,3:5,7", "3000 100 2999,1:-"]
-    before = slices_of(prefix, "table", specs, tf.float32)
-    for ours, original in zip(
-        slices_of(report.path, "table", specs, tf.float32), before, strict=True
+    before = read_slices(prefix, "table", specs, tf.float32)
+    for aligned, original in zip(
+        read_slices(report.path, "table", specs, tf.float32), before, strict=True
     ):
-        assert same_bits(ours, original)
+        assert same_bits(aligned, original)
     with tb.open(report.path, verify="full") as ck:
-        assert [p.file[-19:] for p in ck["table"].slices] == [
+        assert [s.file[-19:] for s in ck["table"].slices] == [
             f"data-{i:05d}-of-00003" for i in range(3)
         ]
 
 
-def test_a_saver_restores_it(tmp_path: Path) -> None:
+def test_saver_restores_aligned_checkpoint(tmp_path: Path) -> None:
     v1 = tf.compat.v1
     with tf.Graph().as_default():
         v1.get_variable("pad", initializer=np.int8(3), use_resource=True)
@@ -138,14 +142,14 @@ def test_a_saver_restores_it(tmp_path: Path) -> None:
         with v1.Session() as session:
             saver.restore(session, report.path)
             values = session.run({v.name: v for v in v1.global_variables()})
-            again = saver.save(session, str(tmp_path / "again"))
+            resaved = saver.save(session, str(tmp_path / "resaved"))
     assert same_bits(values["table:0"], LARGE)
     for i in range(3):
         assert same_bits(values[f"parts/part_{i}:0"], np.ones((3, 5), np.float32))
-    assert_equal(read_all(saved), read_all(again))
+    assert_equal(read_all(saved), read_all(resaved))
 
 
-def test_an_object_checkpoint_restores_it(tmp_path: Path) -> None:
+def test_object_checkpoint_restores_aligned_checkpoint(tmp_path: Path) -> None:
     saved = tf.train.Checkpoint(pad=tf.Variable(np.int8(1)), table=tf.Variable(LARGE))
     report = tb.align(saved.save(str(tmp_path / "ckpt")), tmp_path / "aligned")
     fresh = tf.train.Checkpoint(

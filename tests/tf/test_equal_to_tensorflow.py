@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V2 checkpoints: names, shapes, dtypes and values of ``tf.train.load_checkpoint``, bit for bit."""
+"""V2 checkpoints have the names, shapes, dtypes and values of ``tf.train.load_checkpoint``."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 FOLDERS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 
 
-def knows(number: int) -> bool:
+def is_supported(number: int) -> bool:
     try:
         return bool(tf.as_dtype(number))
     except TypeError:
         return False
 
 
-KNOWN = [number for number in KINDS if knows(number)]
+SUPPORTED = [number for number in KINDS if is_supported(number)]
 
 
 def as_tensor(kind: Kind, array: np.ndarray) -> Any:
-    """A tensor of exactly these bytes; quantized types take a bitcast."""
+    """Returns a tensor with these bytes; quantized types need a bitcast."""
     if kind.label.startswith("q"):
         return tf.bitcast(tf.constant(array), tf.as_dtype(kind.number))
     return tf.constant(array)
@@ -53,25 +53,25 @@ def save(prefix: Path, tensors: dict[str | bytes, Any], slices: list[str] | None
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_golden_files(folder: str, compare: Callable[..., None]) -> None:
+def test_golden_file_reads_the_same(folder: str, compare: Callable[..., None]) -> None:
     indexes = sorted((DATA / folder).glob("*.index"))
     assert indexes
     for index in indexes:
         compare(index.with_suffix(""))
 
 
-def test_golden_directory_with_a_state_file(compare: Callable[..., None]) -> None:
+def test_golden_directory_with_state_file_reads_the_same(compare: Callable[..., None]) -> None:
     compare(DATA / "mnist_tf1")
 
 
 def test_all_dtypes_are_covered() -> None:
     expected = set(KINDS) if VERSION >= (2, 21) else {n for n in KINDS if n <= 25 or n in (29, 30)}
-    assert set(KNOWN) == expected
+    assert set(SUPPORTED) == expected
 
 
-@pytest.mark.parametrize("number", KNOWN, ids=lambda n: KINDS[n].label)
+@pytest.mark.parametrize("number", SUPPORTED, ids=lambda n: KINDS[n].label)
 @pytest.mark.parametrize("shape", [(), (0,), (7, 3), (2, 0, 3)], ids=str)
-def test_every_dtype(
+def test_every_dtype_reads_the_same(
     tmp_path: Path, number: int, shape: tuple[int, ...], compare: Callable[..., None]
 ) -> None:
     kind = KINDS[number]
@@ -81,24 +81,26 @@ def test_every_dtype(
     compare(prefix, saved={"x": source, "y": source})
 
 
-@pytest.mark.parametrize("number", KNOWN, ids=lambda n: KINDS[n].label)
-def test_every_dtype_in_slices(tmp_path: Path, number: int, compare: Callable[..., None]) -> None:
+@pytest.mark.parametrize("number", SUPPORTED, ids=lambda n: KINDS[n].label)
+def test_every_dtype_in_slices_reads_the_same(
+    tmp_path: Path, number: int, compare: Callable[..., None]
+) -> None:
     """TensorFlow cannot merge slices of most types."""
     kind = KINDS[number]
     source = sample(kind, (6, 4))
-    parts = [as_tensor(kind, source[:4]), as_tensor(kind, source[4:])]
+    slices = [as_tensor(kind, source[:4]), as_tensor(kind, source[4:])]
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "c"),
         tensor_names=["x", "x"],
         shape_and_slices=["6 4 0,4:-", "6 4 4,2:-"],
-        tensors=parts,
+        tensors=slices,
     )
-    together = {1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 14, 18}
-    unreadable = () if number in together else ("x",)
+    mergeable = {1, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 14, 18}
+    unreadable = () if number in mergeable else ("x",)
     compare(tmp_path / "c", saved={"x": source}, unreadable=unreadable)
 
 
-def test_strings(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_strings_read_the_same(tmp_path: Path, compare: Callable[..., None]) -> None:
     values = np.array([[b"", b"a\0b"], [b"\xff" * 300, b"x" * 100_000]], dtype=object)
     tensors = {
         "matrix": tf.constant(values),
@@ -109,7 +111,7 @@ def test_strings(tmp_path: Path, compare: Callable[..., None]) -> None:
     compare(save(tmp_path / "c", tensors), saved={"matrix": values})
 
 
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_read_the_same(tmp_path: Path) -> None:
     names = [b"\xff\xfe", b"\x00w", b"a\x00b", "é".encode(), b"plain"]
     sources = {name: np.arange(i + 1, dtype=np.float32) for i, name in enumerate(names)}
     prefix = save(tmp_path / "c", {name: tf.constant(value) for name, value in sources.items()})
@@ -124,7 +126,9 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
             assert same_bits(ck[text], source)
 
 
-def test_many_tensors(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_index_of_several_blocks_reads_the_same(
+    tmp_path: Path, compare: Callable[..., None]
+) -> None:
     values = {f"{i:05d}/kernel/of/a/layer": tf.constant(i) for i in range(9000)}
     prefix = save(tmp_path / "c", values)
     assert Path(prefix + ".index").stat().st_size > table.BLOCK_SIZE
@@ -132,20 +136,22 @@ def test_many_tensors(tmp_path: Path, compare: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_parts_of_tiled_tensors(tmp_path: Path, seed: int, compare: Callable[..., None]) -> None:
+def test_boxes_of_sliced_tensor_read_the_same(
+    tmp_path: Path, seed: int, compare: Callable[..., None]
+) -> None:
     rng = random.Random(seed)
     shape = tuple(rng.randrange(1, 12) for _ in range(1 + seed % 3))
     source = sample(KINDS[1], shape, seed=seed)
     boxes = tilings.guillotine(shape, 1 + seed * 2, rng)
     spec = " ".join(str(size) for size in shape)
 
-    def spell(box: tilings.Box) -> str:
+    def slice_spec(box: tilings.Box) -> str:
         return f"{spec} " + ":".join(f"{start},{length}" for start, length in box)
 
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "c"),
         tensor_names=["t"] * len(boxes),
-        shape_and_slices=[spell(box) for box in boxes],
+        shape_and_slices=[slice_spec(box) for box in boxes],
         tensors=[tf.constant(source[tilings.slices(box)]) for box in boxes],
     )
     compare(tmp_path / "c", saved={"t": source})
@@ -154,14 +160,14 @@ def test_parts_of_tiled_tensors(tmp_path: Path, seed: int, compare: Callable[...
             (original,) = tf.raw_ops.RestoreV2(
                 prefix=str(tmp_path / "c"),
                 tensor_names=["t"],
-                shape_and_slices=[spell(box)],
+                shape_and_slices=[slice_spec(box)],
                 dtypes=[tf.float32],
             )
             assert same_bits(ck["t"][tilings.slices(box)], original.numpy())
 
 
-def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that returns each partition's box of ``source``."""
+def partition_initializer(source: np.ndarray) -> Callable[..., Any]:
+    """Returns an initializer that returns the partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)
@@ -171,14 +177,21 @@ def part_of(source: np.ndarray) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_partitioned_variables(tmp_path: Path, sharded: bool, compare: Callable[..., None]) -> None:
+def test_partitioned_variables_read_the_same(
+    tmp_path: Path, sharded: bool, compare: Callable[..., None]
+) -> None:
     v1 = tf.compat.v1
     source = np.random.default_rng(1).normal(size=(23, 5)).astype(np.float32)
     with tf.Graph().as_default():
         for axis, name in enumerate(("rows", "columns")):
             with tf.device(f"/cpu:{axis}"):
                 partitioner = v1.fixed_size_partitioner(3, axis=axis)
-                v1.get_variable(name, (23, 5), initializer=part_of(source), partitioner=partitioner)
+                v1.get_variable(
+                    name,
+                    (23, 5),
+                    initializer=partition_initializer(source),
+                    partitioner=partitioner,
+                )
         with tf.device("/cpu:1"):
             v1.get_variable("whole", initializer=source, use_resource=True)
             v1.get_variable("step", initializer=np.int64(7), use_resource=True)
@@ -196,7 +209,7 @@ def test_partitioned_variables(tmp_path: Path, sharded: bool, compare: Callable[
 
 
 def module() -> Any:
-    """Variables of several types in a tree with lists, dicts and a cycle."""
+    """Creates variables of several types in a tree with lists, dicts and a cycle."""
     root = tf.Module()
     root.kernel = tf.Variable(np.random.default_rng(2).normal(size=(64, 33)), dtype=tf.float32)
     root.child = tf.Module()
@@ -208,7 +221,9 @@ def module() -> Any:
     return root
 
 
-def test_object_based_checkpoint(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_object_based_checkpoint_reads_the_same(
+    tmp_path: Path, compare: Callable[..., None]
+) -> None:
     root = module()
     path = tf.train.Checkpoint(root=root, step=tf.Variable(3, dtype=tf.int64)).save(
         tmp_path / "ckpt"
@@ -221,17 +236,19 @@ def test_object_based_checkpoint(tmp_path: Path, compare: Callable[..., None]) -
         assert same_bits(ck["named_half"], root.half.numpy())
 
 
-def test_saved_model(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_saved_model_reads_the_same(tmp_path: Path, compare: Callable[..., None]) -> None:
     tf.saved_model.save(module(), str(tmp_path / "model"))
-    compare(tmp_path / "model" / "variables" / "variables", ours=tmp_path / "model")
+    compare(tmp_path / "model" / "variables" / "variables", our_path=tmp_path / "model")
 
 
 @pytest.mark.skipif(VERSION < (2, 17), reason="this TensorFlow has no sharding policies")
 @pytest.mark.parametrize("limit", [1500, 4000])
-def test_sharding_by_size(tmp_path: Path, limit: int, compare: Callable[..., None]) -> None:
+def test_shards_of_limited_size_read_the_same(
+    tmp_path: Path, limit: int, compare: Callable[..., None]
+) -> None:
     policy = tf.train.experimental.MaxShardSizePolicy(limit)
     root = module()
-    del root.none  # this policy drops variables without elements, and then cannot restore
+    del root.none  # with this policy TensorFlow does not save empty variables, and cannot restore
     options = tf.train.CheckpointOptions(experimental_sharding_callback=policy)
     path = tf.train.Checkpoint(root=root).save(tmp_path / "ckpt", options=options)
     assert len(list(tmp_path.glob("*.data-*"))) > 1
@@ -247,14 +264,14 @@ WRITTEN_BY_CRAFT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("layout", WRITTEN_BY_CRAFT)
-def test_tensorflow_agrees_with_the_tests_own_writer(
+def test_files_of_the_test_writer_read_the_same(
     tmp_path: Path, layout: str, compare: Callable[..., None]
 ) -> None:
     prefix = specimen(num_shards=2).write(tmp_path / "c", **WRITTEN_BY_CRAFT[layout])
     compare(prefix, saved=TENSORS)
 
 
-def test_big_endian(tmp_path: Path, compare: Callable[..., None]) -> None:
+def test_big_endian_checkpoint_reads_the_same(tmp_path: Path, compare: Callable[..., None]) -> None:
     bundle = Bundle(big_endian=True)
     saved = {}
     for kind in (KINDS[number] for number in KINDS if number < 24):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""V1 checkpoints: what TensorFlow's reader gives, or what was saved where it gives up."""
+"""V1 checkpoints read as by TensorFlow, or equal the saved values where TensorFlow cannot read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def as_tensor(number: int, array: np.ndarray) -> Any:
 
 @pytest.mark.parametrize("number", SAVABLE, ids=lambda n: KINDS[n].label)
 @pytest.mark.parametrize("shape", [(), (0,), (7, 3)], ids=str)
-def test_every_dtype(
+def test_every_dtype_reads_the_same(
     tmp_path: Path, number: int, shape: tuple[int, ...], compare: Callable[..., None]
 ) -> None:
     source = sample(KINDS[number], shape)
@@ -47,20 +47,20 @@ def test_every_dtype(
 
 
 @pytest.mark.parametrize("number", [1, 3, 9, 10, 18, 19], ids=lambda n: KINDS[n].label)
-def test_slices(tmp_path: Path, number: int) -> None:
+def test_slices_read_the_same(tmp_path: Path, number: int) -> None:
     rng = random.Random(number)
     shape = (9, 7)
     source = sample(KINDS[number], shape)
     boxes = tilings.guillotine(shape, 5, rng)
 
-    def spell(box: tilings.Box) -> str:
+    def slice_spec(box: tilings.Box) -> str:
         return "9 7 " + ":".join(f"{start},{length}" for start, length in box)
 
     path = str(tmp_path / "v1")
     tf.raw_ops.SaveSlices(
         filename=path,
         tensor_names=["t"] * len(boxes),
-        shapes_and_slices=[spell(box) for box in boxes],
+        shapes_and_slices=[slice_spec(box) for box in boxes],
         data=[
             as_tensor(number, np.ascontiguousarray(source[tilings.slices(box)])) for box in boxes
         ],
@@ -71,14 +71,16 @@ def test_slices(tmp_path: Path, number: int) -> None:
             original = tf.raw_ops.RestoreSlice(
                 file_pattern=path,
                 tensor_name="t",
-                shape_and_slice=spell(box),
+                shape_and_slice=slice_spec(box),
                 dt=tf.as_dtype(source.dtype),
             )
             assert same_bits(ck["t"][tilings.slices(box)], original.numpy())
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_saver(tmp_path: Path, sharded: bool, compare: Callable[..., None]) -> None:
+def test_saver_checkpoint_reads_the_same(
+    tmp_path: Path, sharded: bool, compare: Callable[..., None]
+) -> None:
     v1 = tf.compat.v1
     source = np.random.default_rng(3).normal(size=(10, 4)).astype(np.float32)
     with tf.Graph().as_default():
@@ -96,8 +98,8 @@ def test_saver(tmp_path: Path, sharded: bool, compare: Callable[..., None]) -> N
     compare(tmp_path, saved={"whole": source})
 
 
-def part_of(source: np.ndarray) -> Callable[..., Any]:
-    """An initializer that returns each partition's box of ``source``."""
+def partition_initializer(source: np.ndarray) -> Callable[..., Any]:
+    """Returns an initializer that returns the partition's box of ``source``."""
 
     def initialize(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
         ranges = zip(partition_info.var_offset, shape, strict=True)
@@ -107,14 +109,19 @@ def part_of(source: np.ndarray) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_partitioned_saver(tmp_path: Path, sharded: bool) -> None:
+def test_partitioned_saver_checkpoint_reads_the_same(tmp_path: Path, sharded: bool) -> None:
     v1 = tf.compat.v1
     source = np.random.default_rng(3).normal(size=(10, 4)).astype(np.float32)
     with tf.Graph().as_default():
         for axis, name in enumerate(("rows", "columns")):
             with tf.device(f"/cpu:{axis}"):
                 partitioner = v1.fixed_size_partitioner(3, axis=axis)
-                v1.get_variable(name, (10, 4), initializer=part_of(source), partitioner=partitioner)
+                v1.get_variable(
+                    name,
+                    (10, 4),
+                    initializer=partition_initializer(source),
+                    partitioner=partitioner,
+                )
         saver = v1.train.Saver(sharded=sharded, write_version=v1.train.SaverDef.V1)
         with v1.Session(config=v1.ConfigProto(device_count={"CPU": 2})) as session:
             session.run(v1.global_variables_initializer())
@@ -129,7 +136,7 @@ def test_partitioned_saver(tmp_path: Path, sharded: bool) -> None:
             assert same_bits(ck[name], source)
 
 
-def test_tensorflow_agrees_with_the_tests_own_writer(
+def test_files_of_the_test_writer_read_the_same(
     tmp_path: Path, compare: Callable[..., None]
 ) -> None:
     file = V1File()

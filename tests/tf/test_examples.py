@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples that need TensorFlow run, and their claims hold."""
+"""The examples that need TensorFlow run and print the expected comparison."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
-        # Wide enough for the table in any terminal.
+        # The table needs 100 columns.
         env={**os.environ, "COLUMNS": "100"},
         capture_output=True,
         text=True,
@@ -26,7 +26,7 @@ def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_warm_start_agrees_with_tensorflow_and_compares_both() -> None:
+def test_warm_start_example_compares_with_tensorflow() -> None:
     done = run("warm_start.py", "--tokens", "1000", "--dim", "8", "--partitions", "3")
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if "TensorFlow" in line or "bundle" in line]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corrupt, truncated, removed and rewritten files: an exception, and a usable session."""
+"""Corrupt, truncated, removed and rewritten files raise and leave the session usable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ tf1 = tf.compat.v1
 pytestmark = pytest.mark.usefixtures("backend_name")
 
 Save = Callable[..., str]
-# Above the sizes that TensorFlow's and our readers process at once.
+# "big" exceeds the read sizes of TensorFlow and of tensorbundle.
 SHAPES = {"small": (8, 4), "big": (3000, 257)}
 
 
@@ -36,13 +36,13 @@ def flip(prefix: str, position: int) -> None:
     path.write_bytes(content)
 
 
-def damaged(backend_name: str) -> type[Exception]:
-    """The exceptions of a session. NumPy functions report only that something failed."""
+def corruption_error(backend_name: str) -> type[Exception]:
+    """Returns the exception class of a session; NumPy functions do not report the class."""
     return tf.errors.OpError if backend_name == "numpy" else tf.errors.DataLossError
 
 
 class Model:
-    """A table, whole or partitioned, another variable, and a session with both uninitialized."""
+    """A table, with or without partitions, another variable, and a session."""
 
     def __init__(self, prefix: str, shape: tuple[int, ...], shards: int, resource: bool) -> None:
         with tf.Graph().as_default() as graph:
@@ -58,7 +58,7 @@ class Model:
             self.session = tf1.Session(graph=graph)
 
     def require_usable(self) -> None:
-        """The session can still read intact tensors, and no partition is initialized."""
+        """Requires that no partition is initialized and the session can read other tensors."""
         assert not any(self.session.run(self.initialized))
         self.session.run(self.other.initializer)
         assert self.session.run(self.other).tolist() == [1, 2]
@@ -77,27 +77,27 @@ def model(saved: tuple[str, np.ndarray], shards: int, resource: bool = True) -> 
 
 @pytest.mark.parametrize("shards", [0, 1, 3])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
-def test_one_bit_anywhere(
+def test_bit_flip_raises_and_initializes_no_partition(
     saved: tuple[str, np.ndarray], shards: int, resource: bool, backend_name: str
 ) -> None:
     if backend_name == "stock" and shards > 1:
         pytest.skip("TensorFlow's partitions are verified separately")
-    made = model(saved, shards, resource)
+    built = model(saved, shards, resource)
     for position in (-1, -saved[1].nbytes):
         flip(saved[0], position)
-        for initializer in made.initializers:
-            with pytest.raises(damaged(backend_name)):
-                made.session.run(initializer)
-        with pytest.raises(damaged(backend_name)):
-            made.session.run(made.initializers)
-        made.require_usable()
+        for initializer in built.initializers:
+            with pytest.raises(corruption_error(backend_name)):
+                built.session.run(initializer)
+        with pytest.raises(corruption_error(backend_name)):
+            built.session.run(built.initializers)
+        built.require_usable()
         flip(saved[0], position)
-    made.session.run(made.initializers)
-    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), saved[1])
+    built.session.run(built.initializers)
+    assert np.array_equal(np.concatenate(built.session.run(built.partitions)), saved[1])
 
 
 @pytest.mark.parametrize("verify", ["lazy", "none"])
-def test_verification_can_be_switched_off(
+def test_verify_option_disables_verification(
     saved: tuple[str, np.ndarray], verify: str, backend_name: str
 ) -> None:
     if backend_name == "stock":
@@ -109,80 +109,82 @@ def test_verification_can_be_switched_off(
     if verify == "none":
         whole.session.run(whole.initializers)
     else:
-        with pytest.raises(damaged(backend_name)):
+        with pytest.raises(corruption_error(backend_name)):
             whole.session.run(whole.initializers)
 
 
 @pytest.mark.parametrize("shards", [0, 3])
-@pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["nothing", "half", "all but a byte"])
-def test_cut_off_after_the_graph_was_built(
+@pytest.mark.parametrize("kept", [0, 0.5, -1], ids=["empty", "half", "without last byte"])
+def test_shard_truncated_after_graph_construction_raises(
     saved: tuple[str, np.ndarray], shards: int, kept: float
 ) -> None:
-    made = model(saved, shards)
+    built = model(saved, shards)
     path = data_file(saved[0])
     whole = path.read_bytes()
     size = len(whole) - 1 if kept == -1 else int(len(whole) * kept)
     os.truncate(path, size)
     with pytest.raises(tf.errors.OpError):
-        made.session.run(made.initializers)
-    assert not all(made.session.run(made.initialized))
+        built.session.run(built.initializers)
+    assert not all(built.session.run(built.initialized))
     path.write_bytes(whole)
-    made.session.run(made.initializers)
-    made.session.run(made.other.initializer)
-    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), saved[1])
+    built.session.run(built.initializers)
+    built.session.run(built.other.initializer)
+    assert np.array_equal(np.concatenate(built.session.run(built.partitions)), saved[1])
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_removed_after_the_graph_was_built(saved: tuple[str, np.ndarray], suffix: str) -> None:
-    made = model(saved, 0)
+def test_file_removed_after_graph_construction_raises(
+    saved: tuple[str, np.ndarray], suffix: str
+) -> None:
+    built = model(saved, 0)
     hidden = Path(saved[0] + ".hidden")
     Path(saved[0] + suffix).rename(hidden)
     with pytest.raises(tf.errors.OpError):
-        made.session.run(made.initializers)
-    assert not any(made.session.run(made.initialized))
+        built.session.run(built.initializers)
+    assert not any(built.session.run(built.initialized))
     hidden.rename(saved[0] + suffix)
-    made.session.run(made.initializers)
-    assert np.array_equal(made.session.run(made.partitions[0]), saved[1])
+    built.session.run(built.initializers)
+    assert np.array_equal(built.session.run(built.partitions[0]), saved[1])
 
 
 @pytest.mark.parametrize("shards", [0, 3])
-def test_rewritten_after_the_graph_was_built(
+def test_file_rewritten_after_graph_construction_is_read(
     saved: tuple[str, np.ndarray], save: Save, shards: int
 ) -> None:
-    """The values are those of the file at the time when the initializer runs."""
-    made = model(saved, shards)
+    """The initializer reads the file when it runs."""
+    built = model(saved, shards)
     other = saved[1] + 1
-    # The table comes first now, so that its offset differs.
+    # Changes the offset of the table.
     save(Path(saved[0]), {"a": np.zeros(5, "f"), "t": other, "other": np.float32([3, 4])})
-    made.session.run(made.initializers)
-    assert np.array_equal(np.concatenate(made.session.run(made.partitions)), other)
+    built.session.run(built.initializers)
+    assert np.array_equal(np.concatenate(built.session.run(built.partitions)), other)
 
 
 @pytest.mark.parametrize("shards", [0, 3])
-def test_rewritten_with_another_shape(
+def test_file_rewritten_with_other_shape_raises(
     saved: tuple[str, np.ndarray], save: Save, shards: int, backend_name: str
 ) -> None:
     if backend_name == "stock" and shards == 0:
-        pytest.skip("TensorFlow's variable then has another shape than declared")
-    made = model(saved, shards)
+        pytest.skip("TensorFlow assigns the other shape")
+    built = model(saved, shards)
     save(Path(saved[0]), {"t": saved[1][:-1], "other": np.float32([1, 2])})
     with pytest.raises(tf.errors.InvalidArgumentError, match="shape"):
-        made.session.run(made.initializers)
-    made.require_usable()
+        built.session.run(built.initializers)
+    built.require_usable()
 
 
-def test_rewritten_without_the_tensor(
+def test_file_rewritten_without_the_tensor_raises(
     saved: tuple[str, np.ndarray], save: Save, backend_name: str
 ) -> None:
-    made = model(saved, 0)
+    built = model(saved, 0)
     save(Path(saved[0]), {"other": np.float32([1, 2])})
     expected = tf.errors.OpError if backend_name == "numpy" else tf.errors.NotFoundError
     with pytest.raises(expected, match="t"):
-        made.session.run(made.initializers)
-    made.require_usable()
+        built.session.run(built.initializers)
+    built.require_usable()
 
 
-def test_corruption_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
+def test_corruption_changes_no_eager_variable(saved: tuple[str, np.ndarray]) -> None:
     flip(saved[0], -1)
     variable = tf.Variable(tf.zeros(saved[1].shape))
     with pytest.raises(tf.errors.DataLossError):
@@ -190,7 +192,7 @@ def test_corruption_in_eager_mode(saved: tuple[str, np.ndarray]) -> None:
     assert not variable.numpy().any()
 
 
-def test_a_corrupt_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) -> None:
+def test_corrupt_index_raises_at_the_call(saved: tuple[str, np.ndarray]) -> None:
     index = Path(saved[0] + ".index")
     content = bytearray(index.read_bytes())
     content[3] ^= 0xFF
@@ -206,7 +208,7 @@ def test_a_corrupt_index_is_an_error_at_the_call(saved: tuple[str, np.ndarray]) 
         assert variable.initializer is before
 
 
-def test_an_invalid_map_changes_nothing(saved: tuple[str, np.ndarray]) -> None:
+def test_invalid_map_changes_nothing(saved: tuple[str, np.ndarray]) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("t", saved[1].shape)
         before, size = variable.initializer, len(graph.get_operations())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The boxes that we report as mappable before the graph is built are those that our op maps."""
+"""The boxes reported as mappable before the graph is built are the boxes that our op maps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPE = (24, 16)  # rows of 64 bytes
 TABLE = np.arange(24 * 16, dtype=np.float32).reshape(SHAPE)
 FULL = (0, 16)
 LAYOUTS = {
-    "in one": [((0, 24), FULL)],
+    "one slice": [((0, 24), FULL)],
     "rows in order": [((0, 8), FULL), ((8, 10), FULL), ((18, 6), FULL)],
     "rows out of order": [((8, 10), FULL), ((0, 8), FULL), ((18, 6), FULL)],
     "columns": [((0, 24), (0, 8)), ((0, 24), (8, 8))],
@@ -41,8 +41,8 @@ BOXES = [
     ((12, 8), (12, 8)),
     ((5, 2), (4, 3)),
 ]
-# How many of the boxes are contiguous and begin at a multiple of 64.
-MAPPABLE = {"in one": 6, "rows in order": 6, "rows out of order": 3, "columns": 3, "grid": 1}
+# The number of boxes that are contiguous and start at a multiple of 64.
+MAPPABLE = {"one slice": 6, "rows in order": 6, "rows out of order": 3, "columns": 3, "grid": 1}
 PADS = {"together": 0, "apart": 64, "off by a word": 4}
 
 
@@ -63,29 +63,29 @@ def write(folder: Path, layout: str, pad: int, *, shards: int = 1, big_endian: b
     return str(bundle.write(folder / "m"))
 
 
-def by_op(prefix: str, part: Slice) -> np.ndarray | None:
-    """The mapped value, or None if the op raises."""
+def map_with_op(prefix: str, box: Slice) -> np.ndarray | None:
+    """Returns the mapped value, or None if the op raises."""
     try:
         (value,), _, _ = op_library.load_op_library().tensorbundle_map_v1(
-            prefix=prefix, tensor="t", slice_specs=[part.spec], N=1, dtype=tf.float32, verify="none"
+            prefix=prefix, tensor="t", slice_specs=[box.spec], N=1, dtype=tf.float32, verify="none"
         )
     except tf.errors.InvalidArgumentError:
         return None
     return value.numpy()[:-1]
 
 
-def agree(prefix: str) -> int:
-    """Compares every box; returns how many could be mapped."""
+def compare_boxes(prefix: str) -> int:
+    """Compares the report with the op for every box; returns the number of mapped boxes."""
     mapped = 0
     source = open_source(prefix)
-    for offset, extent in BOXES:
-        part = Slice("t", SHAPE, offset, extent)
-        why = source.unmappable_reason("t", part)
-        value = by_op(prefix, part)
-        assert (why is None) == (value is not None), (offset, extent, why)
+    for offset, shape in BOXES:
+        box = Slice("t", SHAPE, offset, shape)
+        reason = source.unmappable_reason("t", box)
+        value = map_with_op(prefix, box)
+        assert (reason is None) == (value is not None), (offset, shape, reason)
         if value is not None:
-            box = tuple(slice(a, a + n) for a, n in zip(offset, extent, strict=True))
-            assert same_bits(value, TABLE[box])
+            index = tuple(slice(a, a + n) for a, n in zip(offset, shape, strict=True))
+            assert same_bits(value, TABLE[index])
             mapped += 1
     return mapped
 
@@ -95,25 +95,25 @@ needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without t
 
 @needs_op
 @pytest.mark.parametrize("pad", PADS)
-def test_the_op_agrees(tmp_path: Path, layout: str, pad: str) -> None:
-    mapped = agree(write(tmp_path, layout, PADS[pad]))
+def test_op_maps_exactly_the_reported_boxes(tmp_path: Path, layout: str, pad: str) -> None:
+    mapped = compare_boxes(write(tmp_path, layout, PADS[pad]))
     assert mapped == (0 if pad == "off by a word" else MAPPABLE[layout])
 
 
 @needs_op
 def test_slices_in_several_files_are_not_mapped(tmp_path: Path) -> None:
-    agree(write(tmp_path, "rows in order", 0, shards=2))
+    compare_boxes(write(tmp_path, "rows in order", 0, shards=2))
     whole = Slice("t", SHAPE, (0, 0), SHAPE)
-    why = open_source(tmp_path / "m").unmappable_reason("t", whole)
-    assert why is not None
-    assert "not adjacent" in why
+    reason = open_source(tmp_path / "m").unmappable_reason("t", whole)
+    assert reason is not None
+    assert "not adjacent" in reason
 
 
 def test_big_endian_bytes_are_not_mapped(tmp_path: Path) -> None:
-    prefix = write(tmp_path, "in one", 0, big_endian=True)
-    why = open_source(prefix).unmappable_reason("t", None)
-    assert why is not None
-    assert "big-endian" in why
+    prefix = write(tmp_path, "one slice", 0, big_endian=True)
+    reason = open_source(prefix).unmappable_reason("t", None)
+    assert reason is not None
+    assert "big-endian" in reason
     variable = tf.Variable(tf.zeros(SHAPE))
     with tb.tf.options(mode="auto"):
         tb.init_from_checkpoint(prefix, {"t": variable})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every form of the assignment map, passed to TensorFlow and to us in the same process."""
+"""Every form of the assignment map and of the path has the same result as in TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ ARRAYS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    where = tmp_path_factory.mktemp("maps")
-    save(where / "model-0", ARRAYS)
-    (where / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
-    return where
+    root = tmp_path_factory.mktemp("maps")
+    save(root / "model-0", ARRAYS)
+    (root / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
+    return root
 
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
-    """Creates new/v, new/b/v, new/b/w, new2/v and a table of three partitions."""
+    """Returns a function that creates new/v, new/b/v, new/b/w, new2/v and a partitioned table."""
 
-    def make() -> list[Any]:
+    def create() -> list[Any]:
         with tf1.variable_scope("", use_resource=request.param == "resource"):
             with tf1.variable_scope("new"):
                 variables = [tf1.get_variable("v", [6])]
@@ -57,7 +57,7 @@ def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
             partition._initializer_op = tf1.assign(partition, tf.zeros(partition.shape)).op
         return [*variables, list(table)]
 
-    return make
+    return create
 
 
 SAME = {
@@ -67,7 +67,7 @@ SAME = {
     "scope": lambda vs: {"a/": "new/"},
     "inner scope": lambda vs: {"a/b/": "new/b/"},
     "inner slash": lambda vs: {"a/": "new/b"},
-    "misspelt inner name": lambda vs: {"a/": "new/zzz"},
+    "unknown inner name": lambda vs: {"a/": "new/zzz"},
     "list of pairs": lambda vs: [("a/v", "new/v"), ("a/v", "new2/v")],
     "generator": lambda vs: ((k, v) for k, v in [("a/v", vs[3]), ("a/b/v", "new/b/v")]),
     "partitions by list": lambda vs: {"table": vs[4]},
@@ -81,19 +81,19 @@ SAME = {
     "key without slash": lambda vs: {"a": "new/"},
     "to a variable's scope": lambda vs: {"a/b/v": "new/b"},
     "root to root": lambda vs: {"/": "/"},
-    "to nothing": lambda vs: {"a/": ""},
-    "root to nothing": lambda vs: {"/": ""},
+    "to empty name": lambda vs: {"a/": ""},
+    "root to empty name": lambda vs: {"/": ""},
     "double slash": lambda vs: {"a//": "new/"},
     "missing": lambda vs: {"a/x": "new/v"},
     "missing in list": lambda vs: {"a/x": []},
     "missing in scope": lambda vs: {"a/b/": "new/"},
-    "misspelt variable": lambda vs: {"a/v": "new/w"},
+    "unknown variable": lambda vs: {"a/v": "new/w"},
     "with :0": lambda vs: {"a/v:0": "new/v"},
     "value with :0": lambda vs: {"a/v": "new/v:0"},
     "bytes key": lambda vs: {b"a/v": vs[0]},
     "mixed keys": lambda vs: {b"a/v": vs[0], "a/v": vs[1]},
-    "part name": lambda vs: {"table/part_0": vs[4]},
-    "one partition bare": lambda vs: {"table": vs[4][0]},
+    "partition name as key": lambda vs: {"table/part_0": vs[4]},
+    "one partition, not in a list": lambda vs: {"table": vs[4][0]},
     "one partition by name": lambda vs: {"table": "table/part_1"},
     "none": lambda vs: {"a/v": None},
     "tensor": lambda vs: {"a/v": tf.zeros([6])},
@@ -101,31 +101,33 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_as_tensorflow(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
-    ours, original = both(str(folder / "model-0"), build, SAME[name])
-    require_same(ours, original)
+def test_map_has_tensorflows_result(
+    name: str, folder: Path, build: Callable[[], list[Any]]
+) -> None:
+    result, original = both(str(folder / "model-0"), build, SAME[name])
+    require_same(result, original)
 
 
 @pytest.mark.parametrize(
     "mapping", [{"a/": "nwe/"}, {"a/": "new//"}, {"a/": "/new/"}], ids=lambda m: str(m["a/"])
 )
-def test_a_scope_without_variables_is_an_error(
+def test_scope_without_variables_raises(
     mapping: dict[str, str], folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, original = both(str(folder / "model-0"), build, lambda vs: mapping)
+    result, original = both(str(folder / "model-0"), build, lambda vs: mapping)
     assert original.error is None
-    assert ours.stage == "call"
-    assert isinstance(ours.error, ValueError)
+    assert result.stage == "call"
+    assert isinstance(result.error, ValueError)
 
 
-def test_an_inner_slash_is_a_warning(folder: Path, build: Callable[[], list[Any]]) -> None:
+def test_unknown_inner_name_is_a_warning(folder: Path, build: Callable[[], list[Any]]) -> None:
     with tf.Graph().as_default(), logged() as lines:
         build()
         tb.init_from_checkpoint(folder, {"a/": "new/zzz"})
     assert any(line.startswith("WARNING") and "'new/zzz'" in line for line in lines)
 
 
-BEYOND = {
+EXTENSIONS = {
     "partitioned variable": lambda vs: {"table": tf1.get_variable_scope() and _partitioned(vs[4])},
     "tuple": lambda vs: {"table": tuple(vs[4])},
     "list of one variable": lambda vs: {"a/v": [vs[0]]},
@@ -140,17 +142,17 @@ def _partitioned(partitions: list[Any]) -> Any:
     )
 
 
-@pytest.mark.parametrize("name", BEYOND)
-def test_maps_that_tensorflow_rejects_without_reason(
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_map_rejected_by_tensorflow_is_accepted(
     name: str, folder: Path, build: Callable[[], list[Any]]
 ) -> None:
-    ours, original = both(str(folder / "model-0"), build, BEYOND[name])
+    result, original = both(str(folder / "model-0"), build, EXTENSIONS[name])
     assert original.error is not None
-    assert ours.error is None
+    assert result.error is None
     if name == "list of one variable":
-        assert np.array_equal(ours.values[0], ARRAYS["a/v"])
+        assert np.array_equal(result.values[0], ARRAYS["a/v"])
     else:
-        assert np.array_equal(np.concatenate(ours.values[4:]), ARRAYS["table"])
+        assert np.array_equal(np.concatenate(result.values[4:]), ARRAYS["table"])
 
 
 PATHS: dict[str, Callable[[Path], Any]] = {
@@ -172,19 +174,21 @@ PATHS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_paths(name: str, folder: Path, build: Callable[[], list[Any]]) -> None:
+def test_path_has_tensorflows_result(
+    name: str, folder: Path, build: Callable[[], list[Any]]
+) -> None:
     (folder / "empty").mkdir(exist_ok=True)
-    ours, original = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
+    result, original = both(PATHS[name](folder), build, lambda vs: {"a/v": vs[0]})
     if name == "data file":
-        # Ours finds the checkpoint.
+        # tensorbundle accepts the name of a data file.
         assert isinstance(original.error, tf.errors.DataLossError)
-        assert np.array_equal(ours.values[0], ARRAYS["a/v"])
+        assert np.array_equal(result.values[0], ARRAYS["a/v"])
     else:
-        require_same(ours, original)
-        assert ours.error is None or isinstance(ours.error, (tb.Error, TypeError))
+        require_same(result, original)
+        assert result.error is None or isinstance(result.error, (tb.Error, TypeError))
 
 
-def test_relative_paths(
+def test_relative_path_has_tensorflows_result(
     folder: Path, build: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -192,19 +196,19 @@ def test_relative_paths(
         require_same(*both(path, build, lambda vs: {"a/": "new/"}))
 
 
-def test_a_directory_that_looks_like_a_pattern(
+def test_directory_with_pattern_characters_is_read(
     tmp_path: Path, save: Callable[..., str], build: Callable[[], list[Any]], backend_name: str
 ) -> None:
     if backend_name == "stock":
-        pytest.skip("TensorFlow's own op treats the path as a pattern")
+        pytest.skip("TensorFlow's op treats the path as a pattern")
     folder = tmp_path / "run[1]"
     folder.mkdir()
-    ours, original = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
+    result, original = both(save(folder / "m", ARRAYS), build, lambda vs: {"a/v": vs[0]})
     assert original.error is not None
-    assert np.array_equal(ours.values[0], ARRAYS["a/v"])
+    assert np.array_equal(result.values[0], ARRAYS["a/v"])
 
 
-def test_scalars_and_names_of_a_second_scope_entry(folder: Path) -> None:
+def test_names_in_reentered_scope_are_resolved(folder: Path) -> None:
     def build() -> list[Any]:
         with tf1.variable_scope("new"):
             first = tf1.get_variable("v", [6])
@@ -218,7 +222,7 @@ def test_scalars_and_names_of_a_second_scope_entry(folder: Path) -> None:
     require_same(*both(folder, build, lambda vs: [*mapping.items(), ("a/v", "new_1/v")]))
 
 
-def test_an_initial_value_that_comes_from_the_checkpoint(folder: Path) -> None:
+def test_initial_value_is_read_from_the_checkpoint(folder: Path) -> None:
     for function in (tb.init_from_checkpoint, tf1.train.init_from_checkpoint):
         with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
             variable = tf1.get_variable("v", [6], use_resource=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eager variables, functions, control flow, shapes, dtypes: where and when a call takes effect."""
+"""`init_from_checkpoint` in eager mode, functions and control flow; shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ def resource(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def one(**options: Any) -> Callable[[], list[Any]]:
-    return lambda: [tf1.get_variable(initializer=options.pop("start", None), **options)]
-
-
-# -- Shapes and dtypes, 1.6 of the study of TensorFlow's behaviour
+# -- Shapes and dtypes
 
 
 @pytest.mark.parametrize("shape", [[6], [3, 3], [None], None, []], ids=str)
 @pytest.mark.parametrize("by", ["name", "object"])
-def test_shapes_of_named_variables(prefix: str, resource: bool, shape: Any, by: str) -> None:
+def test_shape_mismatch_is_handled_as_in_tensorflow(
+    prefix: str, resource: bool, shape: Any, by: str
+) -> None:
     def build() -> list[Any]:
         fixed = shape is not None and None not in shape
         start = tf.zeros(shape if fixed else [2])
@@ -59,35 +57,35 @@ def test_shapes_of_named_variables(prefix: str, resource: bool, shape: Any, by: 
     require_same(*both(prefix, build, target))
 
 
-def test_shapes_in_scopes_are_compared(prefix: str, resource: bool) -> None:
-    """TensorFlow detects it when the initializer runs, or never with resource variables."""
+def test_shape_mismatch_in_scope_raises_at_the_call(prefix: str, resource: bool) -> None:
+    """TensorFlow raises when the initializer runs; with resource variables, it does not raise."""
 
     def build() -> list[Any]:
         with tf1.variable_scope("s", use_resource=resource):
             return [tf1.get_variable("row", [10, 1])]
 
-    ours, original = both(prefix, build, lambda vs: {"s/": "s/"})
+    result, original = both(prefix, build, lambda vs: {"s/": "s/"})
     assert (original.error is None) == resource
-    assert ours.stage == "call"
+    assert result.stage == "call"
     for kind in (tb.ShapeMismatchError, ValueError, tf.errors.InvalidArgumentError):
-        assert isinstance(ours.error, kind)
+        assert isinstance(result.error, kind)
 
 
-def test_other_dtypes_fail_at_the_call(prefix: str, resource: bool) -> None:
-    """In TensorFlow they fail when the initializer runs."""
+def test_dtype_mismatch_raises_at_the_call(prefix: str, resource: bool) -> None:
+    """TensorFlow raises when the initializer runs."""
 
     def build() -> list[Any]:
         return [tf1.get_variable("v", [6], tf.float64, use_resource=resource)]
 
-    ours, original = both(prefix, build, lambda vs: {"v": vs[0]})
-    assert original.stage == "run" and ours.stage == "call"
-    assert isinstance(ours.error, type(original.error))
+    result, original = both(prefix, build, lambda vs: {"v": vs[0]})
+    assert original.stage == "run" and result.stage == "call"
+    assert isinstance(result.error, type(original.error))
     text = "expected dtype double does not equal original dtype float"
-    assert text in str(ours.error) and text in str(original.error)
+    assert text in str(result.error) and text in str(original.error)
 
 
 @pytest.mark.parametrize("name", ["scalar", "text", "whole"])
-def test_other_kinds_of_values(prefix: str, resource: bool, name: str) -> None:
+def test_scalar_string_and_integer_are_loaded(prefix: str, resource: bool, name: str) -> None:
     value = ARRAYS[name]
     dtype = tf.string if name == "text" else value.dtype
 
@@ -98,10 +96,10 @@ def test_other_kinds_of_values(prefix: str, resource: bool, name: str) -> None:
     require_same(*both(prefix, build, lambda vs: {name: vs[0]}))
 
 
-# -- Where ops go, 1.1 and 1.5
+# -- Placement of ops
 
 
-def test_ops_go_to_the_cpu_of_the_variables_task(prefix: str, resource: bool) -> None:
+def test_ops_are_placed_on_the_cpu_of_the_task(prefix: str, resource: bool) -> None:
     def build() -> list[Any]:
         with tf1.device("/job:ps/task:1/device:GPU:0"):
             return [tf1.get_variable("v", [6], use_resource=resource)]
@@ -116,7 +114,7 @@ def test_ops_go_to_the_cpu_of_the_variables_task(prefix: str, resource: bool) ->
     assert devices[0][0] == "/job:ps/replica:0/task:1/device:CPU:0"
 
 
-def test_a_callers_control_dependencies_hold(prefix: str, resource: bool) -> None:
+def test_control_dependencies_of_the_caller_apply(prefix: str, resource: bool) -> None:
     for function in (tb.init_from_checkpoint, tf1.train.init_from_checkpoint):
         with tf.Graph().as_default(), tf1.Session() as session:
             variable = tf1.get_variable("v", [6], use_resource=resource)
@@ -129,7 +127,7 @@ def test_a_callers_control_dependencies_hold(prefix: str, resource: bool) -> Non
             assert session.run(variable).tolist() == ARRAYS["v"].tolist()
 
 
-def test_a_name_scope_contains_only_initializers(prefix: str) -> None:
+def test_name_scope_contains_only_initializers(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6], use_resource=True)
         with tf1.name_scope("inside"):
@@ -140,7 +138,7 @@ def test_a_name_scope_contains_only_initializers(prefix: str) -> None:
             assert not op.name.startswith("inside/") or op.type in ("AssignVariableOp", "Identity")
 
 
-def test_a_finalized_graph_is_an_error(prefix: str) -> None:
+def test_finalized_graph_raises(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6])
         graph.finalize()
@@ -148,7 +146,7 @@ def test_a_finalized_graph_is_an_error(prefix: str) -> None:
             tb.init_from_checkpoint(prefix, {"v": variable})
 
 
-def test_an_initializer_of_a_branch_stays_in_the_branch(prefix: str) -> None:
+def test_initializer_of_branch_stays_in_branch(prefix: str) -> None:
     for function in (tb.init_from_checkpoint, tf1.train.init_from_checkpoint):
         with tf.Graph().as_default(), tf1.Session() as session:
             variable = tf1.get_variable("v", [6], use_resource=True)
@@ -162,7 +160,7 @@ def test_an_initializer_of_a_branch_stays_in_the_branch(prefix: str) -> None:
                 session.run(variable.initializer)
 
 
-def test_a_later_restore_overrides(prefix: str, tmp_path: Path, resource: bool) -> None:
+def test_later_restore_overrides_the_value(prefix: str, tmp_path: Path, resource: bool) -> None:
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable("v", [6], use_resource=resource)
         tb.init_from_checkpoint(prefix, {"v": variable})
@@ -175,7 +173,7 @@ def test_a_later_restore_overrides(prefix: str, tmp_path: Path, resource: bool) 
         assert session.run(variable).tolist() == (ARRAYS["v"] * 10).tolist()
 
 
-def test_a_metagraph_initialises_from_the_checkpoint(
+def test_imported_metagraph_reads_the_checkpoint(
     prefix: str, resource: bool, backend_name: str
 ) -> None:
     if backend_name == "numpy":
@@ -194,27 +192,27 @@ def test_a_metagraph_initialises_from_the_checkpoint(
         )
 
 
-# -- Eager mode and functions, 1.7
+# -- Eager mode and functions
 
 
 @pytest.mark.parametrize("name", ["v", "scalar", "whole", "text"])
-def test_eager_variables_get_their_values_now(prefix: str, name: str) -> None:
+def test_eager_variable_is_assigned_immediately(prefix: str, name: str) -> None:
     value = ARRAYS[name]
     dtype = tf.string if name == "text" else value.dtype
-    ours, original = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
-    tb.init_from_checkpoint(prefix, {name: ours})
+    result, original = (tf.Variable(tf.zeros(np.shape(value), dtype)) for _ in range(2))
+    tb.init_from_checkpoint(prefix, {name: result})
     tf1.train.init_from_checkpoint(prefix, {name: original})
-    assert np.array_equal(ours.numpy(), original.numpy())
-    assert np.array_equal(ours.numpy(), value)
+    assert np.array_equal(result.numpy(), original.numpy())
+    assert np.array_equal(result.numpy(), value)
 
 
-def test_an_eager_variable_of_unknown_shape(prefix: str) -> None:
+def test_eager_variable_of_unknown_shape_is_assigned(prefix: str) -> None:
     variable = tf.Variable(tf.zeros([2]), shape=tf.TensorShape(None))
     tb.init_from_checkpoint(prefix, {"v": variable})
     assert variable.numpy().tolist() == ARRAYS["v"].tolist()
 
 
-def test_eager_faults(prefix: str) -> None:
+def test_invalid_eager_call_raises(prefix: str) -> None:
     variable = tf.Variable(tf.zeros([6], tf.float64))
     cases = [
         (tf.errors.InvalidArgumentError, {"v": variable}),
@@ -232,7 +230,7 @@ def test_eager_faults(prefix: str) -> None:
     assert not variable.numpy().any()
 
 
-def test_an_eager_variable_store_knows_names(prefix: str) -> None:
+def test_names_resolve_in_eager_variable_store(prefix: str) -> None:
     from tensorflow.python.ops import variable_scope
 
     with variable_scope.EagerVariableStore().as_default():
@@ -241,7 +239,7 @@ def test_an_eager_variable_store_knows_names(prefix: str) -> None:
     assert variable.numpy().tolist() == ARRAYS["v"].tolist()
 
 
-def test_a_function_assigns_each_time(prefix: str) -> None:
+def test_function_assigns_at_each_call(prefix: str) -> None:
     variable = tf.Variable(tf.zeros([6]))
 
     @tf.function
@@ -254,22 +252,22 @@ def test_a_function_assigns_each_time(prefix: str) -> None:
         assert variable.numpy().tolist() == ARRAYS["v"].tolist()
 
 
-def test_a_function_that_creates_its_variable_is_rejected(prefix: str) -> None:
-    """TensorFlow silently keeps the variable's own initializer."""
-    made: list[Any] = []
+def test_function_creating_its_variable_is_rejected(prefix: str) -> None:
+    """TensorFlow keeps the variable's initializer without an error."""
+    created: list[Any] = []
 
     @tf.function
     def create() -> Any:
-        if not made:
-            made.append(tf.Variable(tf.zeros([6])))
-            tb.init_from_checkpoint(prefix, {"v": made[0]})
-        return made[0] + 1
+        if not created:
+            created.append(tf.Variable(tf.zeros([6])))
+            tb.init_from_checkpoint(prefix, {"v": created[0]})
+        return created[0] + 1
 
     with pytest.raises(ValueError, match="is being created by the function"):
         create()
 
 
-def test_a_wrapped_function_is_rejected_or_initialized(prefix: str) -> None:
+def test_wrapped_function_raises_or_initializes(prefix: str) -> None:
     def create() -> Any:
         with tf1.variable_scope("", use_resource=True):
             variable = tf1.get_variable("v", [6], initializer=tf1.zeros_initializer())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options, mappings, fallbacks, and leaks."""
+"""Options, mappings, fallbacks and leaks of `init_from_checkpoint`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without t
 
 # 64-byte rows, so that every slice of an aligned table can be mapped.
 TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
-OURS = ("TensorbundleReadV1", "TensorbundleMapV1", "TensorbundleVerifyV1")
-READS = ("RestoreV2", *OURS, "PyFunc")
+OUR_OPS = ("TensorbundleReadV1", "TensorbundleMapV1", "TensorbundleVerifyV1")
+READS = ("RestoreV2", *OUR_OPS, "PyFunc")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def anonymous_kilobytes() -> int:
 # -- Options
 
 
-def test_options_are_those_of_the_call(prefix: str) -> None:
+def test_options_at_the_call_apply(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
         with tb.tf.options(op="stock"):
             tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
@@ -67,8 +67,8 @@ def test_options_are_those_of_the_call(prefix: str) -> None:
     assert current().op == "auto"
 
 
-def test_options_of_the_process_and_of_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The package's attribute of that name is the function.
+def test_context_options_override_process_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `tensorbundle.tf.options` is the function; this is the module.
     module = sys.modules["tensorbundle.tf.options"]
     monkeypatch.setattr(module, "_process", module.Options())
     tb.tf.set_options(verify="lazy", threads=3)
@@ -80,10 +80,10 @@ def test_options_of_the_process_and_of_a_context(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "mmap"}, {"verify": "parts"}, {"op": "ours"}, {"threads": 0},
+    [{"mode": "mmap"}, {"verify": "parts"}, {"op": "custom"}, {"threads": 0},
      {"op": "stock", "mode": "map"}],
 )  # fmt: skip
-def test_bad_options(options: dict[str, Any]) -> None:
+def test_invalid_option_raises_value_error(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError), tb.tf.options(**options):
         pass
 
@@ -96,7 +96,7 @@ def test_bad_options(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("shards", [0, 4])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 @pytest.mark.parametrize("verify", [None, "full", "lazy"])
-def test_mapped_values(
+def test_mapped_variables_are_private_copies(
     prefix: str, mode: str, shards: int, resource: bool, verify: str | None
 ) -> None:
     before = Path(f"{prefix}.data-00000-of-00001").read_bytes()
@@ -113,7 +113,7 @@ def test_mapped_values(
 
 
 @needs_op
-def test_one_partition_is_mapped_alone(prefix: str) -> None:
+def test_initializer_maps_only_its_partition(prefix: str) -> None:
     """The mappings of the other partitions are released."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     with tf.Graph().as_default(), tf1.Session() as session:
@@ -124,7 +124,7 @@ def test_one_partition_is_mapped_alone(prefix: str) -> None:
             session.run(partition.initializer)
             assert Path("/proc/self/maps").read_text().count(str(shard)) == i + 1
             assert same_bits(session.run(partition), TABLE[24 * i : 24 * (i + 1)])
-        session.run(partitions[2].initializer)  # again
+        session.run(partitions[2].initializer)  # a second time
         assert same_bits(np.concatenate(session.run(partitions)), TABLE)
 
 
@@ -145,9 +145,9 @@ def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None
 
 
 @needs_op
-@pytest.mark.parametrize("flipped", [None, 5, 90], ids=["sound", "first", "last"])
-def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None:
-    """One op per device; corruption in one partition leaves all of them uninitialized."""
+@pytest.mark.parametrize("flipped", [None, 5, 90], ids=["intact", "first", "last"])
+def test_corruption_fails_partitions_on_all_devices(prefix: str, flipped: int | None) -> None:
+    """There is one op per device."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     if flipped is not None:
         content = bytearray(shard.read_bytes())
@@ -159,8 +159,8 @@ def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None
             partitions = partitioned(3)
         with tb.tf.options(mode="map", verify="full"):
             tb.init_from_checkpoint(prefix, {"a": partitions})
-        made = [op for op in graph.get_operations() if op.type == "TensorbundleMapV1"]
-        assert [op.get_attr("N") for op in made] == [2, 1]
+        map_ops = [op for op in graph.get_operations() if op.type == "TensorbundleMapV1"]
+        assert [op.get_attr("N") for op in map_ops] == [2, 1]
         for partition in partitions:
             if flipped is None:
                 session.run(partition.initializer)
@@ -180,7 +180,7 @@ def test_partitions_of_several_devices(prefix: str, flipped: int | None) -> None
         ("a", {"axis": 1}, "parts of longer stored rows"),
     ],
 )
-def test_what_cannot_be_mapped(
+def test_unmappable_partitions_raise_or_are_copied(
     prefix: str, tensor: str, options: dict[str, int], reason: str
 ) -> None:
     with tf.Graph().as_default() as graph, tf1.Session() as session:
@@ -193,12 +193,12 @@ def test_what_cannot_be_mapped(
         with tb.tf.options(mode="auto"):
             tb.init_from_checkpoint(prefix, {tensor: partitions})
         session.run([partition.initializer for partition in partitions])
-        held = np.concatenate(session.run([p.value() for p in partitions]), options.get("axis", 0))
-        assert same_bits(held, TABLE)
+        values = session.run([p.value() for p in partitions])
+        assert same_bits(np.concatenate(values, options.get("axis", 0)), TABLE)
 
 
 @needs_op
-def test_tensors_without_bytes_to_map_are_copied(tmp_path: Path, save: Save) -> None:
+def test_small_and_string_tensors_are_copied(tmp_path: Path, save: Save) -> None:
     arrays = {
         "empty": np.zeros((0, 3), np.float32),
         "scalar": np.float32(3),
@@ -214,9 +214,7 @@ def test_tensors_without_bytes_to_map_are_copied(tmp_path: Path, save: Save) -> 
 
 @needs_op
 @pytest.mark.parametrize("eager", [False, True])
-def test_a_mapping_takes_no_memory_and_is_updated_in_place(
-    tmp_path: Path, save: Save, eager: bool
-) -> None:
+def test_mapped_variable_is_updated_in_place(tmp_path: Path, save: Save, eager: bool) -> None:
     megabytes = 64
     shape = (megabytes << 12, 64)
     prefix = save(tmp_path / "m", {"t": np.ones(shape, np.float32)})
@@ -226,7 +224,7 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 
     gc.collect()
     if eager:
-        # Nothing is copied: the variable takes over the mapping.
+        # The variable takes ownership of the mapping without a copy.
         variable = tf.Variable(tf.zeros([0, 64]), shape=[None, 64])
         before = anonymous_kilobytes()
         with tb.tf.options(mode="map"):
@@ -257,14 +255,14 @@ def test_a_mapping_takes_no_memory_and_is_updated_in_place(
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(op_library, "load", lambda: None)
-    monkeypatch.setattr(op_library, "unavailable_reason", lambda: "it is a Tuesday")
+    monkeypatch.setattr(op_library, "unavailable_reason", lambda: "disabled by a test")
     monkeypatch.setattr(backend, "_warned", set())
 
 
 @pytest.mark.usefixtures("no_library")
-def test_without_the_library_there_is_one_warning(prefix: str) -> None:
+def test_missing_library_warns_once(prefix: str) -> None:
     with tf.Graph().as_default() as graph:
-        with pytest.warns(RuntimeWarning, match="it is a Tuesday") as caught:
+        with pytest.warns(RuntimeWarning, match="disabled by a test") as caught:
             tb.init_from_checkpoint(prefix, {"a": partitioned(3)})
         assert len(caught) == 1
         with warnings.catch_warnings():
@@ -275,7 +273,7 @@ def test_without_the_library_there_is_one_warning(prefix: str) -> None:
 
 @pytest.mark.usefixtures("no_library")
 @pytest.mark.filterwarnings("ignore:tensorbundle reads checkpoints the slow way")
-def test_without_the_library_other_processes_get_tensorflows_op(
+def test_missing_library_uses_stock_op_on_remote_devices(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
@@ -289,16 +287,16 @@ def test_without_the_library_other_processes_get_tensorflows_op(
 
 @pytest.mark.usefixtures("no_library")
 @pytest.mark.filterwarnings("ignore:tensorbundle reads checkpoints the slow way")
-def test_without_the_library_nothing_is_mapped(prefix: str) -> None:
+def test_missing_library_disables_mapping(prefix: str) -> None:
     variable = tf.Variable(tf.zeros(TABLE.shape))
-    with tb.tf.options(mode="map"), pytest.raises(ValueError, match="it is a Tuesday"):
+    with tb.tf.options(mode="map"), pytest.raises(ValueError, match="disabled by a test"):
         tb.init_from_checkpoint(prefix, {"a": variable})
     with tb.tf.options(mode="auto"):
         tb.init_from_checkpoint(prefix, {"a": variable})
     assert same_bits(variable.numpy(), TABLE)
 
 
-def test_tasks_that_may_not_run_our_op(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_without_our_ops_get_stock_op(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "may_use_ops", lambda device: "ps" not in device)
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
         variable = partitioned(0)[0]
@@ -308,7 +306,7 @@ def test_tasks_that_may_not_run_our_op(prefix: str, monkeypatch: pytest.MonkeyPa
             tb.init_from_checkpoint(prefix, {"a": variable})
 
 
-def test_remote_paths_are_tensorflows(save: Save) -> None:
+def test_remote_paths_are_read_by_tensorflow(save: Save) -> None:
     save("ram://folder/m", {"a": TABLE})
     tf.io.gfile.GFile("ram://folder/checkpoint", "w").write('model_checkpoint_path: "m"')
     with tf.Graph().as_default() as graph, tf1.Session() as session:
@@ -319,7 +317,7 @@ def test_remote_paths_are_tensorflows(save: Save) -> None:
         assert same_bits(session.run(variable), TABLE)
 
 
-def test_a_file_url_is_local(prefix: str) -> None:
+def test_file_url_is_read_as_local_path(prefix: str) -> None:
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = partitioned(0)[0]
         tb.init_from_checkpoint(f"file://{prefix}", {"a": variable})
@@ -327,11 +325,11 @@ def test_a_file_url_is_local(prefix: str) -> None:
         assert same_bits(session.run(variable), TABLE)
 
 
-# -- What is left behind
+# -- Leaks and costs
 
 
 @pytest.mark.usefixtures("backend_name")
-def test_the_graph_holds_no_data(tmp_path: Path, save: Save) -> None:
+def test_graph_contains_no_data(tmp_path: Path, save: Save) -> None:
     prefix = save(tmp_path / "m", {"t": np.zeros((1 << 18, 16), np.float32)})
     with tf.Graph().as_default() as graph:
         split = tf1.fixed_size_partitioner(4)
@@ -341,7 +339,7 @@ def test_the_graph_holds_no_data(tmp_path: Path, save: Save) -> None:
 
 
 @pytest.mark.usefixtures("backend_name")
-def test_a_thousand_initialisations_leak_nothing(prefix: str) -> None:
+def test_repeated_initialization_leaks_no_memory(prefix: str) -> None:
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         partitions = partitioned(2)
         tb.init_from_checkpoint(prefix, {"a": partitions})
@@ -357,7 +355,7 @@ def test_a_thousand_initialisations_leak_nothing(prefix: str) -> None:
 
 
 @needs_op
-def test_mappings_are_released(prefix: str) -> None:
+def test_mappings_are_unmapped_with_their_variable(prefix: str) -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(prefix)
 
@@ -373,7 +371,7 @@ def test_mappings_are_released(prefix: str) -> None:
     assert mapped() == 0
 
 
-def test_a_checkpoint_of_many_tensors_is_fast(tmp_path: Path, save: Save) -> None:
+def test_many_tensors_load_faster_than_tensorflow(tmp_path: Path, save: Save) -> None:
     many = 5000
     prefix = save(tmp_path / "m", {f"s/v{i}": np.float32(i) for i in range(many)})
     with tf.Graph().as_default():

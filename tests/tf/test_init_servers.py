@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two parameter servers and a worker, as processes on this machine."""
+"""`init_from_checkpoint` with a worker and two parameter servers in separate processes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ pytestmark = [
 SERVER = """
 import json, sys
 import tensorflow as tf
-cluster, task, ours = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "ours"
-if ours:
+cluster, task, with_ops = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "ops"
+if with_ops:
     import tensorbundle as tb
     tb.tf.load_op_library()
 server = tf.distribute.Server(cluster, job_name="ps", task_index=task)
@@ -43,15 +43,15 @@ TABLE = np.random.default_rng(5).standard_normal((1 << 15, 128)).astype(np.float
 
 
 class Cluster:
-    """Servers in their own processes, and one in this process for the sessions."""
+    """Parameter servers in child processes, and a worker in this process for the sessions."""
 
-    def __init__(self, ours: bool) -> None:
+    def __init__(self, with_ops: bool) -> None:
         ports = _free_ports(3)
         self.spec = {
             "ps": [f"localhost:{port}" for port in ports[:2]],
             "worker": [f"localhost:{ports[2]}"],
         }
-        kind = "ours" if ours else "plain"
+        kind = "ops" if with_ops else "plain"
         self.servers = [
             subprocess.Popen(
                 [sys.executable, "-c", SERVER, json.dumps(self.spec), str(task), kind],
@@ -68,12 +68,12 @@ class Cluster:
         return tf1.Session(self.worker.target)
 
     def bytes_read(self) -> list[int]:
-        """The bytes that each server has read from files so far."""
-        found = []
+        """Returns the bytes that each server has read from files."""
+        counts = []
         for server in self.servers:
             text = Path(f"/proc/{server.pid}/io").read_text()
-            found.append(int(text.split("rchar:")[1].split()[0]))
-        return found
+            counts.append(int(text.split("rchar:")[1].split()[0]))
+        return counts
 
     def close(self) -> None:
         for server in self.servers:
@@ -94,9 +94,9 @@ def _free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(ours=True)
-    yield made
-    made.close()
+    servers = Cluster(with_ops=True)
+    yield servers
+    servers.close()
 
 
 @pytest.fixture
@@ -105,14 +105,14 @@ def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
 
 
 def table(resource: bool) -> list[Any]:
-    """Two halves, each on its own server."""
+    """Creates a table of two partitions, one on each server."""
     setter = tf1.train.replica_device_setter(ps_tasks=2, worker_device="/job:worker/task:0")
     with tf1.device(setter):
         split = tf1.fixed_size_partitioner(2)
         return list(tf1.get_variable("t", TABLE.shape, partitioner=split, use_resource=resource))
 
 
-def on_loopback() -> int:
+def loopback_bytes() -> int:
     for line in Path("/proc/net/dev").read_text().splitlines():
         if line.strip().startswith("lo:"):
             return int(line.split(":")[1].split()[0])
@@ -121,7 +121,7 @@ def on_loopback() -> int:
 
 @pytest.mark.parametrize("mode", ["copy", "map"])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
-def test_each_server_reads_its_own_half(
+def test_each_server_reads_only_its_partition(
     cluster: Cluster, prefix: str, mode: str, resource: bool
 ) -> None:
     with tf.Graph().as_default(), cluster.session() as session:
@@ -132,13 +132,13 @@ def test_each_server_reads_its_own_half(
         ]
         with tb.tf.options(mode=mode):
             tb.init_from_checkpoint(prefix, {"t": partitions})
-        # A ref variable's initializer is a tensor: running it fetches it.
+        # The initializer of a ref variable is a tensor: running it fetches the value.
         initialize = tf.group(*[partition.initializer for partition in partitions])
         session.run(tf.constant(1))
-        before, sent = cluster.bytes_read(), on_loopback()
+        before, sent = cluster.bytes_read(), loopback_bytes()
         session.run(initialize)
         read = [b - a for a, b in zip(before, cluster.bytes_read(), strict=True)]
-        sent = on_loopback() - sent
+        sent = loopback_bytes() - sent
         half = TABLE.nbytes // 2 if mode == "copy" else 0
         assert all(half <= each < half + (1 << 20) for each in read), read
         assert sent < TABLE.nbytes / 8
@@ -146,7 +146,7 @@ def test_each_server_reads_its_own_half(
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_corruption_in_one_half_leaves_both_uninitialized(
+def test_corruption_leaves_both_servers_uninitialized(
     cluster: Cluster, prefix: str, half: int
 ) -> None:
     data = Path(f"{prefix}.data-00000-of-00001")
@@ -154,7 +154,7 @@ def test_corruption_in_one_half_leaves_both_uninitialized(
     content[half * TABLE.nbytes // 2 + 5] ^= 1
     data.write_bytes(content)
     with tf.Graph().as_default(), cluster.session() as session:
-        with tf1.variable_scope(f"damaged{half}"):
+        with tf1.variable_scope(f"corrupt{half}"):
             partitions = table(True)
         tb.init_from_checkpoint(prefix, {"t": partitions})
         with pytest.raises(tf.errors.DataLossError):
@@ -162,8 +162,8 @@ def test_corruption_in_one_half_leaves_both_uninitialized(
         assert not any(session.run([tf1.is_variable_initialized(p) for p in partitions]))
 
 
-def test_a_server_without_our_ops_is_an_error_and_stock_ops_work(prefix: str) -> None:
-    plain = Cluster(ours=False)
+def test_server_without_op_library_needs_stock_ops(prefix: str) -> None:
+    plain = Cluster(with_ops=False)
     try:
         with tf.Graph().as_default(), plain.session() as session:
             partitions = table(True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distributed variables: every component gets the value from a single read."""
+"""Distributed variables: all components get the value of one read."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.usefixtures("backend_name")
 CPUS = ["/cpu:0", "/cpu:1"]
 VALUE = np.arange(6, dtype=np.float32) + 1
 
-# Devices are counted once per process: while modules are imported, before the first test runs.
+# TensorFlow counts the devices once per process, so this runs at import.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-FUNCTIONS = {"ours": tb.init_from_checkpoint, "TensorFlow's": tf1.train.init_from_checkpoint}
+FUNCTIONS = (tb.init_from_checkpoint, tf1.train.init_from_checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def components(variable: Any) -> list[Any]:
 
 
 def run(strategy: Any, build: Callable[[], Any], call: Callable[[Any], None]) -> dict[str, Any]:
-    """Builds in the strategy's scope and a new graph; returns the values of the components."""
+    """Builds in the strategy's scope; returns the components' values and the number of reads."""
     with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
         with strategy.scope():
             variable = build()
@@ -52,21 +52,21 @@ FORMS = {"object": lambda v: {"v": v}, "name": lambda v: {"v": "v"}, "scope": la
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_mirrored_in_the_scope(prefix: str, form: str) -> None:
+def test_mirrored_variable_in_scope_is_read_once(prefix: str, form: str) -> None:
     results = [
         run(
             tf.distribute.MirroredStrategy(CPUS),
             lambda: tf1.get_variable("v", [6], initializer=tf1.zeros_initializer()),
             lambda v, function=function: function(prefix, FORMS[form](v)),
         )
-        for function in FUNCTIONS.values()
+        for function in FUNCTIONS
     ]
     assert results[0] == results[1] == {"values": [VALUE.tolist()] * 2, "reads": 1}
 
 
-def test_mirrored_in_a_replica(prefix: str) -> None:
+def test_mirrored_variable_in_replica_is_read_once(prefix: str) -> None:
     results = []
-    for function in FUNCTIONS.values():
+    for function in FUNCTIONS:
         strategy = tf.distribute.MirroredStrategy(CPUS)
         with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
 
@@ -86,7 +86,7 @@ def test_mirrored_in_a_replica(prefix: str) -> None:
     assert results[0][:2] == ([VALUE.tolist()] * len(results[0][0]), 1)
 
 
-def test_options_reach_a_replicas_call(prefix: str) -> None:
+def test_options_apply_to_a_call_in_a_replica(prefix: str) -> None:
     with tf.Graph().as_default() as graph, tf.distribute.MirroredStrategy(CPUS).scope():
 
         def model() -> None:
@@ -99,7 +99,7 @@ def test_options_reach_a_replicas_call(prefix: str) -> None:
     assert types & set(READS) == {"RestoreV2"}
 
 
-def test_a_sum_of_replicas_is_divided(prefix: str) -> None:
+def test_sum_aggregation_divides_by_replicas(prefix: str) -> None:
     def build() -> Any:
         return tf1.get_variable(
             "v", [6], initializer=tf1.zeros_initializer(), trainable=False,
@@ -113,26 +113,26 @@ def test_a_sum_of_replicas_is_divided(prefix: str) -> None:
             build,
             lambda v, function=function: function(prefix, {"v": v}),
         )
-        for function in FUNCTIONS.values()
+        for function in FUNCTIONS
     ]
     assert results[0] == results[1]
     assert results[0]["values"] == [(VALUE / 2).tolist()] * 2
 
 
-def test_one_component_alone(prefix: str) -> None:
-    for function in FUNCTIONS.values():
+def test_one_component_is_initialized_alone(prefix: str) -> None:
+    for function in FUNCTIONS:
         with tf.Graph().as_default() as graph, tf1.Session(graph=graph) as session:
             with tf.distribute.MirroredStrategy(CPUS).scope():
                 variable = tf1.get_variable("v", [6], initializer=tf1.zeros_initializer())
-                parts = components(variable)
-                function(prefix, {"v": parts[1]})
-            session.run([part.initializer for part in parts])
-            values = [session.run(part).tolist() for part in parts]
+                replicas = components(variable)
+                function(prefix, {"v": replicas[1]})
+            session.run([replica.initializer for replica in replicas])
+            values = [session.run(replica).tolist() for replica in replicas]
         assert values == [[0] * 6, VALUE.tolist()]
 
 
-@pytest.mark.parametrize("where", ["in scope", "outside", "in a replica", "in a function"])
-def test_mirrored_in_eager_mode(prefix: str, where: str) -> None:
+@pytest.mark.parametrize("context", ["in scope", "outside", "in a replica", "in a function"])
+def test_mirrored_eager_variable_is_initialized(prefix: str, context: str) -> None:
     strategy = tf.distribute.MirroredStrategy(CPUS)
     with strategy.scope():
         variable = tf.Variable(tf.zeros([6]))
@@ -140,20 +140,20 @@ def test_mirrored_in_eager_mode(prefix: str, where: str) -> None:
     def load() -> None:
         tb.init_from_checkpoint(prefix, {"v": variable})
 
-    if where == "in scope":
+    if context == "in scope":
         with strategy.scope():
             load()
-    elif where == "outside":
+    elif context == "outside":
         load()
-    elif where == "in a replica":
+    elif context == "in a replica":
         strategy.run(load)
     else:
         tf.function(lambda: strategy.run(load))()
-    assert [part.numpy().tolist() for part in variable.values] == [VALUE.tolist()] * 2
+    assert [replica.numpy().tolist() for replica in variable.values] == [VALUE.tolist()] * 2
 
 
-def test_an_aggregating_variable_gets_its_value(prefix: str) -> None:
-    """TensorFlow changes the wrapper, but the wrapped variable's own initializer runs."""
+def test_aggregating_variable_is_initialized(prefix: str) -> None:
+    """TensorFlow replaces the initializer of the wrapper, which does not run."""
 
     def start(function: Any) -> list[float]:
         strategy = tf.distribute.experimental.CentralStorageStrategy(CPUS, "/cpu:0")
@@ -162,15 +162,15 @@ def test_an_aggregating_variable_gets_its_value(prefix: str) -> None:
             assert type(variable).__name__ == "AggregatingVariable"
             function(prefix, {"v": variable})
             session.run(tf1.global_variables_initializer())
-            held: list[float] = session.run(variable._v).tolist()
-            assert session.run(variable.initial_value).tolist() == held
-        return held
+            value: list[float] = session.run(variable._v).tolist()
+            assert session.run(variable.initial_value).tolist() == value
+        return value
 
     assert start(tf1.train.init_from_checkpoint) == [0] * 6
     assert start(tb.init_from_checkpoint) == VALUE.tolist()
 
 
-def test_one_device_is_like_no_strategy(prefix: str) -> None:
+def test_strategy_of_one_device_initializes_variable(prefix: str) -> None:
     for strategy in (
         tf.distribute.MirroredStrategy(["/cpu:0"]),
         tf.distribute.OneDeviceStrategy("/cpu:0"),
@@ -181,6 +181,6 @@ def test_one_device_is_like_no_strategy(prefix: str) -> None:
                 lambda: tf1.get_variable("v", [6], initializer=tf1.zeros_initializer()),
                 lambda v, function=function: function(prefix, {"v": v}),
             )["values"]
-            for function in FUNCTIONS.values()
+            for function in FUNCTIONS
         ]
         assert results[0] == results[1] == [VALUE.tolist()]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables of Keras, of other graphs and of functions that create them."""
+"""Initializes variables of Keras, of other graphs, and of functions that create them."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
 
 @pytest.fixture
 def layer() -> Callable[[], Any]:
-    """Creates a layer whose kernel is named dense/kernel."""
+    """Returns a function that creates a layer with a kernel named dense/kernel."""
 
-    def make() -> Any:
-        made = tf.keras.layers.Dense(4, name="dense")
+    def create() -> Any:
+        dense = tf.keras.layers.Dense(4, name="dense")
         with tf.name_scope("dense"):
-            made.build((None, 3))
-        return made
+            dense.build((None, 3))
+        return dense
 
-    return make
+    return create
 
 
 @pytest.fixture
-def mixed() -> Any:
-    """Keras creates variables that report float16 but are float32."""
+def mixed_float16_policy() -> Any:
+    """Enables a policy under which variables report float16 but are float32."""
     before = tf.keras.mixed_precision.global_policy() if hasattr(
         tf.keras.mixed_precision, "global_policy"
     ) else tf.keras.mixed_precision.dtype_policy()  # fmt: skip
@@ -49,47 +49,49 @@ def mixed() -> Any:
     tf.keras.mixed_precision.set_global_policy(before)
 
 
-WRAPPED: dict[str, Callable[[Any], Any]] = {
+TARGETS: dict[str, Callable[[Any], Any]] = {
     "itself": lambda variable: variable,
     "in a list": lambda variable: [variable],
     "in a tuple": lambda variable: (variable,),
 }
 
 
-@pytest.mark.parametrize("how", WRAPPED)
-def test_variables_of_keras(prefix: str, layer: Callable[[], Any], how: str) -> None:
-    made = layer()
-    report = tb.init_from_checkpoint(prefix, {"w": WRAPPED[how](made.kernel)})
-    np.testing.assert_array_equal(np.asarray(made.get_weights()[0]), VALUE)
+@pytest.mark.parametrize("target", TARGETS)
+def test_keras_variable_is_initialized(prefix: str, layer: Callable[[], Any], target: str) -> None:
+    dense = layer()
+    report = tb.init_from_checkpoint(prefix, {"w": TARGETS[target](dense.kernel)})
+    np.testing.assert_array_equal(np.asarray(dense.get_weights()[0]), VALUE)
     assert list(report.loaded.values()) == ["w"]
 
 
-def test_warm_starts_of_keras(prefix: str, layer: Callable[[], Any]) -> None:
-    made = layer()
-    report = tb.warm_start(prefix, [made.kernel])
-    np.testing.assert_array_equal(made.get_weights()[0], VALUE + 1)
+def test_keras_variable_is_warm_started(prefix: str, layer: Callable[[], Any]) -> None:
+    dense = layer()
+    report = tb.warm_start(prefix, [dense.kernel])
+    np.testing.assert_array_equal(dense.get_weights()[0], VALUE + 1)
     assert report.loaded == {"dense/kernel": "dense/kernel"}
-    tb.warm_start(prefix, [made.kernel], None, {"dense/kernel": "w"})
-    np.testing.assert_array_equal(made.get_weights()[0], VALUE)
+    tb.warm_start(prefix, [dense.kernel], None, {"dense/kernel": "w"})
+    np.testing.assert_array_equal(dense.get_weights()[0], VALUE)
 
 
-def test_mixed_precision_keeps_its_own_type(
-    prefix: str, layer: Callable[[], Any], mixed: Any
+def test_mixed_precision_variable_keeps_float32(
+    prefix: str, layer: Callable[[], Any], mixed_float16_policy: Any
 ) -> None:
-    made = layer()
-    tb.init_from_checkpoint(prefix, {"w": made.kernel})
-    np.testing.assert_array_equal(made.get_weights()[0], VALUE)
+    dense = layer()
+    tb.init_from_checkpoint(prefix, {"w": dense.kernel})
+    np.testing.assert_array_equal(dense.get_weights()[0], VALUE)
 
     @tf.function
     def load(x: Any) -> Any:
-        tb.init_from_checkpoint(prefix, {"dense/kernel": made.kernel})
-        return made(x)
+        tb.init_from_checkpoint(prefix, {"dense/kernel": dense.kernel})
+        return dense(x)
 
     assert load(tf.ones([1, 3])).dtype == tf.float16
-    np.testing.assert_array_equal(made.get_weights()[0], VALUE + 1)
+    np.testing.assert_array_equal(dense.get_weights()[0], VALUE + 1)
 
 
-def test_keras_in_a_graph(prefix: str, layer: Callable[[], Any], mixed: Any) -> None:
+def test_keras_variable_in_graph_is_initialized(
+    prefix: str, layer: Callable[[], Any], mixed_float16_policy: Any
+) -> None:
     with tf.Graph().as_default(), tf1.Session() as session:
         kernel = layer().kernel
         inner = getattr(kernel, "_variable", None)
@@ -99,10 +101,10 @@ def test_keras_in_a_graph(prefix: str, layer: Callable[[], Any], mixed: Any) -> 
         np.testing.assert_array_equal(session.run(inner), VALUE)
 
 
-def test_variables_of_another_backend(prefix: str) -> None:
+def test_keras_variable_of_other_backend_is_rejected(prefix: str) -> None:
     keras = pytest.importorskip("keras")
     if not hasattr(keras, "Variable"):
-        pytest.skip("Keras 2 has TensorFlow's variables alone")
+        pytest.skip("Keras 2 has no variable class")
     kernel = keras.Variable(np.zeros((3, 4)), name="kernel")
     kernel._value = np.zeros((3, 4))  # as in another backend
     calls: list[Callable[[], Any]] = [
@@ -115,10 +117,10 @@ def test_variables_of_another_backend(prefix: str) -> None:
             call()
 
 
-def test_variables_of_keras_without_a_value(prefix: str) -> None:
+def test_keras_variable_without_value_is_rejected(prefix: str) -> None:
     keras = pytest.importorskip("keras")
     if not hasattr(keras, "Variable"):
-        pytest.skip("Keras 2 has TensorFlow's variables alone")
+        pytest.skip("Keras 2 has no variable class")
     with keras.StatelessScope():
         variable = keras.Variable(initializer="zeros", shape=(3, 4), name="late")
         with pytest.raises(ValueError, match="has no value yet"):
@@ -137,8 +139,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "init": lambda init, warm, prefix, v: init(prefix, {"w": v}),
     "warm": lambda init, warm, prefix, v: warm(prefix, [v], None, {"x": "w"}),
 }
-OURS = (tb.init_from_checkpoint, tb.warm_start)
-THEIRS = (tf1.train.init_from_checkpoint, tf1.train.warm_start)
+OUR_FUNCTIONS = (tb.init_from_checkpoint, tb.warm_start)
+ORIGINAL_FUNCTIONS = (tf1.train.init_from_checkpoint, tf1.train.warm_start)
 
 
 def variable(resource: bool) -> Any:
@@ -146,12 +148,12 @@ def variable(resource: bool) -> Any:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_variable_of_another_graph(prefix: str, resource: bool, call: str) -> None:
+def test_variable_of_other_graph_is_rejected(prefix: str, resource: bool, call: str) -> None:
     with tf.Graph().as_default():
         foreign = variable(resource)
         before = foreign.initializer
     with tf.Graph().as_default() as graph:
-        for functions in (THEIRS, OURS):
+        for functions in (ORIGINAL_FUNCTIONS, OUR_FUNCTIONS):
             with pytest.raises(ValueError):
                 CALLS[call](*functions, prefix, foreign)
         with pytest.raises(ValueError, match="another graph"):
@@ -167,25 +169,25 @@ def test_a_variable_of_another_graph(prefix: str, resource: bool, call: str) -> 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_graphs_variable_in_eager_mode(prefix: str, resource: bool, call: str) -> None:
+def test_graph_variable_in_eager_mode_is_rejected(prefix: str, resource: bool, call: str) -> None:
     with tf.Graph().as_default():
         foreign = variable(resource)
-    for functions in (THEIRS, OURS):
+    for functions in (ORIGINAL_FUNCTIONS, OUR_FUNCTIONS):
         with pytest.raises(ValueError):
             CALLS[call](*functions, prefix, foreign)
 
     def in_a_function() -> None:
-        CALLS[call](*OURS, prefix, foreign)
+        CALLS[call](*OUR_FUNCTIONS, prefix, foreign)
 
     with pytest.raises(TypeError):
         tf.function(in_a_function)()
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_eager_variable_in_a_graph(prefix: str, call: str) -> None:
+def test_eager_variable_in_graph_is_rejected(prefix: str, call: str) -> None:
     eager = tf.Variable(tf.zeros([3, 4]), name="x")
     with tf.Graph().as_default():
-        for functions in (THEIRS, OURS):
+        for functions in (ORIGINAL_FUNCTIONS, OUR_FUNCTIONS):
             with pytest.raises(RuntimeError):
                 CALLS[call](*functions, prefix, eager)
 
@@ -197,7 +199,7 @@ def test_an_eager_variable_in_a_graph(prefix: str, call: str) -> None:
     assert not eager.numpy().any()
 
 
-def test_partitions_of_another_graph(prefix: str) -> None:
+def test_partitions_of_other_graph_are_rejected(prefix: str) -> None:
     with tf.Graph().as_default():
         table = tf1.get_variable("x", [3, 4], partitioner=tf1.fixed_size_partitioner(3))
     with tf.Graph().as_default():
@@ -206,8 +208,7 @@ def test_partitions_of_another_graph(prefix: str) -> None:
                 tb.init_from_checkpoint(prefix, {"w": target})
 
 
-def test_a_variable_from_around_a_branch(prefix: str) -> None:
-    """A function of the same graph may use its variables."""
+def test_branch_can_initialize_variable_of_its_graph(prefix: str) -> None:
     with tf.Graph().as_default():
         outer = tf1.get_variable("x", [3, 4], use_resource=True)
 
@@ -221,82 +222,86 @@ def test_a_variable_from_around_a_branch(prefix: str) -> None:
 # -- Functions that create their variables in the first of two traces
 
 
-def creating(call: Callable[[Any], Any], every: bool, **options: Any) -> tuple[Any, list[Any]]:
-    """A function that creates a variable in its first trace, and the variable."""
-    made: list[Any] = []
+def creating_function(
+    call: Callable[[Any], Any], every: bool, **options: Any
+) -> tuple[Any, list[Any]]:
+    """Returns a function that creates a variable in its first trace, and that variable."""
+    created: list[Any] = []
 
     @tf.function(**options)
     def function(factor: Any = 1.0) -> Any:
-        is_first = not made
+        is_first = not created
         if is_first:
-            made.append(tf.Variable(tf.zeros([3, 4]), name="x"))
+            created.append(tf.Variable(tf.zeros([3, 4]), name="x"))
         if is_first or every:
-            call(made[0])
-        return made[0] * factor
+            call(created[0])
+        return created[0] * factor
 
-    return function, made
+    return function, created
 
 
 @pytest.mark.parametrize("autograph", [True, False])
-def test_an_initialization_in_every_trace_takes_effect(prefix: str, autograph: bool) -> None:
+def test_initialization_in_every_trace_takes_effect(prefix: str, autograph: bool) -> None:
     for init in (tf1.train.init_from_checkpoint, tb.init_from_checkpoint):
-        function, made = creating(
+        function, created = creating_function(
             lambda v, init=init: init(prefix, {"w": v}), True, autograph=autograph
         )
         np.testing.assert_array_equal(function(), VALUE)
-        np.testing.assert_array_equal(made[0], VALUE)
-        made[0].assign(tf.zeros([3, 4]))
-        np.testing.assert_array_equal(function(tf.constant(2.0)), VALUE * 2)  # traced once more
+        np.testing.assert_array_equal(created[0], VALUE)
+        created[0].assign(tf.zeros([3, 4]))
+        np.testing.assert_array_equal(function(tf.constant(2.0)), VALUE * 2)  # a second trace
 
 
-def test_an_initialization_in_the_first_trace_only_is_rejected(prefix: str) -> None:
-    """TensorFlow silently drops it."""
-    original, made = creating(lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False)
-    assert not original().numpy().any() and not made[0].numpy().any()
-    ours, _ = creating(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
+def test_initialization_in_first_trace_only_is_rejected(prefix: str) -> None:
+    """TensorFlow drops it without an error."""
+    original, created = creating_function(
+        lambda v: tf1.train.init_from_checkpoint(prefix, {"w": v}), False
+    )
+    assert not original().numpy().any() and not created[0].numpy().any()
+    function, _ = creating_function(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
     with pytest.raises(ValueError, match="is being created by the function"):
-        ours()
+        function()
 
 
-def test_a_concrete_function_is_traced_twice_too(prefix: str) -> None:
-    function, made = creating(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), True)
+def test_concrete_function_is_also_traced_twice(prefix: str) -> None:
+    function, created = creating_function(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), True)
     concrete = function.get_concrete_function()
     np.testing.assert_array_equal(concrete(), VALUE)
-    function, _ = creating(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
+    function, _ = creating_function(lambda v: tb.init_from_checkpoint(prefix, {"w": v}), False)
     with pytest.raises(ValueError, match="is being created by the function"):
         function.get_concrete_function()
-    assert made
+    assert created
 
 
-def test_several_variables_of_one_function(prefix: str) -> None:
-    made: list[Any] = []
+def test_error_names_the_variable_initialized_once(prefix: str) -> None:
+    created: list[Any] = []
 
     @tf.function
     def function() -> Any:
-        if not made:
-            made.extend(tf.Variable(tf.zeros([3, 4]), name=f"v{i}") for i in range(2))
-            tb.init_from_checkpoint(prefix, {"w": made[1]})
-        tb.init_from_checkpoint(prefix, {"w": made[0]})
-        return made[0] + made[1]
+        if not created:
+            created.extend(tf.Variable(tf.zeros([3, 4]), name=f"v{i}") for i in range(2))
+            tb.init_from_checkpoint(prefix, {"w": created[1]})
+        tb.init_from_checkpoint(prefix, {"w": created[0]})
+        return created[0] + created[1]
 
     with pytest.raises(ValueError, match=r"'v1:0' is being created"):
         function()
 
 
-def test_an_inner_function_is_rejected(prefix: str) -> None:
-    """It is unknown whether it will be traced again."""
-    made: list[Any] = []
+def test_initialization_in_inner_function_is_rejected(prefix: str) -> None:
+    """The inner function might not be traced a second time."""
+    created: list[Any] = []
 
     @tf.function
     def inner() -> None:
-        tb.init_from_checkpoint(prefix, {"w": made[0]})
+        tb.init_from_checkpoint(prefix, {"w": created[0]})
 
     @tf.function
     def outer() -> Any:
-        if not made:
-            made.append(tf.Variable(tf.zeros([3, 4])))
+        if not created:
+            created.append(tf.Variable(tf.zeros([3, 4])))
         inner()
-        return made[0] + 0
+        return created[0] + 0
 
     with pytest.raises(ValueError, match="is being created by the function"):
         outer()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Element types are part of a plan: a mismatch is an error at the call, or cast on request."""
+"""A dtype mismatch raises at the call; with `cast`, floating-point types are converted."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def as_type(values: Any, name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    """A checkpoint with the same numbers in every type, and two vocabularies."""
-    where = tmp_path_factory.mktemp("types")
+    """Writes a checkpoint with the same values in every dtype, and two vocabularies."""
+    root = tmp_path_factory.mktemp("types")
     arrays = {name: as_type(VALUES, name) for name in (*FLOATS, *OTHERS)}
     arrays |= {name: as_type(VALUES, name) for name in SMALL_FLOATS}
     arrays |= {f"{name}/Slot": as_type(VALUES + 1, name) for name in FLOATS}
-    save(where / "m", arrays)
-    write_vocabulary(where / "old.txt", "abcdef")
-    write_vocabulary(where / "new.txt", NEW)
-    return where
+    save(root / "m", arrays)
+    write_vocabulary(root / "old.txt", "abcdef")
+    write_vocabulary(root / "new.txt", NEW)
+    return root
 
 
 @pytest.fixture(params=["ref", "resource"])
@@ -48,42 +48,42 @@ def resource(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "resource")
 
 
-def check(error: BaseException, stored: str, wanted: str, variable: str) -> None:
-    """The exception has all expected base classes, and a complete message."""
+def check_error(error: BaseException, stored: str, requested: str, variable: str) -> None:
+    """Checks the base classes and the message of an error."""
     for kind in (tb.Error, ValueError, tf.errors.InvalidArgumentError):
         assert isinstance(error, kind)
     text = str(error)
-    assert stored in text and wanted in text and variable in text
-    assert "does not equal original dtype" in text  # TensorFlow's words
-    castable = {stored, wanted} <= {*FLOATS, *SMALL_FLOATS}
+    assert stored in text and requested in text and variable in text
+    assert "does not equal original dtype" in text  # as in TensorFlow
+    castable = {stored, requested} <= {*FLOATS, *SMALL_FLOATS}
     assert ("cast=True" in text) == castable
 
 
-@pytest.mark.parametrize("wanted", ["float16", "float64", "int32", "bool"])
+@pytest.mark.parametrize("requested", ["float16", "float64", "int32", "bool"])
 @pytest.mark.parametrize("stored", ["float32", "int64", "bool", "complex64"])
-def test_another_type_is_an_error_at_the_call(
-    folder: Path, resource: bool, stored: str, wanted: str
+def test_dtype_mismatch_raises_at_the_call(
+    folder: Path, resource: bool, stored: str, requested: str
 ) -> None:
-    if stored == wanted:
+    if stored == requested:
         return
     with tf.Graph().as_default() as graph:
-        variable = tf1.get_variable("x", [6, 4], tf.as_dtype(wanted), use_resource=resource)
+        variable = tf1.get_variable("x", [6, 4], tf.as_dtype(requested), use_resource=resource)
         before = variable.initializer, len(graph.get_operations())
         for target in (variable, [variable], "x"):
             with pytest.raises(ValueError, match="dtype") as caught:
                 tb.init_from_checkpoint(folder / "m", {stored: target})
-            check(caught.value, stored, wanted, "x:0")
+            check_error(caught.value, stored, requested, "x:0")
         with pytest.raises(ValueError, match="dtype") as caught:
             tb.warm_start(folder / "m", [variable], None, {"x": stored})
-        check(caught.value, stored, wanted, "x:0")
-        if stored != "float32" or wanted not in FLOATS:
-            # Only float types are cast.
+        check_error(caught.value, stored, requested, "x:0")
+        if stored != "float32" or requested not in FLOATS:
+            # Only floating-point types are cast.
             with pytest.raises(ValueError, match="dtype"):
                 tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
         assert (variable.initializer, len(graph.get_operations())) == before
 
 
-def test_nothing_is_changed_in_eager_mode(folder: Path) -> None:
+def test_dtype_mismatch_changes_no_eager_variable(folder: Path) -> None:
     first = tf.Variable(tf.zeros([6, 4]), name="first")
     second = tf.Variable(tf.zeros([6, 4], tf.float16), name="second")
     calls: list[Callable[[], Any]] = [
@@ -95,41 +95,41 @@ def test_nothing_is_changed_in_eager_mode(folder: Path) -> None:
     for call in calls:
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             call()
-        check(caught.value, "float64", "float16", "second:0")
+        check_error(caught.value, "float64", "float16", "second:0")
         assert not first.numpy().any()
 
 
 @pytest.mark.parametrize("stored", FLOATS)
-@pytest.mark.parametrize("wanted", FLOATS)
-@pytest.mark.parametrize("parts", [1, 3])
-def test_floats_are_cast_on_request(
-    folder: Path, resource: bool, stored: str, wanted: str, parts: int, backend_name: str
+@pytest.mark.parametrize("requested", FLOATS)
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_cast_converts_floats(
+    folder: Path, resource: bool, stored: str, requested: str, partitions: int, backend_name: str
 ) -> None:
-    if backend_name == "stock" and stored == "float16" and parts > 1:
-        pytest.skip("TensorFlow's own op cannot slice half")
+    if backend_name == "stock" and stored == "float16" and partitions > 1:
+        pytest.skip("TensorFlow's op cannot slice float16")
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable(
-            "x", [6, 4], tf.as_dtype(wanted), use_resource=resource,
-            partitioner=tf1.fixed_size_partitioner(parts),
+            "x", [6, 4], tf.as_dtype(requested), use_resource=resource,
+            partitioner=tf1.fixed_size_partitioner(partitions),
         )  # fmt: skip
         report = tb.init_from_checkpoint(folder / "m", {stored: "x"}, cast=True)
         assert report.loaded == {"x": stored}
         session.run(tf1.global_variables_initializer())
         value = session.run(tf.convert_to_tensor(variable))
         initial = [partition.initial_value for partition in variable]
-        assert {each.dtype.name for each in initial} == {wanted}
-    assert same_bits(np.asarray(value), as_type(as_type(VALUES, stored), wanted))
+        assert {each.dtype.name for each in initial} == {requested}
+    assert same_bits(np.asarray(value), as_type(as_type(VALUES, stored), requested))
 
 
 @pytest.mark.parametrize("stored", SMALL_FLOATS)
-@pytest.mark.parametrize("wanted", ["float16", "float32"])
-def test_small_floats_are_cast_too(folder: Path, stored: str, wanted: str) -> None:
-    variable = tf.Variable(tf.zeros([6, 4], wanted))
+@pytest.mark.parametrize("requested", ["float16", "float32"])
+def test_cast_converts_float8(folder: Path, stored: str, requested: str) -> None:
+    variable = tf.Variable(tf.zeros([6, 4], requested))
     tb.init_from_checkpoint(folder / "m", {stored: variable}, cast=True)
-    assert same_bits(variable.numpy(), as_type(as_type(VALUES, stored), wanted))
+    assert same_bits(variable.numpy(), as_type(as_type(VALUES, stored), requested))
 
 
-def test_eager_variables_are_cast(folder: Path) -> None:
+def test_cast_converts_eager_variable(folder: Path) -> None:
     variable = tf.Variable(tf.zeros([6, 4], tf.float64), name="x")
     tb.warm_start(folder / "m", [variable], None, {"x": "bfloat16"}, cast=True)
     assert same_bits(variable.numpy(), as_type(as_type(VALUES, "bfloat16"), "float64"))
@@ -156,7 +156,7 @@ def test_corruption_is_detected_before_a_cast(
         )
 
 
-def test_a_cast_is_not_a_mapping(folder: Path, backend_name: str) -> None:
+def test_cast_prevents_mapping(folder: Path, backend_name: str) -> None:
     if backend_name != "op":
         pytest.skip("only our op maps")
     tb.align(folder / "m", folder / "aligned")
@@ -167,18 +167,20 @@ def test_a_cast_is_not_a_mapping(folder: Path, backend_name: str) -> None:
     with tb.tf.options(mode="auto"):
         tb.init_from_checkpoint(folder / "aligned", {"float64": variable}, cast=True)
     assert same_bits(variable.numpy(), VALUES.astype(np.float32))
-    with tb.tf.options(mode="map"):  # the same type is mapped, whether casts are allowed or not
+    with tb.tf.options(mode="map"):  # a tensor of the same dtype is mapped, even with cast=True
         tb.init_from_checkpoint(folder / "aligned", {"float32": variable}, cast=True)
 
 
-def remapped(folder: Path, stored: str, wanted: str, backup: Any, oov: int, axis: int = 0) -> Any:
-    """A remapped table of another type, and the calls of the initializer."""
+def remapped(
+    folder: Path, stored: str, requested: str, backup: Any, oov: int, axis: int = 0
+) -> Any:
+    """Returns the value of a table that is remapped and cast."""
     name = stored
     columns = 4 if axis == 0 else 0
     shape = (7 + oov, columns) if axis == 0 else (6, 7 + oov)
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable(
-            name, shape, tf.as_dtype(wanted), initializer=tf1.zeros_initializer()
+            name, shape, tf.as_dtype(requested), initializer=tf1.zeros_initializer()
         )
         new, old = folder / "new.txt", folder / "old.txt"
         info = tb.VocabInfo(str(new), 7, oov, str(old), backup_initializer=backup, axis=axis)
@@ -190,17 +192,17 @@ def remapped(folder: Path, stored: str, wanted: str, backup: Any, oov: int, axis
 @pytest.mark.parametrize("oov", [0, 2])
 @pytest.mark.parametrize("backup", ["zeros", "counting", "shaped"])
 @pytest.mark.parametrize(
-    ("stored", "wanted"),
+    ("stored", "requested"),
     [("float32", "float64"), ("float16", "float64"), ("float64", "float32"), ("float32", "float16"),
      ("bfloat16", "float64"), ("float64", "bfloat16")],
 )  # fmt: skip
-def test_tables_are_cast_and_new_rows_are_not(
-    folder: Path, backend_name: str, stored: str, wanted: str, backup: str, oov: int
+def test_remapped_rows_are_cast_and_new_rows_are_not(
+    folder: Path, backend_name: str, stored: str, requested: str, backup: str, oov: int
 ) -> None:
-    """1/3 needs more digits than any narrower type has."""
+    """1/3 is not exact in a narrower type."""
     if backend_name == "stock":
-        pytest.skip("TensorFlow's own op remaps only float32")
-    thirds = as_type(np.arange(1, 61) / 3, wanted)
+        pytest.skip("TensorFlow's op remaps only float32")
+    thirds = as_type(np.arange(1, 61) / 3, requested)
 
     def counting(shape: Any) -> Any:
         return tf.reshape(tf.constant(thirds)[: tf.reduce_prod(shape)], shape)
@@ -209,9 +211,9 @@ def test_tables_are_cast_and_new_rows_are_not(
         return tf.fill([int(size) for size in shape], tf.constant(thirds[0]))
 
     initializer = {"zeros": None, "counting": counting, "shaped": shaped}[backup]
-    value = remapped(folder, stored, wanted, initializer, oov)
+    value = remapped(folder, stored, requested, initializer, oov)
     known = ROWS >= 0
-    expected = as_type(as_type(VALUES, stored), wanted)[ROWS[known]]
+    expected = as_type(as_type(VALUES, stored), requested)[ROWS[known]]
     assert same_bits(np.ascontiguousarray(value[:7][known]), expected)
     new = np.concatenate([value[:7][~known], value[7:]]).ravel()
     if backup == "zeros":
@@ -223,9 +225,11 @@ def test_tables_are_cast_and_new_rows_are_not(
         assert same_bits(body, thirds[: body.size]) and same_bits(rest, thirds[: rest.size])
 
 
-def test_columns_are_cast(folder: Path, tmp_path: Path, backend_name: str, save: Any) -> None:
+def test_remapped_columns_are_cast(
+    folder: Path, tmp_path: Path, backend_name: str, save: Any
+) -> None:
     if backend_name == "stock":
-        pytest.skip("TensorFlow's own op remaps only float32")
+        pytest.skip("TensorFlow's op remaps only float32")
     prefix = save(tmp_path / "m", {"w": as_type(VALUES.T, "float16")})
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = tf1.get_variable("w", (4, 9), initializer=tf1.zeros_initializer())
@@ -241,9 +245,9 @@ def test_columns_are_cast(folder: Path, tmp_path: Path, backend_name: str, save:
     assert same_bits(value, expected)
 
 
-def test_slots_are_cast_with_their_tables(folder: Path, backend_name: str) -> None:
+def test_slots_are_cast_with_the_table(folder: Path, backend_name: str) -> None:
     if backend_name == "stock":
-        pytest.skip("TensorFlow's own op remaps only float32")
+        pytest.skip("TensorFlow's op remaps only float32")
     with tf.Graph().as_default(), tf1.Session() as session:
         table = tf1.get_variable("float16", (7, 4), initializer=tf1.zeros_initializer())
         slot = tf1.get_variable(
@@ -260,7 +264,7 @@ def test_slots_are_cast_with_their_tables(folder: Path, backend_name: str) -> No
     assert same_bits(value, expected)
 
 
-def test_quantized_and_reference_types_are_their_base_types(
+def test_quantized_and_reference_dtypes_are_supported(
     tmp_path: Path, save: Callable[..., str], backend_name: str
 ) -> None:
     if backend_name == "numpy":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's functions are patched while installed, and restored afterwards."""
+"""`install` patches TensorFlow's functions and `uninstall` restores them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tensorflow.python.training import (  # noqa: E402
 from tensorbundle.tf import backend, installation  # noqa: E402
 
 V1 = tf.compat.v1.train
-PLACES = [
+PATCHED_NAMES = [
     *((checkpoint_utils, name) for name in ("load_checkpoint", "list_variables", "load_variable")),
     (checkpoint_utils, "init_from_checkpoint"),
     (py_checkpoint_reader, "NewCheckpointReader"),
@@ -52,20 +52,20 @@ PLACES = [
         for name in ("load_checkpoint", "list_variables", "load_variable")
     ),
 ]
-STOCK = [getattr(module, name) for module, name in PLACES]
-IDS = [f"{module.__name__}.{name}" for module, name in PLACES]
+ORIGINAL = [getattr(module, name) for module, name in PATCHED_NAMES]
+IDS = [f"{module.__name__}.{name}" for module, name in PATCHED_NAMES]
 
 
 @pytest.fixture(autouse=True)
-def stock_again() -> Iterator[None]:
+def originals_restored() -> Iterator[None]:
     yield
     installation.uninstall()
-    assert [getattr(module, name) for module, name in PLACES] == STOCK
+    assert [getattr(module, name) for module, name in PATCHED_NAMES] == ORIGINAL
 
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint and its state file."""
+    """Writes a checkpoint and its state file; returns the prefix."""
     folder = tmp_path_factory.mktemp("model")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.reshape(tf.range(6.0), [2, 3]))
@@ -78,7 +78,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def tensorflow_attributes() -> dict[tuple[str, str], Any]:
-    """Every attribute of every loaded module of TensorFlow."""
+    """Returns every attribute of every loaded module of TensorFlow."""
     return {
         (name, attribute): value
         for name, module in list(sys.modules.items())
@@ -87,19 +87,21 @@ def tensorflow_attributes() -> dict[tuple[str, str], Any]:
     }
 
 
-@pytest.mark.parametrize(("place", "stock"), [*zip(PLACES, STOCK, strict=True)], ids=IDS)
-def test_a_name_is_patched_and_restored(place: tuple[Any, str], stock: Any) -> None:
-    module, name = place
+@pytest.mark.parametrize(
+    ("location", "original"), [*zip(PATCHED_NAMES, ORIGINAL, strict=True)], ids=IDS
+)
+def test_name_is_patched_and_restored(location: tuple[Any, str], original: Any) -> None:
+    module, name = location
     installation.install()
-    ours = getattr(module, name)
-    assert ours is not stock
-    assert ours.__wrapped__ is stock
-    assert (ours.__name__, ours.__doc__) == (stock.__name__, stock.__doc__)
+    patched = getattr(module, name)
+    assert patched is not original
+    assert patched.__wrapped__ is original
+    assert (patched.__name__, patched.__doc__) == (original.__name__, original.__doc__)
     installation.uninstall()
-    assert getattr(module, name) is stock
+    assert getattr(module, name) is original
 
 
-def test_nothing_else_of_tensorflow_changes() -> None:
+def test_install_changes_no_other_attribute() -> None:
     installation.install()  # imports the modules first
     installation.uninstall()
     before = tensorflow_attributes()
@@ -112,21 +114,21 @@ def test_nothing_else_of_tensorflow_changes() -> None:
     assert changed == {
         key for key in before if key[1] in installation._DEFINED_IN and key in changed
     }
-    assert len(changed) >= len(PLACES)
+    assert len(changed) >= len(PATCHED_NAMES)
     assert not [key for key in before if before[key] is not after[key]]
 
 
 def test_one_uninstall_undoes_two_installs() -> None:
     installation.install()
-    ours = tf.train.load_checkpoint
+    patched = tf.train.load_checkpoint
     installation.install()
-    assert tf.train.load_checkpoint is ours
+    assert tf.train.load_checkpoint is patched
     installation.uninstall()
     assert tf.train.load_checkpoint is checkpoint_utils.load_checkpoint
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_uninstall_without_install() -> None:
+def test_uninstall_without_install_has_no_effect() -> None:
     installation.uninstall()
     installation.uninstall()
 
@@ -140,45 +142,45 @@ def test_with_statements_nest(prefix: str) -> None:
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_a_with_statement_leaves_an_installation_in_place() -> None:
+def test_with_statement_keeps_earlier_install() -> None:
     installation.install()
     with installation.installed():
         pass
     assert hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_uninstall_ends_with_statements_too() -> None:
+def test_uninstall_inside_with_statement_restores_originals() -> None:
     with installation.installed():
         installation.uninstall()
         assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_an_exception_uninstalls() -> None:
-    with pytest.raises(RuntimeError, match="mine"), installation.installed():
-        raise RuntimeError("mine")
+def test_exception_in_with_statement_uninstalls() -> None:
+    with pytest.raises(RuntimeError, match="raised inside"), installation.installed():
+        raise RuntimeError("raised inside")
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_the_last_install_sets_remote() -> None:
-    far = "/job:ps/task:0"
-    assert backend.may_use_ops(far)
+def test_last_install_sets_remote() -> None:
+    remote_device = "/job:ps/task:0"
+    assert backend.may_use_ops(remote_device)
     with installation.installed():
-        assert not backend.may_use_ops(far)
+        assert not backend.may_use_ops(remote_device)
         with installation.installed(remote=True):
-            assert backend.may_use_ops(far)
-        assert not backend.may_use_ops(far)
+            assert backend.may_use_ops(remote_device)
+        assert not backend.may_use_ops(remote_device)
         installation.install(remote=True)
-        assert backend.may_use_ops(far)
-    assert backend.may_use_ops(far)
+        assert backend.may_use_ops(remote_device)
+    assert backend.may_use_ops(remote_device)
     installation.install()
-    assert not backend.may_use_ops(far)
+    assert not backend.may_use_ops(remote_device)
     installation.uninstall()
-    assert backend.may_use_ops(far)
+    assert backend.may_use_ops(remote_device)
 
 
 @pytest.mark.parametrize(
-    ("device", "here"),
+    ("device", "is_local"),
     [
         ("", True),
         ("/cpu:0", True),
@@ -190,31 +192,30 @@ def test_the_last_install_sets_remote() -> None:
         ("COMPOSITE:anything", False),
     ],
 )
-def test_devices_of_this_process(device: str, here: bool) -> None:
-    assert backend.is_here(device) is here
+def test_is_here_selects_devices_of_this_process(device: str, is_local: bool) -> None:
+    assert backend.is_here(device) is is_local
 
 
-def test_threads_that_install_and_uninstall(prefix: str) -> None:
-    """Inside a with statement ours is active, whatever other threads do."""
-    served: list[bool] = []
+def test_other_threads_do_not_end_with_statement(prefix: str) -> None:
+    patched: list[bool] = []
     start = threading.Barrier(4)
 
-    def come_and_go() -> None:
+    def install_repeatedly() -> None:
         start.wait()
         for _ in range(20):
             with installation.installed():
-                served.append(hasattr(tf.train.load_checkpoint(prefix), "_checkpoint"))
+                patched.append(hasattr(tf.train.load_checkpoint(prefix), "_checkpoint"))
 
-    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    threads = [threading.Thread(target=install_repeatedly) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert served == [True] * 80
+    assert patched == [True] * 80
     assert not hasattr(tf.train.load_checkpoint, "__wrapped__")
 
 
-def test_calls_by_name(prefix: str) -> None:
+def test_calls_counts_by_name(prefix: str) -> None:
     installation.install()
     assert installation.calls() == {}
     assert installation.calls()["warm_start"] == 0
@@ -234,7 +235,7 @@ def test_calls_by_name(prefix: str) -> None:
     assert installation.calls() == {}
 
 
-def test_a_kept_reference_calls_tensorflow_after_uninstall(prefix: str) -> None:
+def test_kept_reference_calls_tensorflow_after_uninstall(prefix: str) -> None:
     installation.install()
     kept = tf.train.load_checkpoint
     assert hasattr(kept(prefix), "_checkpoint")
@@ -245,11 +246,11 @@ def test_a_kept_reference_calls_tensorflow_after_uninstall(prefix: str) -> None:
     assert hasattr(kept(prefix), "_checkpoint")
 
 
-def test_other_patches_are_kept(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """A function that was replaced before or during the installation is kept."""
+def test_uninstall_keeps_patches_of_others(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """The other patches are made before and after `install`."""
 
     def stand_in(*args: Any) -> str:
-        return "mine"
+        return "other patch"
 
     monkeypatch.setattr(tf.train, "load_variable", stand_in)
     installation.install()
@@ -258,15 +259,15 @@ def test_other_patches_are_kept(monkeypatch: pytest.MonkeyPatch, prefix: str) ->
         installation.uninstall()
         assert tf.train.load_variable is stand_in
         assert tf.train.list_variables is stand_in
-    # The second one restored our earlier function, which calls TensorFlow's.
+    # monkeypatch restored our wrapper, which calls TensorFlow's function.
     assert dict(tf.train.list_variables(prefix))["w"] == [2, 3]
     installation.install()
     installation.uninstall()
     assert not hasattr(tf.train.list_variables, "__wrapped__")
 
 
-def test_a_module_that_is_imported_while_installed(prefix: str) -> None:
-    """It gets our functions from the modules that define them, and is restored with them."""
+def test_module_imported_while_installed_is_restored(prefix: str) -> None:
+    """It imports the patched functions from the modules that define them."""
     name = "tensorflow.python.training.training"
     installation.install()
     displaced = sys.modules.pop(name)
@@ -280,13 +281,13 @@ def test_a_module_that_is_imported_while_installed(prefix: str) -> None:
     finally:
         sys.modules[name] = displaced
         sys.modules[name.rpartition(".")[0]].training = displaced
-        installation.install()  # it was not in sys.modules when ours was uninstalled
+        installation.install()  # the module was not in sys.modules during uninstall
         installation.uninstall()
     assert displaced.load_checkpoint is checkpoint_utils.load_checkpoint
 
 
 def run(script: str, *arguments: str) -> None:
-    """Runs a script in a new process."""
+    """Runs a script in a new process; it must succeed."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         stdout=subprocess.PIPE,
@@ -299,8 +300,8 @@ def run(script: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_dotted_import_creates_another_module(when: str, prefix: str) -> None:
-    """``import tensorflow.compat.v1.train`` creates a new module; both copies are patched."""
+def test_both_copies_of_module_are_patched(when: str, prefix: str) -> None:
+    """``import tensorflow.compat.v1.train`` creates a second module."""
     run(
         """
         import sys
@@ -330,7 +331,7 @@ def test_a_dotted_import_creates_another_module(when: str, prefix: str) -> None:
     )
 
 
-def test_importing_it_does_not_import_tensorflow() -> None:
+def test_import_does_not_import_tensorflow() -> None:
     run(
         """
         import sys
@@ -342,7 +343,7 @@ def test_importing_it_does_not_import_tensorflow() -> None:
     )
 
 
-def test_a_failed_import_of_tensorflow_leaves_no_state(prefix: str) -> None:
+def test_failed_import_of_tensorflow_leaves_no_state(prefix: str) -> None:
     run(
         """
         import sys
@@ -368,14 +369,14 @@ def test_a_failed_import_of_tensorflow_leaves_no_state(prefix: str) -> None:
     )
 
 
-def test_pickles_by_name(prefix: str) -> None:
+def test_patched_function_pickles_by_name(prefix: str) -> None:
     with installation.installed():
         again = pickle.loads(pickle.dumps(tf.train.load_checkpoint))
         assert again is tf.train.load_checkpoint
         assert list(inspect.signature(again).parameters) == ["ckpt_dir_or_file"]
 
 
-def test_remote_paths_are_passed_on_to_tensorflow() -> None:
+def test_remote_paths_are_passed_to_tensorflow() -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.get_variable("w", initializer=tf.range(4.0))
         session.run(tf.compat.v1.global_variables_initializer())

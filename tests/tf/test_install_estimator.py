@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimators use our warm_start while it is installed, and get TensorFlow's values."""
+"""Estimators call our warm_start while it is installed, and get the same values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def examples(words: list[str]) -> Callable[[], Any]:
 
 
 def classifier(kind: str, vocabulary: str, folder: Path, **more: Any) -> Any:
-    """An Estimator of the first generation (``dnn``, ``linear``) or the second (``..._v2``)."""
+    """Creates an Estimator of the v1 API (``dnn``, ``linear``) or of the v2 API (``..._v2``)."""
     name = "DNNClassifier" if kind.startswith("dnn") else "LinearClassifier"
     second = kind.endswith("v2")
     module = tf.estimator if second else v1.estimator
@@ -59,7 +59,7 @@ def classifier(kind: str, vocabulary: str, folder: Path, **more: Any) -> Any:
 
 
 def sgd(second: bool) -> Any:
-    # A rate of zero, so that training does not change the values of the warm start.
+    # A learning rate of zero: training does not change the values of the warm start.
     if second:
         return lambda: tf.keras.optimizers.legacy.SGD(0.0)  # one for each graph
     return v1.train.GradientDescentOptimizer(0.0)
@@ -74,13 +74,12 @@ KINDS = ["dnn", "dnn_v2", "linear", "linear_v2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of models by kind, and the old vocabulary."""
+    """Trains one model per kind; returns their folders, and the folder of the vocabularies."""
     folder = tmp_path_factory.mktemp("trained")
     old = write(folder / "old.txt", OLD)
     write(folder / "new.txt", NEW)
     for kind in KINDS:
-        made = classifier(kind, old, folder / kind)
-        made.train(examples(OLD), steps=1)
+        classifier(kind, old, folder / kind).train(examples(OLD), steps=1)
     return {"folder": folder, **{kind: folder / kind for kind in KINDS}}
 
 
@@ -110,7 +109,7 @@ def settings(kind: str, trained: dict[str, Path], with_vocabulary: bool) -> Any:
 
 @pytest.mark.parametrize("with_vocabulary", [False, True], ids=["same words", "new words"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_classifiers(
+def test_classifier_gets_tensorflows_values(
     trained: dict[str, Path], tmp_path: Path, kind: str, with_vocabulary: bool
 ) -> None:
     words = NEW if with_vocabulary else OLD
@@ -125,23 +124,21 @@ def test_classifiers(
 
     original = train(tmp_path / "original")
     with installation.installed():
-        ours = train(tmp_path / "ours")
+        patched = train(tmp_path / "patched")
         assert installation.calls()["warm_start"] == 1
-        assert installation.calls()["load_variable"] == len(ours)
-    assert ours.keys() == original.keys()
+        assert installation.calls()["load_variable"] == len(patched)
+    assert patched.keys() == original.keys()
     for name, value in original.items():
-        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+        np.testing.assert_array_equal(patched[name], value, err_msg=name)
     if with_vocabulary:
         name = table_name(kind, trained[kind])
         old = tf.train.load_variable(str(trained[kind]), name)
         rows = [old[OLD.index(word)] if word in OLD else np.ones_like(old[0]) for word in NEW]
-        np.testing.assert_array_equal(ours[name], rows)
+        np.testing.assert_array_equal(patched[name], rows)
 
 
-def test_predicting_and_evaluating_also_warm_start(
-    trained: dict[str, Path], tmp_path: Path
-) -> None:
-    """Without its own checkpoint, an Estimator predicts with its initial values."""
+def test_predict_and_evaluate_warm_start(trained: dict[str, Path], tmp_path: Path) -> None:
+    """An Estimator without a checkpoint predicts with its initial values."""
     vocabulary = str(trained["folder"] / "old.txt")
 
     def predict(folder: Path) -> list[Any]:
@@ -151,20 +148,20 @@ def test_predicting_and_evaluating_also_warm_start(
 
     original = predict(tmp_path / "original")
     with installation.installed():
-        ours = predict(tmp_path / "ours")
+        patched = predict(tmp_path / "patched")
         assert installation.calls()["warm_start"] == 2
-    np.testing.assert_array_equal(ours, original)
+    np.testing.assert_array_equal(patched, original)
 
 
-def test_a_model_function_that_starts_from_a_checkpoint(
+def test_model_function_can_call_init_from_checkpoint(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
     name = table_name("dnn", trained["dnn"])
 
     def model(features: Any, labels: Any, mode: Any) -> Any:
-        with v1.variable_scope("mine", partitioner=v1.fixed_size_partitioner(2)):
+        with v1.variable_scope("scope", partitioner=v1.fixed_size_partitioner(2)):
             table = v1.get_variable("table", [len(OLD), 3])
-        v1.train.init_from_checkpoint(str(trained["dnn"]), {name: "mine/table"})
+        v1.train.init_from_checkpoint(str(trained["dnn"]), {name: "scope/table"})
         step = v1.train.get_or_create_global_step()
         loss = tf.reduce_sum(table.as_tensor()) * 0.0
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=v1.assign_add(step, 1))
@@ -174,12 +171,12 @@ def test_a_model_function_that_starts_from_a_checkpoint(
         estimator.train(examples(OLD), steps=1)
         assert installation.calls()["init_from_checkpoint"] == 1
         np.testing.assert_array_equal(
-            estimator.get_variable_value("mine/table"),
+            estimator.get_variable_value("scope/table"),
             tf.train.load_variable(str(trained["dnn"]), name),
         )
 
 
-def test_the_example(tmp_path: Path) -> None:
+def test_estimator_example_runs(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, str(root / "examples" / "estimator.py"), "2000"],

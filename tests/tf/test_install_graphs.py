@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's own code builds graphs with our initializers while ours is installed."""
+"""TensorFlow's own code builds graphs with our initializers while tensorbundle is installed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint of an embedding table, and two vocabularies."""
+    """Writes a checkpoint with an embedding table, and two vocabularies; returns the folder."""
     folder = tmp_path_factory.mktemp("model")
     with tf.Graph().as_default(), v1.Session() as session:
         v1.get_variable("fruit/table", initializer=TABLE)
@@ -39,25 +39,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(build: Callable[[], Any]) -> tuple[Any, set[str]]:
-    """The values of a graph after initialization, and the types of its ops."""
+    """Returns the values of a graph after initialization, and the types of its ops."""
     with tf.Graph().as_default() as graph, v1.Session() as session:
-        wanted = build()
+        outputs = build()
         session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        return session.run(wanted), {operation.type for operation in graph.get_operations()}
+        return session.run(outputs), {operation.type for operation in graph.get_operations()}
 
 
-def both(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
-    """Builds without and with ours, compares the values, and returns the op types with ours."""
+def compare_graphs(build: Callable[[], Any], name: str, calls: int = 1) -> set[str]:
+    """Compares the values without and with tensorbundle; returns the op types with it."""
     original, _ = run(build)
     with installation.installed():
-        ours, types = run(build)
+        patched, types = run(build)
         assert installation.calls()[name] == calls
-    np.testing.assert_array_equal(ours, original)
+    np.testing.assert_array_equal(patched, original)
     return types
 
 
 def embedding_columns(model: Path) -> dict[str, Callable[[], Any]]:
-    """Functions that build a layer whose embedding is initialized from a checkpoint."""
+    """Returns functions that build a layer with an embedding initialized from a checkpoint."""
     keys = ["plum", "apple", "fig"]
 
     def column(module: Any, **more: Any) -> Any:
@@ -88,8 +88,8 @@ def embedding_columns(model: Path) -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", ["embedding", "not trained", "shared"])
-def test_feature_columns(model: Path, kind: str) -> None:
-    both(embedding_columns(model)[kind], "init_from_checkpoint")
+def test_feature_column_gets_tensorflows_values(model: Path, kind: str) -> None:
+    compare_graphs(embedding_columns(model)[kind], "init_from_checkpoint")
 
 
 def start_by_name(model: Path) -> Any:
@@ -123,36 +123,38 @@ def start_by_vocabulary(model: Path) -> Any:
         (start_by_vocabulary, "warm_start"),
     ],
 )
-def test_initializations(model: Path, start: Callable[[Path], Any], name: str) -> None:
-    both(lambda: start(model), name)
+def test_variables_get_tensorflows_values(
+    model: Path, start: Callable[[Path], Any], name: str
+) -> None:
+    compare_graphs(lambda: start(model), name)
 
 
 @needs_op
 @pytest.mark.parametrize("start", [start_by_name, start_partitioned, start_by_vocabulary])
 @pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("device", ["/job:ps/task:0", "/job:localhost/task:0", ""])
-def test_other_processes_get_our_ops_only_on_request(
+def test_remote_devices_get_our_ops_only_with_remote(
     model: Path, start: Callable[[Path], Any], remote: bool, device: str
 ) -> None:
     """A server without the op library would reject the whole graph."""
     with installation.installed(remote=remote), tf.Graph().as_default() as graph:
         with tf.device(device):
             start(model)
-        ours = {
+        our_devices = {
             each.device for each in graph.get_operations() if each.type.startswith("Tensorbundle")
         }
         assert sum(installation.calls().values()) == 1
         reads = [each for each in graph.get_operations() if each.type == "RestoreV2"]
-        ours_wanted = remote or "ps" not in device
-        assert bool(ours) is ours_wanted
-        if not ours_wanted and start is not start_by_vocabulary:
+        expect_our_ops = remote or "ps" not in device
+        assert bool(our_devices) is expect_our_ops
+        if not expect_our_ops and start is not start_by_vocabulary:
             assert reads
         for each in reads:
             assert each.device.startswith(device)
 
 
 @needs_op
-def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
+def test_backend_depends_on_task_of_each_variable(model: Path) -> None:
     with installation.installed(), tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             v1.get_variable("fruit/table", [4, 3])
@@ -167,17 +169,17 @@ def test_each_variable_of_one_call_by_its_own_task(model: Path) -> None:
 
 
 @needs_op
-def test_without_an_installation_our_ops_are_placed_on_all_tasks(model: Path) -> None:
-    import tensorbundle.tf.init_from_checkpoint as own
+def test_direct_call_places_our_ops_on_all_tasks(model: Path) -> None:
+    import tensorbundle.tf.init_from_checkpoint as direct
 
     with tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             table = v1.get_variable("fruit/table", [4, 3])
-        own.init_from_checkpoint(str(model), {"fruit/table": table})
+        direct.init_from_checkpoint(str(model), {"fruit/table": table})
         assert "TensorbundleReadV1" in {each.type for each in graph.get_operations()}
 
 
-def test_eager_variables(model: Path) -> None:
+def test_eager_variable_is_initialized(model: Path) -> None:
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([4, 3]))
         with installation.installed():
@@ -186,7 +188,7 @@ def test_eager_variables(model: Path) -> None:
         np.testing.assert_array_equal(variable.numpy(), TABLE)
 
 
-def test_mirrored_variables(model: Path) -> None:
+def test_mirrored_variable_gets_tensorflows_value(model: Path) -> None:
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
 
     def build() -> Any:
@@ -195,11 +197,10 @@ def test_mirrored_variables(model: Path) -> None:
             v1.train.init_from_checkpoint(str(model), {"bias": variable})
         return variable.read_value()
 
-    both(build, "init_from_checkpoint")
+    compare_graphs(build, "init_from_checkpoint")
 
 
-def test_inside_a_function(model: Path) -> None:
-    """AutoGraph does not convert our code."""
+def test_autograph_does_not_convert_our_code(model: Path) -> None:
     with context.eager_mode():
         variable = tf.Variable(tf.zeros([3]))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In patched functions paths have the same meaning as in TensorFlow."""
+"""Patched functions interpret paths as TensorFlow does."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ VALUE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    """Checkpoints, and files that look like one."""
-    where = tmp_path_factory.mktemp("paths")
+    """Writes checkpoints, and files that resemble one; returns the folder."""
+    root = tmp_path_factory.mktemp("paths")
 
     def write(path: str, state: str | None = None, add: float = 0) -> None:
-        (where / path).parent.mkdir(parents=True, exist_ok=True)
-        save(where / path, {"s/a": VALUE + np.float32(add)})
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        save(root / path, {"s/a": VALUE + np.float32(add)})
         if state is not None:
-            (where / path).with_name("checkpoint").write_text(state)
+            (root / path).with_name("checkpoint").write_text(state)
 
     write("alone/m")
     write("state/m", 'model_checkpoint_path: "m"\n')
@@ -38,17 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -
     write("nothing/m", "")
     write("two/m-1"), write("two/m-2", add=1)
     write("saved_model/variables/variables")
-    (where / "saved_model/saved_model.pb").write_bytes(b"")
-    write("both"), (where / "both").mkdir()
+    (root / "saved_model/saved_model.pb").write_bytes(b"")
+    write("both"), (root / "both").mkdir()
     write("both_state"), write("both_state/m", 'model_checkpoint_path: "m"\n', add=2)
     write("run[1]/m")
-    (where / "empty").mkdir()
-    (where / "text").write_text("hello")
+    (root / "empty").mkdir()
+    (root / "text").write_text("hello")
     for name, tensor in (("v1", "s/a"), ("sh-00000-of-00002", "s/a"), ("sh-00001-of-00002", "s/b")):
         file = V1File()
         file.add(tensor, 1, VALUE)
-        file.write(where / name)
-    return where
+        file.write(root / name)
+    return root
 
 
 PATHS: dict[str, Any] = {
@@ -116,36 +116,36 @@ def outcome(function: Callable[[Any], Any], path: Any) -> Any:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("path", PATHS)
-def test_the_same_outcome_as_without_us(
+def test_path_has_tensorflows_outcome(
     folder: Path, monkeypatch: pytest.MonkeyPatch, path: str, function: str
 ) -> None:
     monkeypatch.chdir(folder)
     original = outcome(FUNCTIONS[function], PATHS[path])
     with tb.tf.installed():
-        ours = outcome(FUNCTIONS[function], PATHS[path])
+        patched = outcome(FUNCTIONS[function], PATHS[path])
     if not isinstance(original, Exception):
-        assert not isinstance(ours, Exception), ours
-        assert ours == original
+        assert not isinstance(patched, Exception), patched
+        assert patched == original
     elif (
         function == "warm start" and isinstance(original, TypeError) and "got None" in str(original)
     ):
-        # A directory without a checkpoint: TensorFlow fails on the None that it found.
-        assert isinstance(ours, (ValueError, TypeError))
+        # A directory without a checkpoint: TensorFlow passes None on.
+        assert isinstance(patched, (ValueError, TypeError))
     else:
-        assert isinstance(ours, type(original)), (ours, original)
+        assert isinstance(patched, type(original)), (patched, original)
 
 
-def test_a_nul_byte_does_not_lead_to_another_checkpoint(
+def test_path_with_nul_byte_raises_value_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorFlow truncates the path there."""
+    """TensorFlow truncates the path at the NUL byte and opens another checkpoint."""
     monkeypatch.chdir(folder)
     for function in ("reader", "load", "init", "warm start"):
         with tb.tf.installed():
             assert isinstance(outcome(FUNCTIONS[function], "alone/m\0x"), ValueError)
 
 
-def test_our_own_functions_accept_more_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_functions_accept_more_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for path in ("saved_model", "alone", "alone/m.index", b"state", "run[1]/m"):
         for call in (
@@ -158,7 +158,7 @@ def test_our_own_functions_accept_more_paths(folder: Path, monkeypatch: pytest.M
             call()
 
 
-def test_our_keywords_work_in_patched_functions(
+def test_patched_functions_accept_our_keywords(
     folder: Path, save: Callable[..., str], tmp_path: Path
 ) -> None:
     prefix = save(tmp_path / "m", {"a": np.float64([1, 2]), "b": np.float32([1, 2, 3])})
@@ -177,17 +177,19 @@ def test_our_keywords_work_in_patched_functions(
         tf1.train.warm_start(prefix, [a], **options)
 
 
-def test_keras_finds_its_weights_in_a_saved_model(tmp_path: Path) -> None:
-    """Keras probes the kind of a path with the reader."""
+def test_keras_loads_weights_from_saved_model(tmp_path: Path) -> None:
+    """Keras detects the format of a path with the reader."""
     if not hasattr(tf.keras.layers, "InputLayer") or not hasattr(
         tf.keras.Sequential([]), "_is_graph_network"
     ):
         pytest.skip("Keras 2 reads weights of a SavedModel")
 
     def model() -> Any:
-        made = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3)])
-        made.compile("adam", "mse")
-        return made
+        sequential = tf.keras.Sequential(
+            [tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3)]
+        )
+        sequential.compile("adam", "mse")
+        return sequential
 
     saved = model()
     saved.save(os.fspath(tmp_path / "saved"))

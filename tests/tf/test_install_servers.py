@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Patched functions in a worker with two parameter servers, each in its own process.
 
-What the servers do by themselves is in ``test_init_servers``.
+``test_init_servers`` tests the reads of the servers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def table() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The table, stored whole."""
+    """Writes the table as one stored slice; returns the prefix."""
     path = tmp_path_factory.mktemp("table") / "model.ckpt"
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         value = tf.compat.v1.placeholder(tf.float32, [ROWS, WIDTH])
@@ -63,14 +63,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process, so that the same package is tested."""
+    """Returns the environment for a child process that imports the same package."""
     path = os.pathsep.join(sys.path)
     return {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 @contextlib.contextmanager
 def servers(cluster: dict[str, Any], kind: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Parameter servers that are running until the end of the statement."""
+    """Runs the parameter servers until the end of the with statement."""
     with contextlib.ExitStack() as stack:
         started = []
         for task in range(len(cluster["ps"])):
@@ -91,7 +91,7 @@ def servers(cluster: dict[str, Any], kind: str) -> Iterator[list[subprocess.Pope
 
 
 def work(prefix: str, *, kind: str = "ops", **task: Any) -> dict[str, Any]:
-    """The report of a worker that initializes the table on two servers."""
+    """Runs a worker that initializes the table on two servers; returns its report."""
     ports = free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
     cluster = {"ps": addresses[:2], "worker": addresses[2:]}
@@ -127,7 +127,7 @@ def check(report: dict[str, Any], rows: np.ndarray) -> None:
     assert [(each.job, each.task) for each in tasks] == [("ps", 0), ("ps", 1)]
 
 
-def test_a_patched_function_initializes_on_the_servers(prefix: str) -> None:
+def test_patched_function_initializes_on_servers(prefix: str) -> None:
     report = work(prefix)
     check(report, table()[IDS])
     assert "TensorbundleReadV1" in report["types"]
@@ -137,7 +137,7 @@ def test_a_patched_function_initializes_on_the_servers(prefix: str) -> None:
     assert report["spent"]["loopback"] < SMALL
 
 
-def test_servers_without_our_ops_get_stock_ops(prefix: str) -> None:
+def test_servers_without_op_library_get_stock_ops(prefix: str) -> None:
     report = work(prefix, kind="plain", remote=False)
     check(report, table()[IDS])
     assert "RestoreV2" in report["types"]
@@ -145,7 +145,7 @@ def test_servers_without_our_ops_get_stock_ops(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("verify", ["none", "full"])
-def test_a_changed_vocabulary(prefix: str, tmp_path: Path, verify: str) -> None:
+def test_servers_remap_changed_vocabulary(prefix: str, tmp_path: Path, verify: str) -> None:
     """Each server joins the vocabularies and reads the rows that it needs."""
     old = [f"word-{number}" for number in range(ROWS)]
     new = old[::-1]
@@ -159,8 +159,8 @@ def test_a_changed_vocabulary(prefix: str, tmp_path: Path, verify: str) -> None:
     check(report, expected[IDS])
     assert "TensorbundleRemapV1" in report["types"]
     joined = sum((tmp_path / name).stat().st_size for name in ("old.txt", "new.txt"))
-    # Three quarters of each half, and both vocabularies; whose task compares the checksum reads
-    # the table once more.
+    # Three quarters of each half, and both vocabularies. The task that verifies the checksum
+    # reads the table once more.
     rows = TABLE_BYTES // 2 * 3 // 4
     extra = TABLE_BYTES if verify == "full" else 0
     assert sum(report["spent"]["read"]) < 2 * (rows + joined + SMALL) + extra

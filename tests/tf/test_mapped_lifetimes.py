@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables whose memory is a mapping: its lifetime, its visibility, and the unchanged file."""
+"""Lifetime and isolation of the mappings of variables; the file never changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource
 
 @pytest.fixture
 def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
-    """A single tensor, so that it is at offset 0."""
+    """Writes a single tensor, which is at offset 0."""
     return save(tmp_path / "model", {"table": TABLE})
 
 
@@ -47,8 +47,8 @@ def digest(prefix: str) -> str:
     return hashlib.sha256(Path(prefix + SHARD).read_bytes()).hexdigest()
 
 
-def started(prefix: str, resource: bool, mode: str = "map") -> Any:
-    """A variable of the current graph that is initialized from the checkpoint."""
+def mapped_variable(prefix: str, resource: bool, mode: str = "map") -> Any:
+    """Creates a variable in the current graph that is initialized from the checkpoint."""
     variable = v1.get_variable("table", TABLE.shape, use_resource=resource)
     with tensorbundle.tf.options(mode=mode):
         init_from_checkpoint(prefix, {"table": variable})
@@ -60,8 +60,8 @@ def sparse_step(variable: Any) -> Any:
     return v1.train.GradientDescentOptimizer(1.0).minimize(loss)
 
 
-def trained(steps: int = 1) -> np.ndarray:
-    """The expected table after that many steps."""
+def table_after(steps: int = 1) -> np.ndarray:
+    """Returns the expected table after that many steps."""
     expected = TABLE.copy()
     for _ in range(steps):
         expected[[1, 5]] -= 1
@@ -71,7 +71,7 @@ def trained(steps: int = 1) -> np.ndarray:
 @KINDS
 def test_closing_the_session_unmaps(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default():
-        variable = started(prefix, resource)
+        variable = mapped_variable(prefix, resource)
         session = v1.Session()
         session.run(variable.initializer)
         assert mappings(prefix) == 1
@@ -80,9 +80,9 @@ def test_closing_the_session_unmaps(prefix: str, resource: bool) -> None:
 
 
 @KINDS
-def test_a_fetched_value_outlives_the_session(prefix: str, resource: bool) -> None:
+def test_fetched_value_outlives_the_session(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        variable = started(prefix, resource)
+        variable = mapped_variable(prefix, resource)
         session.run(variable.initializer)
         value = session.run(variable)
     del session, variable
@@ -93,13 +93,13 @@ def test_a_fetched_value_outlives_the_session(prefix: str, resource: bool) -> No
 @KINDS
 def test_two_sessions_have_separate_tables(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default():
-        variable = started(prefix, resource)
+        variable = mapped_variable(prefix, resource)
         step = sparse_step(variable)
         with v1.Session() as first, v1.Session() as second:
             for session in (first, second):
                 session.run(variable.initializer)
             first.run(step)
-            np.testing.assert_array_equal(first.run(variable), trained())
+            np.testing.assert_array_equal(first.run(variable), table_after())
             np.testing.assert_array_equal(second.run(variable), TABLE)
 
 
@@ -108,54 +108,53 @@ def test_two_sessions_have_separate_tables(prefix: str, resource: bool) -> None:
 def test_training_never_changes_the_file(prefix: str, resource: bool, mode: str) -> None:
     before = digest(prefix)
     with tf.Graph().as_default(), v1.Session() as session:
-        variable = started(prefix, resource, mode)
+        variable = mapped_variable(prefix, resource, mode)
         step = sparse_step(variable)
         dense = v1.assign_add(variable, tf.ones_like(variable))
         session.run(variable.initializer)
         session.run(step)
-        np.testing.assert_array_equal(session.run(variable), trained())
+        np.testing.assert_array_equal(session.run(variable), table_after())
         session.run(dense)
-        np.testing.assert_array_equal(session.run(variable), trained() + 1)
+        np.testing.assert_array_equal(session.run(variable), table_after() + 1)
         assert digest(prefix) == before
-        session.run(variable.initializer)  # from the file again
+        session.run(variable.initializer)  # reads the file again
         np.testing.assert_array_equal(session.run(variable), TABLE)
     assert digest(prefix) == before
 
 
 @KINDS
-def test_a_mapped_table_is_saved_over_its_own_checkpoint(prefix: str, resource: bool) -> None:
-    """TensorFlow replaces files by renaming, so the mapping keeps the old one's bytes."""
+def test_mapped_table_can_be_saved_over_its_checkpoint(prefix: str, resource: bool) -> None:
+    """TensorFlow replaces files by renaming, so the mapping keeps the old file."""
     with tf.Graph().as_default(), v1.Session() as session:
-        variable = started(prefix, resource)
+        variable = mapped_variable(prefix, resource)
         step = sparse_step(variable)
         session.run(variable.initializer)
         session.run(step)
         saved = v1.train.Saver([variable]).save(session, prefix, write_meta_graph=False)
         assert saved == prefix
-        np.testing.assert_array_equal(tf.train.load_variable(prefix, "table"), trained())
+        np.testing.assert_array_equal(tf.train.load_variable(prefix, "table"), table_after())
         session.run(step)
-        np.testing.assert_array_equal(session.run(variable), trained(2))
-        session.run(variable.initializer)  # resolved again: the current checkpoint
-        np.testing.assert_array_equal(session.run(variable), trained())
+        np.testing.assert_array_equal(session.run(variable), table_after(2))
+        session.run(variable.initializer)  # maps the new checkpoint
+        np.testing.assert_array_equal(session.run(variable), table_after())
 
 
 @KINDS
-def test_a_deleted_checkpoint_stays_mapped(prefix: str, resource: bool) -> None:
+def test_deleted_checkpoint_stays_mapped(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default(), v1.Session() as session:
-        variable = started(prefix, resource)
+        variable = mapped_variable(prefix, resource)
         step = sparse_step(variable)
         session.run(variable.initializer)
         for suffix in (".index", SHARD):
             os.remove(prefix + suffix)
         session.run(step)
-        np.testing.assert_array_equal(session.run(variable), trained())
+        np.testing.assert_array_equal(session.run(variable), table_after())
         with pytest.raises(tf.errors.NotFoundError):
             session.run(variable.initializer)
-        np.testing.assert_array_equal(session.run(variable), trained())
+        np.testing.assert_array_equal(session.run(variable), table_after())
 
 
-def test_a_fork_changes_nothing_for_the_parent(prefix: str) -> None:
-    """The child has copies of the parent's pages."""
+def test_fork_keeps_the_mapping_of_the_parent(prefix: str) -> None:
     script = """
         import os, sys
         import numpy as np

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For any input our ops fail with an error of the right class, and the process survives.
+"""Our ops raise an error of the expected class for any input, and never abort the process.
 
-TensorFlow ends the process where a kernel asks it for memory of a shape that cannot be.
+TensorFlow aborts the process if a kernel requests memory for an impossible shape.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ tf = pytest.importorskip("tensorflow")
 
 SCRIPT = Path(__file__).with_name("unusual_attributes.py")
 
-# TypeError and ValueError are TensorFlow's own, from the wrapper of an op or from its definition.
+# TypeError and ValueError are raised by TensorFlow's wrapper of an op, or by its definition.
 ARGUMENT = {"InvalidArgumentError", "ValueError", "TypeError"}
-# Errors of the files that an attribute names: missing, or not stored.
+# The other errors are for missing files and tensors.
 ALLOWED = {*ARGUMENT, "fine", "NotFoundError", "DataLossError", "UnimplementedError"}
 
 
@@ -31,9 +31,9 @@ ALLOWED = {*ARGUMENT, "fine", "NotFoundError", "DataLossError", "UnimplementedEr
 def outcomes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ops: ModuleType
 ) -> tuple[str, list[Any]]:
-    """An op's name, and its outcome for every unusual value."""
+    """Runs the script; returns the op's name and the outcome of every unusual value."""
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), request.param, str(tmp_path_factory.mktemp("odd"))],
+        [sys.executable, str(SCRIPT), request.param, str(tmp_path_factory.mktemp("unusual"))],
         capture_output=True,
         text=True,
         check=False,
@@ -46,48 +46,48 @@ def outcomes(
 def test_every_error_has_an_expected_class(
     outcomes: tuple[str, list[Any]],
 ) -> None:
-    op, found = outcomes
-    assert len(found) > 50
-    extra = {"FailedPreconditionError"}  # A directory for a file, as TensorFlow says it.
+    op, results = outcomes
+    assert len(results) > 50
+    extra = {"FailedPreconditionError"}  # TensorFlow's error for a directory
     if op in ("missing", "remap"):
-        extra.add("OutOfRangeError")  # No lines, as TensorFlow says it.
-    wrong = [each for each in found if each[3] not in ALLOWED | extra]
-    assert not wrong, wrong[:5]
+        extra.add("OutOfRangeError")  # TensorFlow's error for an empty vocabulary
+    unexpected = [each for each in results if each[3] not in ALLOWED | extra]
+    assert not unexpected, unexpected[:5]
 
 
 def test_valid_attributes_work_in_both_modes(outcomes: tuple[str, list[Any]]) -> None:
-    _, found = outcomes
-    assert [each[3] for each in found if not each[1]] == ["fine", "fine"]
+    _, results = outcomes
+    assert [each[3] for each in results if not each[1]] == ["fine", "fine"]
 
 
-def test_graphs_and_eager_mode_give_the_same_errors(outcomes: tuple[str, list[Any]]) -> None:
-    _, found = outcomes
-    half = len(found) // 2
-    for graph, eager in zip(found[:half], found[half:], strict=True):
+def test_graph_and_eager_mode_raise_the_same_errors(outcomes: tuple[str, list[Any]]) -> None:
+    _, results = outcomes
+    half = len(results) // 2
+    for graph, eager in zip(results[:half], results[half:], strict=True):
         assert graph[1:3] == eager[1:3]
-        # A graph takes the type of a reference for that of its values.
+        # A graph accepts a reference type as its base type.
         if not {graph[3], eager[3]} <= ARGUMENT and "_ref" not in graph[2]:
             assert graph[3] == eager[3], (graph, eager)
 
 
-def test_a_nul_byte_never_truncates_a_path(outcomes: tuple[str, list[Any]]) -> None:
-    _, found = outcomes
+def test_path_with_nul_byte_is_rejected(outcomes: tuple[str, list[Any]]) -> None:
+    _, results = outcomes
     paths = [
-        each for each in found
+        each for each in results
         if each[1] in ("prefix", "new_vocab", "old_vocab") and "\\x00" in each[2]
     ]  # fmt: skip
     assert {each[3] for each in paths} == {"InvalidArgumentError"}
     assert all("NUL" in each[4] for each in paths)
 
 
-def test_missing_bytes_are_corruption_and_allocate_no_memory(
+def test_missing_bytes_raise_before_allocation(
     outcomes: tuple[str, list[Any]],
 ) -> None:
-    op, found = outcomes
+    op, results = outcomes
     if op not in ("read", "remap"):
         pytest.skip("the op allocates no tensor")
-    named = ("wide",) if op == "remap" else ("f60", "i62", "s60", "wide")
-    huge = [each for each in found if any(f"'{name}'" in each[2] for name in named)]
+    names = ("wide",) if op == "remap" else ("f60", "i62", "s60", "wide")
+    huge = [each for each in results if any(f"'{name}'" in each[2] for name in names)]
     huge = [each for each in huge if op == "read" or "shape" in each[1]]
     assert len(huge) >= 4
     assert Counter(each[3] for each in huge) == {"DataLossError": len(huge)}, huge

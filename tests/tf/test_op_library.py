@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading the ops: once, from one file. Each case runs in its own process."""
+"""The ops are loaded once, from one file. Each case runs in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not b
 
 
 def run(script: str, *args: object, path: Path | None = None) -> str:
-    """The output of a script, which must succeed."""
+    """Runs a script, which must succeed; returns its output."""
     folders = [str(Path(tensorbundle.__file__).parents[1]), *([str(path)] if path else [])]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "",
@@ -34,14 +34,14 @@ def run(script: str, *args: object, path: Path | None = None) -> str:
     return done.stdout
 
 
-WORKS = """
+READ_BIAS = """
 value, _ = ops.tensorbundle_read_v1(prefix=sys.argv[1], tensor="conv2d/bias", dtype=tf.float32)
 print(value.shape)
 """
 MNIST = Path(__file__).parents[1] / "data" / "checkpoints" / "mnist_tf1" / "model.ckpt-46900"
 
 
-def test_importing_does_not_load_tensorflow() -> None:
+def test_import_does_not_load_tensorflow() -> None:
     out = run(
         "import sys, tensorbundle.tf, tensorbundle.tf.op_library as op_library\n"
         "print(op_library.find(), op_library.state(), 'tensorflow' in sys.modules)"
@@ -49,21 +49,21 @@ def test_importing_does_not_load_tensorflow() -> None:
     assert out == f"{LIBRARY} not loaded False\n"
 
 
-def test_loading_twice() -> None:
+def test_second_load_returns_same_library() -> None:
     out = run(
         "import sys, tensorflow as tf, tensorbundle.tf\n"
         "from tensorbundle.tf import op_library\n"
         "ops = tensorbundle.tf.load_op_library()\n"
         "assert tensorbundle.tf.load_op_library() is ops and op_library.load() is ops\n"
         "assert op_library.unavailable_reason() is None and op_library.state() == 'loaded'\n"
-        + WORKS,
+        + READ_BIAS,
         MNIST,
     )
     assert out == "(32,)\n"
 
 
-def test_a_file_that_is_loaded_already(tmp_path: Path) -> None:
-    """By another path, as TensorFlow does with the link in its plugin folder."""
+def test_library_loaded_by_other_path_is_accepted(tmp_path: Path) -> None:
+    """TensorFlow loads it by the link in its plugin folder."""
     link = tmp_path / "tensorflow-plugins" / plugin.LIBRARY
     link.parent.mkdir()
     link.symlink_to(str(LIBRARY))
@@ -71,13 +71,13 @@ def test_a_file_that_is_loaded_already(tmp_path: Path) -> None:
         "import sys, tensorflow as tf\n"
         "tf.load_library(sys.argv[2])\n"
         "from tensorbundle.tf import op_library\n"
-        "ops = op_library.load_op_library()\n" + WORKS,
+        "ops = op_library.load_op_library()\n" + READ_BIAS,
         MNIST, link,
     )  # fmt: skip
     assert out == "(32,)\n"
 
 
-def test_another_copy_is_rejected(tmp_path: Path) -> None:
+def test_second_copy_is_rejected(tmp_path: Path) -> None:
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
@@ -89,29 +89,29 @@ def test_another_copy_is_rejected(tmp_path: Path) -> None:
         "try:\n"
         "    op_library.load_op_library()\n"
         "except RuntimeError as error:\n"
-        "    print(error)\n" + WORKS,
+        "    print(error)\n" + READ_BIAS,
         MNIST, copy,
     )  # fmt: skip
-    why_not, raised, shape = out.splitlines()
-    assert f"another copy of it is loaded already, {copy}" in why_not
-    assert raised.endswith(why_not)
-    assert shape == "(32,)"  # the copy that came first still works
+    reason, raised, shape = out.splitlines()
+    assert f"another copy of it is loaded already, {copy}" in reason
+    assert raised.endswith(reason)
+    assert shape == "(32,)"  # the first copy still works
 
 
-def test_ours_first_then_a_copy(tmp_path: Path) -> None:
-    """The second one reports it instead of breaking the first."""
+def test_loading_a_copy_later_keeps_the_first(tmp_path: Path) -> None:
+    """The copy reports the conflict and leaves the first library usable."""
     copy = tmp_path / plugin.LIBRARY
     shutil.copy(str(LIBRARY), copy)
     out = run(
         "import sys, tensorflow as tf, tensorbundle.tf\n"
         "ops = tensorbundle.tf.load_op_library()\n"
-        "tf.load_library(sys.argv[2])\n" + WORKS,
+        "tf.load_library(sys.argv[2])\n" + READ_BIAS,
         MNIST, copy,
     )  # fmt: skip
     assert out == "(32,)\n"
 
 
-def test_without_tensorflow(tmp_path: Path) -> None:
+def test_broken_tensorflow_is_reported(tmp_path: Path) -> None:
     package = tmp_path / "tensorflow"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('broken')\n")
@@ -124,11 +124,11 @@ def test_without_tensorflow(tmp_path: Path) -> None:
     assert out == "TensorFlow cannot be imported: broken\n"
 
 
-def test_import_tensorflow_loads_it_by_the_link() -> None:
-    """No user code. Only for an installation that is writable and has no link."""
+def test_import_of_tensorflow_loads_enabled_plugin() -> None:
+    """Needs a writable TensorFlow installation without the link."""
     before = plugin.status()
     if before.state != "disabled" or not os.access(Path(str(before.link)).parents[1], os.W_OK):
-        pytest.skip(f"the plugin is {before.state} here, or its folder not ours")
+        pytest.skip(f"the plugin is {before.state} here, or its folder is read-only")
     plugin.enable()
     try:
         out = run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables whose memory is a mapping of the checkpoint: no copy, and no change to the file."""
+"""TensorbundleMapV1: the memory of a variable is a private mapping of the checkpoint."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ TABLE_MIB = ROWS * COLUMNS * 4 >> 20
 
 
 def anonymous_mib() -> float:
-    """Anonymous memory of this process."""
+    """Returns the anonymous memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 
 
-def maps_of(path: Path) -> int:
+def count_mappings(path: Path) -> int:
     return Path("/proc/self/maps").read_text().count(str(path))
 
 
 @pytest.fixture(scope="module")
-def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+def large_table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A 49 MiB table, the last tensor of its shard."""
     values = np.random.default_rng(0).random(SHAPE, np.float32)
     bundle = Bundle()
@@ -54,10 +54,10 @@ def mapped(ops: ModuleType, prefix: Path, shape: tuple[int, ...] | None = None) 
 
 
 @pytest.mark.parametrize("use_resource", [True, False])
-def test_a_trained_variable_without_a_copy(
-    use_resource: bool, big: tuple[Path, np.ndarray], ops: ModuleType
+def test_mapped_variable_is_updated_without_a_copy(
+    use_resource: bool, large_table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    prefix, values = big
+    prefix, values = large_table
     shard = shard_path(prefix)
     before = hashlib.sha256(shard.read_bytes()).hexdigest()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -70,19 +70,21 @@ def test_a_trained_variable_without_a_copy(
         session.run(rows.op.graph.get_operations()[0])  # the cost of a first run
         start = anonymous_mib()
         session.run(variable.initializer)
-        assert maps_of(shard) == 1
+        assert count_mappings(shard) == 1
         assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]])
-        session.run(update.op)  # its value would be the whole variable
+        session.run(update.op)  # fetching its value would copy the whole variable
         assert same_bits(session.run(rows), values[[0, 77, ROWS - 1]] - 1)
         assert anonymous_mib() - start < TABLE_MIB / 4
-        assert maps_of(shard) >= 1  # the update did not copy it
+        assert count_mappings(shard) >= 1  # the update did not copy it
     gc.collect()
-    assert maps_of(shard) == 0
+    assert count_mappings(shard) == 0
     assert hashlib.sha256(shard.read_bytes()).hexdigest() == before
 
 
-def test_eager_mode(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
-    prefix, values = big
+def test_eager_variable_is_mapped_without_a_copy(
+    large_table: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
+    prefix, values = large_table
     start = anonymous_mib()
     variable = tf.Variable(mapped(ops, prefix))
     assert same_bits(tf.gather(variable, [5, 6]).numpy(), values[5:7])
@@ -91,11 +93,11 @@ def test_eager_mode(big: tuple[Path, np.ndarray], ops: ModuleType) -> None:
     assert anonymous_mib() - start < TABLE_MIB / 4
     del variable
     gc.collect()
-    assert maps_of(shard_path(prefix)) == 0
+    assert count_mappings(shard_path(prefix)) == 0
 
 
-def test_the_last_row_of_the_file_is_followed_by_memory(tmp_path: Path, ops: ModuleType) -> None:
-    """Whether or not the file ends with a page."""
+def test_row_after_the_end_of_the_file_is_readable(tmp_path: Path, ops: ModuleType) -> None:
+    """The file ends at a page boundary, or within a page."""
     for rows in (1024, 1023, 1025, 1):
         values = np.arange(rows * 16, dtype=np.float32).reshape(rows, 16)
         bundle = Bundle()
@@ -105,11 +107,11 @@ def test_the_last_row_of_the_file_is_followed_by_memory(tmp_path: Path, ops: Mod
             prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=[""], N=1
         )
         assert padded.shape == (rows + 1, 16)
-        array = padded.numpy()  # touches the row that is not in the file
+        array = padded.numpy()  # reads the row that is not in the file
         assert same_bits(array[:rows], values)
 
 
-def test_offsets_that_are_not_multiples_of_64(tmp_path: Path, ops: ModuleType) -> None:
+def test_offset_not_a_multiple_of_64_raises(tmp_path: Path, ops: ModuleType) -> None:
     values = np.arange(32, dtype=np.float32).reshape(2, 16)
     for offset in (0, 4, 16, 60, 64, 68, 128, 4096):
         bundle = Bundle()
@@ -138,7 +140,7 @@ def test_offsets_that_are_not_multiples_of_64(tmp_path: Path, ops: ModuleType) -
         (tilings.cut((8, 16), 0, [8]), "8 16 3,2:-", None),
     ],
 )
-def test_boxes_that_can_be_mapped(
+def test_contiguous_boxes_are_mapped(
     boxes: list[Any], spec: str, reason: str | None, tmp_path: Path, ops: ModuleType
 ) -> None:
     values = np.arange(128, dtype=np.float32).reshape(8, 16)
@@ -147,17 +149,16 @@ def test_boxes_that_can_be_mapped(
     prefix = bundle.write(tmp_path / "ck")
     options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
     if reason is None:
-        wanted, _ = ops.tensorbundle_read_v1(slice_spec=spec, **options)
+        expected, _ = ops.tensorbundle_read_v1(slice_spec=spec, **options)
         (value,), _, (size,) = ops.tensorbundle_map_v1(slice_specs=[spec], N=1, **options)
-        assert same_bits(value.numpy()[:-1], wanted.numpy())
-        assert size.numpy().tolist() == list(wanted.shape)
+        assert same_bits(value.numpy()[:-1], expected.numpy())
+        assert size.numpy().tolist() == list(expected.shape)
     else:
         with pytest.raises(tf.errors.InvalidArgumentError, match=reason):
             ops.tensorbundle_map_v1(slice_specs=[spec], N=1, **options)
 
 
-def test_several_boxes_at_once(tmp_path: Path, ops: ModuleType) -> None:
-    """Each has its own memory: if boxes overlap, an update of one does not change another."""
+def test_overlapping_boxes_have_separate_memory(tmp_path: Path, ops: ModuleType) -> None:
     values = np.arange(128, dtype=np.float32).reshape(8, 16)
     bundle = Bundle()
     bundle.add("t", values)
@@ -168,18 +169,18 @@ def test_several_boxes_at_once(tmp_path: Path, ops: ModuleType) -> None:
     )
     assert begin.numpy().tolist() == [0, 0]
     assert [size.numpy().tolist() for size in sizes] == [[4, 16], [4, 16], [3, 16], [8, 16]]
-    found = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(outputs, sizes, strict=True)]
+    variables = [tf.Variable(tf.slice(p, begin, n)) for p, n in zip(outputs, sizes, strict=True)]
     del outputs
-    assert maps_of(shard_path(prefix)) == 4
-    for variable in found:
+    assert count_mappings(shard_path(prefix)) == 4
+    for variable in variables:
         variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 16)), [0]))
-    assert maps_of(shard_path(prefix)) >= 4  # in place
+    assert count_mappings(shard_path(prefix)) >= 4  # in place
     for variable, box in zip(
-        found, [slice(0, 4), slice(4, 8), slice(2, 5), slice(0, 8)], strict=True
+        variables, [slice(0, 4), slice(4, 8), slice(2, 5), slice(0, 8)], strict=True
     ):
-        wanted = values[box].copy()
-        wanted[0] -= 1
-        assert same_bits(variable.numpy(), wanted)
+        expected = values[box].copy()
+        expected[0] -= 1
+        assert same_bits(variable.numpy(), expected)
     assert shard_path(prefix).read_bytes() == values.tobytes()
 
 
@@ -187,11 +188,11 @@ def test_several_boxes_at_once(tmp_path: Path, ops: ModuleType) -> None:
     ("specs", "count", "error"),
     [
         (["8 16 0,4:-"], 2, "N is 2, but slice_specs are 1"),
-        (["8 16 0,4:-", "9 16 0,4:-"], 2, "9,16"),  # of another tensor than the stored one
+        (["8 16 0,4:-", "9 16 0,4:-"], 2, "9,16"),  # a shape other than the stored one
         (["8 16 0,4:-", "nonsense"], 2, "nonsense"),
     ],
 )
-def test_invalid_specs(
+def test_invalid_spec_raises(
     specs: list[str], count: int, error: str, tmp_path: Path, ops: ModuleType
 ) -> None:
     bundle = Bundle()
@@ -201,11 +202,11 @@ def test_invalid_specs(
         ops.tensorbundle_map_v1(
             prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=specs, N=count
         )
-    assert maps_of(shard_path(prefix)) == 0
+    assert count_mappings(shard_path(prefix)) == 0
 
 
 @pytest.mark.parametrize("value", [np.float32(3), np.zeros((0, 4), np.float32)])
-def test_tensors_without_rows(value: Any, tmp_path: Path, ops: ModuleType) -> None:
+def test_tensor_without_rows_raises(value: Any, tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add("t", value)
     prefix = bundle.write(tmp_path / "ck")
@@ -213,20 +214,20 @@ def test_tensors_without_rows(value: Any, tmp_path: Path, ops: ModuleType) -> No
         mapped(ops, prefix)
 
 
-@pytest.mark.parametrize("harm", [lambda data: data[:-1], lambda data: b""])
-def test_a_shard_truncated_before_it_is_mapped(
-    harm: Callable[[bytes], bytes], tmp_path: Path, ops: ModuleType
+@pytest.mark.parametrize("truncate", [lambda data: data[:-1], lambda data: b""])
+def test_truncated_shard_raises_data_loss(
+    truncate: Callable[[bytes], bytes], tmp_path: Path, ops: ModuleType
 ) -> None:
     bundle = Bundle()
     bundle.add("t", np.zeros((1000, 64), np.float32))
     prefix = bundle.write(tmp_path / "ck")
-    shard_path(prefix).write_bytes(harm(bytes(bundle.shards[0])))
+    shard_path(prefix).write_bytes(truncate(bytes(bundle.shards[0])))
     with pytest.raises(tf.errors.DataLossError, match="truncated"):
         mapped(ops, prefix)
 
 
-def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
-    """64 GiB in a sparse file."""
+def test_table_larger_than_memory_is_mapped(tmp_path: Path, ops: ModuleType) -> None:
+    """The shard is a sparse file of 64 GiB."""
     rows = 1 << 28
     bundle = Bundle()
     entry = bundle.add_payload("t", 1, (rows, 64), b"")
@@ -236,7 +237,7 @@ def test_a_table_larger_than_memory(tmp_path: Path, ops: ModuleType) -> None:
         with shard_path(prefix).open("wb") as file:
             file.truncate(rows * 256)
     except OSError:
-        pytest.skip("the file system has no files of that size")
+        pytest.skip("the file system does not support files of that size")
     start = anonymous_mib()
     variable = tf.Variable(mapped(ops, prefix))
     variable.scatter_sub(tf.IndexedSlices(tf.ones((1, 64)), tf.constant([rows - 1], tf.int64)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorbundleReadV1 compared with RestoreV2: the same values bit for bit, and the same errors."""
+"""TensorbundleReadV1 returns the same values and raises the same errors as RestoreV2."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ FLOAT = 1
 VERIFY = ["full", "parts", "lazy", "none"]
 
 
-def knows(number: int) -> bool:
+def is_supported(number: int) -> bool:
     try:
         return bool(tf.as_dtype(number))
     except TypeError:
         return False
 
 
-FIXED = [number for number in KINDS if knows(number)]
+SUPPORTED = [number for number in KINDS if is_supported(number)]
 
 
 def spec_of(shape: tuple[int, ...], box: tuple[tuple[int, int], ...]) -> str:
-    """TensorFlow's text for a box; a whole axis is a dash."""
+    """Formats a box as TensorFlow's slice specification; a full axis is a dash."""
     items = [
         "-" if pair == (0, n) else f"{pair[0]},{pair[1]}"
         for pair, n in zip(box, shape, strict=True)
@@ -48,7 +48,7 @@ def restore(prefix: Path, name: str, spec: str, dtype: Any) -> Any:
 
 
 def as_bytes(tensor: Any) -> bytes:
-    """The tensor's memory; quantized types take a bitcast."""
+    """Returns the tensor's memory; quantized types need a bitcast."""
     dtype = {"qint8": tf.int8, "quint8": tf.uint8, "qint16": tf.int16, "quint16": tf.uint16,
              "qint32": tf.int32}.get(tensor.dtype.name)  # fmt: skip
     return bytes((tensor if dtype is None else tf.bitcast(tensor, dtype)).numpy().tobytes())
@@ -56,15 +56,15 @@ def as_bytes(tensor: Any) -> bytes:
 
 @pytest.fixture
 def table(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A [30, 7] float tensor `t`, stored whole at an offset that can be mapped."""
+    """Writes a float tensor `t` of shape [30, 7] in one slice at an offset that can be mapped."""
     values = np.arange(210, dtype=np.float32).reshape(30, 7)
     bundle = Bundle()
     bundle.add("t", values)
     return bundle.write(tmp_path / "ck"), values
 
 
-@pytest.mark.parametrize("number", FIXED)
-def test_every_type(number: int, ops: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", SUPPORTED)
+def test_every_dtype_equals_restore(number: int, ops: ModuleType, tmp_path: Path) -> None:
     values = sample(KINDS[number], (5, 3), seed=number)
     bundle = Bundle()
     bundle.add("t", values, number=number)
@@ -77,8 +77,8 @@ def test_every_type(number: int, ops: ModuleType, tmp_path: Path) -> None:
         options = {"prefix": str(prefix), "dtype": dtype, "verify": verify}
         value, _ = ops.tensorbundle_read_v1(tensor="t", **options)
         assert value.shape == (5, 3)
-        wanted = as_bytes(restore(prefix, "t", "", dtype))
-        assert as_bytes(value) == wanted
+        expected = as_bytes(restore(prefix, "t", "", dtype))
+        assert as_bytes(value) == expected
         scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
         assert scalar.shape == ()
         assert as_bytes(scalar) == as_bytes(restore(prefix, "scalar", "", dtype))
@@ -89,11 +89,11 @@ def test_every_type(number: int, ops: ModuleType, tmp_path: Path) -> None:
         prefix=str(prefix), tensor="t", dtype=dtype, slice_specs=[""], N=1
     )
     assert mapped.shape == (6, 3)
-    assert as_bytes(mapped)[: len(wanted)] == wanted
+    assert as_bytes(mapped)[: len(expected)] == expected
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_slices_of_slices(seed: int, ops: ModuleType, tmp_path: Path) -> None:
+def test_boxes_of_sliced_tensor_equal_restore(seed: int, ops: ModuleType, tmp_path: Path) -> None:
     rng = random.Random(seed)
     shape = tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 4)))
     values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
@@ -121,9 +121,9 @@ def test_big_endian_values_are_swapped(verify: str, ops: ModuleType, tmp_path: P
     options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float64, "verify": verify}
     value, parts = ops.tensorbundle_read_v1(**options)
     assert same_bits(value.numpy(), values)
-    part, _ = ops.tensorbundle_read_v1(**options, slice_spec="100000 3 7,99:1,2")
-    assert same_bits(part.numpy(), values[7:106, 1:3])
-    if verify == "parts":  # of the bytes as they are stored
+    box, _ = ops.tensorbundle_read_v1(**options, slice_spec="100000 3 7,99:1,2")
+    assert same_bits(box.numpy(), values[7:106, 1:3])
+    if verify == "parts":  # the checksums are of the stored byte order
         del options["verify"]
         assert ops.tensorbundle_verify_v1(parts=[parts], **options).numpy()
     with pytest.raises(tf.errors.InvalidArgumentError, match="big-endian"):
@@ -133,7 +133,7 @@ def test_big_endian_values_are_swapped(verify: str, ops: ModuleType, tmp_path: P
 
 
 @pytest.mark.parametrize("verify", VERIFY)
-def test_strings(verify: str, ops: ModuleType, tmp_path: Path) -> None:
+def test_strings_are_read(verify: str, ops: ModuleType, tmp_path: Path) -> None:
     values = [b"", b"short", b"x" * 22, b"y" * 23, b"\x00\xff", b"z" * 10_000]
     bundle = Bundle()
     bundle.add_strings("s", values, (2, 3))
@@ -143,8 +143,8 @@ def test_strings(verify: str, ops: ModuleType, tmp_path: Path) -> None:
     value, parts = ops.tensorbundle_read_v1(tensor="s", **options)
     assert value.numpy().tolist() == [values[:3], values[3:]]
     assert parts.shape == (0, 4)
-    part, _ = ops.tensorbundle_read_v1(tensor="s", slice_spec="2 3 -:1,2", **options)
-    assert part.numpy().tolist() == [values[1:3], values[4:]]
+    box, _ = ops.tensorbundle_read_v1(tensor="s", slice_spec="2 3 -:1,2", **options)
+    assert box.numpy().tolist() == [values[1:3], values[4:]]
     scalar, _ = ops.tensorbundle_read_v1(tensor="scalar", **options)
     assert scalar.numpy() == b"one and only, and not a short one"
     with pytest.raises(tf.errors.InvalidArgumentError, match="'s' cannot be mapped"):
@@ -153,7 +153,7 @@ def test_strings(verify: str, ops: ModuleType, tmp_path: Path) -> None:
         )
 
 
-def test_a_flipped_bit_in_strings(ops: ModuleType, tmp_path: Path) -> None:
+def test_bit_flip_in_strings_raises_data_loss(ops: ModuleType, tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_strings("s", [b"hello", b"world"], (2,))
     bundle.shards[0][-2] ^= 1
@@ -166,7 +166,9 @@ def test_a_flipped_bit_in_strings(ops: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 9, 10])
 @pytest.mark.parametrize("verify", VERIFY)
-def test_v1_checkpoints(number: int, verify: str, ops: ModuleType, tmp_path: Path) -> None:
+def test_v1_checkpoint_equals_restore(
+    number: int, verify: str, ops: ModuleType, tmp_path: Path
+) -> None:
     values = sample(KINDS[number], (6, 4), seed=number)
     file = V1File()
     file.add("whole", number, values)
@@ -178,12 +180,12 @@ def test_v1_checkpoints(number: int, verify: str, ops: ModuleType, tmp_path: Pat
         value, parts = ops.tensorbundle_read_v1(verify=verify, **options)
         assert same_bits(value.numpy(), values)
         assert same_bits(value.numpy(), restore(prefix, name, "", dtype).numpy())
-        part, _ = ops.tensorbundle_read_v1(slice_spec="6 4 1,3:2,2", verify=verify, **options)
-        assert same_bits(part.numpy(), values[1:4, 2:])
+        box, _ = ops.tensorbundle_read_v1(slice_spec="6 4 1,3:2,2", verify=verify, **options)
+        assert same_bits(box.numpy(), values[1:4, 2:])
         assert ops.tensorbundle_verify_v1(parts=[parts], **options).numpy()
 
 
-def test_shards_of_v1_checkpoints(ops: ModuleType, tmp_path: Path) -> None:
+def test_shards_of_v1_checkpoint_are_read(ops: ModuleType, tmp_path: Path) -> None:
     values = np.arange(24, dtype=np.float32).reshape(6, 4)
     boxes = tilings.cut((6, 4), 0, [2, 4])
     for shard, box in enumerate(boxes):
@@ -217,7 +219,7 @@ def test_shards_of_v1_checkpoints(ops: ModuleType, tmp_path: Path) -> None:
         ({"slice_spec": "x"}, tf.errors.InvalidArgumentError, "two elements"),
     ],
 )
-def test_errors(
+def test_invalid_attribute_raises_the_error_of_restore(
     changes: dict[str, Any],
     error: type[Exception],
     match: str,
@@ -227,7 +229,7 @@ def test_errors(
     options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32, **changes}
     with pytest.raises(error, match=match):
         ops.tensorbundle_read_v1(**options)
-    with pytest.raises(error):  # the same class as in TensorFlow
+    with pytest.raises(error):  # TensorFlow raises the same class
         restore(options["prefix"], options["tensor"], changes.get("slice_spec", ""),
                 options["dtype"])  # fmt: skip
 
@@ -240,18 +242,18 @@ def test_errors(
         ("30 7 1,9223372036854775807:-", "out of bounds"),
     ],
 )
-def test_slices_outside_of_the_tensor(
+def test_out_of_bounds_slice_raises_invalid_argument(
     spec: str, match: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """In TensorFlow they are an InternalError, and the last one aborts the process."""
+    """TensorFlow raises an InternalError; for the last spec it aborts the process."""
     with pytest.raises(tf.errors.InvalidArgumentError, match=match):
         ops.tensorbundle_read_v1(
             prefix=str(table[0]), tensor="t", dtype=tf.float32, slice_spec=spec
         )
 
 
-def test_messages_are_utf8_for_any_name(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
-    """Python cannot show a status that is not UTF-8."""
+def test_message_is_utf8_for_any_name(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+    """Python cannot decode a status that is not UTF-8."""
     for name, shown in (
         (b"\xff\xfe", r"\\xff\\xfe"),
         (b"a\0b", r"a\\x00b"),
@@ -266,7 +268,7 @@ def test_messages_are_utf8_for_any_name(table: tuple[Path, np.ndarray], ops: Mod
     assert len(str(caught.value)) < 8192
 
 
-def test_an_attribute_with_an_invalid_value(
+def test_verify_attribute_rejects_other_values(
     table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     options = {"prefix": str(table[0]), "tensor": "t", "dtype": tf.float32}
@@ -277,7 +279,7 @@ def test_an_attribute_with_an_invalid_value(
 
 
 @pytest.mark.parametrize("verify", VERIFY)
-def test_a_short_or_missing_shard(
+def test_truncated_or_missing_shard_raises(
     verify: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     prefix, values = table
@@ -299,17 +301,17 @@ def test_a_short_or_missing_shard(
 
 @pytest.mark.parametrize("verify", VERIFY)
 @pytest.mark.parametrize("spec", ["", "30 7 5,10:-", "30 7 -:2,3"])
-def test_a_flipped_bit(
+def test_bit_flip_raises_data_loss(
     verify: str, spec: str, table: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """`full` detects it anywhere in a stored slice that the box meets."""
+    """`full` detects it anywhere in a stored slice that intersects the box."""
     prefix, values = table
     data = bytearray(values.tobytes())
     data[-1] ^= 0x40  # in the last row
     shard_path(prefix).write_bytes(data)
     options = {"prefix": str(prefix), "tensor": "t", "dtype": tf.float32}
-    sees = verify == "full" or (verify == "lazy" and not spec)
-    if sees:
+    is_detected = verify == "full" or (verify == "lazy" and not spec)
+    if is_detected:
         with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
             ops.tensorbundle_read_v1(**options, slice_spec=spec, verify=verify)
         return
@@ -319,8 +321,8 @@ def test_a_flipped_bit(
             ops.tensorbundle_verify_v1(parts=[parts], **options)
 
 
-def test_a_rewritten_checkpoint_is_detected(tmp_path: Path, ops: ModuleType) -> None:
-    """In one session, which keeps its kernels."""
+def test_rewritten_checkpoint_is_read_again(tmp_path: Path, ops: ModuleType) -> None:
+    """A session keeps its kernels."""
     prefix = tmp_path / "ck"
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)
@@ -333,7 +335,7 @@ def test_a_rewritten_checkpoint_is_detected(tmp_path: Path, ops: ModuleType) -> 
             assert same_bits(session.run(value), values)
 
 
-def test_in_a_graph_the_op_is_not_folded(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+def test_op_is_not_constant_folded(table: tuple[Path, np.ndarray], ops: ModuleType) -> None:
     prefix, values = table
     with tf.Graph().as_default() as graph:
         value, _ = ops.tensorbundle_read_v1(prefix=str(prefix), tensor="t", dtype=tf.float32)

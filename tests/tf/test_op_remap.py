@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorbundleMissingV1 and TensorbundleRemapV1 compared with TensorFlow's two ops."""
+"""TensorbundleMissingV1 and TensorbundleRemapV1 return the same as TensorFlow's two ops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_vocab(path: Path, tokens: Sequence[str]) -> str:
 
 @pytest.fixture
 def vocabs(tmp_path: Path) -> dict[str, str]:
-    """A new vocabulary of 9 tokens, 4 of them new, and an old one of 8."""
+    """Writes a vocabulary of 9 tokens, 4 of them new, and an old vocabulary of 8."""
     return {
         "new_vocab": write_vocab(tmp_path / "new.txt", list("gxabyhzcw")),
         "old_vocab": write_vocab(tmp_path / "old.txt", list("abcdefgh")),
@@ -38,7 +38,7 @@ IDS = [6, -1, 0, 1, -1, 7, -1, 2, -1]
 
 @pytest.fixture
 def table(tmp_path: Path) -> tuple[str, np.ndarray]:
-    """An [8, 5] float table `t`."""
+    """Writes a float table `t` of shape [8, 5]."""
     values = np.arange(40, dtype=np.float32).reshape(8, 5)
     bundle = Bundle()
     bundle.add("t", values)
@@ -53,7 +53,7 @@ def remapping(vocabs: dict[str, str], **options: Any) -> Any:
 
 @pytest.mark.parametrize(("offset", "count"), [(0, 9), (0, 0), (9, 0), (2, 3), (4, 5)])
 @pytest.mark.parametrize("old_size", [-1, 1, 7, 8])
-def test_counts(
+def test_missing_op_counts_new_tokens(
     offset: int, count: int, old_size: int, vocabs: dict[str, str], ops: ModuleType
 ) -> None:
     _, present = remapping(
@@ -68,7 +68,7 @@ def test_counts(
         assert missing.numpy() == (count - present.numpy()) * 5
 
 
-def test_counts_never_overflow(vocabs: dict[str, str], ops: ModuleType) -> None:
+def test_overflow_of_the_count_raises(vocabs: dict[str, str], ops: ModuleType) -> None:
     options = {**vocabs, "num_new": 9, "cells_per_entry": 2**30}
     assert ops.tensorbundle_missing_v1(**options).numpy() == 2**32
     with pytest.raises(tf.errors.InvalidArgumentError, match="DT_INT32"):
@@ -86,7 +86,7 @@ def remap(ops: ModuleType, prefix: str, vocabs: dict[str, str], **options: Any) 
 
 @pytest.mark.parametrize("offset", [0, 3])
 @pytest.mark.parametrize("num_oov", [0, 2])
-def test_rows_like_tensorflow(
+def test_remapped_rows_equal_tensorflow(
     offset: int, num_oov: int, table: tuple[str, np.ndarray], vocabs: dict[str, str],
     ops: ModuleType,
 ) -> None:  # fmt: skip
@@ -94,30 +94,32 @@ def test_rows_like_tensorflow(
     rows = 9 - offset
     ids, present = remapping(vocabs, new_vocab_offset=offset, num_new_vocab=rows)
     cells = 100 + np.arange((rows - present.numpy()) * 5, dtype=np.float32)
-    wanted = tf.raw_ops.LoadAndRemapMatrix(
+    expected = tf.raw_ops.LoadAndRemapMatrix(
         ckpt_path=prefix, old_tensor_name="t", row_remapping=ids,
         col_remapping=np.array([], np.int64), initializing_values=cells, num_rows=rows, num_cols=5,
     ).numpy()  # fmt: skip
     oov = -np.arange(num_oov * 5, dtype=np.float32).reshape(-1, 5)
-    wanted = np.concatenate([wanted, oov])
+    expected = np.concatenate([expected, oov])
     options = {"offset": offset, "num_rows": rows, "num_oov": num_oov, "shape": [rows + num_oov, 5]}
     fills = [cells[:, None], oov] if num_oov else [cells[:, None]]
     assert same_bits(
-        remap(ops, prefix, vocabs, fills=fills, fill_layout="cells", **options), wanted
+        remap(ops, prefix, vocabs, fills=fills, fill_layout="cells", **options), expected
     )
 
     known = np.array([*(np.array(IDS[offset:]) >= 0), *[False] * num_oov])[:, None]
-    full = np.random.default_rng(1).random(wanted.shape, np.float32)
+    full = np.random.default_rng(1).random(expected.shape, np.float32)
     assert same_bits(
         remap(ops, prefix, vocabs, fills=[full], fill_layout="full", **options),
-        np.where(known, wanted, full),
+        np.where(known, expected, full),
     )
-    assert same_bits(remap(ops, prefix, vocabs, **options), np.where(known, wanted, np.float32(0)))
+    assert same_bits(
+        remap(ops, prefix, vocabs, **options), np.where(known, expected, np.float32(0))
+    )
 
 
 @pytest.mark.parametrize(("first", "rows"), [(0, 4), (1, 3), (2, 0)])
 @pytest.mark.parametrize("num_oov", [0, 2])
-def test_columns_like_tensorflow(
+def test_remapped_columns_equal_tensorflow(
     first: int, rows: int, num_oov: int, vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
 ) -> None:
     values = np.arange(32, dtype=np.float32).reshape(4, 8)
@@ -126,38 +128,40 @@ def test_columns_like_tensorflow(
     prefix = str(bundle.write(tmp_path / "ck"))
     ids, present = remapping(vocabs, new_vocab_offset=0, num_new_vocab=9)
     cells = 100 + np.arange(rows * (9 - present.numpy()), dtype=np.float32)
-    wanted = np.zeros((rows, 9), np.float32)
+    expected = np.zeros((rows, 9), np.float32)
     if rows:
-        wanted = tf.raw_ops.LoadAndRemapMatrix(
+        expected = tf.raw_ops.LoadAndRemapMatrix(
             ckpt_path=prefix, old_tensor_name="t",
             row_remapping=np.arange(first, first + rows, dtype=np.int64), col_remapping=ids,
             initializing_values=cells, num_rows=rows, num_cols=9,
         ).numpy()  # fmt: skip
     oov = -np.arange(rows * num_oov, dtype=np.float32).reshape(rows, num_oov)
-    wanted = np.concatenate([wanted, oov], axis=1)
+    expected = np.concatenate([expected, oov], axis=1)
     options = {
         "axis": 1, "offset": first, "num_rows": rows, "num_cols": 9, "num_oov": num_oov,
         "shape": [rows, 9 + num_oov],
     }  # fmt: skip
     fills = [cells, oov] if num_oov else [cells]
     assert same_bits(
-        remap(ops, prefix, vocabs, fills=fills, fill_layout="cells", **options), wanted
+        remap(ops, prefix, vocabs, fills=fills, fill_layout="cells", **options), expected
     )
 
     known = np.array([*(np.array(IDS) >= 0), *[False] * num_oov])
-    full = np.random.default_rng(1).random(wanted.shape, np.float32)
+    full = np.random.default_rng(1).random(expected.shape, np.float32)
     assert same_bits(
         remap(ops, prefix, vocabs, fills=[full], fill_layout="full", **options),
-        np.where(known, wanted, full),
+        np.where(known, expected, full),
     )
-    assert same_bits(remap(ops, prefix, vocabs, **options), np.where(known, wanted, np.float32(0)))
+    assert same_bits(
+        remap(ops, prefix, vocabs, **options), np.where(known, expected, np.float32(0))
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(
     "dtype", ["float16", "bfloat16", "float64", "int8", "int64", "bool", "complex128"]
 )
-def test_any_type_rank_and_storage(
+def test_every_dtype_rank_and_slicing_is_remapped(
     axis: int, dtype: str, vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
 ) -> None:
     as_dtype = tf.as_dtype(dtype).as_numpy_dtype
@@ -170,17 +174,19 @@ def test_any_type_rank_and_storage(
         bundle = Bundle(big_endian=rank == 3)
         bundle.add_sliced("t", values, tilings.guillotine(tuple(shape), 4, rng))
         prefix = str(bundle.write(tmp_path / f"ck{rank}"))
-        moved = np.moveaxis(values, axis, 0)[np.maximum(IDS, 0)]
-        moved[np.array(IDS) < 0] = 0
-        wanted = np.moveaxis(moved, 0, axis)
+        remapped = np.moveaxis(values, axis, 0)[np.maximum(IDS, 0)]
+        remapped[np.array(IDS) < 0] = 0
+        expected = np.moveaxis(remapped, 0, axis)
         options = {"num_rows": 9} if axis == 0 else {"num_rows": 3, "num_cols": 9}
         value = remap(
-            ops, prefix, vocabs, axis=axis, shape=list(wanted.shape), dtype=dtype, **options
+            ops, prefix, vocabs, axis=axis, shape=list(expected.shape), dtype=dtype, **options
         )
-        assert same_bits(value, np.ascontiguousarray(wanted))
+        assert same_bits(value, np.ascontiguousarray(expected))
 
 
-def test_v1_tables(vocabs: dict[str, str], tmp_path: Path, ops: ModuleType) -> None:
+def test_table_of_v1_checkpoint_is_remapped(
+    vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
+) -> None:
     values = np.arange(40, dtype=np.float32).reshape(8, 5)
     file = V1File()
     file.add("t", 1, values)
@@ -189,7 +195,7 @@ def test_v1_tables(vocabs: dict[str, str], tmp_path: Path, ops: ModuleType) -> N
     assert same_bits(value[[0, 2, 7]], values[[6, 0, 2]])
 
 
-def test_one_old_row_for_several_new_ones(
+def test_old_row_can_be_remapped_several_times(
     table: tuple[str, np.ndarray], vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
 ) -> None:
     vocabs["new_vocab"] = write_vocab(tmp_path / "twice.txt", ["a", "a", "b", "a"])
@@ -197,7 +203,7 @@ def test_one_old_row_for_several_new_ones(
     assert same_bits(value, table[1][[0, 0, 1, 0]])
 
 
-def test_large_tables_by_threads(tmp_path: Path, ops: ModuleType) -> None:
+def test_result_does_not_depend_on_threads(tmp_path: Path, ops: ModuleType) -> None:
     rng = np.random.default_rng(0)
     old = rng.random((60_000, 24), np.float32)
     bundle = Bundle()
@@ -209,31 +215,31 @@ def test_large_tables_by_threads(tmp_path: Path, ops: ModuleType) -> None:
         "old_vocab": write_vocab(tmp_path / "old", [str(token) for token in range(60_000)]),
     }
     cells = np.arange(20_000 * 24, dtype=np.float32)
-    wanted = np.empty((80_000, 24), np.float32)
-    wanted[tokens < 60_000] = old[tokens[tokens < 60_000]]
-    wanted[tokens >= 60_000] = cells.reshape(-1, 24)
+    expected = np.empty((80_000, 24), np.float32)
+    expected[tokens < 60_000] = old[tokens[tokens < 60_000]]
+    expected[tokens >= 60_000] = cells.reshape(-1, 24)
     for threads in (0, 1, 5):
         value = remap(
             ops, prefix, vocabs, fills=[cells], fill_layout="cells", num_rows=80_000,
             shape=[80_000, 24], threads=threads,
         )  # fmt: skip
-        assert same_bits(value, wanted)
+        assert same_bits(value, expected)
 
 
-def test_the_full_fill_becomes_the_variable(
+def test_full_fill_buffer_is_reused_as_the_output(
     table: tuple[str, np.ndarray], vocabs: dict[str, str], ops: ModuleType
 ) -> None:
-    """In a graph its buffer is forwarded."""
+    """In a graph the buffer of the fill is forwarded."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         fill = tf.random.uniform((9, 5), 1, 2)
         value = ops.tensorbundle_remap_v1(
             fills=[fill * 2], prefix=table[0], tensor="t", dtype=tf.float32, **vocabs, num_rows=9,
             fill_layout="full", shape=[9, 5],
         )  # fmt: skip
-        got = session.run(value)
+        actual = session.run(value)
     known = np.array(IDS) >= 0
-    assert same_bits(got[known], table[1][np.array(IDS)[known]])
-    assert ((got[~known] >= 2) & (got[~known] < 4)).all()
+    assert same_bits(actual[known], table[1][np.array(IDS)[known]])
+    assert ((actual[~known] >= 2) & (actual[~known] < 4)).all()
 
 
 @pytest.mark.parametrize(
@@ -273,7 +279,7 @@ def test_the_full_fill_becomes_the_variable(
         ),
     ],
 )
-def test_errors(
+def test_invalid_attribute_raises(
     changes: dict[str, Any], error: str, match: str, table: tuple[str, np.ndarray],
     vocabs: dict[str, str], ops: ModuleType,
 ) -> None:  # fmt: skip
@@ -282,16 +288,18 @@ def test_errors(
         remap(ops, table[0], vocabs, **options)
 
 
-def test_ids_beyond_the_table(tmp_path: Path, vocabs: dict[str, str], ops: ModuleType) -> None:
-    """In TensorFlow a row is an InternalError, and a column uninitialized memory."""
-    cure = r".*new.txt is in line 7 of the old vocabulary .*old.txt, .* set old_vocab_size=5"
+def test_old_token_beyond_the_table_raises(
+    tmp_path: Path, vocabs: dict[str, str], ops: ModuleType
+) -> None:
+    """TensorFlow raises an InternalError for a row, and reads out of bounds for a column."""
+    advice = r".*new.txt is in line 7 of the old vocabulary .*old.txt, .* set old_vocab_size=5"
     bundle = Bundle()
     bundle.add("t", np.zeros((5, 5), np.float32))
     prefix = str(bundle.write(tmp_path / "ck"))
     error = tf.errors.InvalidArgumentError
-    with pytest.raises(error, match=r"row 6 .*'t', which has 5" + cure):
+    with pytest.raises(error, match=r"row 6 .*'t', which has 5" + advice):
         remap(ops, prefix, vocabs, num_rows=9, shape=[9, 5])
-    with pytest.raises(error, match=r"column 6 .*'t', which has 5" + cure):
+    with pytest.raises(error, match=r"column 6 .*'t', which has 5" + advice):
         remap(ops, prefix, vocabs, axis=1, num_rows=5, num_cols=9, shape=[5, 9])
     with pytest.raises(error, match="5 rows, fewer than the 4 wanted from row 2"):
         remap(
@@ -300,7 +308,7 @@ def test_ids_beyond_the_table(tmp_path: Path, vocabs: dict[str, str], ops: Modul
         )  # fmt: skip
 
 
-VOCABULARY_FAULTS = [
+INVALID_VOCABULARIES = [
     ("new", b"", "OutOfRange"),
     ("old", b"", "OutOfRange"),
     ("new", b"a\n\nb\n", "InvalidArgument"),
@@ -311,8 +319,8 @@ VOCABULARY_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("which", "content", "error"), VOCABULARY_FAULTS)
-def test_faulty_vocabularies(
+@pytest.mark.parametrize(("which", "content", "error"), INVALID_VOCABULARIES)
+def test_invalid_vocabulary_raises_tensorflows_error(
     which: str, content: bytes | None, error: str, vocabs: dict[str, str], ops: ModuleType
 ) -> None:
     path = Path(vocabs[f"{which}_vocab"])
@@ -330,7 +338,7 @@ def test_faulty_vocabularies(
         ops.tensorbundle_missing_v1(**vocabs, num_new=1)
 
 
-def test_a_rewritten_vocabulary_is_detected(
+def test_rewritten_vocabulary_is_read_again(
     vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
 ) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sharing between ops: a join or index is computed once, also under concurrent calls."""
+"""Ops share vocabulary joins and parsed indexes, also in concurrent calls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from craft.compare import same_bits
 
 tf = pytest.importorskip("tensorflow")
 
-PARTS = 8
+PARTITIONS = 8
 TOKENS = 200_000
 
 
 def bytes_read() -> int:
-    """The bytes that this process has read so far."""
+    """Returns the bytes that this process has read."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(lines[0].removeprefix("rchar: "))
 
@@ -39,8 +39,8 @@ def vocabs(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def bytes_of_a_join(vocabs: dict[str, str]) -> int:
-    """The bytes that one join reads: the new vocabulary twice, because it is not kept in memory."""
+def bytes_per_join(vocabs: dict[str, str]) -> int:
+    """Returns the bytes that a join reads: the old vocabulary once, the new one twice."""
     new, old = (Path(path).stat().st_size for path in vocabs.values())
     return 2 * new + old
 
@@ -49,37 +49,35 @@ def bytes_of_a_join(vocabs: dict[str, str]) -> int:
 def test_partitions_share_one_join(
     inter_op_threads: int, vocabs: dict[str, str], ops: ModuleType
 ) -> None:
-    rows = TOKENS // PARTS
+    rows = TOKENS // PARTITIONS
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=inter_op_threads)
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         counts = [
             ops.tensorbundle_missing_v1(**vocabs, offset=i * rows, num_new=rows)
-            for i in range(PARTS)
+            for i in range(PARTITIONS)
         ]
         session.run(tf.constant(0))
         start = bytes_read()
-        assert session.run(counts) == [rows // 2] * PARTS
-        assert bytes_read() - start < bytes_of_a_join(vocabs) * 1.1
+        assert session.run(counts) == [rows // 2] * PARTITIONS
+        assert bytes_read() - start < bytes_per_join(vocabs) * 1.1
 
 
-def test_a_failed_join_fails_all_and_is_not_kept(
-    vocabs: dict[str, str], tmp_path: Path, ops: ModuleType
-) -> None:
-    good = (tmp_path / "old").read_bytes()
-    (tmp_path / "old").write_bytes(good + b"\n")
+def test_failed_join_is_not_cached(vocabs: dict[str, str], tmp_path: Path, ops: ModuleType) -> None:
+    valid = (tmp_path / "old").read_bytes()
+    (tmp_path / "old").write_bytes(valid + b"\n")
 
-    def ask(_: int) -> int:
+    def count_missing(_: int) -> int:
         return int(ops.tensorbundle_missing_v1(**vocabs, num_new=TOKENS).numpy())
 
-    with ThreadPoolExecutor(PARTS) as pool:
-        for future in [pool.submit(ask, i) for i in range(PARTS)]:
+    with ThreadPoolExecutor(PARTITIONS) as pool:
+        for future in [pool.submit(count_missing, i) for i in range(PARTITIONS)]:
             with pytest.raises(tf.errors.InvalidArgumentError, match="is empty"):
                 future.result()
-        (tmp_path / "old").write_bytes(good)
-        assert set(pool.map(ask, range(PARTS))) == {TOKENS // 2}
+        (tmp_path / "old").write_bytes(valid)
+        assert set(pool.map(count_missing, range(PARTITIONS))) == {TOKENS // 2}
 
 
-def test_an_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
+def test_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     for i in range(5_000):
         bundle.add(f"tensor/with/a/long/name/{i}", np.float32(i))
@@ -92,14 +90,14 @@ def test_an_index_is_parsed_once(tmp_path: Path, ops: ModuleType) -> None:
         )
         return float(value.numpy())
 
-    with ThreadPoolExecutor(PARTS) as pool:
+    with ThreadPoolExecutor(PARTITIONS) as pool:
         start = bytes_read()
         assert list(pool.map(read, range(0, 5_000, 7))) == list(range(0, 5_000, 7))
-        # one parse; the rest are the values, and files in /proc
+        # one parse, the values, and files in /proc
         assert bytes_read() - start < 2 * size
 
 
-def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
+def test_data_files_are_closed_after_a_read(tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add("t", np.arange(100_000, dtype=np.float32))
     prefix = bundle.write(tmp_path / "ck")
@@ -113,8 +111,8 @@ def test_no_data_file_stays_open(tmp_path: Path, ops: ModuleType) -> None:
         assert not [target for target in targets if target.startswith(str(tmp_path))]
 
 
-def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
-    """The checkpoint is replaced repeatedly: one version or the other, or an error."""
+def test_read_during_replacement_returns_one_version(tmp_path: Path, ops: ModuleType) -> None:
+    """A read may also fail with an error."""
     prefix = tmp_path / "ck"
     shape = (3000, 17)
 
@@ -129,7 +127,7 @@ def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
     write(0)
     stop = threading.Event()
 
-    def keep_writing() -> None:
+    def replace_repeatedly() -> None:
         number = 0
         while not stop.is_set():
             number += 1
@@ -144,7 +142,7 @@ def test_reads_at_the_same_time(tmp_path: Path, ops: ModuleType) -> None:
         assert same_bits(array, np.full(shape, array[0, 0]))
         return True
 
-    writer = threading.Thread(target=keep_writing)
+    writer = threading.Thread(target=replace_repeatedly)
     writer.start()
     try:
         with ThreadPoolExecutor(4) as pool:

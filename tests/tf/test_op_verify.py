@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Partial checksums, combined by TensorbundleVerifyV1."""
+"""TensorbundleVerifyV1 combines the partial checksums of reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = (ROWS, COLUMNS)
 
 @pytest.fixture(params=["whole", "rows", "columns"])
 def stored(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """A float table in one slice, in three slices of rows, or in two of columns."""
+    """A float table in one stored slice, in three slices of rows, or in two of columns."""
     values = np.random.default_rng(0).random(SHAPE, np.float32)
     bundle = Bundle()
     bundle.pad(24)
@@ -64,7 +64,7 @@ COLUMN_SPECS = [f"{ROWS} {COLUMNS} -:{start},3" for start in (0, 3)]
 
 
 @pytest.mark.parametrize("specs", [ROW_SPECS, ROW_SPECS[::-1], COLUMN_SPECS, [""]])
-def test_partial_checksums_of_a_whole_tensor(
+def test_partial_checksums_of_whole_tensor_detect_bit_flips(
     specs: list[str], stored: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
     prefix, values = stored
@@ -72,42 +72,43 @@ def test_partial_checksums_of_a_whole_tensor(
     assert verify(ops, prefix, parts)
     for offset in range(24, 24 + values.nbytes, 97):
         flip(prefix, offset)
-        damaged = [read(ops, prefix, spec)[1] for spec in specs]
+        corrupt = [read(ops, prefix, spec)[1] for spec in specs]
         with pytest.raises(tf.errors.DataLossError, match=r"'t'.*CRC32C"):
-            verify(ops, prefix, damaged)
+            verify(ops, prefix, corrupt)
         flip(prefix, offset)
 
 
-def test_partial_checksums_from_before_the_file_changed(
+def test_bytes_read_earlier_are_verified_not_the_file(
     stored: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """Compares the bytes that the variables got, not the file's current bytes."""
     prefix, _values = stored
     flip(prefix, 24)
     wrong = [read(ops, prefix, spec)[1] for spec in ROW_SPECS]
     flip(prefix, 24)
-    assert (wrong[0].numpy()[:, 2] > 0).all()  # a range of rows is a range of every stored slice
+    assert (wrong[0].numpy()[:, 2] > 0).all()  # the rows are contiguous in every stored slice
     with pytest.raises(tf.errors.DataLossError):
         verify(ops, prefix, wrong)
 
 
-@pytest.mark.parametrize("kept", [[0], [3], [1, 2], [0, 3]])
-def test_gaps_are_read(kept: list[int], stored: tuple[Path, np.ndarray], ops: ModuleType) -> None:
+@pytest.mark.parametrize("selected", [[0], [3], [1, 2], [0, 3]])
+def test_rest_of_partly_read_slice_is_read_and_verified(
+    selected: list[int], stored: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
     prefix, _values = stored
-    parts = [read(ops, prefix, ROW_SPECS[i])[1] for i in kept]
+    parts = [read(ops, prefix, ROW_SPECS[i])[1] for i in selected]
     assert verify(ops, prefix, parts)
-    touched = {int(index) for part in parts for index in part.numpy()[:, 0]}
+    read_slices = {int(index) for part in parts for index in part.numpy()[:, 0]}
     with tb.open(prefix) as checkpoint:
-        places = [range(at, at + size) for _, _, _, at, size, _ in checkpoint["t"].slices]
-    for offset in range(24, places[-1].stop, 101):
+        ranges = [range(at, at + size) for _, _, _, at, size, _ in checkpoint["t"].slices]
+    for offset in range(24, ranges[-1].stop, 101):
         flip(prefix, offset)
-        damaged = [read(ops, prefix, ROW_SPECS[i])[1] for i in kept]
-        if any(offset in places[index] for index in touched):
+        corrupt = [read(ops, prefix, ROW_SPECS[i])[1] for i in selected]
+        if any(offset in ranges[index] for index in read_slices):
             with pytest.raises(tf.errors.DataLossError):
-                verify(ops, prefix, damaged)
-        else:  # a slice that was not read: TensorFlow would not read it either
-            assert verify(ops, prefix, damaged)
-        with pytest.raises(tf.errors.DataLossError):  # without parts, all of it is read
+                verify(ops, prefix, corrupt)
+        else:  # a slice that was not read; TensorFlow would not read it either
+            assert verify(ops, prefix, corrupt)
+        with pytest.raises(tf.errors.DataLossError):  # without parts, the whole tensor is read
             verify(ops, prefix, [])
         flip(prefix, offset)
     assert verify(ops, prefix, [])
@@ -127,8 +128,9 @@ def test_slices_that_were_not_read_are_not_verified(tmp_path: Path, ops: ModuleT
     assert same_bits(restored.numpy(), values[:5])
 
 
-def test_the_same_rows_read_twice(stored: tuple[Path, np.ndarray], ops: ModuleType) -> None:
-    """By two variables, or overlapping; a fault in either is detected."""
+def test_overlapping_reads_are_all_verified(
+    stored: tuple[Path, np.ndarray], ops: ModuleType
+) -> None:
     prefix, _values = stored
     good = [read(ops, prefix, spec)[1] for spec in ROW_SPECS]
     overlapping = read(ops, prefix, f"{ROWS} {COLUMNS} 5,12:-")[1]
@@ -140,18 +142,17 @@ def test_the_same_rows_read_twice(stored: tuple[Path, np.ndarray], ops: ModuleTy
         verify(ops, prefix, [*good, bad])
 
 
-def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
-    """Verifies exactly the stored slices that one of the boxes meets."""
+def test_map_verifies_only_intersecting_slices(tmp_path: Path, ops: ModuleType) -> None:
     values = np.arange(60, dtype=np.float32).reshape(10, 6)
     bundle = Bundle()
     bundle.pad(64)
     bundle.add_sliced("t", values, tilings.cut((10, 6), 0, [5, 5]))
     prefix = bundle.write(tmp_path / "ck")
 
-    def mapped(check: str, *specs: str) -> list[Any]:
+    def mapped(verification: str, *specs: str) -> list[Any]:
         values, _, _ = ops.tensorbundle_map_v1(
             prefix=str(prefix), tensor="t", dtype=tf.float32, slice_specs=list(specs),
-            N=len(specs), verify=check,
+            N=len(specs), verify=verification,
         )  # fmt: skip
         return [value.numpy()[:-1] for value in values]
 
@@ -181,7 +182,7 @@ def test_maps_are_verified_by_reading(tmp_path: Path, ops: ModuleType) -> None:
         ([[0, 0, 48, 12345]], tf.errors.DataLossError, "CRC32C"),
     ],
 )
-def test_invalid_partial_checksums(
+def test_invalid_partial_checksum_raises(
     parts: list[Any], error: type[Exception], match: str, tmp_path: Path, ops: ModuleType
 ) -> None:
     bundle = Bundle()
@@ -191,13 +192,13 @@ def test_invalid_partial_checksums(
         verify(ops, prefix, [tf.constant(parts, tf.int64)])
 
 
-def test_assignments_wait_for_the_verification(
+def test_assignment_waits_for_verification(
     stored: tuple[Path, np.ndarray], ops: ModuleType
 ) -> None:
-    """Partitions of one variable; all stay uninitialized if one byte is wrong."""
+    """If one byte is wrong, all partitions of the variable stay uninitialized."""
     prefix, values = stored
-    for damaged in (False, True):
-        if damaged:
+    for corrupt in (False, True):
+        if corrupt:
             flip(prefix, 24 + values.nbytes // 2)
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             reads = [read(ops, prefix, spec) for spec in ROW_SPECS]
@@ -213,17 +214,17 @@ def test_assignments_wait_for_the_verification(
                     tf.compat.v1.assign(v, tf.ensure_shape(value, (10, COLUMNS)))
                     for v, (value, _) in zip(variables, reads, strict=True)
                 ]
-            if not damaged:
+            if not corrupt:
                 session.run(tf.group(*assigns))
                 assert same_bits(np.concatenate(session.run(variables)), values)
                 continue
             with pytest.raises(tf.errors.DataLossError):
                 session.run(tf.group(*assigns))
-            left = session.run([tf.compat.v1.is_variable_initialized(v) for v in variables])
-            assert not any(left)
+            initialized = session.run([tf.compat.v1.is_variable_initialized(v) for v in variables])
+            assert not any(initialized)
 
 
-def test_a_tensor_that_is_stored_in_part_is_corrupt(tmp_path: Path, ops: ModuleType) -> None:
+def test_tensor_with_missing_slices_raises_data_loss(tmp_path: Path, ops: ModuleType) -> None:
     bundle = Bundle()
     bundle.add_sliced("t", np.arange(12, dtype=np.float32).reshape(4, 3), [((0, 2), (0, 3))])
     prefix = str(bundle.write(tmp_path / "ck"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans, reports, and skipping on request."""
+"""Plans, reports, and the options that skip missing and mismatched variables."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ ARRAYS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    where = tmp_path_factory.mktemp("plans")
-    save(where / "m", ARRAYS)
-    write_vocabulary(where / "old.txt", "abcdef")
-    write_vocabulary(where / "new.txt", "fxbayde")
-    return where
+    root = tmp_path_factory.mktemp("plans")
+    save(root / "m", ARRAYS)
+    write_vocabulary(root / "old.txt", "abcdef")
+    write_vocabulary(root / "new.txt", "fxbayde")
+    return root
 
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], dict[str, Any]]:
-    """Creates variables, some of which match, all initialized with ones."""
+    """Returns a function that creates variables of ones; some match the checkpoint."""
 
-    def make() -> dict[str, Any]:
+    def create() -> dict[str, Any]:
         split = tf1.fixed_size_partitioner(2)
         with tf1.variable_scope("", use_resource=request.param == "resource"):
             tf1.get_variable_scope().set_initializer(tf1.ones_initializer())
-            found = {
+            variables = {
                 "body": tf1.get_variable("body", [3]),
                 "head": tf1.get_variable("head", [7]),
                 "half": tf1.get_variable("half", [3]),
                 "new": tf1.get_variable("new", [2]),
             }
             with tf1.variable_scope("s"):
-                found["s/table"] = tf1.get_variable("table", [6, 4], partitioner=split)
-                found["s/wide"] = tf1.get_variable("wide", [6, 4], partitioner=split)
-                found["s/gone"] = tf1.get_variable("gone", [4, 4], partitioner=split)
-        return found
+                variables["s/table"] = tf1.get_variable("table", [6, 4], partitioner=split)
+                variables["s/wide"] = tf1.get_variable("wide", [6, 4], partitioner=split)
+                variables["s/gone"] = tf1.get_variable("gone", [4, 4], partitioner=split)
+        return variables
 
-    return make
+    return create
 
 
 def values(variables: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -88,13 +88,13 @@ def call(request: pytest.FixtureRequest) -> tuple[Callable[..., Any], Callable[.
     return CALLS[request.param]
 
 
-def test_mismatches_are_skipped_on_request(
+def test_skip_option_keeps_initial_values(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default():
         variables = build()
         report = call[0](folder / "m", **SKIP)
-        found = values(variables)
+        result = values(variables)
     assert report.loaded == {"body": "body", "s/table": "s/table"}
     assert report.missing == {"new": "new", "s/gone": "s/gone"}
     assert set(report.mismatched) == {"head", "half", "s/wide"}
@@ -102,27 +102,27 @@ def test_mismatches_are_skipped_on_request(
     assert report.mismatched["half"].stored_dtype == "float16"
     assert report.mismatched["s/wide"].stored_shape == (6, 5)
     assert report.unused == ("count", "half", "head", "s/wide")
-    for name, value in found.items():
+    for name, value in result.items():
         if name in report.loaded:
             np.testing.assert_array_equal(value, ARRAYS[name])
         else:
-            assert (value == 1).all(), name  # partitioned variables whole
+            assert (value == 1).all(), name  # all partitions
     assert isinstance(report, tb.tf.LoadReport)
 
 
-def test_a_cast_is_not_a_mismatch(
+def test_cast_loads_other_dtype(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default():
         variables = build()
         report = call[0](folder / "m", cast=True, **SKIP)
-        found = values(variables)
+        result = values(variables)
     assert report.loaded["half"] == "half" and "half" not in report.mismatched
-    np.testing.assert_array_equal(found["half"], ARRAYS["half"])
+    np.testing.assert_array_equal(result["half"], ARRAYS["half"])
 
 
 @pytest.mark.parametrize("skip", [{}, {"missing": "skip"}, {"mismatch": "skip"}])
-def test_problems_are_raised_before_anything_changes(
+def test_problems_raise_before_any_change(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any, skip: dict[str, str]
 ) -> None:
     with tf.Graph().as_default() as graph:
@@ -133,9 +133,9 @@ def test_problems_are_raised_before_anything_changes(
         assert initializers() == before and len(graph.get_operations()) == count
         assert "more" in str(caught.value)
         plan = call[1](folder / "m", **skip)
-        with pytest.raises(type(caught.value)) as again:
+        with pytest.raises(type(caught.value)) as raised:
             plan.apply()
-        assert str(again.value) == str(caught.value)
+        assert str(raised.value) == str(caught.value)
         assert initializers() == before and len(graph.get_operations()) == count
     expected = 5 - 2 * ("missing" in skip) - 3 * ("mismatch" in skip)
     assert len(plan.problems) == expected
@@ -143,7 +143,7 @@ def test_problems_are_raised_before_anything_changes(
 
 
 @pytest.mark.parametrize("word", ["ignore", None, True])
-def test_invalid_keywords_are_rejected(folder: Path, call: Any, word: Any) -> None:
+def test_invalid_keyword_is_rejected(folder: Path, call: Any, word: Any) -> None:
     for keyword in ("missing", "mismatch"):
         for function in call:
             with pytest.raises(ValueError, match=f"{keyword} must be 'raise' or 'skip'"):
@@ -152,7 +152,7 @@ def test_invalid_keywords_are_rejected(folder: Path, call: Any, word: Any) -> No
         call[0](folder / "m", cast="float32")
 
 
-def test_a_plan_changes_nothing_and_reports_all_problems(
+def test_plan_changes_nothing_and_lists_all_problems(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     with tf.Graph().as_default() as graph, logged() as lines:
@@ -163,7 +163,7 @@ def test_a_plan_changes_nothing_and_reports_all_problems(
         text = str(plan)
         assert initializers() == before and len(graph.get_operations()) == count
     assert not lines
-    assert len(plan.problems) in (5, 6)  # the string is in no scope that warm_start selects
+    assert len(plan.problems) in (5, 6)  # warm_start does not select the string variable
     assert all(isinstance(problem, str) and "\n" not in problem for problem in plan.problems)
     rows = text.splitlines()
     for name in ("body", "head", "half", "new", "s/table", "s/wide", "s/gone"):
@@ -177,7 +177,9 @@ def test_a_plan_changes_nothing_and_reports_all_problems(
     assert "problems" in repr(plan)
 
 
-def test_a_plan_is_applied(folder: Path, build: Callable[[], dict[str, Any]], call: Any) -> None:
+def test_applied_plan_equals_the_call(
+    folder: Path, build: Callable[[], dict[str, Any]], call: Any
+) -> None:
     with tf.Graph().as_default():
         by_call = build()
         report = call[0](folder / "m", **SKIP)
@@ -187,12 +189,12 @@ def test_a_plan_is_applied(folder: Path, build: Callable[[], dict[str, Any]], ca
         plan = call[1](folder / "m", **SKIP)
         assert not plan.problems and "skipped" in str(plan)
         assert plan.apply() == report
-        found = values(by_plan)
+        result = values(by_plan)
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_array_equal(result[name], value)
 
 
-def test_the_log_of_a_plan_is_that_of_the_function(
+def test_plan_logs_the_same_as_the_call(
     folder: Path, build: Callable[[], dict[str, Any]], call: Any
 ) -> None:
     logs = []
@@ -204,7 +206,7 @@ def test_the_log_of_a_plan_is_that_of_the_function(
     assert logs[0] == logs[1] and len(logs[0]) > 1
 
 
-def test_a_plan_belongs_to_its_graph(folder: Path, call: Any) -> None:
+def test_plan_cannot_be_applied_in_other_graph(folder: Path, call: Any) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("body", [3])
         plan = call[1](folder / "m")
@@ -214,9 +216,9 @@ def test_a_plan_belongs_to_its_graph(folder: Path, call: Any) -> None:
         plan.apply()
 
 
-def test_options_are_those_of_the_planning(folder: Path, backend_name: str) -> None:
+def test_plan_keeps_the_options_of_its_creation(folder: Path, backend_name: str) -> None:
     if backend_name != "op":
-        pytest.skip("only this backend shows its options")
+        pytest.skip("only the op backend makes options visible in the graph")
     with tf.Graph().as_default() as graph:
         tf1.get_variable("body", [3])
         with tb.tf.options(op="stock"):
@@ -225,7 +227,7 @@ def test_options_are_those_of_the_planning(folder: Path, backend_name: str) -> N
         assert "RestoreV2" in {op.type for op in graph.get_operations()}
 
 
-def test_eager_plans(folder: Path) -> None:
+def test_plan_of_eager_variables_is_applied(folder: Path) -> None:
     body, head = tf.Variable(tf.ones([3]), name="body"), tf.Variable(tf.ones([7]), name="head")
     plan = tb.tf.plan_init(folder / "m", {"body": body, "head": head, "gone": head})
     assert len(plan.problems) == 2 and plan.untouched == ()
@@ -239,32 +241,32 @@ def test_eager_plans(folder: Path) -> None:
     assert head.numpy().tolist() == [1] * 7
 
 
-WRONG: dict[str, Any] = {
+INVALID_MAPS: dict[str, Any] = {
     "not a variable": {"body": 3},
-    "nothing": {"body": None},
-    "no names": {1: "body"},
+    "None": {"body": None},
+    "key is not a name": {1: "body"},
     "mixed keys": {1: "body", "body": "body"},
     "mixed list": {"body": ["body", 3]},
-    "turned round": {"body": "nowhere"},
+    "swapped names": {"body": "nowhere"},
     "empty tuple": {"body": ()},
-    "no such scope": {"x/": "y/"},
+    "unknown scope": {"x/": "y/"},
     "bytes": {b"body": "body"},
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_every_error_in_a_map_is_a_problem(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", INVALID_MAPS)
+def test_error_in_map_is_a_problem_of_the_plan(folder: Path, name: str) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("body", [3])
-        plan = tb.tf.plan_init(folder / "m", WRONG[name])
+        plan = tb.tf.plan_init(folder / "m", INVALID_MAPS[name])
         assert plan.problems
         with pytest.raises((ValueError, TypeError)):
             plan.apply()
         with pytest.raises((ValueError, TypeError)):
-            tb.init_from_checkpoint(folder / "m", WRONG[name])
+            tb.init_from_checkpoint(folder / "m", INVALID_MAPS[name])
 
 
-def test_checkpoints_that_cannot_be_read_are_raised(folder: Path, call: Any) -> None:
+def test_unreadable_checkpoint_raises(folder: Path, call: Any) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("body", [3])
         if call is CALLS["init"]:
@@ -284,7 +286,7 @@ def info(folder: Path, **more: Any) -> tb.VocabInfo:
     return tb.VocabInfo(str(folder / "new.txt"), 7, 0, str(folder / "old.txt"), **more)
 
 
-def test_a_plan_of_a_vocabulary_has_exact_numbers(folder: Path) -> None:
+def test_vocabulary_plan_counts_remapped_rows(folder: Path) -> None:
     with tf.Graph().as_default():
         with tf1.variable_scope("s"):
             tf1.get_variable("table", [7, 4], partitioner=tf1.fixed_size_partitioner(3))
@@ -294,7 +296,7 @@ def test_a_plan_of_a_vocabulary_has_exact_numbers(folder: Path) -> None:
         assert plan.apply().loaded == {"s/table": "s/table"}
 
 
-def test_tables_are_skipped_too(folder: Path, backend_name: str) -> None:
+def test_skip_option_applies_to_vocabulary_tables(folder: Path, backend_name: str) -> None:
     with tf.Graph().as_default(), tf1.Session() as session:
         with tf1.variable_scope("s", initializer=tf1.ones_initializer()):
             split = tf1.fixed_size_partitioner(3)
@@ -314,7 +316,7 @@ def test_tables_are_skipped_too(folder: Path, backend_name: str) -> None:
     assert (wide == 1).all() and (gone == 1).all()
 
 
-def test_all_settings_that_are_wrong_are_in_the_plan(folder: Path) -> None:
+def test_plan_lists_all_invalid_settings(folder: Path) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("body", [3])
         tf1.get_variable("head", [7])
@@ -328,19 +330,19 @@ def test_all_settings_that_are_wrong_are_in_the_plan(folder: Path) -> None:
                 "nowhere": info(folder),
                 "body": info(folder)._replace(axis=5),
             },
-            {"head": "absent", "misspelt": "x"},
+            {"head": "absent", "unknown": "x"},
         )
-        text = "\n".join(plan.problems)
-        for part in ("additional rows", "axis", "'absent'", "'misspelt'", "'nowhere'"):
-            assert part in text.replace("Tensor absent", "'absent'"), part
+        problems = "\n".join(plan.problems)
+        for text in ("additional rows", "axis", "'absent'", "'unknown'", "'nowhere'"):
+            assert text in problems.replace("Tensor absent", "'absent'"), text
 
 
-def test_an_object_graphs_full_names_are_names(tmp_path: Path) -> None:
-    held = tf.train.Checkpoint(
+def test_full_names_of_object_graph_are_accepted(tmp_path: Path) -> None:
+    checkpoint = tf.train.Checkpoint(
         a=tf.Variable([1.0], name="enc/kernel"), b=tf.Variable([2.0], name="twice"),
         c=tf.Variable([3.0], name="twice"),
     )  # fmt: skip
-    prefix = held.write(str(tmp_path / "ck"))
+    prefix = checkpoint.write(str(tmp_path / "ck"))
     key = "a/.ATTRIBUTES/VARIABLE_VALUE"
     with tf.Graph().as_default(), tf1.Session() as session:
         with tf1.variable_scope("enc"):
@@ -367,9 +369,7 @@ def test_an_object_graphs_full_names_are_names(tmp_path: Path) -> None:
         assert report.loaded == {"enc/kernel": key} and report.missing == {"absent": "absent"}
 
 
-def test_remote_checkpoints_are_planned_by_tensorflows_reader(
-    save: Callable[..., str], backend_name: str
-) -> None:
+def test_remote_checkpoint_is_planned(save: Callable[..., str], backend_name: str) -> None:
     folder = f"ram://plans-{backend_name}"
     save(f"{folder}/m", ARRAYS)
     with tf.io.gfile.GFile(f"{folder}/checkpoint", "w") as state:
@@ -391,7 +391,7 @@ def test_remote_checkpoints_are_planned_by_tensorflows_reader(
             tb.init_from_checkpoint(folder, {"body": body})
 
 
-def test_a_report_in_a_replica_is_every_replicas(folder: Path) -> None:
+def test_every_replica_gets_a_report(folder: Path) -> None:
     strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
     with strategy.scope():
         variable = tf.Variable(tf.zeros([3]), name="body")
@@ -401,7 +401,7 @@ def test_a_report_in_a_replica_is_every_replicas(folder: Path) -> None:
     np.testing.assert_array_equal(strategy.experimental_local_results(variable)[1], ARRAYS["body"])
 
 
-def test_eager_variables_of_one_name_are_told_apart(
+def test_eager_variables_of_same_name_are_numbered(
     tmp_path: Path, save: Callable[..., str]
 ) -> None:
     prefix = save(tmp_path / "m", {"a": np.ones(3, np.float32), "b": np.ones(4, np.float32)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state file's functions, ours and TensorFlow's, on the same inputs."""
+"""The functions for the state file return the same as TensorFlow's on the same inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from tensorbundle import state  # noqa: E402 - only where TensorFlow is
+from tensorbundle import state  # noqa: E402 - after the importorskip
 
 pytestmark = pytest.mark.tf
 
@@ -50,12 +50,12 @@ class Outcome:
             target.setLevel(level)
             target.propagate = propagate
         lines = [(record.levelname, record.getMessage()) for record in records]
-        # TensorFlow announces, once per process, that a function is deprecated.
+        # TensorFlow logs once per process that a function is deprecated.
         self.log = [line for line in lines if not line[1].startswith("From ")]
 
 
 def both(name: str, *arguments, **options) -> tuple[Outcome, Outcome]:
-    """Call TensorFlow's function and ours."""
+    """Calls TensorFlow's function and tensorbundle's function."""
     original = getattr(tf.compat.v1.train, name)
     return (
         Outcome("tensorflow", original, *arguments, **options),
@@ -63,33 +63,35 @@ def both(name: str, *arguments, **options) -> tuple[Outcome, Outcome]:
     )
 
 
-def same_answer(original: Outcome, ours: Outcome) -> None:
-    """The same value, or an exception that the same `except` catches; the same log."""
+def assert_same(original: Outcome, result: Outcome) -> None:
+    """Requires the same value and log, or an exception that the same `except` catches."""
     if original.error is not None:
-        assert isinstance(ours.error, type(original.error)), (original.error, ours.error)
+        assert isinstance(result.error, type(original.error)), (original.error, result.error)
         return
-    assert ours.error is None
-    assert plain(ours.value) == plain(original.value)
-    assert [shortened(line) for line in ours.log] == [shortened(line) for line in original.log]
+    assert result.error is None
+    assert comparable(result.value) == comparable(original.value)
+    assert [without_reason(line) for line in result.log] == [
+        without_reason(line) for line in original.log
+    ]
 
 
-def plain(value):
-    """A state of either class in a comparable form; NaN equals NaN."""
+def comparable(value):
+    """Converts a state of either class to a comparable form, in which NaN equals NaN."""
     if value is None or isinstance(value, (str, bool, list)):
         return value
     path, paths, times, last = (getattr(value, field) for field in FIELDS)
     return path, list(paths), [repr(float(time)) for time in times], repr(float(last))
 
 
-def shortened(line: tuple[str, str]) -> tuple[str, str]:
-    """A log line; of a parse error without the reason, whose words are the parser's own."""
+def without_reason(line: tuple[str, str]) -> tuple[str, str]:
+    """Returns a log line; removes the reason from a parse error, which depends on the parser."""
     level, message = line
     return (level, message.split(" : ")[0]) if message.startswith("ParseError") else line
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with checkpoints of both formats, which is also the working directory."""
+    """Creates checkpoints of both formats; the folder is also the working directory."""
     directory = tmp_path / "run"
     directory.mkdir()
     for name in ("m.index", "m.data-00000-of-00001", "v1", "s-00000-of-00002", "s-00001-of-00002"):
@@ -100,7 +102,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-# Texts of state files, valid or not; TensorFlow is the oracle.
+# Valid and invalid state files; TensorFlow is the oracle.
 GRAMMAR = [
     'model_checkpoint_path: "m"',
     "model_checkpoint_path: 'm'",
@@ -163,25 +165,25 @@ GRAMMAR = [
     "\n\x01m\x12\x01m",
 ]
 NUMBERS = ["1", "+1", "-1", ".5", "1.", "1e3", "1.5E-3", "1f", "nan", "inf", "Infinity", "-nan"]
-NO_NUMBERS = ["0x10", "1.2.3", "- 1", "soon", '"1"', "[1]", "--1", "", ":", "f", "_1"]
+INVALID_NUMBERS = ["0x10", "1.2.3", "- 1", "soon", '"1"', "[1]", "--1", "", ":", "f", "_1"]
 
 
 @pytest.mark.parametrize("text", GRAMMAR, ids=ascii)
-def test_the_grammar(run: Path, text: str) -> None:
+def test_grammar_equals_tensorflow(run: Path, text: str) -> None:
     (run / "checkpoint").write_bytes(text.encode())
-    same_answer(*both("get_checkpoint_state", str(run)))
-    if "\\" not in text:  # in a path, TensorFlow takes it for a part of a pattern
-        same_answer(*both("latest_checkpoint", str(run)))
+    assert_same(*both("get_checkpoint_state", str(run)))
+    if "\\" not in text:  # TensorFlow treats a backslash in a path as part of a pattern
+        assert_same(*both("latest_checkpoint", str(run)))
 
 
-@pytest.mark.parametrize("number", NUMBERS + NO_NUMBERS)
-def test_numbers(run: Path, number: str) -> None:
+@pytest.mark.parametrize("number", NUMBERS + INVALID_NUMBERS)
+def test_numbers_equal_tensorflow(run: Path, number: str) -> None:
     (run / "checkpoint").write_text(
         f'model_checkpoint_path: "m" last_preserved_timestamp: {number}\n# end'
     )
-    original, ours = both("get_checkpoint_state", str(run))
-    assert (original.value is None) == (number in NO_NUMBERS)
-    same_answer(original, ours)
+    original, result = both("get_checkpoint_state", str(run))
+    assert (original.value is None) == (number in INVALID_NUMBERS)
+    assert_same(original, result)
 
 
 @is_tf_2_21_or_later
@@ -197,36 +199,36 @@ def test_numbers(run: Path, number: str) -> None:
         'model_checkpoint_path: "m" last_preserved_timestamp: 1F',
     ],
 )
-def test_the_grammar_of_newer_protobuf(run: Path, text: str) -> None:
+def test_grammar_of_newer_protobuf_equals_tensorflow(run: Path, text: str) -> None:
     (run / "checkpoint").write_text(text)
-    same_answer(*both("get_checkpoint_state", str(run)))
+    assert_same(*both("get_checkpoint_state", str(run)))
 
 
-def test_text_that_is_not_utf8(run: Path) -> None:
+def test_invalid_utf8_raises_unicode_decode_error(run: Path) -> None:
     (run / "checkpoint").write_bytes(b'model_checkpoint_path: "\xff"')
-    original, ours = both("get_checkpoint_state", str(run))
+    original, result = both("get_checkpoint_state", str(run))
     assert isinstance(original.error, UnicodeDecodeError)
-    same_answer(original, ours)
+    assert_same(original, result)
 
 
 @pytest.mark.parametrize("times", [None, [0.1, 1795195457.464784], [math.inf, 5e-324]], ids=str)
-def test_what_tensorflow_writes_is_read(run: Path, times: list[float] | None) -> None:
+def test_state_written_by_tensorflow_is_read(run: Path, times: list[float] | None) -> None:
     paths = ["old/m\u00fc 'x'", 'm"1\\\n\t\x7f']
     tf.compat.v1.train.update_checkpoint_state(
         str(run), paths[-1], paths, all_model_checkpoint_timestamps=times
     )
-    original, ours = both("get_checkpoint_state", str(run))
+    original, result = both("get_checkpoint_state", str(run))
     assert original.value.model_checkpoint_path == f"{run}/{paths[-1]}"
-    same_answer(original, ours)
+    assert_same(original, result)
 
 
-def test_what_a_checkpoint_manager_writes_is_read(run: Path) -> None:
+def test_state_written_by_checkpoint_manager_is_read(run: Path) -> None:
     checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
     manager = tf.train.CheckpointManager(checkpoint, str(run / "kept"), max_to_keep=2)
     written = [manager.save() for _ in range(3)]
-    original, ours = both("get_checkpoint_state", str(run / "kept"))
-    same_answer(original, ours)
-    assert ours.value.all_model_checkpoint_paths == written[1:]
+    original, result = both("get_checkpoint_state", str(run / "kept"))
+    assert_same(original, result)
+    assert result.value.all_model_checkpoint_paths == written[1:]
     assert state.latest_checkpoint(run / "kept") == written[-1]
 
 
@@ -257,77 +259,77 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("directory", ["{run}", "{run}/", ".", "", "../run", "{run}/sub/.."])
-def test_relative_and_absolute_paths(run: Path, path: str, directory: str) -> None:
+def test_paths_resolve_as_in_tensorflow(run: Path, path: str, directory: str) -> None:
     text = f"model_checkpoint_path: '{path}' all_model_checkpoint_paths: ['x', '{path}', '/y']"
     (run / "checkpoint").write_text(text.format(run=run))
     directory = directory.format(run=run)
-    same_answer(*both("get_checkpoint_state", directory))
-    same_answer(*both("latest_checkpoint", directory))
-    same_answer(*both("checkpoint_exists", path.format(run=run)))
+    assert_same(*both("get_checkpoint_state", directory))
+    assert_same(*both("latest_checkpoint", directory))
+    assert_same(*both("checkpoint_exists", path.format(run=run)))
 
 
 @pytest.mark.parametrize("name", [None, "checkpoint", "other", "gone", "", "sub", "m.index"])
-def test_names_of_the_state_file(run: Path, name: str | None) -> None:
+def test_state_file_name_is_used_as_in_tensorflow(run: Path, name: str | None) -> None:
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
     (run / "other").write_text('model_checkpoint_path: "v1"')
     for function in ("get_checkpoint_state", "latest_checkpoint"):
-        original, ours = both(function, str(run), name)
+        original, result = both(function, str(run), name)
         if name == "":
-            # TensorFlow's own message lost the directory's last slash.
+            # TensorFlow's message omits the last slash of the directory.
             original.log = [
                 (level, text.replace(f"{run};", f"{run}/;")) for level, text in original.log
             ]
-        same_answer(original, ours)
+        assert_same(original, result)
 
 
-def test_invalid_directories(run: Path) -> None:
+def test_directory_without_state_equals_tensorflow(run: Path) -> None:
     for directory in (str(run), f"{run}/gone", f"{run}/v1", f"{run}/sub"):
-        same_answer(*both("get_checkpoint_state", directory))
-        same_answer(*both("latest_checkpoint", directory))
+        assert_same(*both("get_checkpoint_state", directory))
+        assert_same(*both("latest_checkpoint", directory))
     (run / "sub" / "checkpoint").mkdir()
-    same_answer(*both("latest_checkpoint", str(run / "sub")))
+    assert_same(*both("latest_checkpoint", str(run / "sub")))
 
 
-def test_path_objects(run: Path) -> None:
+def test_path_object_is_accepted(run: Path) -> None:
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
-    same_answer(*both("get_checkpoint_state", run))
-    same_answer(*both("latest_checkpoint", run))
-    same_answer(*both("latest_checkpoint", Path(".")))
+    assert_same(*both("get_checkpoint_state", run))
+    assert_same(*both("latest_checkpoint", run))
+    assert_same(*both("latest_checkpoint", Path(".")))
 
 
 @pytest.mark.parametrize("path", [None, 3])
-def test_values_that_are_not_paths(path) -> None:
-    same_answer(*both("get_checkpoint_state", path))
-    same_answer(*both("latest_checkpoint", path))
-    same_answer(*both("checkpoint_exists", path))
+def test_value_that_is_not_a_path_raises(path) -> None:
+    assert_same(*both("get_checkpoint_state", path))
+    assert_same(*both("latest_checkpoint", path))
+    assert_same(*both("checkpoint_exists", path))
 
 
-def test_inputs_on_which_tensorflow_fails(run: Path) -> None:
-    """Intended differences: bytes, special characters, a moved directory."""
+def test_intended_differences_from_tensorflow(run: Path) -> None:
+    """Bytes, special characters, and a moved directory."""
     (run / "checkpoint").write_text('model_checkpoint_path: "m"')
-    original, ours = both("latest_checkpoint", os.fsencode(run))
+    original, result = both("latest_checkpoint", os.fsencode(run))
     assert isinstance(original.error, TypeError)
-    assert ours.value == f"{run}/m"
+    assert result.value == f"{run}/m"
 
     special = run / "[1]"
     special.mkdir()
     (special / "m.index").touch()
     (special / "checkpoint").write_text('model_checkpoint_path: "m"')
-    original, ours = both("latest_checkpoint", str(special))
-    assert (original.value, ours.value) == (None, f"{special}/m")
-    original, ours = both("checkpoint_exists", f"{run}/?")
-    assert (original.value, ours.value) == (True, False)
+    original, result = both("latest_checkpoint", str(special))
+    assert (original.value, result.value) == (None, f"{special}/m")
+    original, result = both("checkpoint_exists", f"{run}/?")
+    assert (original.value, result.value) == (True, False)
 
     (run / "checkpoint").write_text('model_checkpoint_path: "/no/such/place/m"')
-    original, ours = both("latest_checkpoint", str(run))
-    assert (original.value, ours.value) == (None, f"{run}/m")
+    original, result = both("latest_checkpoint", str(run))
+    assert (original.value, result.value) == (None, f"{run}/m")
 
 
 # --- checkpoints_iterator
 
 
 class Clock:
-    """A clock that advances only in sleep(); a checkpoint appears now and then."""
+    """A clock that advances only in sleep(), and saves a checkpoint at given times."""
 
     def __init__(self, directory: Path, saves: dict[int, str]) -> None:
         self.now = 1000.0
@@ -357,24 +359,24 @@ def iterate(
     function,
     directory: Path,
     saves: dict[int, str],
-    answers: list[object] | None,
+    timeout_results: list[object] | None,
     work: float,
     options: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> tuple:
-    """Everything observable of one iteration: values, times, calls, sleeps, the end, the log."""
+    """Returns the values, times, timeout calls, sleeps, end time and log of an iteration."""
     clock = Clock(directory, saves)
-    asked: list[float] = []
-    found: list[tuple[float, str]] = []
+    timeout_calls: list[float] = []
+    yielded: list[tuple[float, str]] = []
 
     def timeout_fn() -> object:
-        asked.append(clock.now)
-        return answers[min(len(asked), len(answers)) - 1]
+        timeout_calls.append(clock.now)
+        return timeout_results[min(len(timeout_calls), len(timeout_results)) - 1]
 
     def consume() -> None:
-        extra = {} if answers is None else {"timeout_fn": timeout_fn}
+        extra = {} if timeout_results is None else {"timeout_fn": timeout_fn}
         for path in function(str(directory), **options, **extra):
-            found.append((clock.now, path))
+            yielded.append((clock.now, path))
             clock.now += work
 
     with monkeypatch.context() as patch:
@@ -383,31 +385,35 @@ def iterate(
         patch.setattr(time, "sleep", clock.sleep)
         outcome = Outcome(logger, consume)
     assert outcome.error is None
-    return found, asked, clock.sleeps, clock.now, outcome.log
+    return yielded, timeout_calls, clock.sleeps, clock.now, outcome.log
 
 
 @is_tf_2_21_or_later
 @pytest.mark.parametrize("timeout", [0, 0.5, 1, 1.5, 4])
-@pytest.mark.parametrize("answers", [None, [True], [False, True], [0, "", None, 1]], ids=str)
+@pytest.mark.parametrize(
+    "timeout_results", [None, [True], [False, True], [0, "", None, 1]], ids=str
+)
 @pytest.mark.parametrize(("interval", "work"), [(0, 0), (5, 0), (5, 2), (5, 9), (0, 3)])
-def test_iteration(
-    tmp_path: Path, monkeypatch, timeout: float, answers, interval: float, work: float
+def test_iterator_equals_tensorflow(
+    tmp_path: Path, monkeypatch, timeout: float, timeout_results, interval: float, work: float
 ) -> None:
     saves = {0: "m-1", 2: "m-2", 3: "m-2", 7: "m-3"}
     options = {"min_interval_secs": interval, "timeout": timeout}
-    original, ours = (
-        iterate(logger, function, tmp_path / "run", saves, answers, work, options, monkeypatch)
+    original, result = (
+        iterate(
+            logger, function, tmp_path / "run", saves, timeout_results, work, options, monkeypatch
+        )
         for logger, function in [
             ("tensorflow", tf.train.checkpoints_iterator),
             ("tensorbundle", state.checkpoints_iterator),
         ]
     )
-    assert ours == original
-    assert original[0], "nothing was found: the test compares nothing"
+    assert result == original
+    assert original[0], "the iterator yielded nothing to compare"
 
 
 @is_tf_2_21_or_later
-def test_iteration_without_an_end_asks_after_each_yield(tmp_path: Path, monkeypatch) -> None:
+def test_endless_iterator_calls_timeout_fn(tmp_path: Path, monkeypatch) -> None:
     saves = {3: "m-1", 9: "m-2"}
     results = []
     for logger, function in [
@@ -415,10 +421,10 @@ def test_iteration_without_an_end_asks_after_each_yield(tmp_path: Path, monkeypa
         ("tensorbundle", state.checkpoints_iterator),
     ]:
         directory = tmp_path / logger
-        found, *rest = iterate(
+        yielded, *rest = iterate(
             logger, function, directory, saves, [False, True], 0, {}, monkeypatch
         )
-        names = [(when, os.path.basename(path)) for when, path in found]
+        names = [(when, os.path.basename(path)) for when, path in yielded]
         results.append((names, rest[:3]))
     assert results[0] == results[1]
     assert [name for _, name in results[0][0]] == ["m-1", "m-2"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our exceptions as TensorFlow raises them: both kinds of ``except`` work."""
+"""Translated exceptions are instances of both our class and TensorFlow's class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tensorbundle.tf.errors import as_tensorflow_raises, translated  # noqa: E40
 CASES = {
     "no checkpoint": (tb.CheckpointNotFoundError("m", "f"), tf.errors.NotFoundError),
     "no tensor": (tb.TensorNotFoundError("m"), tf.errors.NotFoundError),
-    "damage": (tb.CorruptionError("m"), tf.errors.DataLossError),
+    "corruption": (tb.CorruptionError("m"), tf.errors.DataLossError),
     "shapes": (tb.ShapeMismatchError("m"), tf.errors.InvalidArgumentError),
     "unsupported": (tb.UnsupportedError("m"), tf.errors.UnimplementedError),
     "refused": (tb.IOFailure("m", errno.EACCES, "f"), tf.errors.PermissionDeniedError),
@@ -27,24 +27,24 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_error_is_of_both_kinds(name: str) -> None:
+def test_translated_error_has_both_classes(name: str) -> None:
     error, kind = CASES[name]
     with pytest.raises(kind) as caught, as_tensorflow_raises():
         raise error
-    for same in (caught.value, pickle.loads(pickle.dumps(caught.value))):
-        assert isinstance(same, type(error))
-        assert isinstance(same, kind)
-        assert type(same).__module__ == "tensorbundle.tf.errors"
-        assert str(same) == str(error)
-        assert same.message == str(error)
-        assert same.error_code == kind(None, None, "m").error_code
-        assert (same.op, same.node_def) == (None, None)
+    for translated_error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(translated_error, type(error))
+        assert isinstance(translated_error, kind)
+        assert type(translated_error).__module__ == "tensorbundle.tf.errors"
+        assert str(translated_error) == str(error)
+        assert translated_error.message == str(error)
+        assert translated_error.error_code == kind(None, None, "m").error_code
+        assert (translated_error.op, translated_error.node_def) == (None, None)
         if isinstance(error, OSError):
-            assert (same.errno, same.filename) == (error.errno, "f")
+            assert (translated_error.errno, translated_error.filename) == (error.errno, "f")
     assert caught.value.__cause__ is error
 
 
-def test_value_errors_of_tensorflow_stay_value_errors(tmp_path: object) -> None:
+def test_value_error_is_not_translated(tmp_path: object) -> None:
     message = "Couldn't find 'checkpoint' file"
     with pytest.raises(ValueError, match=message) as caught, as_tensorflow_raises():
         tb.open(str(tmp_path))
@@ -52,7 +52,7 @@ def test_value_errors_of_tensorflow_stay_value_errors(tmp_path: object) -> None:
     assert translated(caught.value) is caught.value
 
 
-def test_an_error_is_translated_once() -> None:
+def test_error_is_translated_once() -> None:
     outer = pytest.raises(tf.errors.DataLossError)
     with outer as caught, as_tensorflow_raises(), as_tensorflow_raises():
         raise tb.CorruptionError("m")
@@ -60,6 +60,6 @@ def test_an_error_is_translated_once() -> None:
     assert not isinstance(caught.value.__cause__, tf.errors.OpError)
 
 
-def test_the_module_has_no_other_classes() -> None:
+def test_unknown_class_raises_attribute_error() -> None:
     with pytest.raises(AttributeError):
         errors.AbortedError  # noqa: B018

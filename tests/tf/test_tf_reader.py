@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow's reader functions return and raise while installed, against their own."""
+"""TensorFlow's reader functions behave the same with and without tensorbundle installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHARD = ".data-00000-of-00001"
 TYPES = [tf.float32, tf.float16, tf.bfloat16, tf.int64, tf.uint8, tf.bool, tf.complex64, tf.string]
 
 
-# TensorFlow reads no others from V1.
+# The types that TensorFlow reads from V1 files.
 V1_TYPES = [tf.float32, tf.int64, tf.int32, tf.uint8]
 
 
@@ -60,28 +60,28 @@ def prefix_v1(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save(tmp_path_factory.mktemp("old") / "old.ckpt", version=1)
 
 
-def both(call: Callable[[], Any]) -> tuple[Any, Any]:
-    """(ours, TensorFlow's)"""
+def with_and_without_install(call: Callable[[], Any]) -> tuple[Any, Any]:
+    """Returns the results with and without tensorbundle installed."""
     original = call()
     with installation.installed():
-        ours = call()
+        patched = call()
         assert sum(installation.calls().values()) > 0
-    return ours, original
+    return patched, original
 
 
-def equal_readers(ours: Any, original: Any) -> None:
-    assert isinstance(ours, tb.CheckpointReader)
+def assert_equal_readers(patched: Any, original: Any) -> None:
+    assert isinstance(patched, tb.CheckpointReader)
     assert not isinstance(original, tb.CheckpointReader)
-    assert ours.get_variable_to_shape_map() == original.get_variable_to_shape_map()
+    assert patched.get_variable_to_shape_map() == original.get_variable_to_shape_map()
     dtypes = original.get_variable_to_dtype_map()
-    assert ours.get_variable_to_dtype_map() == dtypes
-    assert all(type(d) is tf.DType for d in ours.get_variable_to_dtype_map().values())
+    assert patched.get_variable_to_dtype_map() == dtypes
+    assert all(type(d) is tf.DType for d in patched.get_variable_to_dtype_map().values())
     for name in [*dtypes, "", b"", "nowhere", b"nowhere"]:
-        assert ours.has_tensor(name) is original.has_tensor(name), name
-    assert type(ours.debug_string()) is type(original.debug_string()) is bytes
-    assert set(ours.debug_string().splitlines()) == set(original.debug_string().splitlines())
+        assert patched.has_tensor(name) is original.has_tensor(name), name
+    assert type(patched.debug_string()) is type(original.debug_string()) is bytes
+    assert set(patched.debug_string().splitlines()) == set(original.debug_string().splitlines())
     for name in dtypes:
-        value, expected = ours.get_tensor(name.encode()), original.get_tensor(name)
+        value, expected = patched.get_tensor(name.encode()), original.get_tensor(name)
         assert type(value) is type(expected), name
         if isinstance(expected, bytes):
             assert value == expected
@@ -91,32 +91,34 @@ def equal_readers(ours: Any, original: Any) -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}")
-def test_golden_files(path: Path) -> None:
-    equal_readers(*both(lambda: tf.train.load_checkpoint(str(path))))
-    ours, original = both(lambda: tf.train.list_variables(str(path)))
-    assert ours == original
+def test_golden_file_reads_the_same(path: Path) -> None:
+    assert_equal_readers(*with_and_without_install(lambda: tf.train.load_checkpoint(str(path))))
+    patched, original = with_and_without_install(lambda: tf.train.list_variables(str(path)))
+    assert patched == original
 
 
-def test_every_kind_of_type(prefix: str, prefix_v1: str) -> None:
-    equal_readers(*both(lambda: tf.train.load_checkpoint(prefix)))
-    equal_readers(*both(lambda: V1.NewCheckpointReader(prefix)))
-    equal_readers(*both(lambda: V1.NewCheckpointReader(prefix_v1)))
+def test_every_type_reads_the_same(prefix: str, prefix_v1: str) -> None:
+    assert_equal_readers(*with_and_without_install(lambda: tf.train.load_checkpoint(prefix)))
+    assert_equal_readers(*with_and_without_install(lambda: V1.NewCheckpointReader(prefix)))
+    assert_equal_readers(*with_and_without_install(lambda: V1.NewCheckpointReader(prefix_v1)))
 
 
-def test_load_variable(prefix: str) -> None:
+def test_load_variable_returns_the_same(prefix: str) -> None:
     for name in ("matrix", "matrix:0", "float32/scalar", "string/scalar:0"):
-        ours, original = both(lambda name=name: tf.train.load_variable(prefix, name))
-        assert type(ours) is type(original)
-        assert ours == original if isinstance(original, bytes) else same_bits(ours, original)
+        patched, original = with_and_without_install(
+            lambda name=name: tf.train.load_variable(prefix, name)
+        )
+        assert type(patched) is type(original)
+        assert patched == original if isinstance(original, bytes) else same_bits(patched, original)
 
 
 @pytest.mark.parametrize("kind", [str, Path, lambda path: Path(path).parent, os.path.dirname])
-def test_types_of_paths(prefix: str, kind: Callable[[str], Any]) -> None:
-    ours, original = both(lambda: V1.list_variables(kind(prefix)))
-    assert ours == original
+def test_every_path_type_is_accepted(prefix: str, kind: Callable[[str], Any]) -> None:
+    patched, original = with_and_without_install(lambda: V1.list_variables(kind(prefix)))
+    assert patched == original
 
 
-# Changes of a copy of a checkpoint: (its prefix) -> (a path to open, a name to read).
+# Each changes a copy of a checkpoint: (prefix of the copy) -> (path to open, name to read).
 def truncated_data(copy: str) -> tuple[Any, Any]:
     os.truncate(copy + SHARD, 500)
     return copy, "matrix"
@@ -127,14 +129,14 @@ def missing_data(copy: str) -> tuple[Any, Any]:
     return copy, "matrix"
 
 
-def damaged_data(copy: str) -> tuple[Any, Any]:
+def corrupt_data(copy: str) -> tuple[Any, Any]:
     data = bytearray(Path(copy + SHARD).read_bytes())
     Path(copy + SHARD).write_bytes(bytes(byte ^ 0x55 for byte in data))
     return copy, "matrix"
 
 
-def damaged_string(copy: str) -> tuple[Any, Any]:
-    return damaged_data(copy)[0], "string/vector"
+def corrupt_string(copy: str) -> tuple[Any, Any]:
+    return corrupt_data(copy)[0], "string/vector"
 
 
 def truncated_index(copy: str) -> tuple[Any, Any]:
@@ -147,7 +149,7 @@ def empty_index(copy: str) -> tuple[Any, Any]:
     return copy, "matrix"
 
 
-def damaged_index(copy: str) -> tuple[Any, Any]:
+def corrupt_index(copy: str) -> tuple[Any, Any]:
     with open(copy + ".index", "r+b") as file:
         file.seek(10)
         file.write(b"xxxx")
@@ -155,7 +157,7 @@ def damaged_index(copy: str) -> tuple[Any, Any]:
 
 
 def text_file(copy: str) -> tuple[Any, Any]:
-    Path(copy + ".txt").write_text("nothing of the sort\n" * 9)
+    Path(copy + ".txt").write_text("not a checkpoint\n" * 9)
     return copy + ".txt", "matrix"
 
 
@@ -164,14 +166,14 @@ def hdf5_file(copy: str) -> tuple[Any, Any]:
     return copy + ".h5", "matrix"
 
 
-FAULTS = [
+CHANGES = [
     truncated_data,
     missing_data,
-    damaged_data,
-    damaged_string,
+    corrupt_data,
+    corrupt_string,
     truncated_index,
     empty_index,
-    damaged_index,
+    corrupt_index,
     text_file,
     hdf5_file,
     lambda copy: (copy + "-nowhere", "matrix"),
@@ -189,37 +191,37 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("opener", ["load_checkpoint", "NewCheckpointReader"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_errors(prefix: str, tmp_path: Path, fault: Any, opener: str) -> None:
-    """Handlers of TensorFlow's exceptions also catch ours."""
+@pytest.mark.parametrize("change", CHANGES)
+def test_error_has_tensorflows_class(prefix: str, tmp_path: Path, change: Any, opener: str) -> None:
+    """Handlers of TensorFlow's exceptions also catch our exceptions."""
     copy = str(tmp_path / "copy")
     for suffix in (".index", SHARD):
         shutil.copy(prefix + suffix, copy + suffix)
-    path, name = fault(copy)
+    path, name = change(copy)
     with pytest.raises(Exception) as original:
         getattr(V1, opener)(path).get_tensor(name)
-    with installation.installed(), pytest.raises(Exception) as ours:
+    with installation.installed(), pytest.raises(Exception) as patched:
         getattr(V1, opener)(path).get_tensor(name)
-    assert isinstance(ours.value, original.type)
+    assert isinstance(patched.value, original.type)
     if isinstance(original.value, tf.errors.NotFoundError):
-        assert original.value.message in ours.value.message
-    if isinstance(ours.value, tf.errors.OpError):
-        assert isinstance(ours.value, tb.Error)
-        assert ours.value.message == str(ours.value)
-        assert str(pickle.loads(pickle.dumps(ours.value))) == str(ours.value)
+        assert original.value.message in patched.value.message
+    if isinstance(patched.value, tf.errors.OpError):
+        assert isinstance(patched.value, tb.Error)
+        assert patched.value.message == str(patched.value)
+        assert str(pickle.loads(pickle.dumps(patched.value))) == str(patched.value)
 
 
-def test_the_missing_name_of_a_v1_file(prefix_v1: str) -> None:
+def test_missing_name_in_v1_file_has_same_message(prefix_v1: str) -> None:
     with pytest.raises(tf.errors.NotFoundError) as original:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
-    with installation.installed(), pytest.raises(tb.TensorNotFoundError) as ours:
+    with installation.installed(), pytest.raises(tb.TensorNotFoundError) as patched:
         V1.load_checkpoint(prefix_v1).get_tensor("x")
-    assert original.value.message in ours.value.message
+    assert original.value.message in patched.value.message
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An object-based checkpoint with two variables of one full name."""
+    """Writes an object-based checkpoint in which two variables have the same full name."""
     prefix = str(tmp_path_factory.mktemp("objects") / "ck")
     with context.eager_mode():
         named = tf.Variable([1.0], name="enc/kernel")
@@ -227,20 +229,20 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> str:
     return prefix
 
 
-def test_full_names_are_not_keys_but_are_read(objects: str) -> None:
-    """``has_tensor`` and the maps are TensorFlow's; what TensorFlow refuses to read is read."""
-    equal_readers(*both(lambda: tf.train.load_checkpoint(objects)))
+def test_full_names_are_readable_but_not_keys(objects: str) -> None:
+    """``has_tensor`` and the maps equal TensorFlow's, which cannot read full names."""
+    assert_equal_readers(*with_and_without_install(lambda: tf.train.load_checkpoint(objects)))
     original = tf.train.load_checkpoint(objects)
     with installation.installed():
-        ours = tf.train.load_checkpoint(objects)
+        patched = tf.train.load_checkpoint(objects)
         for name in ("enc/kernel", b"enc/kernel", "Variable", "a/.ATTRIBUTES/VARIABLE_VALUE"):
-            assert ours.has_tensor(name) is original.has_tensor(name)
-        assert same_bits(ours.get_tensor("enc/kernel"), np.array([1.0], np.float32))
+            assert patched.has_tensor(name) is original.has_tensor(name)
+        assert same_bits(patched.get_tensor("enc/kernel"), np.array([1.0], np.float32))
         loaded = tf.train.load_variable(objects, "enc/kernel:0")
         assert same_bits(loaded, np.array([1.0], np.float32))
 
 
-def test_a_shared_full_name_is_not_found_with_a_reason(objects: str) -> None:
+def test_shared_full_name_raises_ambiguous_name_error(objects: str) -> None:
     with installation.installed(), pytest.raises(tf.errors.NotFoundError) as caught:
         tf.train.load_variable(objects, "Variable")
     assert isinstance(caught.value, AmbiguousNameError)
@@ -250,7 +252,7 @@ def test_a_shared_full_name_is_not_found_with_a_reason(objects: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "\ud800", b"\xff", "enc/kernl"])
-def test_a_missing_name_costs_microseconds_until_it_is_shown(
+def test_similar_names_are_searched_only_for_the_message(
     objects: str, monkeypatch: pytest.MonkeyPatch, name: Any
 ) -> None:
     searches: list[str] = []
@@ -269,12 +271,12 @@ def test_a_missing_name_costs_microseconds_until_it_is_shown(
     message = caught.value.message
     assert len(searches) == 1
     assert message == str(caught.value) == caught.value.args[0]
-    assert message.encode("utf-8")  # it can be printed
+    assert message.encode("utf-8")  # printable
     assert str(pickle.loads(pickle.dumps(caught.value))) == message
     assert len(searches) == 1
 
 
-def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
+def test_object_based_checkpoint_restores(tmp_path: Path) -> None:
     """``tf.train.Checkpoint`` reads its object graph through a patched function."""
     with context.eager_mode(), installation.installed():
         first = tf.train.Checkpoint(v=tf.Variable([1.0, 2.0]), step=tf.Variable(5, dtype=tf.int64))
@@ -290,7 +292,7 @@ def test_object_based_checkpoints_restore(tmp_path: Path) -> None:
             second.restore(str(tmp_path / "nowhere-1"))
 
 
-def test_saved_models_load(tmp_path: Path) -> None:
+def test_saved_model_loads(tmp_path: Path) -> None:
     with context.eager_mode(), installation.installed():
         module = tf.Module()
         module.v = tf.Variable([1.0, 2.0])
@@ -300,8 +302,8 @@ def test_saved_models_load(tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.v.numpy(), [1.0, 2.0])
 
 
-def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
-    """Keras 2 opens the file with a patched function, and takes an error for another format."""
+def test_keras_detects_bundle_and_hdf5_weights(tmp_path: Path) -> None:
+    """Keras 2 opens the file with a patched function, and treats an error as another format."""
     if not importlib.metadata.version("keras").startswith("2."):
         pytest.skip("Keras 3 has its own formats")
     model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
@@ -312,6 +314,6 @@ def test_keras_tells_weights_from_hdf5(tmp_path: Path) -> None:
             model.save_weights(str(path), save_format=form)
             other = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
             other.load_weights(str(path))
-            for ours, original in zip(other.get_weights(), weights, strict=True):
-                np.testing.assert_array_equal(ours, original)
+            for patched, original in zip(other.get_weights(), weights, strict=True):
+                np.testing.assert_array_equal(patched, original)
         assert installation.calls()["NewCheckpointReader"] > 1

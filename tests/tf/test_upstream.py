@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's own tests of these functions pass with ours installed if they pass without.
+"""TensorFlow's own tests that pass without tensorbundle also pass with it installed.
 
-They are not in this repository. ``TENSORBUNDLE_UPSTREAM_TESTS`` names a directory in which they lie
-as in the source trees of TensorFlow and Estimator (``.../training/checkpoint_utils_test.py``).
+They are not in this repository. ``TENSORBUNDLE_UPSTREAM_TESTS`` names a directory that contains
+them with the paths of TensorFlow's and Estimator's source trees
+(``.../training/checkpoint_utils_test.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ VARIABLE = "TENSORBUNDLE_UPSTREAM_TESTS"
 
 
 def _runner() -> ModuleType:
-    """The module next to this one; pytest imports tests by file, so it is not in a package."""
+    """Imports `upstream` by its folder: pytest imports tests by file, not as a package."""
     sys.path.insert(0, str(Path(__file__).parent))
     try:
         import upstream
@@ -31,7 +32,7 @@ def _runner() -> ModuleType:
 
 upstream = _runner()
 
-# The end of a file's path, which tests of it, the mode, and which functions it must reach.
+# The end of a file's path, a filter on its tests, TF2 mode, and the functions that it must call.
 FILES = [
     ("training/checkpoint_utils_test.py", "", False, {"init_from_checkpoint", "load_variable"}),
     ("training/checkpoint_utils_iterator_test.py", "", False, set()),
@@ -66,7 +67,7 @@ NEEDS_ESTIMATOR = ("estimator/", "canned/")
 def _find(ending: str) -> Path:
     folder = os.environ.get(VARIABLE)
     if not folder:
-        pytest.skip(f"{VARIABLE} does not say where TensorFlow's own tests are")
+        pytest.skip(f"{VARIABLE} does not name a directory with TensorFlow's tests")
     if ending.startswith(NEEDS_ESTIMATOR):
         pytest.importorskip("tensorflow_estimator", reason="no Estimator in this TensorFlow")
     found = sorted(Path(folder).glob(f"**/{ending}"))
@@ -77,33 +78,35 @@ def _find(ending: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["checkpoint_utils_test", "warm_starting_util_test"])
-def test_with_resource_variables(name: str) -> None:
+def test_upstream_tests_pass_with_resource_variables(name: str) -> None:
     file = _find(f"training/{name}.py")
-    without = upstream.run(file, installed=False, resource=True)
-    with_ours = upstream.run(file, installed=True, resource=True)
-    broken = without.names("passed") - with_ours.names("passed")
-    assert not broken, "\n".join(with_ours.details.get(name, name) for name in sorted(broken))
+    original = upstream.run(file, installed=False, resource=True)
+    patched = upstream.run(file, installed=True, resource=True)
+    broken = original.names("passed") - patched.names("passed")
+    assert not broken, "\n".join(patched.details.get(name, name) for name in sorted(broken))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", ["stock", "absent"])
 @pytest.mark.parametrize("name", ["checkpoint_utils_test", "warm_starting_util_test"])
-def test_without_our_ops(name: str, op: str) -> None:
+def test_upstream_tests_pass_without_our_ops(name: str, op: str) -> None:
     report = upstream.run(_find(f"training/{name}.py"), installed=True, op=op)
     assert report.names("passed")
     assert not report.details, "\n".join(report.details.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ending", "match", "as_is", "reaches"), FILES, ids=[f[0] for f in FILES])
-def test_upstream_tests_pass_with_ours_installed(
-    ending: str, match: str, as_is: bool, reaches: set[str]
+@pytest.mark.parametrize(
+    ("ending", "match", "tf2", "expected_calls"), FILES, ids=[f[0] for f in FILES]
+)
+def test_upstream_tests_pass_while_installed(
+    ending: str, match: str, tf2: bool, expected_calls: set[str]
 ) -> None:
     file = _find(ending)
-    without = upstream.run(file, installed=False, match=match, as_is=as_is)
-    assert without.names("passed")
-    with_ours = upstream.run(file, installed=True, match=match, as_is=as_is)
-    broken = without.names("passed") - with_ours.names("passed")
-    assert not broken, "\n".join(with_ours.details.get(name, name) for name in sorted(broken))
-    assert reaches <= with_ours.calls.keys()
-    assert not without.calls
+    original = upstream.run(file, installed=False, match=match, tf2=tf2)
+    assert original.names("passed")
+    patched = upstream.run(file, installed=True, match=match, tf2=tf2)
+    broken = original.names("passed") - patched.names("passed")
+    assert not broken, "\n".join(patched.details.get(name, name) for name in sorted(broken))
+    assert expected_calls <= patched.calls.keys()
+    assert not original.calls

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm starts inside functions, sessions that recover, exported graphs and other strategies."""
+"""Warm starts in functions, recovered sessions, exported graphs and distribution strategies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table(**more: Any) -> Any:
     return tf1.get_variable("emb", (3, 4), initializer=tf1.ones_initializer(), **more)
 
 
-def test_a_function_starts_its_variables_each_time_it_runs(prefix: str, info: tb.VocabInfo) -> None:
+def test_function_warm_starts_at_each_call(prefix: str, info: tb.VocabInfo) -> None:
     variable = tf.Variable(tf.ones([3, 4]), name="emb")
 
     @tf.function
@@ -53,28 +53,30 @@ def test_a_function_starts_its_variables_each_time_it_runs(prefix: str, info: tb
 
 
 @pytest.mark.parametrize("every", [True, False], ids=["each trace", "first trace"])
-def test_a_variable_that_a_function_creates(prefix: str, info: tb.VocabInfo, every: bool) -> None:
+def test_variable_created_by_function_needs_every_trace(
+    prefix: str, info: tb.VocabInfo, every: bool
+) -> None:
     """TensorFlow runs only the second trace, and drops assignments of the first."""
-    made: list[Any] = []
+    created: list[Any] = []
 
     @tf.function
     def start() -> Any:
-        is_first = not made
+        is_first = not created
         if is_first:
-            made.append(tf.Variable(tf.ones([3, 4]), name="emb"))
+            created.append(tf.Variable(tf.ones([3, 4]), name="emb"))
         if is_first or every:
-            tb.warm_start(prefix, [made[0]], {"emb": info})
-        return made[0].read_value()
+            tb.warm_start(prefix, [created[0]], {"emb": info})
+        return created[0].read_value()
 
     if every:
         np.testing.assert_array_equal(start(), EXPECTED)
-        np.testing.assert_array_equal(made[0], EXPECTED)
+        np.testing.assert_array_equal(created[0], EXPECTED)
     else:
         with pytest.raises(ValueError, match="being created by the function"):
             start()
 
 
-def test_an_imported_graph_starts_from_the_checkpoint(
+def test_imported_graph_reads_the_checkpoint(
     prefix: str, info: tb.VocabInfo, backend_name: str
 ) -> None:
     if backend_name == "numpy":
@@ -89,7 +91,7 @@ def test_an_imported_graph_starts_from_the_checkpoint(
         np.testing.assert_array_equal(session.run(tf1.global_variables()[0]), EXPECTED)
 
 
-def test_a_monitored_session_starts_from_the_checkpoint_once(
+def test_recovered_session_is_not_warm_started(
     prefix: str, info: tb.VocabInfo, tmp_path: Path
 ) -> None:
     for step in range(2):
@@ -97,7 +99,7 @@ def test_a_monitored_session_starts_from_the_checkpoint_once(
             variable = table(partitioner=tf1.fixed_size_partitioner(2))
             other = tf1.get_variable("w", [2])
             count = tf1.assign_add(tf1.train.get_or_create_global_step(), 1)
-            moved = tf1.group(
+            update = tf1.group(
                 *[tf1.assign_add(partition, tf.ones_like(partition)) for partition in variable]
             )
             whole = tf.convert_to_tensor(variable)
@@ -108,11 +110,13 @@ def test_a_monitored_session_starts_from_the_checkpoint_once(
                 # The session restores after the initializers.
                 np.testing.assert_array_equal(session.run(whole), EXPECTED + step)
                 np.testing.assert_array_equal(session.run(other), [1, 2])
-                session.run([moved, count])
+                session.run([update, count])
 
 
 @pytest.mark.parametrize("vocabulary", [True, False])
-def test_sharded_variables(prefix: str, info: tb.VocabInfo, vocabulary: bool) -> None:
+def test_sharded_variable_is_warm_started(
+    prefix: str, info: tb.VocabInfo, vocabulary: bool
+) -> None:
     from tensorflow.python.distribute import sharded_variable
 
     rows = [2, 1] if vocabulary else [2, 3]
@@ -126,8 +130,8 @@ def test_sharded_variables(prefix: str, info: tb.VocabInfo, vocabulary: bool) ->
     np.testing.assert_array_equal(value, EXPECTED if vocabulary else STORED)
 
 
-def test_central_storage_with_two_replicas(prefix: str, info: tb.VocabInfo) -> None:
-    """TensorFlow sets the initializer of a wrapper, which is never run."""
+def test_central_storage_variable_is_warm_started(prefix: str, info: tb.VocabInfo) -> None:
+    """TensorFlow sets the initializer of a wrapper, which does not run."""
     strategy = tf.distribute.experimental.CentralStorageStrategy(["/cpu:0", "/cpu:1"], "/cpu:0")
     config = tf1.ConfigProto(device_count={"CPU": 2})
     with tf.Graph().as_default(), strategy.scope(), tf1.Session(config=config) as session:
@@ -137,7 +141,9 @@ def test_central_storage_with_two_replicas(prefix: str, info: tb.VocabInfo) -> N
         np.testing.assert_array_equal(session.run(variable), EXPECTED)
 
 
-def test_remote_paths_go_to_tensorflow(info: tb.VocabInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_path_is_passed_to_tensorflow(
+    info: tb.VocabInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(tf1.train, "warm_start", lambda *args: calls.append(args))
     tb.warm_start("gs://bucket/model", None, {"emb": info}, {"emb": "e"})
@@ -148,7 +154,7 @@ def test_remote_paths_go_to_tensorflow(info: tb.VocabInfo, monkeypatch: pytest.M
     ]
 
 
-def test_remote_vocabularies_are_read_by_tensorflows_op(
+def test_remote_vocabulary_is_read_by_stock_op(
     prefix: str, info: tb.VocabInfo, backend_name: str
 ) -> None:
     paths = []
@@ -157,9 +163,9 @@ def test_remote_vocabularies_are_read_by_tensorflows_op(
         paths.append(f"ram://vocabularies-{backend_name}/{name}.txt")
         with tf.io.gfile.GFile(paths[-1], "w") as file:
             file.write(text)
-    far = info._replace(new_vocab=paths[0], old_vocab=paths[1])
+    remote = info._replace(new_vocab=paths[0], old_vocab=paths[1])
     with tf.Graph().as_default(), tf1.Session() as session:
         variable = table()
-        tb.warm_start(prefix, var_name_to_vocab_info={"emb": far})
+        tb.warm_start(prefix, var_name_to_vocab_info={"emb": remote})
         session.run(tf1.global_variables_initializer())
         np.testing.assert_array_equal(session.run(variable), EXPECTED)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random vocabularies, partitions and tables, compared with a cell-by-cell oracle."""
+"""Warm starts of random tables, vocabularies and partitions equal a cell-by-cell oracle."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ TOKENS = [f"w{number}" for number in range(14)]
 
 
 def oracle(case: dict[str, Any], fill: np.ndarray) -> np.ndarray:
-    """The warm-started table, cell by cell; a missing cell has the fill value at its position."""
+    """Returns the expected table; a cell that is not loaded gets the fill value at its position."""
     result = fill.copy()
     known = case["old"] if case["old_size"] < 0 else case["old"][: case["old_size"]]
-    for place in np.ndindex(*result.shape):
-        entry = place[case["axis"]]
+    for cell in np.ndindex(*result.shape):
+        entry = cell[case["axis"]]
         if entry < case["new_size"] and case["new"][entry] in known:
-            source = list(place)
+            source = list(cell)
             source[case["axis"]] = known.index(case["new"][entry])
-            result[place] = case["table"][tuple(source)]
+            result[cell] = case["table"][tuple(source)]
     return result
 
 
@@ -56,34 +56,34 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "shape": shape,
         "table": np.arange(np.prod(stored), dtype=np.float32).reshape(stored) + 1,
         "cut": cut,
-        "parts": draw(st.integers(1, shape[cut])),
-        "stored_parts": draw(st.integers(1, stored[0])),
+        "partitions": draw(st.integers(1, shape[cut])),
+        "stored_slices": draw(st.integers(1, stored[0])),
         "backup": draw(st.sampled_from(["none", "constant", "slot"])),
         "resource": draw(st.booleans()),
     }
 
 
 def save(prefix: str, case: dict[str, Any]) -> None:
-    """Stores the table, and a slot of it, in slices along the first axis."""
+    """Saves the table and its slot in slices along the first axis."""
     table = case["table"]
     with tf.Graph().as_default(), tf1.Session() as session:
         for name, value in (("emb", table), ("emb/Slot", -table)):
             tf1.get_variable(
                 name,
                 table.shape,
-                partitioner=tf1.fixed_size_partitioner(case["stored_parts"]),
-                initializer=_pieces_of(value),
+                partitioner=tf1.fixed_size_partitioner(case["stored_slices"]),
+                initializer=_partition_initializer(value),
             )
         session.run(tf1.global_variables_initializer())
         tf1.train.Saver().save(session, prefix, write_meta_graph=False, write_state=False)
 
 
-def _pieces_of(value: np.ndarray) -> Any:
-    """An initializer that returns each partition's box of a value."""
+def _partition_initializer(value: np.ndarray) -> Any:
+    """Returns an initializer that returns the partition's box of a value."""
 
     def initializer(shape: Any, dtype: Any = None, partition_info: Any = None) -> Any:
-        begin = partition_info.var_offset if partition_info else [0] * len(shape)
-        box = tuple(slice(a, a + n) for a, n in zip(begin, shape, strict=True))
+        offset = partition_info.var_offset if partition_info else [0] * len(shape)
+        box = tuple(slice(a, a + n) for a, n in zip(offset, shape, strict=True))
         return tf.constant(value[box], dtype)
 
     return initializer
@@ -95,40 +95,40 @@ def _pieces_of(value: np.ndarray) -> Any:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(case=cases())
-def test_any_table_follows_any_vocabulary(backend_name: str, case: dict[str, Any]) -> None:
+def test_random_table_equals_the_oracle(backend_name: str, case: dict[str, Any]) -> None:
     fill = np.full(case["shape"], 0 if case["backup"] == "none" else 0.5, np.float32)
     slot_fill = 0.25 + np.arange(fill.size, dtype=np.float32).reshape(fill.shape)
     with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
-        save(str(where / "model"), case)
+        root = Path(folder)
+        save(str(root / "model"), case)
         vocabulary = tb.VocabInfo(
-            write_vocabulary(where / "new.txt", case["new"]),
+            write_vocabulary(root / "new.txt", case["new"]),
             case["new_size"],
             case["oov"],
-            write_vocabulary(where / "old.txt", case["old"]),
+            write_vocabulary(root / "old.txt", case["old"]),
             case["old_size"],
             None if case["backup"] == "none" else tf1.constant_initializer(0.5),
             case["axis"],
         )
         with tf.Graph().as_default(), tf1.Session() as session:
-            partitioner = tf1.fixed_size_partitioner(case["parts"], case["cut"])
-            made = {
+            partitioner = tf1.fixed_size_partitioner(case["partitions"], case["cut"])
+            variables = {
                 name: tf1.get_variable(
                     name,
                     case["shape"],
                     use_resource=case["resource"],
                     partitioner=partitioner,
                     trainable=name == "emb",
-                    initializer=_pieces_of(initial),
+                    initializer=_partition_initializer(initial),
                 )
                 for name, initial in (("emb", fill), ("emb/Slot", slot_fill))
             }
-            wanted = [".*"] if case["backup"] == "slot" else None
-            tb.warm_start(str(where / "model"), wanted, {"emb": vocabulary})
+            selected = [".*"] if case["backup"] == "slot" else None
+            tb.warm_start(str(root / "model"), selected, {"emb": vocabulary})
             session.run(tf1.global_variables_initializer())
-            values = session.run({name: tf.convert_to_tensor(v) for name, v in made.items()})
+            values = session.run({name: tf.convert_to_tensor(v) for name, v in variables.items()})
     np.testing.assert_array_equal(values["emb"], oracle(case, fill))
-    if wanted:
+    if selected:
         case = {**case, "table": -case["table"]}
         np.testing.assert_array_equal(values["emb/Slot"], oracle(case, slot_fill))
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads of a warm start: none while the graph is built, and each vocabulary once."""
+"""A warm start reads no values while the graph is built, and each vocabulary once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
 ROWS = 1000
-PARTS = 8
+PARTITIONS = 8
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def folder(tmp_path: Path, save: Callable[..., str]) -> Path:
     return tmp_path
 
 
-def model(name: str = "emb", parts: int = PARTS) -> Any:
-    partitioner = tf1.fixed_size_partitioner(parts)
+def model(name: str = "emb", partitions: int = PARTITIONS) -> Any:
+    partitioner = tf1.fixed_size_partitioner(partitions)
     return tf1.get_variable(name, (ROWS, 4), use_resource=True, partitioner=partitioner)
 
 
@@ -48,8 +48,8 @@ BACKUPS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.usefixtures("backend_name")
 @pytest.mark.parametrize("backup", BACKUPS)
-def test_files_may_be_missing_while_the_graph_is_built(folder: Path, backup: str) -> None:
-    """The files are created only before the initializers run."""
+def test_graph_builds_while_files_are_missing(folder: Path, backup: str) -> None:
+    """The files are created before the initializers run."""
     hidden = {name: (folder / name).read_bytes() for name in ("old.txt", "new.txt")}
     data = "model.data-00000-of-00001"
     hidden[data] = (folder / data).read_bytes()
@@ -68,7 +68,7 @@ def test_files_may_be_missing_while_the_graph_is_built(folder: Path, backup: str
 
 
 @pytest.mark.usefixtures("backend_name")
-def test_building_reads_only_the_index(folder: Path) -> None:
+def test_graph_construction_reads_only_the_index(folder: Path) -> None:
     for _ in range(2):  # The first run imports modules.
         with tf.Graph().as_default():
             model()
@@ -79,7 +79,7 @@ def test_building_reads_only_the_index(folder: Path) -> None:
 
 
 def _bytes_read() -> int:
-    """The bytes that this process has read so far by system calls."""
+    """Returns the bytes that this process has read by system calls."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -89,28 +89,26 @@ def _bytes_read() -> int:
 
 @pytest.fixture
 def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often our reader joins two vocabularies, for the NumPy backend."""
+    """Returns a list that gets an item for each vocabulary join of the NumPy backend."""
     from tensorbundle import _core, vocab
 
-    made: list[int] = []
-    real = _core.join
+    calls: list[int] = []
+    original = _core.join
 
     class Core:
         def __getattr__(self, name: str) -> Any:
             return getattr(_core, name)
 
         def join(self, *args: Any, **kwargs: Any) -> Any:
-            made.append(1)
-            return real(*args, **kwargs)
+            calls.append(1)
+            return original(*args, **kwargs)
 
     tb.clear_caches()
     monkeypatch.setattr(vocab, "_core", Core())
-    return made
+    return calls
 
 
-def test_all_partitions_of_all_tables_share_one_join(
-    folder: Path, backend_name: str, joins: list[int]
-) -> None:
+def test_all_partitions_share_one_join(folder: Path, backend_name: str, joins: list[int]) -> None:
     if backend_name != "numpy":
         pytest.skip("only joins of our reader can be counted")
     with tf.Graph().as_default(), tf1.Session() as session:
@@ -123,29 +121,27 @@ def test_all_partitions_of_all_tables_share_one_join(
     assert len(joins) == 1
 
 
-def test_tensorflows_op_joins_once_per_table(folder: Path) -> None:
+def test_stock_op_joins_once_per_table(folder: Path) -> None:
     with tf.Graph().as_default() as graph:
         model()
         with tb.tf.options(op="stock"):
             tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
         types = [op.type for op in graph.get_operations()]
     assert types.count("GenerateVocabRemapping") == 1
-    assert types.count("LoadAndRemapMatrix") == PARTS
+    assert types.count("LoadAndRemapMatrix") == PARTITIONS
 
 
-def test_no_op_of_ours_is_in_a_stock_graph(folder: Path) -> None:
+def test_stock_graph_contains_no_tensorbundle_op(folder: Path) -> None:
     with tf.Graph().as_default() as graph:
         model()
         with tb.tf.options(op="stock"):
             tb.warm_start(str(folder / "model"), ".*", {"emb": info(folder)})
-        ours = [op.type for op in graph.get_operations() if "Tensorbundle" in op.type]
+        our_ops = [op.type for op in graph.get_operations() if "Tensorbundle" in op.type]
         functions = [op.type for op in graph.get_operations() if op.type.endswith("PyFunc")]
-    assert not ours and not functions
+    assert not our_ops and not functions
 
 
-def test_the_time_to_build_a_graph_does_not_depend_on_the_tables_size(
-    folder: Path, backend_name: str
-) -> None:
+def test_graph_construction_is_fast_for_large_tables(folder: Path, backend_name: str) -> None:
     """TensorFlow's join of a small vocabulary takes half a second per partition."""
     size = 2_000_000
     path = (
@@ -154,23 +150,23 @@ def test_the_time_to_build_a_graph_does_not_depend_on_the_tables_size(
         else "no such file"
     )
     vocabulary = tb.VocabInfo(path, size, 0, path)
-    took = []
+    seconds = []
     for _ in range(3):
         with tf.Graph().as_default():
-            tf1.get_variable("emb", (size, 4), partitioner=tf1.fixed_size_partitioner(PARTS))
-            begin = time.perf_counter()
+            tf1.get_variable("emb", (size, 4), partitioner=tf1.fixed_size_partitioner(PARTITIONS))
+            start = time.perf_counter()
             tb.warm_start(str(folder / "model"), None, {"emb": vocabulary})
-            took.append(time.perf_counter() - begin)
-    assert min(took) < 0.5, took
+            seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
 
 
 @pytest.mark.parametrize("verify", ["full", "lazy", "none"])
-def test_corruption_is_detected_before_anything_is_assigned(
+def test_corruption_is_detected_before_assignment(
     folder: Path, backend_name: str, verify: str
 ) -> None:
     data = folder / "model.data-00000-of-00001"
     content = bytearray(data.read_bytes())
-    # Byte 1 is in old row 0, which no new row takes: only a full verification detects it.
+    # Byte 1 is in old row 0, which no new row uses: only full verification detects it.
     content[1] ^= 255
     data.write_bytes(content)
     with (
@@ -190,28 +186,28 @@ def test_corruption_is_detected_before_anything_is_assigned(
             session.run(initializers)
 
 
-def test_everything_happens_on_the_task_of_its_variable(folder: Path, backend_name: str) -> None:
-    """TensorFlow's own ops stay on TensorFlow's devices."""
+def test_ops_run_on_the_task_of_the_variable(folder: Path, backend_name: str) -> None:
+    """The stock backend leaves the devices to TensorFlow."""
     if backend_name == "numpy":
         pytest.skip("a NumPy function runs only in this process")
     tasks = [f"/job:ps/task:{number}" for number in range(2)]
     backup = tf1.random_normal_initializer(seed=1)
     with tf.Graph().as_default() as graph:
         with tf1.device(tf1.train.replica_device_setter(ps_device="/job:ps", ps_tasks=2)):
-            model(parts=2)
+            model(partitions=2)
         before = set(graph.get_operations())
         vocabulary = info(folder, backup_initializer=backup)
         tb.warm_start(str(folder / "model"), None, {"emb": vocabulary})
-        made = [op for op in graph.get_operations() if op not in before]
+        created = [op for op in graph.get_operations() if op not in before]
     places = {
-        kind: [op.device for op in made if op.type == kind]
+        kind: [op.device for op in created if op.type == kind]
         for kind in ("TensorbundleRemapV1", "TensorbundleMissingV1", "RandomStandardNormal")
     }
     if backend_name == "op":
-        # The initial value has a random op of its own.
+        # The initial value has another random op.
         places = {kind: sorted(set(found)) for kind, found in places.items()}
         assert set(map(tuple, places.values())) == {tuple(f"{t}/device:CPU:0" for t in tasks)}
-        assert all(op.device for op in made if op.type != "NoOp")
+        assert all(op.device for op in created if op.type != "NoOp")
     else:
         assert places == {
             "TensorbundleRemapV1": [],

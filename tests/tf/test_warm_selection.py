@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selection of variables and their names, compared with TensorFlow."""
+"""A warm start selects and renames variables as TensorFlow does."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ ARRAYS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    where = tmp_path_factory.mktemp("selection")
-    save(where / "model-0", ARRAYS)
-    (where / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
-    (where / "empty").mkdir()
-    write_vocabulary(where / "old.txt", "abcdefghij")
-    write_vocabulary(where / "new.txt", "jkab")
-    return where
+    root = tmp_path_factory.mktemp("selection")
+    save(root / "model-0", ARRAYS)
+    (root / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
+    (root / "empty").mkdir()
+    write_vocabulary(root / "old.txt", "abcdefghij")
+    write_vocabulary(root / "new.txt", "jkab")
+    return root
 
 
 @pytest.fixture(params=["ref", "resource"])
 def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
-    """Creates v1, v1_extra, v2, a table of three partitions and a step that is not trainable."""
+    """Returns a function that creates v1, v1_extra, v2, a partitioned table and a step."""
 
-    def make() -> list[Any]:
+    def create() -> list[Any]:
         with tf1.variable_scope(
             "", use_resource=request.param == "resource", initializer=tf1.ones_initializer()
         ):
@@ -53,17 +53,17 @@ def build(request: pytest.FixtureRequest) -> Callable[[], list[Any]]:
                 tf1.get_variable("step", [], tf.int64, trainable=False),
             ]
 
-    return make
+    return create
 
 
 SAME: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "everything that is trained": lambda vs: {},
-    "beginning of a name": lambda vs: {"vars_to_warm_start": "v1"},
-    "with the number of the output": lambda vs: {"vars_to_warm_start": "v2[^/]"},
-    "end of a name that has :0": lambda vs: {"vars_to_warm_start": "v1$"},
+    "all trainable variables": lambda vs: {},
+    "start of a name": lambda vs: {"vars_to_warm_start": "v1"},
+    "matches the output number": lambda vs: {"vars_to_warm_start": "v2[^/]"},
+    "end before the output number": lambda vs: {"vars_to_warm_start": "v1$"},
     "not in the middle": lambda vs: {"vars_to_warm_start": "1"},
     "alternatives": lambda vs: {"vars_to_warm_start": "(v2|table)"},
-    "nothing": lambda vs: {"vars_to_warm_start": None},
+    "None": lambda vs: {"vars_to_warm_start": None},
     "the empty string": lambda vs: {"vars_to_warm_start": ""},
     "list of names": lambda vs: {"vars_to_warm_start": ["v2", "step"]},
     "list of all": lambda vs: {"vars_to_warm_start": [".*"]},
@@ -82,7 +82,7 @@ SAME: dict[str, Callable[[Any], dict[str, Any]]] = {
         "vars_to_warm_start": "v1",
         "var_name_to_prev_var_name": {"v1_extra": "v1"},
     },
-    "a name for what is not loaded": lambda vs: {
+    "previous name of an unselected variable": lambda vs: {
         "vars_to_warm_start": None,
         "var_name_to_prev_var_name": {"v1": "elsewhere"},
     },
@@ -91,13 +91,13 @@ SAME: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_selects_what_tensorflow_selects(
+def test_selection_equals_tensorflow(
     folder: Path, build: Callable[[], list[Any]], name: str
 ) -> None:
     require_same(folder, build, SAME[name])
 
 
-def test_values_are_the_checkpoints(folder: Path, build: Callable[[], list[Any]]) -> None:
+def test_selected_variables_get_stored_values(folder: Path, build: Callable[[], list[Any]]) -> None:
     values = require_same(folder / "model-0", build, lambda vs: {"vars_to_warm_start": [".*"]})
     for value, expected in zip(values, ARRAYS.values(), strict=True):
         np.testing.assert_array_equal(value, expected)
@@ -125,15 +125,13 @@ ERRORS: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_rejects_what_tensorflow_rejects(
+def test_invalid_selection_raises_tensorflows_error(
     folder: Path, build: Callable[[], list[Any]], name: str
 ) -> None:
     require_same_error(folder, build, ERRORS[name])
 
 
-def test_unused_settings_leave_the_variables_as_they_were(
-    folder: Path, build: Callable[[], list[Any]]
-) -> None:
+def test_unused_setting_changes_no_variable(folder: Path, build: Callable[[], list[Any]]) -> None:
     with tf.Graph().as_default():
         variables = build()
         before = [v.initializer for v in variables[:3]]
@@ -142,39 +140,41 @@ def test_unused_settings_leave_the_variables_as_they_were(
         assert all(v.initializer is op for v, op in zip(variables, before, strict=False))
 
 
-def test_a_partitioned_variable_can_be_listed(folder: Path, build: Callable[[], list[Any]]) -> None:
-    found = outcome(tb.warm_start, folder, build, lambda vs: {"vars_to_warm_start": [vs[3]]})
-    assert found.error is None
-    np.testing.assert_array_equal(found.values[3], ARRAYS["table"])
+def test_partitioned_variable_can_be_selected(folder: Path, build: Callable[[], list[Any]]) -> None:
+    result = outcome(tb.warm_start, folder, build, lambda vs: {"vars_to_warm_start": [vs[3]]})
+    assert result.error is None
+    np.testing.assert_array_equal(result.values[3], ARRAYS["table"])
 
 
-@pytest.mark.parametrize("where", ["nowhere", "empty"])
-def test_paths_without_a_checkpoint(
-    folder: Path, build: Callable[[], list[Any]], where: str
+@pytest.mark.parametrize("path", ["nowhere", "empty"])
+def test_path_without_checkpoint_raises(
+    folder: Path, build: Callable[[], list[Any]], path: str
 ) -> None:
-    found = outcome(tb.warm_start, folder / where, build, lambda vs: {})
-    assert found.stage == "call"
-    assert isinstance(found.error, tb.NotFoundError)
-    if where == "nowhere":
-        require_same_error(folder / where, build, lambda vs: {})
+    result = outcome(tb.warm_start, folder / path, build, lambda vs: {})
+    assert result.stage == "call"
+    assert isinstance(result.error, tb.NotFoundError)
+    if path == "nowhere":
+        require_same_error(folder / path, build, lambda vs: {})
 
 
-def test_nothing_selected_needs_no_checkpoint(folder: Path, build: Callable[[], list[Any]]) -> None:
+def test_empty_selection_needs_no_checkpoint(folder: Path, build: Callable[[], list[Any]]) -> None:
     require_same(folder / "nowhere", build, lambda vs: {"vars_to_warm_start": []})
 
 
 @pytest.fixture(scope="module", params=["graph", "eager"])
 def objects(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An object-based checkpoint of v1 and of a table."""
+    """Writes an object-based checkpoint with v1 and a table."""
     prefix = str(tmp_path_factory.mktemp("objects") / "model")
     values = {"v1": ARRAYS["v1"], "table": ARRAYS["table"]}
     if request.param == "eager":
-        held = {name: tf.Variable(value, name=name) for name, value in values.items()}
-        return str(tf.train.Checkpoint(**held).save(prefix))
+        variables = {name: tf.Variable(value, name=name) for name, value in values.items()}
+        return str(tf.train.Checkpoint(**variables).save(prefix))
     with tf.Graph().as_default(), tf1.Session() as session:
-        held = {name: tf1.get_variable(name, initializer=value) for name, value in values.items()}
+        variables = {
+            name: tf1.get_variable(name, initializer=value) for name, value in values.items()
+        }
         session.run(tf1.global_variables_initializer())
-        return str(tf.train.Checkpoint(**held).save(prefix))
+        return str(tf.train.Checkpoint(**variables).save(prefix))
 
 
 def object_model() -> list[Any]:
@@ -187,13 +187,13 @@ def object_model() -> list[Any]:
     ]
 
 
-def test_object_based_checkpoints_are_read_by_full_names(objects: str, folder: Path) -> None:
+def test_object_based_checkpoint_is_read_by_full_names(objects: str, folder: Path) -> None:
     require_same(objects, object_model, lambda vs: {})
     info = tb.VocabInfo(str(folder / "new.txt"), 4, 6, str(folder / "old.txt"))
     require_same(objects, object_model, lambda vs: {"var_name_to_vocab_info": {"table": info}})
 
 
-def test_object_based_checkpoints_must_have_every_selected_variable(objects: str) -> None:
+def test_object_based_checkpoint_without_variable_raises(objects: str) -> None:
     def model() -> list[Any]:
         return [*object_model(), tf1.get_variable("v3", [2])]
 
@@ -203,9 +203,9 @@ def test_object_based_checkpoints_must_have_every_selected_variable(objects: str
     require_same_error(objects, model, lambda vs: {"var_name_to_prev_var_name": {"v1": "v1"}})
 
 
-def test_eager_variables_are_assigned_now(folder: Path) -> None:
+def test_eager_variables_are_assigned_immediately(folder: Path) -> None:
     assert tf.executing_eagerly()
-    tf.compat.v1.reset_default_graph()  # its collections are used too, and other tests fill them
+    tf.compat.v1.reset_default_graph()  # other tests add to its collections, which are used too
     v1, v2 = tf.Variable(tf.ones([3]), name="v1"), tf.Variable(tf.ones([3, 2]), name="v2")
     tb.warm_start(folder)
     np.testing.assert_array_equal(v1, np.ones(3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remapped tables, compared with TensorFlow bit for bit."""
+"""Remapped tables equal TensorFlow's bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ tf1 = tf.compat.v1
 pytestmark = pytest.mark.usefixtures("backend_name")
 
 OLD = [f"t{number}" for number in range(8)]
-# Eleven: shuffled, three of them new, two of the old ones gone.
+# Shuffled: four new tokens, and one old token (t5) removed.
 NEW = ["t6", "new0", "t0", "t3", "new1", "t7", "t1", "t2", "new2", "t4", "new3"]
 TABLE = np.arange(24, dtype=np.float32).reshape(8, 3) + 1
 CLASSES = TABLE.T.copy()
@@ -26,15 +26,15 @@ CLASSES = TABLE.T.copy()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, save: Callable[..., str]) -> Path:
-    where = tmp_path_factory.mktemp("vocabularies")
+    root = tmp_path_factory.mktemp("vocabularies")
     arrays = {"emb": TABLE, "renamed": -TABLE, "classes": CLASSES}
-    save(where / "model-0", arrays)
-    (where / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
-    write_vocabulary(where / "old.txt", OLD)
-    write_vocabulary(where / "new.txt", NEW)
+    save(root / "model-0", arrays)
+    (root / "checkpoint").write_text('model_checkpoint_path: "model-0"\n')
+    write_vocabulary(root / "old.txt", OLD)
+    write_vocabulary(root / "new.txt", NEW)
     slices = [TABLE[:3], TABLE[3:]]
-    save(where / "sliced", [("emb", part) for part in slices], ["8 3 0,3:-", "8 3 3,5:-"])
-    return where
+    save(root / "sliced", [("emb", values) for values in slices], ["8 3 0,3:-", "8 3 3,5:-"])
+    return root
 
 
 @pytest.fixture(params=["ref", "resource"])
@@ -43,10 +43,10 @@ def resource(request: pytest.FixtureRequest) -> bool:
 
 
 def model(
-    shape: tuple[int, ...], resource: bool, parts: int = 1, axis: int = 0, name: str = "emb"
+    shape: tuple[int, ...], resource: bool, partitions: int = 1, axis: int = 0, name: str = "emb"
 ) -> Callable[[], Any]:
-    def make() -> Any:
-        partitioner = tf1.fixed_size_partitioner(parts, axis) if parts > 1 else None
+    def create() -> Any:
+        partitioner = tf1.fixed_size_partitioner(partitions, axis) if partitions > 1 else None
         return tf1.get_variable(
             name,
             shape,
@@ -55,7 +55,7 @@ def model(
             initializer=tf1.ones_initializer(),
         )
 
-    return make
+    return create
 
 
 def info(folder: Path, new_size: int = len(NEW), oov: int = 0, **more: Any) -> tb.VocabInfo:
@@ -69,7 +69,7 @@ def settings(vocabulary: tb.VocabInfo, **more: Any) -> Callable[[Any], dict[str,
     return lambda _: {"var_name_to_vocab_info": {name: vocabulary}, **more}
 
 
-def test_rows_follow_their_tokens(folder: Path, resource: bool) -> None:
+def test_rows_are_remapped(folder: Path, resource: bool) -> None:
     (value,) = require_same(folder, model((11, 3), resource), settings(info(folder)))
     expected = [TABLE[OLD.index(t)] if t in OLD else np.zeros(3) for t in NEW]
     np.testing.assert_array_equal(value, expected)
@@ -93,27 +93,27 @@ def _counting(shape: Any) -> Any:
 
 
 @pytest.mark.parametrize("initializer", INITIALIZERS)
-@pytest.mark.parametrize(("parts", "oov"), [(1, 3), (5, 6)])
-def test_new_rows_and_buckets(
-    folder: Path, resource: bool, parts: int, oov: int, initializer: str
+@pytest.mark.parametrize(("partitions", "oov"), [(1, 3), (5, 6)])
+def test_new_rows_and_buckets_are_initialized(
+    folder: Path, resource: bool, partitions: int, oov: int, initializer: str
 ) -> None:
     backup = INITIALIZERS[initializer]()
     shape = (len(NEW) + oov, 3)
     vocabulary = info(folder, oov=oov, backup_initializer=backup)
-    (value,) = require_same(folder, model(shape, resource, parts), settings(vocabulary))
+    (value,) = require_same(folder, model(shape, resource, partitions), settings(vocabulary))
     assert value.shape == shape
     if initializer != "ones":
         assert not (value == 1).any() or value[2, 0] == 1
 
 
-@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("oov", [0, 2])
 @pytest.mark.parametrize("initializer", ["none", "counting"])
-def test_columns_follow_their_tokens(
-    folder: Path, resource: bool, parts: int, oov: int, initializer: str
+def test_columns_are_remapped(
+    folder: Path, resource: bool, partitions: int, oov: int, initializer: str
 ) -> None:
     vocabulary = info(folder, oov=oov, backup_initializer=INITIALIZERS[initializer](), axis=1)
-    build = model((3, len(NEW) + oov), resource, parts, name="classes")
+    build = model((3, len(NEW) + oov), resource, partitions, name="classes")
     (value,) = require_same(folder, build, settings(vocabulary, name="classes"))
     for column, token in enumerate(NEW):
         if token in OLD:
@@ -128,25 +128,25 @@ CASES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "fewer old entries": ((11, 3), {"old_vocab_size": 4}),
     "exactly the old entries": ((11, 3), {"old_vocab_size": 8}),
     "one row": ((1, 3), {"new_size": 1}),
-    "more entries than lines, which no row needs": ((5, 3), {"new_size": 90}),
+    "more entries than lines, with fewer rows": ((5, 3), {"new_size": 90}),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sizes(folder: Path, resource: bool, case: str) -> None:
+def test_vocabulary_sizes_limit_the_remap(folder: Path, resource: bool, case: str) -> None:
     shape, sizes = CASES[case]
     vocabulary = info(folder, backup_initializer=tf1.random_normal_initializer(seed=1), **sizes)
     require_same(folder, model(shape, resource), settings(vocabulary))
 
 
 @pytest.mark.parametrize("oov", [1, 4, 11])
-@pytest.mark.parametrize("parts", [2, 5, 11])
-def test_partitions_in_and_behind_the_vocabulary(folder: Path, oov: int, parts: int) -> None:
+@pytest.mark.parametrize("partitions", [2, 5, 11])
+def test_partitions_of_buckets_are_initialized(folder: Path, oov: int, partitions: int) -> None:
     vocabulary = info(folder, oov=oov, backup_initializer=_counting)
-    require_same(folder, model((11 + oov, 3), True, parts), settings(vocabulary))
+    require_same(folder, model((11 + oov, 3), True, partitions), settings(vocabulary))
 
 
-def test_other_names_and_other_variables(folder: Path, resource: bool) -> None:
+def test_renamed_and_selected_variables_are_loaded(folder: Path, resource: bool) -> None:
     def build() -> list[Any]:
         return [
             model((11, 3), resource, 2)(),
@@ -155,27 +155,27 @@ def test_other_names_and_other_variables(folder: Path, resource: bool) -> None:
         ]
 
     names = {"emb": "renamed", "renamed": "emb"}
-    for wanted in (".*", None, ["emb", "renamed"]):
-        more = {"vars_to_warm_start": wanted, "var_name_to_prev_var_name": names}
+    for selected in (".*", None, ["emb", "renamed"]):
+        more = {"vars_to_warm_start": selected, "var_name_to_prev_var_name": names}
         table, renamed, classes = require_same(folder, build, settings(info(folder), **more))
         np.testing.assert_array_equal(table[0], -TABLE[6])
-        assert (renamed[0, 0] == 1) == (wanted is None) or renamed[0, 0] == TABLE[0, 0]
-        assert (classes[2, 2] == CLASSES[2, 2]) == (wanted == ".*")
+        assert (renamed[0, 0] == 1) == (selected is None) or renamed[0, 0] == TABLE[0, 0]
+        assert (classes[2, 2] == CLASSES[2, 2]) == (selected == ".*")
 
 
-def test_a_table_that_is_stored_in_slices(folder: Path, resource: bool) -> None:
-    build, wanted = model((11, 3), resource, 3), settings(info(folder))
-    (value,) = require_same(folder / "sliced", build, wanted)
+def test_table_stored_in_slices_is_remapped(folder: Path, resource: bool) -> None:
+    build = model((11, 3), resource, 3)
+    (value,) = require_same(folder / "sliced", build, settings(info(folder)))
     np.testing.assert_array_equal(value[0], TABLE[6])
 
 
-def test_tensorflows_own_class_is_accepted(folder: Path) -> None:
+def test_tensorflows_vocab_info_is_accepted(folder: Path) -> None:
     original = tf1.train.VocabInfo(*info(folder))
     require_same(folder, model((11, 3), True), settings(original))
     assert tuple(original) == tuple(info(folder))
 
 
-def test_a_subset_of_the_partitions(folder: Path, resource: bool) -> None:
+def test_subset_of_partitions_is_remapped(folder: Path, resource: bool) -> None:
     build = model((11, 3), resource, 3)
     some = settings(info(folder), vars_to_warm_start=["emb/part_[02]"])
     (value,) = require_same(folder, build, some)
@@ -200,7 +200,7 @@ CALL_ERRORS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CALL_ERRORS)
-def test_settings_that_tensorflow_rejects(folder: Path, case: str) -> None:
+def test_invalid_setting_raises_tensorflows_error(folder: Path, case: str) -> None:
     shape, change = CALL_ERRORS[case]
     require_same_error(folder, model(shape, True), settings(info(folder)._replace(**change)))
 
@@ -210,33 +210,33 @@ RUN_ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", RUN_ERRORS)
-def test_invalid_vocabularies_are_detected_when_they_are_read(
-    folder: Path, tmp_path: Path, fault: str, backend_name: str
+@pytest.mark.parametrize("case", RUN_ERRORS)
+def test_invalid_vocabulary_raises_when_it_is_read(
+    folder: Path, tmp_path: Path, case: str, backend_name: str
 ) -> None:
     vocabulary = info(folder)
-    if fault in ("missing", "empty", "empty line", "old twice"):
+    if case in ("missing", "empty", "empty line", "old twice"):
         old = tmp_path / "old.txt"
         lines = {"empty": [], "empty line": ["a", "", "b"], "old twice": ["t1", "b", "t1"]}
-        if fault != "missing":
-            write_vocabulary(old, lines[fault])
+        if case != "missing":
+            write_vocabulary(old, lines[case])
         vocabulary = vocabulary._replace(old_vocab=str(old))
-    elif fault == "short":
+    elif case == "short":
         new = write_vocabulary(tmp_path / "new.txt", NEW[:9])
         vocabulary = vocabulary._replace(new_vocab=new)
-    elif fault == "directory":
+    elif case == "directory":
         vocabulary = vocabulary._replace(new_vocab=str(tmp_path))
     else:
-        vocabulary = vocabulary._replace(old_vocab_size=9 if fault == "old short" else 0)
-    ours, original = both(folder, model((11, 3), True), settings(vocabulary))
-    assert ours.stage == original.stage == "run"
+        vocabulary = vocabulary._replace(old_vocab_size=9 if case == "old short" else 0)
+    result, original = both(folder, model((11, 3), True), settings(vocabulary))
+    assert result.stage == original.stage == "run"
     assert isinstance(original.error, tf.errors.OpError)
     # TensorFlow maps exceptions of NumPy functions to a few classes.
     expected = tf.errors.OpError if backend_name == "numpy" else type(original.error)
-    assert isinstance(ours.error, expected), (ours.error, original.error)
+    assert isinstance(result.error, expected), (result.error, original.error)
 
 
-def test_mismatched_checkpoints_are_detected_at_the_call(
+def test_mismatched_checkpoint_raises_at_the_call(
     folder: Path, save: Callable[..., str], tmp_path: Path
 ) -> None:
     arrays = {
@@ -248,16 +248,16 @@ def test_mismatched_checkpoints_are_detected_at_the_call(
     prefix = save(tmp_path / "model", arrays)
     for tensor in (*arrays, "absent"):
         names = {"emb": tensor}
-        wanted = settings(info(folder), var_name_to_prev_var_name=names)
-        ours, original = both(prefix, model((11, 3), True), wanted)
-        assert (ours.stage, original.stage) == ("call", "run"), tensor
-        # A row outside the table is INTERNAL in TensorFlow; ours reports the reason.
+        renamed = settings(info(folder), var_name_to_prev_var_name=names)
+        result, original = both(prefix, model((11, 3), True), renamed)
+        assert (result.stage, original.stage) == ("call", "run"), tensor
+        # A row outside the table is INTERNAL in TensorFlow.
         kind = tf.errors.InvalidArgumentError if tensor == "few" else type(original.error)
-        assert isinstance(ours.error, kind), (tensor, ours.error, original.error)
-        assert isinstance(ours.error, tb.Error)
+        assert isinstance(result.error, kind), (tensor, result.error, original.error)
+        assert isinstance(result.error, tb.Error)
 
 
-def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None:
+def test_line_ends_and_unusual_bytes_are_kept(folder: Path, tmp_path: Path) -> None:
     tokens = [
         b"a\r",
         b"\xff\x00b",
@@ -271,16 +271,16 @@ def test_windows_line_ends_and_other_bytes(folder: Path, tmp_path: Path) -> None
     (tmp_path / "new.txt").write_bytes(b"\n".join([*reversed(tokens), b"new", b"last\r", b"x\r"]))
     vocabulary = tb.VocabInfo(str(tmp_path / "new.txt"), 10, 0, str(tmp_path / "old.txt"))
     (value,) = require_same(folder, model((10, 3), True), settings(vocabulary))
-    # All but the first: only in one file its carriage return is part of the line end.
+    # Not the first token: its carriage return is part of the line end in one file only.
     assert (value[:, 0] > 0).sum() == 7
 
 
-def test_the_private_function_gives_the_same_values(folder: Path, resource: bool) -> None:
+def test_private_function_sets_the_same_values(folder: Path, resource: bool) -> None:
     from tensorflow.python.training import warm_starting_util
 
     from tensorbundle.tf.warm_start import warm_start_var_with_vocab
 
-    found = []
+    results = []
     for function in (warm_starting_util._warm_start_var_with_vocab, warm_start_var_with_vocab):
         with tf.Graph().as_default(), tf1.Session() as session:
             variable = model((14, 3), resource, 3)()
@@ -293,17 +293,17 @@ def test_the_private_function_gives_the_same_values(folder: Path, resource: bool
                 initializer=_counting,
             )
             session.run(tf1.global_variables_initializer())
-            found.append(session.run(tf.convert_to_tensor(variable)))
-            for wrong in ([variable], "emb", ()):
+            results.append(session.run(tf.convert_to_tensor(variable)))
+            for invalid in ([variable], "emb", ()):
                 with pytest.raises(TypeError, match="var MUST be one of"):
-                    function(wrong, *paths)
+                    function(invalid, *paths)
             with pytest.raises(ValueError, match="Must provide all of"):
                 function(variable, paths[0], 11, "", paths[3])
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*results)
 
 
-def test_what_an_eager_call_raises_is_in_the_plan(folder: Path, tmp_path: Path) -> None:
-    """Before the first variable changes; a graph reads its vocabularies later."""
+def test_eager_plan_lists_vocabulary_errors(folder: Path, tmp_path: Path) -> None:
+    """The call raises before any variable changes. A graph reads its vocabularies later."""
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "twice.txt").write_bytes(b"a\nb\na\n")
     (tmp_path / "gap.txt").write_bytes(b"a\n\nb\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings at the call about settings and vocabularies that TensorFlow accepts silently."""
+"""The call warns about settings and vocabularies that TensorFlow accepts without a warning."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def warm(
     folder: Path, rows: int = 3, eager: bool = False, *, name: str = "emb", run: bool = True,
     new: str = "new.txt", old: str = "old.txt", **settings: Any,
 ) -> list[str]:  # fmt: skip
-    """The warnings of a warm start of one table."""
+    """Warm-starts a table; returns the warnings."""
     vocabulary = tb.VocabInfo(
         str(folder / new), settings.pop("size", 3), settings.pop("oov", 0), str(folder / old),
         **settings,
@@ -62,14 +62,14 @@ def test_matching_vocabularies_cause_no_warning(folder: Path, eager: bool) -> No
 
 
 @pytest.mark.parametrize("eager", [False, True])
-def test_no_common_token(folder: Path, eager: bool) -> None:
+def test_vocabularies_without_common_token_warn(folder: Path, eager: bool) -> None:
     write_vocabulary(folder / "counts.txt", [f"{token}\t7" for token in TOKENS[:3]])
     (line,) = warm(folder, eager=eager, new="counts.txt")
     assert "'emb': none of the 3 tokens of" in line and "among the 8 of" in line
     assert "counts.txt has tabs" in line
 
 
-def test_sizes_that_contradict_each_other(folder: Path) -> None:
+def test_inconsistent_sizes_warn(folder: Path) -> None:
     (line,) = warm(folder, oov=2)
     assert "new_vocab_size (3) + num_oov_buckets (2) = 5, but the variable has 3 rows" in line
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
@@ -80,10 +80,10 @@ def test_sizes_that_contradict_each_other(folder: Path) -> None:
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize(("name", "entries"), [("emb", "rows"), ("classes", "columns")])
-def test_an_entry_beyond_the_table_is_an_error_at_the_call(
+def test_old_token_beyond_the_table_raises_at_the_call(
     folder: Path, eager: bool, name: str, entries: str
 ) -> None:
-    """TensorFlow reports a row when the initializers run, and reads any memory for a column."""
+    """TensorFlow rejects a row when the initializers run; for a column it reads out of bounds."""
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
     write_vocabulary(folder / "new.txt", [TOKENS[3], "tok8", TOKENS[0]])
     axis = int(name == "classes")
@@ -107,7 +107,7 @@ def problems(folder: Path, name: str, axis: int) -> tuple[str, ...]:
         return tb.tf.plan_warm_start(folder / "m", None, infos).problems
 
 
-def test_another_machines_files_may_differ(folder: Path, backend_name: str) -> None:
+def test_old_token_beyond_remote_table_warns(folder: Path, backend_name: str) -> None:
     write_vocabulary(folder / "longer.txt", [*TOKENS, "tok8"])
     write_vocabulary(folder / "new.txt", [TOKENS[3], "tok8", TOKENS[0]])
     with tf.Graph().as_default(), tf1.device("/job:ps/task:0"), logged() as lines:
@@ -118,8 +118,9 @@ def test_another_machines_files_may_differ(folder: Path, backend_name: str) -> N
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_a_vocabulary_that_is_not_there_yet(folder: Path, backend_name: str, which: str) -> None:
-    """Like TensorFlow, we raise when it is read."""
+def test_missing_vocabulary_warns_and_raises_when_read(
+    folder: Path, backend_name: str, which: str
+) -> None:
     path = folder / f"{which}.txt"
     content = path.read_bytes()
     path.unlink()
@@ -135,7 +136,7 @@ def test_a_vocabulary_that_is_not_there_yet(folder: Path, backend_name: str, whi
     assert not warm(folder)
 
 
-FAULTS = {
+INITIALIZER_ERRORS = {
     "size": ({"size": 4, "rows": 4}, "new_vocab_size is 4, but"),
     "old size": ({"old_vocab_size": 9}, "old_size is 9|8"),
     "empty line": ({"old": "gap.txt"}, "is empty"),
@@ -143,26 +144,26 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_of_the_initializers_are_warnings(folder: Path, fault: str) -> None:
+@pytest.mark.parametrize("case", INITIALIZER_ERRORS)
+def test_errors_of_initializers_warn_at_the_call(folder: Path, case: str) -> None:
     write_vocabulary(folder / "gap.txt", ["a", "", "b"])
     write_vocabulary(folder / "twice.txt", ["a", "b", "a"])
-    settings, text = FAULTS[fault]
+    settings, text = INITIALIZER_ERRORS[case]
     lines = warm(folder, run=False, **settings)
     assert any("will fail" in line and text.partition("|")[0] in line for line in lines)
     with pytest.raises(tf.errors.OpError):
         warm(folder, **settings)
 
 
-def test_paths_with_a_nul_byte(folder: Path) -> None:
+def test_path_with_nul_byte_raises(folder: Path) -> None:
     with tf.Graph().as_default():
         tf1.get_variable("emb", (3, 3))
-        bad = str(folder / "new.txt") + "\0x"
+        path = str(folder / "new.txt") + "\0x"
         with pytest.raises(ValueError, match="NUL"):
-            tb.warm_start(folder / "m", None, {"emb": tb.VocabInfo(bad, 3, 0, bad)})
+            tb.warm_start(folder / "m", None, {"emb": tb.VocabInfo(path, 3, 0, path)})
 
 
-def test_a_path_is_needed_at_the_call(folder: Path) -> None:
+def test_empty_path_raises_at_the_call(folder: Path) -> None:
     for function in (tb.warm_start, tf1.train.warm_start):
         with tf.Graph().as_default():
             tf1.get_variable("emb", (3, 3))
@@ -171,27 +172,27 @@ def test_a_path_is_needed_at_the_call(folder: Path) -> None:
                 function("", None, {"emb": tb.VocabInfo(new, 3, 0, old)})
 
 
-@pytest.mark.parametrize("wanted", [".*", "embeding", None, ["nothing"], []])
+@pytest.mark.parametrize("selection", [".*", "embeding", None, ["nothing"], []])
 @pytest.mark.parametrize("eager", [False, True])
-def test_a_selection_of_nothing(folder: Path, wanted: Any, eager: bool) -> None:
+def test_selection_of_no_variable_warns(folder: Path, selection: Any, eager: bool) -> None:
     if eager:
         tf1.reset_default_graph()
         with logged() as lines:
-            report = tb.warm_start(folder / "m", wanted)
+            report = tb.warm_start(folder / "m", selection)
     else:
         with tf.Graph().as_default(), logged() as lines:
-            if wanted == ".*" or wanted is None:
+            if selection == ".*" or selection is None:
                 tf1.get_variable("emb", (3, 3), trainable=False)
             else:
                 tf1.get_variable("emb", (3, 3))
-            report = tb.warm_start(folder / "m", wanted)
+            report = tb.warm_start(folder / "m", selection)
     (line,) = [line for line in lines if line.startswith("WARNING")]
-    assert "selects no variable" in line and repr(wanted) in line
-    assert ("eager mode" in line) == (eager and wanted != [])
+    assert "selects no variable" in line and repr(selection) in line
+    assert ("eager mode" in line) == (eager and selection != [])
     assert report.loaded == {}
 
 
-def test_an_empty_map(folder: Path) -> None:
+def test_empty_map_warns(folder: Path) -> None:
     with tf.Graph().as_default(), logged() as lines:
         tf1.get_variable("emb", (3, 3))
         assert tb.init_from_checkpoint(folder / "m", {}).loaded == {}
@@ -200,7 +201,7 @@ def test_an_empty_map(folder: Path) -> None:
     assert "assignment map is empty" in line and plan.warnings and not plan.problems
 
 
-def test_warnings_are_in_the_plan_and_come_when_it_is_carried_out(folder: Path) -> None:
+def test_plan_lists_warnings_and_apply_logs_them(folder: Path) -> None:
     write_vocabulary(folder / "other.txt", ["a", "b", "c"])
     with tf.Graph().as_default(), logged() as lines:
         tf1.get_variable("emb", (3, 3))
@@ -213,7 +214,7 @@ def test_warnings_are_in_the_plan_and_come_when_it_is_carried_out(folder: Path) 
         assert f"WARNING {warning}" in lines
 
 
-def test_a_slot_causes_no_second_warning(folder: Path) -> None:
+def test_slot_causes_no_second_warning(folder: Path) -> None:
     with tf.Graph().as_default(), logged() as lines:
         tf1.get_variable("emb", (3, 3))
         tf1.get_variable("emb/Slot", (3, 3), trainable=False)
@@ -223,7 +224,7 @@ def test_a_slot_causes_no_second_warning(folder: Path) -> None:
 
 
 def test_large_vocabularies_are_sampled(folder: Path, save: Callable[..., str]) -> None:
-    """Matching vocabularies are not read further; a plan reads all of them."""
+    """The call reads a sample of matching vocabularies; a plan reads all lines."""
     size = 400_000
     prefix = save(folder / "large", {"emb": np.zeros((size, 1), np.float32)})
     write_vocabulary(folder / "old.txt", (f"token{i}" for i in range(size)))
@@ -235,8 +236,8 @@ def test_large_vocabularies_are_sampled(folder: Path, save: Callable[..., str]) 
         with tf.Graph().as_default(), logged() as lines:
             tf1.get_variable("emb", (size, 1))
             info = tb.VocabInfo(str(folder / new), size, 0, str(folder / "old.txt"))
-            made = function(prefix, None, {"emb": info})
-        return made, [line for line in lines if line.startswith("WARNING")]
+            result = function(prefix, None, {"emb": info})
+        return result, [line for line in lines if line.startswith("WARNING")]
 
     before = _bytes_read()
     assert not start(tb.warm_start, "new.txt")[1]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one of our ops with unusual attributes and inputs, in a process that must survive them.
+"""Runs one of our ops with unusual attributes and inputs, in a process that must not crash.
 
-``unusual_attributes.py OP FOLDER``: writes its own files into the folder, runs the op with each odd
+``unusual_attributes.py OP FOLDER``: writes its files into the folder, runs the op with each unusual
 value in a graph and eagerly, and prints a JSON list of [mode, attribute, value, class, message].
 """
 
@@ -38,13 +38,13 @@ SPECS = ["", " ", "\0", "-", "3 4", "3 4 ", "3 4 -", "3 4 -:-:-", "3 4 0,0:-", "
 
 
 def write(folder: Path) -> dict[str, Any]:
-    """Files, and valid attributes for each op."""
+    """Writes the files; returns valid attributes for each op."""
     bundle = Bundle()
     bundle.pad(64 - len(bundle.shards[0]) % 64)
     bundle.add("t", np.arange(12, dtype=np.float32).reshape(3, 4))
     bundle.add("t3", np.arange(24, dtype=np.float32).reshape(2, 3, 4))
     bundle.add_strings("s", [b"a", b"\xff\0"], (2,))
-    # Declared to be huge, with one element stored; and the same of strings.
+    # Tensors with a huge declared shape and one stored element.
     for name, number, shape in (("f60", 1, 2**60), ("i62", 6, 2**62)):
         dtype = np.float32 if number == 1 else np.int8
         bundle.add(slice_key(name.encode(), [(0, 1)]), np.zeros(1, dtype))
@@ -70,12 +70,12 @@ def write(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def odd(op: str, good: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Changes of the valid attributes: each attribute by itself, and several together."""
-    for name, value in good.items():
+def unusual_changes(op: str, valid: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields changes to the valid attributes: of each attribute alone, and of several together."""
+    for name, value in valid.items():
         if isinstance(value, tf.DType):
             yield from ({name: other} for other in TYPES)
-        elif isinstance(value, int) and name != "N":  # Huge ones are TensorFlow's own nodes.
+        elif isinstance(value, int) and name != "N":  # TensorFlow creates N nodes.
             yield from ({name: number} for number in NUMBERS)
         elif name == "slice_spec":
             yield from ({name: spec} for spec in SPECS)
@@ -89,7 +89,7 @@ def odd(op: str, good: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from ({name: text} for text in TEXTS)
     for tensor, dtype in (("f60", tf.float32), ("i62", tf.int8), ("wide", tf.float32),
                           ("s60", tf.string), ("t3", tf.float32), ("s", tf.string)):  # fmt: skip
-        if "tensor" in good:
+        if "tensor" in valid:
             yield {"tensor": tensor, "dtype": dtype}
     if op == "read":
         yield {"tensor": "s60", "dtype": tf.string, "slice_spec": f"{2**60} 1,{2**60 - 1}"}
@@ -97,20 +97,20 @@ def odd(op: str, good: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if op == "map":
         yield from ({"slice_specs": ["3 4 -:-"] * 3, "N": count} for count in (1, 2, 3, 4))
     if op == "verify":
-        yield from ({"parts": [part]} for part in odd_parts())
+        yield from ({"parts": [part]} for part in unusual_parts())
     if op == "remap":
-        yield from odd_remaps()
+        yield from unusual_remaps()
 
 
-def odd_parts() -> Iterator[Any]:
+def unusual_parts() -> Iterator[Any]:
     for shape in ([], [4], [1, 3], [1, 5], [0, 3], [1, 4, 1], [4, 0]):
         yield np.zeros(shape, np.int64)
     for row in itertools.product((-1, 0, 2**62), (-1, 0, 40, 2**62), (0, 49, 2**62), (0, 2**32)):
         yield np.array([row], np.int64)
 
 
-def odd_remaps() -> Iterator[dict[str, Any]]:
-    # Not a size that a larger machine could allocate: TensorFlow waits for memory.
+def unusual_remaps() -> Iterator[dict[str, Any]]:
+    # Excludes sizes that a larger machine could allocate: TensorFlow waits for memory.
     for axis, oov in itertools.product(
         (0, 1, 2, 3), [n for n in NUMBERS if 0 <= n < 9 or n > 2**60]
     ):
@@ -144,7 +144,7 @@ def odd_remaps() -> Iterator[dict[str, Any]]:
 
 
 def outcome(function: Any, mode: str, attributes: dict[str, Any]) -> tuple[str, str]:
-    """The exception's class, or ``"fine"``; and its message."""
+    """Returns the exception's class, or ``"fine"``, and its message."""
     try:
         if mode == "eager":
             function(**attributes)
@@ -157,15 +157,15 @@ def outcome(function: Any, mode: str, attributes: dict[str, Any]) -> tuple[str, 
 
 
 def main(op: str, folder: Path) -> None:
-    good = write(folder)[op]
+    valid = write(folder)[op]
     function = getattr(tb.tf.load_op_library(), f"tensorbundle_{op}_v1")
-    found = []
+    outcomes = []
     for mode in ("graph", "eager"):
-        found.append([mode, "", "", *outcome(function, mode, good)])
-        for changes in odd(op, good):
-            kind, message = outcome(function, mode, {**good, **changes})
-            found.append([mode, ",".join(changes), repr(changes)[:200], kind, message])
-    json.dump(found, sys.stdout)
+        outcomes.append([mode, "", "", *outcome(function, mode, valid)])
+        for changes in unusual_changes(op, valid):
+            kind, message = outcome(function, mode, {**valid, **changes})
+            outcomes.append([mode, ",".join(changes), repr(changes)[:200], kind, message])
+    json.dump(outcomes, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a file of TensorFlow's own tests, with or without ours installed.
+"""Runs a file of TensorFlow's own tests, with or without tensorbundle installed.
 
-The file lies outside this repository: it is read and run, never copied. A process of its own runs
-it in TF1 mode, for which those tests were written and which a wheel turns off at import::
+The file is outside this repository: it is read and run, never copied. It runs in a separate process
+in TF1 mode, for which those tests were written and which a wheel turns off at import::
 
-    python tests/tf/upstream.py [--installed] [--as-is] [--resource] [--match WORD] FILE
+    python tests/tf/upstream.py [--installed] [--tf2] [--resource] [--match WORD] FILE
 
-prints one line per test that did not pass, and the counts.
+prints the traceback of each failed test, and the counts.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-# A timeout: the longest file takes about three minutes on two cores.
+# The longest file takes about three minutes on two cores.
 TIMEOUT_SECONDS = 1200
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The outcome of each test of one file.
+    """The outcomes of the tests in one file.
 
     Attributes:
         outcomes: Test name to "passed", "failed" or "skipped".
         details: Name of a failed test to its traceback.
-        calls: `tensorbundle.tf.calls()` at the end; empty without the installation.
-        output: What the process wrote.
+        calls: `tensorbundle.tf.calls()` at the end; empty if tensorbundle is not installed.
+        output: The output of the process.
     """
 
     outcomes: dict[str, str]
@@ -45,7 +45,7 @@ class Report:
     output: str
 
     def names(self, outcome: str) -> set[str]:
-        """The tests with that outcome."""
+        """Returns the tests with that outcome."""
         return {name for name, each in self.outcomes.items() if each == outcome}
 
 
@@ -91,22 +91,22 @@ def run(
     installed: bool,
     match: str = "",
     op: str = "auto",
-    as_is: bool = False,
+    tf2: bool = False,
     resource: bool = False,
 ) -> Report:
-    """Runs one file of tests in a process of its own.
+    """Runs one file of tests in a separate process.
 
     Args:
-        file: The file, anywhere.
-        installed: Whether TensorFlow's names lead to ours.
-        match: Only tests with this in their name.
-        op: `tensorbundle.tf.options`' ``op``, for the whole process; or ``"absent"``, as if there
-            were no op library.
-        as_is: In TF2 mode, for tests that were written for it.
-        resource: With resource variables in TF1 mode too.
+        file: The path of the file.
+        installed: Whether TensorFlow's functions are patched.
+        match: Runs only the tests whose name contains this.
+        op: The option ``op`` of `tensorbundle.tf.options` for the whole process; or ``"absent"``
+            to run without the op library.
+        tf2: Runs in TF2 mode, for tests that were written for it.
+        resource: Uses resource variables in TF1 mode too.
 
     Raises:
-        RuntimeError: The process ended without a report; says what it wrote.
+        RuntimeError: The process ended without a report. The message contains its output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "report.json"
@@ -118,7 +118,7 @@ def run(
             "TEST_TMPDIR": scratch,
         }
         arguments = [str(file), "--match", match, "--op", op, "--result", str(result)]
-        arguments += ["--installed"] * installed + ["--as-is"] * as_is
+        arguments += ["--installed"] * installed + ["--tf2"] * tf2
         arguments += ["--resource"] * resource
         process = subprocess.run(
             [sys.executable, __file__, *arguments],
@@ -138,7 +138,7 @@ def run(
 
 
 def _name_keras_for_estimator() -> None:
-    """Gives Estimator's newest tests the Keras names that they import from its package."""
+    """Adds the Keras names that Estimator's newest tests import from its package."""
     import tensorflow as tf
 
     try:
@@ -158,7 +158,7 @@ def _load(file: Path) -> Any:
     specification = importlib.util.spec_from_file_location(f"upstream_{file.stem}", file)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # some tests look up their own classes there
+    sys.modules[module.__name__] = module  # some tests look up their classes there
     specification.loader.exec_module(module)
     return module
 
@@ -173,14 +173,14 @@ def _selected(suite: unittest.TestSuite, match: str) -> unittest.TestSuite:
     return chosen
 
 
-def _run_here(options: argparse.Namespace) -> dict[str, Any]:
+def _run_in_process(options: argparse.Namespace) -> dict[str, Any]:
     import tensorflow as tf
     from absl import flags
 
     from tensorbundle.tf import installation, op_library
     from tensorbundle.tf.options import set_options
 
-    if not options.as_is:
+    if not options.tf2:
         tf.compat.v1.disable_v2_behavior()
     if options.resource:
         tf.compat.v1.enable_resource_variables()
@@ -190,7 +190,7 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
         installation.install()
         if options.op == "absent":
             op_library.load = lambda: None
-            op_library.unavailable_reason = lambda: "this run does without"
+            op_library.unavailable_reason = lambda: "disabled for this run"
         else:
             set_options(op=options.op)
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
@@ -200,7 +200,7 @@ def _run_here(options: argparse.Namespace) -> dict[str, Any]:
     return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
 
 
-def _say(report: Report) -> None:
+def _print_report(report: Report) -> None:
     for name in sorted(report.names("failed")):
         print(f"failed {name}\n{report.details[name]}")
     print(collections.Counter(report.outcomes.values()), report.calls)
@@ -211,17 +211,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file")
     parser.add_argument("--installed", action="store_true")
-    parser.add_argument("--as-is", action="store_true", help="with TF2 behaviour")
+    parser.add_argument("--tf2", action="store_true", help="with TF2 behaviour")
     parser.add_argument("--resource", action="store_true", help="with resource variables")
     parser.add_argument("--match", default="")
     parser.add_argument("--op", default="auto", choices=["auto", "stock", "absent"])
     parser.add_argument("--result", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.result:
-        Path(options.result).write_text(json.dumps(_run_here(options)))
+        Path(options.result).write_text(json.dumps(_run_in_process(options)))
     else:
-        given = {name: value for name, value in vars(options).items() if name != "result"}
-        _say(run(given.pop("file"), **given))
+        arguments = {name: value for name, value in vars(options).items() if name != "result"}
+        _print_report(run(arguments.pop("file"), **arguments))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ inline uint64_t MultiplyMix(uint64_t a, uint64_t b) {
 }
 
 // A 64-bit hash of a token with 64 good bits. The random seed makes collisions unpredictable, so
-// that nobody can construct a vocabulary that is slow to join.
+// that no vocabulary can be constructed to make a join slow.
 class TokenHasher {
  public:
   explicit TokenHasher(uint64_t seed) : seed_(seed) {}

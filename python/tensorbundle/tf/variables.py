@@ -417,10 +417,10 @@ def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]
     def collection(key: str, scope: str | None) -> list[Any]:
         return list(tf.compat.v1.get_collection(key, scope=scope))
 
-    def is_variable(thing: Any) -> bool:
+    def is_variable_or_partitions(thing: Any) -> bool:
         return is_variable(plain(thing)) or partitions_of(thing) is not None
 
-    found, from_trainable = select_variables(wanted, collection, is_variable)
+    found, from_trainable = select_variables(wanted, collection, is_variable_or_partitions)
     by_name: dict[str, list[Variable]] = {}
     originals: dict[str, list[Any]] = {}
     for variable in found:

@@ -31,7 +31,7 @@ Catalog Load(const std::string& file) {
 
 Catalog Load(const BundleBuilder& builder) { return Load(builder.Index()); }
 
-std::string Fault(const BundleBuilder& builder) {
+std::string ErrorOf(const BundleBuilder& builder) {
   try {
     Load(builder);
   } catch (const CorruptionError& error) {
@@ -41,7 +41,7 @@ std::string Fault(const BundleBuilder& builder) {
 }
 
 #define EXPECT_FAULT(builder, part) \
-  EXPECT_NE(Fault(builder).find(part), std::string::npos) << "found: " << Fault(builder)
+  EXPECT_NE(ErrorOf(builder).find(part), std::string::npos) << "found: " << ErrorOf(builder)
 
 // Builds a bundle with one record.
 BundleBuilder With(const Record& record) { return BundleBuilder(2).Put("t", record.Message()); }
@@ -90,15 +90,15 @@ TEST(BundleIndexFile, HeaderMustBeFirst) {
 }
 
 TEST(BundleIndexFile, SizesMustFitShapes) {
-  EXPECT_EQ(Fault(With({DataType::kFloat, {2, 3}, 0, 0, 24})), "");
+  EXPECT_EQ(ErrorOf(With({DataType::kFloat, {2, 3}, 0, 0, 24})), "");
   EXPECT_FAULT(With({DataType::kFloat, {2, 3}, 0, 0, 23}), "cannot take 23 bytes");
   EXPECT_FAULT(With({DataType::kFloat, {2, 3}, 0, 0, 25}), "cannot take 25 bytes");
-  EXPECT_EQ(Fault(With({DataType::kFloat, {0, 3}, 0, 7, 0})), "");
+  EXPECT_EQ(ErrorOf(With({DataType::kFloat, {0, 3}, 0, 7, 0})), "");
   EXPECT_FAULT(With({DataType::kFloat, {0, 3}, 0, 0, 1}), "cannot take");
   EXPECT_FAULT(With({DataType::kString, {100}, 0, 0, 103}), "cannot take");
-  EXPECT_EQ(Fault(With({DataType::kString, {100}, 0, 0, 104})), "");
+  EXPECT_EQ(ErrorOf(With({DataType::kString, {100}, 0, 0, 104})), "");
   EXPECT_FAULT(With({DataType::kVariant, {100}, 0, 0, 499}), "cannot take");
-  EXPECT_EQ(Fault(With({DataType::kVariant, {100}, 0, 0, 500})), "");
+  EXPECT_EQ(ErrorOf(With({DataType::kVariant, {100}, 0, 0, 500})), "");
   EXPECT_FAULT(With({DataType::kString, {INT64_MAX}, 0, 0, 2}), "cannot take");
 }
 
@@ -120,7 +120,7 @@ TEST(BundleIndexFile, SizeOfAPartitionedTensorDoesNotWrap) {
   EXPECT_FAULT(builder, "impossible shape");
   builder.Put(
       "w", Record{.dtype = DataType::kComplex128, .dims = {rows / 4}, .slices = slices}.Message());
-  EXPECT_EQ(Fault(builder), "") << "a partly saved tensor may be larger than any file";
+  EXPECT_EQ(ErrorOf(builder), "") << "a partly saved tensor may be larger than any file";
 }
 
 TEST(BundleIndexFile, LocationsMustBePossible) {
@@ -128,7 +128,7 @@ TEST(BundleIndexFile, LocationsMustBePossible) {
   EXPECT_FAULT(With({DataType::kInt8, {1}, -1, 0, 1}), "shard -1 of 2");
   EXPECT_FAULT(With({DataType::kInt8, {1}, 0, UINT64_MAX, 1}), "impossible location");
   EXPECT_FAULT(With({DataType::kInt8, {1}, 0, INT64_MAX, 1}), "impossible location");
-  EXPECT_EQ(Fault(With({DataType::kInt8, {1}, 0, INT64_MAX - 1, 1})), "");
+  EXPECT_EQ(ErrorOf(With({DataType::kInt8, {1}, 0, INT64_MAX - 1, 1})), "");
   EXPECT_FAULT(With({DataType::kInt8, {1}, 0, 0, UINT64_MAX}), "impossible location");
 }
 
@@ -171,13 +171,13 @@ TEST(BundleIndexFile, SlicesMustBeInsideTheTensor) {
                            Extent{INT64_MIN, INT64_MIN}}) {
     EXPECT_FAULT(OneSlice({bad, kAll}, record), "a slice takes") << bad.start << " " << bad.length;
   }
-  EXPECT_EQ(Fault(OneSlice({{0, 0}, kAll}, {DataType::kFloat, {0, 6}}, {0, 6})), "");
+  EXPECT_EQ(ErrorOf(OneSlice({{0, 0}, kAll}, {DataType::kFloat, {0, 6}}, {0, 6})), "");
   EXPECT_FAULT(OneSlice({{1, 0}, kAll}, {DataType::kFloat, {0, 6}}, {0, 6}), "a slice takes");
 }
 
 TEST(BundleIndexFile, SliceRecordsMustMatchTheSlice) {
   const Box box = {{0, 2}, {0, 6}};
-  EXPECT_EQ(Fault(OneSlice(box, {DataType::kFloat, {2, 6}, 0, 0, 48})), "");
+  EXPECT_EQ(ErrorOf(OneSlice(box, {DataType::kFloat, {2, 6}, 0, 0, 48})), "");
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {6, 2}, 0, 0, 48}), "not that slice")
       << "transposed";
   EXPECT_FAULT(OneSlice(box, {DataType::kFloat, {1, 6}, 0, 0, 24}), "not that slice");

@@ -37,7 +37,7 @@ Pairs ReadAll(const std::string& file) {
 }
 
 // Returns the message of the CorruptionError of a read, or "" if there is none.
-std::string Fault(const std::string& file) {
+std::string ErrorOf(const std::string& file) {
   try {
     ReadAll(file);
   } catch (const CorruptionError& error) {
@@ -47,7 +47,7 @@ std::string Fault(const std::string& file) {
 }
 
 #define EXPECT_FAULT(file, part) \
-  EXPECT_NE(Fault(file).find(part), std::string::npos) << "found: " << Fault(file)
+  EXPECT_NE(ErrorOf(file).find(part), std::string::npos) << "found: " << ErrorOf(file)
 
 // Builds a file of the given blocks, with the index block of the test.
 class RawTable {
@@ -132,17 +132,17 @@ TEST(TableFile, DetectsEveryFlippedBit) {
   builder.Add("", "header");
   for (const char* key : {"a", "ab", "abc", "b"}) builder.Add(key, "value");
   const std::string good = builder.Finish();
-  ASSERT_EQ(Fault(good), "");
+  ASSERT_EQ(ErrorOf(good), "");
   for (size_t bit = 0; bit < good.size() * 8; ++bit) {
     std::string bad = good;
     bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << bit % 8));
-    EXPECT_NE(Fault(bad), "") << "byte " << bit / 8 << ", bit " << bit % 8;
+    EXPECT_NE(ErrorOf(bad), "") << "byte " << bit / 8 << ", bit " << bit % 8;
   }
   for (size_t size = 0; size < good.size(); ++size) {
-    EXPECT_NE(Fault(good.substr(0, size)), "") << size;
-    EXPECT_NE(Fault(good.substr(good.size() - size)), "") << size;
+    EXPECT_NE(ErrorOf(good.substr(0, size)), "") << size;
+    EXPECT_NE(ErrorOf(good.substr(good.size() - size)), "") << size;
   }
-  EXPECT_NE(Fault(good + '\0'), "");
+  EXPECT_NE(ErrorOf(good + '\0'), "");
 }
 
 TEST(TableFile, UnknownBlockType) {
@@ -177,8 +177,8 @@ TEST(TableFile, BlocksMustAscendAndBeDisjoint) {
   const auto c = raw.Add(BlockOf({{"c", "2"}}));
   const std::string ha = RawTable::Handle(a);
   const std::string hc = RawTable::Handle(c);
-  EXPECT_EQ(Fault(RawTable(raw).Finish({{"b", ha}, {"d", hc}})), "");
-  EXPECT_EQ(Fault(RawTable(raw).Finish({{"b", ha + "junk"}, {"d", hc}})), "")
+  EXPECT_EQ(ErrorOf(RawTable(raw).Finish({{"b", ha}, {"d", hc}})), "");
+  EXPECT_EQ(ErrorOf(RawTable(raw).Finish({{"b", ha + "junk"}, {"d", hc}})), "")
       << "bytes after a handle are allowed";
   EXPECT_FAULT(RawTable(raw).Finish({{"b", hc}, {"d", ha}}), "is not between");
   EXPECT_FAULT(RawTable(raw).Finish({{"b", ha}, {"d", ha}}), "is not between");
@@ -199,8 +199,8 @@ TEST(TableFile, SeparatorsMustSeparate) {
   const auto file = [&](const std::string& first, const std::string& second) {
     return RawTable(raw).Finish({{first, RawTable::Handle(a)}, {second, RawTable::Handle(e)}});
   };
-  EXPECT_EQ(Fault(file("c", "e")), "") << "a separator may be the last key";
-  EXPECT_EQ(Fault(file("d", "f")), "");
+  EXPECT_EQ(ErrorOf(file("c", "e")), "") << "a separator may be the last key";
+  EXPECT_EQ(ErrorOf(file("d", "f")), "");
   EXPECT_FAULT(file("b", "f"), "greater than the block's separator");
   EXPECT_FAULT(file("d", "dd"), "greater than the block's separator");
   EXPECT_FAULT(file("e", "f"), "out of order");
@@ -213,7 +213,7 @@ TEST(TableFile, KeysMustAscend) {
     const auto place = raw.Add(BlockOf(pairs, 1));
     return raw.Finish({{"z", RawTable::Handle(place)}});
   };
-  EXPECT_EQ(Fault(file({{"", "1"}, {"a", "1"}})), "");
+  EXPECT_EQ(ErrorOf(file({{"", "1"}, {"a", "1"}})), "");
   EXPECT_FAULT(file({{"a", "1"}, {"a", "2"}}), "out of order");
   EXPECT_FAULT(file({{"b", "1"}, {"a", "2"}}), "out of order");
   EXPECT_FAULT(file({{"", "1"}, {"", "2"}}), "out of order");

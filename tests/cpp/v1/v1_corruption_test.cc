@@ -18,11 +18,11 @@ namespace {
 using testing::BlockPlace;
 using testing::BytesField;
 using testing::Elements;
-using testing::FaultOf;
 using testing::Find;
 using testing::Floats;
 using testing::kAll;
 using testing::ListingProto;
+using testing::MessageOf;
 using testing::Mixture;
 using testing::Raw;
 using testing::ReadAll;
@@ -39,7 +39,7 @@ TEST_F(V1Test, ShardsThatDisagree) {
   base.List("w", DataType::kFloat, {4}, {{{0, 2}}});
   const std::string path = Write(base.Finish(), "base");
   const auto open_with = [&](const V1Writer& other) {
-    return FaultOf(
+    return MessageOf(
         [&] { OpenV1({path, Write(V1Writer(other).Finish(), "other")}, IoMode::kAuto); });
   };
   V1Writer shape, dtype, twin;
@@ -55,7 +55,7 @@ TEST_F(V1Test, ShardsThatDisagree) {
 TEST_F(V1Test, DuplicateSlicesWithDifferentEncodings) {
   V1Writer writer;
   writer.List("w", DataType::kFloat, {4}, {{kAll}, {{0, 4}}});
-  EXPECT_NE(FaultOf([&] { Open(writer.Finish()); }).find("listed twice"), std::string::npos);
+  EXPECT_NE(MessageOf([&] { Open(writer.Finish()); }).find("listed twice"), std::string::npos);
 }
 
 TEST_F(V1Test, ImpossibleMetas) {
@@ -83,8 +83,8 @@ TEST_F(V1Test, ImpossibleMetas) {
   for (const auto& [what, meta] : metas) {
     V1Writer writer;
     writer.meta = meta;
-    const std::string fault = FaultOf([&] { Open(writer.Finish()); });
-    EXPECT_NE(fault.find("ckpt: "), std::string::npos) << what << ": " << fault;
+    const std::string error = MessageOf([&] { Open(writer.Finish()); });
+    EXPECT_NE(error.find("ckpt: "), std::string::npos) << what << ": " << error;
   }
 }
 
@@ -95,7 +95,7 @@ TEST_F(V1Test, WarnsOfATensorWithoutSlices) {
   ASSERT_EQ(checkpoint->catalog().warnings.size(), 1u);
   EXPECT_NE(checkpoint->catalog().warnings[0].find("'w' is listed without slices"),
             std::string::npos);
-  EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "w"); }).find("no record"), std::string::npos);
+  EXPECT_NE(MessageOf([&] { Elements(*checkpoint, "w"); }).find("no record"), std::string::npos);
 }
 
 TEST_F(V1Test, MissingRecordAffectsOnlyItsTensor) {
@@ -106,7 +106,7 @@ TEST_F(V1Test, MissingRecordAffectsOnlyItsTensor) {
   const auto checkpoint = Open(writer.Finish());
   for (const std::string name : {"gone", "zone"}) {
     EXPECT_NE(
-        FaultOf([&] { Elements(*checkpoint, name); }).find("'" + name + "': the meta lists it"),
+        MessageOf([&] { Elements(*checkpoint, name); }).find("'" + name + "': the meta lists it"),
         std::string::npos);
   }
   EXPECT_EQ(Elements(*checkpoint, "good"), Raw<float>({1}));
@@ -154,9 +154,9 @@ TEST_F(V1Test, WrongRecords) {
     const auto checkpoint = Open(writer.Finish());
     const Tensor& bad = Find(*checkpoint, "bad");
     const StoredSlice& slice = checkpoint->catalog().Slices(bad)[0];
-    const std::string fault = FaultOf([&] { checkpoint->records()->Verify(bad, slice); });
-    EXPECT_NE(fault.find("ckpt: tensor 'bad'"), std::string::npos) << one.what << ": " << fault;
-    EXPECT_NE(fault.find(one.message), std::string::npos) << one.what << ": " << fault;
+    const std::string error = MessageOf([&] { checkpoint->records()->Verify(bad, slice); });
+    EXPECT_NE(error.find("ckpt: tensor 'bad'"), std::string::npos) << one.what << ": " << error;
+    EXPECT_NE(error.find(one.message), std::string::npos) << one.what << ": " << error;
     EXPECT_EQ(Elements(*checkpoint, "good"), Raw<float>({1})) << one.what;
   }
 }
@@ -167,18 +167,18 @@ TEST_F(V1Test, RecordOfAnotherTensor) {
   writer.Add("b", DataType::kFloat, {1}, Floats({2}));
   writer.records[SliceKey("a", Box{kAll})] = writer.records[SliceKey("b", Box{kAll})];
   const auto checkpoint = Open(writer.Finish());
-  EXPECT_NE(FaultOf([&] { Elements(*checkpoint, "a"); }).find("another slice, of tensor 'b'"),
+  EXPECT_NE(MessageOf([&] { Elements(*checkpoint, "a"); }).find("another slice, of tensor 'b'"),
             std::string::npos);
   writer.records[SliceKey("a", Box{kAll})] =
       RecordProto("a", {{INT64_MAX, INT64_MAX}}, Floats({1}));
-  EXPECT_NE(FaultOf([&] { Elements(*Open(writer.Finish()), "a"); }).find("another slice"),
+  EXPECT_NE(MessageOf([&] { Elements(*Open(writer.Finish()), "a"); }).find("another slice"),
             std::string::npos);
 }
 
 TEST_F(V1Test, RecognizesAV2Index) {
   TableBuilder table;
   table.Add("", VarintField(1, 1));
-  EXPECT_NE(FaultOf([&] { Open(table.Finish()); }).find("the index of a V2 checkpoint"),
+  EXPECT_NE(MessageOf([&] { Open(table.Finish()); }).find("the index of a V2 checkpoint"),
             std::string::npos);
 }
 
@@ -199,7 +199,7 @@ TEST_F(V1Test, MoreKeysThanTheFileCanHold) {
   std::vector<Box> slices;
   for (int64_t i = 0; i < 20000; ++i) slices.push_back({{i, 1}});
   writer.List(std::string(100000, 'n'), DataType::kFloat, {20000}, slices);
-  EXPECT_NE(FaultOf([&] { Open(writer.Finish()); }).find("too long for so many slices"),
+  EXPECT_NE(MessageOf([&] { Open(writer.Finish()); }).find("too long for so many slices"),
             std::string::npos);
 }
 
@@ -241,22 +241,22 @@ TEST_P(OverwrittenAfterOpen, CorruptedBytes) {
   bytes_[slice().offset] = static_cast<char>(bytes_[slice().offset] ^ 1);
   Write(bytes_);
   checkpoint_->records()->Forget();
-  const std::string fault = FaultOf([&] { Verify(); });
-  EXPECT_NE(fault.find("CRC32C"), std::string::npos) << fault;
-  EXPECT_NE(fault.find("'f'"), std::string::npos) << fault;
+  const std::string error = MessageOf([&] { Verify(); });
+  EXPECT_NE(error.find("CRC32C"), std::string::npos) << error;
+  EXPECT_NE(error.find("'f'"), std::string::npos) << error;
 }
 
 TEST_P(OverwrittenAfterOpen, RecordWithAnotherEncoding) {
   const std::string slice = BytesField(2, SliceProto({kAll}));
   ReplaceBlock(SliceKey("f", Box{kAll}),
                BytesField(2, slice + BytesField(1, "f") + BytesField(3, values_)));
-  EXPECT_NE(FaultOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
+  EXPECT_NE(MessageOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
 }
 
 TEST_P(OverwrittenAfterOpen, RecordIsMissing) {
   ReplaceBlock(SliceKey("e", Box{kAll}), RecordProto("e", {kAll}, values_));
-  const std::string fault = FaultOf([&] { Verify(); });
-  EXPECT_NE(fault.find("ckpt: tensor 'f': "), std::string::npos) << fault;
+  const std::string error = MessageOf([&] { Verify(); });
+  EXPECT_NE(error.find("ckpt: tensor 'f': "), std::string::npos) << error;
 }
 
 INSTANTIATE_TEST_SUITE_P(SmallAndLarge, OverwrittenAfterOpen, ::testing::Values(2, 1 << 19));

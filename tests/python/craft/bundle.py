@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A writer of V2 checkpoints: an index and its data shards."""
+"""Writes V2 checkpoints: an index and its data shards."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def as_key(name: str | bytes) -> bytes:
 
 
 def fill_slice(message: Any, spec: Spec) -> None:
-    """Writes one extent per axis; a full axis is an empty extent, a start of 0 is left out."""
-    for part in spec:
+    """Writes one extent per axis. A full axis is an empty extent; a start of 0 is omitted."""
+    for pair in spec:
         extent = message.extent.add()
-        if part is not None:
-            extent.start, extent.length = part
+        if pair is not None:
+            extent.start, extent.length = pair
 
 
 class Bundle:
-    """Tensors on their way into a checkpoint; entries may be changed before ``write``.
+    """A V2 checkpoint in memory. Tests may change its entries before ``write``.
 
     Attributes:
-        header: The header message, or bytes to store instead.
-        entries: The entry messages by key, or bytes to store instead.
-        shards: The content of the data files.
+        header: The header message, or the bytes to store.
+        entries: The entry messages by key, or the bytes to store.
+        shards: The contents of the data files.
     """
 
     def __init__(self, num_shards: int = 1, *, big_endian: bool = False) -> None:
@@ -73,7 +73,7 @@ class Bundle:
     def add(
         self, name: str | bytes, array: Any, *, number: int | None = None, shard: int = 0
     ) -> Any:
-        """Stores a fixed-size array; ``number`` overrides the dtype number that it implies."""
+        """Stores a fixed-size array; ``number`` overrides the dtype number of the array."""
         array = np.asarray(array)
         number = number_of(array.dtype) if number is None else number
         payload = stored_bytes(np.ascontiguousarray(array), number)
@@ -94,7 +94,7 @@ class Bundle:
     def add_full(
         self, name: str | bytes, number: int, shape: Sequence[int], specs: Sequence[Spec]
     ) -> Any:
-        """The entry of a partitioned tensor, without its pieces."""
+        """Adds the entry of a sliced tensor, without its stored slices."""
         entry = BundleEntry(dtype=number)
         entry.shape.SetInParent()
         for size in shape:
@@ -114,14 +114,14 @@ class Bundle:
         shard_of: Callable[[int], int] = lambda index: 0,
         short: bool = False,
     ) -> Any:
-        """Stores ``array`` in the given boxes, written in their order.
+        """Stores ``array`` as one stored slice per box, in the order of ``boxes``.
 
         Args:
             name: The tensor's name.
             array: The whole tensor.
-            boxes: (start, length) per axis of every piece.
-            number: The dtype number, if not the one that the array implies.
-            shard_of: From the position in ``boxes`` to the shard.
+            boxes: (start, length) per axis of every stored slice.
+            number: The dtype number, if it differs from that of the array.
+            shard_of: Maps a position in ``boxes`` to a shard.
             short: Write an axis that a box spans as a full extent.
         """
         array = np.asarray(array)
@@ -136,7 +136,7 @@ class Bundle:
         return self.add_full(name, number, array.shape, specs)
 
     def pad(self, count: int, *, shard: int = 0) -> None:
-        """Puts ``count`` zero bytes between tensors."""
+        """Appends ``count`` zero bytes to a shard."""
         self.shards[shard] += bytes(count)
 
     def records(self) -> list[table.Record]:
@@ -147,7 +147,7 @@ class Bundle:
         return [(b"", raw(self.header)), *pairs]
 
     def table(self, **options: Any) -> table.Table:
-        """The index as a table; options as in ``table.build``."""
+        """Returns the index as a table. The options are those of ``table.build``."""
         return table.build(self.records(), **options)
 
     def write_shards(self, prefix: Path) -> None:

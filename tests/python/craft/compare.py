@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equality as the tests mean it."""
+"""Comparisons of arrays, and the memory that they refer to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Equal dtype, shape and bytes, so that NaN equals the same NaN and -0.0 does not equal 0.0."""
+    """Compares dtype, shape and bytes: NaN equals the same NaN, and -0.0 differs from 0.0."""
     left, right = _as_array(left), _as_array(right)
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
@@ -19,12 +19,12 @@ def same_bits(left: Any, right: Any) -> bool:
 
 
 def _as_array(value: Any) -> np.ndarray:
-    # NumPy would make fixed-width text of a scalar string, and drop its trailing zeros.
+    # NumPy converts a scalar string to fixed-width text and drops its trailing zeros.
     return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
 def shows_a_file(array: np.ndarray) -> bool:
-    """Whether the memory belongs to something else than NumPy, as that of a mapped file does."""
+    """Returns whether an object other than a NumPy array owns the memory, as for a mapped file."""
     root: Any = array
     while isinstance(root, np.ndarray) and root.base is not None:
         root = root.base
@@ -32,15 +32,15 @@ def shows_a_file(array: np.ndarray) -> bool:
 
 
 def mapped_file(array: np.ndarray) -> tuple[str, str] | None:
-    """The file that the array's memory shows and how it is mapped ("rw-p"); None where it is none.
+    """Returns the file that backs the array's memory and its permissions ("rw-p"), or None.
 
-    Linux only: looks into /proc.
+    Linux only: reads /proc/self/maps.
     """
     address = array.ctypes.data
     with open("/proc/self/maps") as maps:
         for line in maps:
             fields = line.split(maxsplit=5)
-            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            begin, end = (int(bound, 16) for bound in fields[0].split("-"))
             if begin <= address < end:
                 return (fields[5].strip(), fields[1]) if len(fields) > 5 else None
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's dtype numbers, as the format document lists them."""
+"""TensorFlow's dtype numbers, from the format document."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Kind:
     Attributes:
         number: TensorFlow's enum value.
         label: TensorFlow's name in lower case.
-        plain: What NumPy or ml_dtypes calls it.
-        fallback: The integer type of the same width, where ml_dtypes has no such type.
-        bits: How many low bits of a stored byte count, for types narrower than a byte.
+        plain: Its name in NumPy or ml_dtypes.
+        fallback: The integer type of the same width, used if ml_dtypes lacks the type.
+        bits: The number of low bits used per stored byte, for types narrower than a byte.
     """
 
     number: int
@@ -31,7 +31,7 @@ class Kind:
 
     @property
     def dtype(self) -> np.dtype:
-        """What a reader gives under the installed ml_dtypes."""
+        """The dtype that a reader returns with the installed ml_dtypes."""
         extension = getattr(ml_dtypes, self.plain, None)
         if extension is not None:
             return np.dtype(extension)
@@ -86,36 +86,36 @@ _NUMBER_OF = {
 
 
 def number_of(dtype: np.dtype) -> int:
-    """The number under which an array of ``dtype`` is saved."""
+    """Returns TensorFlow's number of ``dtype``."""
     return _NUMBER_OF[str(dtype)]
 
 
 def component_size(dtype: np.dtype) -> int:
-    """The unit of byte swapping: complex numbers swap each part for itself."""
+    """Returns the unit of byte swapping; complex numbers swap each component separately."""
     return dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
 
 
 def swapped(payload: bytes, dtype: np.dtype) -> bytes:
-    """The same numbers in the other byte order."""
+    """Returns the same numbers in the other byte order."""
     unit = component_size(dtype)
     return np.frombuffer(payload, np.uint8).reshape(-1, unit)[:, ::-1].tobytes()
 
 
 def sample(kind: Kind, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """An array of ``kind`` with any bit patterns that it may store, the same for the same seed."""
+    """Returns an array of ``kind`` with random bit patterns, reproducible by ``seed``."""
     count = int(np.prod(shape, dtype=np.int64))
     rng = np.random.default_rng(seed * 1000 + kind.number)
     raw = rng.integers(0, 256, count * kind.dtype.itemsize, dtype=np.uint8)
     if kind.bits < 8:
         raw &= (1 << kind.bits) - 1
-        if kind.dtype == np.dtype(np.int8):  # stands in for a narrower type: a reader widens it
+        if kind.dtype == np.dtype(np.int8):  # a narrower type, sign-extended by the reader
             shift = 8 - kind.bits
             raw = (raw << shift).view(np.int8) >> shift
     return raw.view(kind.dtype).reshape(shape)
 
 
 def stored_bytes(array: np.ndarray, number: int) -> bytes:
-    """The row-major bytes of an array; types narrower than a byte fill its low bits only."""
+    """Returns the row-major bytes; types narrower than a byte use only its low bits."""
     if KINDS[number].bits < 8:
         return (array.reshape(-1).view(np.uint8) & ((1 << KINDS[number].bits) - 1)).tobytes()
     return array.tobytes()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of a checkpoint, built at run time in a descriptor pool of their own.
+"""Checkpoint messages, built at run time in a private descriptor pool.
 
-A private pool, because the process may also hold TensorFlow's descriptors of the same names. Text
-fields are declared as bytes (the wire is the same), so that names can be any bytes.
+The pool is private because the process may also hold TensorFlow's descriptors of the same names.
+Text fields are declared as bytes (same wire format), so that names can be any bytes.
 """
 
 from __future__ import annotations

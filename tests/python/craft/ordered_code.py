@@ -13,19 +13,19 @@ _SECOND = {9: 0x80, 10: 0xC0}
 
 
 def unsigned(value: int) -> bytes:
-    """A length byte, then the big-endian bytes without leading zeros."""
+    """Encodes a length byte and the big-endian bytes without leading zeros."""
     body = value.to_bytes((value.bit_length() + 7) // 8, "big")
     return bytes([len(body)]) + body
 
 
 def string(value: bytes) -> bytes:
-    """The bytes with 00 and FF escaped, then a terminator that no escape can equal."""
+    """Escapes 00 and FF, and appends a terminator that differs from every escape."""
     escapes = {0x00: b"\x00\xff", 0xFF: b"\xff\x00"}
     return b"".join(escapes.get(byte, bytes([byte])) for byte in value) + b"\x00\x01"
 
 
 def signed(value: int) -> bytes:
-    """One to ten bytes; the count is written in the leading bits."""
+    """Encodes one to ten bytes; the leading bits hold the count."""
     magnitude = ~value if value < 0 else value
     size = next(n for n in range(1, 11) if magnitude < 1 << (7 * n - 1))
     body = bytearray(value.to_bytes(10, "big", signed=True)[10 - size :])
@@ -36,9 +36,9 @@ def signed(value: int) -> bytes:
 
 
 def slice_key(name: bytes, spec: Spec) -> bytes:
-    """The table key under which the slice ``spec`` of tensor ``name`` is stored."""
+    """Returns the table key of the stored slice ``spec`` of tensor ``name``."""
     key = unsigned(0) + string(name) + unsigned(len(spec))
-    for part in spec:
-        start, length = (0, -1) if part is None else part
+    for pair in spec:
+        start, length = (0, -1) if pair is None else pair
         key += signed(start) + signed(length)
     return key

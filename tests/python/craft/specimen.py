@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small checkpoint with one tensor of each sort, to be damaged."""
+"""A small checkpoint with one tensor of each kind, which tests corrupt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TENSORS = {
 
 
 def specimen(num_shards: int = 1) -> Bundle:
-    """The tensors in as many shards; ``b`` and the second piece of ``w`` are in the last one."""
+    """Builds the checkpoint; ``b`` and the second slice of ``w`` are in the last shard."""
     last = num_shards - 1
     bundle = Bundle(num_shards)
     bundle.add("a", TENSORS["a"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads of string and variant tensors, with the checksum that their entries carry."""
+"""Payloads of string and variant tensors, with the checksums of their entries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from craft.wire import varint
 def encode_strings(values: Sequence[bytes], *, big_endian: bool = False) -> tuple[bytes, int]:
     """Returns the payload and the masked CRC of a string tensor.
 
-    The checksums see the lengths as fixed-width numbers of the writer's byte order, not as the
-    varints that are stored.
+    The checksums cover the lengths as fixed-width numbers in the writer's byte order, not as the
+    stored varints.
     """
     order = ">" if big_endian else "<"
     crc = 0

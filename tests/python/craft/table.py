@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A writer of LevelDB-style tables in which every part can be replaced by something wrong."""
+"""Writes LevelDB-style tables. Tests may replace every part by invalid content."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Record = tuple[bytes, bytes]
 
 
 def encode_record(shared: int, delta: bytes, value: bytes) -> bytes:
-    """One entry: how much of the previous key to keep, the rest of this one, the value."""
+    """Encodes one entry: the shared prefix length, the rest of the key, and the value."""
     return varint(shared) + varint(len(delta)) + varint(len(value)) + delta + value
 
 
 def with_restarts(content: bytes, restarts: Sequence[int]) -> bytes:
-    """A block of the given records and restart array."""
+    """Returns a block of encoded records with the given restart array."""
     return content + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
 
 
 def encode_block(
     records: Iterable[Record], *, restart_interval: int = 16, share: bool = True
 ) -> bytes:
-    """A block with prefix compression; ``share=False`` writes every key in full."""
+    """Encodes a block with prefix compression; ``share=False`` writes every key in full."""
     content = bytearray()
     restarts = [0]
     previous = b""
@@ -52,7 +52,7 @@ def encode_block(
 
 
 def separator(last: bytes, following: bytes | None) -> bytes:
-    """A short key not below ``last`` and below ``following`` (None: nothing follows)."""
+    """Returns a short key in [``last``, ``following``); None means no upper bound."""
     if following is None:
         for at, byte in enumerate(last):
             if byte != 0xFF:
@@ -68,13 +68,13 @@ def separator(last: bytes, following: bytes | None) -> bytes:
 
 @dataclass
 class Block:
-    """One block before it is sealed.
+    """A block before its trailer is computed.
 
     Attributes:
         body: The content, uncompressed.
         kind: The type byte; 1 compresses with Snappy.
-        stored: The bytes to store instead of those that ``kind`` asks for.
-        crc: A masked checksum to store instead of the right one.
+        stored: The bytes to store, instead of ``body`` encoded as ``kind``.
+        crc: A masked checksum to store instead of the correct one.
     """
 
     body: bytes
@@ -98,7 +98,7 @@ def encode_handle(offset: int, size: int) -> bytes:
 
 
 def encode_footer(metaindex: bytes, index: bytes, *, padding: bytes = b"") -> bytes:
-    """The last 48 bytes, from two encoded handles."""
+    """Returns the last 48 bytes, from two encoded handles."""
     return (metaindex + index + padding).ljust(40, b"\0") + MAGIC
 
 
@@ -115,7 +115,7 @@ class Encoded:
     blocks: list[tuple[int, int]]
 
     def resealed(self, data: bytearray) -> bytes:
-        """``data``, a changed copy of the file, with all checksums of blocks made right again."""
+        """Returns ``data``, a changed copy of the file, with the block checksums recomputed."""
         for offset, size in self.blocks:
             end = offset + size + 1
             struct.pack_into("<I", data, end, masked_crc(data[offset:end]))
@@ -130,10 +130,10 @@ class Table:
         blocks: The data blocks.
         separators: The key of each data block in the index block.
         metaindex: The metaindex block.
-        handles: Values of the index block to store instead of the true handles, by block.
-        index: The index block instead of the one made of ``separators`` and handles.
-        footer: The footer instead of the true one.
-        padding: Bytes behind the handles in the footer.
+        handles: Values of the index block that replace the correct handles, by block.
+        index: The index block, instead of one built from ``separators`` and handles.
+        footer: The footer, instead of the correct one.
+        padding: Bytes after the handles in the footer.
     """
 
     blocks: list[Block]
@@ -146,13 +146,13 @@ class Table:
 
     def encode(self) -> Encoded:
         data = bytearray()
-        places: list[tuple[int, int]] = []
+        written: list[tuple[int, int]] = []
 
         def append(block: Block) -> bytes:
             stored, trailer = block.seal()
-            places.append((len(data), len(stored)))
+            written.append((len(data), len(stored)))
             data.extend(stored + trailer)
-            return encode_handle(*places[-1])
+            return encode_handle(*written[-1])
 
         true_handles = [append(block) for block in self.blocks]
         values = [self.handles.get(i, handle) for i, handle in enumerate(true_handles)]
@@ -163,7 +163,7 @@ class Table:
             index = Block(encode_block(pairs, restart_interval=1))
         footer = encode_footer(metaindex, append(index), padding=self.padding)
         data.extend(footer if self.footer is None else self.footer)
-        return Encoded(bytes(data), places)
+        return Encoded(bytes(data), written)
 
 
 def build(
@@ -173,12 +173,12 @@ def build(
     restart_interval: int = 16,
     kind: int = NONE,
 ) -> Table:
-    """A correct table of records that are already in order.
+    """Builds a correct table from sorted records.
 
     Args:
         records: (key, value) pairs.
-        block_size: A block is closed as soon as its content reaches this size.
-        restart_interval: How many entries share one restart.
+        block_size: A block ends as soon as its content reaches this size.
+        restart_interval: The number of entries per restart.
         kind: The type of the data blocks.
     """
     groups: list[list[Record]] = [[]]

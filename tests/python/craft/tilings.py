@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways to cut a shape into boxes."""
+"""Cuts a shape into boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Box = tuple[tuple[int, int], ...]
 
 
 def cut(shape: Sequence[int], axis: int, lengths: Sequence[int]) -> list[Box]:
-    """Boxes of the given lengths, one behind the other along ``axis``, whole in the others."""
+    """Returns adjacent boxes of the given lengths along ``axis``; they span the other axes."""
     if sum(lengths) != shape[axis]:
         raise ValueError(f"{lengths} do not add up to axis {axis} of {shape}")
     boxes, start = [], 0
@@ -24,18 +24,18 @@ def cut(shape: Sequence[int], axis: int, lengths: Sequence[int]) -> list[Box]:
 
 
 def grid(shape: Sequence[int], lengths: Sequence[Sequence[int]]) -> list[Box]:
-    """The product of one list of lengths per axis, in row-major order."""
+    """Returns a grid from one list of lengths per axis, in row-major order."""
     boxes: list[Box] = [()]
-    for axis, parts in enumerate(lengths):
-        starts = [sum(parts[:i]) for i in range(len(parts))]
-        if sum(parts) != shape[axis]:
-            raise ValueError(f"{parts} do not add up to axis {axis} of {shape}")
-        boxes = [(*box, pair) for box in boxes for pair in zip(starts, parts, strict=True)]
+    for axis, sizes in enumerate(lengths):
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        if sum(sizes) != shape[axis]:
+            raise ValueError(f"{sizes} do not add up to axis {axis} of {shape}")
+        boxes = [(*box, pair) for box in boxes for pair in zip(starts, sizes, strict=True)]
     return boxes
 
 
 def guillotine(shape: Sequence[int], cuts: int, rng: random.Random) -> list[Box]:
-    """Up to ``cuts`` straight cuts through randomly chosen boxes, in random order."""
+    """Makes up to ``cuts`` straight cuts through random boxes; returns them in random order."""
     boxes: list[Box] = [tuple((0, size) for size in shape)]
     for _ in range(cuts):
         at = rng.randrange(len(boxes))
@@ -45,12 +45,12 @@ def guillotine(shape: Sequence[int], cuts: int, rng: random.Random) -> list[Box]
         box, axis = boxes.pop(at), rng.choice(axes)
         start, length = box[axis]
         left = rng.randrange(1, length)
-        for part in ((start, left), (start + left, length - left)):
-            boxes.append((*box[:axis], part, *box[axis + 1 :]))
+        for pair in ((start, left), (start + left, length - left)):
+            boxes.append((*box[:axis], pair, *box[axis + 1 :]))
     rng.shuffle(boxes)
     return boxes
 
 
 def slices(box: Box) -> tuple[slice, ...]:
-    """The box as a NumPy index."""
+    """Returns the box as a NumPy index."""
     return tuple(slice(start, start + length) for start, length in box)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A writer of V1 checkpoints: one table that holds the tensors themselves."""
+"""Writes V1 checkpoints: a table that contains the tensor data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from craft.messages import SavedTensorSlices, Tensor, UnpackedTensor
 from craft.ordered_code import Spec, slice_key
 from craft.tilings import slices
 
-# dtype number -> the field of the value message, and how an array becomes its elements.
+# dtype number -> the field of the value message.
 FIELDS = {
     1: "float_val", 2: "double_val", 3: "int_val", 4: "int_val", 5: "int_val", 6: "int_val",
     8: "scomplex_val", 9: "int64_val", 10: "bool_val", 11: "int_val", 12: "int_val", 13: "int_val",
@@ -25,7 +25,7 @@ FIELDS = {
 
 
 def values_of(number: int, array: np.ndarray, *, packed: bool = True) -> bytes:
-    """The serialized value message of a piece, in row-major order."""
+    """Returns the serialized value message of a slice, in row-major order."""
     message = (Tensor if packed else UnpackedTensor)()
     flat = np.ascontiguousarray(array).reshape(-1)
     if number == STRING:
@@ -35,7 +35,7 @@ def values_of(number: int, array: np.ndarray, *, packed: bool = True) -> bytes:
         flat = flat.view(np.uint16)
     elif flat.dtype.kind == "c":
         flat = flat.view(f"f{flat.dtype.itemsize // 2}")
-    if flat.dtype == np.float32:  # a Python float would make signalling NaNs quiet
+    if flat.dtype == np.float32:  # converting to a Python float quiets signalling NaNs
         field = message.DESCRIPTOR.fields_by_name[FIELDS[number]].number
         if packed:
             return wire.bytes_field(field, flat.tobytes()) if flat.size else b""
@@ -45,11 +45,11 @@ def values_of(number: int, array: np.ndarray, *, packed: bool = True) -> bytes:
 
 
 class V1File:
-    """One V1 table (or one shard of several) on its way to disk.
+    """A V1 table in memory: a whole checkpoint or one shard.
 
     Attributes:
         meta: The message under the empty key.
-        records: The data records by key; bytes, so that any of them can be replaced.
+        records: The serialized data records by key, which tests may replace.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class V1File:
         array: np.ndarray,
         boxes: Sequence[tuple[tuple[int, int], ...]],
     ) -> None:
-        """Stores the given boxes of a tensor (all of it, or this shard's part)."""
+        """Stores the given boxes of a tensor: all of them, or those of this shard."""
         self.declare(name, number, array.shape, boxes)
         for box in boxes:
             self.add_record(name, box, values_of(number, array[slices(box)]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protobuf wire format by hand, for what a protobuf library refuses to write."""
+"""Protobuf wire format, for messages that a protobuf library refuses to write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 
 def varint(value: int) -> bytes:
-    """Base-128, low group first; negative numbers as 64-bit two's complement."""
+    """Encodes base-128, low group first; negative numbers as 64-bit two's complement."""
     value &= 0xFFFFFFFFFFFFFFFF
     out = bytearray()
     while value > 0x7F:

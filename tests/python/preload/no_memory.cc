@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preloaded into a process: one allocation of C++ code, or every start of a thread, fails on
-// request. Only calls from the address ranges that the test names are counted, so that Python's own
-// and those of other libraries go through.
+// A preloaded library that makes one C++ allocation, or every pthread_create(), fail on request.
+// Only calls from the address ranges in `counted` are counted and fail; calls by Python and by other
+// libraries succeed.
 #include <dlfcn.h>
 #include <pthread.h>
 
@@ -13,8 +13,8 @@
 #include <new>
 
 extern "C" {
-uintptr_t counted[4] = {};  // begin and end of two ranges of code
-int64_t fail_at = 0;        // the call that fails, from 1 on; 0: none
+uintptr_t counted[4] = {};  // start and end of two code ranges
+int64_t fail_at = 0;        // the number of the call that fails, from 1; 0 for none
 int fail_threads = 0;
 std::atomic<int64_t> num_calls{0};
 }

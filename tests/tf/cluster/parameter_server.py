@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A parameter server: joins the cluster of argv[1] as task argv[2] until its input ends.
 
-argv[3] is "ops" or "plain": with our op library, or without.
+argv[3] is "ops" (loads our op library) or "plain" (does not).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker that starts a partitioned table from a checkpoint, on the servers that hold it.
+"""A worker that initializes a partitioned table on parameter servers from a checkpoint.
 
 argv[1] is JSON: cluster, servers (process ids), prefix, rows, width, ids, remote, verify, and
-vocabularies (new, old; or null). Prints JSON: what each server read, what crossed the loopback
-device, and what the table then answers. Everything is called by TensorFlow's names.
+vocabularies (new, old; or null). Prints JSON: the bytes that each server read, the bytes received
+by the loopback device, and the rows of a lookup. All functions are called by TensorFlow's names.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ v1 = tf.compat.v1
 
 
 def bytes_read(process: int) -> int:
-    """What a process has read by system calls; a socket's and a mapping's bytes do not count."""
+    """Returns the bytes that a process has read by system calls, without sockets and mappings."""
     lines = Path(f"/proc/{process}/io").read_text().splitlines()
     return int(dict(line.split(": ") for line in lines)["rchar"])
 
 
 def loopback_bytes() -> int:
-    """What the loopback device has received."""
+    """Returns the bytes that the loopback device has received."""
     (line,) = (
         line for line in Path("/proc/net/dev").read_text().splitlines() if "lo:" in line.split()
     )
@@ -35,7 +35,7 @@ def loopback_bytes() -> int:
 
 
 def measure(servers: list[int]) -> dict[str, Any]:
-    """All counters now."""
+    """Returns the current value of every counter."""
     return {
         "read": [bytes_read(each) for each in servers],
         "loopback": loopback_bytes(),
@@ -43,7 +43,7 @@ def measure(servers: list[int]) -> dict[str, Any]:
 
 
 def difference(after: Any, before: Any) -> Any:
-    """After minus before, counter by counter."""
+    """Returns after minus before for every counter."""
     if isinstance(after, dict):
         return {key: difference(after[key], before[key]) for key in after}
     if isinstance(after, list):
@@ -52,7 +52,7 @@ def difference(after: Any, before: Any) -> Any:
 
 
 def build(task: dict[str, Any]) -> tuple[Any, list[str]]:
-    """The rows of a lookup, and the devices of the table's partitions."""
+    """Builds the graph; returns the rows of a lookup and the devices of the table's partitions."""
     with v1.device(v1.train.replica_device_setter(cluster=task["cluster"])):
         table = v1.get_variable(
             "table",
@@ -71,7 +71,7 @@ def build(task: dict[str, Any]) -> tuple[Any, list[str]]:
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
-    """Does what the module says."""
+    """Initializes the table and returns the report."""
     server = tf.distribute.Server(task["cluster"], job_name="worker", task_index=0)
     tensorbundle.tf.install(remote=task["remote"])
     with tf.Graph().as_default() as graph:

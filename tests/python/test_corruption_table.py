@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage to the table that an index is: footer, blocks, keys. Every case is fatal at open."""
+"""Corrupt index tables: footer, blocks, keys. Every case raises at open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADER = b"\x08\x01\x1a\x02\x08\x01"
 
 
 def assert_fatal(prefix: Path, kind: type[Exception] = tb.CorruptionError, word: str = "") -> None:
-    """Opening raises exactly ``kind``, and the message names the index."""
+    """Requires open to raise exactly ``kind`` with a message that names the index."""
     with pytest.raises(kind) as caught:
         tb.open(prefix)
     assert type(caught.value) is kind
@@ -30,12 +30,12 @@ def assert_fatal(prefix: Path, kind: type[Exception] = tb.CorruptionError, word:
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """A place with the specimen's data, still without an index."""
+    """The prefix of the specimen's data, without an index."""
     specimen().write_shards(tmp_path / "c")
     return tmp_path / "c"
 
 
-def good() -> bytes:
+def valid_index() -> bytes:
     return specimen().table().encode().data
 
 
@@ -50,20 +50,20 @@ WHOLE_FILE: dict[str, Callable[[bytes], bytes]] = {
     "bad magic": lambda data: data[:-1] + b"\xdc",
     "zeros": lambda data: bytes(len(data)),
     "only a footer": lambda data: data[-48:],
-    "text": lambda data: b"this is no checkpoint\n" * 20,
+    "text": lambda data: b"this is not a checkpoint\n" * 20,
 }
 
 
-@pytest.mark.parametrize("fault", WHOLE_FILE)
-def test_whole_file(prefix: Path, fault: str) -> None:
-    assert_fatal(place_index(prefix, WHOLE_FILE[fault](good())))
+@pytest.mark.parametrize("case", WHOLE_FILE)
+def test_corrupt_file_raises_corruption_error(prefix: Path, case: str) -> None:
+    assert_fatal(place_index(prefix, WHOLE_FILE[case](valid_index())))
 
 
-def test_message_gives_the_size_of_a_truncated_index(prefix: Path) -> None:
-    assert_fatal(place_index(prefix, good()[:33]), word="33")
+def test_message_has_size_of_truncated_index(prefix: Path) -> None:
+    assert_fatal(place_index(prefix, valid_index()[:33]), word="33")
 
 
-def test_git_lfs_pointer_is_recognised(prefix: Path) -> None:
+def test_recognises_git_lfs_pointer(prefix: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     assert_fatal(place_index(prefix, pointer), word="LFS")
 
@@ -82,62 +82,66 @@ HANDLES = {
 
 
 @pytest.mark.parametrize("which", ["data", "metaindex", "index"])
-@pytest.mark.parametrize("fault", HANDLES)
-def test_handles(prefix: Path, which: str, fault: str) -> None:
-    made = specimen().table()
-    encoded = made.encode()
-    pair = HANDLES[fault] or (0, len(encoded.data) - 48)
+@pytest.mark.parametrize("case", HANDLES)
+def test_block_handle_out_of_file_raises_corruption_error(
+    prefix: Path, which: str, case: str
+) -> None:
+    index = specimen().table()
+    encoded = index.encode()
+    pair = HANDLES[case] or (0, len(encoded.data) - 48)
     bad = table.encode_handle(*pair)
-    handles = [table.encode_handle(*place) for place in encoded.blocks[-2:]]
+    handles = [table.encode_handle(*block) for block in encoded.blocks[-2:]]
     if which == "data":
-        made.handles[0] = bad
+        index.handles[0] = bad
     elif which == "metaindex":
-        made.footer = table.encode_footer(bad, handles[1])
+        index.footer = table.encode_footer(bad, handles[1])
     else:
-        made.footer = table.encode_footer(handles[0], bad)
-    assert_fatal(place_index(prefix, made.encode().data))
+        index.footer = table.encode_footer(handles[0], bad)
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
 @pytest.mark.parametrize("bad", [b"\x80" * 10 + b"\1", b"\xff" * 11, b"\x80", b""], ids=bytes.hex)
 @pytest.mark.parametrize("which", ["data", "footer"])
-def test_unreadable_handles(prefix: Path, bad: bytes, which: str) -> None:
-    made = specimen().table()
+def test_malformed_block_handle_raises_corruption_error(
+    prefix: Path, bad: bytes, which: str
+) -> None:
+    index = specimen().table()
     if which == "data":
-        made.handles[0] = bad
+        index.handles[0] = bad
     else:
-        made.footer = (bad * 4).ljust(40, b"\x80")[:40] + table.MAGIC
-    assert_fatal(place_index(prefix, made.encode().data))
+        index.footer = (bad * 4).ljust(40, b"\x80")[:40] + table.MAGIC
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
-def test_footer_padding(prefix: Path) -> None:
-    made = specimen().table()
-    made.padding = b"\0" * 20 + b"\1"
-    assert_fatal(place_index(prefix, made.encode().data))
+def test_nonzero_footer_padding_raises_corruption_error(prefix: Path) -> None:
+    index = specimen().table()
+    index.padding = b"\0" * 20 + b"\1"
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
 @pytest.mark.parametrize("which", ["first", "second", "last", "metaindex", "index"])
-@pytest.mark.parametrize("fault", ["checksum", "type 2", "type 7", "type 255"])
-def test_every_block_is_checked(prefix: Path, which: str, fault: str) -> None:
-    made = specimen().table(block_size=1)
+@pytest.mark.parametrize("case", ["checksum", "type 2", "type 7", "type 255"])
+def test_checks_checksum_and_type_of_every_block(prefix: Path, which: str, case: str) -> None:
+    index = specimen().table(block_size=1)
     if which == "index":
-        pairs = [(key, table.encode_handle(*place)) for key, place in
-                 zip(made.separators, made.encode().blocks, strict=False)]  # fmt: skip
-        made.index = Block(encode_block(pairs, restart_interval=1))
+        pairs = [(key, table.encode_handle(*block)) for key, block in
+                 zip(index.separators, index.encode().blocks, strict=False)]  # fmt: skip
+        index.index = Block(encode_block(pairs, restart_interval=1))
     block = {
-        "first": made.blocks[0], "second": made.blocks[1], "last": made.blocks[-1],
-        "metaindex": made.metaindex, "index": made.index,
+        "first": index.blocks[0], "second": index.blocks[1], "last": index.blocks[-1],
+        "metaindex": index.metaindex, "index": index.index,
     }[which]  # fmt: skip
     assert block is not None
-    if fault == "checksum":
+    if case == "checksum":
         block.crc = 12345
     else:
-        block.kind = int(fault.split()[1])
+        block.kind = int(case.split()[1])
     assert_fatal(
-        place_index(prefix, made.encode().data), word="" if fault == "checksum" else fault[5:]
+        place_index(prefix, index.encode().data), word="" if case == "checksum" else case[5:]
     )
 
 
-SNAPPY_FAULTS = {
+SNAPPY_BLOCKS = {
     "garbage": b"\x30\xff\xff\xff\xff",
     "empty": b"",
     "claims 4 GiB": b"\xff\xff\xff\xff\x0f" + b"\0a",
@@ -147,21 +151,21 @@ SNAPPY_FAULTS = {
     "copy from before the start": b"\x08" + b"\x00a" + b"\x0d\x09",
     "copy at offset 0": b"\x08" + b"\x00a" + b"\x0d\x00",
     "literal beyond the end": b"\x20" + b"\x7cabc",
-    "torn long literal": b"\x20" + b"\xfc\xff\xff",
-    "endless varint": b"\x80" * 12,
+    "truncated long literal": b"\x20" + b"\xfc\xff\xff",
+    "unterminated varint": b"\x80" * 12,
 }
 
 
-@pytest.mark.parametrize("fault", SNAPPY_FAULTS)
+@pytest.mark.parametrize("case", SNAPPY_BLOCKS)
 @pytest.mark.parametrize("which", [0, 1])
-def test_snappy(prefix: Path, fault: str, which: int) -> None:
-    made = specimen().table(block_size=100, kind=table.SNAPPY)
-    made.blocks[which].stored = SNAPPY_FAULTS[fault]
-    assert_fatal(place_index(prefix, made.encode().data))
+def test_corrupt_snappy_block_raises_corruption_error(prefix: Path, case: str, which: int) -> None:
+    index = specimen().table(block_size=100, kind=table.SNAPPY)
+    index.blocks[which].stored = SNAPPY_BLOCKS[case]
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
 def _entries() -> bytes:
-    """Three entries without a restart array: the header, "a" and "ab"."""
+    """Returns three entries without a restart array: the header, "a" and "ab"."""
     entry = specimen().records()[-1][1]
     return (
         encode_record(0, b"", HEADER)
@@ -191,7 +195,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
     ),
     "first entry shares": lambda: with_restarts(encode_record(1, b"", HEADER), [0]),
     "shares more than there is": lambda: with_restarts(_raw(encode_record(9, b"b", b"")), [0]),
-    "torn entry": lambda: with_restarts(_entries()[:-1], [0]),
+    "truncated entry": lambda: with_restarts(_entries()[:-1], [0]),
     "lengths beyond the block": lambda: with_restarts(_raw(b"\0\1\x7fa"), [0]),
     "lengths wrap 32 bits": lambda: with_restarts(
         _raw(b"\0" + wire.varint((1 << 32) - 1) + b"\2ab"), [0]
@@ -200,7 +204,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
         _raw(b"\0" + wire.varint(1 << 31) + wire.varint(1 << 31) + b"ab"), [0]
     ),
     "length of 36 bits": lambda: with_restarts(_raw(b"\0\xff\xff\xff\xff\xff\1\0a"), [0]),
-    "endless varint": lambda: with_restarts(_raw(b"\x80" * 12), [0]),
+    "unterminated varint": lambda: with_restarts(_raw(b"\x80" * 12), [0]),
     "keys out of order": lambda: encode_block(
         [(b"", HEADER), (b"b", specimen().records()[-1][1]), (b"a", specimen().records()[-1][1])]
     ),
@@ -214,51 +218,51 @@ BODIES: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("fault", BODIES)
+@pytest.mark.parametrize("case", BODIES)
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
-def test_block_content(prefix: Path, fault: str, kind: int) -> None:
-    made = table.Table([Block(BODIES[fault](), kind)], [b"\x7f"])
-    assert_fatal(place_index(prefix, made.encode().data))
+def test_corrupt_block_raises_corruption_error(prefix: Path, case: str, kind: int) -> None:
+    index = table.Table([Block(BODIES[case](), kind)], [b"\x7f"])
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
 @pytest.mark.parametrize(
-    "fault", [name for name in BODIES if "header" not in name and "key" not in name]
+    "case", [name for name in BODIES if "header" not in name and "key" not in name]
 )
-def test_index_block_content(prefix: Path, fault: str) -> None:
-    made = dataclasses.replace(specimen().table(), index=Block(BODIES[fault]()))
-    assert_fatal(place_index(prefix, made.encode().data))
+def test_corrupt_index_block_raises_corruption_error(prefix: Path, case: str) -> None:
+    index = dataclasses.replace(specimen().table(), index=Block(BODIES[case]()))
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
 def _several_blocks() -> table.Table:
-    made = specimen().table(block_size=70)
-    assert len(made.blocks) >= 3
-    return made
+    index = specimen().table(block_size=70)
+    assert len(index.blocks) >= 3
+    return index
 
 
-def _same_block_twice(made: table.Table) -> None:
-    made.handles[1] = table.encode_handle(*made.encode().blocks[0])
+def _same_block_twice(index: table.Table) -> None:
+    index.handles[1] = table.encode_handle(*index.encode().blocks[0])
 
 
-def _overlapping(made: table.Table) -> None:
-    offset, size = made.encode().blocks[1]
-    made.handles[1] = table.encode_handle(offset - 1, size)
+def _overlapping(index: table.Table) -> None:
+    offset, size = index.encode().blocks[1]
+    index.handles[1] = table.encode_handle(offset - 1, size)
 
 
-def _descending(made: table.Table) -> None:
-    places = made.encode().blocks
-    made.handles = {0: table.encode_handle(*places[1]), 1: table.encode_handle(*places[0])}
+def _descending(index: table.Table) -> None:
+    blocks = index.encode().blocks
+    index.handles = {0: table.encode_handle(*blocks[1]), 1: table.encode_handle(*blocks[0])}
 
 
-def _low_separator(made: table.Table) -> None:
-    made.separators[1] = made.separators[0] + b"\0"
+def _low_separator(index: table.Table) -> None:
+    index.separators[1] = index.separators[0] + b"\0"
 
 
-def _high_separator(made: table.Table) -> None:
-    made.separators[0] = made.separators[1] + b"\0"
+def _high_separator(index: table.Table) -> None:
+    index.separators[0] = index.separators[1] + b"\0"
 
 
-def _separator_at_next_key(made: table.Table) -> None:
-    made.separators[0] = sorted(specimen().entries)[_entries_in(made.blocks[0]) - 1]
+def _separator_at_next_key(index: table.Table) -> None:
+    index.separators[0] = sorted(specimen().entries)[_entries_in(index.blocks[0]) - 1]
 
 
 def _entries_in(block: Block) -> int:
@@ -266,8 +270,8 @@ def _entries_in(block: Block) -> int:
     return next(n for n in range(1, len(records)) if encode_block(records[:n]) == block.body)
 
 
-def _swapped_blocks(made: table.Table) -> None:
-    made.blocks[0], made.blocks[1] = made.blocks[1], made.blocks[0]
+def _swapped_blocks(index: table.Table) -> None:
+    index.blocks[0], index.blocks[1] = index.blocks[1], index.blocks[0]
 
 
 ACROSS = {
@@ -281,23 +285,23 @@ ACROSS = {
 }
 
 
-@pytest.mark.parametrize("fault", ACROSS)
-def test_order_across_blocks(prefix: Path, fault: str) -> None:
-    made = _several_blocks()
-    ACROSS[fault](made)
-    assert_fatal(place_index(prefix, made.encode().data))
+@pytest.mark.parametrize("case", ACROSS)
+def test_misordered_blocks_raise_corruption_error(prefix: Path, case: str) -> None:
+    index = _several_blocks()
+    ACROSS[case](index)
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
-def test_keys_that_expand_wildly(prefix: Path) -> None:
+def test_excessive_key_expansion_raises_corruption_error(prefix: Path) -> None:
     """200,000 entries that each share a key of 60,000 bytes: 12 GB of keys in a file of 2 MB."""
     value = b"\x08\x01\x12\x00\x28\x00"
     content = encode_record(0, b"", HEADER) + encode_record(0, b"k" * 60_000, value)
     content += b"".join(encode_record(60_000, struct.pack(">I", i), value) for i in range(200_000))
-    made = table.Table([Block(with_restarts(content, [0]))], [b"\x7f"])
-    assert_fatal(place_index(prefix, made.encode().data))
+    index = table.Table([Block(with_restarts(content, [0]))], [b"\x7f"])
+    assert_fatal(place_index(prefix, index.encode().data))
 
 
-def test_an_index_that_is_a_v1_file_is_named_as_such(prefix: Path) -> None:
+def test_v1_table_as_index_raises_corruption_error(prefix: Path) -> None:
     bundle = Bundle()
     bundle.header = b"\x0a\x02\x12\x00"
     assert_fatal(bundle.write(prefix))

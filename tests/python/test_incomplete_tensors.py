@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of which some elements are stored nowhere, or twice.
+"""Tensors with elements that are stored nowhere, or twice.
 
-What is stored once can be read by slices and rows. Everything else is a CorruptionError in every
-way of reading, and never memory for what is not there.
+Boxes and rows of elements that are stored once are readable. Every other read raises
+CorruptionError and allocates no memory for the missing elements.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Box = tuple[tuple[int, int], ...]
 
 
 def add_boxes(bundle: Bundle, name: str, source: np.ndarray, boxes: list[Box]) -> None:
-    """Stores these boxes of an array, whatever they leave out or hold twice."""
+    """Stores the given boxes of an array; they may overlap or leave gaps."""
     if source.dtype != object:
         bundle.add_sliced(name, source, boxes)
         return
     for box in boxes:
-        part = source[slices(box)]
-        bundle.add_strings(slice_key(name.encode(), list(box)), part.ravel().tolist(), part.shape)
+        array = source[slices(box)]
+        bundle.add_strings(slice_key(name.encode(), list(box)), array.ravel().tolist(), array.shape)
     bundle.add_full(name, STRING, source.shape, [list(box) for box in boxes])
 
 
@@ -52,9 +52,9 @@ def stored_boxes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Box], Box]:
     shape = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=3)))
 
     def box() -> Box:
-        begins = [draw(st.integers(0, size - 1)) for size in shape]
+        starts = [draw(st.integers(0, size - 1)) for size in shape]
         return tuple(
-            (a, draw(st.integers(1, size - a))) for a, size in zip(begins, shape, strict=True)
+            (a, draw(st.integers(1, size - a))) for a, size in zip(starts, shape, strict=True)
         )
 
     boxes = [box() for _ in range(draw(st.integers(1, 5)))]
@@ -63,7 +63,7 @@ def stored_boxes(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Box], Box]:
 
 @given(case=stored_boxes(), kind=st.sampled_from(["numbers", "strings"]), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_every_way_of_reading_against_counting(
+def test_every_read_raises_on_gap_or_overlap(
     tmp_path_factory: pytest.TempPathFactory,
     case: tuple[tuple[int, ...], list[Box], Box],
     kind: str,
@@ -81,8 +81,8 @@ def test_every_way_of_reading_against_counting(
     with tb.open(bundle.write(tmp_path_factory.mktemp("case") / "c")) as ck:
         t = ck["t"]
 
-        def check(good: bool, read: Callable[[], Any], expected: np.ndarray) -> None:
-            if good:
+        def check(readable: bool, read: Callable[[], Any], expected: np.ndarray) -> None:
+            if readable:
                 np.testing.assert_array_equal(read(), expected)
             else:
                 with pytest.raises(tb.CorruptionError, match="'t'"):
@@ -93,26 +93,26 @@ def test_every_way_of_reading_against_counting(
         check(stored_once, lambda: t[index], source[index])
         check(stored_once, lambda: t.read(index), source[index])
         check(stored_once, lambda: t.byte_ranges(index) and source[index], source[index])
-        good_rows = bool((times[rows] == 1).all())
-        check(good_rows, lambda: t[rows], source[rows])
-        check(good_rows, lambda: t.take([*rows, -1], fill=source[0])[:-1], source[rows])
-        check(good_rows or not rows, lambda: t.byte_ranges(rows) is not None, True)
+        rows_stored_once = bool((times[rows] == 1).all())
+        check(rows_stored_once, lambda: t[rows], source[rows])
+        check(rows_stored_once, lambda: t.take([*rows, -1], fill=source[0])[:-1], source[rows])
+        check(rows_stored_once or not rows, lambda: t.byte_ranges(rows) is not None, True)
         check(whole, lambda: np.asarray(t), source)
         check(whole, t.read, source)
-        check(whole, lambda: np.concatenate([part.copy() for _, part in t.chunks(2)]), source)
+        check(whole, lambda: np.concatenate([chunk.copy() for _, chunk in t.chunks(2)]), source)
         check(whole, lambda: next(iter(ck.stream()))[1], source)
         check(whole, lambda: tb.load_variable(ck.path, "t"), source)
         if kind == "numbers":
-            check(good_rows, lambda: tb.load_and_remap(t, rows=rows, num_oov_rows=1)[:-1],
+            check(rows_stored_once, lambda: tb.load_and_remap(t, rows=rows, num_oov_rows=1)[:-1],
                   source[rows])  # fmt: skip
             check(whole, lambda: np.from_dlpack(t), source)
         assert (t.error is None) == whole
         report = ck.verify()
         assert report.ok == whole
-        assert [damage.tensor for damage in report.damaged] == ([] if whole else ["t"])
+        assert [item.tensor for item in report.damaged] == ([] if whole else ["t"])
 
 
-def test_a_view_inside_a_slice_that_is_stored_twice(tmp_path: Path) -> None:
+def test_reads_rows_outside_the_overlap(tmp_path: Path) -> None:
     bundle = Bundle()
     source = sample("numbers", (6, 4))
     bundle.add_sliced("t", source, [((0, 4), (0, 4)), ((3, 3), (0, 4))])
@@ -124,23 +124,23 @@ def test_a_view_inside_a_slice_that_is_stored_twice(tmp_path: Path) -> None:
                 ck["t"][index]
 
 
-def test_reports_say_stored_in_part(tmp_path: Path) -> None:
+def test_reports_mention_incomplete_tensor(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_sliced("t", sample("numbers", (6, 4)), [((0, 2), (0, 4))])
     prefix = bundle.write(tmp_path / "c")
     with tb.open(prefix) as ck:
         assert "stored in part" in ck["t"].error
-        (damage,) = ck.verify().damaged
-        assert "stored in part" in damage.message
-        assert "8 of the 24 elements" in damage.message
-        assert (damage.file, damage.nbytes) == (f"{prefix}.index", 0)
+        (item,) = ck.verify().damaged
+        assert "stored in part" in item.message
+        assert "8 of the 24 elements" in item.message
+        assert (item.file, item.nbytes) == (f"{prefix}.index", 0)
         with pytest.raises(tb.CorruptionError, match="stored in part"):
             ck.verify().raise_for_damage()
     with pytest.raises(tb.CorruptionError, match="stored in part"):
         tb.open(prefix, verify="full")
 
 
-def test_a_v1_tensor_that_is_stored_in_part(tmp_path: Path) -> None:
+def test_reads_stored_rows_of_incomplete_v1_tensor(tmp_path: Path) -> None:
     source = sample("numbers", (6, 4))
     file = V1File()
     file.add_sliced("t", 1, source, [((0, 2), (0, 4)), ((4, 2), (0, 4))])
@@ -151,11 +151,11 @@ def test_a_v1_tensor_that_is_stored_in_part(tmp_path: Path) -> None:
         for read in (ck["t"].read, lambda: ck["t"][1:3], lambda: ck["t"][[0, 2]]):
             with pytest.raises(tb.CorruptionError, match="stored in part"):
                 read()
-        assert [damage.tensor for damage in ck.verify().damaged] == ["t"]
+        assert [item.tensor for item in ck.verify().damaged] == ["t"]
         assert same_bits(ck["u"].read(), source)
 
 
-def test_rows_of_files_that_are_there(tmp_path: Path) -> None:
+def test_reads_rows_from_existing_shards(tmp_path: Path) -> None:
     bundle = Bundle(num_shards=3)
     source = sample("numbers", (9, 4))
     boxes = [((0, 3), (0, 4)), ((3, 3), (0, 4)), ((6, 3), (0, 4))]
@@ -170,7 +170,7 @@ def test_rows_of_files_that_are_there(tmp_path: Path) -> None:
         with pytest.raises(tb.CheckpointNotFoundError, match="data-00001"):
             ck["t"].take([0, 4], out=out)
         assert (out == 0).all()  # nothing was written
-        missing.write_bytes(content)  # what was found missing is looked for again
+        missing.write_bytes(content)  # the missing file is looked up again
         assert same_bits(ck["t"].take([0, 4]), source[[0, 4]])
         assert same_bits(ck["t"].read(), source)
 
@@ -189,30 +189,30 @@ with tb.open(sys.argv[1]) as ck:
         first = (0,) * t.ndim
         last = tuple(size - 1 for size in t.shape)
         assert t[first] in (7.0, b"a")
-        ways = [
+        reads = [
             t.read, lambda: np.asarray(t), lambda: t[last], lambda: t[-1:],
             lambda: t.read(np.s_[1:]),
             lambda: t.take([t.shape[0] - 1]), lambda: list(t.chunks()), lambda: list(t.chunks(1)),
             lambda: t[1:], t.explain,
         ]
         if t.dtype != object:
-            ways += [lambda: t.__dlpack__(max_version=(1, 0)), t.copy_on_write,
+            reads += [lambda: t.__dlpack__(max_version=(1, 0)), t.copy_on_write,
                      lambda: tb.load_and_remap(t, rows=[t.shape[0] - 1]),
                      lambda: tb.load_and_remap(t, fill=1)]
-        for way in ways:
+        for read in reads:
             try:
-                way()
+                read()
             except tb.CorruptionError as error:
                 assert "stored in part" in str(error), error
             else:
                 raise AssertionError("elements that are stored nowhere were read")
-# Not getrusage, which counts the memory of the process that started this one.
+# Not getrusage, which includes the peak memory of the parent process.
 print(next(line.split()[1] for line in open("/proc/self/status") if "VmHWM" in line))
 """
 
 
 @pytest.mark.parametrize("kind", ["numbers", "strings"])
-def test_memory_follows_what_is_stored(tmp_path: Path, kind: str) -> None:
+def test_huge_missing_elements_allocate_no_memory(tmp_path: Path, kind: str) -> None:
     bundle = Bundle()
     for i, shape in enumerate(HUGE):
         spec = [(0, 1)] * len(shape)
@@ -223,9 +223,9 @@ def test_memory_follows_what_is_stored(tmp_path: Path, kind: str) -> None:
         else:
             bundle.add(key, np.full((1,) * len(shape), 7, np.int8))
             bundle.add_full(f"t{i}", 6, shape, [spec])
-    ended = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(bundle.write(tmp_path / "c"))],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) < 1 << 20  # KiB
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1 << 20  # KiB

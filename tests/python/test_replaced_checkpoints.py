@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that another process replaces: the data files first, the index last, by renaming.
+"""Checkpoints that another process replaces by renaming: the data files first, the index last.
 
-An old index never speaks of new data without an error.
+Reading new data with an old index always raises.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tensorbundle as tb
 
 
 def contents(step: int, *, only: str = "") -> dict[str, np.ndarray]:
-    """Tensors of one layout, whose values depend on the step; or just those of one tensor do."""
+    """Returns tensors whose values depend on the step, or only those of the tensor `only`."""
     shapes = {"bias": (10,), "kernel": (300, 8), "table": (40_000, 8)}
     return {
         name: np.full(shape, step if only in ("", name) else 0, np.float32)
@@ -44,24 +44,24 @@ def save(prefix: Path, tensors: dict[str, np.ndarray], shards: int = 1) -> Path:
 
 
 def move(source: Path, target: Path) -> None:
-    """A new file in the place of an old one, as a writer does it."""
+    """Replaces a file by renaming, as TensorFlow's writer does."""
     aside = target.with_name(target.name + ".tempstate")
     shutil.copyfile(source, aside)
     os.replace(aside, target)
 
 
-def later() -> None:
-    """Lets the clock of the file system go on, which counts in ticks of some milliseconds."""
+def wait_for_clock_tick() -> None:
+    """Sleeps longer than a tick of the file system clock, which is some milliseconds."""
     time.sleep(0.03)
 
 
-WAYS: dict[str, Callable[[tb.Tensor], Any]] = {
+READS: dict[str, Callable[[tb.Tensor], Any]] = {
     "view": np.asarray,
     "slice": lambda t: t[1:2],
     "copied slice": lambda t: t.read(np.s_[1:2]),
     "gather": lambda t: t[[1, 0]],
     "remap": lambda t: tb.load_and_remap(t, rows=[1, 0]),
-    "chunks": lambda t: np.concatenate([part.copy() for _, part in t.chunks(1 << 12)]),
+    "chunks": lambda t: np.concatenate([chunk.copy() for _, chunk in t.chunks(1 << 12)]),
     "copy on write": lambda t: t.copy_on_write(),
     "read": lambda t: t.read(),
     "dlpack": np.from_dlpack,
@@ -72,19 +72,19 @@ WAYS: dict[str, Callable[[tb.Tensor], Any]] = {
 @pytest.mark.parametrize("verify", ["lazy", "none"])
 @pytest.mark.parametrize("only", ["", "bias", "table"])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_new_data_file_with_an_old_index(
+def test_new_data_file_with_old_index_raises_error(
     tmp_path: Path, shards: int, only: str, verify: str, io: str
 ) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0), shards)
     new = save(tmp_path / "new" / "c", contents(1, only=only), shards)
-    later()
+    wait_for_clock_tick()
     for shard in range(shards):
         move(shard_path(new, shard, shards), shard_path(prefix, shard, shards))
     changed = {only} if only else {"bias", "kernel", "table"}
     with tb.open(prefix, verify=verify, io=io) as ck:
         for name in ("bias", "kernel", "table"):
-            for way, read in WAYS.items():
-                if io == "pread" and way == "copy on write":
+            for method, read in READS.items():
+                if io == "pread" and method == "copy on write":
                     continue
                 if name in changed:
                     with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
@@ -98,10 +98,10 @@ def test_a_new_data_file_with_an_old_index(
                         read(ck[name])
 
 
-def test_the_message_says_what_to_do(tmp_path: Path) -> None:
+def test_message_advises_to_open_again(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
-    later()
+    wait_for_clock_tick()
     move(shard_path(new), shard_path(prefix))
     with tb.open(prefix) as ck, pytest.raises(tb.CorruptionError) as caught:
         ck["table"][0:1]
@@ -110,34 +110,34 @@ def test_the_message_says_what_to_do(tmp_path: Path) -> None:
     assert "Open it again" in str(caught.value)
 
 
-def test_a_replaced_checkpoint_is_the_new_one(tmp_path: Path) -> None:
+def test_reopened_checkpoint_reads_new_values(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
     before = tb.open(prefix)
     move(shard_path(new), shard_path(prefix))
     move(index_path(new), index_path(prefix))
     with tb.open(prefix) as ck:
-        for read in WAYS.values():
+        for read in READS.values():
             assert (read(ck["table"]) == 1).all()
-    with before as ck:  # opened before, and still what it was
-        for read in WAYS.values():
+    with before as ck:  # opened before the replacement: reads the old values
+        for read in READS.values():
             assert (read(ck["table"]) == 0).all()
 
 
-def test_a_copy_whose_index_came_first(tmp_path: Path) -> None:
+def test_copy_with_older_index_is_read(tmp_path: Path) -> None:
     source = save(tmp_path / "c", contents(3))
     target = tmp_path / "copy" / "c"
     target.parent.mkdir()
     shutil.copyfile(index_path(source), index_path(target))
-    later()
+    wait_for_clock_tick()
     shutil.copyfile(shard_path(source), shard_path(target))
     with tb.open(target) as ck:
-        for read in WAYS.values():
+        for read in READS.values():
             assert (read(ck["table"]) == 3).all()
         assert ck["words"].read().tolist() == [b"3"]
 
 
-def test_a_data_file_that_came_after_the_checkpoint_was_replaced(tmp_path: Path) -> None:
+def test_late_data_file_of_new_checkpoint_raises_error(tmp_path: Path) -> None:
     prefix = save(tmp_path / "old" / "c", contents(0))
     new = save(tmp_path / "new" / "c", contents(1))
     shard_path(prefix).unlink()
@@ -146,14 +146,14 @@ def test_a_data_file_that_came_after_the_checkpoint_was_replaced(tmp_path: Path)
             ck["table"].read()
         move(shard_path(new), shard_path(prefix))
         move(index_path(new), index_path(prefix))
-        for read in WAYS.values():
+        for read in READS.values():
             with pytest.raises(tb.CorruptionError, match="replaced since"):
                 read(ck["table"])
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["renamed", "index rewritten"])
-def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> None:
-    """TensorFlow renames the index of a simple save, and rewrites that of a merged one."""
+def test_concurrent_replacement_never_mixes_saves(tmp_path: Path, in_place: bool) -> None:
+    """TensorFlow renames the index of a simple save, and rewrites the index of a merged save."""
     sources = [save(tmp_path / str(step) / "c", contents(step)) for step in (1, 2)]
     prefix = tmp_path / "c"
     for path in (shard_path, index_path):
@@ -169,8 +169,8 @@ def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> No
             if in_place:
                 data = index_path(source).read_bytes()
                 with open(index_path(prefix), "wb", buffering=0) as file:
-                    for begin in range(0, len(data), 100):
-                        file.write(data[begin : begin + 100])
+                    for start in range(0, len(data), 100):
+                        file.write(data[start : start + 100])
             else:
                 move(index_path(source), index_path(prefix))
             time.sleep(0.002)
@@ -186,7 +186,7 @@ def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> No
                 with tb.open(prefix) as ck:
                     row = ck["table"][5]
                     assert same_bits(row, np.full(8, row[0], np.float32))
-                    # Which save it is, the checksum says.
+                    # read() compares the checksum, so its value identifies the save.
                     assert row[0] == ck["bias"].read()[0]
             except tb.CorruptionError:
                 errors += 1
@@ -194,5 +194,5 @@ def test_opening_while_a_writer_is_at_work(tmp_path: Path, in_place: bool) -> No
         done.set()
         writer.join()
     assert opened > 100
-    if not in_place:  # an index that is half written is an error, as it is for TensorFlow
+    if not in_place:  # a partially written index is an error, as in TensorFlow
         assert errors < opened / 100

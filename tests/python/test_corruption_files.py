@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are missing, short, or no files at all.
+"""Missing, truncated and special files.
 
-The index is needed; a shard concerns the tensors in it alone.
+An unusable index raises at open; an unusable shard affects only its tensors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def make_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-def make_loop(path: Path) -> None:
+def make_symlink_loop(path: Path) -> None:
     path.symlink_to(path)
 
 
@@ -35,18 +35,18 @@ def make_dangling(path: Path) -> None:
     path.symlink_to(path.with_name("nowhere"))
 
 
-def test_missing_index(tmp_path: Path) -> None:
+def test_missing_index_raises_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(tb.CheckpointNotFoundError) as caught:
         tb.open(tmp_path / "c")
     assert isinstance(caught.value, FileNotFoundError)
     assert caught.value.errno == errno.ENOENT
     assert str(tmp_path / "c") in str(caught.value)
     assert str(caught.value.filename).startswith(str(tmp_path / "c"))
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.filename) == (str(caught.value), caught.value.filename)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.filename) == (str(caught.value), caught.value.filename)
 
 
-def test_missing_index_beside_its_data(tmp_path: Path) -> None:
+def test_missing_index_with_data_raises_not_found_error(tmp_path: Path) -> None:
     specimen().write_shards(tmp_path / "c")
     with pytest.raises(tb.CheckpointNotFoundError, match=r"c\.index"):
         tb.open(tmp_path / "c")
@@ -54,20 +54,20 @@ def test_missing_index_beside_its_data(tmp_path: Path) -> None:
         tb.open(shard_path(tmp_path / "c"))
 
 
-def test_meta_file_is_recognised(tmp_path: Path) -> None:
+def test_recognises_meta_file(tmp_path: Path) -> None:
     (tmp_path / "c.meta").write_bytes(b"\x0a\x05graph")
     with pytest.raises(tb.Error, match="meta"):
         tb.open(tmp_path / "c.meta")
 
 
 @pytest.mark.parametrize("path", ["no\0where", b"no\0where"], ids=["str", "bytes"])
-def test_nul_in_a_path(path: str | bytes) -> None:
+def test_nul_in_path_raises_value_error(path: str | bytes) -> None:
     with pytest.raises(ValueError):
         tb.open(path)
 
 
 @pytest.mark.parametrize("name", ["a[0]", "a*", "a?b", "{x}", "~", "a b", "é"])
-def test_paths_are_no_patterns(tmp_path: Path, name: str) -> None:
+def test_pattern_characters_in_paths_are_literal(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     prefix = specimen().write(folder / name)
@@ -79,9 +79,11 @@ def test_paths_are_no_patterns(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [make_fifo, make_loop, Path.mkdir], ids=["FIFO", "loop", "directory"]
+    "make", [make_fifo, make_symlink_loop, Path.mkdir], ids=["FIFO", "loop", "directory"]
 )
-def test_index_that_is_no_regular_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_special_file_as_index_raises_io_failure(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     specimen().write_shards(tmp_path / "c")
     make(index_path(tmp_path / "c"))
     with pytest.raises(tb.IOFailure) as caught:
@@ -89,12 +91,12 @@ def test_index_that_is_no_regular_file(tmp_path: Path, make: Callable[[Path], No
     assert isinstance(caught.value, OSError)
     assert caught.value.errno
     assert str(index_path(tmp_path / "c")) in str(caught.value)
-    if make is make_loop:
+    if make is make_symlink_loop:
         assert caught.value.errno == errno.ELOOP
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_index_without_permission(tmp_path: Path) -> None:
+def test_unreadable_index_raises_eacces(tmp_path: Path) -> None:
     prefix = specimen().write(tmp_path / "c")
     index_path(prefix).chmod(0)
     with pytest.raises(tb.IOFailure) as caught:
@@ -102,11 +104,11 @@ def test_index_without_permission(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EACCES
 
 
-SHARD_FAULTS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]] = {
+UNUSABLE_SHARDS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]] = {
     "missing": (None, tb.CheckpointNotFoundError),
     "dangling link": (make_dangling, tb.CheckpointNotFoundError),
     "FIFO": (make_fifo, tb.IOFailure),
-    "loop": (make_loop, tb.IOFailure),
+    "loop": (make_symlink_loop, tb.IOFailure),
     "directory": (Path.mkdir, tb.IOFailure),
     "empty": (Path.touch, tb.CorruptionError),
     "short": (lambda path: path.write_bytes(bytes(50)), tb.CorruptionError),
@@ -114,38 +116,38 @@ SHARD_FAULTS: dict[str, tuple[Callable[[Path], object] | None, type[Exception]]]
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-@pytest.mark.parametrize("fault", SHARD_FAULTS)
-def test_a_bad_shard_concerns_its_tensors_alone(tmp_path: Path, fault: str, io: str) -> None:
+@pytest.mark.parametrize("case", UNUSABLE_SHARDS)
+def test_corrupt_shard_affects_only_its_tensors(tmp_path: Path, case: str, io: str) -> None:
     prefix = specimen(num_shards=2).write(tmp_path / "c")
     bad = shard_path(prefix, 1, 2)
     bad.unlink()
-    make, expected = SHARD_FAULTS[fault]
+    make, expected = UNUSABLE_SHARDS[case]
     if make is not None:
         make(bad)
-    concerned = {"w"} if fault == "short" else IN_SHARD_1  # "b" ends before byte 50
+    affected = {"w"} if case == "short" else IN_SHARD_1  # "b" ends before byte 50
     with tb.open(prefix, io=io, verify="none") as ck:
         assert set(ck) == set(TENSORS)
         for name in TENSORS:
             assert ck[name].shape == TENSORS[name].shape
             assert ck[name].dtype == TENSORS[name].dtype
-        for name in sorted(concerned):
+        for name in sorted(affected):
             assert str(bad) in str(ck[name].error)
             for attempt in (np.asarray, lambda t: t.read()):
                 with pytest.raises(expected, match=f"'{name}'") as caught:
                     attempt(ck[name])
                 assert type(caught.value) is expected
                 assert str(bad) in str(caught.value)
-        for name in sorted(set(TENSORS) - concerned):
+        for name in sorted(set(TENSORS) - affected):
             assert ck[name].error is None
-            if not (fault == "short" and name == "b"):
+            if not (case == "short" and name == "b"):
                 assert same_bits(ck[name], TENSORS[name])
         report = ck.verify()
         assert not report.ok
-        assert {item.tensor for item in report.damaged} >= concerned
+        assert {item.tensor for item in report.damaged} >= affected
         assert {str(item.file) for item in report.damaged} == {str(bad)}
 
 
-def test_the_good_half_of_a_partitioned_tensor_reads(tmp_path: Path) -> None:
+def test_reads_slice_whose_shard_exists(tmp_path: Path) -> None:
     prefix = specimen(num_shards=2).write(tmp_path / "c")
     shard_path(prefix, 1, 2).unlink()
     with tb.open(prefix) as ck:
@@ -154,14 +156,14 @@ def test_the_good_half_of_a_partitioned_tensor_reads(tmp_path: Path) -> None:
             ck["w"][1:3]
 
 
-def test_full_verification_at_open_wants_every_shard(tmp_path: Path) -> None:
+def test_full_verification_requires_every_shard(tmp_path: Path) -> None:
     prefix = specimen(num_shards=2).write(tmp_path / "c")
     shard_path(prefix, 1, 2).unlink()
     with pytest.raises(tb.Error, match=str(shard_path(prefix, 1, 2))):
         tb.open(prefix, verify="full")
 
 
-def test_wrong_number_of_shards_in_the_header(tmp_path: Path) -> None:
+def test_wrong_shard_count_raises_not_found_error(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.header.num_shards = 2
     prefix = bundle.write(tmp_path / "c")
@@ -170,7 +172,7 @@ def test_wrong_number_of_shards_in_the_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 8, 100])
-def test_truncated_data(tmp_path: Path, cut: int) -> None:
+def test_truncated_data_raises_corruption_error(tmp_path: Path, cut: int) -> None:
     prefix = specimen().write(tmp_path / "c")
     data = shard_path(prefix).read_bytes()
     shard_path(prefix).write_bytes(data[:-cut])
@@ -179,13 +181,13 @@ def test_truncated_data(tmp_path: Path, cut: int) -> None:
         with pytest.raises(tb.CorruptionError, match="'z'") as caught:
             np.asarray(ck["z"])
         assert str(len(data) - cut) in str(caught.value)
-        # What can be compared with its checksum is still read; nothing else of the file is.
+        # Only reads that compare a checksum are allowed in a truncated file.
         assert same_bits(ck["a"].read(), TENSORS["a"])
         with pytest.raises(tb.CorruptionError, match="'a'"):
             np.asarray(ck["a"])
 
 
-def test_longer_data_is_fine(tmp_path: Path) -> None:
+def test_accepts_bytes_after_last_tensor(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.pad(1000)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -193,7 +195,7 @@ def test_longer_data_is_fine(tmp_path: Path) -> None:
         assert ck.verify().ok
 
 
-def test_a_tensor_without_elements_must_still_lie_in_the_file(tmp_path: Path) -> None:
+def test_empty_tensor_beyond_file_raises_corruption_error(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("at_end", np.zeros((0, 3), np.float32))
     bundle.add("beyond", np.zeros((0, 3), np.float32)).offset = 1
@@ -203,7 +205,7 @@ def test_a_tensor_without_elements_must_still_lie_in_the_file(tmp_path: Path) ->
             np.asarray(ck["beyond"])
 
 
-def test_data_that_shrank_after_open(tmp_path: Path) -> None:
+def test_truncation_after_open_raises_error(tmp_path: Path) -> None:
     source = np.arange(100_000, dtype=np.float32)
     bundle = Bundle()
     bundle.add("t", source)
@@ -218,7 +220,7 @@ def test_data_that_shrank_after_open(tmp_path: Path) -> None:
             assert not ck.verify().ok
 
 
-def test_data_that_was_replaced_after_open_is_still_the_old(tmp_path: Path) -> None:
+def test_open_checkpoint_keeps_replaced_data_file(tmp_path: Path) -> None:
     prefix = specimen().write(tmp_path / "c")
     with tb.open(prefix) as ck:
         shard_path(prefix).rename(tmp_path / "aside")
@@ -226,7 +228,7 @@ def test_data_that_was_replaced_after_open_is_still_the_old(tmp_path: Path) -> N
         assert same_bits(ck["a"], TENSORS["a"])
 
 
-def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+def test_accepts_directory_name_that_is_not_utf8(tmp_path: Path) -> None:
     folder = os.path.join(os.fsencode(tmp_path), b"\xff\xfe")
     os.mkdir(folder)
     bundle = Bundle()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults that an attack on the reader found: siblings of those that users had reported."""
+"""Regressions found by attacking the reader, related to errors that users reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bundle_of(**tensors: np.ndarray) -> Bundle:
     return bundle
 
 
-def test_a_save_in_the_tick_of_the_index_that_shows_in_a_sample(tmp_path: Path) -> None:
+def test_replacement_in_same_clock_tick_is_detected(tmp_path: Path) -> None:
     old = bundle_of(w=np.full((64, 8), 1, np.float32)).write(tmp_path / "old")
     new = bundle_of(w=np.full((64, 8), 2, np.float32)).write(tmp_path / "new")
     target = tmp_path / "m"
@@ -51,7 +51,7 @@ def test_a_save_in_the_tick_of_the_index_that_shows_in_a_sample(tmp_path: Path) 
                     read(ck["w"])
 
 
-def test_full_names_come_back_with_the_data_file(tmp_path: Path) -> None:
+def test_full_names_return_with_the_data_file(tmp_path: Path) -> None:
     source = CHECKPOINTS / "optimizer_slots"
     folder = shutil.copytree(source, tmp_path / "og")
     (shard,) = folder.glob("*.data-*")
@@ -67,7 +67,7 @@ def test_full_names_come_back_with_the_data_file(tmp_path: Path) -> None:
         assert same_bits(reader.get_tensor("Variable"), ck["Variable"].read())
 
 
-def test_a_relative_path_is_pickled_as_it_was_at_open(
+def test_pickle_keeps_working_directory_of_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle_of(x=np.arange(3)).write(tmp_path / "m")
@@ -78,7 +78,7 @@ def test_a_relative_path_is_pickled_as_it_was_at_open(
 
 
 @pytest.mark.parametrize("axis", ["rows", "columns"])
-def test_ids_beyond_int64_are_no_missing_rows(tmp_path: Path, axis: str) -> None:
+def test_ids_beyond_int64_raise_index_error(tmp_path: Path, axis: str) -> None:
     prefix = bundle_of(x=np.arange(12.0).reshape(4, 3)).write(tmp_path / "c")
     with tb.open(prefix) as ck, pytest.raises(IndexError, match="18446744073709551615"):
         ids = np.array([2**64 - 1, 1], np.uint64)
@@ -86,7 +86,7 @@ def test_ids_beyond_int64_are_no_missing_rows(tmp_path: Path, axis: str) -> None
 
 
 @pytest.mark.parametrize("ids", [[10**30], [2**64], [2**63, -1], [[0, 2**70]]])
-def test_huge_row_numbers_in_lists(tmp_path: Path, ids: list[Any]) -> None:
+def test_huge_row_numbers_in_lists_raise_index_error(tmp_path: Path, ids: list[Any]) -> None:
     prefix = bundle_of(x=np.arange(12.0).reshape(4, 3)).write(tmp_path / "c")
     with tb.open(prefix) as ck:
         for read in (lambda t: t[ids], lambda t: t.take(ids), lambda t: t.take(ids, fill=0)):
@@ -96,7 +96,7 @@ def test_huge_row_numbers_in_lists(tmp_path: Path, ids: list[Any]) -> None:
             ck["x"].take([0.5])
 
 
-def test_fills_of_strings(tmp_path: Path) -> None:
+def test_fills_missing_rows_of_strings(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add_strings("s", [b"a", b"b", b"c"], (3,))
     with tb.open(bundle.write(tmp_path / "c")) as ck:
@@ -111,7 +111,7 @@ def test_fills_of_strings(tmp_path: Path) -> None:
                 take([-1, -1], fill=fill)
 
 
-def test_a_v1_tensor_without_a_record(tmp_path: Path, capsys: Any) -> None:
+def test_v1_tensor_without_record_is_reported(tmp_path: Path, capsys: Any) -> None:
     file = V1File()
     file.declare("x", 1, (4, 2), [])
     file.add("y", 1, np.arange(3, dtype=np.float32))
@@ -124,7 +124,7 @@ def test_a_v1_tensor_without_a_record(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["verify", str(path)]) == 1
 
 
-def test_a_v1_block_of_many_records_counts_once(tmp_path: Path) -> None:
+def test_v1_block_of_many_records_counts_once(tmp_path: Path) -> None:
     file = V1File()
     for i in range(20):
         file.add(f"i{i}", 3, np.arange(5, dtype=np.int32))
@@ -144,15 +144,15 @@ FOREIGN_INDEXES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", FOREIGN_INDEXES)
-def test_an_index_of_another_program_hides_no_checkpoint(tmp_path: Path, name: str) -> None:
+def test_ignores_index_files_of_other_programs(tmp_path: Path, name: str) -> None:
     bundle_of(a=np.arange(4.0)).write(tmp_path / "a")
     FOREIGN_INDEXES[name](tmp_path / name)
     with tb.open(tmp_path) as ck:
         assert ck["a"].read().tolist() == [0, 1, 2, 3]
     bundle_of(a=np.arange(4.0)).write(tmp_path / "b")
-    with pytest.raises(ValueError, match=r"2 prefixes .*/a', .*/b'") as refused:
+    with pytest.raises(ValueError, match=r"2 prefixes .*/a', .*/b'") as caught:
         tb.open(tmp_path)
-    assert f"/{name.removesuffix('.index')}'" not in str(refused.value)
+    assert f"/{name.removesuffix('.index')}'" not in str(caught.value)
 
 
 def tarred(path: Path) -> bytes:
@@ -163,19 +163,19 @@ def tarred(path: Path) -> bytes:
 
 
 FOREIGN_SHARDS: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "answer": (lambda _: b"404: Not Found\n", "has nothing but the text '404: Not Found'"),
+    "text": (lambda _: b"404: Not Found\n", "has nothing but the text '404: Not Found'"),
     "json": (lambda _: b'{"error": "no such file"}', "is JSON text"),
     "gzip": (lambda _: b"\x1f\x8b\x08\0" + bytes(90), "is compressed with gzip"),
     "zip": (lambda _: b"PK\x03\x04" + bytes(90), "is a zip archive"),
     "safetensors": (lambda _: bytes([2, *[0] * 7]) + b"{}", "is a safetensors file"),
-    "comment": (lambda _: b"<!-- sorry --><html>", "is an HTML page"),
-    "head": (lambda _: b"<head><title>Login", "is an HTML page"),
+    "HTML after a comment": (lambda _: b"<!-- sorry --><html>", "is an HTML page"),
+    "HTML from head": (lambda _: b"<head><title>Login", "is an HTML page"),
     "tar": (tarred, "is a tar archive"),
 }
 
 
 @pytest.mark.parametrize("kind", FOREIGN_SHARDS)
-def test_what_a_data_file_is(tmp_path: Path, kind: str) -> None:
+def test_error_names_kind_of_data_file(tmp_path: Path, kind: str) -> None:
     prefix = bundle_of(b=np.arange(3), a=np.arange(400.0)).write(tmp_path / "c")
     content, expected = FOREIGN_SHARDS[kind]
     shard_path(prefix).write_bytes(content(shard_path(prefix)))
@@ -187,14 +187,14 @@ def test_what_a_data_file_is(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\n", b""])
-def test_align_names_what_the_data_file_is(tmp_path: Path, content: bytes) -> None:
+def test_align_error_names_kind_of_data_file(tmp_path: Path, content: bytes) -> None:
     prefix = bundle_of(a=np.arange(5.0), b=np.arange(5.0)).write(tmp_path / "c")
     shard_path(prefix).write_bytes(content)
     with pytest.raises(tb.CorruptionError, match=r"is a Git-LFS pointer|is empty"):
         tb.align(prefix, tmp_path / "out")
 
 
-def test_no_address_space_for_a_mapping_is_a_memory_error(tmp_path: Path) -> None:
+def test_exhausted_address_space_raises_memory_error(tmp_path: Path) -> None:
     prefix = bundle_of(a=np.zeros(8 << 20)).write(tmp_path / "c")
     script = f"""
 import resource, numpy as np, tensorbundle as tb
@@ -216,20 +216,20 @@ assert not ck["a"].read().any()
     assert len(done.stdout.split()) == 4
 
 
-def test_the_error_for_exhausted_memory_pickles() -> None:
+def test_out_of_memory_error_pickles() -> None:
     error = errors.OutOfMemoryError("cannot map it", 12, "file")
-    other = pickle.loads(pickle.dumps(error))
-    assert isinstance(other, MemoryError) and isinstance(other, tb.IOFailure)
-    assert (str(other), other.errno) == (str(error), 12)
+    copied = pickle.loads(pickle.dumps(error))
+    assert isinstance(copied, MemoryError) and isinstance(copied, tb.IOFailure)
+    assert (str(copied), copied.errno) == (str(error), 12)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["ls", "-h"], ["verify", "-h"], ["align", "-h"]])
-def test_help_has_a_short_name(arguments: list[str], capsys: Any) -> None:
+def test_help_has_short_option(arguments: list[str], capsys: Any) -> None:
     assert cli.main(arguments) == 0
     assert "Usage:" in capsys.readouterr().out
 
 
-def test_a_directory_that_may_not_be_listed_is_not_called_empty(
+def test_unlistable_directory_is_not_reported_as_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle_of(a=np.arange(3)).write(tmp_path / "m")
@@ -242,7 +242,7 @@ def test_a_directory_that_may_not_be_listed_is_not_called_empty(
         tb.open(tmp_path / "nope")
 
 
-def test_a_host_in_a_file_url(tmp_path: Path) -> None:
+def test_accepts_localhost_in_file_url(tmp_path: Path) -> None:
     prefix = bundle_of(a=np.arange(3)).write(tmp_path / "c")
     with tb.open(f"file://localhost{prefix}") as ck:
         assert ck["a"].shape == (3,)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an absent name costs, and what its message says."""
+"""Lookups of missing names: their cost and their messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 100_000
 
 
 def many(tmp_path: Path, *, graph: bool) -> Path:
-    """A checkpoint with 100,000 names."""
+    """Writes a checkpoint with 100,000 names."""
     bundle = Bundle()
     entry = bundle.add("bias", np.float32(1))
     message = TrackableObjectGraph()
@@ -45,20 +45,20 @@ def checkpoint(request, tmp_path_factory: pytest.TempPathFactory) -> tb.Checkpoi
     return tb.open(many(tmp_path_factory.mktemp("many"), graph=request.param))
 
 
-def miss(checkpoint: tb.Checkpoint, name: str) -> tb.TensorNotFoundError:
+def lookup_error(checkpoint: tb.Checkpoint, name: str) -> tb.TensorNotFoundError:
     with pytest.raises(tb.TensorNotFoundError) as caught:
         checkpoint[name]
     return caught.value
 
 
 def seconds(function: Callable[[], object], times: int) -> float:
-    begin = time.process_time()
+    start = time.process_time()
     for _ in range(times):
         function()
-    return (time.process_time() - begin) / times
+    return (time.process_time() - start) / times
 
 
-def refused(lookup: Callable[[str], object]) -> Callable[[], None]:
+def failing(lookup: Callable[[str], object]) -> Callable[[], None]:
     def attempt() -> None:
         try:
             lookup("model/layer_x/attention/kernels")
@@ -69,21 +69,21 @@ def refused(lookup: Callable[[str], object]) -> Callable[[], None]:
     return attempt
 
 
-def test_a_lookup_that_fails_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
+def test_failed_lookup_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
     reader = tb.load_checkpoint(checkpoint.path)
     name = "model/layer_x/attention/kernels"
     lookups: list[Callable[[], object]] = [
         lambda: name in checkpoint,
         lambda: checkpoint.get(name),
         lambda: reader.has_tensor(name),
-        refused(checkpoint.__getitem__),
-        refused(reader.get_tensor),
-        refused(lambda absent: checkpoint.verify([absent])),
-        refused(lambda absent: checkpoint.stream([absent])),
+        failing(checkpoint.__getitem__),
+        failing(reader.get_tensor),
+        failing(lambda missing: checkpoint.verify([missing])),
+        failing(lambda missing: checkpoint.stream([missing])),
     ]
     for lookup in lookups:
-        lookup()  # the first one reads the names and the graph
-        # Comparing with all names takes 10 ms and more.
+        lookup()  # the first lookup reads the names and the graph
+        # A comparison with all names takes at least 10 ms.
         assert seconds(lookup, 100) < 0.0005
 
 
@@ -99,10 +99,10 @@ def test_a_lookup_that_fails_takes_microseconds(checkpoint: tb.Checkpoint) -> No
         ("biass", "bias"),
     ],
 )
-def test_the_message_names_the_nearest_quickly(
+def test_message_suggests_nearest_name_quickly(
     checkpoint: tb.Checkpoint, name: str, nearest: str
 ) -> None:
-    error = miss(checkpoint, name)
+    error = lookup_error(checkpoint, name)
     assert seconds(lambda: str(copy.copy(error)), 1) < 0.2
     message = str(error)
     assert repr(nearest) in message
@@ -110,62 +110,64 @@ def test_the_message_names_the_nearest_quickly(
 
 
 @pytest.mark.parametrize("name", ["", "zzz", "m" * 100_000, "kernel/" * 500, "\ud800"])
-def test_a_name_far_from_all_is_answered_quickly_too(checkpoint: tb.Checkpoint, name: str) -> None:
-    error = miss(checkpoint, name)
+def test_name_without_near_match_fails_quickly(checkpoint: tb.Checkpoint, name: str) -> None:
+    error = lookup_error(checkpoint, name)
     assert seconds(lambda: str(copy.copy(error)), 1) < 0.2
     assert len(str(error)) < 2000
 
 
-def test_a_near_full_name_comes_with_the_key_to_give(tmp_path: Path) -> None:
+def test_suggested_full_name_includes_its_key(tmp_path: Path) -> None:
     checkpoint = tb.open(many(tmp_path, graph=True))
-    message = str(miss(checkpoint, "l777/kernal"))
+    message = str(lookup_error(checkpoint, "l777/kernal"))
     assert "'l777/kernel' (the full name of 'model/layer_000777/attention/kernel')" in message
 
 
-def test_a_name_without_its_scope_is_found_in_its_scope(tmp_path: Path) -> None:
+def test_name_without_scope_suggests_scoped_name(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("encoder/block_17/self_attention/w", np.arange(3.0))
     bundle.add("unrelated", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
-    assert "'encoder/block_17/self_attention/w'" in str(miss(checkpoint, "w"))
+    assert "'encoder/block_17/self_attention/w'" in str(lookup_error(checkpoint, "w"))
 
 
-def test_a_key_that_is_not_stored_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_message_reports_full_name_of_missing_key(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("a", np.arange(3.0))
     graph = TrackableObjectGraph()
     graph.nodes.add().attributes.add(full_name=b"kernel", checkpoint_key=b"b")
     bundle.add_strings("_CHECKPOINTABLE_OBJECT_GRAPH", [graph.SerializeToString()], ())
-    message = str(miss(tb.open(bundle.write(tmp_path / "m")), "kernel"))
+    message = str(lookup_error(tb.open(bundle.write(tmp_path / "m")), "kernel"))
     assert "it is the full name of 'b', which is not stored" in message
 
 
-def test_the_message_is_the_same_however_it_is_shown(tmp_path: Path) -> None:
+def test_message_is_identical_in_every_rendering(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("kernel", np.arange(3.0))
     checkpoint = tb.open(bundle.write(tmp_path / "m"))
-    shown = [
-        str(miss(checkpoint, "kernels")),
-        miss(checkpoint, "kernels").args[0],
-        str(pickle.loads(pickle.dumps(miss(checkpoint, "kernels")))),
-        str(copy.deepcopy(miss(checkpoint, "kernels"))),
-        traceback.format_exception_only(miss(checkpoint, "kernels"))[0].partition(": ")[2].strip(),
+    messages = [
+        str(lookup_error(checkpoint, "kernels")),
+        lookup_error(checkpoint, "kernels").args[0],
+        str(pickle.loads(pickle.dumps(lookup_error(checkpoint, "kernels")))),
+        str(copy.deepcopy(lookup_error(checkpoint, "kernels"))),
+        traceback.format_exception_only(lookup_error(checkpoint, "kernels"))[0]
+        .partition(": ")[2]
+        .strip(),
     ]
-    assert set(shown) == {shown[0]}
-    assert "'kernel'" in shown[0]
-    assert repr(miss(checkpoint, "kernels")) == f"TensorNotFoundError({shown[0]!r})"
-    error = miss(checkpoint, "kernels")
+    assert set(messages) == {messages[0]}
+    assert "'kernel'" in messages[0]
+    assert repr(lookup_error(checkpoint, "kernels")) == f"TensorNotFoundError({messages[0]!r})"
+    error = lookup_error(checkpoint, "kernels")
     if hasattr(error, "add_note"):
-        error.add_note("asked for by the optimizer")
-        again = pickle.loads(pickle.dumps(error))
-        assert again.__notes__ == ["asked for by the optimizer"]
+        error.add_note("requested by the optimizer")
+        copied = pickle.loads(pickle.dumps(error))
+        assert copied.__notes__ == ["requested by the optimizer"]
     error.args = ("another",)
     assert str(error) == "another"
     assert str(tb.TensorNotFoundError("plain")) == "plain"
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
-def test_an_error_that_is_kept_keeps_no_file_open(tmp_path: Path) -> None:
+def test_kept_error_holds_no_open_file(tmp_path: Path) -> None:
     def open_files() -> list[str]:
         gc.collect()
         with open("/proc/self/maps") as maps:
@@ -181,18 +183,18 @@ def test_an_error_that_is_kept_keeps_no_file_open(tmp_path: Path) -> None:
     bundle.add("kernel", np.arange(3.0))
     bundle.add_strings("_CHECKPOINTABLE_OBJECT_GRAPH", [b""], ())
     with tb.open(bundle.write(tmp_path / "m")) as checkpoint:
-        error = miss(checkpoint, "kernels")
+        error = lookup_error(checkpoint, "kernels")
         error.__traceback__ = None
     del checkpoint
     assert open_files() == []
-    assert "'kernel'" in str(error)  # and the names are still known
+    assert "'kernel'" in str(error)  # the suggestion still works
 
 
 NAMES = st.text(st.sampled_from("ab/_0"), max_size=12)
 
 
 @given(NAMES, st.lists(NAMES, max_size=20))
-def test_near_names_are_some_of_the_others(name: str, others: list[str]) -> None:
+def test_nearest_returns_distinct_candidates(name: str, others: list[str]) -> None:
     found = naming.nearest(name, others)
     assert len(found) <= 3
     assert len(set(found)) == len(found)
@@ -200,7 +202,7 @@ def test_near_names_are_some_of_the_others(name: str, others: list[str]) -> None
 
 
 @given(st.text(max_size=30), st.text(min_size=1, max_size=3), st.data())
-def test_a_name_with_one_edit_is_near(name: str, inserted: str, data: st.DataObject) -> None:
+def test_nearest_finds_name_with_one_edit(name: str, inserted: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(name)))
     other = name[:at] + inserted + name[at:]
     if len(name) >= 6 and other != name:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every bit, every length, every byte: a small checkpoint is damaged in all the ways there are."""
+"""Exhaustive corruption of a small checkpoint: every bit, every length, every byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from craft import survivor, table
+from craft import mutant_runner, table
 from craft.bundle import index_path, shard_path
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
@@ -18,7 +18,7 @@ from craft.v1 import V1File
 
 import tensorbundle as tb
 
-FEW = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
+EDGE_VALUES = (0x00, 0x01, 0x7F, 0x80, 0xFE, 0xFF)
 
 
 def bit_flips(data: bytes) -> Iterator[bytes]:
@@ -28,7 +28,7 @@ def bit_flips(data: bytes) -> Iterator[bytes]:
 
 
 def assert_fatal_or_harmless(path: Path, prefix: Path) -> bool:
-    """True if opening raised; an accepted mutant must read like the original."""
+    """Returns True if open raised; an accepted mutant must have the original values."""
     try:
         ck = tb.open(prefix)
     except tb.CorruptionError as error:
@@ -41,18 +41,18 @@ def assert_fatal_or_harmless(path: Path, prefix: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", [table.NONE, table.SNAPPY], ids=["plain", "snappy"])
-def test_every_flipped_bit_of_the_index(tmp_path: Path, kind: int) -> None:
+def test_flipped_index_bit_is_detected(tmp_path: Path, kind: int) -> None:
     prefix = specimen().write(tmp_path / "c", kind=kind, block_size=150)
     path = index_path(prefix)
     harmless = 0
     for mutant in bit_flips(path.read_bytes()):
         path.write_bytes(mutant)
         harmless += not assert_fatal_or_harmless(path, prefix)
-    # The footer's last varint, followed by zero padding, has a second spelling of the same number.
+    # The footer's last varint, followed by zero padding, has a second encoding of the same number.
     assert harmless <= 1
 
 
-def test_every_length_of_the_index(tmp_path: Path) -> None:
+def test_truncated_index_is_detected(tmp_path: Path) -> None:
     prefix = specimen().write(tmp_path / "c", block_size=150)
     path = index_path(prefix)
     data = path.read_bytes()
@@ -61,7 +61,7 @@ def test_every_length_of_the_index(tmp_path: Path) -> None:
         assert assert_fatal_or_harmless(path, prefix)
 
 
-def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path) -> None:
+def test_flipped_data_bit_is_detected(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     path = shard_path(prefix)
@@ -84,7 +84,7 @@ def test_every_flipped_bit_of_the_data_is_found(tmp_path: Path) -> None:
             np.asarray(ck[name])
 
 
-def test_every_length_of_the_data(tmp_path: Path) -> None:
+def test_truncated_data_is_detected(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     path = shard_path(prefix)
@@ -101,7 +101,7 @@ def test_every_length_of_the_data(tmp_path: Path) -> None:
         path.write_bytes(data[:length])
         with tb.open(prefix) as ck:
             for name in TENSORS:
-                if name in "abw":  # a part of them is not compared with a checksum
+                if name in "abw":  # reads of a box are not compared with a checksum
                     with pytest.raises(tb.CorruptionError, match=f"'{name}'"):
                         ck[name][:1]
                 if ends[name] <= length:
@@ -112,7 +112,7 @@ def test_every_length_of_the_data(tmp_path: Path) -> None:
 
 
 def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator[bytes]:
-    """Every byte inside a block set to every one of the values, the checksums made right again."""
+    """Sets every byte of every block to each of the values, and recomputes the checksums."""
     for offset, size in encoded.blocks:
         for position in range(offset, offset + size + 1):
             for value in values:
@@ -123,7 +123,7 @@ def changed_bytes(encoded: Encoded, values: range | tuple[int, ...]) -> Iterator
 
 
 def resized(encoded: Encoded) -> Iterator[bytes]:
-    """Every byte left out, and a byte put in before it; handles then point beside the blocks."""
+    """Removes each byte, and inserts a byte before each, which invalidates the handles."""
     for position in range(len(encoded.data)):
         yield encoded.data[:position] + encoded.data[position + 1 :]
         yield encoded.data[:position] + b"\x01" + encoded.data[position:]
@@ -131,33 +131,33 @@ def resized(encoded: Encoded) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(
     ("kind", "values"),
-    [(table.NONE, range(0, 256, 5)), (table.SNAPPY, FEW)],
+    [(table.NONE, range(0, 256, 5)), (table.SNAPPY, EDGE_VALUES)],
     ids=["plain", "snappy"],
 )
-def test_no_resealed_change_of_the_index_kills(
+def test_resealed_index_mutants_never_crash(
     tmp_path: Path, kind: int, values: range | tuple[int, ...]
 ) -> None:
     bundle = specimen()
     bundle.write_shards(tmp_path / "c")
     encoded = bundle.table(kind=kind, block_size=150 if kind else table.BLOCK_SIZE).encode()
     mutants = [{"c.index": mutant} for mutant in changed_bytes(encoded, values)]
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert counts["CorruptionError"] > len(mutants) // 2
     assert set(counts) <= {"CorruptionError", "UnsupportedError", "CheckpointNotFoundError", "read"}
 
 
-def test_no_shifted_index_kills(tmp_path: Path) -> None:
+def test_shifted_index_mutants_never_crash(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.write_shards(tmp_path / "c")
     mutants = [{"c.index": mutant} for mutant in resized(bundle.table().encode())]
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
-    # A byte between the last block and the footer moves nothing that a handle points to.
+    # A byte inserted between the last block and the footer changes no block offset.
     assert counts["CorruptionError"] >= len(mutants) - 1
 
 
-def test_no_change_of_a_string_tensor_kills(tmp_path: Path) -> None:
+def test_string_mutants_never_crash(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     data = shard_path(prefix).read_bytes()
@@ -167,7 +167,7 @@ def test_no_change_of_a_string_tensor_kills(tmp_path: Path) -> None:
         for value in range(256):
             changed = data[:position] + bytes([value]) + data[position + 1 :]
             mutants.append({shard_path(prefix).name: changed})
-    counts = survivor.run(tmp_path, mutants)
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert set(counts) == {"CorruptionError", "read"}
 
@@ -181,7 +181,7 @@ def v1_specimen() -> V1File:
     return file
 
 
-def test_every_flipped_bit_and_length_of_a_v1_file(tmp_path: Path) -> None:
+def test_corrupt_v1_file_is_detected(tmp_path: Path) -> None:
     path = v1_specimen().write(tmp_path / "c")
     data = path.read_bytes()
     with tb.open(path) as ck:
@@ -195,12 +195,12 @@ def test_every_flipped_bit_and_length_of_a_v1_file(tmp_path: Path) -> None:
         except tb.CorruptionError as error:
             assert str(path) in str(error)
         else:
-            pytest.fail("damage went unnoticed")
+            pytest.fail("the corruption was not detected")
 
 
-def test_no_resealed_change_of_a_v1_file_kills(tmp_path: Path) -> None:
+def test_resealed_v1_mutants_never_crash(tmp_path: Path) -> None:
     encoded = v1_specimen().table(block_size=100).encode()
-    mutants = [{"c": mutant} for mutant in changed_bytes(encoded, FEW)]
-    counts = survivor.run(tmp_path, mutants)
+    mutants = [{"c": mutant} for mutant in changed_bytes(encoded, EDGE_VALUES)]
+    counts = mutant_runner.run(tmp_path, mutants)
     assert sum(counts.values()) == len(mutants)
     assert set(counts) <= {"CorruptionError", "UnsupportedError", "read"}

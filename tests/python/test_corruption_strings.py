@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage inside string and variant tensors concerns them alone, and never sizes an allocation."""
+"""Corrupt string and variant tensors affect no other tensor and cause no huge allocation."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ import tensorbundle as tb
 
 
 def payloads() -> dict[str, tuple[bytes, tuple[int, ...]]]:
-    """Faulty payloads with the shape that their entry claims."""
-    good, _ = encode_strings([b"ab", b"c"])
-    long_varint = b"\x82\x80\x00\x01" + good[2:]
+    """Returns invalid payloads with the shapes of their entries."""
+    valid, _ = encode_strings([b"ab", b"c"])
+    long_varint = b"\x82\x80\x00\x01" + valid[2:]
     return {
         "nothing": (b"", (2,)),
-        "no room for the length checksum": (good[:4], (2,)),
-        "length checksum": (good[:2] + b"\0\0\0\0" + good[6:], (2,)),
-        "more elements than bytes": (good, (1000,)),
-        "2^40 elements": (good, (1 << 40,)),
-        "2^61 elements": (good, (1 << 61,)),
-        "fewer elements than lengths": (good, (1,)),
-        "length beyond the end": (b"\x64\x01" + good[2:], (2,)),
-        "length of 100 GiB": (wire.varint(100 << 30) + b"\x01" + good[2:], (2,)),
-        "length of 2^64-1": (wire.varint((1 << 64) - 1) + b"\x01" + good[2:], (2,)),
-        "lengths that wrap": (wire.varint((1 << 64) - 2) + b"\x05" + good[2:], (2,)),
-        "longer than its content": (good + b"x", (2,)),
-        "shorter than its content": (good[:-1], (2,)),
+        "no room for the length checksum": (valid[:4], (2,)),
+        "length checksum": (valid[:2] + b"\0\0\0\0" + valid[6:], (2,)),
+        "more elements than bytes": (valid, (1000,)),
+        "2^40 elements": (valid, (1 << 40,)),
+        "2^61 elements": (valid, (1 << 61,)),
+        "fewer elements than lengths": (valid, (1,)),
+        "length beyond the end": (b"\x64\x01" + valid[2:], (2,)),
+        "length of 100 GiB": (wire.varint(100 << 30) + b"\x01" + valid[2:], (2,)),
+        "length of 2^64-1": (wire.varint((1 << 64) - 1) + b"\x01" + valid[2:], (2,)),
+        "length sum overflows": (wire.varint((1 << 64) - 2) + b"\x05" + valid[2:], (2,)),
+        "longer than its content": (valid + b"x", (2,)),
+        "shorter than its content": (valid[:-1], (2,)),
         "lengths not minimal": (long_varint, (2,)),
-        "endless length": (b"\x80" * 12 + good[2:], (2,)),
+        "unterminated length": (b"\x80" * 12 + valid[2:], (2,)),
     }
 
 
 def resealed(payload: bytes, count: int) -> tuple[bytes, int]:
-    """The payload with right checksums where possible, so that structure alone is wrong."""
+    """Returns the payload with correct checksums where possible: only its structure is invalid."""
     lengths, at = [], 0
     while at < len(payload) and len(lengths) < count:
         value, shift = 0, 0
@@ -62,14 +62,16 @@ def resealed(payload: bytes, count: int) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("verify", ["none", "lazy"])
-@pytest.mark.parametrize("fault", payloads())
-@pytest.mark.parametrize("reseal", [False, True], ids=["checksums wrong", "checksums right"])
-def test_string_structure(tmp_path: Path, fault: str, verify: str, reseal: bool) -> None:
-    if fault == "length checksum" and verify == "none":
-        pytest.skip("no checksum is looked at")
-    payload, shape = payloads()[fault]
+@pytest.mark.parametrize("case", payloads())
+@pytest.mark.parametrize("reseal", [False, True], ids=["wrong checksums", "correct checksums"])
+def test_corrupt_string_payload_raises_corruption_error(
+    tmp_path: Path, case: str, verify: str, reseal: bool
+) -> None:
+    if case == "length checksum" and verify == "none":
+        pytest.skip("no checksum is compared")
+    payload, shape = payloads()[case]
     crc = 0
-    if reseal and len(payload) > 4 and fault != "length checksum":
+    if reseal and len(payload) > 4 and case != "length checksum":
         payload, crc = resealed(payload, min(shape[0], 1000))
     bundle = specimen()
     bundle.add_payload("bad", 7, shape, payload, crc=crc)
@@ -82,10 +84,10 @@ def test_string_structure(tmp_path: Path, fault: str, verify: str, reseal: bool)
     assert str(prefix) in str(caught.value)
 
 
-def test_string_faults_concern_their_tensor_alone(tmp_path: Path) -> None:
+def test_corrupt_strings_affect_only_their_tensor(tmp_path: Path) -> None:
     bundle = specimen()
-    good, _ = encode_strings([b"ab", b"c"])
-    bundle.add_payload("bad", 7, (2,), good[:2] + b"\0\0\0\0" + good[6:], crc=0)
+    valid, _ = encode_strings([b"ab", b"c"])
+    bundle.add_payload("bad", 7, (2,), valid[:2] + b"\0\0\0\0" + valid[6:], crc=0)
     with tb.open(bundle.write(tmp_path / "c")) as ck:
         for _ in range(2):
             with pytest.raises(tb.CorruptionError, match="'bad'"):
@@ -94,7 +96,7 @@ def test_string_faults_concern_their_tensor_alone(tmp_path: Path) -> None:
         assert [item.tensor for item in ck.verify().damaged] == ["bad"]
 
 
-def test_string_content_is_covered_by_the_checksum(tmp_path: Path) -> None:
+def test_checksum_covers_string_content(tmp_path: Path) -> None:
     bundle = specimen()
     prefix = bundle.write(tmp_path / "c")
     entry = bundle.entries[b"s"]
@@ -120,9 +122,9 @@ def test_string_content_is_covered_by_the_checksum(tmp_path: Path) -> None:
         encode_variants([b"abc"])[0] + b"x",
         b"\x03abc" + struct.pack("<I", mask(7)),
     ],
-    ids=["nothing", "2^50", "2^64-1", "endless", "torn", "longer", "checksum"],
+    ids=["nothing", "2^50", "2^64-1", "unterminated", "truncated", "longer", "checksum"],
 )
-def test_variants(tmp_path: Path, payload: bytes) -> None:
+def test_corrupt_variant_payload_raises_corruption_error(tmp_path: Path, payload: bytes) -> None:
     bundle = specimen()
     bundle.add_payload("bad", 21, (1,), payload, crc=0)
     prefix = bundle.write(tmp_path / "c")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Odd arguments: each gets an answer, or a documented exception with a sentence."""
+"""Invalid arguments either work or raise a documented exception with a message."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ OTHERS: list[Any] = [
     *(slice(None), slice(2**70, -(2**70), 2**65), slice(1.5), slice(0, 1, 0), slice("a"), ...),
     *(object(), int, tb.Error, BadPath(), pathlib.Path("\ud800")),
 ]
-ODD = INTEGERS + TEXTS + OTHERS
-# Words of the machinery below: of pybind11, of codecs, of C.
-MACHINERY = [
+VALUES = INTEGERS + TEXTS + OTHERS
+# Messages of pybind11, of codecs and of C that users must not see.
+INTERNAL_MESSAGES = [
     *("incompatible function arguments", "incompatible constructor", "codec can't"),
     *("surrogates not allowed", "C long", "C int", "too large to convert", "Unable to cast"),
 ]
 
 
 def show(value: Any) -> str:
-    """A name for a test, the same in every process."""
+    """Returns a test id that is the same in every process."""
     text = ascii(value)
     return type(value).__name__ if " at 0x" in text else text[:40]
 
@@ -76,7 +76,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def attempt(call: Callable[[], object]) -> None:
-    """Calls; what is raised must be documented, with a sentence of ours or of NumPy."""
+    """Requires `call` to succeed or to raise a documented exception with a readable message."""
     try:
         call()
     except (tb.Error, TypeError, ValueError, IndexError, BufferError) as error:
@@ -84,99 +84,99 @@ def attempt(call: Callable[[], object]) -> None:
         message = str(error)
         assert message
         assert len(message) < 1000
-        assert not [words for words in MACHINERY if words in message], message
+        assert not [words for words in INTERNAL_MESSAGES if words in message], message
 
 
-# Name of the case: function of (prefix, the odd value).
+# Name of the case: function of (prefix, value).
 OPENING: dict[str, Callable[[pathlib.Path, Any], object]] = {
-    "open": lambda prefix, odd: tb.open(odd),
-    "open(verify)": lambda prefix, odd: tb.open(prefix, verify=odd),
-    "open(io)": lambda prefix, odd: tb.open(prefix, io=odd),
-    "open(threads)": lambda prefix, odd: tb.open(prefix, threads=odd),
-    "load_checkpoint": lambda prefix, odd: tb.load_checkpoint(odd),
-    "NewCheckpointReader": lambda prefix, odd: tb.NewCheckpointReader(odd),
-    "list_variables": lambda prefix, odd: tb.list_variables(odd),
-    "load_variable(path)": lambda prefix, odd: tb.load_variable(odd, "t"),
+    "open": lambda prefix, value: tb.open(value),
+    "open(verify)": lambda prefix, value: tb.open(prefix, verify=value),
+    "open(io)": lambda prefix, value: tb.open(prefix, io=value),
+    "open(threads)": lambda prefix, value: tb.open(prefix, threads=value),
+    "load_checkpoint": lambda prefix, value: tb.load_checkpoint(value),
+    "NewCheckpointReader": lambda prefix, value: tb.NewCheckpointReader(value),
+    "list_variables": lambda prefix, value: tb.list_variables(value),
+    "load_variable(path)": lambda prefix, value: tb.load_variable(value, "t"),
     "load_variable(name)": tb.load_variable,
-    "checkpoint_exists": lambda prefix, odd: tb.checkpoint_exists(odd),
-    "latest_checkpoint": lambda prefix, odd: tb.latest_checkpoint(odd),
-    "latest_checkpoint(name)": lambda prefix, odd: tb.latest_checkpoint(prefix.parent, odd),
-    "get_checkpoint_state": lambda prefix, odd: tb.get_checkpoint_state(odd),
-    "iterator(directory)": lambda prefix, odd: list(tb.checkpoints_iterator(odd, timeout=0)),
-    "iterator(interval)": lambda prefix, odd: list(
-        tb.checkpoints_iterator(prefix.parent, odd, timeout=0)
+    "checkpoint_exists": lambda prefix, value: tb.checkpoint_exists(value),
+    "latest_checkpoint": lambda prefix, value: tb.latest_checkpoint(value),
+    "latest_checkpoint(name)": lambda prefix, value: tb.latest_checkpoint(prefix.parent, value),
+    "get_checkpoint_state": lambda prefix, value: tb.get_checkpoint_state(value),
+    "iterator(directory)": lambda prefix, value: list(tb.checkpoints_iterator(value, timeout=0)),
+    "iterator(interval)": lambda prefix, value: list(
+        tb.checkpoints_iterator(prefix.parent, value, timeout=0)
     ),
-    "align(source)": lambda prefix, odd: tb.align(odd, prefix.parent / "aligned"),
-    "align(alignment)": lambda prefix, odd: tb.align(
-        prefix, prefix.parent / "new" / str(abs(hash(ascii(odd)))), alignment=odd
+    "align(source)": lambda prefix, value: tb.align(value, prefix.parent / "aligned"),
+    "align(alignment)": lambda prefix, value: tb.align(
+        prefix, prefix.parent / "new" / str(abs(hash(ascii(value)))), alignment=value
     ),
-    "align(threads)": lambda prefix, odd: tb.align(
-        prefix, prefix.parent / "threads" / str(abs(hash(ascii(odd)))), threads=odd
+    "align(threads)": lambda prefix, value: tb.align(
+        prefix, prefix.parent / "threads" / str(abs(hash(ascii(value)))), threads=value
     ),
 }
 READING: dict[str, Callable[[tb.Checkpoint, Any], object]] = {
-    "[]": lambda checkpoint, odd: checkpoint[odd],
-    "get": lambda checkpoint, odd: checkpoint.get(odd),
-    "in": lambda checkpoint, odd: odd in checkpoint,
-    "verify(names)": lambda checkpoint, odd: checkpoint.verify(odd),
-    "verify([name])": lambda checkpoint, odd: checkpoint.verify([odd]),
-    "verify(progress)": lambda checkpoint, odd: checkpoint.verify(progress=odd),
-    "get_tensor": lambda checkpoint, odd: tb.load_checkpoint(checkpoint.path).get_tensor(odd),
-    "has_tensor": lambda checkpoint, odd: tb.load_checkpoint(checkpoint.path).has_tensor(odd),
-    "==": lambda checkpoint, odd: checkpoint["t"] == odd,
-    "dlpack(stream)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(stream=odd),
-    "dlpack(version)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(max_version=odd),
-    "dlpack(device)": lambda checkpoint, odd: checkpoint["t"].__dlpack__(dl_device=odd),
+    "[]": lambda checkpoint, value: checkpoint[value],
+    "get": lambda checkpoint, value: checkpoint.get(value),
+    "in": lambda checkpoint, value: value in checkpoint,
+    "verify(names)": lambda checkpoint, value: checkpoint.verify(value),
+    "verify([name])": lambda checkpoint, value: checkpoint.verify([value]),
+    "verify(progress)": lambda checkpoint, value: checkpoint.verify(progress=value),
+    "get_tensor": lambda checkpoint, value: tb.load_checkpoint(checkpoint.path).get_tensor(value),
+    "has_tensor": lambda checkpoint, value: tb.load_checkpoint(checkpoint.path).has_tensor(value),
+    "==": lambda checkpoint, value: checkpoint["t"] == value,
+    "dlpack(stream)": lambda checkpoint, value: checkpoint["t"].__dlpack__(stream=value),
+    "dlpack(version)": lambda checkpoint, value: checkpoint["t"].__dlpack__(max_version=value),
+    "dlpack(device)": lambda checkpoint, value: checkpoint["t"].__dlpack__(dl_device=value),
 }
 TENSORS = ["t", "scalar", "int4", "empty", "strings", "sliced"]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("value", VALUES, ids=show)
 @pytest.mark.parametrize("case", OPENING)
-def test_opening(
-    prefix: pathlib.Path, case: str, odd: Any, tmp_path: pathlib.Path, monkeypatch
+def test_open_raises_documented_exceptions(
+    prefix: pathlib.Path, case: str, value: Any, tmp_path: pathlib.Path, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    attempt(lambda: OPENING[case](prefix, odd))
+    attempt(lambda: OPENING[case](prefix, value))
 
 
-@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("value", VALUES, ids=show)
 @pytest.mark.parametrize("case", READING)
-def test_reading(prefix: pathlib.Path, case: str, odd: Any) -> None:
+def test_read_raises_documented_exceptions(prefix: pathlib.Path, case: str, value: Any) -> None:
     with tb.open(prefix) as checkpoint:
-        attempt(lambda: READING[case](checkpoint, odd))
+        attempt(lambda: READING[case](checkpoint, value))
 
 
-@pytest.mark.parametrize("odd", ODD, ids=show)
+@pytest.mark.parametrize("value", VALUES, ids=show)
 @pytest.mark.parametrize("name", TENSORS)
-def test_indexing(prefix: pathlib.Path, name: str, odd: Any) -> None:
+def test_indexing_raises_documented_exceptions(prefix: pathlib.Path, name: str, value: Any) -> None:
     with tb.open(prefix) as checkpoint:
         tensor = checkpoint[name]
-        for index in (odd, (odd,), (odd, odd), (None, odd), (..., odd)):
+        for index in (value, (value,), (value, value), (None, value), (..., value)):
             attempt(lambda index=index: tensor[index])  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=show)
-def test_the_number_of_threads(odd: Any) -> None:
+@pytest.mark.parametrize("value", VALUES, ids=show)
+def test_set_num_threads_raises_documented_exceptions(value: Any) -> None:
     try:
-        attempt(lambda: tb.set_num_threads(odd))
+        attempt(lambda: tb.set_num_threads(value))
     finally:
         tb.set_num_threads(None)
 
 
 @pytest.mark.parametrize("count", [1, np.int64(3), np.uint8(2), np.array(2), Index()])
-def test_every_integer_is_a_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+def test_threads_accepts_every_integer_type(prefix: pathlib.Path, count: Any) -> None:
     assert tb.open(prefix, threads=count).threads == int(count.__index__())
 
 
 @pytest.mark.parametrize("count", [True, np.bool_(True), 1.0, "1", [1]])
-def test_what_is_no_number_of_threads(prefix: pathlib.Path, count: Any) -> None:
+def test_threads_of_other_type_raises_type_error(prefix: pathlib.Path, count: Any) -> None:
     with pytest.raises(TypeError, match="threads must be an int"):
         tb.open(prefix, threads=count)
 
 
 @pytest.mark.parametrize("seconds", ["1", None, [], 1j, object()])
-def test_intervals_and_time_outs_are_numbers(tmp_path: pathlib.Path, seconds: Any) -> None:
+def test_interval_and_timeout_require_numbers(tmp_path: pathlib.Path, seconds: Any) -> None:
     with pytest.raises(TypeError, match="min_interval_secs must be a number of seconds"):
         next(tb.checkpoints_iterator(tmp_path, seconds))
     if seconds is not None:
@@ -189,24 +189,24 @@ def test_intervals_and_time_outs_are_numbers(tmp_path: pathlib.Path, seconds: An
     assert list(tb.checkpoints_iterator(tmp_path, timeout=-(10**400))) == []
 
 
-def test_a_pause_longer_than_the_system_can_sleep(
+def test_long_interval_is_split_into_daily_sleeps(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "m.index").touch()
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "m"')
     sleeps: list[float] = []
 
-    class EnoughError(Exception):
+    class StopSleepingError(Exception):
         pass
 
     def sleep(seconds: float) -> None:
         sleeps.append(seconds)
         if len(sleeps) == 3:
-            raise EnoughError
+            raise StopSleepingError
 
     monkeypatch.setattr("time.sleep", sleep)
     found = tb.checkpoints_iterator(tmp_path, min_interval_secs=10**400, timeout=0)
     assert next(found) == f"{tmp_path}/m"
-    with pytest.raises(EnoughError):
+    with pytest.raises(StopSleepingError):
         next(found)
     assert sleeps == [86400.0] * 3

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A child process that opens one damaged checkpoint after another, in bounded memory and time.
+"""Reads corrupt checkpoints in a child process with bounded memory and time.
 
-Run as ``python -m craft.survivor JOB`` where JOB is a pickle of (folder, mutants), and ``mutants``
-a list of {file name: content}. The child writes each mutant into ``folder``, opens "c", reads every
-tensor and counts what came of it. It dies of a signal only if the reader does, and the number of
-the mutant at work is then in ``folder/at``.
+Run as ``python -m craft.mutant_runner JOB``, where JOB is a pickle of (folder, mutants) and
+``mutants`` is a list of {file name: content}. The child writes each mutant into ``folder``, opens
+"c", reads every tensor and counts the outcomes. If the reader crashes, so does the child, and
+``folder/at`` has the number of the current mutant.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ LIMIT = 1 << 30
 
 
 def run(
-    folder: Path, mutants: Iterable[dict[str, bytes]], *, patience: float = 60
+    folder: Path, mutants: Iterable[dict[str, bytes]], *, timeout: float = 60
 ) -> dict[str, int]:
-    """Lets a child read every mutant.
+    """Reads every mutant in a child process.
 
     Args:
-        folder: Where the checkpoint "c" lies; each mutant replaces the files that it names.
+        folder: The directory of the checkpoint "c"; each mutant replaces the files that it names.
         mutants: One {file name: content} per mutant.
-        patience: Seconds that one mutant may take: far more than any needs on a busy machine.
+        timeout: Seconds per mutant; far more than any needs on a busy machine.
 
     Returns:
-        How many mutants ended in each exception class, "read" counting those that were read.
+        The number of mutants per exception class; "read" counts those that raised none.
 
     Raises:
-        AssertionError: The child died, hung, ran out of memory, or raised something foreign.
+        AssertionError: The child crashed, hung, ran out of memory, or raised another exception.
     """
     job = folder / "job.pickle"
     job.write_bytes(pickle.dumps((str(folder), list(mutants))))
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    command = [sys.executable, "-m", "craft.survivor", str(job)]
+    command = [sys.executable, "-m", "craft.mutant_runner", str(job)]
     with (
         (folder / "stderr").open("w+") as stderr,
         (folder / "stdout").open("w+") as stdout,
         subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr) as child,
     ):
-        _watch(child, folder, patience)
+        _watch(child, folder, timeout)
         stderr.seek(0)
         stdout.seek(0)
         assert child.returncode == 0, (
@@ -59,8 +59,8 @@ def run(
         return result
 
 
-def _watch(child: subprocess.Popen[bytes], folder: Path, patience: float) -> None:
-    """Waits for the child, and kills it when it works on one mutant for too long."""
+def _watch(child: subprocess.Popen[bytes], folder: Path, timeout: float) -> None:
+    """Waits for the child, and kills it if one mutant exceeds the timeout."""
     at, since = "", time.monotonic()
     while True:
         try:
@@ -70,7 +70,7 @@ def _watch(child: subprocess.Popen[bytes], folder: Path, patience: float) -> Non
             now = _at(folder)
             if now != at:
                 at, since = now, time.monotonic()
-            elif time.monotonic() - since > patience:
+            elif time.monotonic() - since > timeout:
                 child.kill()
                 child.wait()
                 raise AssertionError(f"mutant {at} hangs") from None
@@ -88,7 +88,7 @@ def _limit_memory() -> None:
 
 
 def _read_all(prefix: str) -> None:
-    """Opens, lists and reads; errors of single tensors do not keep the others from being read."""
+    """Opens the checkpoint and reads every tensor; raises the last error at the end."""
     import numpy as np
 
     import tensorbundle as tb

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No memory, or no thread: a documented exception, and the next call works."""
+"""Failed allocations and thread starts raise documented exceptions; the next call succeeds."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def stream(ck: tb.Checkpoint) -> None:
 
 
 def chunks(ck: tb.Checkpoint) -> None:
-    with ck["table"].chunks(50) as parts:
-        same(np.concatenate([part.copy() for _, part in parts]), TABLE)
+    with ck["table"].chunks(50) as stream:
+        same(np.concatenate([chunk.copy() for _, chunk in stream]), TABLE)
 
 
 def load_and_remap(ck: tb.Checkpoint) -> None:
@@ -84,7 +84,7 @@ def load_and_remap(ck: tb.Checkpoint) -> None:
     same(found, np.stack([TABLE[1], np.zeros(150), TABLE[3]]))
 
 
-# What is done with the directory, and with an open checkpoint.
+# Operations on the directory, and on an open checkpoint.
 BY_PATH: dict[str, Callable[[Path], None]] = {
     "open": open_both,
     "align": align,
@@ -124,16 +124,16 @@ class Failures:
 
 
 def code_range(library: str) -> tuple[int, int]:
-    """The addresses at which a library is mapped."""
+    """Returns the address range of a mapped library."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     ranges = [line.split()[0].split("-") for line in lines if library in line]
     return int(ranges[0][0], 16), int(ranges[-1][1], 16)
 
 
 def fail_each_allocation(failures: Failures, body: Callable[[], None]) -> int:
-    """Runs `body` again and again, each time with another allocation that fails."""
+    """Runs `body` repeatedly; in each run a different allocation fails."""
     body()
-    body()  # with everything that is made once
+    body()  # a second time, with warm caches
     before = len(os.listdir("/proc/self/fd"))
     raised = 0
     call = 1
@@ -161,7 +161,7 @@ def main(library: str, directory: Path) -> None:
         with tb.open(directory / "c", threads=2, io=io) as ck:
             for name, body in BY_CHECKPOINT.items():
                 if io == "pread" and name == "copy_on_write":
-                    continue  # which is refused there
+                    continue  # not supported with pread
                 print(name, io, fail_each_allocation(failures, lambda body=body: body(ck)))
     failures.fail_threads.value = 1
     with tb.open(directory / "c", threads=2) as ck:
@@ -187,7 +187,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def test_every_allocation_may_fail(shim: Path, tmp_path: Path) -> None:
+def test_failed_allocation_raises_memory_error(shim: Path, tmp_path: Path) -> None:
     write(tmp_path)
     environment = {**os.environ, "LD_PRELOAD": str(shim)}
     command = [sys.executable, __file__, str(shim), str(tmp_path)]
@@ -205,26 +205,26 @@ import tensorbundle as tb
 
 ck = tb.open(sys.argv[1])
 core = ck._core
-make = eval(sys.argv[2])
+create = eval(sys.argv[2])
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
 held, reserve = [], bytearray(1 << 20)
 try:
     while True:
-        held.append(make())
+        held.append(create())
 except MemoryError:
-    del reserve  # small objects fill the memory so that not even a number fits
+    del reserve  # memory is so full that not even an int can be allocated
     count = len(held)
     held.clear()
 assert count > 100, count
 assert ck["small"].read().tolist() == list(range(10))
-print("made", count)
+print("created", count)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize(
-    "made",
+    "code",
     [
         "lambda: core.find('table')",
         "lambda: tb._core.Vocabulary.of_tokens('v', b'', np.zeros(1, np.uint64))",
@@ -239,16 +239,16 @@ print("made", count)
         "lambda: tb.open(sys.argv[1])",
     ],
 )
-def test_objects_until_memory_runs_out(made: str, tmp_path: Path) -> None:
+def test_object_creation_without_memory_raises_memory_error(code: str, tmp_path: Path) -> None:
     write(tmp_path)
-    command = [sys.executable, "-c", OBJECTS, str(tmp_path / "c"), made]
+    command = [sys.executable, "-c", OBJECTS, str(tmp_path / "c"), code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("made")
+    assert done.stdout.startswith("created")
 
 
 @pytest.mark.parametrize("name", ["Checkpoint", "Names", "Stream", "Tensor", "Vocabulary"])
-def test_the_extension_makes_its_own_objects(name: str) -> None:
+def test_extension_types_cannot_be_instantiated(name: str) -> None:
     kind = getattr(tb._core, name)
     with pytest.raises(TypeError, match="cannot create"):
         kind()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``align`` when something goes wrong: an error, and nothing left that opens and is wrong."""
+"""Errors of ``align``: every failure raises and leaves no invalid checkpoint."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from craft.strings import encode_strings
 import tensorbundle as tb
 
 
-def refused(source: Path, destination: Path, kind: type[Exception] = tb.CorruptionError) -> str:
-    """The message of what ``align`` raises; it must leave nothing behind."""
+def align_error(source: Path, destination: Path, kind: type[Exception] = tb.CorruptionError) -> str:
+    """Requires ``align`` to raise and to leave no file; returns the message."""
     before = sorted(path.name for path in destination.parent.iterdir())
     with pytest.raises(kind) as caught:
         tb.align(source, destination)
@@ -32,104 +32,106 @@ def refused(source: Path, destination: Path, kind: type[Exception] = tb.Corrupti
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> Path:
+def valid(tmp_path: Path) -> Path:
     return specimen(2).write(tmp_path / "c")
 
 
-def test_flipped_bits_of_the_data_are_noticed_by_name(sound: Path, tmp_path: Path) -> None:
+def test_flipped_data_bit_error_names_the_tensor(valid: Path, tmp_path: Path) -> None:
     for shard in range(2):
-        path = shard_path(sound, shard, 2)
+        path = shard_path(valid, shard, 2)
         data = path.read_bytes()
         for bit in range(0, 8 * len(data), 3):
-            damaged = bytearray(data)
-            damaged[bit // 8] ^= 1 << bit % 8
-            path.write_bytes(damaged)
-            message = refused(sound, tmp_path / "d")
+            corrupt = bytearray(data)
+            corrupt[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(corrupt)
+            message = align_error(valid, tmp_path / "d")
             assert any(f"tensor '{name}'" in message for name in TENSORS), message
         path.write_bytes(data)
 
 
-def test_flipped_bits_of_the_index_are_noticed(sound: Path, tmp_path: Path) -> None:
-    path = index_path(sound)
+def test_flipped_index_bit_raises_error(valid: Path, tmp_path: Path) -> None:
+    path = index_path(valid)
     data = path.read_bytes()
     for bit in range(0, 8 * len(data), 3):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        refused(sound, tmp_path / "d", tb.Error)
+        corrupt = bytearray(data)
+        corrupt[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(corrupt)
+        align_error(valid, tmp_path / "d", tb.Error)
 
 
-def test_a_slice_is_named(sound: Path, tmp_path: Path) -> None:
-    path = shard_path(sound, 1, 2)
+def test_corruption_error_names_the_slice(valid: Path, tmp_path: Path) -> None:
+    path = shard_path(valid, 1, 2)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
-    assert "tensor 'w', slice [2:4, 0:6]" in refused(sound, tmp_path / "d")
+    assert "tensor 'w', slice [2:4, 0:6]" in align_error(valid, tmp_path / "d")
 
 
-def test_missing_and_short_shards(sound: Path, tmp_path: Path) -> None:
-    path = shard_path(sound, 1, 2)
+def test_missing_or_truncated_shard_raises_error(valid: Path, tmp_path: Path) -> None:
+    path = shard_path(valid, 1, 2)
     path.write_bytes(path.read_bytes()[:-1])
-    assert "truncated" in refused(sound, tmp_path / "d")
+    assert "truncated" in align_error(valid, tmp_path / "d")
     path.unlink()
-    assert path.name in refused(sound, tmp_path / "d", tb.CheckpointNotFoundError)
+    assert path.name in align_error(valid, tmp_path / "d", tb.CheckpointNotFoundError)
 
 
-def test_a_checksum_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_checksum_raises_corruption_error(tmp_path: Path) -> None:
     bundle = specimen()
     bundle.entries[b"a"].ClearField("crc32c")
-    assert "no checksum" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+    assert "no checksum" in align_error(bundle.write(tmp_path / "c"), tmp_path / "d")
 
 
-def test_a_checksum_of_nothing(tmp_path: Path) -> None:
+def test_checks_checksum_of_empty_tensor(tmp_path: Path) -> None:
     bundle = Bundle()
     bundle.add("empty", np.empty((0, 3), np.float32)).crc32c = 7
-    assert "tensor 'empty'" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+    assert "tensor 'empty'" in align_error(bundle.write(tmp_path / "c"), tmp_path / "d")
 
 
 @pytest.mark.parametrize("name", ["lengths", "payload"])
-def test_strings_are_checked_as_strings(name: str, tmp_path: Path) -> None:
+def test_corrupt_strings_raise_corruption_error(name: str, tmp_path: Path) -> None:
     payload, crc = encode_strings([b"one", b"two"])
     at = 0 if name == "lengths" else -1
-    damaged = bytearray(payload)
-    damaged[at] ^= 1
+    corrupt = bytearray(payload)
+    corrupt[at] ^= 1
     bundle = Bundle()
-    bundle.add_payload("s", 7, (2,), bytes(damaged), crc=crc)
-    assert "tensor 's'" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+    bundle.add_payload("s", 7, (2,), bytes(corrupt), crc=crc)
+    assert "tensor 's'" in align_error(bundle.write(tmp_path / "c"), tmp_path / "d")
 
 
-def test_no_parent_to_make_the_directory_in(sound: Path, tmp_path: Path) -> None:
+def test_missing_parent_directory_raises_enoent(valid: Path, tmp_path: Path) -> None:
     with pytest.raises(tb.IOFailure) as caught:
-        tb.align(sound, tmp_path / "no" / "such" / "d")
+        tb.align(valid, tmp_path / "no" / "such" / "d")
     assert caught.value.errno == errno.ENOENT
     assert not (tmp_path / "no").exists()
 
 
-def test_a_file_where_the_directory_should_be(sound: Path, tmp_path: Path) -> None:
+def test_file_as_directory_raises_enotdir(valid: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(tb.IOFailure) as caught:
-        tb.align(sound, tmp_path / "file" / "d")
+        tb.align(valid, tmp_path / "file" / "d")
     assert caught.value.errno == errno.ENOTDIR
 
 
-def test_a_made_directory_goes_when_the_work_fails(sound: Path, tmp_path: Path) -> None:
-    shard_path(sound, 0, 2).write_bytes(bytes(500))
+def test_removes_created_directory_after_failure(valid: Path, tmp_path: Path) -> None:
+    shard_path(valid, 0, 2).write_bytes(bytes(500))
     with pytest.raises(tb.CorruptionError):
-        tb.align(sound, tmp_path / "new" / "d")
+        tb.align(valid, tmp_path / "new" / "d")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_directory(sound: Path, tmp_path: Path) -> None:
+def test_read_only_directory_raises_eacces(valid: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     with pytest.raises(tb.IOFailure) as caught:
-        tb.align(sound, folder / "d")
+        tb.align(valid, folder / "d")
     assert caught.value.errno == errno.EACCES
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a directory that takes no files")
-def test_a_directory_that_takes_no_files(sound: Path) -> None:
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a directory in which no file can be created"
+)
+def test_directory_without_file_creation_raises_io_failure(valid: Path) -> None:
     with pytest.raises(tb.IOFailure) as caught:
-        tb.align(sound, "/proc/self/d")
+        tb.align(valid, "/proc/self/d")
     assert caught.value.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -168,7 +170,7 @@ def run_python(code: str, *args: object) -> str:
     return done.stdout
 
 
-def test_no_space_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_files(tmp_path: Path) -> None:
     source = large(tmp_path / "c")
     (tmp_path / "out").mkdir()
     assert run_python(LIMITED, source, tmp_path / "out" / "d") == "refused\n"
@@ -187,7 +189,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in kilobytes")
 @pytest.mark.parametrize("threads", [1, 8])
-def test_memory_does_not_grow_with_the_tensor(threads: int, tmp_path: Path) -> None:
+def test_memory_is_independent_of_tensor_size(threads: int, tmp_path: Path) -> None:
     small = specimen().write(tmp_path / "small")
     bundle = Bundle()
     rows = np.zeros(200 << 20, np.uint8)
@@ -201,7 +203,7 @@ def test_memory_does_not_grow_with_the_tensor(threads: int, tmp_path: Path) -> N
 ALIGN = "import sys, tensorbundle as tb; tb.align(sys.argv[1], sys.argv[2])"
 
 
-def test_a_killed_run_leaves_nothing_that_opens_and_is_wrong(tmp_path: Path) -> None:
+def test_killed_run_leaves_no_invalid_checkpoint(tmp_path: Path) -> None:
     source = large(tmp_path / "c", 48)
     rng = random.Random(3)
     outcomes = {"killed": 0, "done": 0}
@@ -227,7 +229,7 @@ def test_a_killed_run_leaves_nothing_that_opens_and_is_wrong(tmp_path: Path) -> 
     assert outcomes["killed"] > 0
 
 
-def test_of_several_runs_to_one_destination_one_succeeds(tmp_path: Path) -> None:
+def test_one_of_several_concurrent_runs_succeeds(tmp_path: Path) -> None:
     source = specimen(2).write(tmp_path / "c")
     (tmp_path / "out").mkdir()
     children = [
@@ -247,27 +249,27 @@ def test_of_several_runs_to_one_destination_one_succeeds(tmp_path: Path) -> None
         assert list(ck) == sorted(TENSORS)
 
 
-def test_an_interrupt_stops_it_and_leaves_nothing(tmp_path: Path) -> None:
+def test_exception_in_progress_leaves_no_partial_files(tmp_path: Path) -> None:
     source = large(tmp_path / "c", 96)
     (tmp_path / "out").mkdir()
 
-    class Enough(Exception):
+    class StopError(Exception):
         pass
 
     def stop(done: int, total: int) -> None:
-        raise Enough
+        raise StopError
 
-    with pytest.raises(Enough):
+    with pytest.raises(StopError):
         tb.align(source, tmp_path / "out" / "d", progress=stop)
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
-    # The last report comes when everything has its name.
+    # The last call of progress follows the rename of all files.
     assert left in ([], ["d.data-00000-of-00001", "d.index"])
 
 
-def test_sources_made_to_hurt(tmp_path: Path) -> None:
-    """Entries that are possible one by one, and want more space than there is."""
+def test_total_size_overflow_raises_corruption_error(tmp_path: Path) -> None:
+    """Each entry is valid, but their total size exceeds the limit."""
     bundle = Bundle()
     for i in range(50):
         entry = bundle.add_payload(f"t{i}", 99, (), b"")
         entry.offset, entry.size = i, (1 << 62) - 1
-    assert "more than" in refused(bundle.write(tmp_path / "c"), tmp_path / "d")
+    assert "more than" in align_error(bundle.write(tmp_path / "c"), tmp_path / "d")
