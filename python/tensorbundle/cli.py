@@ -289,7 +289,7 @@ def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     """Returns the names that match any of the patterns; without patterns, all names.
 
     Raises:
-        click.UsageError: A pattern does not match a name.
+        click.UsageError: A pattern matches no name.
     """
     selected: set[str] = set()
     for pattern in patterns:
