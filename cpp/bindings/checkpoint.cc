@@ -30,6 +30,7 @@ BoundCheckpoint::BoundCheckpoint(std::shared_ptr<const Checkpoint> opened, std::
     : name_(std::move(name)),
       verify_(verify),
       threads_(threads),
+      num_tensors_(opened->catalog().tensors.size()),
       processors_(AvailableProcessors()),
       opened_(std::move(opened)) {}
 
@@ -106,6 +107,15 @@ BoundTensor::BoundTensor(std::shared_ptr<const BoundCheckpoint> bound, const Che
       type_number(NumberOf(opened.catalog().tensors[position])),
       name(TextOf(opened.catalog().tensors[position].name)),
       shape(ShapeOf(opened.catalog(), opened.catalog().tensors[position])),
+      dtype(py::reinterpret_borrow<py::object>(DtypeOf(type_number))) {}
+
+BoundTensor::BoundTensor(std::shared_ptr<const BoundCheckpoint> bound, size_t position,
+                         int32_t number, py::str text, py::tuple dims)
+    : checkpoint(std::move(bound)),
+      index(position),
+      type_number(number),
+      name(std::move(text)),
+      shape(std::move(dims)),
       dtype(py::reinterpret_borrow<py::object>(DtypeOf(type_number))) {}
 
 namespace {
@@ -186,6 +196,23 @@ py::object Find(const Bound& self, py::handle name) {
   const size_t index = FindIndex(*opened, name);
   if (index == Catalog::kNotFound) return py::none();
   return py::cast(std::make_shared<BoundTensor>(self, *opened, index));
+}
+
+// (name, shape, dtype, the tensor, index, type number), or None.
+py::object FindHandle(const Bound& self, py::handle name) {
+  const auto opened = self->Opened();
+  const size_t index = FindIndex(*opened, name);
+  if (index == Catalog::kNotFound) return py::none();
+  const auto tensor = std::make_shared<BoundTensor>(self, *opened, index);
+  return py::make_tuple(tensor->name, tensor->shape, tensor->dtype, tensor, index,
+                        tensor->type_number);
+}
+
+// The tensor of a row that Handles() returned. Opens nothing, so that it works after Close().
+std::shared_ptr<BoundTensor> BindTensor(const Bound& self, size_t index, int32_t type_number,
+                                        py::str name, py::tuple shape) {
+  if (index >= self->num_tensors()) throw std::out_of_range("no such tensor");
+  return std::make_shared<BoundTensor>(self, index, type_number, std::move(name), std::move(shape));
 }
 
 py::object GetTensor(const BoundCheckpoint& self, py::handle name) {
@@ -312,6 +339,25 @@ py::list Listing(const Checkpoint& checkpoint, const py::list& names) {
   return rows;
 }
 
+// [(name, shape, dtype, None, index, type number)]: a tuple costs less than a BoundTensor.
+py::list Handles(const Checkpoint& checkpoint, const py::list& names) {
+  const Catalog& catalog = checkpoint.catalog();
+  CheckNames(catalog, names);
+  const PauseCollector pause(catalog.tensors.size());
+  py::list rows(catalog.tensors.size());
+  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
+    const Tensor& tensor = catalog.tensors[i];
+    const py::object index = Steal(PyLong_FromSize_t(i));
+    const py::object number = Steal(PyLong_FromLong(NumberOf(tensor)));
+    const py::tuple shape = ShapeOf(catalog, tensor);
+    PyObject* row = PyTuple_Pack(6, NameAt(names, i), shape.ptr(), DtypeOf(NumberOf(tensor)).ptr(),
+                                 Py_None, index.ptr(), number.ptr());
+    PyList_SET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(i), Steal(row).release().ptr());
+  }
+  pause.Done();
+  return rows;
+}
+
 // {name: [dims]}
 py::dict ShapeMap(const Checkpoint& checkpoint, const py::list& names) {
   const Catalog& catalog = checkpoint.catalog();
@@ -419,12 +465,15 @@ void RegisterCheckpoint(py::module_& module) {
       .def_property_readonly("warnings", Of(&Warnings))
       .def("has", Of(&Has), "name"_a)
       .def("find", &Find, "name"_a)
+      .def("find_handle", &FindHandle, "name"_a)
+      .def("bind_tensor", &BindTensor, "index"_a, "type_number"_a, "name"_a, "shape"_a)
       .def("get_tensor", &GetTensor, "name"_a)
       .def("full_names", Of(&FullNamesOf), "object_graph"_a)
       .def("names", Of(&Names))
       .def("detached_names", Of(&DetachedNames))
       .def("tensors", &Tensors)
       .def("listing", Of(&Listing), "names"_a)
+      .def("handles", Of(&Handles), "names"_a)
       .def("shape_map", Of(&ShapeMap), "names"_a)
       .def("type_map", Of(&TypeMap), "names"_a)
       .def("verify", &Verify, "tensors"_a, py::kw_only(), "progress"_a = py::none());

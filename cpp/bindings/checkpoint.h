@@ -46,6 +46,7 @@ class BoundCheckpoint : public HeldByPython {
   void Close();
 
   bool closed() const;
+  size_t num_tensors() const { return num_tensors_; }
   bool verify() const { return verify_; }
   int threads() const;  // for one call
 
@@ -53,6 +54,7 @@ class BoundCheckpoint : public HeldByPython {
   const std::string name_;
   const bool verify_;
   const int threads_;
+  const size_t num_tensors_;
   const int processors_;      // asking the system takes longer than a small gather
   mutable std::mutex mutex_;  // guards the members below; nothing is called while it is held
   std::shared_ptr<const Checkpoint> opened_;
@@ -67,9 +69,11 @@ struct BoundNames : HeldByPython {
 
 class BoundTensor : public HeldByPython {
  public:
-  // Call it with the GIL. `opened` is what `checkpoint` has open.
+  // Call both with the GIL. `opened` is what `checkpoint` has open.
   BoundTensor(std::shared_ptr<const BoundCheckpoint> checkpoint, const Checkpoint& opened,
               size_t index);
+  BoundTensor(std::shared_ptr<const BoundCheckpoint> checkpoint, size_t index, int32_t type_number,
+              py::str name, py::tuple shape);
 
   const std::shared_ptr<const BoundCheckpoint> checkpoint;
   const size_t index;  // in the catalog

@@ -93,6 +93,16 @@ class Checkpoint:
     def find(self, name: str | bytes) -> Tensor | None:
         """Returns the tensor with this key, or None."""
 
+    def find_handle(
+        self, name: str | bytes
+    ) -> tuple[str, tuple[int, ...], np.dtype[Any], Tensor, int, int] | None:
+        """Returns (name, shape, dtype, tensor, index, type number) of the tensor with this key."""
+
+    def bind_tensor(
+        self, index: int, type_number: int, name: str, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Returns the tensor of a row of `handles`, also after `close`."""
+
     def get_tensor(self, name: str | bytes) -> Any:
         """Returns `Tensor.read_whole` of the tensor with this key; None if it does not exist."""
 
@@ -115,6 +125,11 @@ class Checkpoint:
 
     def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
         """Returns (name, shape, type number) of every tensor. `names` is the result of `names`."""
+
+    def handles(
+        self, names: list[str]
+    ) -> list[tuple[str, tuple[int, ...], np.dtype[Any], None, int, int]]:
+        """Returns (name, shape, dtype, None, index, type number) of every tensor."""
 
     def shape_map(self, names: list[str]) -> dict[str, list[int]]:
         """Returns a dict from names to shapes."""

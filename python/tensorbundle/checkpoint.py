@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from tensorbundle.errors import (
     IOFailure,
     TensorNotFoundError,
 )
-from tensorbundle.tensor import Tensor
+from tensorbundle.tensor import Tensor, row_of
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VERIFY = ("none", "lazy", "full")
@@ -288,8 +289,8 @@ class Checkpoint(Mapping[str, Tensor]):
                 a TensorNotFoundError and a ValueError).
             ValueError: The checkpoint is closed.
         """
-        found = self._core.find(name)
-        return Tensor(self, self._require(name) if found is None else found)
+        row = self._core.find_handle(name)
+        return Tensor(self, row_of(self._require(name)) if row is None else row)
 
     def get(  # type: ignore[override]
         self, name: str | bytes, default: Default | None = None
@@ -301,7 +302,7 @@ class Checkpoint(Mapping[str, Tensor]):
             ValueError: The checkpoint is closed.
         """
         found = self._find(name)
-        return default if found is None else Tensor(self, found)
+        return default if found is None else Tensor(self, row_of(found))
 
     @property
     def full_names(self) -> Mapping[str, str]:
@@ -442,7 +443,7 @@ class Checkpoint(Mapping[str, Tensor]):
     def _read_graph(self) -> bytes:
         """Returns the serialized object graph, or ``b""`` without one."""
         found = self._core.find(_OBJECT_GRAPH)
-        graph = None if found is None else Tensor(self, found)
+        graph = None if found is None else Tensor(self, row_of(found))
         if graph is None or graph.stored_dtype != "string" or graph.shape != ():
             return b""
         content: bytes = graph.read()
@@ -464,7 +465,9 @@ class _Tensors(ValuesView[Tensor]):
     _mapping: Checkpoint
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (Tensor(self._mapping, core) for core in self._mapping._core.tensors())
+        checkpoint = self._mapping
+        rows = checkpoint._core.handles(checkpoint._names)
+        return map(partial(Tensor, checkpoint), rows)
 
 
 class _NamedTensors(ItemsView[str, Tensor]):

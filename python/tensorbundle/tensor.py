@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -173,35 +173,54 @@ class StoredSlice(NamedTuple):
     crc32c: int | None
 
 
+# (name, shape, dtype, bound tensor, index, type number), as _core.Checkpoint.handles() returns it.
+# The bound tensor is None in a listing of all tensors, because most of them are never read.
+Row = tuple[str, tuple[int, ...], np.dtype[Any], _core.Tensor | None, int, int]
+
+
+def row_of(bound: _core.Tensor) -> Row:
+    """Returns the row of a bound tensor."""
+    return bound.name, bound.shape, bound.dtype, bound, bound.index, bound.type_number
+
+
+class _Owner(Protocol):
+    """The parts of a ``Checkpoint`` that its tensors use."""
+
+    _core: _core.Checkpoint
+
+    def __getitem__(self, name: str, /) -> Tensor: ...
+
+
 class Tensor(ScalarConversions):
     """A lazy handle of a tensor in an open checkpoint, whose data are read on access.
 
     Handles are cheap, immutable and thread-safe, and pickle as the checkpoint's path and the
     tensor's name. After the checkpoint's ``close()`` they raise ValueError; arrays created from
     them stay valid.
+
+    Attributes:
+        name: The stored name. Bytes that are not UTF-8 are lone surrogates (``surrogateescape``).
+        shape: The number of elements per axis.
+        dtype: The type of the elements; ``object`` (of ``bytes``) for strings and variants.
     """
 
-    __slots__ = ("_checkpoint", "_core")
+    __slots__ = ("_bound", "_checkpoint", "_index", "_type_number", "dtype", "name", "shape")
 
-    def __init__(self, checkpoint: Mapping[str, Tensor], core: _core.Tensor) -> None:
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __init__(self, checkpoint: _Owner, row: Row) -> None:
         """Called by the checkpoint."""
         self._checkpoint = checkpoint
-        self._core = core
+        self.name, self.shape, self.dtype, self._bound, self._index, self._type_number = row
 
     @property
-    def name(self) -> str:
-        """The stored name. Bytes that are not UTF-8 are lone surrogates (``surrogateescape``)."""
-        return self._core.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of elements per axis."""
-        return self._core.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the elements; ``object`` (of ``bytes``) for strings and variants."""
-        return self._core.dtype
+    def _core(self) -> _core.Tensor:
+        if self._bound is None:
+            core = self._checkpoint._core
+            self._bound = core.bind_tensor(self._index, self._type_number, self.name, self.shape)
+        return self._bound
 
     @property
     def ndim(self) -> int:
@@ -264,16 +283,16 @@ class Tensor(ScalarConversions):
         Raises:
             ValueError: ``copy=False``, and the tensor cannot be viewed.
         """
-        result_dtype = self.dtype if dtype is None else _as_dtype(dtype)
+        result_dtype = None if dtype is None else _as_dtype(dtype)
         if copy is not True:
             view = self._core.view()
-            if view is not None and result_dtype == view.dtype:
+            if view is not None and result_dtype in (None, view.dtype):
                 return view
             if copy is False:
                 reason = explain.view_obstacle(self._core) or f"it must be cast to {result_dtype}"
                 raise ValueError(f"tensor {self.name!r} cannot be viewed without a copy: {reason}")
         array = self._read_box(indexing.to_box(..., self.shape), None)
-        return array if result_dtype == self.dtype else array.astype(result_dtype)
+        return array if result_dtype in (None, self.dtype) else array.astype(result_dtype)
 
     def __getitem__(self, index: Any) -> Any:
         """Returns elements by NumPy's basic indexing, or rows by number.
@@ -475,5 +494,5 @@ def _as_dtype(dtype: Any) -> np.dtype[Any]:
     return result
 
 
-def _reopen(checkpoint: Mapping[str, Tensor], name: str) -> Tensor:
+def _reopen(checkpoint: _Owner, name: str) -> Tensor:
     return checkpoint[name]

@@ -17,7 +17,7 @@ from tensorbundle import assignment, paths
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.tensor import Tensor
+from tensorbundle.tensor import Tensor, row_of
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
 
@@ -117,7 +117,7 @@ class Source:
         found = self.checkpoint._core.find(key)
         if found is None:
             raise KeyError(key)
-        return Tensor(self.checkpoint, found)
+        return Tensor(self.checkpoint, row_of(found))
 
     def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
         """Returns why a tensor, or a box of it, cannot be mapped, or None if it can.
