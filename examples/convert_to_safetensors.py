@@ -5,8 +5,8 @@
     python examples/convert_to_safetensors.py CHECKPOINT OUT.safetensors
 
 Names, shapes, types and values are unchanged; a scalar stays a scalar. The exit status is 1 if
-tensors were left out, with a line on stdout for each, and 2 if nothing was written. The tensors
-are passed as views of the mapped file: only the writer copies.
+tensors were left out, with one line on stdout for each, and 2 if no file was written. The tensors
+are passed as views of the mapped file; only the writer copies them.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from safetensors.numpy import save_file
 
 import tensorbundle as tb
 
-# What safetensors' NumPy writer takes, by TensorFlow's names, which are NumPy's here.
+# The types of safetensors' NumPy writer, which have the same names in TensorFlow and NumPy.
 DTYPES = {
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "complex64", "bfloat16"),
     *("float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2fnuz"),
 }
-# Integers that TensorFlow reads as numbers of a scale that is stored elsewhere.
+# Quantized types, which are stored as integers; their scale is stored elsewhere.
 QUANTIZED = {"qint8", "quint8", "qint16", "quint16", "qint32"}
 
 
 def unsupported_reason(tensor: tb.Tensor) -> str | None:
-    """Why the format cannot store a tensor, or None."""
+    """Returns why the format cannot store a tensor, or None."""
     stored = tensor.stored_dtype
-    # The dtype has another name where NumPy here does not know the stored one.
-    known = stored in QUANTIZED or (stored in DTYPES and tensor.dtype.name == stored)
-    if not known:
+    # The dtype has another name if the installed ml_dtypes lacks the stored type.
+    supported = stored in QUANTIZED or (stored in DTYPES and tensor.dtype.name == stored)
+    if not supported:
         return f"safetensors has no type {stored}"
     if tensor.name == "__metadata__":
-        return "safetensors uses that name itself"
+        return "safetensors reserves that name"
     try:
         tensor.name.encode("utf-8")
     except UnicodeEncodeError:
@@ -51,11 +51,11 @@ def convert(source: str, target: str) -> dict[str, str]:
     """Converts a checkpoint.
 
     Args:
-        source: A checkpoint: prefix, directory or SavedModel.
+        source: The checkpoint: a prefix, directory or SavedModel.
         target: The file to write.
 
     Returns:
-        The names of the tensors that were left out, each with the reason.
+        The names of the tensors that were left out, with the reasons.
     """
     with tb.open(source, verify="full") as checkpoint:
         files = {stored.file for tensor in checkpoint.values() for stored in tensor.slices}
@@ -70,7 +70,7 @@ def convert(source: str, target: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Reads the command line; returns the exit status."""
+    """Runs the conversion, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint")
     parser.add_argument("out")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm-starts an Estimator whose vocabulary has changed, by TensorFlow and with ours installed.
+"""Warm-starts an Estimator whose vocabulary has changed, with TensorFlow and with tensorbundle.
 
     pip install 'tensorflow==2.15.*' '.[tf]' && python examples/estimator.py [WORDS]
 
-2.15 is the last TensorFlow with Estimator. The Estimator's code is the same both times: all that
-is added is ``with tb.tf.installed()``.
+TensorFlow 2.15 is the last version with Estimator. The code of the Estimator does not change: the
+second run is inside ``with tb.tf.installed()``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Both before the import, which reads them.
+# TensorFlow reads these when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
@@ -33,7 +33,7 @@ TABLE = "dnn/input_from_feature_columns/input_layer/word_embedding/embedding_wei
 
 
 def write_vocabularies(folder: Path, words: int) -> tuple[list[str], list[str]]:
-    """Writes the old words, and the new ones: shuffled, a quarter of them not in the old file."""
+    """Writes the old vocabulary, and a shuffled new one in which a quarter of the words is new."""
     old = [f"word-{number}" for number in range(words)]
     new = old[words // 4 :] + [f"new-{number}" for number in range(words // 4)]
     np.random.default_rng(1).shuffle(new)
@@ -43,7 +43,7 @@ def write_vocabularies(folder: Path, words: int) -> tuple[list[str], list[str]]:
 
 
 def classifier(folder: Path, vocabulary: Path, start: Any = None) -> Any:
-    """A small network over an embedding of the vocabulary."""
+    """Returns a small network over an embedding of the vocabulary."""
     feature_column = tf.feature_column
     words = feature_column.categorical_column_with_vocabulary_file("word", str(vocabulary))
     return tf.compat.v1.estimator.DNNClassifier(
@@ -58,7 +58,7 @@ def classifier(folder: Path, vocabulary: Path, start: Any = None) -> Any:
 
 
 def batch(words: list[str]) -> Any:
-    """An input function with one batch."""
+    """Returns an input function with one batch."""
 
     def input_function() -> Any:
         features = {"word": [[word] for word in words]}
@@ -68,7 +68,7 @@ def batch(words: list[str]) -> Any:
 
 
 def train(folder: Path, vocabulary: Path, words: list[str], start: Any) -> tuple[Any, float]:
-    """Trains a warm-started model for a step: the table afterwards, and the seconds."""
+    """Trains a warm-started model for one step. Returns its table and the time in seconds."""
     model = classifier(folder, vocabulary, start)
     begin = time.perf_counter()
     model.train(batch(words), steps=1)
@@ -76,13 +76,13 @@ def train(folder: Path, vocabulary: Path, words: list[str], start: Any) -> tuple
 
 
 def main() -> int:
-    """Prints both times, and whether both models are the same bit for bit."""
+    """Prints both times, and whether both tables are equal bit for bit."""
     tf.get_logger().setLevel(logging.ERROR)
     words = int(sys.argv[1]) if len(sys.argv) > 1 else WORDS
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         old, new = write_vocabularies(folder, words)
-        classifier(folder / "yesterday", folder / "old.txt").train(batch(old[:64]), steps=1)
+        classifier(folder / "old_model", folder / "old.txt").train(batch(old[:64]), steps=1)
         info = tf.estimator.VocabInfo(
             new_vocab=str(folder / "new.txt"),
             new_vocab_size=len(new),
@@ -91,20 +91,20 @@ def main() -> int:
             backup_initializer=tf.compat.v1.truncated_normal_initializer(stddev=0.1, seed=1),
         )
         start = tf.estimator.WarmStartSettings(
-            str(folder / "yesterday"), var_name_to_vocab_info={TABLE: info}
+            str(folder / "old_model"), var_name_to_vocab_info={TABLE: info}
         )
-        today = folder / "new.txt"
-        theirs, seconds = train(folder / "theirs", today, new[:64], start)
+        vocabulary = folder / "new.txt"
+        original, original_time = train(folder / "original", vocabulary, new[:64], start)
         with tb.tf.installed():
-            ours, our_seconds = train(folder / "ours", today, new[:64], start)
-            served = tb.tf.calls()["warm_start"]
-    same = np.array_equal(theirs.view(np.uint32), ours.view(np.uint32))
+            patched, patched_time = train(folder / "patched", vocabulary, new[:64], start)
+            calls = tb.tf.calls()["warm_start"]
+    same = np.array_equal(original.view(np.uint32), patched.view(np.uint32))
     print(f"{words} words x {WIDTH} in {PARTITIONS} partitions, a quarter of the words new:")
     print("warm start, initialization and one step of training")
-    print(f"  TensorFlow           {seconds:6.2f} s")
-    print(f"  tensorbundle.tf      {our_seconds:6.2f} s   ({served} warm start served)")
+    print(f"  TensorFlow           {original_time:6.2f} s")
+    print(f"  tensorbundle.tf      {patched_time:6.2f} s   (calls of warm_start: {calls})")
     print(f"  the tables are {'equal, bit for bit' if same else 'DIFFERENT'}")
-    return 0 if same and served == 1 else 1
+    return 0 if same and calls == 1 else 1
 
 
 if __name__ == "__main__":

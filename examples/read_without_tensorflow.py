@@ -3,7 +3,7 @@
 
     python examples/read_without_tensorflow.py [PATH]
 
-PATH is a prefix, a directory or a SavedModel; by default a small model in this repository.
+PATH is a prefix, a directory or a SavedModel; default: a small model in this repository.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEFAULT = Path(__file__).parents[1] / "tests" / "data" / "checkpoints" / "mnist_
 
 
 def main() -> int:
-    """Lists the tensors, looks at the largest without copying it, and checks every byte."""
+    """Lists the tensors, views the largest without a copy, and verifies every byte."""
     path = sys.argv[1] if len(sys.argv) > 1 else DEFAULT
     with tb.open(path) as checkpoint:
         for name, tensor in checkpoint.items():
@@ -28,13 +28,13 @@ def main() -> int:
         dense = [tensor for tensor in checkpoint.values() if tensor.dtype.kind in "biufc"]
         largest = max(dense, key=lambda tensor: tensor.nbytes)
         view = np.asarray(largest)
-        how = "a copy" if view.flags.owndata else "a view of the file"
-        writable = "writable" if view.flags.writeable else "read-only"
-        print(f"\n{largest.name}: {how}, {writable}, {view.nbytes} bytes")
+        kind = "a copy" if view.flags.owndata else "a view of the file"
+        access = "writable" if view.flags.writeable else "read-only"
+        print(f"\n{largest.name}: {kind}, {access}, {view.nbytes} bytes")
 
         report = checkpoint.verify()
-        print(f"checksums: {'all right' if report.ok else 'damaged'}")
-    # The view owns a share of the mapping: it outlives the checkpoint.
+        print(f"checksums: {'ok' if report.ok else 'mismatch'}")
+    # The view keeps the mapping alive after the checkpoint is closed.
     print(f"mean after closing: {view.mean():.6f}")
     return 0 if report.ok else 1
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warm-starts an embedding table whose vocabulary has changed, by TensorFlow and tensorbundle.
+"""Warm-starts an embedding table whose vocabulary has changed, with TensorFlow and tensorbundle.
 
     pip install 'tensorbundle[tf]'
     python examples/warm_start.py [--tokens 1000000] [--dim 64] [--partitions 8]
 
-TensorFlow trains a table for one step and saves it. Then the vocabulary changes: three quarters of
-the new one are old tokens in another order. Each library fills the new table in a process of its
-own, so that the peak of its memory is its own, and both must agree bit for bit.
+TensorFlow trains a table for one step and saves it. Three quarters of the new vocabulary are old
+tokens in another order. Each library fills the new table in a separate process, so that peak memory
+is measured separately, and both tables must be equal bit for bit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Result:
 
 
 def train(folder: Path, tokens: int, dim: int) -> None:
-    """Trains a table of a row per token for one step and saves it."""
+    """Trains a table with one row per token for one step and saves it."""
     import tensorflow as tf
 
     tf1 = tf.compat.v1
@@ -55,29 +55,29 @@ def train(folder: Path, tokens: int, dim: int) -> None:
 
 
 def write_vocabularies(folder: Path, tokens: int) -> int:
-    """Writes both vocabularies; the new one is a fifth larger. Returns its number of tokens."""
+    """Writes both vocabularies. Returns the size of the new one, which is a fifth larger."""
     random = np.random.default_rng(1)
-    grown = tokens * 6 // 5
-    unseen = grown // 4
-    kept = random.permutation(tokens)[: grown - unseen]
-    today = random.permutation(np.concatenate([kept, tokens + np.arange(unseen)]))
-    for name, numbers in ("old.txt", np.arange(tokens)), ("new.txt", today):
+    new_size = tokens * 6 // 5
+    num_unseen = new_size // 4
+    kept = random.permutation(tokens)[: new_size - num_unseen]
+    new = random.permutation(np.concatenate([kept, tokens + np.arange(num_unseen)]))
+    for name, numbers in ("old.txt", np.arange(tokens)), ("new.txt", new):
         (folder / name).write_text("".join(f"token-{number}\n" for number in numbers))
-    return grown
+    return new_size
 
 
 def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: int) -> Result:
-    """Fills a new table from the saved one; the two libraries have the same names for it."""
+    """Fills a new table from the saved one. Both libraries have functions of the same names."""
     import tensorflow as tf
 
     import tensorbundle as tb
 
     tf1 = tf.compat.v1
-    by = {"tensorbundle": tb, "TensorFlow": tf1.train}[library]
+    module = {"tensorbundle": tb, "TensorFlow": tf1.train}[library]
     with tf1.Graph().as_default(), tf1.Session() as session:
         partitioner = tf1.fixed_size_partitioner(partitions)
         table = tf1.get_variable("embeddings", [tokens, dim], partitioner=partitioner)
-        vocabulary = by.VocabInfo(
+        vocabulary = module.VocabInfo(
             new_vocab=str(folder / "new.txt"),
             new_vocab_size=tokens,
             num_oov_buckets=0,
@@ -86,10 +86,10 @@ def warm_start(library: str, folder: Path, tokens: int, dim: int, partitions: in
         )
 
         with Memory() as memory:
-            began = time.perf_counter()
-            by.warm_start(str(folder), "embeddings", {"embeddings": vocabulary})
+            start = time.perf_counter()
+            module.warm_start(str(folder), "embeddings", {"embeddings": vocabulary})
             session.run(tf1.global_variables_initializer())
-            seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - start
 
         digest = hashlib.sha256()
         for partition in table:
@@ -120,8 +120,8 @@ class Memory:
         return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function in a fresh process."""
+def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a new process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
@@ -131,20 +131,22 @@ def alone(function: Callable[..., Any], *arguments: Any) -> Any:
 @click.option("--dim", default=64, show_default=True, help="Columns of both tables.")
 @click.option("--partitions", default=8, show_default=True, help="Partitions of the new table.")
 def main(tokens: int, dim: int, partitions: int) -> None:
-    """Compares both libraries at the same task."""
+    """Compares the time and the peak memory of both libraries."""
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with console.status("TensorFlow trains and saves the old table"):
-            alone(train, folder, tokens, dim)
-            grown = write_vocabularies(folder, tokens)
+            run_in_process(train, folder, tokens, dim)
+            new_size = write_vocabularies(folder, tokens)
         results = {}
         for library in ("TensorFlow", "tensorbundle"):
-            with console.status(f"{library} fills the new one"):
-                results[library] = alone(warm_start, library, folder, grown, dim, partitions)
+            with console.status(f"{library} fills the new table"):
+                results[library] = run_in_process(
+                    warm_start, library, folder, new_size, dim, partitions
+                )
 
-    form = f"{grown:,} x {dim} floats, {grown * dim * 4 / 1e6:,.0f} MB"
-    table = Table(title=f"{tokens:,} to {grown:,} tokens, {partitions} partitions\n{form}")
+    size = f"{new_size:,} x {dim} floats, {new_size * dim * 4 / 1e6:,.0f} MB"
+    table = Table(title=f"{tokens:,} to {new_size:,} tokens, {partitions} partitions\n{size}")
     for column in ("", "seconds", "peak memory", "speedup"):
         table.add_column(column, justify="right" if column else "left")
     for library, result in results.items():
@@ -154,7 +156,7 @@ def main(tokens: int, dim: int, partitions: int) -> None:
 
     if results["TensorFlow"].digest != results["tensorbundle"].digest:
         raise click.ClickException("the two tables differ")
-    console.print("Both tables are the same, bit for bit.")
+    console.print("Both tables are equal, bit for bit.")
 
 
 if __name__ == "__main__":

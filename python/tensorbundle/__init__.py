@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads TensorFlow checkpoints by memory mapping, without TensorFlow.
+"""Fast, zero-copy reader for TensorFlow checkpoints that does not need TensorFlow.
 
 >>> import tensorbundle as tb
 >>> with tb.open("model.ckpt-1000") as ck:
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
     from tensorbundle.tf.warm_start import warm_start
 
-# `open` and `tf` are left out: a star import must hide neither the built-in nor TensorFlow's usual
-# name.
+# A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
+# `tf` are omitted.
 __all__ = [
     "AlignReport",
     "Checkpoint",
@@ -88,8 +88,8 @@ __all__ = [
     "warm_start",
 ]
 
-# TensorFlow's side is imported when it is first asked for: most readers never do.
-_LATER = {
+# Functions that need TensorFlow, by module. They are imported on first use.
+_LAZY_IMPORTS = {
     "init_from_checkpoint": "tensorbundle.tf.init_from_checkpoint",
     "warm_start": "tensorbundle.tf.warm_start",
 }
@@ -98,11 +98,11 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name == "tf":
         return importlib.import_module("tensorbundle.tf")
-    if name not in _LATER:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
-    return found
+    value = globals()[name] = getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, "tf"})
+    return sorted({*globals(), *_LAZY_IMPORTS, "tf"})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tensorbundle` is the command line program."""
+"""The command-line program, for `python -m tensorbundle`."""
 
 from __future__ import annotations
 

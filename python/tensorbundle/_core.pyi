@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ core. Private: what it offers changes with its callers."""
+"""The C++ core. Private: its interface may change."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -10,50 +10,50 @@ from typing_extensions import Buffer
 version: str
 
 def crc32c(data: Buffer, value: int = 0) -> int:
-    """The CRC32C of `data`, or of what had the checksum `value` followed by `data`."""
+    """Returns the CRC-32C of `data`, or of bytes with the CRC-32C `value` followed by `data`."""
 
 def crc32c_combine(first: int, second: int, second_size: int) -> int:
-    """The CRC32C of two byte strings joined, from theirs and the size of the second."""
+    """Returns the CRC-32C of two concatenated byte strings from the CRC-32C of each."""
 
 def crc32c_implementation() -> str:
-    """The name of the CRC32C that this processor runs."""
+    """Returns the name of the CRC-32C implementation for this processor."""
 
 def available_processors() -> int:
-    """Processors that the process may use, by its affinity and its cgroup's quota."""
+    """Returns the number of processors in the process's affinity and its cgroup's quota."""
 
 def dlpack_capsule(
     array: np.ndarray[Any, Any], *, code: int, bits: int, versioned: bool, copied: bool
 ) -> object:
-    """A DLPack capsule that shows `array` and keeps it alive."""
+    """Returns a DLPack capsule that views `array` and keeps it alive."""
 
 def similar_names(name: bytes, candidates: list[str], *, count: int, least: float) -> list[str]:
-    """The candidates most similar to `name`, best first: at most `count`, from `least` (0 to 1) on.
+    """Returns up to `count` candidates with a similarity (0 to 1) of at least `least`, best first.
 
-    Takes milliseconds for 100,000 candidates. Names are compared by their first 256 bytes.
+    Takes milliseconds for 100,000 candidates. Only the first 256 bytes of names are compared.
     """
 
 def set_dtypes(dtypes: tuple[np.dtype[Any], ...], converted: Sequence[int]) -> None:
-    """Sets the dtype of every type number, the last one for numbers beyond.
+    """Sets the dtype of every type number; the last dtype is that of all larger numbers.
 
-    `converted` are the numbers whose stored bytes are not the elements that are handed out.
+    `converted` are the type numbers whose stored bytes differ from the elements in memory.
     """
 
 def set_default_threads(threads: int) -> None:
-    """Sets the threads of calls on checkpoints without their own number; 0: all processors."""
+    """Sets the threads of calls on checkpoints without their own number; 0 is all processors."""
 
 def default_threads() -> int:
-    """What `set_default_threads` set."""
+    """Returns the number that `set_default_threads` set."""
 
 @final
 class Names:
-    """The names of a checkpoint, without its files."""
+    """The names of a checkpoint. Keeps no file open."""
 
     def __call__(self) -> list[str]:
-        """All names, in order."""
+        """Returns all names, in order."""
 
 @final
 class Checkpoint:
-    """An open checkpoint. Thread-safe. After `close`, all but `closed` raises ValueError."""
+    """An open checkpoint. Thread-safe. After `close`, everything but `closed` raises ValueError."""
 
     @staticmethod
     def open_bundle(prefix: bytes, *, io: str, name: str, verify: bool, threads: int) -> Checkpoint:
@@ -63,7 +63,7 @@ class Checkpoint:
     def open_v1(
         files: Sequence[bytes], *, io: str, name: str, verify: bool, threads: int
     ) -> Checkpoint:
-        """Opens the table, or all the shards, of a V1 checkpoint."""
+        """Opens the table, or all shards, of a V1 checkpoint."""
 
     def close(self) -> None:
         """Releases the files."""
@@ -72,12 +72,12 @@ class Checkpoint:
     def closed(self) -> bool: ...
     @property
     def threads(self) -> int:
-        """Threads of a call."""
+        """The number of threads of a call."""
 
     def __len__(self) -> int: ...
     @property
     def index_checksum(self) -> int:
-        """CRC-32C of the index file."""
+        """The CRC-32C of the index file."""
 
     @property
     def big_endian(self) -> bool:
@@ -85,57 +85,57 @@ class Checkpoint:
 
     @property
     def warnings(self) -> list[str]:
-        """What is unusual but not an error."""
+        """Descriptions of unusual properties that are not errors."""
 
     def has(self, name: str | bytes) -> bool:
-        """Whether there is a tensor of that key."""
+        """Returns whether the checkpoint has a tensor with this key."""
 
     def find(self, name: str | bytes) -> Tensor | None:
-        """The tensor of that key."""
+        """Returns the tensor with this key, or None."""
 
     def find_handle(
         self, name: str | bytes
     ) -> tuple[str, tuple[int, ...], np.dtype[Any], Tensor, int, int] | None:
-        """(name, shape, dtype, tensor, index, type number) of the tensor of that key."""
+        """Returns (name, shape, dtype, tensor, index, type number) of the tensor with this key."""
 
     def bind_tensor(
         self, index: int, type_number: int, name: str, shape: tuple[int, ...]
     ) -> Tensor:
-        """The tensor of a row of `handles`. Also after `close`."""
+        """Returns the tensor of a row of `handles`, also after `close`."""
 
     def get_tensor(self, name: str | bytes) -> Any:
-        """`Tensor.read_whole` of the tensor of that key; None if there is no such tensor."""
+        """Returns `Tensor.read_whole` of the tensor with this key; None if it does not exist."""
 
     def full_names(self, object_graph: bytes) -> tuple[list[tuple[str, str, bool]], bool]:
-        """The names in a serialized TrackableObjectGraph.
+        """Reads the names in a serialized TrackableObjectGraph.
 
         Returns:
-            (full name, key, whether the checkpoint has that key) of each attribute that has both;
-            and whether the whole graph is well-formed.
+            (full name, key, whether the checkpoint has that key) of each attribute with a name and
+            a key; and whether the whole graph is well-formed.
         """
 
     def names(self) -> list[str]:
-        """All names, in order."""
+        """Returns all names, in order."""
 
     def detached_names(self) -> Names:
-        """The names, for users that outlive the checkpoint."""
+        """Returns the names in an object that may outlive the checkpoint."""
 
     def tensors(self) -> list[Tensor]:
-        """All tensors, in the order of their names."""
+        """Returns all tensors, in the order of their names."""
 
     def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
-        """(name, shape, type number) of every tensor. `names` is what ``names`` returned."""
+        """Returns (name, shape, type number) of every tensor. `names` is the result of `names`."""
 
     def handles(
         self, names: list[str]
     ) -> list[tuple[str, tuple[int, ...], np.dtype[Any], None, int, int]]:
-        """(name, shape, dtype, None, index, type number) of every tensor, for `bind_tensor`."""
+        """Returns (name, shape, dtype, None, index, type number) of every tensor."""
 
     def shape_map(self, names: list[str]) -> dict[str, list[int]]:
-        """Names to shapes."""
+        """Returns a dict from names to shapes."""
 
     def type_map(self, names: list[str]) -> dict[str, np.dtype[Any]]:
-        """Names to dtypes."""
+        """Returns a dict from names to dtypes."""
 
     def verify(
         self,
@@ -143,10 +143,10 @@ class Checkpoint:
         *,
         progress: Callable[[int, int], object] | None = None,
     ) -> tuple[int, list[tuple[str, str, int, int, str, str, int]]]:
-        """Compares the checksums of tensors, or of all if None.
+        """Compares the checksums of tensors, or of all tensors if None.
 
         Returns:
-            The bytes that were read; (name, file, offset, nbytes, message, cause, errno) of every
+            The number of bytes read; (name, file, offset, nbytes, message, cause, errno) of every
             error.
         """
 
@@ -154,8 +154,8 @@ class Checkpoint:
 class Tensor:
     """A tensor of an open checkpoint. Thread-safe.
 
-    The attributes up to ``index`` stay valid when the checkpoint is closed; everything else raises
-    ValueError then. Boxes are given by their offset and shape, one number per axis.
+    When the checkpoint is closed, the attributes up to ``index`` stay valid, and everything else
+    raises ValueError. Boxes are specified by offset and shape, one number per axis.
     """
 
     @property
@@ -170,11 +170,11 @@ class Tensor:
 
     @property
     def index(self) -> int:
-        """The position in the order of names."""
+        """The tensor's position in the order of names."""
 
     @property
     def checkpoint_id(self) -> int:
-        """A number that identifies the open checkpoint while a tensor of it exists."""
+        """A number that identifies the open checkpoint as long as a tensor of it exists."""
 
     @property
     def verify(self) -> bool:
@@ -182,7 +182,7 @@ class Tensor:
 
     @property
     def threads(self) -> int:
-        """Threads of a call."""
+        """The number of threads of a call."""
 
     @property
     def io(self) -> str:
@@ -190,61 +190,62 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored slices."""
+        """The number of bytes of the stored slices."""
 
     @property
     def is_decoded(self) -> bool:
-        """Whether V1 slices must be decoded before their bytes are elements of fixed size."""
+        """Whether V1 slices must be decoded to elements of fixed size."""
 
     def file_paths(self) -> list[str]:
-        """The data files of the checkpoint, by number."""
+        """Returns the data files of the checkpoint, by number."""
 
     def slices(
         self,
     ) -> list[tuple[tuple[int, ...], tuple[int, ...], str, int, int, int | None]]:
-        """(offset, shape, file, offset in the file, nbytes, CRC-32C) of every stored slice."""
+        """Returns (offset, shape, file, file offset, nbytes, CRC-32C) of every stored slice."""
 
     def error(self) -> tuple[str, str] | None:
-        """Why a tensor cannot be read, checksums aside: in two words, and in a sentence."""
+        """Returns (kind, message) if the tensor cannot be read; does not compare checksums."""
 
     def view(self) -> np.ndarray[Any, Any] | None:
-        """A read-only array over the mapping; None if there can be none: see `view_obstacle`."""
+        """Returns a read-only array over the mapping; None if that is impossible."""
 
     def view_obstacle(self) -> str | None:
-        """Why there can be no view."""
+        """Returns the reason why `view` returns None."""
 
     def view_box(self, offset: Sequence[int], shape: Sequence[int]) -> np.ndarray[Any, Any] | None:
-        """A read-only array over a box inside one stored slice; None if there can be none."""
+        """Returns a read-only array over a box in one stored slice; None if that is impossible."""
 
     def locate_box(self, offset: Sequence[int], shape: Sequence[int]) -> tuple[str, int, str]:
-        """(file, offset in the file, "") of a box in one range of a file; else ("", 0, reason).
+        """Returns (file, file offset, "") of a box in one range of a file; else ("", 0, reason).
 
-        Checks no file.
+        Does not access the file.
         """
 
     def copy_on_write(self) -> np.ndarray[Any, Any] | None:
-        """A writable array over a private mapping; None if there can be no view."""
+        """Returns a writable array over a private mapping; None if the tensor cannot be viewed."""
 
     def check_box(self, offset: Sequence[int], shape: Sequence[int]) -> None:
-        """Raises what reading the box would raise before memory is needed for it."""
+        """Raises the errors of reading a box that can be found before memory is allocated."""
 
     def read(self, offset: Sequence[int], shape: Sequence[int], out: np.ndarray[Any, Any]) -> None:
-        """Copies a box into `out`, which is C-contiguous and has its size."""
+        """Copies a box to `out`, which must be C-contiguous and have the size of the box."""
 
     def read_whole(self) -> Any:
-        """All elements: a new array, or a NumPy scalar for rank 0.
+        """Returns all elements as a new array, or as a NumPy scalar for rank 0.
 
-        None for elements that Python must convert: strings, unknown and sign-extended types.
+        Returns None for elements that Python must convert: strings, unknown and sign-extended
+        types.
         """
 
     def read_string_slice(self, number: int) -> np.ndarray[Any, Any]:
-        """The elements of one stored slice of strings or variants: an array of bytes objects."""
+        """Returns one stored slice of strings or variants as an array of bytes objects."""
 
     def read_string_box(self, offset: Sequence[int], shape: Sequence[int]) -> np.ndarray[Any, Any]:
-        """The strings of a box."""
+        """Returns the strings of a box."""
 
     def read_string_rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The strings of rows: ascending numbers, int64, without repetition."""
+        """Returns the strings of rows: ascending int64 numbers without duplicates."""
 
     @property
     def has_row_errors(self) -> bool:
@@ -257,7 +258,7 @@ class Tensor:
         fill_kind: str,
         fill_values: np.ndarray[Any, Any],
     ) -> np.ndarray[Any, Any]:
-        """Copies rows to `out`, or a new array. `fill_kind`: "none", "element", "row", "rows"."""
+        """Copies rows to `out` or a new array. `fill_kind`: "none", "element", "row" or "rows"."""
 
     def check_remap(
         self,
@@ -265,7 +266,7 @@ class Tensor:
         num_rows: int,
         columns: np.ndarray[Any, Any] | None,
     ) -> None:
-        """Raises what `remap` would raise for the numbers."""
+        """Raises the errors of `remap` for these rows and columns."""
 
     def missing_cells(
         self,
@@ -273,7 +274,7 @@ class Tensor:
         num_rows: int,
         columns: np.ndarray[Any, Any] | None,
     ) -> int:
-        """The number of elements that the remapped table has and this tensor does not."""
+        """Returns the number of elements of the remapped table that are not in this tensor."""
 
     def remap(
         self,
@@ -285,59 +286,59 @@ class Tensor:
         out: np.ndarray[Any, Any],
         out_stride: int,
     ) -> None:
-        """Writes remapped rows to `out`, `out_stride` bytes from one to the next."""
+        """Writes remapped rows to `out`, with a stride of `out_stride` bytes between rows."""
 
     def row_size(self) -> int:
-        """Bytes of a row. Raises what streaming would raise before it reads."""
+        """Returns the bytes of a row. Raises the errors of streaming that precede any read."""
 
     def ranges_of_box(self, offset: Sequence[int], shape: Sequence[int]) -> np.ndarray[Any, Any]:
-        """(file number, offset, size) of every range that a box takes: uint64, three columns."""
+        """Returns (file number, offset, size) of each range of a box: uint64, three columns."""
 
     def ranges_of_rows(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The same of rows."""
+        """Returns (file number, offset, size) of each range of rows: uint64, three columns."""
 
     def inspect_ranges(self, ranges: np.ndarray[Any, Any]) -> dict[str, int]:
-        """Counts for ranges: slices, whole, verified, bytes, touched, probed, resident, direct."""
+        """Returns slices, whole, verified, bytes, touched, probed, resident, direct of ranges."""
 
 @final
 class Stream:
-    """Arrays that are read ahead on a thread. Thread-safe; a forked child cannot use it."""
+    """A stream of arrays with read-ahead on a thread. Thread-safe, but not usable after a fork."""
 
     @staticmethod
     def of_tensors(checkpoint: Checkpoint, tensors: Sequence[Tensor], *, max_ahead: int) -> Stream:
-        """Whole tensors, in the order of their files."""
+        """Streams whole tensors, in the order of their files."""
 
     @staticmethod
     def of_rows(
         tensor: Tensor, *, rows: int, max_ahead: int, outs: Sequence[np.ndarray[Any, Any]]
     ) -> Stream:
-        """`rows` rows at a time, in new arrays or in `outs` in turn."""
+        """Streams chunks of `rows` rows, in new arrays or in `outs` in turn."""
 
     def next(self) -> tuple[int, int, int, np.ndarray[Any, Any] | int | None]:
-        """(index of the tensor, first row, rows, array).
+        """Returns (index of the tensor, first row, number of rows, array).
 
-        In place of the array: the number of the one of `outs`, or None for strings.
+        The last item is the index into `outs` if they are used, and None for strings.
         """
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
 
 @final
 class Vocabulary:
-    """Tokens in rows."""
+    """A vocabulary: one token per row."""
 
     @staticmethod
     def of_file(path: bytes) -> Vocabulary:
-        """Opens a file of lines. It is read when it is joined."""
+        """Opens a file of lines, which is read by `join`."""
 
     @staticmethod
     def of_tokens(name: str, text: bytes, offsets: np.ndarray[Any, Any]) -> Vocabulary:
-        """Copies tokens that lie one behind the other."""
+        """Copies contiguous tokens, delimited by `offsets`."""
 
 def join(
     new_vocabulary: Vocabulary, old_vocabulary: Vocabulary, *, old_size: int, threads: int
 ) -> tuple[np.ndarray[Any, Any], int]:
-    """The old row of every new one, or -1; and how many are present."""
+    """Returns the old row of every new row, or -1; and the number of rows that are not -1."""
 
 def align(
     source: bytes,
@@ -347,4 +348,4 @@ def align(
     threads: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[int, int, int, int]:
-    """Rewrites a checkpoint: (slices, moved, data bytes before, data bytes after)."""
+    """Rewrites a checkpoint. Returns (slices, moved, data bytes before, data bytes after)."""

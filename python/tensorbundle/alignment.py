@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints rewritten so that their tensors can be mapped."""
+"""Rewriting of checkpoints with aligned tensors, which can be mapped: ``align``."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, data_file_prefix, path
 
 
 class DestinationExistsError(IOFailure, FileExistsError):
-    """There is a checkpoint, or a file of one, where a new one was to be written."""
+    """The destination already has a checkpoint, or a file of one."""
 
 
 @dataclass(frozen=True)
 class AlignReport:
-    """What ``align`` did.
+    """The result of ``align``.
 
     Attributes:
         path: The prefix of the new checkpoint.
-        slices: Stored slices: one per tensor, several per partitioned one.
-        moved: How many of them lie at another offset than before.
+        slices: Number of stored slices: one per tensor, several per partitioned tensor.
+        moved: Number of stored slices whose offset changed.
         bytes_before: Size of the source's data files.
-        bytes_after: Size of the new ones; the difference is padding, or padding that was dropped.
+        bytes_after: Size of the new data files. The difference is padding, added or removed.
     """
 
     path: str
@@ -45,41 +45,41 @@ def align(
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> AlignReport:
-    """Writes a checkpoint anew, with every tensor where it can be mapped.
+    """Rewrites a checkpoint so that every tensor can be mapped.
 
-    The copy is the same checkpoint to TensorFlow and to us: names, values, slices, shards,
-    checksums, byte order, object graph. Only offsets differ: every stored slice of 1 MB (10**6
-    bytes) or more begins at a multiple of `alignment`, every other at a multiple of 64. Each byte
-    is read once and compared with its stored checksum on the way; memory stays below 16 MB beside
-    the index. An aligned checkpoint comes out byte for byte as it was.
+    The copy has the same names, values, slices, shards, checksums, byte order and object graph;
+    only offsets differ. Every stored slice of 1 MB (10**6 bytes) or more starts at a multiple of
+    `alignment`, every other slice at a multiple of 64. Each byte is read once and compared with its
+    stored checksum. Memory use stays below 16 MB plus the index. Aligning an aligned checkpoint
+    copies it byte for byte.
 
-    Everything is written under temporary names beside the destination, brought to the disk, and
-    only then named, the index last. A process that is killed leaves no checkpoint there, or all of
-    it; what else it leaves (``*.tempstate*``, data files without an index) can be deleted. A
-    failure leaves nothing. No file is ever replaced.
+    All files are written under temporary names next to the destination, synced, and then renamed,
+    the index last. A killed process leaves either no checkpoint or a complete one; its other
+    leftovers (``*.tempstate*``, data files without an index) can be deleted. A call that raises
+    leaves no files. Existing files are never replaced.
 
     Args:
-        src: The checkpoint, by any path that ``open`` takes.
-        dst: The new prefix, or a file name of it (``.index``, ``.data-...``). A directory, or a
-            path that ends in a slash, takes the source's own name inside it. A directory that is
-            missing is made if its parent is there.
-        alignment: In bytes: a power of two from 64 to 2**30. 4096 suits mappings, and direct I/O.
-        threads: By default as many as the process may use: see ``set_num_threads``.
-        progress: Called now and then with (bytes done, bytes in all).
+        src: The checkpoint, as any path that ``open`` accepts.
+        dst: The new prefix, or one of its file names (``.index``, ``.data-...``). For a directory,
+            or a path that ends in a slash, the source's base name is appended. A missing directory
+            is created if its parent exists.
+        alignment: A power of two from 64 to 2**30, in bytes. 4096 suits mappings and direct I/O.
+        threads: Default: as many as the process may use, see ``set_num_threads``.
+        progress: Called from time to time with (bytes done, total bytes).
 
     Returns:
-        Where it is, and what it cost.
+        A report with the new prefix and the changes in offsets and size.
 
     Raises:
-        CheckpointNotFoundError: There is no such source, or a data shard of it is missing.
-        CorruptionError: The source is damaged; the message names the tensor.
-        DestinationExistsError: A file is there already. It is an IOFailure and a FileExistsError.
-        IOFailure: The system failed a read or a write, as when the disk is full.
-        UnsupportedError: The source is a V1 checkpoint, or has tensors that overlap in part; or a
+        CheckpointNotFoundError: The source or one of its data shards does not exist.
+        CorruptionError: The source is corrupted; the message names the tensor.
+        DestinationExistsError: A destination file already exists. It is an IOFailure and a
+            FileExistsError.
+        IOFailure: The system failed a read or a write, for example because the disk is full.
+        UnsupportedError: The source is a V1 checkpoint, some of its tensors overlap in part, or a
             path is not local.
-        TypeError: An argument is not of its type.
-        ValueError: The destination is the source, or `alignment` is not a power of two from 64 to
-            2**30.
+        TypeError: An argument has the wrong type.
+        ValueError: `dst` equals `src`, or `alignment` is not a power of two in [64, 2**30].
 
     Example:
         >>> tb.align("model.ckpt-1000", "aligned/model.ckpt-1000").path
@@ -87,21 +87,21 @@ def align(
     """
     number = arguments.integer(alignment, "alignment")
     if not 64 <= number <= 1 << 30:
-        shown = arguments.shown(number)
-        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {shown}")
+        text = arguments.format_value(number)
+        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {text}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
     source = paths.resolve(src)
     if source.format != 2:
         raise UnsupportedError(
-            f"{source.prefix!r} is a V1 checkpoint: its tensors lie inside a table and cannot be "
-            "aligned. Restore it with TensorFlow and save it again, as V2 (the default of "
-            "tf.compat.v1.train.Saver), then align that"
+            f"{source.prefix!r} is a V1 checkpoint: its tensors are stored inside a table and "
+            "cannot be aligned. Restore it with TensorFlow and save it again as V2, the default of "
+            "tf.compat.v1.train.Saver, then align the V2 checkpoint"
         )
     prefix = _destination(dst, source.prefix)
     try:
-        numbers = _core.align(
+        counts = _core.align(
             os.fsencode(source.prefix),
             os.fsencode(prefix),
             alignment=number,
@@ -112,14 +112,14 @@ def align(
         if error.errno != errno.EEXIST:
             raise
         raise DestinationExistsError(error._message, errno.EEXIST, error.filename) from None
-    return AlignReport(prefix, *numbers)
+    return AlignReport(prefix, *counts)
 
 
 def _destination(path: AnyPath, source: str) -> str:
-    """The prefix that a destination stands for."""
+    """Returns the prefix of a destination path."""
     text = path_text(path)
     if not text or "\0" in text:
-        raise ValueError(f"a destination is a path, not {text!r}")
+        raise ValueError(f"the destination must be a path, not {text!r}")
     if text.startswith("~") and not os.path.lexists(text.partition("/")[0]):
         text = os.path.expanduser(text)
     if text.endswith(os.sep) or os.path.isdir(text):

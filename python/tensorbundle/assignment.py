@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An assignment map and what it meets, made into a plan: which variable gets which part of what.
+"""Plans for assignment maps, which pair variables with tensors of a checkpoint, and their hints.
 
-Pure: it speaks of names, shapes and slices, imports no TensorFlow and reads no data. The meaning of
-a map is that of TensorFlow's ``init_from_checkpoint``, with its order and its corner cases, except
-that a scope in which there is nothing to fill is an error, and that shapes and types are compared
-everywhere.
+Pure functions of names, shapes and slices: this module does not import TensorFlow and reads no
+data. A map means what it means to TensorFlow's ``init_from_checkpoint``, including order and corner
+cases, with two exceptions: a scope without variables is an error, and shapes and types are always
+compared.
 """
 
 from __future__ import annotations
@@ -18,30 +18,34 @@ from tensorbundle.errors import Error, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Row, Stored, type_text
 from tensorbundle.variables import Slice, Variable, compare
 
-_PART = "/part_"
+_PARTITION_INFIX = "/part_"
+
+# Names compared with a misspelled one. The limit bounds the time for huge checkpoints.
+_MAX_COMPARED = 5000
+_OUTPUT = re.compile(r":\d+$")
 
 
 class NotInCheckpointError(TensorNotFoundError, ValueError):
-    """A map names a tensor that the checkpoint has not.
+    """A map names a tensor that the checkpoint does not have.
 
     TensorFlow raises ``ValueError`` for this.
     """
 
 
-# The value of a map: a variable, the partitions of one, or a name that is to be looked up.
+# A value of the map: a variable, the partitions of a variable, or a name to look up.
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
 
 
 class Assignment(NamedTuple):
-    """One tensor for one variable, whole or in partitions.
+    """A tensor and the variable, whole or partitioned, that it is loaded into.
 
     Attributes:
-        tensor: Its key in the checkpoint.
-        shape: Its shape there.
-        partitions: (variable, its slice of the tensor, or None where it gets the whole).
-        label: What the log calls the variable.
-        name: What the map calls the tensor.
-        dtype: The number of its type there; None is the variable's.
+        tensor: The tensor's key in the checkpoint.
+        shape: The tensor's shape.
+        partitions: (variable, its slice of the tensor, or None for the whole tensor).
+        label: The variable's name in log messages.
+        name: The tensor's name in the map.
+        dtype: The number of the tensor's type; None means the variable's type.
     """
 
     tensor: str
@@ -53,13 +57,14 @@ class Assignment(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a map asks for.
+    """The plan for an assignment map.
 
     Attributes:
-        rows: A row for each variable, in TensorFlow's order: a later one overrides an earlier. The
-            ``load`` of one without a problem is an `Assignment`.
-        problems: All problems in the order in which TensorFlow would meet them, those of rows too.
-        warnings: What is odd in the map though it has a meaning.
+        rows: A row for each variable, in TensorFlow's order: later rows override earlier ones. The
+            ``load`` of a row without a problem is an `Assignment`.
+        problems: All problems, including those of rows, in the order in which TensorFlow would
+            raise them.
+        warnings: Descriptions of valid but suspicious entries of the map.
     """
 
     rows: tuple[Row, ...]
@@ -68,18 +73,17 @@ class Plan(NamedTuple):
 
     @property
     def assignments(self) -> tuple[Assignment, ...]:
-        """What can be loaded, in order."""
+        """The assignments of rows without a problem, in order."""
         return tuple(row.load for row in self.rows if row.load is not None)
 
 
 class Source(NamedTuple):
-    """The checkpoint, as far as a plan needs it.
+    """The checkpoint that a plan reads from.
 
     Attributes:
-        label: What the caller called it, for messages.
-        find: The tensor that a name means, or None. It may raise an ``Error``, where a name means
-            several.
-        names: All names, asked for only when there is something to say about them.
+        label: The caller's name for the checkpoint, for messages.
+        find: Returns the tensor of a name, or None. May raise an ``Error`` for an ambiguous name.
+        names: Returns all names. Called only to compose messages.
     """
 
     label: str
@@ -93,36 +97,37 @@ def plan_assignments(
     store: Mapping[str, Variable],
     *,
     cast: bool = False,
-    nameless: str = "",
+    unnamed_reason: str = "",
 ) -> Plan:
-    """Pairs every variable that a map means with the tensor that fills it.
+    """Pairs every variable of an assignment map with the tensor that fills it.
 
-    Changes nothing, and raises nothing: what is wrong with a map is among the plan's problems.
+    Does not change variables and does not raise: errors in the map are the plan's problems.
 
     Args:
         pairs: (name in the checkpoint, target), in any order.
         source: The checkpoint.
         store: The graph's variables by full name, partitions as ``name/part_<i>``.
         cast: Whether values are converted between float types.
-        nameless: Why no variable is known by its name, if that is so; for messages.
+        unnamed_reason: Why variables cannot be looked up by name, or ``""``; for messages.
     """
-    planner = _Planner(source, store, cast, nameless)
+    planner = _Planner(source, store, cast, unnamed_reason)
     try:
-        # By the checkpoint's name alone, and stable: which entry wins depends on it.
+        # A stable sort by the checkpoint's name, as in TensorFlow: the order decides which entry
+        # wins.
         ordered = sorted(pairs, key=lambda pair: pair[0])
     except TypeError as error:
-        again = error  # The name of an except clause is gone after it.
-        return Plan((), (Problem("setting", lambda: again),), ())
+        saved = error  # Python deletes `error` at the end of the except clause.
+        return Plan((), (Problem("setting", lambda: saved),), ())
     for tensor, target in ordered:
         planner.add(tensor, target)
     return Plan(tuple(planner.rows), tuple(planner.problems), tuple(planner.warnings))
 
 
 class _Planner:
-    """The plan so far."""
+    """Accumulates the rows, problems and warnings of a plan."""
 
     def __init__(
-        self, source: Source, store: Mapping[str, Variable], cast: bool, nameless: str
+        self, source: Source, store: Mapping[str, Variable], cast: bool, unnamed_reason: str
     ) -> None:
         self.rows: list[Row] = []
         self.problems: list[Problem] = []
@@ -130,7 +135,7 @@ class _Planner:
         self._source = source
         self._store = store
         self._cast = cast
-        self._nameless = nameless
+        self._unnamed_reason = unnamed_reason
 
     def add(self, tensor: Any, target: Target) -> None:
         found = self._look_up(target) if isinstance(target, str) else target
@@ -140,20 +145,22 @@ class _Planner:
                 if isinstance(found, Variable)
                 else ",".join(partition.name for partition in found)
             )
-            self._add(tensor, found, label, lambda: self._not_found(tensor, target))
+            self._add(tensor, found, label, lambda: self._not_found_error(tensor, target))
         elif isinstance(tensor, str):
             assert isinstance(target, str)
             self._add_scope(tensor, target)
         else:
-            self._fail("missing", lambda: self._not_found(tensor, target))
+            self._fail("missing", lambda: self._not_found_error(tensor, target))
 
     def _look_up(self, name: str) -> Variable | Sequence[Variable] | None:
-        """The variable of that name in the store, or its partitions up to the first gap."""
+        """Returns the variable of that name in the store, or its partitions up to the first gap."""
         exact = self._store.get(name)
         if exact is not None:
             return exact
         partitions: list[Variable] = []
-        while (partition := self._store.get(f"{name}{_PART}{len(partitions)}")) is not None:
+        while (
+            partition := self._store.get(f"{name}{_PARTITION_INFIX}{len(partitions)}")
+        ) is not None:
             partitions.append(partition)
         return partitions or None
 
@@ -164,13 +171,13 @@ class _Planner:
         label: str,
         not_found: Callable[[], Exception],
     ) -> None:
-        """One tensor for one variable."""
+        """Adds one tensor for one variable."""
         partitions = [target] if isinstance(target, Variable) else target
         stored, problem = self._find(tensor, not_found)
         if not partitions:
-            self._add_nothing(tensor, stored, problem)
+            self._add_empty_list(tensor, stored, problem)
             return
-        parts = (
+        slices = (
             [None]
             if isinstance(target, Variable)
             else [partition.slice for partition in partitions]
@@ -178,18 +185,20 @@ class _Planner:
         problem = problem or _mixed_slices(partitions, tensor)
         if problem is None:
             assert stored is not None
-            for partition, part in zip(partitions, parts, strict=True):
+            for partition, tensor_slice in zip(partitions, slices, strict=True):
                 problem = problem or compare(
-                    partition, part, stored, tensor, self._source.label, self._cast
+                    partition, tensor_slice, stored, tensor, self._source.label, self._cast
                 )
-        self._append(tensor, stored, problem, partitions, parts, label)
+        self._append(tensor, stored, problem, partitions, slices, label)
 
-    def _add_nothing(self, tensor: str, stored: Stored | None, problem: Problem | None) -> None:
-        """A list of no variables, for which TensorFlow logs a line."""
+    def _add_empty_list(self, tensor: str, stored: Stored | None, problem: Problem | None) -> None:
+        """Adds an empty list of variables, for which TensorFlow logs a line."""
         load = None
         if stored is not None:
             load = Assignment(stored.key, stored.shape, (), "", tensor, stored.dtype)
-            self.warnings.append(f"The list for tensor {tensor!r} is empty: no variable gets it")
+            self.warnings.append(
+                f"The list for tensor {tensor!r} is empty: it is not loaded into any variable"
+            )
         if problem is not None:
             self.problems.append(problem)
         self.rows.append(Row("", tensor, stored, None, None, "nothing", problem, load))
@@ -200,7 +209,7 @@ class _Planner:
         stored: Stored | None,
         problem: Problem | None,
         partitions: Sequence[Variable],
-        parts: Sequence[Slice | None],
+        slices: Sequence[Slice | None],
         label: str,
     ) -> None:
         first = partitions[0]
@@ -212,7 +221,7 @@ class _Planner:
             load = Assignment(
                 stored.key,
                 stored.shape,
-                tuple(zip(partitions, parts, strict=True)),
+                tuple(zip(partitions, slices, strict=True)),
                 label,
                 tensor,
                 stored.dtype,
@@ -239,8 +248,8 @@ class _Planner:
         try:
             stored = self._source.find(tensor)
         except Error as error:
-            again = error  # The name of an except clause is gone after it.
-            return None, Problem("setting", lambda: again)
+            saved = error  # Python deletes `error` at the end of the except clause.
+            return None, Problem("setting", lambda: saved)
         return stored, None if stored is not None else Problem("missing", not_found)
 
     def _fail(self, kind: str, error: Callable[[], Exception]) -> None:
@@ -249,79 +258,79 @@ class _Planner:
     def _add_scope(self, key: str, value: str) -> None:
         scope = value[: value.rindex("/")] if "/" in value else ""
         if not key.endswith("/"):
-            self._fail("setting", lambda: self._no_scope(key, value, scope))
+            self._fail("setting", lambda: self._no_scope_error(key, value, scope))
             return
         names = self._variables_in(scope)
         if not names:
-            self._fail("setting", lambda: self._empty_scope(key, value, scope))
+            self._fail("setting", lambda: self._empty_scope_error(key, value, scope))
             return
         if not value.endswith("/"):
             self.warnings.append(
-                f"The assignment map's {key!r}: {value!r} names no variable, and its last part is "
-                f"not looked at: it fills all of {scope + '/' if scope else 'the graph'!r}"
+                f"The assignment map's {key!r}: {value!r} does not name a variable, and its last "
+                f"component is ignored: it fills all of {scope + '/' if scope else 'the graph'!r}"
             )
         for name in names:
             self._add_scoped(key, value, scope, name)
 
     def _variables_in(self, scope: str) -> list[str]:
-        """Full names below a scope (everything if it is empty), partitions under their whole's."""
-        inside = scope + "/"
+        """Returns the full names of variables in a scope, or of all if the scope is empty."""
+        scope_prefix = scope + "/"
         found = set()
         for name in self._store:
-            if scope and not name.startswith(inside):
+            if scope and not name.startswith(scope_prefix):
                 continue
-            # A variable of the user's own may be called so too.
-            if _PART in name and self._store[name].slice is not None:
-                found.add(name[: name.index(_PART)])
+            # An unpartitioned variable may have such a name too.
+            if _PARTITION_INFIX in name and self._store[name].slice is not None:
+                found.add(name[: name.index(_PARTITION_INFIX)])
             else:
                 found.add(name)
         return sorted(found)
 
     def _add_scoped(self, key: str, value: str, scope: str, name: str) -> None:
-        rest = name[len(scope) :]
+        relative = name[len(scope) :]
         if value != "/":
-            rest = rest[1:]
-        tensor = (rest if key == "/" else key + rest).removesuffix("/")
+            relative = relative[1:]
+        tensor = (relative if key == "/" else key + relative).removesuffix("/")
         found = self._look_up(name)
-        assert found is not None, f"{name} was in the store a moment ago"
+        assert found is not None, f"{name} must be in the store"
 
         def not_found() -> Exception:
             return NotInCheckpointError(
                 f"Tensor {tensor} ({name[len(scope) + 1 :]} in {key}) is not found in "
-                f"{self._source.label} checkpoint{nearest(tensor, self._source.names())}"
-                f"{scope_without_slash(value, self._store)}"
+                f"{self._source.label} checkpoint{nearest_hint(tensor, self._source.names())}"
+                f"{scope_hint(value, self._store)}"
             )
 
         self._add(tensor, found, name, not_found)
 
-    def _not_found(self, tensor: Any, target: Target) -> Exception:
+    def _not_found_error(self, tensor: Any, target: Target) -> Exception:
         names = self._source.names()
         value = target if isinstance(target, str) else None
         return NotInCheckpointError(
             f"Tensor {tensor} is not found in {self._source.label} checkpoint"
-            f"{nearest(tensor, names)}"
-            f"{of_key(tensor, value, names, self._store)}"
+            f"{nearest_hint(tensor, names)}"
+            f"{key_hint(tensor, value, names, self._store)}"
         )
 
-    def _no_scope(self, key: str, value: str, scope: str) -> Exception:
+    def _no_scope_error(self, key: str, value: str, scope: str) -> Exception:
         return ValueError(
             f"Assignment map with scope only name {scope} should map to scope only {key}. "
             f"Should be 'scope/': 'other_scope/'."
-            f"{of_value(key, value, self._source.names(), self._store, self._nameless)}"
+            f"{value_hint(key, value, self._source.names(), self._store, self._unnamed_reason)}"
         )
 
-    def _empty_scope(self, key: str, value: str, scope: str) -> Exception:
-        where = f"scope {scope!r}" if scope else "this graph"
-        hint = of_value(key, value, self._source.names(), self._store, self._nameless)
+    def _empty_scope_error(self, key: str, value: str, scope: str) -> Exception:
+        place = f"scope {scope!r}" if scope else "this graph"
+        hint = value_hint(key, value, self._source.names(), self._store, self._unnamed_reason)
         end = "" if not hint or hint.startswith(";") else "."
         return ValueError(
-            f"the assignment map's {key!r}: {value!r} fills nothing: there is no variable made "
-            f"by get_variable in {where}{end}{hint}"
+            f"the assignment map's {key!r}: {value!r} does not match a variable: get_variable has "
+            f"not created one in {place}{end}{hint}"
         )
 
 
 def _mixed_slices(partitions: Sequence[Variable], tensor: str) -> Problem | None:
-    """What is wrong with a list: a list of one whole variable is that variable."""
+    """Returns the problem of a list that is neither one variable nor partitions of one."""
     if len(partitions) < 2:
         return None
     whole = next((partition for partition in partitions if partition.slice is None), None)
@@ -329,8 +338,8 @@ def _mixed_slices(partitions: Sequence[Variable], tensor: str) -> Problem | None
         return Problem(
             "setting",
             lambda: ValueError(
-                f"the list for tensor {tensor!r} has {whole.name!r}, which is no partition of a "
-                "partitioned variable: nothing says which part of the tensor it gets"
+                f"the list for tensor {tensor!r} has {whole.name!r}, which is not a partition of a "
+                "partitioned variable: its slice of the tensor is unknown"
             ),
         )
     names = [partition.full_name for partition in partitions]
@@ -343,97 +352,98 @@ def _mixed_slices(partitions: Sequence[Variable], tensor: str) -> Problem | None
     )
 
 
-# Names that a message compares a misspelt one with, so that a huge checkpoint costs no minutes.
-_COMPARED = 5000
-_OUTPUT = re.compile(r":\d+$")
-
-
 class Names(Container[str], Iterable[str], Protocol):
-    """Names of a graph's variables."""
+    """The names of a graph's variables."""
 
 
-def nearest(tensor: Any, names: Sequence[str]) -> str:
-    """How many tensors there are, and which names are nearest to one that is not there."""
-    found = _closest(tensor, names)
-    hint = f"; the nearest are {_quoted(found)}" if found else ""
+def nearest_hint(tensor: Any, names: Sequence[str]) -> str:
+    """Describes the number of tensors and the names nearest to a missing one."""
+    found = _closest_names(tensor, names)
+    hint = f"; the nearest are {_join_names(found)}" if found else ""
     return f", which has {len(names)} tensors{hint}"
 
 
-def of_key(tensor: Any, value: str | None, names: Sequence[str], store: Names) -> str:
-    """About a name that no tensor has.
+def key_hint(tensor: Any, value: str | None, names: Sequence[str], store: Names) -> str:
+    """Returns a hint about a map's key that is not the name of a tensor.
 
     Args:
         tensor: The map's key.
-        value: What it leads to, where that is a name.
+        value: The map's value, if it is a name.
         names: The tensors' names.
         store: The variables' names.
     """
     if not isinstance(tensor, str):
         kind = type(tensor).__name__
-        return f". A key of the map is a tensor's name, a str, not {kind}"
+        return f". A key of the map must be a tensor's name, a str, not {kind}"
     if _OUTPUT.search(tensor):
-        return _without_output(tensor, names, "tensors")
+        return _output_suffix_hint(tensor, names, "tensors")
     if value is not None and _has_variable(store, tensor) and value in names:
-        return _turned_round(tensor, value)
+        return _reversed_hint(tensor, value)
     return ""
 
 
-def of_value(key: str, value: str, names: Sequence[str], store: Names, nameless: str) -> str:
-    """About a value that names neither a variable nor a scope with variables.
+def value_hint(
+    key: str, value: str, names: Sequence[str], store: Names, unnamed_reason: str
+) -> str:
+    """Returns a hint about a map's value that is neither a variable nor a scope with variables.
 
     Args:
         key: The map's key.
-        value: What it leads to.
+        value: The map's value.
         names: The tensors' names.
         store: The variables' names.
-        nameless: Why no variable is known by its name, if that is so.
+        unnamed_reason: Why variables cannot be looked up by name, or ``""``.
     """
-    if nameless:
-        return f" {nameless}"
+    if unnamed_reason:
+        return f" {unnamed_reason}"
     if _OUTPUT.search(value):
-        return _without_output(value, store, "variables")
+        return _output_suffix_hint(value, store, "variables")
     if _has_variable(store, key) and value in names:
-        return _turned_round(key, value)
-    inside, outside = _as_scope(key), _as_scope(value)
-    if _any_in(store, inside) and _any_in(names, outside) and not _any_in(store, outside):
-        return _turned_round(inside, outside)
-    if value.endswith("/") and not key.endswith("/") and _any_in(names, inside):
-        return f" {key!r} is a scope of the checkpoint: give {inside!r}"
-    known = list(store)[:_COMPARED]
+        return _reversed_hint(key, value)
+    key_scope, value_scope = _as_scope(key), _as_scope(value)
+    if (
+        _any_in(store, key_scope)
+        and _any_in(names, value_scope)
+        and not _any_in(store, value_scope)
+    ):
+        return _reversed_hint(key_scope, value_scope)
+    if value.endswith("/") and not key.endswith("/") and _any_in(names, key_scope):
+        return f" {key!r} is a scope of the checkpoint: give {key_scope!r}"
+    known = list(store)[:_MAX_COMPARED]
     scopes = {name[: i + 1] for name in known for i, c in enumerate(name) if c == "/"}
-    found = _closest(value, [*known, *sorted(scopes)])
-    return f"; the nearest in the graph are {_quoted(found)}" if found else ""
+    found = _closest_names(value, [*known, *sorted(scopes)])
+    return f"; the nearest in the graph are {_join_names(found)}" if found else ""
 
 
-def scope_without_slash(value: str, store: Names) -> str:
-    """About a scope that leads to all variables of the graph, as it has no slash at all."""
+def scope_hint(value: str, store: Names) -> str:
+    """Returns a hint about a scope without a slash, which means all variables of the graph."""
     if "/" in value or not value:
         return ""
     if not _any_in(store, _as_scope(value)):
-        return f". {value!r} names no variable, and without a slash it means the whole graph"
+        return f". {value!r} is not a variable, and without a slash it means the whole graph"
     return (
-        f". {value!r} has no slash at its end, so it means the whole graph: give {value + '/'!r} "
+        f". {value!r} does not end in a slash, so it means the whole graph: give {value + '/'!r} "
         "for the variables in it"
     )
 
 
-def _without_output(name: str, names: Names, kind: str) -> str:
+def _output_suffix_hint(name: str, names: Names, kind: str) -> str:
     plain = _OUTPUT.sub("", name)
     number = name[len(plain) :]
-    known = f": {plain!r} is there" if _has_variable(names, plain) else ""
-    return f" Names of {kind} have no {number!r} here: take {number!r} off{known}"
+    known = f": {plain!r} exists" if _has_variable(names, plain) else ""
+    return f" Names of {kind} do not end in {number!r} here: remove {number!r}{known}"
 
 
-def _turned_round(key: str, value: str) -> str:
+def _reversed_hint(key: str, value: str) -> str:
     return (
-        f" The map is turned round: {key!r} is in the graph and {value!r} in the checkpoint, but a "
-        "map leads from the checkpoint's names to the graph's, {checkpoint: graph}: give "
+        f" The map is reversed: {key!r} is in the graph and {value!r} in the checkpoint, but a map "
+        "goes from the checkpoint's names to the graph's, {checkpoint: graph}: give "
         f"{{{value!r}: {key!r}}}"
     )
 
 
 def _has_variable(store: Names, name: str) -> bool:
-    return name in store or f"{name}{_PART}0" in store
+    return name in store or f"{name}{_PARTITION_INFIX}0" in store
 
 
 def _any_in(names: Iterable[str], scope: str) -> bool:
@@ -444,11 +454,11 @@ def _as_scope(name: str) -> str:
     return name if name.endswith("/") else name + "/"
 
 
-def _closest(name: Any, names: Sequence[str]) -> list[str]:
+def _closest_names(name: Any, names: Sequence[str]) -> list[str]:
     if not isinstance(name, str):
         return []
-    return difflib.get_close_matches(name, names[:_COMPARED], n=3)
+    return difflib.get_close_matches(name, names[:_MAX_COMPARED], n=3)
 
 
-def _quoted(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))

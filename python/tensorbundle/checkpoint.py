@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a checkpoint and finding tensors in it."""
+"""An open checkpoint as a mapping of names to tensors, and the report of its verification."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ from tensorbundle.errors import (
 )
 from tensorbundle.tensor import Tensor, row_of
 
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VERIFY = ("none", "lazy", "full")
+_IO = ("auto", "mmap", "pread", "direct")
+
+Default = TypeVar("Default")
+
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is wrong with a tensor, mostly with a stored slice of it.
+    """A corrupted or unreadable tensor, usually one of its stored slices.
 
     Attributes:
         tensor: The tensor's name.
-        file: The file that it lies in.
-        offset: Where its bytes begin in that file.
-        nbytes: How many there are; 0 where the tensor as a whole is at fault, stored in part or
-            partly stored twice. The file is the index then.
-        message: What is wrong with it.
-        cause: What is wrong with the file, where that is the reason; else ``""``. The same for all
-            tensors in the file.
-        errno: The system's error number, where it failed a read; else 0.
+        file: The path of the file with the bytes.
+        offset: The offset of the first byte in that file.
+        nbytes: The number of bytes; 0 for an error of the whole tensor, which is stored in part or
+            has elements that are stored twice. The file is the index then.
+        message: The error.
+        cause: The error of the whole file, if there is one, else ``""``. All tensors in the file
+            have the same cause.
+        errno: The system's error number if a read failed, else 0.
     """
 
     tensor: str
@@ -53,11 +59,11 @@ class VerifyReport:
 
     Attributes:
         path: The checkpoint.
-        checked_bytes: Bytes that were read and compared.
-        damaged: What is damaged, in the order of files and offsets.
-        unreadable: What the system failed to read, so that nothing is known of it: no permission,
-            too many open files, a failing disk. That is not damage, and may be gone next time.
-        warnings: What is unusual but not an error.
+        checked_bytes: The number of bytes that were read and compared.
+        damaged: The corrupted tensors and slices, in the order of files and offsets.
+        unreadable: The tensors and slices that the system failed to read: no permission, too many
+            open files, a failing disk. Their bytes were not compared, and may be intact.
+        warnings: Descriptions of unusual properties that are not errors.
     """
 
     path: str
@@ -68,33 +74,33 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every byte was read, and is as it was written."""
+        """Whether every byte was read and matches its checksum."""
         return not (self.damaged or self.unreadable)
 
     def raise_for_damage(self) -> None:
-        """Raises CorruptionError if anything is damaged, IOFailure if the system failed a read.
+        """Raises CorruptionError if bytes are corrupted, IOFailure if the system failed a read.
 
-        The message has the first few findings; what many tensors share is said once.
+        The message lists the first few errors; a cause that several tensors share is listed once.
         """
         if self.damaged:
             count = len(self.damaged)
             raise CorruptionError(
-                f"{self.path!r} is damaged in {count} place{'s' * (count > 1)}: "
-                + "; ".join(summarized(self.damaged))
+                f"{self.path!r} is corrupted in {count} place{'s' * (count > 1)}: "
+                + "; ".join(summarize(self.damaged))
             )
         if self.unreadable:
             first = self.unreadable[0]
             raise IOFailure(
-                f"{self.path!r} cannot be read whole: " + "; ".join(summarized(self.unreadable)),
+                f"{self.path!r} cannot be read in full: " + "; ".join(summarize(self.unreadable)),
                 first.errno,
                 first.file,
             )
 
 
-def by_cause(findings: Sequence[Damage]) -> dict[str, list[Damage]]:
-    """The findings that several tensors share, by their cause; a finding of its own by its message.
+def group_by_cause(findings: Sequence[Damage]) -> dict[str, list[Damage]]:
+    """Groups findings by their cause, or by their message if no other tensor shares the cause.
 
-    In the order of the first of each.
+    The groups are in the order of their first findings.
     """
     groups: dict[str, list[Damage]] = {}
     for finding in findings:
@@ -105,15 +111,15 @@ def by_cause(findings: Sequence[Damage]) -> dict[str, list[Damage]]:
     }
 
 
-def summarized(findings: Sequence[Damage], limit: int = 3) -> list[str]:
-    """The first few findings in words: those of one cause as one, which names the cause."""
-    groups = by_cause(findings)
-    shown = []
+def summarize(findings: Sequence[Damage], limit: int = 3) -> list[str]:
+    """Returns sentences for the first few groups of findings."""
+    groups = group_by_cause(findings)
+    sentences = []
     for text, group in list(groups.items())[:limit]:
         count = len({finding.tensor for finding in group})
-        shown.append(f"{text} (this concerns {count} tensors)" if count > 1 else text)
-    more = len(groups) - len(shown)
-    return [*shown, f"and {more} more"] if more else shown
+        sentences.append(f"{text} (affects {count} tensors)" if count > 1 else text)
+    more = len(groups) - len(sentences)
+    return [*sentences, f"and {more} more"] if more else sentences
 
 
 def verify_tensors(
@@ -122,25 +128,18 @@ def verify_tensors(
     tensors: list[_core.Tensor] | None,
     progress: Callable[[int, int], object] | None,
 ) -> VerifyReport:
-    """Implements ``Checkpoint.verify``. `tensors` are all if None."""
+    """Implements ``Checkpoint.verify``. `tensors` is None for all tensors."""
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable, not {type(progress).__name__}")
     checked_bytes, rows = core.verify(tensors, progress=progress)
-    found = [Damage(*row) for row in rows]
+    findings = [Damage(*row) for row in rows]
     return VerifyReport(
         path=path,
         checked_bytes=checked_bytes,
-        damaged=tuple(finding for finding in found if not finding.errno),
-        unreadable=tuple(finding for finding in found if finding.errno),
+        damaged=tuple(finding for finding in findings if not finding.errno),
+        unreadable=tuple(finding for finding in findings if finding.errno),
         warnings=tuple(core.warnings),
     )
-
-
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_VERIFY = ("none", "lazy", "full")
-_IO = ("auto", "mmap", "pread", "direct")
-
-Default = TypeVar("Default")
 
 
 def open(
@@ -150,46 +149,46 @@ def open(
     io: str = "auto",
     threads: int | None = None,
 ) -> Checkpoint:
-    """Opens a checkpoint. Reads its index.
+    """Opens a checkpoint and reads its index.
 
-    Of data files that are newer than the index, some small stored slices are compared with their
-    checksums: another process may be replacing the checkpoint. If so, it is opened again.
+    If a data file is newer than the index, some of its small stored slices are compared with their
+    checksums, because another process may be replacing the checkpoint. If they differ, the
+    checkpoint is opened again.
 
     Args:
-        path: A prefix; a directory, which means what its ``checkpoint`` file says, a SavedModel's
-            variables or the only checkpoint in it; a ``.index`` or ``.data-...`` file; or a V1
-            file, also sharded.
-        verify: When checksums are compared. ``"none"``: never. ``"lazy"``: for every stored piece
-            that one call reads whole, once; not for views and slices. ``"full"``: for everything,
-            now.
-        io: ``"auto"``; ``"mmap"``; ``"pread"``, which never maps, so that a file cut off meanwhile
-            is an exception and nothing worse; ``"direct"``, which does not map and reads past the
-            page cache.
-        threads: For reads and checksums. By default as many as the process may use: see
+        path: A prefix; a directory (its ``checkpoint`` file is read; without one, it must contain a
+            SavedModel's variables or a single checkpoint); a ``.index`` or ``.data-...`` file; or a
+            V1 file or the pattern of its shards.
+        verify: When checksums are compared. ``"none"``: never. ``"lazy"``: once for every stored
+            slice that a call reads whole, but not for views and partial reads. ``"full"``: for all
+            tensors, when the checkpoint is opened.
+        io: ``"auto"``; ``"mmap"``; ``"pread"``, which does not map files, so that a file that
+            shrinks raises an exception and cannot crash the process; ``"direct"``, which does not
+            map files and bypasses the page cache.
+        threads: Threads for reads and checksums. Default: as many as the process may use, see
             ``set_num_threads``.
 
     Returns:
-        A mapping from names to tensors, to be used in a ``with`` statement or closed.
+        A mapping from names to tensors. Use it in a ``with`` statement, or close it.
 
     Raises:
-        CheckpointNotFoundError: There is no checkpoint there.
-        CorruptionError: The index is damaged; with ``verify="full"``, or the data.
-        UnsupportedError: A newer format, or a path that is not local.
+        CheckpointNotFoundError: The checkpoint does not exist.
+        CorruptionError: The index, or with ``verify="full"`` the data, is corrupted.
+        UnsupportedError: The format is newer, or the path is not local.
         IOFailure: The system failed a read.
-        ValueError: A directory without a checkpoint, or with several; or a bad option.
+        ValueError: The directory has no checkpoint, or several; or an option is invalid.
     """
     return Checkpoint(path, verify=verify, io=io, threads=threads)
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """An open checkpoint: a read-only mapping of names to tensors, in the order of their bytes.
+    """An open checkpoint: a read-only mapping of names to tensors, in byte order of the names.
 
-    Made by ``open``. Safe to share between threads. Pickles as the absolute path and the index's
-    checksum. A missing or short data file concerns the tensors in it alone: they are listed, and
-    raise when read.
+    Created by ``open``. Thread-safe. Pickles as the absolute path and the index's checksum. A
+    missing or short data file affects only its own tensors: they are listed, and raise when read.
 
     Attributes:
-        path: The prefix, or the V1 file, that was found.
+        path: The prefix, or the path of the V1 file.
     """
 
     def __init__(
@@ -204,7 +203,7 @@ class Checkpoint(Mapping[str, Tensor]):
         _check_option("io", io, _IO)
         location = path if isinstance(path, paths.Location) else paths.resolve(path)
         self.path: str = location.prefix
-        self._absolute_path = _absolute(location.prefix)  # the process may change its directory
+        self._absolute_path = _absolute(location.prefix)  # the working directory may change
         self._location = location
         self._verify = verify
         self._io = io
@@ -230,12 +229,12 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def threads(self) -> int:
-        """How many threads a call on this checkpoint uses."""
+        """The number of threads that a call on this checkpoint uses."""
         return self._core.threads
 
     @property
     def format(self) -> int:
-        """2 for an index with data files, 1 for the older single table."""
+        """2 for an index with data files (V2), 1 for the older table format (V1)."""
         return self._location.format
 
     @property
@@ -244,7 +243,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._core.closed
 
     def close(self) -> None:
-        """Releases the files. Arrays stay valid; handles raise ValueError from now on."""
+        """Releases the files. Arrays stay valid; later uses of handles raise ValueError."""
         self._core.close()
 
     def __enter__(self) -> Checkpoint:
@@ -265,15 +264,15 @@ class Checkpoint(Mapping[str, Tensor]):
         return iter(self._names)
 
     def values(self) -> ValuesView[Tensor]:
-        """A view of all tensors, in the order of the names."""
+        """Returns a view of all tensors, in the order of the names."""
         return _Tensors(self)
 
     def items(self) -> ItemsView[str, Tensor]:
-        """A view of all names with their tensors."""
+        """Returns a view of all (name, tensor) pairs."""
         return _NamedTensors(self)
 
     def __contains__(self, name: object) -> bool:
-        """Whether ``self[name]`` succeeds: False for a full name that several tensors have."""
+        """Returns whether ``self[name]`` succeeds: False for a full name of several tensors."""
         try:
             return isinstance(name, (str, bytes)) and (
                 self._core.has(name) or self._find(name) is not None
@@ -282,10 +281,10 @@ class Checkpoint(Mapping[str, Tensor]):
             return False
 
     def __getitem__(self, name: str | bytes) -> Tensor:
-        """The tensor with that key, else the one with that full name in the object graph.
+        """Returns the tensor with that key, else the one with that full name in the object graph.
 
         Raises:
-            TensorNotFoundError: There is no such tensor.
+            TensorNotFoundError: The checkpoint has no such tensor.
             AmbiguousNameError: Several tensors have that full name (``tensorbundle.errors``; it is
                 a TensorNotFoundError and a ValueError).
             ValueError: The checkpoint is closed.
@@ -296,10 +295,10 @@ class Checkpoint(Mapping[str, Tensor]):
     def get(  # type: ignore[override]
         self, name: str | bytes, default: Default | None = None
     ) -> Tensor | Default | None:
-        """The tensor that ``self[name]`` returns, or `default` if there is no such tensor.
+        """Returns ``self[name]``, or `default` if the checkpoint has no such tensor.
 
         Raises:
-            AmbiguousNameError: Several tensors have that full name: there is no single answer.
+            AmbiguousNameError: Several tensors have that full name.
             ValueError: The checkpoint is closed.
         """
         found = self._find(name)
@@ -307,21 +306,21 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def full_names(self) -> Mapping[str, str]:
-        """Key to full name, of the tensors that the object graph names; empty without a graph.
+        """The full name of each key in the object graph; empty without an object graph.
 
-        A full name is what a variable was called in the program that saved it. Several tensors may
-        have the same one.
+        A full name is the name of a variable in the program that saved it. Several tensors may have
+        the same full name.
 
         Raises:
-            CorruptionError: The object graph is damaged.
-            CheckpointNotFoundError: The data file that holds it is missing.
+            CorruptionError: The object graph is corrupted.
+            CheckpointNotFoundError: The data file with the object graph is missing.
             ValueError: The checkpoint is closed.
         """
-        found = self._names_of_graph()
-        if found.problem is not None:
-            self._read_graph()  # raises the reason, where the graph cannot be read at all
-            raise CorruptionError(f"{self.path!r}: {found.problem}")
-        return found.by_key
+        full_names = self._read_full_names()
+        if full_names.error is not None:
+            self._read_graph()  # raises the original error if the graph cannot be read
+            raise CorruptionError(f"{self.path!r}: {full_names.error}")
+        return full_names.by_key
 
     def verify(
         self,
@@ -329,55 +328,55 @@ class Checkpoint(Mapping[str, Tensor]):
         *,
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifyReport:
-        """Reads every byte of the tensors and compares checksums, by all threads.
+        """Reads every byte of the tensors and compares checksums, with all threads.
 
         Args:
-            names: Which tensors; all by default.
-            progress: Called now and then with (bytes done, bytes in all).
+            names: The names of the tensors; default: all.
+            progress: Called from time to time with (bytes done, total bytes).
 
         Returns:
-            A report: ``.ok``, ``.damaged``, ``.raise_for_damage()``.
+            A report with ``.ok``, ``.damaged`` and ``.raise_for_damage()``.
 
         Raises:
             TensorNotFoundError: A name is not in the checkpoint.
         """
-        tensors = None if names is None else [tensor for _, tensor in self._several(names)]
+        tensors = None if names is None else [tensor for _, tensor in self._find_all(names)]
         return verify_tensors(self._core, self.path, tensors, progress)
 
     def stream(
         self, names: Iterable[str] | None = None, *, max_bytes: int = 256 << 20
     ) -> streaming.Stream[tuple[str, Any]]:
-        """Reads whole tensors in the order of their bytes, ahead of the consumer, on other threads.
+        """Streams whole tensors in file order, with read-ahead on other threads.
 
         Args:
-            names: Which tensors; all by default.
-            max_bytes: How many bytes may be in flight besides the array that the consumer has. A
-                tensor larger than that comes alone. Nothing new is begun while the consumer has
-                more than one array, unless it keeps them and asks for more.
+            names: The names of the tensors; default: all.
+            max_bytes: The limit for bytes in flight, without the array that the consumer holds. A
+                larger tensor is read alone. Read-ahead pauses while the consumer holds more than
+                one array, unless it keeps them and continues to iterate.
 
         Returns:
-            An iterator of (name, array), and a context manager that ends the reading. Arrays are
-            the consumer's, to write to and to keep. Strings are read when their turn comes.
+            An iterator of (name, array), and a context manager that stops the read-ahead. The
+            consumer owns the arrays and may write to them. Strings are not read ahead.
 
         Raises:
             TensorNotFoundError: A name is not in the checkpoint.
-            Error: From the iterator, in place of a tensor that cannot be read: as ``Tensor.read``
-                does. The next tensors can still be asked for.
+            Error: Raised by the iterator in place of a tensor that cannot be read, as by
+                ``Tensor.read``. Iteration can continue with the next tensor.
         """
         if names is None:
             tensors = self._core.tensors()
-            shown = {tensor.index: tensor.name for tensor in tensors}
+            names_by_index = {tensor.index: tensor.name for tensor in tensors}
         else:
-            several = self._several(names)
-            tensors = [tensor for _, tensor in several]
-            shown = {tensor.index: name for name, tensor in several}
-        return streaming.stream(self._core, shown, tensors, max_bytes)
+            found = self._find_all(names)
+            tensors = [tensor for _, tensor in found]
+            names_by_index = {tensor.index: name for name, tensor in found}
+        return streaming.stream(self._core, names_by_index, tensors, max_bytes)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self)} tensors"
         return f"<tensorbundle.Checkpoint {self.path!r} ({state})>"
 
-    # A mapping compares its items by default, which here would compare handles.
+    # By default, Mapping compares items, which would compare handles.
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -394,47 +393,47 @@ class Checkpoint(Mapping[str, Tensor]):
             self._name_list = self._core.names()
         return self._name_list
 
-    def _several(self, names: Iterable[str]) -> list[tuple[Any, _core.Tensor]]:
-        """The tensors of several names, once each, with the last name that was given for each."""
+    def _find_all(self, names: Iterable[str]) -> list[tuple[Any, _core.Tensor]]:
+        """Finds the tensors of `names`, without duplicates, each with the last of its names."""
         found = {}
-        for name in naming.several(names):
+        for name in naming.check_names(names):
             tensor = self._require(name)
             found[tensor.index] = (name, tensor)
         return list(found.values())
 
     def _find(self, name: str | bytes) -> _core.Tensor | None:
-        """The tensor that a name means: a stored key, else a full name.
+        """Finds a tensor by its key, else by its full name; returns None if there is none.
 
         Raises:
             AmbiguousNameError: Several tensors have that full name.
-            TypeError: It is neither a str nor bytes.
+            TypeError: `name` is neither a str nor bytes.
         """
         found = self._core.find(name)
         if found is None:
             text = naming.as_text(name)
-            keys = self._names_of_graph().keys.get(text)
+            keys = self._read_full_names().keys.get(text)
             if keys is not None:
                 if len(keys) > 1:
-                    raise naming.ambiguous(text, keys, self.path)
+                    raise naming.ambiguous_name_error(text, keys, self.path)
                 found = self._core.find(keys[0])
         return found
 
     def _require(self, name: str | bytes) -> _core.Tensor:
-        """As `_find`; an absent name raises TensorNotFoundError."""
+        """Finds a tensor as `_find` does, and raises TensorNotFoundError if there is none."""
         found = self._find(name)
         if found is None:
             raise TensorNotFoundError(self._not_found(name))
         return found
 
-    def _names_of_graph(self) -> naming.FullNames:
-        """The full names in the object graph, read once."""
+    def _read_full_names(self) -> naming.FullNames:
+        """Returns the full names in the object graph, which is read once."""
         if self._graph_names is None or self.closed:
             try:
                 graph = self._read_graph()
             except IOFailure:
                 raise
-            except Error as error:  # not remembered: the next attempt may succeed
-                return naming.FullNames(problem=f"the object graph cannot be read: {error}")
+            except Error as error:  # not cached: the next attempt may succeed
+                return naming.FullNames(error=f"the object graph cannot be read: {error}")
             else:
                 rows, complete = self._core.full_names(graph)
                 malformed = None if complete else "parts of the object graph are malformed"
@@ -442,7 +441,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._graph_names
 
     def _read_graph(self) -> bytes:
-        """The serialized object graph; empty where there is none."""
+        """Returns the serialized object graph, or ``b""`` without one."""
         found = self._core.find(_OBJECT_GRAPH)
         graph = None if found is None else Tensor(self, row_of(found))
         if graph is None or graph.stored_dtype != "string" or graph.shape != ():
@@ -451,17 +450,17 @@ class Checkpoint(Mapping[str, Tensor]):
         return content
 
     def _not_found(self, name: str | bytes) -> Callable[[], str]:
-        """A function that composes the message about an absent name, for TensorNotFoundError.
+        """Returns a function that composes the message of TensorNotFoundError.
 
-        It holds names and no open file.
+        The function keeps the names alive, but no open file.
         """
         text = naming.as_text(name)
         names = self._core.detached_names()  # listing them takes milliseconds
-        return naming.not_found(text, names, self._names_of_graph(), self.path)
+        return naming.not_found_message(text, names, self._read_full_names(), self.path)
 
 
 class _Tensors(ValuesView[Tensor]):
-    """All tensors, created from one listing and not looked up one by one."""
+    """All tensors, created from one listing instead of one lookup per tensor."""
 
     _mapping: Checkpoint
 
@@ -472,7 +471,7 @@ class _Tensors(ValuesView[Tensor]):
 
 
 class _NamedTensors(ItemsView[str, Tensor]):
-    """All names with their tensors, likewise."""
+    """All (name, tensor) pairs, created from one listing."""
 
     _mapping: Checkpoint
 
@@ -497,7 +496,7 @@ def _absolute(path: str) -> str:
 
 
 def _reopen(path: str, checksum: int, verify: str, io: str, threads: int | None) -> Checkpoint:
-    """Unpickles a checkpoint, and makes sure that it is the one that was pickled."""
+    """Unpickles a checkpoint and checks that its index has not changed."""
     checkpoint = Checkpoint(path, verify=verify, io=io, threads=threads)
     found = checkpoint._core.index_checksum
     if found != checksum:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `tensorbundle ls`, `verify`, `align` and `plugin`.
+"""The command-line program: `tensorbundle ls`, `verify`, `align` and `plugin`.
 
-Tables and progress bars are for a person at a terminal; into a pipe go tab-separated lines, and
-with `--json` one JSON document. Exit status: 0, all is well; 1, damage was found; 2, bad usage or
-unreadable input, with one line on stderr that says what.
+The output is a table on a terminal, tab-separated lines elsewhere, and one JSON document with
+`--json`. Exit status: 0, success; 1, corruption was found; 2, bad usage or unreadable input, with a
+one-line error on stderr.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import click
 
 import tensorbundle
 from tensorbundle import plugin
-from tensorbundle.checkpoint import by_cause, summarized
-from tensorbundle.terminal import print_json, print_line, print_rows, progress, shown
+from tensorbundle.checkpoint import group_by_cause, summarize
+from tensorbundle.terminal import escape_text, print_json, print_line, print_rows, progress
 
 if TYPE_CHECKING:
     from tensorbundle import Checkpoint, Tensor
@@ -32,37 +32,40 @@ if TYPE_CHECKING:
 OK = 0
 DAMAGED = 1
 UNREADABLE = 2
-# What a shell reports of a program that an interrupt or a closed pipe ended.
+# The exit statuses that shells report for a program killed by SIGINT or SIGPIPE.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+# The kind of error of a tensor with elements that are stored nowhere, or twice.
+_PARTLY_STORED = "stored in part"
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Args:
-        args: The words after the program's name; those of the process by default.
+        args: The arguments after the program's name; default: those of the process.
 
     Returns:
         The exit status.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-            # A tensor's name may hold what the terminal's encoding cannot show.
+            # The terminal's encoding may lack characters of a tensor's name.
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None or sys.stdout.closed:
-        return _complain("standard output is closed")
-    with _silent_log():
-        status = _status_of(sys.argv[1:] if args is None else args)
+        return _print_error("standard output is closed")
+    with _suppress_log():
+        status = _run_to_status(sys.argv[1:] if args is None else args)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        _give_up_stdout()
+        _discard_stdout()
     return status
 
 
-def _status_of(args: Sequence[str]) -> int:
-    """Runs the program; what goes wrong becomes one line on stderr, and a status."""
+def _run_to_status(args: Sequence[str]) -> int:
+    """Runs the program, and turns exceptions into one line on stderr and an exit status."""
     try:
         status = _run(args)
         sys.stdout.flush()
@@ -71,23 +74,26 @@ def _status_of(args: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:
-        return _complain(error.format_message())
+        return _print_error(error.format_message())
     except MemoryError:
-        return _complain("there is not enough memory")
+        return _print_error("there is not enough memory")
     except (tensorbundle.Error, ValueError) as error:
-        return _complain(str(error))
+        return _print_error(str(error))
     except OSError as error:
-        # Errors of the checkpoint's own files are all of tensorbundle's classes.
-        named = error.filename is not None
-        return _complain(str(error) if named else f"cannot write the output: {error.strerror}")
+        # Errors of the checkpoint's files are tensorbundle.Error. An OSError without a file name
+        # comes from stdout.
+        has_name = error.filename is not None
+        return _print_error(
+            str(error) if has_name else f"cannot write the output: {error.strerror}"
+        )
     except Exception as error:
-        return _complain(f"{type(error).__name__}: {error}")
+        return _print_error(f"{type(error).__name__}: {error}")
     return status
 
 
 @contextlib.contextmanager
-def _silent_log() -> Iterator[None]:
-    """Keeps the library's log off stderr: what the user must know is in the error's one line."""
+def _suppress_log() -> Iterator[None]:
+    """Suppresses the library's log messages on stderr."""
     logger = logging.getLogger("tensorbundle")
     handler = logging.NullHandler()
     logger.addHandler(handler)
@@ -97,16 +103,16 @@ def _silent_log() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _give_up_stdout() -> None:
-    """Leads stdout nowhere, so that the interpreter does not fail to flush it at exit."""
+def _discard_stdout() -> None:
+    """Redirects stdout to /dev/null, because the interpreter flushes it again at exit."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _run(args: Sequence[str]) -> int:
-    # Not by click's own main: that turns a closed pipe into status 1, which here means damage.
+    # click's own main() returns 1 for a closed pipe, which is the status for corruption here.
     try:
         with program.make_context("tensorbundle", list(args)) as context:
             status: int = program.invoke(context)
@@ -118,22 +124,22 @@ def _run(args: Sequence[str]) -> int:
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(tensorbundle.__version__, prog_name="tensorbundle")
 def program() -> None:
-    """Reads TensorFlow checkpoints, without TensorFlow."""
+    """Reads TensorFlow checkpoints without TensorFlow."""
 
 
 @program.command("ls")
 @click.argument("path")
 @click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option("--long", is_flag=True, help="One line per stored slice: its box, file and offset.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--long", is_flag=True, help="One line per stored slice: its range, file and offset.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool) -> int:
     """Lists the tensors of a checkpoint.
 
     PATH is a prefix, a directory, or one of the checkpoint's files. PATTERN selects tensors by
-    name, with *, ? and []; the full names of an object graph count as well.
+    name, with *, ? and []; it is also matched with the full names of an object graph.
 
-    Exit status 1: elements of some of these tensors are stored nowhere, or twice. Files that are
-    missing or damaged are reported, but need not be there for a list.
+    Exit status 1: elements of a listed tensor are stored nowhere, or twice. Missing and corrupted
+    data files are reported, but do not change the exit status.
     """
     with tensorbundle.open(path, verify="none") as checkpoint:
         tensors = [checkpoint[name] for name in _select(checkpoint, patterns)]
@@ -142,18 +148,19 @@ def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool
         else:
             header, rows = _slices(tensors) if long else _summaries(tensors)
             print_rows(header, rows)
-        return DAMAGED if any(map(_is_stored_in_part, tensors)) else OK
+        return DAMAGED if any(map(_is_partly_stored, tensors)) else OK
 
 
 @program.command()
 @click.argument("path")
-@click.option("--names", "patterns", multiple=True, metavar="PATTERN", help="Only these tensors.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option(
+    "--names", "patterns", multiple=True, metavar="PATTERN", help="Verify only these tensors."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
     """Compares every byte of a checkpoint with its checksums.
 
-    PATH is a prefix, a directory, or one of the checkpoint's files. --names may be given several
-    times.
+    PATH is a prefix, a directory, or one of the checkpoint's files. --names can be repeated.
     """
     with tensorbundle.open(path, verify="none") as checkpoint:
         names = _select(checkpoint, patterns) if patterns else None
@@ -172,13 +179,13 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
         )
     else:
         for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable)):
-            for text, group in by_cause(findings).items():
-                # What many tensors share is said once, and before them.
+            for text, group in group_by_cause(findings).items():
+                # The cause of several findings is printed once, before them.
                 shared = len(group) > 1
                 if shared:
                     print_line("cause", group[0].file, text)
                 for item in group:
-                    message = "see the cause above" if shared else item.message
+                    message = "same cause as above" if shared else item.message
                     print_line(kind, item.tensor, item.file, item.offset, item.nbytes, message)
         for warning in report.warnings:
             print_line("warning", warning)
@@ -190,7 +197,7 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
         click.echo(f"{', '.join(counts) or 'ok'}: {report.checked_bytes} bytes checked")
     if report.damaged or report.ok:
         return DAMAGED if report.damaged else OK
-    return _complain("; ".join(summarized(report.unreadable)))
+    return _print_error("; ".join(summarize(report.unreadable)))
 
 
 @program.command()
@@ -202,32 +209,32 @@ def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
     default=4096,
     show_default=True,
     metavar="N",
-    help="Tensors of 1 MB or more begin at a multiple of this power of two.",
+    help="Start tensors of 1 MB or more at a multiple of N bytes, a power of two.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
-    """Writes a checkpoint anew, so that its tensors can be mapped.
+    """Rewrites a checkpoint so that its tensors can be mapped.
 
-    SRC is a prefix, a directory, or one of the checkpoint's files. DEST is the new prefix; a
-    directory takes SRC's own name inside it. Nothing is replaced; every checksum is verified.
+    SRC is a prefix, a directory, or one of the checkpoint's files. DEST is the new prefix; for a
+    directory, SRC's base name is appended. No file is replaced; every checksum is verified.
     """
     with tensorbundle.open(source, verify="none"):
-        pass  # what cannot be opened is no damage, but unreadable
+        pass  # an error of the index means unreadable input, not corruption (exit status 2)
     try:
         with progress(source, "align") as report_progress:
             report = tensorbundle.align(
                 source, destination, alignment=alignment, progress=report_progress
             )
     except tensorbundle.CorruptionError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return DAMAGED
-    except ValueError as error:  # the alignment, or the destination
+    except ValueError as error:  # invalid alignment or destination
         raise click.UsageError(str(error)) from None
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
         click.echo(
-            f"{shown(report.path)}: {report.moved} of {report.slices} stored slices moved, "
+            f"{escape_text(report.path)}: {report.moved} of {report.slices} stored slices moved, "
             f"{report.bytes_after} bytes (before: {report.bytes_before})"
         )
     return OK
@@ -235,63 +242,67 @@ def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
 
 @program.group("plugin", no_args_is_help=False)
 def plugin_group() -> None:
-    """The link by which `import tensorflow` loads the ops by itself.
+    """Manages the link that makes `import tensorflow` load the ops.
 
-    For parameter servers whose scripts cannot be changed. It concerns the TensorFlow of the Python
-    that runs this program.
+    For parameter servers whose scripts cannot be changed. The commands use the TensorFlow of the
+    Python that runs this program.
     """
 
 
 @plugin_group.command("enable")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def enable_plugin(as_json: bool) -> int:
-    """Makes the link, or mends a stale one."""
+    """Creates the link, or replaces a stale one."""
     return _report_plugin(plugin.enable(), as_json)
 
 
 @plugin_group.command("disable")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def disable_plugin(as_json: bool) -> int:
     """Removes the link."""
     return _report_plugin(plugin.disable(), as_json)
 
 
 @plugin_group.command("status")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def plugin_status(as_json: bool) -> int:
-    """Tells whether there is a link, and where it leads.
+    """Prints the state of the link and its target.
 
-    Exit status 1: the link is stale, or a file that is no link is in its place.
+    Exit status 1: the link is stale, or there is a file in its place that is not a link.
     """
     return _report_plugin(plugin.status(), as_json)
 
 
-def _report_plugin(now: plugin.Status, as_json: bool) -> int:
-    places = {"library": now.library, "link": now.link, "target": now.target}
-    texts = {name: None if place is None else str(place) for name, place in places.items()}
+def _report_plugin(status: plugin.Status, as_json: bool) -> int:
+    paths = {"library": status.library, "link": status.link, "target": status.target}
+    texts = {name: None if path is None else str(path) for name, path in paths.items()}
     if as_json:
-        print_json({"state": now.state, **texts})
+        print_json({"state": status.state, **texts})
     else:
-        click.echo(now.state)
+        click.echo(status.state)
         for name, text in texts.items():
             print_line(name, "none" if text is None else text)
-    return DAMAGED if now.state in ("stale", "foreign") else OK
+    return DAMAGED if status.state in ("stale", "foreign") else OK
 
 
 def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
-    """The names that match any of the patterns, or all; a pattern that matches none is an error."""
-    chosen: set[str] = set()
+    """Returns the names that match any of the patterns; without patterns, all names.
+
+    Raises:
+        click.UsageError: A pattern matches no name.
+    """
+    selected: set[str] = set()
     for pattern in patterns:
-        # An exact name first: names may have brackets of their own.
+        # Try the exact name first, because names may contain brackets.
         exact = checkpoint.get(pattern)
-        chosen.update(_matches(checkpoint, pattern) if exact is None else [exact.name])
-    return [name for name in checkpoint if name in chosen] if patterns else list(checkpoint)
+        selected.update(_matches(checkpoint, pattern) if exact is None else [exact.name])
+    return [name for name in checkpoint if name in selected] if patterns else list(checkpoint)
 
 
 def _matches(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The keys of the tensors with a key or a full name like `pattern`."""
+    """Returns the keys of the tensors whose key or full name matches a pattern."""
     if not any(character in pattern for character in "*?["):
-        return [checkpoint[pattern].name]  # which says what is near it
+        return [checkpoint[pattern].name]  # raises an error that lists the nearest names
     missing = ""
     full_names: Mapping[str, str] = {}
     try:
@@ -304,7 +315,7 @@ def _matches(checkpoint: Checkpoint, pattern: str) -> list[str]:
     except re.error as error:
         raise click.UsageError(f"{pattern!r} is not a pattern: {error}") from None
     if not found:
-        raise click.UsageError(f"no tensor has a name like {pattern!r}{missing}")
+        raise click.UsageError(f"no tensor has a name that matches {pattern!r}{missing}")
     return found
 
 
@@ -327,7 +338,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
-    """One row per tensor."""
+    """Returns the header, and one row per tensor."""
     errors = _Errors()
     rows = [
         [
@@ -336,7 +347,7 @@ def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
             _shape(tensor),
             str(tensor.nbytes),
             str(len(tensor.slices)),
-            errors.of(tensor),
+            errors.describe(tensor),
         ]
         for tensor in tensors
     ]
@@ -344,42 +355,39 @@ def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
 
 
 def _slices(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
-    """One row per stored slice, with its ``start:end`` per axis."""
+    """Returns the header, and one row per stored slice with its ``start:end`` per axis."""
     rows = []
     errors = _Errors()
     for tensor in tensors:
         for stored in tensor.slices:
             axes = zip(stored.offset, stored.shape, strict=True)
-            box = ",".join(f"{start}:{start + length}" for start, length in axes)
-            row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{box}]", str(stored.nbytes)]
-            rows.append([*row, stored.file, str(stored.file_offset), errors.of(tensor)])
+            bounds = ",".join(f"{start}:{start + length}" for start, length in axes)
+            row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{bounds}]", str(stored.nbytes)]
+            rows.append([*row, stored.file, str(stored.file_offset), errors.describe(tensor)])
     return ["name", "dtype", "shape", "slice", "bytes", "file", "offset", "error"], rows
 
 
-_IN_PART = "stored in part"
-
-
-def _is_stored_in_part(tensor: Tensor) -> bool:
-    found = tensor._core.error()
-    return found is not None and found[0] == _IN_PART
+def _is_partly_stored(tensor: Tensor) -> bool:
+    error = tensor._core.error()
+    return error is not None and error[0] == _PARTLY_STORED
 
 
 class _Errors:
-    """Why tensors cannot be read, for a list: what many share is said once, then in two words."""
+    """Errors of tensors for a list: the full message of a cause once, then only its kind."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._listed_causes: set[str] = set()
 
-    def of(self, tensor: Tensor) -> str:
-        found = tensor._core.error()
-        if found is None:
+    def describe(self, tensor: Tensor) -> str:
+        error = tensor._core.error()
+        if error is None:
             return ""
-        kind, message = found
-        # What is wrong with a file is the same for all of its tensors, but for their names.
-        cause = message if kind == _IN_PART else message.partition(": ")[2]
-        if cause in self._said:
+        kind, message = error
+        # The message of a file's error differs between its tensors only in their names.
+        cause = message if kind == _PARTLY_STORED else message.partition(": ")[2]
+        if cause in self._listed_causes:
             return kind
-        self._said.add(cause)
+        self._listed_causes.add(cause)
         return message
 
 
@@ -387,8 +395,8 @@ def _shape(tensor: Tensor) -> str:
     return f"[{','.join(map(str, tensor.shape))}]"
 
 
-def _complain(message: str) -> int:
-    """Says what went wrong, in one line."""
+def _print_error(message: str) -> int:
+    """Prints an error as one line on stderr, and returns the exit status."""
     with contextlib.suppress(OSError, ValueError):  # stderr may be closed
-        click.echo(f"tensorbundle: {shown(' '.join(message.split()))}", err=True)
+        click.echo(f"tensorbundle: {escape_text(' '.join(message.split()))}", err=True)
     return UNREADABLE

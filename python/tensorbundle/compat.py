@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's checkpoint reader by TensorFlow's names, without TensorFlow.
+"""TensorFlow's checkpoint-reading functions under TensorFlow's names, without TensorFlow.
 
-Behaviour follows ``tf.train.load_checkpoint`` and its kin, except where those are wrong: paths are
-names and not glob patterns, V1 tensors stored in slices are assembled, and a failed read spoils no
-later one.
+The functions behave as ``tf.train.load_checkpoint`` and its relatives do, with three corrections:
+paths are not glob patterns, V1 tensors stored in slices are assembled, and reads after a failed one
+succeed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PathLike = str | bytes | os.PathLike[Any]
 
 
 class CheckpointReader:
-    """Reads one checkpoint, as the object that ``tf.train.load_checkpoint`` returns does."""
+    """A reader of one checkpoint, like the object that ``tf.train.load_checkpoint`` returns."""
 
     def __init__(self, filepattern: PathLike) -> None:
         """Opens the checkpoint.
@@ -30,16 +30,16 @@ class CheckpointReader:
             filepattern: As for ``tensorbundle.open``.
 
         Raises:
-            CheckpointNotFoundError: There is no checkpoint there.
-            CorruptionError: Its index is damaged.
+            CheckpointNotFoundError: The checkpoint does not exist.
+            CorruptionError: The index is corrupted.
         """
         self._checkpoint = Checkpoint(filepattern)
 
     def has_tensor(self, tensor_str: str | bytes) -> bool:
-        """Whether ``get_tensor`` finds a tensor of that name.
+        """Returns whether ``get_tensor`` finds a tensor by this name.
 
-        A full name of the object graph counts, unless several tensors have it. (TensorFlow's reader
-        knows keys only.)
+        Accepts full names of the object graph, unless several tensors have the name. (TensorFlow's
+        reader accepts only keys.)
         """
         try:
             return self._checkpoint._find(tensor_str) is not None
@@ -57,25 +57,25 @@ class CheckpointReader:
             Strings are an object array of ``bytes``.
 
         Raises:
-            TensorNotFoundError: There is no tensor of that name, or (AmbiguousNameError) several
-                have that full name.
-            CorruptionError: The stored bytes are damaged.
+            TensorNotFoundError: The checkpoint has no such tensor, or (AmbiguousNameError) several
+                tensors have this full name.
+            CorruptionError: The stored bytes are corrupted.
         """
         checkpoint = self._checkpoint
-        found = checkpoint._core.get_tensor(tensor_str)
-        return checkpoint[tensor_str].read() if found is None else found
+        value = checkpoint._core.get_tensor(tensor_str)
+        return checkpoint[tensor_str].read() if value is None else value
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
-        """A new dict from the name of every tensor to its shape."""
+        """Returns a new dict from the name of every tensor to its shape."""
         return self._checkpoint._core.shape_map(self._checkpoint._names)
 
     def get_variable_to_dtype_map(self) -> dict[str, np.dtype[Any]]:
-        """A new dict from the name of every tensor to the dtype that ``get_tensor`` returns."""
+        """Returns a new dict from the name of every tensor to the dtype of ``get_tensor``."""
         checkpoint = self._checkpoint
         return checkpoint._core.type_map(checkpoint._names)
 
     def debug_string(self) -> bytes:
-        """One line per tensor: its name, its type as TensorFlow's enum spells it, its shape."""
+        """Returns one line per tensor: its name, its type in TensorFlow's enum, its shape."""
         lines = [
             f"{name} ({dtypes.enum_name(number)}) [{','.join(map(str, shape))}]\n"
             for name, shape, number in self._checkpoint._core.listing(self._checkpoint._names)
@@ -96,17 +96,17 @@ def load_checkpoint(ckpt_dir_or_file: PathLike) -> CheckpointReader:
     """Opens a checkpoint, as ``tf.train.load_checkpoint`` does.
 
     Args:
-        ckpt_dir_or_file: A directory, or anything else that ``tensorbundle.open`` takes.
+        ckpt_dir_or_file: A directory, or any other path that ``tensorbundle.open`` accepts.
 
     Raises:
-        ValueError: A directory without a checkpoint.
-        CheckpointNotFoundError: There is no checkpoint there.
+        ValueError: The directory has no checkpoint.
+        CheckpointNotFoundError: The checkpoint does not exist.
     """
     return CheckpointReader(ckpt_dir_or_file)
 
 
 def list_variables(ckpt_dir_or_file: PathLike) -> list[tuple[str, list[int]]]:
-    """The name and shape of every tensor, sorted by name, as ``tf.train.list_variables`` does."""
+    """Returns (name, shape) of every tensor by name, as ``tf.train.list_variables`` does."""
     return sorted(load_checkpoint(ckpt_dir_or_file).get_variable_to_shape_map().items())
 
 
@@ -119,8 +119,8 @@ def load_variable(ckpt_dir_or_file: PathLike, name: str | bytes) -> Any:
             ignored.
 
     Raises:
-        TensorNotFoundError: There is no tensor of that name, or (AmbiguousNameError) several have
-            that full name.
+        TensorNotFoundError: The checkpoint has no such tensor, or (AmbiguousNameError) several
+            tensors have this full name.
     """
     if isinstance(name, str):
         name = name.removesuffix(":0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors for other array libraries, through DLPack."""
+"""Export of tensors to other array libraries through DLPack."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def export(
     """Implements ``Tensor.__dlpack__``. `read` is the ``Tensor.read`` of the same tensor."""
     if stream is not None:
         raise BufferError("a tensor in main memory has no stream")
-    version = None if max_version is None else _pair("max_version", max_version)
-    if dl_device is not None and _pair("dl_device", dl_device) != _CPU:
+    version = None if max_version is None else _check_pair("max_version", max_version)
+    if dl_device is not None and _check_pair("dl_device", dl_device) != _CPU:
         raise BufferError(f"tensor {tensor.name!r} is in main memory, not on device {dl_device}")
     kind = dtypes.dlpack_type(tensor.dtype)
     if kind is None:
@@ -40,8 +40,12 @@ def export(
     view = None if copy else _aligned_view(tensor)
     if view is None or not versioned:
         if copy is False:
-            why = "its stored bytes" if view is None else "a read-only array"
-            raise BufferError(f"tensor {tensor.name!r} needs a copy: {why} cannot be handed over")
+            reason = (
+                f"its stored bytes cannot be viewed at {_ALIGNMENT}-byte alignment"
+                if view is None
+                else "the consumer does not support read-only arrays"
+            )
+            raise BufferError(f"tensor {tensor.name!r} cannot be exported without a copy: {reason}")
         array, copied = _aligned_copy(tensor, read), True
     else:
         array, copied = view, False
@@ -49,7 +53,7 @@ def export(
     return _core.dlpack_capsule(array, code=code, bits=bits, versioned=versioned, copied=copied)
 
 
-def _pair(name: str, value: Any) -> tuple[int, int]:
+def _check_pair(name: str, value: Any) -> tuple[int, int]:
     try:
         first, second = value
         return operator.index(first), operator.index(second)
@@ -59,30 +63,30 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
 
 
 def address_of(array: Array) -> int:
-    """The address of an array's first element."""
+    """Returns the address of an array's first element."""
     address: int = array.__array_interface__["data"][0]
     return address
 
 
 def _aligned_view(tensor: _core.Tensor) -> Array | None:
-    """A read-only view with a private mapping of its own; None if it is not aligned.
+    """Returns a read-only view with its own private mapping; None if it is not aligned.
 
-    Consumers may write to the memory, whatever its flag says. They then reach no other view.
+    A consumer may ignore the read-only flag and write. Its writes do not reach other views.
     """
     view = tensor.view()
     if view is None or address_of(view) % _ALIGNMENT:
         return None
     try:
-        own = tensor.copy_on_write()
+        private = tensor.copy_on_write()
     except IOFailure:  # the system refuses such mappings
         return view
-    assert own is not None
-    own.flags.writeable = False
-    return own
+    assert private is not None
+    private.flags.writeable = False
+    return private
 
 
 def _aligned_copy(tensor: _core.Tensor, read: Callable[..., Any]) -> Array:
-    """An owned copy that starts at a multiple of 64 bytes, which NumPy's own memory need not."""
+    """Returns an owned copy that starts at a multiple of 64 bytes, which `np.empty` may not."""
     size = math.prod(tensor.shape)
     nbytes = size * tensor.dtype.itemsize
     tensor.check_box([0] * len(tensor.shape), tensor.shape)

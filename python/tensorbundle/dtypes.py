@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorFlow's element types as NumPy's.
+"""Conversion of TensorFlow's element types to NumPy's and DLPack's.
 
 The numbers are those of ``tensorflow/core/framework/types.proto``. Types that NumPy lacks come from
-ml_dtypes; where the installed ml_dtypes is older than the type, its bytes are served as int8 or
-uint8 and ``Tensor.stored_dtype`` still tells its name.
+ml_dtypes. If the installed ml_dtypes does not have a type, its bytes are read as int8 or uint8, and
+``Tensor.stored_dtype`` still returns its name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tensorbundle import _core
 STRING = 7
 VARIANT = 21
 
-# Number -> (TensorFlow's name, NumPy name or ml_dtypes name, what to fall back to, bits of a signed
-# integer narrower than its byte).
+# Number -> (name in TensorFlow, name in NumPy or ml_dtypes, fallback type, bits of a signed integer
+# narrower than its byte).
 _TYPES: dict[int, tuple[str, str, str | None, int | None]] = {
     1: ("float32", "float32", None, None),
     2: ("float64", "float64", None, None),
@@ -56,12 +56,26 @@ _TYPES: dict[int, tuple[str, str, str | None, int | None]] = {
     33: ("float4_e2m1fn", "float4_e2m1fn", "uint8", None),
 }
 
-# What ml_dtypes called a type before it took the name that the others use.
+# Names in old versions of ml_dtypes.
 _FORMER_NAMES = {"float8_e4m3b11fnuz": "float8_e4m3b11"}
+
+_OBJECT = np.dtype(object)
+
+# (code, bits) of DLPack's DLDataType, by kind for NumPy's types and by name for those of ml_dtypes.
+_DLPACK_KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_DLPACK_NAMES = {
+    "bfloat16": (4, 16),
+    "float8_e4m3b11fnuz": (9, 8),
+    "float8_e4m3b11": (9, 8),
+    "float8_e4m3fn": (10, 8),
+    "float8_e4m3fnuz": (11, 8),
+    "float8_e5m2": (12, 8),
+    "float8_e5m2fnuz": (13, 8),
+}
 
 
 def _find(name: str) -> np.dtype[Any] | None:
-    """The dtype of that name in NumPy or ml_dtypes, or None."""
+    """Returns the dtype of that name in NumPy or ml_dtypes, or None."""
     for candidate in (name, _FORMER_NAMES.get(name, name)):
         scalar_type: type | None = getattr(ml_dtypes, candidate, None)
         if scalar_type is not None:
@@ -81,32 +95,30 @@ def _resolve(number: int) -> np.dtype[Any]:
     return np.dtype(fallback)
 
 
-_OBJECT = np.dtype(object)
-
-# One entry per number; object for numbers without a type. The extension looks types up by number.
+# The dtype of each type number, for the extension; object for numbers without a type.
 BY_NUMBER: tuple[np.dtype[Any], ...] = tuple(
     _resolve(number) if number in _TYPES else _OBJECT for number in range(max(_TYPES) + 2)
 )
 
-# Stored low bits of a signed integer that NumPy here has no type for: number -> bits.
+# Number -> bits, for narrow signed integers that the installed ml_dtypes does not have. Only their
+# low bits are stored.
 SIGN_EXTENDED: dict[int, int] = {
     number: bits
     for number, (_, name, _, bits) in _TYPES.items()
     if bits is not None and _find(name) is None
 }
 
-
 _core.set_dtypes(BY_NUMBER, [STRING, VARIANT, *SIGN_EXTENDED])
 
 
 def stored_name(number: int) -> str:
-    """TensorFlow's name of a type, or ``"unknown (<number>)"``."""
+    """Returns TensorFlow's name of a type, or ``"unknown (<number>)"``."""
     entry = _TYPES.get(number)
     return entry[0] if entry else f"unknown ({number})"
 
 
 def enum_name(number: int) -> str:
-    """The name in TensorFlow's enum, as its ``debug_string`` prints it: DT_FLOAT."""
+    """Returns the name in TensorFlow's enum, as in ``debug_string``: ``DT_FLOAT``."""
     special = {1: "DT_FLOAT", 2: "DT_DOUBLE", 19: "DT_HALF"}
     if number in special:
         return special[number]
@@ -114,9 +126,9 @@ def enum_name(number: int) -> str:
 
 
 def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
-    """Replaces the stored low bits of narrow signed integers by their values, in place.
+    """Sign-extends narrow integers from their stored low bits, in place; ignores other types.
 
-    Does nothing for types that need no such conversion. Example: the int2 -1 is stored as 0b11.
+    Example: the int2 value -1 is stored as 0b11.
     """
     bits = SIGN_EXTENDED.get(number)
     if bits is not None:
@@ -124,26 +136,12 @@ def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
         np.right_shift(array, 8 - bits, out=array)
 
 
-# (code, bits) of DLPack's DLDataType for the types that have one.
-_DLPACK_KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
-_DLPACK_NAMES = {
-    "bfloat16": (4, 16),
-    "float8_e4m3b11fnuz": (9, 8),
-    "float8_e4m3b11": (9, 8),
-    "float8_e4m3fn": (10, 8),
-    "float8_e4m3fnuz": (11, 8),
-    "float8_e5m2": (12, 8),
-    "float8_e5m2fnuz": (13, 8),
-}
-
-
 def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int] | None:
-    """The (code, bits) under which DLPack knows a dtype, or None."""
+    """Returns the (code, bits) of a dtype in DLPack, or None."""
     if dtype.name in _DLPACK_NAMES:
         return _DLPACK_NAMES[dtype.name]
     code = _DLPACK_KINDS.get(dtype.kind)
-    # ml_dtypes registers its types as kinds of their own or as "V" and "f"; only NumPy's are meant
-    # here.
+    # ml_dtypes also uses kinds such as "f", but `isbuiltin` is 1 only for NumPy's types.
     if code is None or dtype.isbuiltin != 1:
         return None
     return code, dtype.itemsize * 8

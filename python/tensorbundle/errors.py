@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every exception that tensorbundle raises on its own account.
+"""The exception classes of tensorbundle, which the extension module raises too.
 
-Each class is also the built-in exception that a caller would guess, so ``except FileNotFoundError``
-and ``except tb.NotFoundError`` both work. The extension module raises these very classes.
+Each class also derives from the matching built-in exception, so ``except FileNotFoundError`` and
+``except tb.NotFoundError`` both work.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class Error(Exception):
 
 
 class NotFoundError(Error):
-    """Something that was asked for by name does not exist."""
+    """A tensor or file of the given name does not exist."""
 
 
 class TensorNotFoundError(NotFoundError, KeyError):
-    """The checkpoint holds no tensor of that name; the message names the nearest ones.
+    """The checkpoint has no tensor of that name; the message lists the nearest names.
 
-    The nearest names are looked for when the message is first shown (``str``, ``repr``, ``args``, a
-    traceback, a pickle): a program that asks for many absent names does not pay for them.
+    The message is composed on first use (``str``, ``repr``, ``args``, a traceback, a pickle),
+    because the search for the nearest names is slow.
     """
 
     _source: str | Callable[[], str]
 
     def __init__(self, message: str | Callable[[], str] = "") -> None:
-        """Takes the message, or a function that composes it when it is shown."""
+        """Stores the message, or a function that composes it."""
         super().__init__()
         self._source = message
 
@@ -47,14 +47,14 @@ class TensorNotFoundError(NotFoundError, KeyError):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The message, as the only item."""
+        """The message, as the only element."""
         return (self._message,)
 
     @args.setter
     def args(self, values: tuple[Any, ...]) -> None:
         (self._message,) = values
 
-    # KeyError.__str__ shows the repr of the message, quotes and escapes included.
+    # KeyError.__str__ returns the repr of the message.
     def __str__(self) -> str:
         return self._message
 
@@ -67,14 +67,14 @@ class TensorNotFoundError(NotFoundError, KeyError):
 
 
 class AmbiguousNameError(TensorNotFoundError, ValueError):
-    """Several tensors have that full name in the object graph; the message names their keys."""
+    """Several tensors have that full name in the object graph; the message lists their keys."""
 
 
 class _MissingFileError(NotFoundError, FileNotFoundError):
-    """A file that is not there.
+    """A file does not exist.
 
     Attributes:
-        filename: The path that was looked for.
+        filename: The path of the file.
     """
 
     def __init__(self, message: str, filename: str | None = None) -> None:
@@ -89,15 +89,15 @@ class _MissingFileError(NotFoundError, FileNotFoundError):
 
 
 class CheckpointNotFoundError(_MissingFileError):
-    """No such checkpoint, index file or data shard."""
+    """The checkpoint, index file or data shard does not exist."""
 
 
 class VocabularyNotFoundError(_MissingFileError):
-    """No such vocabulary file."""
+    """The vocabulary file does not exist."""
 
 
 class CorruptionError(Error, ValueError):
-    """The bytes contradict the format, or their checksum."""
+    """The bytes violate the format or do not match their checksum."""
 
 
 class ShapeMismatchError(Error, ValueError):
@@ -105,7 +105,7 @@ class ShapeMismatchError(Error, ValueError):
 
 
 class UnsupportedError(Error, NotImplementedError):
-    """A valid file that uses something tensorbundle does not read."""
+    """The file is valid but uses a feature that tensorbundle does not read."""
 
 
 class IOFailure(Error, OSError):
@@ -113,7 +113,7 @@ class IOFailure(Error, OSError):
 
     Attributes:
         errno: The system's error number.
-        filename: The file that was being read or written.
+        filename: The file of the failed operation.
     """
 
     def __init__(self, message: str, errno: int = _errno.EIO, filename: str | None = None) -> None:
@@ -130,4 +130,4 @@ class IOFailure(Error, OSError):
 
 
 class OutOfMemoryError(IOFailure, MemoryError):
-    """The operating system has no memory, or no address space, for a read or a mapping."""
+    """The operating system has no memory or address space for a read or a mapping."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a read would touch and how it would be done: ``Tensor.explain`` and ``byte_ranges``."""
+"""Descriptions of reads without reading: ``Tensor.explain`` and ``Tensor.byte_ranges``."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tensorbundle import _core, dtypes, gather, indexing
 
 Array = np.ndarray[Any, Any]
 
-_ALIGNMENT = 64  # what consumers that take memory without a copy ask for
+_ALIGNMENT = 64  # the alignment that zero-copy consumers require
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """What ``t[index]`` and ``t.read(index)`` would do now.
+    """The plan of ``t[index]`` and ``t.read(index)`` at this moment.
 
     Attributes:
         name: The tensor's name.
-        shape: Of the result.
-        dtype: Of the result.
-        slices: Stored slices with elements that are asked for.
-        ranges: Contiguous ranges of bytes in the files.
-        bytes_asked: Bytes of the result.
-        bytes_read: Bytes of the ranges: more than asked for if an index has steps, or a slice
-            must be decoded whole.
-        bytes_touched: Bytes of the pages that the ranges lie in.
-        resident: How much of the touched pages is in the page cache, from 0 to 1; None where the
-            system does not tell.
-        means: Of ``t[index]``: ``"view"``, ``"gather"`` (rows from the mapping), ``"pread"``,
-            ``"direct"``, ``"decode"`` or ``"nothing"``.
-        why_no_view: Why it is not a view, or None.
-        stream_means: Of ``t.chunks()``: ``"direct"`` where it would pass by the page cache, else as
-            a copy.
-        threads: That a copy uses.
-        checksum: Which checksums ``t.read(index)`` would compare.
+        shape: The shape of the result.
+        dtype: The dtype of the result.
+        slices: The number of stored slices with requested elements.
+        ranges: The number of contiguous byte ranges in the files.
+        bytes_asked: The size of the result in bytes.
+        bytes_read: The size of the ranges in bytes. Larger than `bytes_asked` if an index has
+            steps, or a slice must be decoded whole.
+        bytes_touched: The size of the pages that contain the ranges, in bytes.
+        resident: The fraction of the touched pages in the page cache; None if the system does not
+            report it.
+        means: The method of ``t[index]``: ``"view"``, ``"gather"`` (rows from the mapping),
+            ``"pread"``, ``"direct"``, ``"decode"`` or ``"nothing"``.
+        why_no_view: The reason why the result is not a view, or None.
+        stream_means: The method of ``t.chunks()``: ``"direct"`` if it would bypass the page cache,
+            else the method of a copy.
+        threads: The number of threads of a copy.
+        checksum: The checksums that ``t.read(index)`` would compare.
         alignment: The largest power of two, up to 4096, that divides the offset of the first byte;
-            None when nothing is read.
+            None for an empty result.
     """
 
     name: str
@@ -65,8 +65,8 @@ class ReadPlan:
         if self.alignment is None:
             alignment = "-"
         else:
-            enough = "enough" if self.alignment >= _ALIGNMENT else "too little"
-            alignment = f"{self.alignment} bytes, {enough} for {_ALIGNMENT}"
+            verdict = "aligned" if self.alignment >= _ALIGNMENT else "not aligned"
+            alignment = f"{self.alignment} bytes, {verdict} to {_ALIGNMENT}"
         return "\n".join(
             [
                 f"{self.name!r} {self.dtype} {self.shape}",
@@ -85,50 +85,50 @@ class ReadPlan:
 def byte_ranges(tensor: _core.Tensor, index: Any) -> list[tuple[str, int, int]]:
     """Implements ``Tensor.byte_ranges``."""
     files = tensor.file_paths()
-    found = _ranges(tensor, index).T.tolist()
-    return [(files[file], offset, nbytes) for file, offset, nbytes in zip(*found, strict=True)]
+    columns = _ranges(tensor, index).T.tolist()
+    return [(files[file], offset, nbytes) for file, offset, nbytes in zip(*columns, strict=True)]
 
 
 def explain(tensor: _core.Tensor, index: Any) -> ReadPlan:
     """Implements ``Tensor.explain``."""
     ranges = _ranges(tensor, index)
-    facts = tensor.inspect_ranges(ranges)
+    counts = tensor.inspect_ranges(ranges)
     shape = _result_shape(tensor, index)
-    means, why = _means(tensor, index)
-    copied = "direct" if tensor.io == "direct" else "pread"
+    method, why_no_view = _read_method(tensor, index)
+    copy_method = "direct" if tensor.io == "direct" else "pread"
     if tensor.dtype == object or tensor.is_decoded:
-        copied = "decode"
+        copy_method = "decode"
     itemsize = 0 if tensor.dtype == object else tensor.dtype.itemsize
     return ReadPlan(
         name=tensor.name,
         shape=shape,
         dtype=tensor.dtype,
-        slices=facts["slices"],
+        slices=counts["slices"],
         ranges=len(ranges),
-        bytes_asked=math.prod(shape) * itemsize if itemsize else facts["bytes"],
-        bytes_read=facts["bytes"],
-        bytes_touched=facts["touched"],
-        resident=facts["resident"] / facts["probed"] if facts["probed"] else None,
-        means=copied if means == "copy" else means,
-        why_no_view=why,
-        stream_means="direct" if facts["direct"] and copied == "pread" else copied,
+        bytes_asked=math.prod(shape) * itemsize if itemsize else counts["bytes"],
+        bytes_read=counts["bytes"],
+        bytes_touched=counts["touched"],
+        resident=counts["resident"] / counts["probed"] if counts["probed"] else None,
+        means=copy_method if method == "copy" else method,
+        why_no_view=why_no_view,
+        stream_means="direct" if counts["direct"] and copy_method == "pread" else copy_method,
         threads=tensor.threads,
-        checksum=_checksum(tensor, index, facts),
+        checksum=_describe_checksums(tensor, index, counts),
         alignment=None if len(ranges) == 0 else math.gcd(4096, int(ranges[0, 1])),
     )
 
 
 def _ranges(tensor: _core.Tensor, index: Any) -> Array:
-    """(file number, offset, size) of every range, in an array of three columns."""
+    """Returns (file number, offset, size) of every range, as an array of three columns."""
     if gather.is_row_index(index):
-        return tensor.ranges_of_rows(_positions(tensor, index))
+        return tensor.ranges_of_rows(_row_positions(tensor, index))
     indexing.require_basic(index, tensor.name)
     box = indexing.to_box(index, tensor.shape)
-    return tensor.ranges_of_box(box.starts, box.lengths)
+    return tensor.ranges_of_box(box.offset, box.shape)
 
 
-def _positions(tensor: _core.Tensor, index: Any) -> Array:
-    """Row numbers from 0 on, flat."""
+def _row_positions(tensor: _core.Tensor, index: Any) -> Array:
+    """Returns the rows of an index as a flat array of nonnegative numbers."""
     if not tensor.shape:
         raise TypeError(f"tensor {tensor.name!r} is a scalar: it has no rows")
     numbers = gather.row_numbers(index).reshape(-1)
@@ -143,14 +143,14 @@ def _positions(tensor: _core.Tensor, index: Any) -> Array:
 def _result_shape(tensor: _core.Tensor, index: Any) -> tuple[int, ...]:
     if gather.is_row_index(index):
         return (*np.shape(index), *tensor.shape[1:])
-    # Strides of 0 cost nothing: the shape that NumPy gives this index.
+    # NumPy computes the shape from a broadcast array, which takes no memory.
     return np.broadcast_to(np.empty((), np.bool_), tensor.shape)[
         (*index, ...) if isinstance(index, tuple) and Ellipsis not in index else index
     ].shape
 
 
-def _means(tensor: _core.Tensor, index: Any) -> tuple[str, str | None]:
-    """How ``t[index]`` gets its elements, and why that is no view."""
+def _read_method(tensor: _core.Tensor, index: Any) -> tuple[str, str | None]:
+    """Returns the method of ``t[index]``, and the reason why the result is not a view."""
     if math.prod(_result_shape(tensor, index)) == 0:
         return "nothing", None
     if tensor.dtype == object:
@@ -161,27 +161,30 @@ def _means(tensor: _core.Tensor, index: Any) -> tuple[str, str | None]:
     if tensor.view() is not None:
         return "view", None
     box = indexing.to_box(index, tensor.shape)
-    if tensor.view_box(box.starts, box.lengths) is not None:
+    if tensor.view_box(box.offset, box.shape) is not None:
         return "view", None
     return "copy", view_obstacle(tensor)
 
 
 def view_obstacle(tensor: _core.Tensor) -> str | None:
-    """Why there is no view of the whole tensor; None if there is one."""
+    """Returns why the whole tensor cannot be viewed; None if it can."""
     if tensor.type_number in dtypes.SIGN_EXTENDED:
         return f"{dtypes.stored_name(tensor.type_number)} must be widened to {tensor.dtype}"
     return tensor.view_obstacle()
 
 
-def _checksum(tensor: _core.Tensor, index: Any, facts: dict[str, int]) -> str:
+def _describe_checksums(tensor: _core.Tensor, index: Any, counts: dict[str, int]) -> str:
     if not tensor.verify:
         return 'not compared: opened with verify="none"'
     if gather.is_row_index(index):
         return "not compared: rows are not whole slices"
-    whole, verified, slices = facts["whole"], facts["verified"], facts["slices"]
-    parts = [
+    whole, verified, slices = counts["whole"], counts["verified"], counts["slices"]
+    outcomes = [
         (whole - verified, "compared"),
         (verified, "compared before"),
         (slices - whole, "not compared: not read whole"),
     ]
-    return ", ".join(f"{count} of {slices} slices {what}" for count, what in parts if count) or "-"
+    return (
+        ", ".join(f"{count} of {slices} slices {outcome}" for count, outcome in outcomes if count)
+        or "-"
+    )

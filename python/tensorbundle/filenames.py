@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the files that make up a checkpoint, and whether they are on disk.
+"""The names of a checkpoint's files, and look-ups of names on disk.
 
-A V2 checkpoint of prefix ``P`` is ``P.index`` and ``P.data-SSSSS-of-NNNNN``. A V1 checkpoint is
-the file ``P``, or the files ``P-SSSSS-of-NNNNN``, recorded together as ``P-?????-of-NNNNN``. That
-is the only pattern in this package: every other name means itself, whatever characters it has.
+A V2 checkpoint of prefix ``P`` has the files ``P.index`` and ``P.data-SSSSS-of-NNNNN``. A V1
+checkpoint is the file ``P``, or the shards ``P-SSSSS-of-NNNNN``, whose pattern is
+``P-?????-of-NNNNN``. This package expands no other pattern: every other name is taken literally.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5})-of-\d{5,}", re.D
 _V1_PATTERN = re.compile(r"(?P<stem>.+)-\?{5}-of-(?P<count>\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
-# URLs of the stores that checkpoints are kept in, as pathlib.Path writes them: with one slash.
+# URLs of remote file systems after pathlib.Path has removed one of the two slashes.
 _LOST_SLASH = re.compile(
     r"(?P<scheme>gs|gcs|s3|s3a|s3n|hdfs|webhdfs|viewfs|har|https?|ftp|abfss?|adl|az|wasbs?|oss|cos|"
     r"dbfs|memory|ram|hf|file):/(?!/)",
     re.IGNORECASE,
 )
 
-# The name stands for no file: stat() failed because of what the path says, not because of who asks.
+# The errors of stat() for a path that does not exist.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 def path_text(path: AnyPath) -> str:
-    """Return a local path as text, decoded as the file system's names are.
+    """Return a local path as text, decoded with the file system's encoding.
 
     Args:
-        path: ``str``, ``bytes`` or ``os.PathLike``; ``file://`` and ``file://host`` in front are
-            taken off.
+        path: ``str``, ``bytes`` or ``os.PathLike``; a leading ``file://`` or ``file://host`` is
+            removed.
 
     Raises:
-        TypeError: It is none of these.
-        UnsupportedError: It is a URL.
-        ValueError: It has a character that no file name can have.
+        TypeError: The path has another type.
+        UnsupportedError: The path is a URL.
+        ValueError: The path has a character that the file system's encoding cannot represent.
     """
     try:
         text = str(os.fsdecode(path))
@@ -64,7 +64,7 @@ def path_text(path: AnyPath) -> str:
     if scheme is None:
         return text
     if scheme["scheme"].lower() == "file":
-        # What lies between the slashes names a host; TensorFlow does not look at it.
+        # The text between the slashes is a host name, which TensorFlow ignores.
         _, slash, path = text[scheme.end() :].partition("/")
         return slash + path
     raise UnsupportedError(
@@ -74,40 +74,40 @@ def path_text(path: AnyPath) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a name for a message without quotes: bytes that are not UTF-8 become escapes."""
+    """Return a name with escapes for bytes that are not UTF-8, for a message without quotes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def url_without_slash(path: str) -> str | None:
-    """Return the URL that ``pathlib.Path`` turned into this path by dropping a slash, or None."""
+    """Return the URL that ``pathlib.Path`` turned into this path by removing a slash, or None."""
     match = _LOST_SLASH.match(path)
     return f"{match['scheme']}://{path[match.end() :]}" if match else None
 
 
-def is_there(path: str) -> bool:
-    """Whether something of that name exists, links followed.
+def path_exists(path: str) -> bool:
+    """Return whether a path exists, following links.
 
     Raises:
-        IOFailure: The system would not say (no permission, a loop of links, a failing disk).
+        IOFailure: The system failed stat() (no permission, a loop of links, a failing disk).
     """
     try:
         os.stat(path)
     except OSError as error:
         if error.errno in _ABSENT:
             return False
-        raise IOFailure(f"cannot look at {path!r}", error.errno or errno.EIO, path) from error
+        raise IOFailure(f"cannot access {path!r}", error.errno or errno.EIO, path) from error
     return True
 
 
 def names_in(directory: str) -> list[str]:
-    """Return the sorted names in a directory; none at all where it cannot be listed."""
+    """Return the sorted names in a directory, or an empty list if it cannot be listed."""
     try:
         return sorted(os.listdir(directory or os.curdir))
     except OSError:
         return []
 
 
-def why_not_listed(directory: str) -> str | None:
+def listing_error(directory: str) -> str | None:
     """Return the system's reason why a directory cannot be listed; None if it can."""
     try:
         with os.scandir(directory or os.curdir):
@@ -117,7 +117,7 @@ def why_not_listed(directory: str) -> str | None:
 
 
 def data_file_prefix(path: str) -> str | None:
-    """Return the prefix in a V2 data file's name, or in the pattern of all; else None."""
+    """Return the prefix of a V2 data file's name, or of the pattern of all data files, or None."""
     match = _DATA_FILE.fullmatch(path)
     return match["prefix"] if match else None
 
@@ -145,7 +145,7 @@ def v1_shard(stem: str, shard: int, count: int) -> str:
 
 
 def v1_shards_on_disk(stem: str) -> dict[int, set[int]]:
-    """Return the V1 shard files of a stem that exist: shard numbers by shard count."""
+    """Return the existing V1 shards of a stem, as shard numbers by shard count."""
     directory, base = os.path.split(stem)
     found: dict[int, set[int]] = {}
     for name in names_in(directory):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a tensor by number: ``Tensor.take``."""
+"""Gathering of rows by number: ``Tensor.take``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, dtypes
-from tensorbundle.arguments import apart_from, check_out, shown
+from tensorbundle.arguments import check_out, copy_if_overlapping, format_value
 from tensorbundle.errors import ShapeMismatchError
 
 Array = np.ndarray[Any, Any]
@@ -17,7 +17,7 @@ _ID_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint32, np.uint64)))
 
 
 def is_row_index(index: Any) -> bool:
-    """Whether an index asks for rows by number: a list or an array of integers."""
+    """Returns whether an index is a list or an array, which selects rows by number."""
     return isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim > 0)
 
 
@@ -29,14 +29,14 @@ def take(tensor: _core.Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
     shape = numbers.shape + tensor.shape[1:]
     if out is not None:
         check_out(out, shape, tensor)
-        numbers = apart_from(out, numbers)
+        numbers = copy_if_overlapping(out, numbers)
     if tensor.dtype == object:
         return _take_objects(tensor, numbers, out, fill)
     kind, fill_values = _fill_values(tensor, fill, numbers)
     if out is not None:
-        fill_values = apart_from(out, fill_values)
-    into = out if out is not None and out.flags.c_contiguous else None
-    result = tensor.take(numbers, into, kind, fill_values)
+        fill_values = copy_if_overlapping(out, fill_values)
+    destination = out if out is not None and out.flags.c_contiguous else None
+    result = tensor.take(numbers, destination, kind, fill_values)
     dtypes.sign_extend(tensor.type_number, result)
     if out is None or result is out:
         return result
@@ -45,34 +45,34 @@ def take(tensor: _core.Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
 
 
 def row_numbers(ids: Any) -> Array:
-    """The ids as a C-contiguous array of a type that the core reads."""
+    """Converts ids to a C-contiguous array of a type that the core accepts."""
     numbers = np.asarray(ids)
     if numbers.size == 0 and not isinstance(ids, np.ndarray):
-        numbers = numbers.astype(np.int64)  # an empty list has no type of its own
+        numbers = numbers.astype(np.int64)  # NumPy makes an empty list float64
     if numbers.dtype.kind not in "iu" and not isinstance(ids, np.ndarray):
-        _refuse_huge(ids)
+        _check_id_range(ids)
     if numbers.dtype.kind not in "iu":
-        what = "boolean masks are" if numbers.dtype.kind == "b" else f"{numbers.dtype} is"
-        raise TypeError(f"rows are named by integers; {what} not understood")
+        given = "a boolean mask" if numbers.dtype.kind == "b" else str(numbers.dtype)
+        raise TypeError(f"row ids must be integers, not {given}")
     if numbers.dtype not in _ID_TYPES:
         numbers = numbers.astype(np.int64)
     return np.require(numbers, requirements=["C", "A"])
 
 
-def _refuse_huge(ids: Any) -> None:
-    """Raises IndexError for integers so large that NumPy makes objects or floats of them."""
-    every = np.asarray(ids, object).reshape(-1)
-    if all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in every):
-        huge = next(each for each in every if not -(1 << 63) <= each < 1 << 63)
-        raise IndexError(f"{shown(int(huge))} is not the number of a row of any tensor")
+def _check_id_range(ids: Any) -> None:
+    """Raises IndexError for integers beyond 64 bits, which NumPy converts to objects or floats."""
+    flat = np.asarray(ids, object).reshape(-1)
+    if all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in flat):
+        huge = next(each for each in flat if not -(1 << 63) <= each < 1 << 63)
+        raise IndexError(f"row {format_value(int(huge))} is out of bounds for every tensor")
 
 
 def _fill_values(tensor: _core.Tensor, fill: Any, numbers: Array) -> tuple[str, Array]:
-    """The kind of a fill, as the core names it, and its values."""
+    """Returns the kind of a fill, as a keyword of the core, and its values."""
     if fill is None:
         return "none", np.empty(0, tensor.dtype)
     row_shape = tensor.shape[1:]
-    array = as_fill(tensor, fill)
+    array = as_fill_values(tensor, fill)
     if array.shape == ():
         return "element", array
     if array.shape == row_shape:
@@ -83,11 +83,11 @@ def _fill_values(tensor: _core.Tensor, fill: Any, numbers: Array) -> tuple[str, 
     raise _fill_shape_error(tensor, array.shape, missing)
 
 
-def as_fill(tensor: _core.Tensor, fill: Any) -> Array:
-    """A fill as an array of the tensor's dtype.
+def as_fill_values(tensor: _core.Tensor, fill: Any) -> Array:
+    """Converts a fill to an array of the tensor's dtype.
 
     Raises:
-        TypeError: It is an array of another dtype, or a number that the dtype does not hold.
+        TypeError: `fill` is an array of another dtype, or a number that the dtype cannot represent.
     """
     if isinstance(fill, (np.ndarray, np.generic)):
         if fill.dtype != tensor.dtype:
@@ -96,23 +96,23 @@ def as_fill(tensor: _core.Tensor, fill: Any) -> Array:
             )
         return np.ascontiguousarray(fill).reshape(np.shape(fill))
     given = np.array(fill)
-    # A number may be rounded to the tensor's precision, but neither lose its imaginary part nor its
-    # fraction, nor wrap around.
-    wanted = tensor.dtype.kind
-    numbers = "biu" if wanted in "biu" else "biufc" if wanted == "c" else "biuf"
-    if given.dtype.kind not in numbers:
-        raise TypeError(f"{shown(fill)} is no fill for {tensor.dtype}")
+    # A number may be rounded to the tensor's precision, but must not lose its imaginary part or its
+    # fraction, and must not wrap around.
+    kind = tensor.dtype.kind
+    allowed_kinds = "biu" if kind in "biu" else "biufc" if kind == "c" else "biuf"
+    if given.dtype.kind not in allowed_kinds:
+        raise TypeError(f"fill {format_value(fill)} cannot be converted to {tensor.dtype}")
     array = given.astype(tensor.dtype)
     if given.dtype.kind in "iu" and not np.array_equal(array.astype(given.dtype), given):
-        raise TypeError(f"{shown(fill)} is no fill for {tensor.dtype}: it would not keep its value")
+        raise TypeError(f"fill {format_value(fill)} cannot be represented in {tensor.dtype}")
     return array
 
 
-def _string_fill(tensor: _core.Tensor, fill: Any, missing: int) -> Any:
-    """A fill of strings: one element, one row, or as many rows as are missing.
+def _string_fill_values(tensor: _core.Tensor, fill: Any, missing: int) -> Any:
+    """Converts a fill of strings: one element, one row, or one row per missing row.
 
     Raises:
-        ShapeMismatchError: It has another shape.
+        ShapeMismatchError: `fill` has another shape.
         TypeError: An element is not bytes.
     """
     if isinstance(fill, bytes):
@@ -121,7 +121,7 @@ def _string_fill(tensor: _core.Tensor, fill: Any, missing: int) -> Any:
     values = np.empty(given.shape, object)
     for place, value in np.ndenumerate(given):
         if not isinstance(value, bytes):
-            raise TypeError(f"{shown(value)} is no fill for strings, which are bytes")
+            raise TypeError(f"fill of a string tensor must be bytes, not {format_value(value)}")
         values[place] = value
     row_shape = tensor.shape[1:]
     if values.shape in ((), row_shape, (missing, *row_shape)):
@@ -140,24 +140,27 @@ def _fill_shape_error(
 
 
 def _take_objects(tensor: _core.Tensor, numbers: Array, out: Array | None, fill: Any) -> Array:
-    """Rows of strings, whose stored slices are read whole."""
+    """Gathers rows of strings. Their stored slices are read whole."""
     positions = numbers.astype(np.int64).reshape(-1)
     count = tensor.shape[0]
     least = -count if fill is None else -1
     bad = np.flatnonzero((positions < least) | (positions >= count))
     if bad.size:
-        at = int(bad[0])
+        first = int(bad[0])
         raise IndexError(
-            f"row {positions[at]} at position {at} is not in tensor {tensor.name!r} of {count} rows"
+            f"row {positions[first]} at position {first} is not in tensor {tensor.name!r} of "
+            f"{count} rows"
         )
     present = np.full(positions.size, True) if fill is None else positions >= 0
-    wanted = positions[present]
-    rows, places = np.unique(np.where(wanted < 0, wanted + count, wanted), return_inverse=True)
-    found = tensor.read_string_rows(rows)[places.reshape(wanted.shape)]
+    requested = positions[present]
+    rows, inverse = np.unique(
+        np.where(requested < 0, requested + count, requested), return_inverse=True
+    )
+    strings = tensor.read_string_rows(rows)[inverse.reshape(requested.shape)]
     missing = int(np.count_nonzero(~present))
-    values = None if fill is None else _string_fill(tensor, fill, missing)
+    values = None if fill is None else _string_fill_values(tensor, fill, missing)
     result = np.empty((positions.size, *tensor.shape[1:]), object)
-    result[present] = found
+    result[present] = strings
     if fill is not None:
         result[~present] = values
     result = result.reshape(numbers.shape + tensor.shape[1:])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Basic indices as boxes: NumPy's meaning of integers, slices, ``...`` and ``None``."""
+"""Conversion of NumPy's basic indices (integers, slices, ``...`` and ``None``) to boxes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import numpy as np
 
-_MOST = 1 << 63  # more elements than an axis can have
+_MAX_AXIS_SIZE = 1 << 63  # larger than every axis
 
 
 @dataclass(frozen=True)
 class BoxIndex:
-    """A basic index, split into the box that holds all its elements and what is left to do with it.
+    """A basic index, split into a box and an index into that box.
 
     Attributes:
-        starts: First element per axis.
-        lengths: Elements per axis.
-        rest: The basic index that turns an array of shape `lengths` into the result.
+        offset: The box's first element per axis.
+        shape: The box's elements per axis.
+        rest: The basic index that turns an array of the box's elements into the result.
     """
 
-    starts: tuple[int, ...]
-    lengths: tuple[int, ...]
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
     rest: tuple[Any, ...]
 
     @property
     def is_trivial(self) -> bool:
-        """Whether the box's array is the result already."""
+        """Whether the result is the array of the box."""
         return all(isinstance(part, slice) and part == slice(None) for part in self.rest)
 
     @property
@@ -38,10 +38,10 @@ class BoxIndex:
 
 
 def is_basic(index: Any) -> bool:
-    """Whether an index has integers, slices, ``...`` and ``None`` only.
+    """Returns whether an index consists of integers, slices, ``...`` and ``None``.
 
     Raises:
-        IndexError: An integer is beyond every possible axis. NumPy would raise OverflowError.
+        IndexError: An integer is out of bounds for every axis. NumPy would raise OverflowError.
     """
     parts = index if isinstance(index, tuple) else (index,)
     return all(
@@ -51,11 +51,11 @@ def is_basic(index: Any) -> bool:
 
 
 def require_basic(index: Any, name: str) -> None:
-    """Raises TypeError unless an index of the tensor of that name is basic; as `is_basic`."""
+    """Raises TypeError unless an index is basic. `name` is the tensor's name for the message."""
     if not is_basic(index):
         raise TypeError(
             f"cannot index tensor {name!r} with {type(index).__name__}: "
-            "only integers, slices, '...' and None are understood"
+            "an index consists of integers, slices, '...' and None"
         )
 
 
@@ -63,49 +63,50 @@ def _is_integer(part: Any) -> bool:
     if isinstance(part, (bool, np.bool_)):
         return False
     if isinstance(part, (int, np.integer)):
-        if not -_MOST <= part < _MOST:
+        if not -_MAX_AXIS_SIZE <= part < _MAX_AXIS_SIZE:
             raise IndexError(f"index {part} is out of bounds for every axis")
         return True
     if isinstance(part, np.ndarray):
         return part.ndim == 0 and part.dtype.kind in "iu"
     try:
-        operator.index(part)  # whatever else may count as an integer, such as a scalar handle
+        operator.index(part)  # other integer types, such as a handle of a scalar tensor
     except TypeError:
         return False
     return True
 
 
 def to_box(index: Any, shape: tuple[int, ...]) -> BoxIndex:
-    """Finds the smallest box that holds what a basic index selects.
+    """Finds the smallest box that contains the elements of a basic index.
 
     Args:
         index: Integers, slices with any step, ``...`` and ``None``, or a tuple of them.
-        shape: The shape that it indexes.
+        shape: The shape of the indexed array.
 
     Raises:
-        IndexError: Too many indices, more than one ``...``, or an integer out of bounds.
+        IndexError: The index has too many parts or more than one ``...``, or an integer is out of
+            bounds.
     """
-    starts: list[int] = []
+    offset: list[int] = []
     lengths: list[int] = []
     rest: list[Any] = []
     for part in _expand(index, len(shape)):
         if part is None:
             rest.append(None)
             continue
-        axis = len(starts)
+        axis = len(offset)
         if isinstance(part, slice):
             start, length, step = _slice_to_range(part, shape[axis])
             rest.append(step)
         else:
-            start, length = _checked_position(part, axis, shape), 1
+            start, length = _check_position(part, axis, shape), 1
             rest.append(0)
-        starts.append(start)
+        offset.append(start)
         lengths.append(length)
-    return BoxIndex(tuple(starts), tuple(lengths), tuple(rest))
+    return BoxIndex(tuple(offset), tuple(lengths), tuple(rest))
 
 
 def _expand(index: Any, rank: int) -> list[Any]:
-    """One part per axis, and the ``None``s between them."""
+    """Expands an index to one part per axis, and keeps the ``None``s."""
     parts = list(index) if isinstance(index, tuple) else [index]
     used = sum(1 for part in parts if part is not None and part is not Ellipsis)
     if used > rank:
@@ -113,11 +114,12 @@ def _expand(index: Any, rank: int) -> list[Any]:
     ellipses = [i for i, part in enumerate(parts) if part is Ellipsis]
     if len(ellipses) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
-    at = ellipses[0] if ellipses else len(parts)
-    return parts[:at] + [slice(None)] * (rank - used) + parts[at + len(ellipses) :]
+    position = ellipses[0] if ellipses else len(parts)
+    full_axes = [slice(None)] * (rank - used)
+    return parts[:position] + full_axes + parts[position + len(ellipses) :]
 
 
-def _checked_position(part: Any, axis: int, shape: tuple[int, ...]) -> int:
+def _check_position(part: Any, axis: int, shape: tuple[int, ...]) -> int:
     position = operator.index(part)
     size = shape[axis]
     if not -size <= position < size:
@@ -126,10 +128,10 @@ def _checked_position(part: Any, axis: int, shape: tuple[int, ...]) -> int:
 
 
 def _slice_to_range(part: slice, size: int) -> tuple[int, int, slice]:
-    """(start, length, the slice that is left) of a slice over an axis."""
+    """Returns (start, length, remaining slice) of a slice over an axis."""
     positions = range(*part.indices(size))
     if len(positions) == 0:
         return 0, 0, slice(None)
     low, high = sorted((positions[0], positions[-1]))
-    after = slice(None) if positions.step == 1 else slice(None, None, positions.step)
-    return low, high - low + 1, after
+    remaining = slice(None) if positions.step == 1 else slice(None, None, positions.step)
+    return low, high - low + 1, remaining

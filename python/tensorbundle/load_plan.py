@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call is going to do with each variable, before it does it, and how that is shown.
+"""Rows of a load plan, one per variable, and the tables and reports that are built from them.
 
-Pure: names, shapes and numbers of types. What a map or a warm start asks for is worked out in
-``assignment`` and ``warm_plan``.
+Pure functions of names, shapes and type numbers. The rows are created for an assignment map by
+``assignment``, and for a warm start from the steps of ``warm_plan``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,32 @@ from typing import Any, NamedTuple, TypeAlias
 
 from tensorbundle import dtypes
 
+# A shape that may be unknown (None) or have unknown dimensions (None).
+StaticShape: TypeAlias = "tuple[int | None, ...] | None"
+
+# The type numbers between which TensorFlow's Cast converts: float32, float64, bfloat16, float16,
+# float8_e5m2, float8_e4m3fn.
+FLOATS = frozenset({1, 2, 14, 19, 24, 25})
+
+# The number of names in a line before the rest is counted.
+_MAX_NAMES = 10
+
+_SKIP_REASONS = {
+    "missing": "not in the checkpoint",
+    "shape": "another shape",
+    "dtype": "another type",
+}
+
 
 class Mismatch(NamedTuple):
-    """Why a variable was left alone: what is stored for it, and what it is.
+    """The shapes and types of a tensor and of a variable that was skipped because they differ.
 
     Attributes:
         tensor: The tensor's name in the checkpoint.
-        stored_shape: Its shape.
-        stored_dtype: Its type.
-        shape: The whole variable's shape; None, or None in it, where that is unknown.
-        dtype: Its type.
+        stored_shape: The tensor's shape.
+        stored_dtype: The tensor's type.
+        shape: The whole variable's shape; None if it is unknown, with None for unknown dimensions.
+        dtype: The variable's type.
     """
 
     tensor: str
@@ -39,19 +55,19 @@ class Mismatch(NamedTuple):
 
 
 class LoadReport(NamedTuple):
-    """What a call did: which variables it loaded, and what it left alone.
+    """The result of a load: the variables that were loaded and those that were skipped.
 
-    Variables go by their whole names: without ``:0``, and without ``/part_<i>``. Of eager variables
-    that share a name, the second is ``name#2``.
+    Names of variables do not have ``:0`` or ``/part_<i>``. If eager variables share a name, the
+    second is listed as ``name#2``.
 
     Attributes:
-        loaded: From the name of each variable that gets its value from the checkpoint to the name
-            of its tensor there. In a graph it gets the value when its initializer runs.
-        missing: From the name of each variable that was left alone, because the checkpoint lacks
-            its tensor, to the tensor's name. Empty unless ``missing="skip"``.
-        unused: The names of the checkpoint's tensors that no variable got, in their order there.
-        mismatched: From the name of each variable that was left alone, because it differs from its
-            tensor in shape or type, to both sides. Empty unless ``mismatch="skip"``.
+        loaded: Variable name to tensor name, for variables that were loaded. In a graph, the
+            variable gets the value when its initializer runs.
+        missing: Variable name to tensor name, for variables that were skipped because the
+            checkpoint does not have the tensor. Empty unless ``missing="skip"``.
+        unused: The names of tensors that were not loaded, in the checkpoint's order.
+        mismatched: Variable name to `Mismatch`, for variables that were skipped because their shape
+            or type differs from the tensor's. Empty unless ``mismatch="skip"``.
     """
 
     loaded: dict[str, str]
@@ -61,54 +77,45 @@ class LoadReport(NamedTuple):
 
     def __str__(self) -> str:
         loaded, unused = len(self.loaded), len(self.unused)
-        lines = [f"{counted(loaded, 'variable')} loaded, {counted(unused, 'tensor')} unused"]
+        lines = [
+            f"{format_count(loaded, 'variable')} loaded, {format_count(unused, 'tensor')} unused"
+        ]
         for name, tensor in self.missing.items():
-            lines.append(f"{name!r} left alone: tensor {tensor!r} is not in the checkpoint")
+            lines.append(f"{name!r} skipped: tensor {tensor!r} is not in the checkpoint")
         for name, mismatch in self.mismatched.items():
-            lines.append(f"{name!r} left alone: {mismatch}")
+            lines.append(f"{name!r} skipped: {mismatch}")
         return "\n".join(lines)
 
 
 def shape_text(shape: Sequence[int | None] | None) -> str:
-    """``[2, ?]``, or ``<unknown>`` where not even the rank is known."""
+    """Returns ``[2, ?]``, or ``<unknown>`` for a shape of unknown rank."""
     if shape is None:
         return "<unknown>"
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-def counted(number: int, what: str) -> str:
-    """``1 tensor``, ``2 tensors``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-# None where the rank is unknown, or one dimension.
-StaticShape: TypeAlias = "tuple[int | None, ...] | None"
-
-# Between these TensorFlow's Cast converts: float32, float64, bfloat16, float16, float8_e5m2,
-# float8_e4m3fn.
-FLOATS = frozenset({1, 2, 14, 19, 24, 25})
-
-# Names that a summary lists before it counts the rest.
-_LISTED = 10
+def format_count(number: int, noun: str) -> str:
+    """Returns ``1 tensor``, ``2 tensors``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Policy:
-    """What a call does about what does not fit.
+    """The handling of missing tensors and of mismatches.
 
     Attributes:
-        missing: ``"raise"`` or ``"skip"``: variables whose tensor the checkpoint lacks.
-        mismatch: ``"raise"`` or ``"skip"``: variables of another shape or type than their tensor.
+        missing: ``"raise"`` or ``"skip"``, if the checkpoint does not have a variable's tensor.
+        mismatch: ``"raise"`` or ``"skip"``, if a variable and its tensor differ in shape or type.
         cast: Whether values are converted between float types.
     """
 
     __slots__ = ("cast", "mismatch", "missing")
 
     def __init__(self, missing: str = "raise", mismatch: str = "raise", cast: bool = False) -> None:
-        """Takes the keywords of a call.
+        """Checks the keyword arguments of a call.
 
         Raises:
-            ValueError: A word is neither ``"raise"`` nor ``"skip"``.
-            TypeError: `cast` is no bool.
+            ValueError: A value is neither ``"raise"`` nor ``"skip"``.
+            TypeError: `cast` is not a bool.
         """
         for name, value in (("missing", missing), ("mismatch", mismatch)):
             if value not in ("raise", "skip"):
@@ -120,39 +127,39 @@ class Policy:
         self.cast = cast
 
     @property
-    def is_tensorflows(self) -> bool:
-        """Whether it is what TensorFlow's functions do."""
+    def is_default(self) -> bool:
+        """Whether this is the behavior of TensorFlow's functions."""
         return (self.missing, self.mismatch, self.cast) == ("raise", "raise", False)
 
     def skips(self, problem: Problem) -> bool:
-        """Whether the variable is left alone instead of an exception being raised."""
+        """Returns whether the variable is skipped instead of raising an exception."""
         if problem.kind == "missing":
             return self.missing == "skip"
         return problem.kind in ("shape", "dtype") and self.mismatch == "skip"
 
 
 class Problem:
-    """Why a variable cannot be loaded, or a setting cannot be followed.
+    """The reason why a variable cannot be loaded, or a setting cannot be applied.
 
     Attributes:
-        kind: ``"missing"``, ``"shape"``, ``"dtype"``, or ``"setting"`` for everything else.
+        kind: ``"missing"``, ``"shape"``, ``"dtype"``, or ``"setting"`` for all other reasons.
     """
 
     def __init__(self, kind: str, error: Callable[[], Exception]) -> None:
-        """Remembers how to say it.
+        """Stores the kind and the factory of the exception.
 
         Args:
-            kind: What it is.
-            error: Makes the exception that TensorFlow's function raises for it. Called when
-                somebody looks, because the nearest names take time to find.
+            kind: The kind.
+            error: Creates the exception that TensorFlow's function raises for this problem. Called
+                on first use, because the search for the nearest names is slow.
         """
         self.kind = kind
-        self._make = error
+        self._create_error = error
 
     @functools.cached_property
     def error(self) -> Exception:
         """The exception."""
-        return self._make()
+        return self._create_error()
 
     def __str__(self) -> str:
         return str(self.error)
@@ -162,9 +169,9 @@ class Stored(NamedTuple):
     """A tensor of the checkpoint.
 
     Attributes:
-        key: Its name there, which may not be the name that it was asked for by.
-        shape: Its shape.
-        dtype: The number of its type; None where that is not known.
+        key: The stored key, which may differ from the requested name.
+        shape: The shape.
+        dtype: The number of the type; None if it is unknown.
     """
 
     key: str
@@ -173,18 +180,19 @@ class Stored(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One variable, whole or partitioned, and the tensor that it gets.
+    """One variable, whole or partitioned, and the tensor that is loaded into it.
 
     Attributes:
-        variable: The whole variable's name, without ``:0``; empty for a list of no variables.
-        tensor: The tensor's name, as it was asked for.
-        stored: The tensor; None where the checkpoint lacks it, or was not looked into.
+        variable: The whole variable's name, without ``:0``; empty for an empty list of variables.
+        tensor: The requested name of the tensor.
+        stored: The tensor; None if the checkpoint does not have it, or was not searched.
         shape: The whole variable's shape.
-        dtype: The number of its type.
-        action: What happens, if nothing is in the way.
-        problem: What is.
+        dtype: The number of the variable's type.
+        action: A description of the load, for a row without a problem.
+        problem: The reason why the variable cannot be loaded, or None.
         load: The planner's instructions for the load.
-        handle: The variable itself, or its first partition: eager variables may share a name.
+        handle: The variable object, or its first partition. It identifies eager variables that
+            share a name.
     """
 
     variable: str
@@ -199,29 +207,29 @@ class Row(NamedTuple):
 
     @property
     def is_loaded(self) -> bool:
-        """Whether a variable gets the tensor."""
+        """Whether the tensor is loaded into a variable."""
         return self.problem is None and bool(self.variable)
 
 
 def can_cast(stored: int | None, wanted: int | None) -> bool:
-    """Whether values of one type can be converted to another on request."""
+    """Returns whether ``cast=True`` converts values between two types."""
     return stored in FLOATS and wanted in FLOATS
 
 
 def type_text(dtype: int | None) -> str:
-    """As messages call a type: ``float32``."""
+    """Returns a type's name for messages: ``float32``."""
     return "?" if dtype is None else dtypes.stored_name(dtype)
 
 
-def type_in_tensorflow(dtype: int | None) -> str:
-    """As TensorFlow's kernels call it: ``float``."""
+def tensorflow_type_name(dtype: int | None) -> str:
+    """Returns a type's name in TensorFlow's kernels: ``float``."""
     return "?" if dtype is None else dtypes.enum_name(dtype).removeprefix("DT_").lower()
 
 
-def report_of(rows: Iterable[Row], unused: tuple[str, ...]) -> LoadReport:
-    """Returns the report of rows whose problems, if any, are skipped.
+def build_report(rows: Iterable[Row], unused: tuple[str, ...]) -> LoadReport:
+    """Builds the report of rows, whose problems must all be skipped.
 
-    Variables that share a name are told apart: the second is called ``name#2``.
+    If variables share a name, the second is listed as ``name#2``.
     """
     rows = list(rows)
     names = _distinct_names(rows)
@@ -249,7 +257,7 @@ def report_of(rows: Iterable[Row], unused: tuple[str, ...]) -> LoadReport:
 
 
 def _distinct_names(rows: Sequence[Row]) -> dict[tuple[int, str], str]:
-    """Returns a name for every variable, by its identity and its own name."""
+    """Returns a unique name for every variable, by its identity and its name."""
     names: dict[tuple[int, str], str] = {}
     counts: dict[str, int] = {}
     for row in rows:
@@ -260,14 +268,17 @@ def _distinct_names(rows: Sequence[Row]) -> dict[tuple[int, str], str]:
     return names
 
 
-def table(rows: Sequence[Row], policy: Policy) -> str:
-    """The rows, in columns for people; empty where there is none."""
+def format_table(rows: Sequence[Row], policy: Policy) -> str:
+    """Formats the rows as a table; ``""`` without rows."""
     if not rows:
         return ""
-    cells = [["tensor", "variable", "shape", "dtype", "what happens"]]
+    cells = [["tensor", "variable", "shape", "dtype", "action"]]
     cells += [
         list(
-            map(plain, (row.tensor, row.variable, _shapes(row), _types(row), _happens(row, policy)))
+            map(
+                escape_text,
+                (row.tensor, row.variable, _shapes(row), _types(row), _action(row, policy)),
+            )
         )
         for row in rows
     ]
@@ -279,50 +290,43 @@ def table(rows: Sequence[Row], policy: Policy) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def summary(title: str, texts: Sequence[str]) -> str:
-    """``title`` with its number, and one line for each; empty where there is none."""
+def format_list(title: str, texts: Sequence[str]) -> str:
+    """Formats a title with the number of texts, and one line for each; ``""`` without texts."""
     if not texts:
         return ""
-    return "\n".join([f"{title} ({len(texts)}):", *(f"  - {plain(text)}" for text in texts)])
+    return "\n".join([f"{title} ({len(texts)}):", *(f"  - {escape_text(text)}" for text in texts)])
 
 
-def listed(title: str, names: Sequence[str]) -> str:
-    """``title`` with its number and the first names; empty where there is none."""
+def format_names(title: str, names: Sequence[str]) -> str:
+    """Formats a title with the number of names and the first names; ``""`` without names."""
     if not names:
         return ""
-    rest = len(names) - _LISTED
-    more = f", and {rest} more" if rest > 0 else ""
-    return f"{title} ({len(names)}): {', '.join(map(repr, names[:_LISTED]))}{more}"
+    omitted = len(names) - _MAX_NAMES
+    more = f", and {omitted} more" if omitted > 0 else ""
+    return f"{title} ({len(names)}): {', '.join(map(repr, names[:_MAX_NAMES]))}{more}"
 
 
-def plain(text: str) -> str:
-    """A text that any terminal shows on one line: names in a checkpoint may be any bytes."""
+def escape_text(text: str) -> str:
+    """Escapes unprintable characters, because names in a checkpoint may be any bytes."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _shapes(row: Row) -> str:
-    wanted = shape_text(row.shape)
-    if row.stored is None or shape_text(row.stored.shape) == wanted:
-        return wanted
-    return f"{shape_text(row.stored.shape)} -> {wanted}"
+    shape = shape_text(row.shape)
+    if row.stored is None or shape_text(row.stored.shape) == shape:
+        return shape
+    return f"{shape_text(row.stored.shape)} -> {shape}"
 
 
 def _types(row: Row) -> str:
-    wanted = type_text(row.dtype)
+    dtype = type_text(row.dtype)
     if row.stored is None or row.stored.dtype in (None, row.dtype):
-        return wanted
-    return f"{type_text(row.stored.dtype)} -> {wanted}"
+        return dtype
+    return f"{type_text(row.stored.dtype)} -> {dtype}"
 
 
-_LEFT_ALONE = {
-    "missing": "not in the checkpoint",
-    "shape": "another shape",
-    "dtype": "another type",
-}
-
-
-def _happens(row: Row, policy: Policy) -> str:
+def _action(row: Row, policy: Policy) -> str:
     if row.problem is None:
         return row.action
-    why = _LEFT_ALONE.get(row.problem.kind, "see below")
-    return f"{'skipped' if policy.skips(row.problem) else 'problem'}: {why}"
+    reason = _SKIP_REASONS.get(row.problem.kind, "see below")
+    return f"{'skipped' if policy.skips(row.problem) else 'problem'}: {reason}"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full names of an object graph, and what to say of a name that a checkpoint does not have.
+"""Full names of an object graph, and messages for names that a checkpoint does not have.
 
 An object-based checkpoint (``tf.train.Checkpoint``, Keras) stores tensors under keys such as
 ``model/layer/kernel/.ATTRIBUTES/VARIABLE_VALUE``. Its object graph also has the full name that each
-variable had in the program, such as ``dense/kernel``. Several variables may have the same one.
+variable had in the program, such as ``dense/kernel``. Several variables may have the same full
+name.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from types import MappingProxyType
 from tensorbundle import _core
 from tensorbundle.errors import AmbiguousNameError
 
-_SHOWN = 3  # as many near names as a message lists
-_KEYS_SHOWN = 5  # as many keys of one full name
-_NAME_SHOWN = 500  # as many characters of the absent name
-# A ratio of difflib's from which two names are near.
-_NEAR = 0.6
-# The same of UTF-8 bytes, at worst: what two names share has one byte per character, the rest four.
-_NEAR_IN_BYTES = _NEAR / (_NEAR + 4 * (1 - _NEAR))
-# As many names as difflib compares, which is exact and slow; those that share the most characters.
-_COMPARED = 24
-# difflib takes the square of the sizes.
-_COMPARED_SIZE = 256
+# Limits of a message: nearest names, keys of one full name, and characters of the absent name.
+_MAX_NEAREST = 3
+_MAX_KEYS = 5
+_MAX_NAME_CHARS = 500
+
+# The lowest difflib ratio of two similar names.
+_MIN_RATIO = 0.6
+# The lowest ratio for UTF-8 bytes: in the worst case, common characters have one byte, others four.
+_MIN_BYTE_RATIO = _MIN_RATIO / (_MIN_RATIO + 4 * (1 - _MIN_RATIO))
+# The number of candidates for difflib, which is exact but slow, after a fast preselection.
+_MAX_COMPARED = 24
+# difflib's time is quadratic in the length.
+_MAX_COMPARED_CHARS = 256
 
 
 @dataclass(frozen=True)
@@ -35,24 +38,24 @@ class FullNames:
     """The full names of one checkpoint.
 
     Attributes:
-        by_key: Key to full name, of the tensors that the checkpoint has.
-        keys: Full name to its keys, of the same tensors.
-        absent: Full name to a key that the graph names and the checkpoint does not have.
-        problem: Why full names may be missing here, or None.
+        by_key: Key to full name, for the tensors of the checkpoint.
+        keys: Full name to its keys, for the same tensors.
+        absent: Full name to a key that is in the graph but not in the checkpoint.
+        error: The reason why full names may be missing, or None.
     """
 
     by_key: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
-    problem: str | None = None
+    error: str | None = None
 
 
-def full_names(rows: Iterable[tuple[str, str, bool]], problem: str | None) -> FullNames:
-    """Sorts what the object graph says.
+def full_names(rows: Iterable[tuple[str, str, bool]], error: str | None) -> FullNames:
+    """Builds the maps from the rows of an object graph.
 
     Args:
         rows: (full name, key, whether the checkpoint has that key).
-        problem: Why rows may be missing, or None.
+        error: The reason why rows may be missing, or None.
     """
     by_key: dict[str, str] = {}
     keys: dict[str, list[str]] = {}
@@ -65,19 +68,19 @@ def full_names(rows: Iterable[tuple[str, str, bool]], problem: str | None) -> Fu
             seen.add((name, key))
             by_key.setdefault(key, name)
             keys.setdefault(name, []).append(key)
-    return FullNames(MappingProxyType(by_key), keys, absent, problem)
+    return FullNames(MappingProxyType(by_key), keys, absent, error)
 
 
 def as_text(name: str | bytes) -> str:
-    """Returns a name as the checkpoint lists it."""
+    """Converts a name to the str that the checkpoint lists."""
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
-def several(names: object) -> Iterable[str | bytes]:
-    """Returns what is to be a collection of names, if it may be one.
+def check_names(names: object) -> Iterable[str | bytes]:
+    """Returns `names` after checking that it is a collection.
 
     Raises:
-        TypeError: It is a single name, or not a collection.
+        TypeError: `names` is a single name, or not iterable.
     """
     if isinstance(names, (str, bytes)):
         raise TypeError(f"names must be a sequence of names, not a single {type(names).__name__}")
@@ -86,38 +89,40 @@ def several(names: object) -> Iterable[str | bytes]:
     return names
 
 
-def ambiguous(name: str, keys: Sequence[str], path: str) -> AmbiguousNameError:
+def ambiguous_name_error(name: str, keys: Sequence[str], path: str) -> AmbiguousNameError:
     """Returns the error for a full name that several tensors have."""
-    shown = ", ".join(map(repr, keys[:_KEYS_SHOWN]))
-    more = f" and {len(keys) - _KEYS_SHOWN} more" if len(keys) > _KEYS_SHOWN else ""
+    first = ", ".join(map(repr, keys[:_MAX_KEYS]))
+    more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
     return AmbiguousNameError(
         f"{name!r} is the full name of {len(keys)} tensors of {path!r}: give the key of one of "
-        f"them, {shown}{more}"
+        f"them, {first}{more}"
     )
 
 
-def not_found(
+def not_found_message(
     name: str, names: Callable[[], list[str]], full: FullNames, path: str
 ) -> Callable[[], str]:
     """Returns a function that composes the message about an absent name."""
-    return functools.partial(_compose, name, names, full, path)
+    return functools.partial(_compose_message, name, names, full, path)
 
 
-def _compose(name: str, list_names: Callable[[], list[str]], full: FullNames, path: str) -> str:
+def _compose_message(
+    name: str, list_names: Callable[[], list[str]], full: FullNames, path: str
+) -> str:
     names = list_names()
-    clipped = repr(name[:_NAME_SHOWN]) + "..." * (len(name) > _NAME_SHOWN)
-    text = f"there is no tensor {clipped} among the {len(names)} of {path!r}"
+    clipped = repr(name[:_MAX_NAME_CHARS]) + "..." * (len(name) > _MAX_NAME_CHARS)
+    text = f"{path!r} has {len(names)} tensors, but no tensor {clipped}"
     if name in full.absent:
         text += f": it is the full name of {full.absent[name]!r}, which is not stored"
-    near = [_described(found, full) for found in nearest(name, [*names, *full.keys])]
+    near = [_describe(found, full) for found in nearest(name, [*names, *full.keys])]
     if near:
         text += f"; the nearest names are {', '.join(near)}"
-    if full.problem is not None:
-        text += f". Full names may be missing, because {full.problem}"
+    if full.error is not None:
+        text += f". Full names may be missing, because {full.error}"
     return text
 
 
-def _described(name: str, full: FullNames) -> str:
+def _describe(name: str, full: FullNames) -> str:
     keys = full.keys.get(name)
     if keys is None:
         return repr(name)
@@ -126,24 +131,24 @@ def _described(name: str, full: FullNames) -> str:
     return f"{name!r} (the full name of {keys[0]!r})" if keys[0] != name else repr(name)
 
 
-def nearest(name: str, candidates: list[str], count: int = _SHOWN) -> list[str]:
-    """Returns the candidates that resemble a name, the nearest first; never the name itself.
+def nearest(name: str, candidates: list[str], count: int = _MAX_NEAREST) -> list[str]:
+    """Returns the candidates that are similar to a name, except the name itself, nearest first.
 
-    Takes some 50 ms for 100,000 candidates. The work is bounded: of millions, only the first are
-    compared.
+    Takes about 50 ms for 100,000 candidates. The work is bounded: of millions of candidates, only
+    the first are compared.
     """
-    wanted = name.encode("utf-8", "surrogatepass")
-    found = _core.similar_names(wanted, candidates, count=_COMPARED, least=_NEAR_IN_BYTES)
-    matcher = difflib.SequenceMatcher(b=name[:_COMPARED_SIZE])
+    encoded = name.encode("utf-8", "surrogatepass")
+    found = _core.similar_names(encoded, candidates, count=_MAX_COMPARED, least=_MIN_BYTE_RATIO)
+    matcher = difflib.SequenceMatcher(b=name[:_MAX_COMPARED_CHARS])
     scores: dict[str, float] = {}
     for candidate in found:
         if candidate not in scores and candidate != name:
-            matcher.set_seq1(candidate[:_COMPARED_SIZE])
+            matcher.set_seq1(candidate[:_MAX_COMPARED_CHARS])
             scores[candidate] = matcher.ratio()
-    near = [candidate for candidate, score in scores.items() if score >= _NEAR]
+    near = [candidate for candidate, score in scores.items() if score >= _MIN_RATIO]
     near.sort(key=scores.__getitem__, reverse=True)
     if len(near) < count:
-        # What is in a scope has little in common with its own last part.
+        # A name in a scope is not similar to its last component, so compare the component itself.
         ending = f"/{name}"
         in_scopes = {other for other in candidates if other.endswith(ending)}
         near += sorted(in_scopes.difference(near), key=lambda other: (len(other), other))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link that makes every ``import tensorflow`` load the ops, without a line of user code.
+"""A link to the op library that makes ``import tensorflow`` load the ops.
 
-TensorFlow loads what lies in the folder ``tensorflow-plugins`` beside it. For a parameter server
-whose script nobody can change that is the only way in. A link and never a copy: a second copy in
-one process breaks both, and a copy stays behind when the package is upgraded. Nothing here imports
-TensorFlow.
+TensorFlow loads the libraries in the folder ``tensorflow-plugins`` next to its package. This is the
+only method for a parameter server whose script cannot be changed. The library is linked, not
+copied: two copies in one process do not work, and a copy would not be upgraded with the package.
+This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ FOLDER = "tensorflow-plugins"
 
 @dataclass(frozen=True)
 class Status:
-    """What lies where TensorFlow looks.
+    """The state of the link.
 
     Attributes:
-        state: ``"enabled"``: a link to this package's library. ``"disabled"``: nothing.
-            ``"stale"``: a link that leads nowhere or to another file. ``"foreign"``: a file that is
-            no link. ``"no tensorflow"``: there is no TensorFlow to look.
-        library: This package's library, or None where it was built without.
-        link: The place of the link, or None without a TensorFlow.
-        target: Where the link that is there leads, as it is spelled.
+        state: ``"enabled"``: a link to this package's library. ``"disabled"``: no file.
+            ``"stale"``: a broken link, or a link to another file. ``"foreign"``: a file that is not
+            a link. ``"no tensorflow"``: TensorFlow is not installed.
+        library: This package's library, or None if the package was built without it.
+        link: The path of the link, or None without TensorFlow.
+        target: The target of the existing link, as returned by ``os.readlink``.
     """
 
     state: str
@@ -41,13 +41,13 @@ class Status:
 
 
 def find_library() -> Path | None:
-    """The op library of this package, or None where it was built without."""
+    """Returns the path of the op library, or None if the package was built without it."""
     path = Path(__file__).with_name(LIBRARY)
     return path if path.is_file() else None
 
 
 def status() -> Status:
-    """Looks; changes nothing."""
+    """Returns the state of the link."""
     library = find_library()
     folder = _folder()
     if folder is None:
@@ -55,65 +55,67 @@ def status() -> Status:
     link = folder / LIBRARY
     if not link.is_symlink():
         return Status("foreign" if link.exists() else "disabled", library, link, None)
-    leads_to_ours = library is not None and link.exists() and link.samefile(library)
-    return Status("enabled" if leads_to_ours else "stale", library, link, os.readlink(link))
+    is_enabled = library is not None and link.exists() and link.samefile(library)
+    return Status("enabled" if is_enabled else "stale", library, link, os.readlink(link))
 
 
 def enable() -> Status:
-    """Makes the link. A stale one is replaced; one that is right stays.
+    """Creates the link, or replaces a stale one.
 
     Raises:
-        tensorbundle.NotFoundError: There is no TensorFlow, or the package was built without the
-            library.
-        tensorbundle.UnsupportedError: A file that is no link is in the way.
+        tensorbundle.NotFoundError: TensorFlow is not installed, or the package was built without
+            the library.
+        tensorbundle.UnsupportedError: A file that is not a link has the link's name.
         OSError: The folder cannot be written.
     """
-    now = status()
-    library, link = _both(now)
-    if now.state == "foreign":
-        raise errors.UnsupportedError(f"{link} is a file and no link of ours; remove it first")
-    if now.state != "enabled":
+    current = status()
+    library, link = _require_library_and_link(current)
+    if current.state == "foreign":
+        raise errors.UnsupportedError(
+            f"{link} is a file, not a link to tensorbundle's library; remove it first"
+        )
+    if current.state != "enabled":
         link.parent.mkdir(exist_ok=True)
-        # Made beside it and renamed: a process that starts meanwhile sees the old link or the new.
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.symlink_to(library)
-        os.replace(fresh, link)
+        # Create a temporary link and rename it, so that other processes always see a link.
+        temporary = link.with_name(f".{link.name}.{os.getpid()}")
+        temporary.symlink_to(library)
+        os.replace(temporary, link)
     return status()
 
 
 def disable() -> Status:
-    """Removes the link, stale or not, and the folder if nothing else is in it.
+    """Removes the link, even a stale one, and the folder if it is empty.
 
     Raises:
-        tensorbundle.NotFoundError: There is no TensorFlow.
-        tensorbundle.UnsupportedError: What is there is a file and no link.
+        tensorbundle.NotFoundError: TensorFlow is not installed.
+        tensorbundle.UnsupportedError: A file that is not a link has the link's name.
         OSError: The folder cannot be written.
     """
-    now = status()
-    if now.link is None:
+    current = status()
+    if current.link is None:
         raise errors.NotFoundError("TensorFlow is not installed for this Python")
-    if now.state == "foreign":
-        raise errors.UnsupportedError(f"{now.link} is a file and no link of ours; it is left alone")
-    if now.state != "disabled":
-        now.link.unlink()
-    with contextlib.suppress(OSError):  # it holds something else, or was never there
-        now.link.parent.rmdir()
+    if current.state == "foreign":
+        raise errors.UnsupportedError(
+            f"{current.link} is a file, not a link to tensorbundle's library; it is not removed"
+        )
+    if current.state != "disabled":
+        current.link.unlink()
+    with contextlib.suppress(OSError):  # not empty, or does not exist
+        current.link.parent.rmdir()
     return status()
 
 
-def _both(now: Status) -> tuple[Path, Path]:
-    """The library and the place of its link."""
-    if now.link is None:
+def _require_library_and_link(current: Status) -> tuple[Path, Path]:
+    """Returns the library and the path of its link, or raises NotFoundError."""
+    if current.link is None:
         raise errors.NotFoundError("TensorFlow is not installed for this Python")
-    if now.library is None:
-        raise errors.NotFoundError(
-            f"this installation of tensorbundle has no {LIBRARY}: it was built without it"
-        )
-    return now.library, now.link
+    if current.library is None:
+        raise errors.NotFoundError(f"this installation of tensorbundle was built without {LIBRARY}")
+    return current.library, current.link
 
 
 def _folder() -> Path | None:
-    """Where `import tensorflow` looks for libraries: beside the package that it would import."""
+    """Returns TensorFlow's plugin folder, next to the package that would be imported."""
     try:
         spec = importlib.util.find_spec("tensorflow")
     except (ImportError, ValueError):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``checkpoint`` state file of a directory, and what follows from it.
+"""The ``checkpoint`` state file of a directory, and TensorFlow's functions that use it.
 
-These functions answer as those of TensorFlow 2.21 do, log lines included (under the logger
-``tensorbundle``), except that a path means itself here, not a pattern, and that a checkpoint which
-was moved together with its state file is found.
+The functions behave as those of TensorFlow 2.21, including log messages (under the logger
+``tensorbundle``), with two exceptions: paths are not patterns, and a checkpoint that was moved
+together with its state file is found.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ DEFAULT_STATE_FILE = "checkpoint"
 
 _logger = logging.getLogger("tensorbundle")
 
-# A state file with 100,000 paths has some 10 MB; a larger one is something else by that name.
+# A state file with 100,000 paths has about 10 MB; a file above this limit is not a state file.
 _MAX_STATE_FILE_BYTES = 64 << 20
 
 _POLL_SECONDS = 1
-_LONGEST_SLEEP = 86400.0  # the system refuses to sleep for centuries
+_LONGEST_SLEEP = 86400.0  # the system rejects very long sleeps
 
-# TensorFlow's log lines begin with the name of its own exception.
+# The names of TensorFlow's exceptions, with which its log lines begin.
 _TENSORFLOW_NAMES = {
     errno.EISDIR: "FailedPreconditionError",
     errno.ENOTDIR: "FailedPreconditionError",
@@ -68,7 +68,7 @@ class StateEncodingError(CorruptionError, UnicodeDecodeError):
         return self.reason
 
     def with_advice(self, advice: str) -> StateEncodingError:
-        """The same with something behind the message."""
+        """Return the same error with `advice` appended to the message."""
         return StateEncodingError(
             self.encoding, self.object, self.start, self.end, self.reason + advice
         )
@@ -84,11 +84,11 @@ def get_checkpoint_state(
         latest_filename: The state file's name in it; ``checkpoint`` if None.
 
     Returns:
-        The state, its relative paths joined to ``checkpoint_dir``; None if there is no state file,
-        or if it cannot be read or parsed (which is logged).
+        The state, with relative paths joined to ``checkpoint_dir``; None if the state file does not
+        exist, or if it cannot be read or parsed (which is logged).
 
     Raises:
-        CorruptionError: The file names no latest checkpoint, or is not UTF-8.
+        CorruptionError: The file does not name a latest checkpoint, or is not UTF-8.
     """
     directory = path_text(checkpoint_dir)
     name = DEFAULT_STATE_FILE if latest_filename is None else path_text(latest_filename)
@@ -109,24 +109,24 @@ def get_checkpoint_state(
 def read_state(
     directory: str, name: str = DEFAULT_STATE_FILE, *, allow_mark: bool = False
 ) -> CheckpointState:
-    """Read a state file as `get_checkpoint_state` does; what is wrong with it is raised.
+    """Read a state file as `get_checkpoint_state` does, but raise all errors.
 
     Args:
         directory: The directory.
         name: The state file's name in it.
-        allow_mark: Skip a UTF-8 byte-order mark at the beginning, at which TensorFlow stops.
+        allow_mark: Skip a UTF-8 byte-order mark at the beginning, which TensorFlow rejects.
 
     Raises:
         OSError: The file cannot be read.
-        ParseError: It is not the text of a state file.
-        CorruptionError: It names no latest checkpoint, or is not UTF-8.
+        ParseError: The file is not the text of a state file.
+        CorruptionError: The file does not name a latest checkpoint, or is not UTF-8.
     """
     text = _read_text(os.path.join(directory, name))
     state = parse_checkpoint_state(text.removeprefix("\ufeff") if allow_mark else text)
     if not state.model_checkpoint_path:
         raise CorruptionError(f"Invalid checkpoint state loaded from {printable(directory)}")
     return CheckpointState(
-        # os.path.join() keeps an absolute path as it is.
+        # os.path.join() returns an absolute second path unchanged.
         os.path.join(directory, state.model_checkpoint_path),
         [os.path.join(directory, path) for path in state.all_model_checkpoint_paths],
         state.all_model_checkpoint_timestamps,
@@ -137,27 +137,24 @@ def read_state(
 def latest_checkpoint(
     checkpoint_dir: AnyPath, latest_filename: AnyPath | None = None
 ) -> str | None:
-    """Return the prefix of a directory's latest checkpoint, by its state file.
+    """Return the prefix of the latest checkpoint in a directory's state file.
 
     Args:
         checkpoint_dir: The directory.
         latest_filename: The state file's name in it; ``checkpoint`` if None.
 
     Returns:
-        The prefix; None if there is no state, or the checkpoint that it names is gone (logged).
+        The prefix; None without a state, or if the checkpoint does not exist (which is logged).
 
     Raises:
-        CorruptionError: The state file names no latest checkpoint, or is not UTF-8.
+        CorruptionError: The state file does not name a latest checkpoint, or is not UTF-8.
     """
     state = get_checkpoint_state(checkpoint_dir, latest_filename)
     return None if state is None else latest_in(state, path_text(checkpoint_dir))
 
 
 def latest_in(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
-    """Return the prefix of the latest checkpoint of a state that was read from ``directory``.
-
-    None, and a line in the log, if it does not exist. See `find_latest`.
-    """
+    """Return what `find_latest` returns, and log a message if it is None."""
     found = find_latest(state, directory, moved=moved)
     if found is None:
         _logger.error("Couldn't match files for checkpoint %s", state.model_checkpoint_path)
@@ -165,42 +162,40 @@ def latest_in(state: CheckpointState, directory: str, *, moved: bool = True) -> 
 
 
 def find_latest(state: CheckpointState, directory: str, *, moved: bool = True) -> str | None:
-    """Return the prefix of the latest checkpoint of a state, or None.
+    """Return the prefix of the latest checkpoint of a state, or None if it does not exist.
 
-    State files have absolute paths, and directories are moved, also from Windows. So a path that
-    leads nowhere is tried once more by its last component, in ``directory``; then with backslashes
-    taken for slashes.
+    State files have absolute paths, which become invalid if the directory is moved, possibly from
+    Windows. If the path does not exist, its last component is looked up in ``directory``, then the
+    path with backslashes replaced by slashes.
 
     Args:
         state: The state.
-        directory: Where it was read from.
-        moved: Follow a checkpoint that was moved. TensorFlow does not.
+        directory: The directory of the state file.
+        moved: Whether to search for a checkpoint that was moved. TensorFlow does not.
     """
     recorded = state.model_checkpoint_path
-    if _matches_something(recorded):
+    if _any_file_exists(recorded):
         return recorded
     if not moved:
         return None
     names = [os.path.basename(recorded)]
     if "\\" in recorded:
-        inside = recorded.removeprefix(os.path.join(directory, ""))
-        names += [inside.replace("\\", "/"), inside.rpartition("\\")[2]]
+        relative = recorded.removeprefix(os.path.join(directory, ""))
+        names += [relative.replace("\\", "/"), relative.rpartition("\\")[2]]
     for name in names:
         path = os.path.join(directory, name)
-        if not os.path.isdir(path) and _matches_something(path):
-            _logger.warning(
-                "Checkpoint %s is not there any more; taking %s instead", recorded, path
-            )
+        if not os.path.isdir(path) and _any_file_exists(path):
+            _logger.warning("Checkpoint %s does not exist; using %s instead", recorded, path)
             return path
     return None
 
 
 def checkpoint_exists(checkpoint_prefix: AnyPath) -> bool:
-    """Whether there is a checkpoint of that prefix, V2 or V1 (sharded: by its pattern).
+    """Return whether a V2 or V1 checkpoint exists (a sharded V1 checkpoint by its pattern).
 
-    As in TensorFlow any file or directory of exactly that name counts.
+    As in TensorFlow, the result is also true for any file or directory of exactly that name.
     """
-    return _matches_something(path_text(checkpoint_prefix))
+    return _any_file_exists(path_text(checkpoint_prefix))
 
 
 def checkpoints_iterator(
@@ -209,21 +204,21 @@ def checkpoints_iterator(
     timeout: float | None = None,
     timeout_fn: Callable[[], object] | None = None,
 ) -> Iterator[str]:
-    """Yield the prefix of each new latest checkpoint of a directory, looking once a second.
+    """Yield the prefix of each new latest checkpoint of a directory, polling once a second.
 
     Args:
-        checkpoint_dir: The directory; it need not exist yet.
-        min_interval_secs: The least time between two yields.
-        timeout: How many seconds to wait for one new checkpoint; None waits for ever.
-        timeout_fn: Called after every time-out and after every yield: a true answer ends the
-            iteration. Without it, a time-out ends the iteration.
+        checkpoint_dir: The directory, which may not exist yet.
+        min_interval_secs: The minimum time between two yields.
+        timeout: The time to wait for a new checkpoint, in seconds; None means no limit.
+        timeout_fn: Called after every timeout and after every yield. A true result ends the
+            iteration. Without it, a timeout ends the iteration.
 
     Yields:
-        The prefix, whenever it differs from the one yielded before.
+        The prefix, whenever it differs from the last one.
 
     Raises:
-        CorruptionError: As `latest_checkpoint`.
-        TypeError, ValueError: An interval or a time-out is not a number; from the first step.
+        CorruptionError: The state file does not name a latest checkpoint, or is not UTF-8.
+        TypeError, ValueError: An interval or a timeout is not a number. Raised by the first step.
     """
     interval = _seconds("min_interval_secs", min_interval_secs)
     timeout = None if timeout is None else _seconds("timeout", timeout)
@@ -234,9 +229,9 @@ def checkpoints_iterator(
         found = _wait_for_new_checkpoint(checkpoint_dir, previous, timeout)
         if found is not None:
             previous = found
-            begin = time.monotonic()
+            start = time.monotonic()
             yield found
-            pause = begin + interval - time.monotonic()
+            pause = start + interval - time.monotonic()
             while pause > 0:
                 time.sleep(min(pause, _LONGEST_SLEEP))
                 pause -= _LONGEST_SLEEP
@@ -249,7 +244,7 @@ def checkpoints_iterator(
 
 
 def _seconds(name: str, value: Any) -> float:
-    """A number of seconds; more than the system can count are infinitely many."""
+    """Return a number of seconds as a float; integers that overflow become infinite."""
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     try:
@@ -271,7 +266,7 @@ def _wait_for_new_checkpoint(
         if found is not None and found != previous:
             _logger.info("Found new checkpoint at %s", found)
             return found
-        # A look that would come after the deadline is not waited for.
+        # Do not wait for a poll after the deadline.
         if deadline is not None and time.monotonic() + _POLL_SECONDS > deadline:
             return None
         time.sleep(_POLL_SECONDS)
@@ -286,7 +281,7 @@ def _read_text(path: str) -> str:
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    # Opening a FIFO would wait for its writer.
+    # Opening a FIFO would block until it has a writer.
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file", path)
     if status.st_size > _MAX_STATE_FILE_BYTES:
@@ -296,20 +291,22 @@ def _read_text(path: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        reason = f"{path!r} is not a state file of TensorFlow: {_described(data, error)}"
-        # The bytes before and after the place belong to the file, not to the message.
-        place = data[error.start : error.end]
-        raise StateEncodingError("utf-8", place, 0, len(place), reason) from None
+        reason = (
+            f"{path!r} is not a state file of TensorFlow: {_describe_decode_error(data, error)}"
+        )
+        # Keep only the invalid bytes in the exception, not the whole file.
+        invalid = data[error.start : error.end]
+        raise StateEncodingError("utf-8", invalid, 0, len(invalid), reason) from None
 
 
-def _described(data: bytes, error: UnicodeDecodeError) -> str:
-    kind = path_errors.kind_of(data)
+def _describe_decode_error(data: bytes, error: UnicodeDecodeError) -> str:
+    kind = path_errors.describe_content(data)
     if kind is not None:
         return f"it {kind}"
     return f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8 text"
 
 
-def _matches_something(prefix: str) -> bool:
+def _any_file_exists(prefix: str) -> bool:
     if os.path.exists(prefix + INDEX_SUFFIX) or os.path.exists(prefix):
         return True
     sharded = v1_pattern_parts(prefix)

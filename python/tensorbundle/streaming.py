@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors larger than memory, read while what came before is used."""
+"""Streams of chunks and of tensors with read-ahead, for tensors larger than memory."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tensorbundle.errors import ShapeMismatchError
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 
-# Bytes of a chunk by default. From 4 MB on, handing a chunk over no longer counts; above 8 MB two
-# of them leave the processor's cache and cost a fifth more time (docs/performance.md).
+# The default size of a chunk. From 4 MB on, the overhead per chunk is negligible; above 8 MB, two
+# chunks exceed the processor's cache and take a fifth more time (docs/performance.md).
 CHUNK_BYTES = 8 << 20
-# What may be read ahead of small chunks, so that handing them over one by one does not count.
+# The minimum read-ahead, which hides the overhead per chunk for small chunks.
 _MIN_AHEAD = 4 << 20
-# Up to this size two chunks are read ahead: while one is handed over the other is read.
+# Up to this chunk size, two chunks are read ahead, so that one is read while the other is returned.
 _MAX_DOUBLED = 8 << 20
 
 
 class Stream(Iterator[Item], Generic[Item]):
     """An iterator whose items are read ahead on another thread.
 
-    The thread starts with the first item, and ends with the last, with ``close()``, at the end of a
-    ``with`` statement, or when the iterator is collected. It belongs to this process: a forked
-    child must begin a stream of its own. Closing the checkpoint does not end it.
+    The thread starts with the first item. It ends after the last item, on ``close()``, at the end
+    of a ``with`` statement, or when the iterator is garbage-collected. A forked child cannot use
+    the stream and must create its own. Closing the checkpoint does not end the thread.
     """
 
     def __init__(self, advance: Callable[[], Item], close: Callable[[], None]) -> None:
-        """Made by ``Tensor.chunks`` and ``Checkpoint.stream``."""
+        """Called by ``Tensor.chunks`` and ``Checkpoint.stream``."""
         self._advance = advance
         self._close = close
 
@@ -45,7 +45,7 @@ class Stream(Iterator[Item], Generic[Item]):
         return self._advance()
 
     def close(self) -> None:
-        """Ends the reading. Arrays that were handed out stay as they are."""
+        """Stops the read-ahead. Returned arrays stay valid."""
         self._close()
 
     def __enter__(self) -> Stream[Item]:
@@ -65,19 +65,19 @@ def chunks(
 ) -> Stream[tuple[int, Array]]:
     """Implements ``Tensor.chunks``.
 
-    With ``io="auto"``, ranges that are not in the page cache are read past it where the stream is
-    long and the file system local: faster, and nothing else is thrown out; but a second reading
-    then is no faster. ``io="pread"`` leaves the bytes in the page cache.
+    With ``io="auto"``, long streams from a local file system use direct I/O for ranges that are not
+    in the page cache. This is faster and evicts no other pages, but a second pass is not faster
+    than the first. ``io="pread"`` always uses the page cache.
     """
     if not tensor.shape:
         raise ValueError(f"tensor {tensor.name!r} is a scalar: it has no rows to stream")
     outs = [] if out is None else [out] if isinstance(out, np.ndarray) else list(out)
     if out is not None:
-        rows = _checked_outs(tensor, rows, outs)
+        rows = _check_outs(tensor, rows, outs)
     if rows is not None:
         rows = integer(rows, "rows")
         if rows < 1:
-            raise ValueError(f"a chunk needs at least one row, not {rows}")
+            raise ValueError(f"rows must be at least 1, not {rows}")
         rows = min(rows, max(1, tensor.shape[0]))
     if tensor.type_number in (dtypes.STRING, dtypes.VARIANT):
         return _string_chunks(tensor, rows, outs)
@@ -112,8 +112,8 @@ def stream(
 
     Args:
         checkpoint: The checkpoint.
-        names: The name under which to hand out each tensor, by its index.
-        tensors: The tensors, without repetition.
+        names: The name to return for each tensor, by the tensor's index.
+        tensors: The tensors, without duplicates.
         max_bytes: See ``Checkpoint.stream``.
     """
     max_bytes = size(max_bytes, "max_bytes")
@@ -132,13 +132,13 @@ def stream(
     return Stream(advance, source.close)
 
 
-def _checked_outs(tensor: _core.Tensor, rows: int | None, outs: list[Array]) -> int:
-    """The rows of a chunk, from the arrays that take them in turn."""
+def _check_outs(tensor: _core.Tensor, rows: int | None, outs: list[Array]) -> int:
+    """Checks the caller's arrays for chunks, and returns their number of rows."""
     if not outs:
-        raise ValueError("out has no array to fill")
+        raise ValueError("out must contain at least one array")
     for array in outs:
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"out must hold numpy.ndarrays, not {type(array).__name__}")
+            raise TypeError(f"out must contain numpy.ndarrays, not {type(array).__name__}")
         count = rows if rows is not None else len(outs[0]) if outs[0].ndim else 0
         if array.shape != (count, *tensor.shape[1:]):
             raise ShapeMismatchError(
@@ -150,17 +150,17 @@ def _checked_outs(tensor: _core.Tensor, rows: int | None, outs: list[Array]) -> 
                 f"out has dtype {array.dtype}, tensor {tensor.name!r} has {tensor.dtype}"
             )
         if not (array.flags.writeable and array.flags.c_contiguous):
-            raise ValueError("arrays to be filled must be writable and C-contiguous")
+            raise ValueError("arrays in out must be writable and C-contiguous")
     for i, array in enumerate(outs):
         if any(np.may_share_memory(array, other) for other in outs[:i]):
-            raise ValueError("arrays to be filled in turn must not share memory")
+            raise ValueError("arrays in out must not share memory")
     return len(outs[0])
 
 
 def _string_chunks(
     tensor: _core.Tensor, rows: int | None, outs: list[Array]
 ) -> Stream[tuple[int, Array]]:
-    """Chunks of strings: Python objects, created by the thread that asks for them."""
+    """Streams chunks of strings, which the consumer's thread creates as Python objects."""
     tensor.ranges_of_box([0] * len(tensor.shape), tensor.shape)  # raises if elements are missing
     if rows is None:
         rows = max(1, CHUNK_BYTES * tensor.shape[0] // max(tensor.nbytes, 1))
@@ -171,25 +171,25 @@ def _string_chunks(
 def _iterate_strings(
     tensor: _core.Tensor, rows: int, outs: list[Array]
 ) -> Generator[tuple[int, Array], None, None]:
-    """Reads each stored slice once, and holds it while chunks need rows of it."""
+    """Reads each stored slice once, and keeps it until its last row has been yielded."""
     shape = tensor.shape
     slices = tensor.slices()
-    held: dict[int, Array] = {}
-    for turn, start in enumerate(range(0, shape[0], rows)):
+    loaded: dict[int, Array] = {}
+    for number, start in enumerate(range(0, shape[0], rows)):
         count = min(rows, shape[0] - start)
-        chunk = outs[turn % len(outs)] if outs else np.empty((count, *shape[1:]), object)
+        chunk = outs[number % len(outs)] if outs else np.empty((count, *shape[1:]), object)
         chunk = chunk[:count]
         for i, (offset, lengths, *_) in enumerate(slices):
             first = max(offset[0], start)
             end = min(offset[0] + lengths[0], start + count)
             if first >= end:
                 continue
-            if i not in held:
-                held[i] = tensor.read_string_slice(i)
+            if i not in loaded:
+                loaded[i] = tensor.read_string_slice(i)
             columns = (slice(a, a + n) for a, n in zip(offset[1:], lengths[1:], strict=True))
-            where = (slice(first - start, end - start), *columns)
-            chunk[where] = held[i][first - offset[0] : end - offset[0]]
+            box = (slice(first - start, end - start), *columns)
+            chunk[box] = loaded[i][first - offset[0] : end - offset[0]]
             if end == offset[0] + lengths[0]:
-                del held[i]
+                del loaded[i]
         yield start, chunk
         del chunk

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lazy handle to one stored tensor."""
+"""Lazy handles of stored tensors, and their conversions to Python scalars."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, strea
 from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
 
-# What could be meant as the value of a tensor.
+Array = np.ndarray[Any, Any]
+
+# Types with which the value of a tensor might be compared.
 _VALUES = (numbers.Number, np.ndarray, np.generic, str, bytes, bytearray, list, tuple)
+
+# The alignment that TensorFlow, JAX and PyTorch require for use without a copy.
+_ALIGNMENT = 64
+
+# From this size on, arrays are allocated only after checking that their elements are stored.
+_LARGE = 1 << 20
 
 
 class _Handle(Protocol):
-    """What the conversions need of a ``Tensor``."""
+    """The attributes of ``Tensor`` that the conversions use."""
 
     _core: _core.Tensor
 
@@ -38,45 +46,44 @@ class _Handle(Protocol):
 
 
 class ScalarConversions:
-    """The part of ``Tensor`` that converts one element, by NumPy's rules for arrays.
+    """Conversions of a one-element ``Tensor`` by NumPy's rules, and comparison of handles.
 
-    Comparing is not converting. A handle names a tensor: two handles are equal when they name the
-    same tensor of the same open checkpoint, and equal handles have equal hashes, so that handles
-    can be keys of a dict. If ``handle == 1000`` compared the element, a handle would equal objects
-    with other hashes, and every dict and set with both in it would give wrong answers; if it
-    compared identity, it would silently be False. So comparing with a value raises TypeError, as
-    ``<`` does.
+    Comparison does not convert. Two handles are equal if they refer to the same tensor of the same
+    open checkpoint, and equal handles have equal hashes, so handles can be keys of a dict. If
+    ``handle == 1000`` compared the element, a handle would equal objects with other hashes, which
+    breaks dicts and sets; if it compared identity, it would silently be False. Therefore
+    comparison with a value raises TypeError, as ``<`` does.
     """
 
     __slots__ = ()
 
     def item(self: _Handle) -> Any:
-        """The only element, as a Python object: int, float, complex, bool, or ``bytes``.
+        """Returns the only element as a Python object: int, float, complex, bool, or ``bytes``.
 
         Raises:
-            ValueError: The tensor has more or fewer elements than one.
-            CorruptionError: As ``read``.
+            ValueError: The tensor does not have exactly one element.
+            CorruptionError: The stored bytes are corrupted.
         """
         if self.size != 1:
             raise ValueError(
-                f"tensor {self.name!r} has {self.size} elements: item() needs exactly one"
+                f"tensor {self.name!r} has {self.size} elements: item() requires exactly one"
             )
         return _element(self)
 
     def __int__(self: _Handle) -> int:
-        """The only element as an int; TypeError for other sizes, and for complex numbers."""
+        """Returns the only element as an int; TypeError for other sizes and complex numbers."""
         return int(_only_element(self, "int"))
 
     def __float__(self: _Handle) -> float:
-        """The only element as a float; TypeError for other sizes, and for complex numbers."""
+        """Returns the only element as a float; TypeError for other sizes and complex numbers."""
         return float(_only_element(self, "float"))
 
     def __complex__(self: _Handle) -> complex:
-        """The only element as a complex number; TypeError for other sizes."""
+        """Returns the only element as a complex number; TypeError for other sizes."""
         return complex(_only_element(self, "complex"))
 
     def __index__(self: _Handle) -> int:
-        """The element of a scalar of an integer type; TypeError for every other tensor."""
+        """Returns the element of a scalar of an integer type; TypeError for other tensors."""
         if self.shape or not _is_integer(self.dtype):
             raise TypeError(
                 f"only a scalar of an integer type can be used as an index, not tensor "
@@ -85,25 +92,25 @@ class ScalarConversions:
         return operator.index(_element(self))
 
     def __bool__(self: _Handle) -> bool:
-        """Whether the only element is true, as of a NumPy array; not whether there is a tensor.
+        """Returns whether the only element is true, as for a NumPy array.
 
         Raises:
-            ValueError: The tensor has more or fewer elements than one.
+            ValueError: The tensor does not have exactly one element.
         """
         if self.size != 1:
             raise ValueError(
                 f"tensor {self.name!r} has {self.size} elements, so its truth value is ambiguous; "
-                "to ask whether a checkpoint holds a tensor, write 'name in checkpoint' or "
+                "to test whether a checkpoint has a tensor, use 'name in checkpoint' or "
                 "'checkpoint.get(name) is not None'"
             )
         return bool(_element(self))
 
     def __eq__(self: _Handle, other: object) -> bool:
-        """Whether both are handles of the same tensor of the same open checkpoint.
+        """Returns whether both are handles of the same tensor of the same open checkpoint.
 
         Raises:
-            TypeError: `other` is a number, an array, a string or a sequence: the element was meant,
-                and ``int(t)``, ``t.item()`` or ``t.read()`` gives it.
+            TypeError: `other` is a number, an array, a string or a sequence. Compare ``int(t)``,
+                ``t.item()`` or ``t.read()`` instead.
         """
         if isinstance(other, ScalarConversions):
             return _identity(self) == _identity(cast(_Handle, other))
@@ -115,7 +122,7 @@ class ScalarConversions:
         return NotImplemented
 
     def __hash__(self: _Handle) -> int:
-        """Equal for handles of the same tensor of the same open checkpoint."""
+        """Returns the same hash for all handles of a tensor of one open checkpoint."""
         return hash(_identity(self))
 
 
@@ -123,10 +130,10 @@ def _identity(tensor: _Handle) -> tuple[int, int]:
     return tensor._core.checkpoint_id, tensor._core.index
 
 
-def _only_element(tensor: _Handle, wanted: str) -> Any:
+def _only_element(tensor: _Handle, target: str) -> Any:
     if tensor.size != 1:
         raise TypeError(
-            f"only a tensor of one element can be converted to {wanted}, not tensor "
+            f"only a tensor of one element can be converted to {target}, not tensor "
             f"{tensor.name!r} of shape {tensor.shape}"
         )
     return _element(tensor)
@@ -134,22 +141,13 @@ def _only_element(tensor: _Handle, wanted: str) -> Any:
 
 def _element(tensor: _Handle) -> Any:
     element = tensor.read()
-    # NumPy would cut the zero bytes off the end of a string.
+    # NumPy removes trailing zero bytes of strings.
     return element if isinstance(element, bytes) else np.asarray(element).item()
 
 
 def _is_integer(dtype: np.dtype[Any]) -> bool:
-    # The small integers of ml_dtypes are of a kind of their own.
+    # The small integers of ml_dtypes have another kind.
     return dtype.kind in "iu" or dtype.name in ("int4", "uint4", "int2", "uint2", "int1", "uint1")
-
-
-Array = np.ndarray[Any, Any]
-
-# Tensors that enter TensorFlow, JAX or PyTorch without a copy must start at a multiple of this.
-_ALIGNMENT = 64
-
-# Arrays of this size are allocated only for elements that are known to be stored.
-_LARGE = 1 << 20
 
 
 class StoredSlice(NamedTuple):
@@ -159,12 +157,12 @@ class StoredSlice(NamedTuple):
 
     Attributes:
         offset: The first element of the slice in the tensor, per axis.
-        shape: Elements per axis.
-        file: The data file's path.
-        file_offset: The first byte in that file.
-        nbytes: Bytes in that file.
-        crc32c: The stored CRC-32C of these bytes; None in V1 checkpoints, which have checksums of
-            blocks.
+        shape: The number of elements per axis.
+        file: The path of the data file.
+        file_offset: The offset of the first byte in that file.
+        nbytes: The number of bytes in that file.
+        crc32c: The stored CRC-32C of these bytes; None in V1 checkpoints, whose checksums are per
+            block.
     """
 
     offset: tuple[int, ...]
@@ -194,16 +192,16 @@ class _Owner(Protocol):
 
 
 class Tensor(ScalarConversions):
-    """A tensor of an open checkpoint. Its data are read when elements are asked for.
+    """A lazy handle of a tensor in an open checkpoint, whose data are read on access.
 
-    Handles are cheap, immutable, safe to share between threads, and pickle as the checkpoint's path
-    and the tensor's name. After the checkpoint's ``close()`` they raise ValueError; arrays made
-    from them stay valid.
+    Handles are cheap, immutable and thread-safe, and pickle as the checkpoint's path and the
+    tensor's name. After the checkpoint's ``close()`` they raise ValueError; arrays created from
+    them stay valid.
 
     Attributes:
         name: The stored name. Bytes that are not UTF-8 are lone surrogates (``surrogateescape``).
-        shape: Elements per axis.
-        dtype: The type of the elements: ``object``, of ``bytes``, for strings and variants.
+        shape: The number of elements per axis.
+        dtype: The type of the elements; ``object`` (of ``bytes``) for strings and variants.
     """
 
     __slots__ = ("_bound", "_checkpoint", "_index", "_type_number", "dtype", "name", "shape")
@@ -226,17 +224,17 @@ class Tensor(ScalarConversions):
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """The number of axes."""
         return len(self._core.shape)
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """The number of elements."""
         return math.prod(self._core.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensor takes in its files."""
+        """The number of bytes of the tensor in its files."""
         return self._core.nbytes
 
     @property
@@ -246,20 +244,20 @@ class Tensor(ScalarConversions):
 
     @property
     def slices(self) -> tuple[StoredSlice, ...]:
-        """The stored slices, in the order in which the checkpoint lists them."""
+        """The stored slices, in the checkpoint's order."""
         return tuple(StoredSlice(*row) for row in self._core.slices())
 
     @property
     def aligned(self) -> bool:
-        """Whether the stored bytes can be handed over without a copy at 64-byte alignment."""
+        """Whether the stored bytes can be used without a copy at 64-byte alignment."""
         view = self._core.view()
         return view is not None and dlpack.address_of(view) % _ALIGNMENT == 0
 
     @property
     def error(self) -> str | None:
-        """Why the tensor cannot be read whole, or None. ``verify`` compares checksums too."""
-        found = self._core.error()
-        return None if found is None else found[1]
+        """The reason why the tensor cannot be read whole, or None. Checksums are not compared."""
+        error = self._core.error()
+        return None if error is None else error[1]
 
     def __len__(self) -> int:
         if not self.shape:
@@ -276,36 +274,37 @@ class Tensor(ScalarConversions):
         return _reopen, (self._checkpoint, self.name)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """The whole tensor as an array.
+        """Returns the whole tensor as an array.
 
-        A read-only view of the mapped file if the stored slices are contiguous in one file; it
-        keeps the mapping alive, also after ``close()``. Otherwise one copy, which the caller owns.
-        A view's bytes are not compared with their checksum.
+        If the stored slices are contiguous in one file, the result is a read-only view of the
+        mapped file, which stays valid after ``close()``. Otherwise it is a copy that the caller
+        owns. The bytes of a view are not compared with their checksum.
 
         Raises:
-            ValueError: ``copy=False``, and there can be no view.
+            ValueError: ``copy=False``, and the tensor cannot be viewed.
         """
-        wanted = None if dtype is None else _as_dtype(dtype)
+        result_dtype = None if dtype is None else _as_dtype(dtype)
         if copy is not True:
             view = self._core.view()
-            if view is not None and wanted in (None, view.dtype):
+            if view is not None and result_dtype in (None, view.dtype):
                 return view
             if copy is False:
-                why = explain.view_obstacle(self._core) or f"it would have to be cast to {wanted}"
-                raise ValueError(f"no view of tensor {self.name!r} without a copy: {why}")
+                reason = explain.view_obstacle(self._core) or f"it must be cast to {result_dtype}"
+                raise ValueError(f"tensor {self.name!r} cannot be viewed without a copy: {reason}")
         array = self._read_box(indexing.to_box(..., self.shape), None)
-        return array if wanted in (None, self.dtype) else array.astype(wanted)
+        return array if result_dtype in (None, self.dtype) else array.astype(result_dtype)
 
     def __getitem__(self, index: Any) -> Any:
-        """Basic indexing, as in NumPy: integers, slices, ``...`` and ``None``; or rows by number.
+        """Returns elements by NumPy's basic indexing, or rows by number.
 
-        Zero-copy and read-only if the elements are in one stored slice or the whole tensor can be
-        viewed; else one copy of just those elements. A list or an array of integers copies those
-        rows, as ``take`` does; negative ones count from the end.
+        For a basic index (integers, slices, ``...`` and ``None``), the result is a read-only view
+        if the elements are in one stored slice or the whole tensor can be viewed, else a copy of
+        only those elements. For a list or an array of integers, the result is a copy of those rows,
+        as by ``take``; negative numbers count from the end.
 
         Raises:
-            IndexError: An index is out of bounds, or there are too many.
-            TypeError: The index is none of the above.
+            IndexError: An index is out of bounds, or there are too many indices.
+            TypeError: The index is of another type.
         """
         if gather.is_row_index(index):
             return self.take(index)
@@ -314,25 +313,25 @@ class Tensor(ScalarConversions):
         if view is not None:
             return view[index]
         box = indexing.to_box(index, self.shape)
-        part = self._core.view_box(box.starts, box.lengths)
-        return (self._read_box(box, None) if part is None else part)[box.rest]
+        array = self._core.view_box(box.offset, box.shape)
+        return (self._read_box(box, None) if array is None else array)[box.rest]
 
     def read(self, index: Any = ..., *, out: Array | None = None) -> Any:
         """Copies elements out of the checkpoint.
 
         Args:
-            index: A basic index; everything by default.
-            out: Where to put them: a writable C-contiguous array of exactly the resulting shape and
-                of this tensor's dtype.
+            index: A basic index; default: all elements.
+            out: The destination: a writable C-contiguous array of the result's shape and this
+                tensor's dtype.
 
         Returns:
-            An array that the caller owns and may write to (`out` when given); for a single element
-            a NumPy scalar or ``bytes``.
+            An array that the caller owns and may write to (`out` if given); for a single element, a
+            NumPy scalar or ``bytes``.
 
         Raises:
-            CorruptionError: A stored slice that was read whole does not have its stored checksum
-                (unless the checkpoint was opened with ``verify="none"``), the file ends before it,
-                or an element is stored nowhere or twice.
+            CorruptionError: A stored slice that was read whole does not match its stored checksum
+                (unless the checkpoint was opened with ``verify="none"``), the file is too short, or
+                an element is stored nowhere or twice.
             ShapeMismatchError: `out` has another shape.
             TypeError: `out` has another dtype.
         """
@@ -349,14 +348,14 @@ class Tensor(ScalarConversions):
                 if box.is_trivial or np.isscalar(result) or isinstance(result, bytes)
                 else result.copy()
             )
-        # Strides of 0 cost nothing: the shape that NumPy gives this index.
-        shape = np.broadcast_to(np.empty((), np.bool_), box.lengths)[(*box.rest, ...)].shape
+        # NumPy computes the shape from a broadcast array, which takes no memory.
+        shape = np.broadcast_to(np.empty((), np.bool_), box.shape)[(*box.rest, ...)].shape
         check_out(out, shape, self._core)
         same_order = out.flags.c_contiguous and all(
             part != slice(None, None, -1) for part in box.rest
         )
-        if same_order and math.prod(shape) == math.prod(box.lengths) and box.has_unit_steps:
-            self._read_box(box, out.reshape(box.lengths))
+        if same_order and math.prod(shape) == math.prod(box.shape) and box.has_unit_steps:
+            self._read_box(box, out.reshape(box.shape))
         else:
             out[...] = self._read_box(box, None)[(*box.rest, ...)]
         return out
@@ -365,76 +364,78 @@ class Tensor(ScalarConversions):
         """Gathers rows of axis 0 by number, in any order, across stored slices.
 
         Args:
-            ids: Integers of any shape. Without a `fill`, negative ones count from the end, as in
-                NumPy. With one, -1 is a missing row and any other negative number an error.
-            out: Where to put the rows: shape ``ids.shape + shape[1:]``, this tensor's dtype.
-            fill: The value of a missing row: one element; one row; or as many rows as are missing,
-                in order. Arrays must have this tensor's dtype.
+            ids: Integers of any shape. Without `fill`, negative ids count from the end, as in
+                NumPy. With `fill`, -1 is a missing row, and other negative ids raise IndexError.
+            out: The destination, of shape ``ids.shape + shape[1:]`` and this tensor's dtype.
+            fill: The values of missing rows: one element, one row, or one row per missing row, in
+                order. Arrays must have this tensor's dtype.
 
         Returns:
-            An array of shape ``ids.shape + shape[1:]`` that the caller owns (`out` when given).
-            Checksums are not compared: most rows are not read.
+            An array of shape ``ids.shape + shape[1:]`` that the caller owns (`out` if given).
+            Checksums are not compared, because most rows are not read.
 
         Raises:
-            IndexError: The tensor has no such row; nothing has been written then.
+            IndexError: An id is out of bounds; `out` is unchanged.
             ShapeMismatchError: `out` or `fill` has the wrong shape.
-            TypeError: Masks, floats, another dtype, or a scalar tensor.
+            TypeError: `ids` is a mask or has floats, `out` or `fill` has another dtype, or the
+                tensor is a scalar.
         """
         return gather.take(self._core, ids, out, fill)
 
     def chunks(
         self, rows: int | None = None, *, out: Array | Sequence[Array] | None = None
     ) -> streaming.Stream[tuple[int, Array]]:
-        """Streams the tensor along axis 0, in order, reading ahead on other threads.
+        """Streams the tensor along axis 0, in order, with read-ahead on other threads.
 
-        Uses two chunks and a few megabytes of memory if the consumer releases each array before it
-        asks for the next but one. Arrays that the consumer keeps stay valid: the stream then
+        Peak memory is two chunks plus a few megabytes if the consumer releases each array before it
+        requests the second one after it. Arrays that the consumer keeps stay valid, and the stream
         allocates more. Strings, and V1 slices that must be decoded, also take the memory of the
-        slices that a chunk is in.
+        slices that intersect a chunk.
 
         Args:
-            rows: Per chunk, the last of which may be shorter. By default about 8 MB.
-            out: An array, or several, of shape ``(rows, *shape[1:])``, to be filled in turn and
-                handed out: each is valid until the next one is asked for. With a single one nothing
-                is read ahead.
+            rows: The number of rows per chunk; the last chunk may be shorter. Default: about 8 MB.
+            out: One or more arrays of shape ``(rows, *shape[1:])``, which are filled in turn and
+                returned. Each is valid until the next one is requested. With a single array, the
+                stream does not read ahead.
 
         Returns:
-            An iterator of (first row, array to read and write), and a context manager that ends it.
+            An iterator of (first row, writable array), and a context manager that stops it.
 
         Raises:
-            CorruptionError: From the iterator, in place of the chunk with the last bytes of a
-                stored slice whose checksum is not the stored one (not with ``verify="none"``).
-            ShapeMismatchError, TypeError: `out` has another shape, or another dtype.
-            ValueError: A scalar; or fewer than one row.
+            CorruptionError: Raised by the iterator in place of the chunk with the last bytes of a
+                stored slice that does not match its checksum (not with ``verify="none"``).
+            ShapeMismatchError, TypeError: `out` has another shape or dtype.
+            ValueError: The tensor is a scalar, or `rows` is less than 1.
         """
         return streaming.chunks(self._core, rows, out)
 
     def byte_ranges(self, index: Any = ...) -> list[tuple[str, int, int]]:
-        """The bytes that a read touches: (file, offset, nbytes), ascending, merged where they meet.
+        """Returns the byte ranges of a read: (file, offset, nbytes), ascending and merged.
 
-        `index` is basic (its box is read whatever its steps) or has rows by number. Slices that
-        must be decoded (strings, some V1 slices) are read whole. Nothing is read for the answer.
+        `index` is a basic index, whose whole box is read even if it has steps, or selects rows by
+        number. Slices that must be decoded (strings, some V1 slices) are read whole. This function
+        reads no data.
         """
         return explain.byte_ranges(self._core, index)
 
     def explain(self, index: Any = ...) -> explain.ReadPlan:
-        """What a read would do now: means, slices, bytes, residency. ``print`` it."""
+        """Returns the plan of a read: method, slices, bytes, residency. ``print`` formats it."""
         return explain.explain(self._core, index)
 
     def copy_on_write(self) -> Array:
-        """The whole tensor as a writable array over a private mapping of the file.
+        """Returns the whole tensor as a writable array over a private mapping of the file.
 
-        Pages are copied when they are written to, and never reach the file; no memory is reserved
-        for the other pages.
+        A page is copied on the first write to it, and the file never changes. Memory is not
+        reserved for unwritten pages.
 
         Raises:
-            ValueError: The stored bytes are not the tensor's elements in order, so that there is
-                nothing to map.
+            ValueError: The stored bytes are not the tensor's elements in order, so they cannot be
+                mapped.
         """
         array = self._core.copy_on_write()
         if array is None:
-            why = explain.view_obstacle(self._core)
-            raise ValueError(f"tensor {self.name!r} cannot be mapped: {why}")
+            reason = explain.view_obstacle(self._core)
+            raise ValueError(f"tensor {self.name!r} cannot be mapped: {reason}")
         return array
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -448,49 +449,49 @@ class Tensor(ScalarConversions):
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """The whole tensor as a DLPack capsule.
+        """Returns the whole tensor as a DLPack capsule.
 
-        A view, flagged read-only, if the consumer supports DLPack 1.0 and the bytes begin at a
-        multiple of 64; otherwise an aligned copy, because older consumers have no read-only flag
-        and some abort on other addresses. The view has a private mapping of its own: what the
-        consumer writes to it, whatever the flag says, costs memory for the page and reaches neither
-        the file nor any other array.
+        The capsule is a read-only view if the consumer supports DLPack 1.0 and the bytes start at a
+        multiple of 64. Otherwise it is an aligned copy, because older consumers have no read-only
+        flag and some abort on unaligned addresses. The view has its own private mapping: if the
+        consumer ignores the flag and writes, the page is copied, and neither the file nor other
+        arrays change.
 
         Raises:
-            BufferError: ``copy=False`` and a copy would be needed; another device is asked for; or
-                DLPack has no such type.
+            BufferError: ``copy=False`` but a copy is needed, the device is not the CPU, or DLPack
+                does not have the type.
         """
         return dlpack.export(self._core, self.read, stream, max_version, dl_device, copy)
 
     def _read_box(self, box: indexing.BoxIndex, out: Array | None) -> Array:
-        """The box's elements as an array of its shape."""
+        """Reads a box into an array of its shape."""
         core = self._core
         if core.type_number in (dtypes.STRING, dtypes.VARIANT):
-            return core.read_string_box(box.starts, box.lengths)
+            return core.read_string_box(box.offset, box.shape)
         if out is None:
             out = self._empty(box)
-        core.read(box.starts, box.lengths, out)
+        core.read(box.offset, box.shape, out)
         dtypes.sign_extend(core.type_number, out)
         return out
 
     def _empty(self, box: indexing.BoxIndex) -> Array:
-        """An array for a box; a large one only if its elements are stored."""
+        """Allocates the array of a box. Checks first that a large box is stored."""
         if self.dtype == object:
             raise UnsupportedError(
-                f"tensor {self.name!r} has a type that this version of tensorbundle does not know: "
-                f"{self.stored_dtype}"
+                f"tensor {self.name!r} has a type that this version of tensorbundle does not "
+                f"support: {self.stored_dtype}"
             )
-        if math.prod(box.lengths) * self.dtype.itemsize >= _LARGE:
-            self._core.check_box(box.starts, box.lengths)
-        return np.empty(box.lengths, self.dtype)
+        if math.prod(box.shape) * self.dtype.itemsize >= _LARGE:
+            self._core.check_box(box.offset, box.shape)
+        return np.empty(box.shape, self.dtype)
 
 
 def _as_dtype(dtype: Any) -> np.dtype[Any]:
     try:
-        found: np.dtype[Any] = np.dtype(dtype)
+        result: np.dtype[Any] = np.dtype(dtype)
     except UnicodeEncodeError:
         raise TypeError(f"{dtype!r} is not the name of a dtype") from None
-    return found
+    return result
 
 
 def _reopen(checkpoint: _Owner, name: str) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command line shows: tables and bars to a person, lines and JSON to programs."""
+"""Output of the command-line program: tables, tab-separated lines, JSON and progress bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_rows(header: list[str], rows: list[list[str]]) -> None:
-    """A table at a terminal, tab-separated lines without a header elsewhere."""
+    """Prints a table on a terminal, tab-separated lines without a header elsewhere."""
     if not _is_terminal(sys.stdout):
         for row in rows:
             print_line(*row)
@@ -28,7 +28,7 @@ def print_rows(header: list[str], rows: list[list[str]]) -> None:
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:
-    """Whether someone looks at a stream; a stream that is closed or missing has no audience."""
+    """Returns whether a stream is a terminal; False for a closed or missing stream."""
     try:
         return stream is not None and stream.isatty()
     except (OSError, ValueError):
@@ -39,7 +39,7 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    # The column of errors appears only where there is one.
+    # Omit the column of errors if it is empty.
     columns = [i for i, title in enumerate(header) if title != "error" or any(r[i] for r in rows)]
     table = Table(box=None, pad_edge=False)
     for i in columns:
@@ -49,21 +49,20 @@ def _table(header: list[str], rows: list[list[str]]) -> Table:
             header[i], justify="right" if number else "left", style=style, overflow="fold"
         )
     for row in rows:
-        # Text, not str: a bracket in a name is no markup.
-        table.add_row(*(Text(shown(row[i])) for i in columns))
+        # Text, not str, because rich would parse brackets in a name as markup.
+        table.add_row(*(Text(escape_text(row[i])) for i in columns))
     return table
 
 
 def print_line(*cells: object) -> None:
-    """A tab-separated line."""
-    click.echo("\t".join(shown(str(cell)) for cell in cells))
+    """Prints a tab-separated line."""
+    click.echo("\t".join(escape_text(str(cell)) for cell in cells))
 
 
-def shown(text: str) -> str:
-    """The text with whatever would break a line, a column or a terminal written as an escape.
+def escape_text(text: str) -> str:
+    """Escapes the characters that would break a line, a column or a terminal.
 
-    Names are bytes; those that are not UTF-8 come as lone surrogates, and are shown as the bytes
-    they were.
+    Lone surrogates, which stand for bytes that are not UTF-8, become escapes of these bytes.
     """
     readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if readable.isprintable():
@@ -72,13 +71,13 @@ def shown(text: str) -> str:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One document on stdout."""
+    """Prints a JSON document."""
     click.echo(json.dumps(document, indent=2))
 
 
 @contextlib.contextmanager
 def progress(title: str, task: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on stderr, where someone looks at it."""
+    """Shows a progress bar on stderr, and yields its callback; None if stderr is not a terminal."""
     if not _is_terminal(sys.stderr):
         yield None
         return
@@ -87,7 +86,7 @@ def progress(title: str, task: str) -> Iterator[Callable[[int, int], None] | Non
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (
-        TextColumn(escape(shown(os.path.basename(title)))),
+        TextColumn(escape(escape_text(os.path.basename(title)))),
         BarColumn(),
         DownloadColumn(binary_units=True),
         TransferSpeedColumn(),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of a ``checkpoint`` state file: four fields in protobuf's text format.
+"""Parser of ``checkpoint`` state files: a message of four fields in protobuf's text format.
 
-Only what a message without sub-messages can use of the text format is read here: comments, quoted
-strings with escapes, numbers, ``[a, b]`` for repeated fields, ``,`` or ``;`` behind a field.
-Everything else, unknown fields included, is refused, as TensorFlow refuses it.
+The parser accepts the part of the text format that a message without submessages can use: comments,
+quoted strings with escapes, numbers, ``[a, b]`` for repeated fields, ``,`` or ``;`` after a field.
+Like TensorFlow, it rejects everything else, including unknown fields.
 """
 
 from __future__ import annotations
@@ -16,124 +16,10 @@ from typing import ClassVar
 
 from tensorbundle.errors import CorruptionError
 
+_MAX_TOKEN_CHARS = 60  # the number of characters of a token in a message
 
-@dataclasses.dataclass(frozen=True)
-class CheckpointState:
-    """What a directory's ``checkpoint`` file says, by the field names of TensorFlow's message.
-
-    Attributes:
-        model_checkpoint_path: The latest checkpoint.
-        all_model_checkpoint_paths: Every checkpoint that the writer still keeps, oldest first.
-        all_model_checkpoint_timestamps: When each of them was written, in seconds since 1970.
-        last_preserved_timestamp: When the last checkpoint was written that is kept for good.
-    """
-
-    model_checkpoint_path: str = ""
-    all_model_checkpoint_paths: list[str] = dataclasses.field(default_factory=list)
-    all_model_checkpoint_timestamps: list[float] = dataclasses.field(default_factory=list)
-    last_preserved_timestamp: float = 0.0
-
-
-class ParseError(CorruptionError):
-    """The text is no state file; the message begins with line and column, counted from 1."""
-
-
-def parse_checkpoint_state(text: str) -> CheckpointState:
-    """Read the text of a state file. Of a singular field that occurs twice, the last one counts.
-
-    Raises:
-        ParseError: The text is not one of a state file.
-    """
-    tokens = _Tokens(text)
-    state = CheckpointState()
-    while tokens.current:
-        state = _read_field(tokens, state)
-        if not tokens.take(","):
-            tokens.take(";")
-    return state
-
-
-def _read_field(tokens: _Tokens, state: CheckpointState) -> CheckpointState:
-    name = tokens.current
-    if name not in _FIELD_NAMES:
-        raise tokens.error(f"a state file has no field {tokens.shown()}")
-    tokens.advance()
-    tokens.expect(":")
-    if name == "model_checkpoint_path":
-        return dataclasses.replace(state, model_checkpoint_path=_read_string(tokens))
-    if name == "last_preserved_timestamp":
-        return dataclasses.replace(state, last_preserved_timestamp=_read_number(tokens))
-    if name == "all_model_checkpoint_paths":
-        for _ in _items(tokens):
-            state.all_model_checkpoint_paths.append(_read_string(tokens))
-    else:
-        for _ in _items(tokens):
-            state.all_model_checkpoint_timestamps.append(_read_number(tokens))
-    return state
-
-
-_FIELD_NAMES = frozenset(field.name for field in dataclasses.fields(CheckpointState))
-
-
-def _items(tokens: _Tokens) -> Iterator[None]:
-    """Stop before each value of a repeated field, bare or in ``[a, b]``; the caller reads it."""
-    if not tokens.take("["):
-        yield
-        return
-    if tokens.take("]"):
-        return
-    while True:
-        yield
-        if tokens.take("]"):
-            return
-        tokens.expect(",")
-
-
-def _read_string(tokens: _Tokens) -> str:
-    """Read one string; adjacent literals are one, even if a character is split over two."""
-    if not tokens.is_string():
-        raise tokens.error(f"expected a string, found {tokens.shown()}")
-    parts = []
-    while tokens.is_string():
-        try:
-            if len(tokens.current) > len("''"):
-                parts.append(_unescape(tokens.current[1:-1]))
-        except ValueError as error:
-            raise tokens.error(f"bad escape in {tokens.shown()}: {error}") from None
-        tokens.advance()
-    try:
-        return b"".join(parts).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise tokens.error(f"a string that is not UTF-8: {error.reason}") from None
-
-
-def _unescape(literal: str) -> bytes:
-    """Replace the escapes of a string literal: hexadecimal and octal ones stand for bytes."""
-    value = bytearray()
-    end = 0
-    for match in _ESCAPE.finditer(literal):
-        value += literal[end : match.start()].encode("utf-8")
-        value += _escaped(match)
-        end = match.end()
-    return bytes(value + literal[end:].encode("utf-8"))
-
-
-def _escaped(match: re.Match[str]) -> bytes:
-    if match["hex"]:
-        return bytes([int(match["hex"], 16)])
-    if match["octal"]:
-        return bytes([int(match["octal"], 8)])
-    if match["code"]:
-        number = int(match["code"][1:], 16)
-        if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
-            raise ValueError(f"{match[0]} does not stand for a character")
-        return chr(number).encode("utf-8")
-    if match["other"] in "xuUN":
-        raise ValueError(f"\\{match['other']} needs its digits")
-    # TensorFlow keeps the backslash of an escape that means nothing.
-    return _SIMPLE_ESCAPES.get(match["other"], match[0]).encode("utf-8")
-
-
+_INFINITY = re.compile(r"[+-]?inf", re.IGNORECASE)
+_OCTAL = re.compile(r"-?0[0-9]")
 _ESCAPE = re.compile(
     r"\\(?:x(?P<hex>[0-9a-fA-F]{1,2})"
     r"|(?P<octal>[0-7]{1,3})"
@@ -155,8 +41,125 @@ _SIMPLE_ESCAPES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckpointState:
+    """The content of a directory's ``checkpoint`` file, with the field names of TensorFlow.
+
+    Attributes:
+        model_checkpoint_path: The latest checkpoint.
+        all_model_checkpoint_paths: All checkpoints that the writer keeps, oldest first.
+        all_model_checkpoint_timestamps: The times when they were written, in seconds since 1970.
+        last_preserved_timestamp: The time when the last permanently kept checkpoint was written.
+    """
+
+    model_checkpoint_path: str = ""
+    all_model_checkpoint_paths: list[str] = dataclasses.field(default_factory=list)
+    all_model_checkpoint_timestamps: list[float] = dataclasses.field(default_factory=list)
+    last_preserved_timestamp: float = 0.0
+
+
+_FIELD_NAMES = frozenset(field.name for field in dataclasses.fields(CheckpointState))
+
+
+class ParseError(CorruptionError):
+    """The text is not a state file; the message begins with line and column, counted from 1."""
+
+
+def parse_checkpoint_state(text: str) -> CheckpointState:
+    """Parse the text of a state file. The last occurrence of a singular field wins.
+
+    Raises:
+        ParseError: The text is not that of a state file.
+    """
+    tokens = _Tokens(text)
+    state = CheckpointState()
+    while tokens.current:
+        state = _read_field(tokens, state)
+        if not tokens.take(","):
+            tokens.take(";")
+    return state
+
+
+def _read_field(tokens: _Tokens, state: CheckpointState) -> CheckpointState:
+    name = tokens.current
+    if name not in _FIELD_NAMES:
+        raise tokens.error(f"a state file has no field {tokens.describe()}")
+    tokens.advance()
+    tokens.expect(":")
+    if name == "model_checkpoint_path":
+        return dataclasses.replace(state, model_checkpoint_path=_read_string(tokens))
+    if name == "last_preserved_timestamp":
+        return dataclasses.replace(state, last_preserved_timestamp=_read_number(tokens))
+    if name == "all_model_checkpoint_paths":
+        for _ in _items(tokens):
+            state.all_model_checkpoint_paths.append(_read_string(tokens))
+    else:
+        for _ in _items(tokens):
+            state.all_model_checkpoint_timestamps.append(_read_number(tokens))
+    return state
+
+
+def _items(tokens: _Tokens) -> Iterator[None]:
+    """Yield before each value of a repeated field, bare or in ``[a, b]``; the caller reads it."""
+    if not tokens.take("["):
+        yield
+        return
+    if tokens.take("]"):
+        return
+    while True:
+        yield
+        if tokens.take("]"):
+            return
+        tokens.expect(",")
+
+
+def _read_string(tokens: _Tokens) -> str:
+    """Read a string. Adjacent literals are joined, even in the middle of a UTF-8 character."""
+    if not tokens.is_string():
+        raise tokens.error(f"expected a string, found {tokens.describe()}")
+    parts = []
+    while tokens.is_string():
+        try:
+            if len(tokens.current) > len("''"):
+                parts.append(_unescape(tokens.current[1:-1]))
+        except ValueError as error:
+            raise tokens.error(f"bad escape in {tokens.describe()}: {error}") from None
+        tokens.advance()
+    try:
+        return b"".join(parts).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise tokens.error(f"a string that is not UTF-8: {error.reason}") from None
+
+
+def _unescape(literal: str) -> bytes:
+    """Replace the escapes of a string literal. Hexadecimal and octal escapes are bytes."""
+    value = bytearray()
+    end = 0
+    for match in _ESCAPE.finditer(literal):
+        value += literal[end : match.start()].encode("utf-8")
+        value += _escaped(match)
+        end = match.end()
+    return bytes(value + literal[end:].encode("utf-8"))
+
+
+def _escaped(match: re.Match[str]) -> bytes:
+    if match["hex"]:
+        return bytes([int(match["hex"], 16)])
+    if match["octal"]:
+        return bytes([int(match["octal"], 8)])
+    if match["code"]:
+        number = int(match["code"][1:], 16)
+        if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
+            raise ValueError(f"{match[0]} is not a character")
+        return chr(number).encode("utf-8")
+    if match["other"] in "xuUN":
+        raise ValueError(f"\\{match['other']} must be followed by digits")
+    # TensorFlow keeps the backslash of an unknown escape.
+    return _SIMPLE_ESCAPES.get(match["other"], match[0]).encode("utf-8")
+
+
 def _read_number(tokens: _Tokens) -> float:
-    """Read a number as C++ and Python write it; ``1.5f`` is one, ``012`` (octal) is none."""
+    """Read a number in the syntax of C++ or Python. Accepts ``1.5f``, rejects octal ``012``."""
     token = tokens.current
     has_suffix = token[-1:] in ("f", "F") and not _INFINITY.fullmatch(token)
     try:
@@ -164,24 +167,20 @@ def _read_number(tokens: _Tokens) -> float:
             raise ValueError(token)
         value = float(token[:-1] if has_suffix else token)
     except ValueError:
-        raise tokens.error(f"expected a number, found {tokens.shown()}") from None
+        raise tokens.error(f"expected a number, found {tokens.describe()}") from None
     tokens.advance()
     return value
 
 
-_SHOWN = 60  # as many characters of a token as a message shows
-_INFINITY = re.compile(r"[+-]?inf", re.IGNORECASE)
-_OCTAL = re.compile(r"-?0[0-9]")
-
-
 class _Tokens:
-    """Walks over a text token by token; ``current`` is empty at the end.
+    """A tokenizer; ``current`` is empty at the end of the text.
 
-    A token is a name, a number, a whole string literal, or any other single character: a quote
-    without its partner on the same line, for example.
+    A token is a name, a number, a whole string literal, or any other single character, for example
+    a quote that is not closed on its line.
     """
 
-    # The engine needs memory for every repetition of a group: so many at a time.
+    # The regex engine allocates memory for every repetition of a group, so bound the number of
+    # repetitions per match.
     _SKIP = re.compile(r"\s*(?:#[^\n]*\s*){0,1000}")
     _INSIDE: ClassVar = {
         '"': re.compile(r'[^"\\\n]*(?:\\[^\n][^"\\\n]*){0,1000}'),
@@ -199,49 +198,49 @@ class _Tokens:
 
     def advance(self) -> None:
         """Go to the next token."""
-        self._start = self._end_of_all(self._SKIP, self._start + len(self.current))
+        self._start = self._end_of_matches(self._SKIP, self._start + len(self.current))
         token = self._TOKEN.match(self._text, self._start)
         self.current = token[0] if token else ""
         if self.current in self._INSIDE:
             quote = self.current
-            end = self._end_of_all(self._INSIDE[quote], self._start + 1)
+            end = self._end_of_matches(self._INSIDE[quote], self._start + 1)
             if self._text[end : end + 1] == quote:
                 self.current = self._text[self._start : end + 1]
 
-    def _end_of_all(self, pattern: re.Pattern[str], begin: int) -> int:
-        """Where the longest run of matches of a pattern ends."""
+    def _end_of_matches(self, pattern: re.Pattern[str], start: int) -> int:
+        """Return the end of the longest sequence of adjacent matches of a pattern."""
         while True:
-            match = pattern.match(self._text, begin)
-            if match is None or match.end() == begin:
-                return begin
-            begin = match.end()
+            match = pattern.match(self._text, start)
+            if match is None or match.end() == start:
+                return start
+            start = match.end()
 
     def take(self, symbol: str) -> bool:
-        """Step over the current token if it is this one."""
+        """Skip the current token if it is `symbol`, and return whether it was."""
         if self.current != symbol:
             return False
         self.advance()
         return True
 
     def expect(self, symbol: str) -> None:
-        """Step over the current token, which must be this one."""
+        """Skip the current token, which must be `symbol`."""
         if not self.take(symbol):
-            raise self.error(f"expected {symbol!r}, found {self.shown()}")
+            raise self.error(f"expected {symbol!r}, found {self.describe()}")
 
     def is_string(self) -> bool:
-        """Whether the current token is a whole string literal."""
+        """Return whether the current token is a whole string literal."""
         return len(self.current) > 1 and self.current[0] in "\"'"
 
-    def shown(self) -> str:
-        """The current token for an error message."""
+    def describe(self) -> str:
+        """Return the current token for an error message."""
         if self.current in ('"', "'"):
             return "a string without its closing quote"
-        if len(self.current) > _SHOWN:
-            return f"{self.current[:_SHOWN]!r}..."
+        if len(self.current) > _MAX_TOKEN_CHARS:
+            return f"{self.current[:_MAX_TOKEN_CHARS]!r}..."
         return repr(self.current) if self.current else "the end of the file"
 
     def error(self, message: str) -> ParseError:
-        """Return (not raise) an error that points at the current token."""
+        """Return (do not raise) an error with the position of the current token."""
         line = self._text.count("\n", 0, self._start) + 1
         column = self._start - self._text.rfind("\n", 0, self._start)
         return ParseError(f"{line}:{column} : {message}")

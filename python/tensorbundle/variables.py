@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What plans know of a variable, and whether a tensor of a checkpoint suits it.
+"""Variable metadata for plans, and comparison of variables with tensors of a checkpoint.
 
-Pure: nothing here looks at the variable itself.
+Pure functions: this module does not access the variable objects.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from tensorbundle.load_plan import (
     Stored,
     can_cast,
     shape_text,
-    type_in_tensorflow,
+    tensorflow_type_name,
     type_text,
 )
 
 
 class TypeMismatchError(Error, ValueError):
-    """A tensor and its variable differ in their element types."""
+    """A tensor and its variable have different element types."""
 
 
 class Slice(NamedTuple):
-    """Where one partition of a partitioned variable lies in the whole.
+    """The box of one partition in a partitioned variable.
 
     Attributes:
         full_name: The whole variable's name.
-        full_shape: Its shape.
-        offset: Where the partition begins, per axis.
-        extent: How far it goes, per axis.
+        full_shape: The whole variable's shape.
+        offset: The partition's first element per axis.
+        shape: The partition's elements per axis.
     """
 
     full_name: str
     full_shape: tuple[int, ...]
     offset: tuple[int, ...]
-    extent: tuple[int, ...]
+    shape: tuple[int, ...]
 
     @property
     def spec(self) -> str:
-        """As TensorFlow's restore op takes it: ``"10 10 4,3:0,10"``."""
-        return slice_spec(self.full_shape, self.offset, self.extent)
+        """The slice in the notation of TensorFlow's restore op: ``"10 10 4,3:0,10"``."""
+        return slice_spec(self.full_shape, self.offset, self.shape)
 
 
 class Variable:
-    """What a plan must know of a variable.
+    """The metadata of a variable, or of one partition of a partitioned variable.
 
     Attributes:
-        name: As the variable says it, with its ``:0``.
-        shape: Static shape; None where the rank is unknown.
-        slice: None where it is no partition of a partitioned variable.
-        handle: The variable itself, which nothing here looks at.
-        dtype: The number of its type; None is not compared.
+        name: The variable's name, with ``:0``.
+        shape: The static shape; None if the rank is unknown.
+        slice: The slice of a partition; None for a variable that is not a partition.
+        handle: The variable object, which this module does not access.
+        dtype: The number of the type; None if types are not compared.
     """
 
     __slots__ = ("dtype", "handle", "name", "shape", "slice")
@@ -67,7 +67,7 @@ class Variable:
         handle: Any,
         dtype: int | None = None,
     ) -> None:
-        """Takes the attributes in their order."""
+        """Stores the attributes."""
         self.name = name
         self.shape = shape
         self.slice = slice
@@ -87,36 +87,44 @@ class Variable:
         return self.shape if self.slice is None else self.slice.full_shape
 
 
-def slice_spec(full_shape: Sequence[int], offset: Sequence[int], extent: Sequence[int]) -> str:
-    """A box of a tensor in the notation of TensorFlow's restore op."""
+def slice_spec(full_shape: Sequence[int], offset: Sequence[int], shape: Sequence[int]) -> str:
+    """Returns a box of a tensor in the notation of TensorFlow's restore op."""
     dims = "".join(f"{size} " for size in full_shape)
-    return dims + ":".join(f"{a},{n}" for a, n in zip(offset, extent, strict=True))
+    return dims + ":".join(f"{a},{n}" for a, n in zip(offset, shape, strict=True))
 
 
 def compare(
-    variable: Variable, part: Slice | None, stored: Stored, tensor: str, label: str, cast: bool
+    variable: Variable,
+    tensor_slice: Slice | None,
+    stored: Stored,
+    tensor: str,
+    label: str,
+    cast: bool,
 ) -> Problem | None:
-    """What is wrong with a tensor for a variable, or for the slice that it gets of it.
+    """Compares a variable with the tensor that is loaded into it; returns None if they match.
 
     Args:
         variable: The variable.
-        part: None where it gets the whole tensor.
+        tensor_slice: The slice of the tensor that is loaded; None for the whole tensor.
         stored: The tensor.
-        tensor: What messages call it.
-        label: What messages call the checkpoint.
+        tensor: The tensor's name in messages.
+        label: The checkpoint's name in messages.
         cast: Whether values are converted between float types.
     """
-    wanted: StaticShape = variable.shape if part is None else part.full_shape
-    if not is_compatible(wanted, stored.shape):
-        return Problem("shape", lambda: _other_shape(variable, part, stored, tensor, label))
-    have, want = stored.dtype, variable.dtype
-    if have == want or have is None or want is None or (cast and can_cast(have, want)):
+    expected: StaticShape = variable.shape if tensor_slice is None else tensor_slice.full_shape
+    if not is_compatible(expected, stored.shape):
+        return Problem(
+            "shape",
+            lambda: _shape_mismatch_error(variable, tensor_slice, stored, tensor, label),
+        )
+    have, expect = stored.dtype, variable.dtype
+    if have == expect or have is None or expect is None or (cast and can_cast(have, expect)):
         return None
-    return Problem("dtype", lambda: other_type(variable, stored, tensor))
+    return Problem("dtype", lambda: type_mismatch_error(variable, stored, tensor))
 
 
 def is_compatible(static: StaticShape, shape: tuple[int, ...]) -> bool:
-    """Whether what is known of a shape agrees with one that is fully known."""
+    """Returns whether a shape is an instance of a static shape."""
     if static is None:
         return True
     return len(static) == len(shape) and all(
@@ -124,30 +132,32 @@ def is_compatible(static: StaticShape, shape: tuple[int, ...]) -> bool:
     )
 
 
-def other_type(variable: Variable, stored: Stored, tensor: str) -> TypeMismatchError:
-    """What to say of a tensor that has another type than its variable."""
-    cure = ""
+def type_mismatch_error(variable: Variable, stored: Stored, tensor: str) -> TypeMismatchError:
+    """Returns the error for a tensor and a variable of different types."""
+    remedy = ""
     if can_cast(stored.dtype, variable.dtype):
-        cure = "; cast=True converts it"
+        remedy = "; cast=True converts it"
     return TypeMismatchError(
-        f"tensor_name = {tensor}; expected dtype {type_in_tensorflow(variable.dtype)} does not "
-        f"equal original dtype {type_in_tensorflow(stored.dtype)}: variable {variable.name} is "
-        f"{type_text(variable.dtype)}, the tensor is stored as {type_text(stored.dtype)}{cure}"
+        f"tensor_name = {tensor}; expected dtype {tensorflow_type_name(variable.dtype)} does not "
+        f"equal original dtype {tensorflow_type_name(stored.dtype)}: variable {variable.name} is "
+        f"{type_text(variable.dtype)}, the tensor is stored as {type_text(stored.dtype)}{remedy}"
     )
 
 
-def _other_shape(
-    variable: Variable, part: Slice | None, stored: Stored, tensor: str, label: str
+def _shape_mismatch_error(
+    variable: Variable, tensor_slice: Slice | None, stored: Stored, tensor: str, label: str
 ) -> ShapeMismatchError:
-    wanted = variable.shape if part is None else part.full_shape
-    whole = "" if part is None else f", a slice of {part.full_name}"
+    expected = variable.shape if tensor_slice is None else tensor_slice.full_shape
+    whole = "" if tensor_slice is None else f", a slice of {tensor_slice.full_name}"
+    partition = variable.slice if tensor_slice is None else None
     hint = ""
-    if part is None and variable.slice is not None and variable.slice.full_shape == stored.shape:
+    if partition is not None and partition.full_shape == stored.shape:
         hint = (
             ". It is one partition of a partitioned variable: give the list of its partitions, or "
-            "a list of just this one"
+            "a list of only this one"
         )
     return ShapeMismatchError(
-        f"Shape of variable {variable.name}{whole} ({shape_text(wanted)}) doesn't match with shape "
-        f"of tensor {tensor} ({shape_text(stored.shape)}) from checkpoint reader of {label}{hint}"
+        f"Shape of variable {variable.name}{whole} ({shape_text(expected)}) doesn't match with "
+        f"shape of tensor {tensor} ({shape_text(stored.shape)}) from checkpoint reader of "
+        f"{label}{hint}"
     )

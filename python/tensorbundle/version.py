@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which version this is, and of what."""
+"""The version of the package, and the report for bug reports: ``show_versions``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __version__: str = _core.version
 
 
 def show_versions() -> None:
-    """Prints what a bug report needs: versions, and what was chosen for this machine."""
+    """Prints the versions and machine-dependent settings that a bug report needs."""
     import platform
     import sys
 
@@ -17,7 +17,7 @@ def show_versions() -> None:
         ("tensorbundle", __version__),
         ("python", sys.version.split()[0]),
         ("platform", platform.platform()),
-        *((name, _installed(name)) for name in ("numpy", "ml_dtypes", "tensorflow")),
+        *((name, _installed_version(name)) for name in ("numpy", "ml_dtypes", "tensorflow")),
         ("crc32c", _core.crc32c_implementation()),
         ("threads", str(arguments.num_threads(None))),
         ("op library", _op_library()),
@@ -27,19 +27,19 @@ def show_versions() -> None:
 
 
 def _op_library() -> str:
-    """What there is for TensorFlow, and why not where there is none. Imports no TensorFlow."""
+    """Describes the state of the op library. Does not import TensorFlow."""
     import sys
 
-    now = plugin.status()
-    if now.library is None:
+    status = plugin.status()
+    if status.library is None:
         return "not built"
+    # Loading the library would import TensorFlow, so report its state only if it is imported.
     library = sys.modules.get("tensorbundle.tf.op_library")
-    # Asking whether the ops load would load TensorFlow: only what is known already is told.
     loaded = library.state() if library is not None else "not loaded"
-    return f"{loaded}; {now.library}; plugin {now.state}"
+    return f"{loaded}; {status.library}; plugin {status.state}"
 
 
-def _installed(name: str) -> str:
+def _installed_version(name: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:

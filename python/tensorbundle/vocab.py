@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vocabularies that change between training runs, and tables that follow them."""
+"""Remapping of vocabularies between training runs, and of tables indexed by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorbundle import _core, arguments
-from tensorbundle.arguments import MOST, shown, size
+from tensorbundle.arguments import MAX_SIZE, format_value, size
 from tensorbundle.errors import (
     CheckpointNotFoundError,
     UnsupportedError,
@@ -25,17 +25,23 @@ Array = np.ndarray[Any, Any]
 Tokens = Sequence[str | bytes]
 Source = str | bytes | os.PathLike[Any] | Tokens
 
-# Joins that are remembered: enough for the tables of one model, however large their vocabularies.
+# The size limit of cached joins: enough for the tables of one model with large vocabularies.
 _MAX_CACHED_BYTES = 512 << 20
+
+# TensorFlow's message, with its mismatched brackets.
+INCOMPLETE_MESSAGE = (
+    "Invalid args: Must provide all of [current_vocab_path, current_vocab_size, prev_ckpt, "
+    "prev_vocab_path}."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Remap:
-    """Where the rows of a new vocabulary lie in an old table.
+    """The rows of a new vocabulary in an old table.
 
     Attributes:
-        ids: int64, read-only, one per row: the row in the old table, or -1.
-        num_present: How many are not -1.
+        ids: int64, read-only: for each new row, the row in the old table, or -1.
+        num_present: The number of ids that are not -1.
     """
 
     ids: Array
@@ -53,42 +59,44 @@ def remap_vocab(
     old_size: int | None = None,
     new_offset: int = 0,
 ) -> Remap:
-    """Looks every token of a new vocabulary up in an old one.
+    """Looks up every token of a new vocabulary in an old one.
 
-    Means what TensorFlow's ``GenerateVocabRemapping`` means, and refuses what it refuses. Two files
-    are joined once per process, whatever part of the new one is asked for, and again when one of
-    them changes.
+    Follows the rules of TensorFlow's ``GenerateVocabRemapping``, including its errors. Each pair of
+    files is joined once per process, for all values of `new_size` and `new_offset`, and again if
+    one of the files changes.
 
     Args:
-        new_vocab: A file with one token per line, or a sequence of tokens (``str`` is UTF-8). Of a
-            line, one carriage return before its end is not part of the token.
-        old_vocab: Likewise.
-        new_size: How many rows of the new vocabulary are wanted; by default all from `new_offset`.
-        old_size: How many rows of the old vocabulary count, from the first; by default all.
-        new_offset: The first row of the new vocabulary that is wanted.
+        new_vocab: A file with one token per line, or a sequence of tokens (``str`` is encoded as
+            UTF-8). One carriage return at the end of a line is not part of the token.
+        old_vocab: The old vocabulary, in the same form.
+        new_size: The number of rows of the new vocabulary; default: all from `new_offset`.
+        old_size: The number of rows of the old vocabulary, from the first; default: all.
+        new_offset: The first row of the new vocabulary.
 
     Returns:
         The remap, with `new_size` ids.
 
     Raises:
-        VocabularyNotFoundError: No such file. It is a FileNotFoundError.
-        CorruptionError: A file has an empty line, or no line, or the old one has a token twice;
-            or a file shrinks, or the new one gets other lines, while it is read.
-        ValueError: More rows are asked for than there are, a size is negative, or a token cannot be
-            written as UTF-8.
-        TypeError: A size is not an integer, or a token neither a str nor bytes.
+        VocabularyNotFoundError: A file does not exist. It is a FileNotFoundError.
+        CorruptionError: A file has an empty line or no lines, the old vocabulary has a token twice,
+            a file shrinks while it is read, or the lines of the new one change.
+        ValueError: The new vocabulary has fewer rows than requested, a size is negative, or a token
+            cannot be encoded as UTF-8.
+        TypeError: A size is not an integer, or a token is neither a str nor bytes.
     """
     limit = -1 if old_size is None else size(old_size, "old_size")
     first = size(new_offset, "new_offset")
     count = None if new_size is None else size(new_size, "new_size")
-    ids = _joined(new_vocab, old_vocab, limit)
-    wanted = len(ids) - first if count is None else count
-    if first > len(ids) or wanted > len(ids) - first:
+    ids = _join(new_vocab, old_vocab, limit)
+    if count is None:
+        count = len(ids) - first
+    if first > len(ids) or count > len(ids) - first:
         raise ValueError(
-            f"rows {first} to {first + wanted} were asked for, the new vocabulary has {len(ids)}"
+            f"rows {first} to {first + count} are out of bounds: the new vocabulary has "
+            f"{len(ids)} rows"
         )
-    part = ids[first : first + wanted]
-    return Remap(part, int(np.count_nonzero(part >= 0)))
+    selected = ids[first : first + count]
+    return Remap(selected, int(np.count_nonzero(selected >= 0)))
 
 
 def load_and_remap(
@@ -102,32 +110,33 @@ def load_and_remap(
     num_oov_columns: int = 0,
     out: Array | None = None,
 ) -> Array:
-    """Reads a table with its rows and columns in another order, filling in what it lacks.
+    """Reads a table with reordered rows and columns, and fills in missing cells.
 
-    One parallel pass straight into the result; no part of the stored table that is not wanted is
-    read. One old row may become several new ones.
+    Reads only the selected rows, in one parallel pass into the result. Several new rows may have
+    the same old row.
 
     Args:
         tensor: A ``tensorbundle.Tensor`` of rank 1 or more and any dtype of fixed size.
-        rows: The old row of each new one, -1 for a row that is new. None: the rows as they are.
+        rows: The old row of each new row, or -1 for a missing one. None means all rows in order.
         columns: The same for axis 1.
-        num_rows: How many rows are wanted, from the first; by default all of `rows`.
-        fill: What missing cells get. One element; an array with as many elements as are missing, in
-            row-major order, first of the remapped part, then of the out-of-vocabulary rows, then of
-            the out-of-vocabulary columns; or a callable from a count to that many values, called
-            for each of these parts that has any, in this order.
-        num_oov_rows: Rows behind the remapped ones, for out-of-vocabulary buckets: all missing.
-        num_oov_columns: Columns behind the remapped ones, likewise.
-        out: Where to put the result: C-contiguous, of its shape and the tensor's dtype.
+        num_rows: The number of rows to read, from the first; default: all of `rows`.
+        fill: The values of missing cells: one element; an array with one element per missing cell,
+            in row-major order, first for the remapped rows, then for the out-of-vocabulary rows,
+            then for the out-of-vocabulary columns; or a callable that returns a given number of
+            values. It is called for each of these three blocks with missing cells, in this order.
+        num_oov_rows: The number of out-of-vocabulary rows, which follow the remapped rows. All
+            their cells are missing.
+        num_oov_columns: The number of out-of-vocabulary columns, likewise.
+        out: The destination: C-contiguous, of the result's shape and the tensor's dtype.
 
     Returns:
         An array of shape ``(rows + num_oov_rows, columns + num_oov_columns, *shape[2:])``.
 
     Raises:
-        IndexError: A number is neither -1 nor on its axis; nothing has been written then.
-        ValueError: The fill has another number of elements than are missing.
+        IndexError: A row or column is out of bounds and not -1; `out` is unchanged.
+        ValueError: The number of elements in the fill is not the number of missing cells.
         ShapeMismatchError: `out` has another shape.
-        TypeError: The fill or `out` has a type that cannot be stored without loss of kind.
+        TypeError: `out` has another dtype, or the fill cannot be cast to the tensor's dtype.
     """
     from tensorbundle import remap
     from tensorbundle.tensor import Tensor
@@ -148,7 +157,7 @@ def load_and_remap(
 
 
 def clear_caches() -> None:
-    """Forgets every join of vocabularies that this process remembers."""
+    """Clears the process's cache of vocabulary joins."""
     _cache.clear()
 
 
@@ -159,39 +168,39 @@ def _ids(remap: Remap | Array | Sequence[int] | None) -> Array | None:
     if ids.size == 0:
         ids = ids.astype(np.int64)
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
-        raise TypeError(f"a remap is a 1-D array of integers, not {ids.ndim}-D {ids.dtype}")
-    if ids.dtype == np.uint64 and ids.size and ids.max() > MOST:
-        raise IndexError(f"{ids.max()} is not the number of a row or column of any table")
+        raise TypeError(f"a remap must be a 1-D array of integers, not {ids.ndim}-D {ids.dtype}")
+    if ids.dtype == np.uint64 and ids.size and ids.max() > MAX_SIZE:
+        raise IndexError(f"row or column {ids.max()} is out of bounds for every table")
     return np.ascontiguousarray(ids, np.int64)
 
 
 class _JoinCache:
-    """Joins by what was joined. Bounded; a join that several threads want is made once."""
+    """A bounded cache of joins. Each join is computed by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ids: OrderedDict[Hashable, Array] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
+        self._key_locks: dict[Hashable, threading.Lock] = {}
 
-    def get(self, key: Hashable, make: Callable[[], Array]) -> Array:
+    def get(self, key: Hashable, compute: Callable[[], Array]) -> Array:
         with self._lock:
-            one_at_a_time = self._making.setdefault(key, threading.Lock())
-        with one_at_a_time:
+            key_lock = self._key_locks.setdefault(key, threading.Lock())
+        with key_lock:
             with self._lock:
-                found = self._ids.get(key)
-                if found is not None:
+                cached = self._ids.get(key)
+                if cached is not None:
                     self._ids.move_to_end(key)
-                    return found
+                    return cached
             try:
-                made = make()
+                ids = compute()
                 with self._lock:
-                    self._ids[key] = made
+                    self._ids[key] = ids
                     while len(self._ids) > 1 and self._size() > _MAX_CACHED_BYTES:
                         self._ids.popitem(last=False)
-                return made
+                return ids
             finally:
                 with self._lock:
-                    self._making.pop(key, None)
+                    self._key_locks.pop(key, None)
 
     def clear(self) -> None:
         with self._lock:
@@ -208,27 +217,27 @@ def _is_path(source: Source) -> bool:
     return isinstance(source, (str, bytes, os.PathLike))
 
 
-def _joined(new_vocab: Source, old_vocab: Source, old_size: int) -> Array:
-    """The row in the old vocabulary of every row in the new one."""
+def _join(new_vocab: Source, old_vocab: Source, old_size: int) -> Array:
+    """Returns the row in the old vocabulary, or -1, of every row in the new one."""
 
-    def make() -> Array:
+    def compute() -> Array:
         new = _vocabulary(new_vocab, "the new vocabulary")
         old = _vocabulary(old_vocab, "the old vocabulary")
         ids, _ = _core.join(new, old, old_size=old_size, threads=arguments.num_threads(None))
         return ids
 
     if not (_is_path(new_vocab) and _is_path(old_vocab)):
-        return make()
-    key = (_identity(new_vocab), _identity(old_vocab), old_size)
-    return make() if None in key else _cache.get(key, make)
+        return compute()
+    key = (_file_identity(new_vocab), _file_identity(old_vocab), old_size)
+    return compute() if None in key else _cache.get(key, compute)
 
 
-def _identity(path: Any) -> Hashable:
-    """What changes when a file does, or None when there is none to look at."""
+def _file_identity(path: Any) -> Hashable:
+    """Returns a value that changes when the file changes; None if the file does not exist."""
     try:
         status = os.stat(os.fspath(path))
     except (OSError, ValueError):
-        return None  # whoever opens it says why
+        return None  # opening the file raises the error
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -252,7 +261,7 @@ def _vocabulary_file(path: Any, name: str) -> _core.Vocabulary:
         message = f"{name} {os.fsdecode(path)!r} is on a remote file system; copy it to a local one"
         raise UnsupportedError(message) from None
     if "\0" in text:
-        raise ValueError(f"the path of {name} cannot hold a NUL byte: {text!r}")
+        raise ValueError(f"the path of {name} cannot have a NUL byte: {text!r}")
     try:
         return _core.Vocabulary.of_file(os.fsencode(text))
     except CheckpointNotFoundError as error:
@@ -269,15 +278,8 @@ def _token(token: Any, name: str, row: int) -> bytes:
         return token.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ValueError(
-            f"token {row} of {name} cannot be written as UTF-8: {shown(token)}"
+            f"token {row} of {name} cannot be encoded as UTF-8: {format_value(token)}"
         ) from None
-
-
-# TensorFlow's sentence, with its brackets.
-INCOMPLETE = (
-    "Invalid args: Must provide all of [current_vocab_path, current_vocab_size, prev_ckpt, "
-    "prev_vocab_path}."
-)
 
 
 class _VocabInfoFields(NamedTuple):
@@ -291,16 +293,16 @@ class _VocabInfoFields(NamedTuple):
 
 
 class VocabInfo(_VocabInfoFields):
-    """How a variable's vocabulary changed, as ``tf.compat.v1.train.VocabInfo``.
+    """The old and the new vocabulary of a variable, as ``tf.compat.v1.train.VocabInfo``.
 
     Args:
-        new_vocab: The vocabulary of the model that is being trained: a file with a token per line.
-        new_vocab_size: How many of its entries count, from the first.
-        num_oov_buckets: How many out-of-vocabulary buckets follow them.
-        old_vocab: The vocabulary that the checkpoint was trained with.
-        old_vocab_size: How many of its entries count, from the first; -1: all.
-        backup_initializer: Initializes what the checkpoint lacks; None: zeros.
-        axis: The axis of the variable that the vocabulary numbers: 0, or 1 for output layers.
+        new_vocab: The vocabulary of the new model: a file with one token per line.
+        new_vocab_size: The number of entries in use, from the first.
+        num_oov_buckets: The number of out-of-vocabulary buckets after the entries.
+        old_vocab: The vocabulary with which the checkpoint was trained.
+        old_vocab_size: The number of entries in use, from the first; -1 means all.
+        backup_initializer: The initializer of missing cells; None means zeros.
+        axis: The axis of the variable that the vocabulary indexes: 0, or 1 for output layers.
 
     Raises:
         ValueError: `axis` is neither 0 nor 1.
@@ -318,7 +320,7 @@ class VocabInfo(_VocabInfoFields):
         backup_initializer: Any = None,
         axis: int = 0,
     ) -> VocabInfo:
-        """Checks the axis, and nothing else, as TensorFlow does."""
+        """Checks only the axis, as TensorFlow does."""
         _check_axis(axis)
         return super().__new__(
             cls,
@@ -332,15 +334,15 @@ class VocabInfo(_VocabInfoFields):
         )
 
 
-def check_info(info: Any) -> None:
-    """Refuses vocabularies that say too little or what cannot be.
+def check_vocab_info(info: Any) -> None:
+    """Checks that a `VocabInfo` is complete and its numbers are in range.
 
     Raises:
         ValueError: A path or a size is missing, or a number is out of range.
-        TypeError: A number is none.
+        TypeError: A size is not a number.
     """
     if not (info.new_vocab and info.new_vocab_size and info.old_vocab):
-        raise ValueError(INCOMPLETE)
+        raise ValueError(INCOMPLETE_MESSAGE)
     _check_axis(info.axis)
     if info.old_vocab_size < -1:
         raise ValueError(f"old_vocab_size must be -1 (all) or more, not {info.old_vocab_size}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether two vocabularies fit each other and their table, and what is probably wrong if not.
+"""Diagnosis of vocabularies that do not match each other or their table.
 
-A vocabulary in another format matches nothing, and every row starts from the backup initializer
-without a word. Small files are joined, large ones are looked into at a few places.
+If the two vocabularies have different formats, no tokens match, and every row is silently
+initialized by the backup initializer. Small files are joined; of large files, samples are compared.
 """
 
 from __future__ import annotations
@@ -18,60 +18,63 @@ import numpy as np
 from tensorbundle import vocab
 from tensorbundle.errors import Error, VocabularyNotFoundError
 
-# Two files that are smaller together are joined at once; it takes some milliseconds.
-JOINED_BYTES = 4 << 20
+# Two files of at most this total size are always joined, which takes a few milliseconds.
+MAX_JOIN_BYTES = 4 << 20
 
-# Of larger ones a part is looked at, in so many places: one byte in so many, within bounds.
-_SAMPLED = 256
-_LEAST_SAMPLE = 32 << 10
-_MOST_SAMPLE = 512 << 10
-_PLACES = 8
+# The sample of a larger file has 1/256 of its bytes, within bounds, from eight places.
+_SAMPLE_DIVISOR = 256
+_MIN_SAMPLE = 32 << 10
+_MAX_SAMPLE = 512 << 10
+_NUM_PLACES = 8
 
-# So many tokens are compared to guess why they do not match.
-_NEW_COMPARED = 2000
-_OLD_COMPARED = 20000
+# The numbers of tokens that are compared to find the likely cause of mismatches.
+_MAX_NEW_TOKENS = 2000
+_MAX_OLD_TOKENS = 20000
 
-# "Hardly any": less than one in so many.
-_HARDLY = 100
+# Less than one match in 100 tokens causes a warning.
+_MIN_MATCH_DIVISOR = 100
+
+_BOM = b"\xef\xbb\xbf"
+_QUOTES = (b'""', b"''", b"``")
 
 
-class Joined(NamedTuple):
-    """What joining two vocabularies comes to.
+class JoinResult(NamedTuple):
+    """The summary of a join of two vocabularies.
 
     Attributes:
-        new_lines: Lines of the new one.
-        old_lines: Lines of the old one that count.
-        present: Of the new lines that are wanted, how many the old one has.
-        beyond: The first of them whose old row the table does not have; -1 where there is none.
-        row: That old row.
+        new_lines: The number of lines of the new vocabulary.
+        old_lines: The number of lines of the old vocabulary that are in use.
+        present: The number of needed new lines that are in the old vocabulary.
+        bad_line: The first needed new line whose old row is out of bounds for the table, or -1.
+        bad_row: The old row of that line, or -1.
     """
 
     new_lines: int
     old_lines: int
     present: int
-    beyond: int
-    row: int
+    bad_line: int
+    bad_row: int
 
 
-# From (new, old, old size or -1, new lines wanted, rows of the table).
-Join = Callable[[bytes, bytes, int, int, int], Joined]
+# A function of (new path, old path, old size or -1, number of needed new lines, rows of the table).
+Join = Callable[[bytes, bytes, int, int, int], JoinResult]
 
 
-class Question(NamedTuple):
-    """One table and its vocabularies.
+class RemapInputs(NamedTuple):
+    """A table and its vocabularies.
 
     Attributes:
-        variable: The table's variable.
-        new: The new vocabulary's path.
-        old: The old one's.
-        new_size: How many of the new entries count.
-        old_size: How many of the old ones; -1: all.
-        axis: The axis of the table that they number.
-        wanted: How many of the new entries the variable has room for.
-        room: How many entries and buckets the variable has room for; None if only one of its
+        variable: The name of the table's variable.
+        new: The path of the new vocabulary.
+        old: The path of the old vocabulary.
+        new_size: The number of new entries in use.
+        old_size: The number of old entries in use; -1 means all.
+        axis: The axis of the table that the vocabulary indexes.
+        wanted: The number of new entries that fit into the variable.
+        room: The number of entries and buckets that fit into the variable; None if only one of its
             partitions was selected.
-        num_oov: How many buckets there are to be.
-        table_rows: How long the stored table is along the axis; None where it is not known.
+        num_oov: The number of out-of-vocabulary buckets.
+        table_rows: The size of the stored table along the axis; None if it is unknown.
     """
 
     variable: str
@@ -87,17 +90,17 @@ class Question(NamedTuple):
 
     @property
     def entries(self) -> str:
-        """What an entry is in the table."""
+        """The word for an entry of the table: ``"row"`` or ``"column"``."""
         return "row" if self.axis == 0 else "column"
 
 
-class Answer(NamedTuple):
-    """What there is to say, in sentences.
+class Diagnosis(NamedTuple):
+    """The result of a diagnosis, in sentences.
 
     Attributes:
-        action: What becomes of the table, in few words, with exact numbers if they are known.
-        warnings: What is odd, and TensorFlow says nothing about or not yet.
-        error: What cannot be: an entry that the table does not have is wanted of it.
+        action: A short description of the remap, with exact numbers if they are known.
+        warnings: Problems that TensorFlow does not report, or only when initializers run.
+        error: The error if a needed entry is out of bounds for the table.
     """
 
     action: str
@@ -105,133 +108,135 @@ class Answer(NamedTuple):
     error: str | None = None
 
 
-def by_reader(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> Joined:
-    """The join by ``remap_vocab``, which remembers it.
+def join_files(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> JoinResult:
+    """Joins two files with ``remap_vocab``, which caches the join.
 
     Raises:
-        Error, ValueError, OSError: As ``remap_vocab``.
+        Error, ValueError, OSError: Raised by ``remap_vocab``, or the old file cannot be read.
     """
     ids = vocab.remap_vocab(new, old, old_size=None if old_size < 0 else old_size).ids
     status = os.stat(old)
-    part = ids[: max(0, wanted)]
-    outside = np.flatnonzero(part >= table_rows)
-    beyond = int(outside[0]) if outside.size else -1
-    return Joined(
+    needed = ids[: max(0, wanted)]
+    bad_lines = np.flatnonzero(needed >= table_rows)
+    bad_line = int(bad_lines[0]) if bad_lines.size else -1
+    return JoinResult(
         len(ids),
         old_size if old_size >= 0 else _count_lines(old, status.st_size, status.st_mtime_ns),
-        int(np.count_nonzero(part >= 0)),
-        beyond,
-        int(part[beyond]) if outside.size else -1,
+        int(np.count_nonzero(needed >= 0)),
+        bad_line,
+        int(needed[bad_line]) if bad_lines.size else -1,
     )
 
 
-def answer(question: Question, join: Join, *, exact: bool, now: bool = False) -> Answer:
-    """Looks into the vocabularies, as far as that is quick.
+def diagnose(
+    inputs: RemapInputs, join: Join, *, exact: bool, is_immediate: bool = False
+) -> Diagnosis:
+    """Diagnoses the vocabularies of a table, unless that is slow.
 
     Args:
-        question: What to look at.
+        inputs: The table and its vocabularies.
         join: Joins two files.
-        exact: Join them however large they are.
-        now: They are joined now, and not when initializers run: what fails is raised.
+        exact: Join files of any size.
+        is_immediate: The remap happens now, not when initializers run, so errors are raised.
 
     Raises:
-        VocabularyNotFoundError, Error, ValueError, OSError: With `now`, what the join raises.
+        VocabularyNotFoundError, Error, ValueError, OSError: The join failed, with `is_immediate`.
     """
-    warnings = _about_room(question)
-    name = repr(question.variable)
+    warnings = _size_warnings(inputs)
+    name = repr(inputs.variable)
     sizes = []
-    for path in (question.new, question.old):
+    for path in (inputs.new, inputs.old):
         size = _size_of(path)
         if size is None:
             text = os.fsdecode(path)
-            if now:
+            if is_immediate:
                 message = f"{name}: the vocabulary file {text} does not exist"
                 raise VocabularyNotFoundError(message, text)
             warnings.append(
                 f"{name}: the vocabulary file {text} does not exist here; it is read when the "
                 "initializers run"
             )
-            return Answer("remapped", tuple(warnings))
+            return Diagnosis("remapped", tuple(warnings))
         sizes.append(size)
-    warnings += [f"{name}: {text}" for text in _marks(question.new, question.old)]
-    if not exact and sum(sizes) > JOINED_BYTES and not _seem_foreign(question.new, question.old):
-        return Answer("remapped", tuple(warnings))
-    rows = -1 if question.table_rows is None else question.table_rows
+    warnings += [f"{name}: {text}" for text in _bom_warnings(inputs.new, inputs.old)]
+    if not exact and sum(sizes) > MAX_JOIN_BYTES and not _samples_differ(inputs.new, inputs.old):
+        return Diagnosis("remapped", tuple(warnings))
+    rows = -1 if inputs.table_rows is None else inputs.table_rows
     try:
         joined = join(
-            question.new,
-            question.old,
-            question.old_size,
-            question.wanted,
+            inputs.new,
+            inputs.old,
+            inputs.old_size,
+            inputs.wanted,
             rows if rows >= 0 else np.iinfo(np.int64).max,
         )
     except (Error, ValueError, OSError) as error:
-        if now:
+        if is_immediate:
             raise
-        warnings.append(f"{name}: the initializers are going to fail: {error}")
-        return Answer("remapped", tuple(warnings))
-    if now and question.wanted > joined.new_lines:
-        raise ValueError(_too_few(question, joined))
-    return _judged(question, joined, warnings)
+        warnings.append(f"{name}: the initializers will fail: {error}")
+        return Diagnosis("remapped", tuple(warnings))
+    if is_immediate and inputs.wanted > joined.new_lines:
+        raise ValueError(_too_few_tokens(inputs, joined))
+    return _diagnose_join(inputs, joined, warnings)
 
 
-def _judged(question: Question, joined: Joined, warnings: list[str]) -> Answer:
-    name, new, old = repr(question.variable), os.fsdecode(question.new), os.fsdecode(question.old)
-    if question.wanted > joined.new_lines:
-        text = _too_few(question, joined)
-        warnings.append(f"{name}: the initializers are going to fail: {text}")
-    wanted = min(question.wanted, joined.new_lines)
-    if wanted and joined.present * _HARDLY < wanted:
+def _diagnose_join(inputs: RemapInputs, joined: JoinResult, warnings: list[str]) -> Diagnosis:
+    name, new, old = repr(inputs.variable), os.fsdecode(inputs.new), os.fsdecode(inputs.old)
+    if inputs.wanted > joined.new_lines:
+        text = _too_few_tokens(inputs, joined)
+        warnings.append(f"{name}: the initializers will fail: {text}")
+    wanted = min(inputs.wanted, joined.new_lines)
+    if wanted and joined.present * _MIN_MATCH_DIVISOR < wanted:
         few = "none" if joined.present == 0 else f"only {joined.present}"
-        cause = likely_cause(question.new, question.old)
+        cause = likely_cause(inputs.new, inputs.old)
         warnings.append(
-            f"{name}: {few} of the {wanted} tokens of {new} {_is(joined.present)} among the "
+            f"{name}: {few} of the {wanted} tokens of {new} {_is_or_are(joined.present)} among the "
             f"{joined.old_lines} of {old}, so {'all' if few == 'none' else 'nearly all'} "
-            f"{question.entries}s start from the backup initializer"
+            f"{inputs.entries}s are initialized by the backup initializer"
             + (f"; {cause}" if cause else "")
         )
     error = None
-    if question.table_rows is not None and joined.old_lines > question.table_rows:
-        text = _too_long(question, joined.old_lines)
-        if joined.beyond < 0:
+    if inputs.table_rows is not None and joined.old_lines > inputs.table_rows:
+        text = _too_many_tokens(inputs, joined.old_lines)
+        if joined.bad_line < 0:
             warnings.append(f"{name}: {text}")
         else:
             error = (
-                f"{name}: {text} (line {joined.beyond + 1} of {new} is line {joined.row + 1} of "
-                f"{old})"
+                f"{name}: {text} (line {joined.bad_line + 1} of {new} is line "
+                f"{joined.bad_row + 1} of {old})"
             )
-    action = f"remapped: {joined.present} of {wanted} {question.entries}s are in the old vocabulary"
-    return Answer(action, tuple(warnings), error)
+    action = f"remapped: {joined.present} of {wanted} {inputs.entries}s are in the old vocabulary"
+    return Diagnosis(action, tuple(warnings), error)
 
 
-def _too_few(question: Question, joined: Joined) -> str:
-    new = os.fsdecode(question.new)
-    return f"new_vocab_size is {question.new_size}, but {new} has {joined.new_lines} tokens"
+def _too_few_tokens(inputs: RemapInputs, joined: JoinResult) -> str:
+    new = os.fsdecode(inputs.new)
+    return f"new_vocab_size is {inputs.new_size}, but {new} has {joined.new_lines} tokens"
 
 
-def _is(count: int) -> str:
+def _is_or_are(count: int) -> str:
     return "is" if count < 2 else "are"
 
 
-def _about_room(question: Question) -> list[str]:
-    needed = question.new_size + question.num_oov
-    if question.axis != 0 or question.room is None or needed <= question.room:
+def _size_warnings(inputs: RemapInputs) -> list[str]:
+    needed = inputs.new_size + inputs.num_oov
+    if inputs.axis != 0 or inputs.room is None or needed <= inputs.room:
         return []
     return [
-        f"{question.variable!r}: new_vocab_size ({question.new_size}) + num_oov_buckets "
-        f"({question.num_oov}) = {needed}, but the variable has {question.room} rows: it gets the "
-        f"first {question.room}"
+        f"{inputs.variable!r}: new_vocab_size ({inputs.new_size}) + num_oov_buckets "
+        f"({inputs.num_oov}) = {needed}, but the variable has {inputs.room} rows: it gets the "
+        f"first {inputs.room}"
     ]
 
 
-def _too_long(question: Question, old_lines: int) -> str:
-    rows = question.table_rows
+def _too_many_tokens(inputs: RemapInputs, old_lines: int) -> str:
+    rows = inputs.table_rows
     given = (
         f"old_vocab has {old_lines} tokens"
-        if question.old_size < 0
-        else f"old_vocab_size is {question.old_size}"
+        if inputs.old_size < 0
+        else f"old_vocab_size is {inputs.old_size}"
     )
-    return f"{given}, the table has {rows} {question.entries}s: set old_vocab_size={rows}"
+    return f"{given}, the table has {rows} {inputs.entries}s: set old_vocab_size={rows}"
 
 
 def _size_of(path: bytes) -> int | None:
@@ -251,13 +256,13 @@ def _count_lines(path: bytes, _size: int, _changed: int) -> int:
     return count + (last != b"\n")
 
 
-def _seem_foreign(new: bytes, old: bytes) -> bool:
-    """Whether samples of two large files have less in common than files in any order would."""
+def _samples_differ(new: bytes, old: bytes) -> bool:
+    """Returns whether samples of two files have far fewer common tokens than reordered files."""
     try:
         new_tokens, old_tokens = _sample(new), _sample(old)
         old_size = os.stat(old).st_size
     except OSError:
-        return False  # Whoever reads all of them is going to say so.
+        return False  # the initializers raise the error
     if not new_tokens or not old_tokens:
         return False
     length = sum(map(len, old_tokens)) / len(old_tokens) + 1
@@ -267,24 +272,20 @@ def _seem_foreign(new: bytes, old: bytes) -> bool:
 
 
 def _sample(path: bytes) -> set[bytes]:
-    """Whole lines from several places, the first lines among them."""
-    found: set[bytes] = set()
+    """Returns whole lines from several places of a file, including the first lines."""
+    lines: set[bytes] = set()
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        length = min(max(size // _SAMPLED, _LEAST_SAMPLE), _MOST_SAMPLE) // _PLACES
-        for place in range(_PLACES):
-            offset = max(0, size - length) * place // (_PLACES - 1)
+        length = min(max(size // _SAMPLE_DIVISOR, _MIN_SAMPLE), _MAX_SAMPLE) // _NUM_PLACES
+        for place in range(_NUM_PLACES):
+            offset = max(0, size - length) * place // (_NUM_PLACES - 1)
             file.seek(offset)
-            part = file.read(length)
-            if b"\r" in part:
-                part = part.replace(b"\r\n", b"\n")
-            # The first and the last may be parts of lines.
-            found.update(part.split(b"\n")[offset > 0 : -1])
-    return found
-
-
-_BOM = b"\xef\xbb\xbf"
-_QUOTES = (b'""', b"''", b"``")
+            block = file.read(length)
+            if b"\r" in block:
+                block = block.replace(b"\r\n", b"\n")
+            # The first and the last line of a block may be incomplete.
+            lines.update(block.split(b"\n")[offset > 0 : -1])
+    return lines
 
 
 def _unquoted(token: bytes) -> bytes:
@@ -298,31 +299,31 @@ def _first_word(token: bytes) -> bytes:
     return words[0] if words else token
 
 
-def _plain(token: bytes) -> bytes:
+def _normalized(token: bytes) -> bytes:
     return _unquoted(token.split(b"\t")[0].strip()).lower()
 
 
-# What is done to tokens, and what to say of the file that it changes if that makes them match.
+# Changes of tokens, each with the description of a file whose tokens match only after the change.
 _CAUSES: tuple[tuple[Callable[[bytes], bytes], str], ...] = (
-    (lambda token: token.split(b"\t")[0], "has tabs, with something behind its tokens (counts?)"),
+    (lambda token: token.split(b"\t")[0], "has tabs, with text after its tokens (counts?)"),
     (bytes.rstrip, "has blanks at the ends of its lines"),
     (bytes.strip, "has blanks at the beginnings of its lines"),
     (_unquoted, "has its tokens in quotes"),
     (bytes.lower, "differs in upper and lower case"),
-    (_first_word, "has something behind its tokens (counts?)"),
-    (_plain, "differs in blanks, tabs, quotes or case"),
+    (_first_word, "has text after its tokens (counts?)"),
+    (_normalized, "differs in blanks, tabs, quotes or case"),
 )
 
 
 def likely_cause(new: bytes, old: bytes) -> str:
-    """Why two vocabularies have no common tokens, by a look at some of them; empty if unknown."""
+    """Returns the likely reason why two vocabularies have no common tokens, or ``""``."""
     try:
-        tokens = {new: _tokens(new, _NEW_COMPARED), old: _tokens(old, _OLD_COMPARED)}
+        tokens = {new: _tokens(new, _MAX_NEW_TOKENS), old: _tokens(old, _MAX_OLD_TOKENS)}
     except OSError:
         return ""
     for path, found in tokens.items():
         if len(found) == 1 and b"\r" in found[0]:
-            return f"{os.fsdecode(path)} ends its lines with CR alone, so it has one line"
+            return f"{os.fsdecode(path)} ends its lines with only CR, so it has one line"
     best, cause = 2 * len(set(tokens[new]) & set(tokens[old])), ""
     for change, text in _CAUSES:
         changed = {path: [change(token) for token in found] for path, found in tokens.items()}
@@ -334,23 +335,23 @@ def likely_cause(new: bytes, old: bytes) -> str:
 
 
 def _tokens(path: bytes, count: int) -> list[bytes]:
-    """The first tokens of a file."""
+    """Returns the first tokens of a file."""
     with open(path, "rb") as file:
-        lines = file.read(JOINED_BYTES).split(b"\n", count)[:count]
+        lines = file.read(MAX_JOIN_BYTES).split(b"\n", count)[:count]
     tokens = [line.removesuffix(b"\r").removeprefix(_BOM) for line in lines]
     return [token for token in tokens if token]
 
 
-def _marks(new: bytes, old: bytes) -> list[str]:
-    """A byte order mark in one of the files hides its first token from the other."""
-    begins = []
+def _bom_warnings(new: bytes, old: bytes) -> list[str]:
+    """Returns a warning if one file has a byte order mark, so that its first token differs."""
+    marked = []
     for path in (new, old):
         with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
             if file.read(len(_BOM)) == _BOM:
-                begins.append(path)
-    if len(begins) != 1:
+                marked.append(path)
+    if len(marked) != 1:
         return []
     return [
-        f"{os.fsdecode(begins[0])} begins with a byte order mark (BOM), which is part of its first "
+        f"{os.fsdecode(marked[0])} begins with a byte order mark (BOM), which is part of its first "
         "token"
     ]

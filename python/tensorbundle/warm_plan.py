@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a warm start means, worked out from names and shapes alone.
+"""Plans for warm starts, computed from names and shapes.
 
-TensorFlow's rules for ``tf.compat.v1.train.warm_start``: which variables make up a group, which
-tensor fills it, whether a vocabulary stands between the two, and what that asks of each partition.
-Nothing here reads tensors or vocabularies, and nothing knows TensorFlow.
+The rules are those of ``tf.compat.v1.train.warm_start``: which variables form a group, which tensor
+fills it, whether it is remapped by a vocabulary, and the remap of each partition. This module does
+not read tensors or vocabularies, and does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,28 +15,43 @@ from typing import Any, NamedTuple
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast, shape_text
-from tensorbundle.variables import Variable, other_type
-from tensorbundle.vocab import VocabInfo, check_info
+from tensorbundle.variables import Variable, type_mismatch_error
+from tensorbundle.vocab import VocabInfo, check_vocab_info
+
+__all__ = [
+    "Group",
+    "Load",
+    "Plan",
+    "Remap",
+    "VocabInfo",
+    "compare_table",
+    "find_keys",
+    "is_object_based",
+    "log_messages",
+    "plan_warm_start",
+    "select_variables",
+]
 
 Shape = tuple[int, ...]
 
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _INT32_MAX = 2**31 - 1
 
 
 class PartitionRemap(NamedTuple):
-    """One partition's share of a remap.
+    """The remap of one partition.
 
     Attributes:
-        axis: The axis that the vocabulary numbers.
-        shape: The partition's.
-        remapped_shape: The shape that the remap produces: `shape`, but with all columns if the
+        axis: The axis that the vocabulary indexes.
+        shape: The partition's shape.
+        remapped_shape: The shape of the remap's result: `shape`, but with all columns if the
             partition has only some.
-        window_offset: Where the partition begins in `remapped_shape`.
-        offset: The first row: in the vocabulary (axis 0), in the table (axis 1).
-        num_rows: Rows from there on, without out-of-vocabulary rows.
-        num_cols: Columns from the vocabulary; -1 for axis 0.
-        num_oov: Out-of-vocabulary rows (axis 0) or columns (axis 1) behind them.
-        is_all_oov: Whether all rows are out-of-vocabulary, so nothing comes from the table.
+        window_offset: The offset of the partition in `remapped_shape`.
+        offset: The first row: in the vocabulary (axis 0) or in the table (axis 1).
+        num_rows: The number of rows, without out-of-vocabulary rows.
+        num_cols: The number of columns from the vocabulary; -1 for axis 0.
+        num_oov: The number of out-of-vocabulary rows (axis 0) or columns (axis 1) at the end.
+        is_all_oov: Whether all rows are out-of-vocabulary, so the table is not read.
     """
 
     axis: int
@@ -56,29 +71,29 @@ class PartitionRemap(NamedTuple):
 
     @property
     def first_entry(self) -> int:
-        """The first of the new vocabulary's entries that matter here."""
+        """The first entry of the new vocabulary in this partition."""
         return self.offset if self.axis == 0 else 0
 
     @property
     def num_entries(self) -> int:
-        """How many entries of the new vocabulary matter here."""
+        """The number of entries of the new vocabulary in this partition."""
         return self.num_rows if self.axis == 0 else self.num_cols
 
     @property
     def cells_per_entry(self) -> int:
-        """Cells that are missing for each entry that the old vocabulary lacks."""
+        """The number of missing cells per entry that is not in the old vocabulary."""
         if self.axis == 0:
             return math.prod(self.remapped_shape[1:])
         return self.num_rows * math.prod(self.remapped_shape[2:])
 
     @property
     def counts_in_int32(self) -> bool:
-        """Whether the number of missing cells fits the type that TensorFlow counts them in."""
+        """Whether the number of missing cells fits into int32, which TensorFlow uses for it."""
         return self.num_entries * self.cells_per_entry <= _INT32_MAX
 
     @property
     def oov_shape(self) -> Shape:
-        """The block of out-of-vocabulary cells; axis 1: of all rows."""
+        """The shape of the block of out-of-vocabulary rows (axis 0) or columns (axis 1)."""
         if self.axis == 0:
             return (self.num_oov, *self.remapped_shape[1:])
         return (self.num_rows, self.num_oov, *self.remapped_shape[2:])
@@ -87,17 +102,17 @@ class PartitionRemap(NamedTuple):
 def plan_partitions(
     name: str, partitions: Sequence[Variable], *, axis: int, new_size: int, num_oov: int
 ) -> tuple[PartitionRemap, ...]:
-    """Works out the remap of every partition of a variable.
+    """Plans the remap of every partition of a variable.
 
     Args:
-        name: The variable's, for messages.
-        partitions: All its partitions, or those that were selected.
-        axis: Which axis the vocabulary numbers.
-        new_size: How many entries of the new vocabulary count.
-        num_oov: How many out-of-vocabulary buckets follow them.
+        name: The variable's name, for messages.
+        partitions: All partitions, or the selected ones.
+        axis: The axis that the vocabulary indexes.
+        new_size: The number of entries of the new vocabulary in use.
+        num_oov: The number of out-of-vocabulary buckets after the entries.
 
     Raises:
-        ShapeMismatchError: A shape is unknown, has no such axis, or does not suit the sizes.
+        ShapeMismatchError: A shape is unknown, does not have the axis, or does not match the sizes.
     """
     return tuple(
         _plan_partition(name, partition, axis, new_size, num_oov) for partition in partitions
@@ -109,42 +124,42 @@ def _plan_partition(
 ) -> PartitionRemap:
     shape = _known_shape(name, partition, axis)
     whole = shape if partition.slice is None else partition.slice.full_shape
-    start = (0,) * len(shape) if partition.slice is None else partition.slice.offset
+    offsets = (0,) * len(shape) if partition.slice is None else partition.slice.offset
     remapped_shape = (shape[0], *whole[1:])
     if axis == 0:
         rows, oov_rows = new_size, num_oov
     else:
         rows, oov_rows = whole[0], 0
         _check_width(name, whole, new_size, num_oov)
-    offset = start[0]
+    offset = offsets[0]
     if offset + shape[0] > rows + oov_rows:
         raise ShapeMismatchError(
             f"{name!r}: Trying to initialize {shape[0]} additional rows after {offset} rows have "
             "already been initialized, which would exceed expected total row count of "
             f"new_row_vocab_size ({rows}) + num_row_oov_buckets ({oov_rows}) = {rows + oov_rows}."
         )
-    oov_here = min(shape[0], max(0, offset + shape[0] - rows))
+    num_oov_rows = min(shape[0], max(0, offset + shape[0] - rows))
     return PartitionRemap(
         axis=axis,
         shape=shape,
         remapped_shape=remapped_shape,
-        window_offset=(0, *start[1:]),
+        window_offset=(0, *offsets[1:]),
         offset=offset,
-        num_rows=shape[0] - oov_here,
+        num_rows=shape[0] - num_oov_rows,
         num_cols=-1 if axis == 0 else new_size,
-        num_oov=oov_here if axis == 0 else num_oov,
-        # TensorFlow goes the ordinary way, with no row, where a partition begins right behind them.
+        num_oov=num_oov_rows if axis == 0 else num_oov,
+        # For offset == rows, TensorFlow uses the ordinary path with zero rows.
         is_all_oov=offset > rows,
     )
 
 
 def _known_shape(name: str, partition: Variable, axis: int) -> Shape:
     if partition.shape is None:
-        raise ShapeMismatchError(f"{name!r}: a variable of unknown rank cannot follow a vocabulary")
-    shape = tuple(extent for extent in partition.shape if extent is not None)
+        raise ShapeMismatchError(f"{name!r}: a variable of unknown rank cannot be remapped")
+    shape = tuple(size for size in partition.shape if size is not None)
     if len(shape) != len(partition.shape):
         raise ShapeMismatchError(
-            f"{name!r}: expected a shape that is known, but received: {list(partition.shape)}"
+            f"{name!r}: expected a known shape, but received: {list(partition.shape)}"
         )
     if len(shape) <= axis:
         raise ShapeMismatchError(
@@ -167,29 +182,12 @@ def _check_width(name: str, whole: Shape, new_size: int, num_oov: int) -> None:
         )
 
 
-__all__ = [
-    "Group",
-    "Load",
-    "Plan",
-    "Remap",
-    "VocabInfo",
-    "compare_table",
-    "described",
-    "is_object_based",
-    "plan_warm_start",
-    "renames",
-    "selected",
-]
-
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-
-
 class Group(NamedTuple):
-    """The variables, or the partitions of one, that a single stored tensor fills.
+    """The variable, or the partitions of a variable, that one stored tensor fills.
 
     Attributes:
-        partitions: In the order in which they were selected.
-        trainable: Whether an optimizer changes it: then it is no slot of another variable.
+        partitions: The partitions in the order of selection.
+        trainable: Whether the variable is trainable, and thus not a slot of another variable.
     """
 
     partitions: tuple[Variable, ...]
@@ -197,16 +195,16 @@ class Group(NamedTuple):
 
 
 class Remap(NamedTuple):
-    """A group that is filled through a vocabulary.
+    """A group that is remapped by a vocabulary.
 
     Attributes:
-        group: Its name.
+        group: The group's name.
         tensor: The stored tensor's name.
-        renamed: That name where it was given, else None.
+        renamed: The stored tensor's name if the caller specified it, else None.
         info: The vocabularies.
-        partitions: What each partition takes, in the group's order.
-        slot_of: The table whose optimizer slot this is. Its missing rows keep their own initial
-            values.
+        partitions: The remap of each partition, in the group's order.
+        slot_of: The table of which this group is an optimizer slot, or None. Missing rows of a slot
+            keep their own initial values.
     """
 
     group: str
@@ -218,20 +216,23 @@ class Remap(NamedTuple):
 
     @property
     def wanted(self) -> int:
-        """How many entries of the new vocabulary any partition needs, from the first."""
-        # What lies behind all entries needs none, and begins at none that there has to be.
-        needed = [partition for partition in self.partitions if not partition.is_all_oov]
+        """The number of entries of the new vocabulary, from the first, that the group needs."""
+        # A partition of out-of-vocabulary rows needs no entries; its offset may be out of bounds.
+        remapped = [partition for partition in self.partitions if not partition.is_all_oov]
         return max(
-            (partition.first_entry + partition.num_entries for partition in needed), default=0
+            (partition.first_entry + partition.num_entries for partition in remapped), default=0
         )
 
 
 class Load(NamedTuple):
-    """A group that is filled as it is stored.
+    """A group that is loaded without a remap.
 
     Attributes:
-        repeats: The earlier group that takes the same tensor, and has to be dealt with first:
-            TensorFlow's map from tensors to variables has room for one.
+        group: The group's name.
+        tensor: The stored tensor's name.
+        renamed: The stored tensor's name if the caller specified it, else None.
+        repeats: An earlier group with the same tensor, which must be loaded first, because
+            TensorFlow's map from tensors to variables has one entry per tensor.
     """
 
     group: str
@@ -241,13 +242,14 @@ class Load(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a warm start does, in order, and what is wrong with its settings.
+    """The steps of a warm start and the problems of its settings.
 
     Attributes:
-        steps: In TensorFlow's order. Groups whose own settings are wrong have none.
-        groups: All that were selected.
-        problems: What is wrong with groups.
-        unused: Settings for variables that were not selected: TensorFlow finds these last.
+        steps: The steps in TensorFlow's order, without groups that have a problem.
+        groups: The names of all selected groups.
+        problems: The problems of groups.
+        unused: The problems of settings for variables that were not selected, which TensorFlow
+            raises last.
     """
 
     steps: tuple[Remap | Load, ...]
@@ -256,22 +258,23 @@ class Plan(NamedTuple):
     unused: tuple[Problem, ...]
 
 
-def selected(
+def select_variables(
     wanted: Any, collection: Callable[[str, str | None], list[Any]], is_variable: Any
 ) -> tuple[list[Any], bool]:
-    """The variables that ``vars_to_warm_start`` stands for.
+    """Selects the variables of ``vars_to_warm_start``.
 
     Args:
         wanted: A regular expression, None, a list of regular expressions, or a list of variables.
-        collection: ``(key, regular expression)`` to the variables of a graph's collection.
-        is_variable: Whether an object is one.
+        collection: Returns the variables of a graph's collection, for a key and a regular
+            expression.
+        is_variable: Returns whether an object is a variable.
 
     Returns:
-        The variables, and whether they are those of the trainable collection. A variable that two
-        expressions match is there twice.
+        The variables, and whether they come from the trainable collection. A variable that matches
+        two expressions is listed twice.
 
     Raises:
-        ValueError: None of these.
+        ValueError: `wanted` has another type.
     """
     if wanted is None or isinstance(wanted, str):
         return collection("trainable_variables", wanted), True
@@ -290,30 +293,30 @@ def selected(
 
 
 def is_object_based(checkpoint: Checkpoint) -> bool:
-    """Whether variables go by the names of an object graph, and not by keys of their own.
+    """Returns whether the checkpoint has an object graph, which names its variables.
 
     Raises:
-        CorruptionError: The object graph is damaged.
+        CorruptionError: The object graph is corrupted.
     """
     graph = checkpoint.get(_OBJECT_GRAPH)
     if graph is None:
         return False
-    graph.read()  # Says what is wrong with it, where its names would stay away.
+    graph.read()  # raises the error of the graph, without which its names would be missing
     return True
 
 
-def renames(
+def find_keys(
     find: Callable[[str], Stored | None], groups: Iterable[str], *, skip: bool
 ) -> tuple[dict[str, str], list[Problem]]:
-    """The keys of groups in an object-based checkpoint.
+    """Finds the keys of groups in an object-based checkpoint.
 
     Args:
-        find: The tensor that a name means, or None. It may raise an ``Error``.
+        find: Returns the tensor of a name, or None. May raise an ``Error``.
         groups: The groups' names.
-        skip: Whether groups that the checkpoint lacks are no problem.
+        skip: Whether to ignore groups that are not in the checkpoint.
 
     Returns:
-        Keys by group, and what is wrong.
+        Keys by group, and the problems.
     """
     found: dict[str, str] = {}
     problems: list[Problem] = []
@@ -329,12 +332,12 @@ def renames(
         else:
             found[name] = stored.key
     if missing and not skip:
-        absent = ValueError(
+        missing_error = ValueError(
             "Attempting to warm-start from an object-based checkpoint, but found that the "
             "checkpoint did not contain values for all variables. The following variables were "
             f"missing: {missing}"
         )
-        problems.append(Problem("missing", lambda: absent))
+        problems.append(Problem("missing", lambda: missing_error))
     return found, problems
 
 
@@ -346,17 +349,17 @@ def plan_warm_start(
     load_others: bool,
     stored: Callable[[str], Shape | None],
 ) -> Plan:
-    """Works out what each group is filled with.
+    """Plans the steps of a warm start.
+
+    Does not raise: errors of a group are the plan's problems.
 
     Args:
-        groups: By the whole variable's name, in the order of selection.
-        infos: Vocabularies by group; anything with `VocabInfo`'s fields. A false one is none.
-        names: Stored names by group. A false one is none.
-        load_others: Whether groups without a vocabulary are filled as well.
-        stored: The shape of a stored tensor, None if there is none. Asked only about what may be an
-            optimizer's slot of a table with a vocabulary, and about that table.
-
-    Raises nothing: what is wrong with a group is among the plan's problems.
+        groups: The groups by the whole variable's name, in the order of selection.
+        infos: Vocabularies by group: objects with `VocabInfo`'s fields. False values are ignored.
+        names: Stored names by group. False values are ignored.
+        load_others: Whether groups without a vocabulary are loaded as well.
+        stored: Returns the shape of a stored tensor, or None. Called only for tables with a
+            vocabulary and for tensors that may be their optimizer slots.
     """
     planner = _Planner(groups, infos, names, stored)
     for name, group in groups.items():
@@ -370,7 +373,7 @@ def plan_warm_start(
 
 
 class _Planner:
-    """The steps so far."""
+    """Accumulates the steps and problems of a plan."""
 
     def __init__(
         self,
@@ -397,7 +400,9 @@ class _Planner:
             self.steps.append(Remap(name, tensor, renamed, info, _partitions(name, group, info)))
         elif load_others:
             _check_one_variable(name, group)
-            table = _table_of(name, group, self._groups, self._infos, self._names, self._stored)
+            table = _table_of_slot(
+                name, group, self._groups, self._infos, self._names, self._stored
+            )
             if table is not None:
                 partitions = _partitions(name, group, self._infos[table])
                 self.steps.append(
@@ -411,7 +416,7 @@ class _Planner:
             self.steps.append(Load(name, tensor, renamed, repeats))
 
     def unused(self) -> Iterator[Problem]:
-        """Settings for variables that were not selected; renamed ones come first."""
+        """Yields the problems of settings for variables that were not selected, names first."""
         for settings, setting in (
             (self._names, "var_name_to_prev_var_name"),
             (self._infos, "var_name_to_vocab_info"),
@@ -432,65 +437,65 @@ def _problem(error: Exception) -> Problem:
 
 
 def _output_hint(unused: Iterable[str]) -> str:
-    named = sorted(name for name in unused if str(name).endswith(":0"))
-    return f". Take ':0' off: {', '.join(repr(name[:-2]) for name in named)}" if named else ""
+    outputs = sorted(name for name in unused if str(name).endswith(":0"))
+    return f". Remove ':0': {', '.join(repr(name[:-2]) for name in outputs)}" if outputs else ""
 
 
 def compare_table(
     step: Remap, variables: Sequence[Variable], stored: Stored | None, label: str, cast: bool
 ) -> Problem | None:
-    """What is wrong with a stored table for the variables that are to follow a vocabulary.
+    """Compares a stored table with the variables that are remapped from it; None if they match.
 
     Args:
-        step: What is to be done with them.
+        step: The remap.
         variables: The partitions, in the order of the step's partitions.
-        stored: The table; None where the checkpoint lacks it.
-        label: What messages call the checkpoint.
+        stored: The table; None if the checkpoint does not have it.
+        label: The checkpoint's name in messages.
         cast: Whether values are converted between float types.
     """
     if stored is None:
         return Problem(
             "missing",
             lambda: TensorNotFoundError(
-                f"Key {step.tensor} not found in checkpoint {label}: variable {step.group!r} is to "
-                "follow a vocabulary"
+                f"Key {step.tensor} not found in checkpoint {label}: it is the old table of the "
+                f"remapped variable {step.group!r}"
             ),
         )
-    odd = next(
-        (partition for partition in step.partitions if not _fits(partition, stored.shape)), None
+    mismatch = next(
+        (partition for partition in step.partitions if not _is_remappable(partition, stored.shape)),
+        None,
     )
-    if odd is not None:
-        return Problem("shape", lambda: _other_table(step, odd, stored, label))
-    have, want = stored.dtype, variables[0].dtype
-    if have == want or have is None or want is None or (cast and can_cast(have, want)):
+    if mismatch is not None:
+        return Problem("shape", lambda: _table_mismatch_error(step, mismatch, stored, label))
+    have, expect = stored.dtype, variables[0].dtype
+    if have == expect or have is None or expect is None or (cast and can_cast(have, expect)):
         return None
-    return Problem("dtype", lambda: other_type(variables[0], stored, step.tensor))
+    return Problem("dtype", lambda: type_mismatch_error(variables[0], stored, step.tensor))
 
 
-def _fits(partition: PartitionRemap, table: Shape) -> bool:
-    """Whether a partition can be made of a table, whatever the vocabularies say."""
-    kept = partition.axis + 1
+def _is_remappable(partition: PartitionRemap, table: Shape) -> bool:
+    """Returns whether a partition can be remapped from a table with some vocabularies."""
+    first_kept = partition.axis + 1
     if (
         len(table) != len(partition.remapped_shape)
-        or table[kept:] != partition.remapped_shape[kept:]
+        or table[first_kept:] != partition.remapped_shape[first_kept:]
     ):
         return False
     return partition.axis == 0 or partition.offset + partition.num_rows <= table[0]
 
 
-def _other_table(
+def _table_mismatch_error(
     step: Remap, partition: PartitionRemap, stored: Stored, label: str
 ) -> ShapeMismatchError:
     return ShapeMismatchError(
         f"Shape of variable {step.group} doesn't match with shape of tensor {step.tensor} "
-        f"({shape_text(stored.shape)}) from checkpoint reader of {label}: no variable of shape "
-        f"{shape_text(partition.remapped_shape)} can be made of it by another vocabulary on axis "
-        f"{partition.axis}"
+        f"({shape_text(stored.shape)}) from checkpoint reader of {label}: a vocabulary on axis "
+        f"{partition.axis} cannot remap it to the shape {shape_text(partition.remapped_shape)}"
     )
 
 
 def _partitions(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...]:
-    check_info(info)
+    check_vocab_info(info)
     return plan_partitions(
         name,
         group.partitions,
@@ -501,7 +506,7 @@ def _partitions(name: str, group: Group, info: Any) -> tuple[PartitionRemap, ...
 
 
 def _check_one_variable(name: str, group: Group) -> None:
-    """A group of several is one partitioned variable, not two of the same name."""
+    """Raises ValueError if a group has two variables of the same name."""
     slices = sum(partition.slice is not None for partition in group.partitions)
     if len(group.partitions) > 1 and slices == 0:
         raise ValueError(f"At least two variables have the same name: {name}")
@@ -509,7 +514,7 @@ def _check_one_variable(name: str, group: Group) -> None:
         raise ValueError(f"Mixing slices and non-slices with the same name: {name}")
 
 
-def _table_of(
+def _table_of_slot(
     name: str,
     group: Group,
     groups: Mapping[str, Group],
@@ -517,23 +522,23 @@ def _table_of(
     names: Mapping[str, str],
     stored: Callable[[str], Shape | None],
 ) -> str | None:
-    """The remapped table that a group is an optimizer's slot of, or None.
+    """Returns the remapped table of which a group is an optimizer slot, or None.
 
-    A slot is called ``<table>/<Slot>``, is not trained itself, and has a row for every row of its
-    table, in the model as in the checkpoint: then its rows are numbered by the same vocabulary.
+    A slot has the name ``<table>/<Slot>``, is not trainable, and has the shape of its table, both
+    in the model and in the checkpoint, so the same vocabulary indexes its rows.
     """
     table, slash, _ = name.rpartition("/")
     if not slash or group.trainable or not infos.get(table) or table not in groups:
         return None
-    wholes = {partition.full_shape for partition in (*group.partitions, *groups[table].partitions)}
-    if len(wholes) != 1 or None in wholes:
+    shapes = {partition.full_shape for partition in (*group.partitions, *groups[table].partitions)}
+    if len(shapes) != 1 or None in shapes:
         return None
-    of_slot = stored(names.get(name) or name)
-    return table if of_slot and of_slot == stored(names.get(table) or table) else None
+    slot_shape = stored(names.get(name) or name)
+    return table if slot_shape and slot_shape == stored(names.get(table) or table) else None
 
 
-def described(step: Remap | Load) -> Iterator[str]:
-    """The lines that TensorFlow logs about a group before it deals with it."""
+def log_messages(step: Remap | Load) -> Iterator[str]:
+    """Yields the lines that TensorFlow logs about a group before it loads it."""
     renamed = step.renamed or "Unchanged"
     if isinstance(step, Load) or step.slot_of is not None:
         yield f"Warm-starting variable: {step.group}; prev_var_name: {renamed}"

@@ -282,7 +282,7 @@ def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
     ],
 )
 def test_escapes_control_characters_in_names(name, expected):
-    assert terminal.shown(name) == expected
+    assert terminal.escape_text(name) == expected
 
 
 def test_help_is_printed_to_stdout():

@@ -78,7 +78,7 @@ def test_several_checkpoints_raise_error_with_list(tmp_path: Path, first: str, s
     assert message.startswith(
         f"Couldn't find 'checkpoint' file or checkpoints in given directory {tmp_path}"
     )
-    assert "2 prefixes are in it" in message
+    assert "It has 2 prefixes and no state file" in message
     assert ", ".join(map(repr, prefixes)) in message
 
 
@@ -141,7 +141,7 @@ def test_directory_named_checkpoint_is_ignored(
     [
         (b'model_checkpoint_path: "gone"', "gone', which does not exist"),
         (b"nonsense", "no field 'nonsense'"),
-        (b'model_checkpoint_path: "\\U99999999"', "does not stand for a character"),
+        (b'model_checkpoint_path: "\\U99999999"', "is not a character"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
         (b"<html><body>404", "HTML page"),
         (b'{"model": 1}', "JSON text"),
@@ -158,7 +158,7 @@ def test_unusable_state_file_has_precedence(
     (tmp_path / "checkpoint").write_bytes(content)
     message = open_error(tmp_path)
     assert reason in message
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in message
+    assert f"Give one of its prefixes: {prefix!r}" in message
     assert not caplog.records  # the message contains the reason
 
 
@@ -180,7 +180,7 @@ def test_binary_state_file_error_names_its_kind(
     message = open_error(tmp_path, tb.CorruptionError)
     assert f"{f'{tmp_path}/checkpoint'!r} is not a state file of TensorFlow: " in message
     assert reason in message
-    assert f"These prefixes are in it, give one of them: {prefix!r}" in message
+    assert f"Give one of its prefixes: {prefix!r}" in message
     assert "codec" not in message
     for function in (tb.latest_checkpoint, tb.get_checkpoint_state):
         with pytest.raises(UnicodeDecodeError) as caught:  # as in TensorFlow
@@ -232,7 +232,7 @@ def test_accepts_state_file_with_windows_paths(
     assert os.path.normpath(tb.latest_checkpoint(tmp_path) or "") == prefix
     assert os.path.normpath(tb.open(tmp_path).path) == prefix
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "taking" in caplog.messages[0]
+    assert "using" in caplog.messages[0]
 
 
 def test_existing_path_with_backslashes_is_literal(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_error_names_kind_of_file_in_directory(tmp_path: Path, kind: str) -> Non
         tb.open(tmp_path)
     assert isinstance(caught.value, tb.CheckpointNotFoundError)
     if kind not in ("empty", "zeros", "text"):  # kinds that are not reported for a directory
-        assert f"'weights.bin' in it {path_errors.kind_of_file(tmp_path / 'weights.bin')}" in str(
+        assert f"'weights.bin' in it {path_errors.describe_file(tmp_path / 'weights.bin')}" in str(
             caught.value
         )
         assert advice in str(caught.value)
@@ -148,7 +148,7 @@ def test_error_names_kind_of_file_in_directory(tmp_path: Path, kind: str) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_table_is_never_another_kind(tmp_path: Path, kind: str) -> None:
     (tmp_path / "m").write_bytes(KINDS[kind][0] + MAGIC)
-    assert path_errors.kind_of_file(str(tmp_path / "m")) is None
+    assert path_errors.describe_file(str(tmp_path / "m")) is None
 
 
 @pytest.mark.parametrize(
@@ -168,35 +168,35 @@ def test_table_is_never_another_kind(tmp_path: Path, kind: str) -> None:
 )
 def test_unknown_kind_raises_reader_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
-    assert path_errors.kind_of_file(str(tmp_path / "m")) is None
+    assert path_errors.describe_file(str(tmp_path / "m")) is None
     with pytest.raises(tb.CorruptionError, match="is not a TensorFlow checkpoint table"):
         tb.open(tmp_path / "m")
 
 
 @given(st.binary(max_size=600), st.binary(max_size=100))
 def test_any_bytes_return_sentence_or_none(head: bytes, tail: bytes) -> None:
-    kind = path_errors.kind_of(head, tail, len(head) + len(tail))
+    kind = path_errors.describe_content(head, tail, len(head) + len(tail))
     assert kind is None or (kind.isprintable() and kind.split()[0] in ("is", "begins"))
 
 
 @given(st.sampled_from(list(KINDS)), st.integers(0, 400), st.binary(max_size=50))
 def test_truncated_file_raises_no_exception(kind: str, size: int, more: bytes) -> None:
     content = KINDS[kind][0][:size] + more
-    path_errors.kind_of(content, content[-4096:], len(content))
+    path_errors.describe_content(content, content[-4096:], len(content))
 
 
 def test_special_files_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     for path in (tmp_path / "pipe", tmp_path / "loop", tmp_path, tmp_path / "gone", "/dev/zero"):
-        assert path_errors.ends_of(str(path)) is None
-        assert path_errors.kind_of_file(str(path)) is None
+        assert path_errors.read_ends(str(path)) is None
+        assert path_errors.describe_file(str(path)) is None
 
 
 def test_reads_only_ends_of_huge_file(tmp_path: Path) -> None:
     with open(tmp_path / "m", "wb") as file:
         file.truncate(1 << 40)
-    ends = path_errors.ends_of(str(tmp_path / "m"))
+    ends = path_errors.read_ends(str(tmp_path / "m"))
     assert ends is not None
     assert (len(ends.head), len(ends.tail), ends.size) == (4096, 4096, 1 << 40)
 
@@ -207,9 +207,7 @@ def test_renamed_v2_index_is_recognised(tmp_path: Path) -> None:
     bundle.write(tmp_path / "m")
     for name in ("m.index.txt", "m.index (1)", "copy"):
         os.rename(tmp_path / "m.index", tmp_path / name)
-        with pytest.raises(
-            tb.CorruptionError, match="is the index of a V2 checkpoint under another"
-        ):
+        with pytest.raises(tb.CorruptionError, match="is the renamed index of a V2 checkpoint"):
             tb.open(tmp_path / name)
         os.rename(tmp_path / name, tmp_path / "m.index")
     assert tb.open(tmp_path / "m.index")["w"].shape == (3,)

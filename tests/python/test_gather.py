@@ -135,7 +135,7 @@ def test_invalid_arguments_leave_destination_unchanged(tmp_path: Path) -> None:
 def test_lossy_fill_raises_type_error(tmp_path: Path) -> None:
     with tb.open(_write(tmp_path, np.ones((4, 2), np.int8), None, KINDS[6])) as ck:
         for fill in (1.5, 300, -129, 1j, "1", None.__class__):
-            with pytest.raises(TypeError, match="no fill for int8"):
+            with pytest.raises(TypeError, match=r"cannot be (converted to|represented in) int8"):
                 ck["t"].take([-1], fill=fill)
         assert ck["t"].take([-1], fill=-128).tolist() == [[-128, -128]]
 

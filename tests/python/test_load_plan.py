@@ -12,10 +12,10 @@ from tensorbundle.load_plan import (
     Problem,
     Row,
     Stored,
-    listed,
-    report_of,
-    summary,
-    table,
+    build_report,
+    format_list,
+    format_names,
+    format_table,
 )
 
 FLOAT32, FLOAT16 = 1, 19
@@ -56,7 +56,7 @@ def test_invalid_policy_raises_error(wrong):
 
 
 def test_report_lists_loaded_and_skipped_variables():
-    report = report_of(ROWS, ("unused",))
+    report = build_report(ROWS, ("unused",))
     loaded, missing, unused, mismatched = report
     assert loaded == report.loaded == {"v": "a", "full": "x/.KEY"}
     assert missing == report.missing == {"new": "gone"}
@@ -77,10 +77,10 @@ def test_report_lists_loaded_and_skipped_variables():
 
 
 def test_table_has_one_line_per_variable():
-    lines = table(ROWS, Policy(mismatch="skip")).splitlines()
+    lines = format_table(ROWS, Policy(mismatch="skip")).splitlines()
     assert len(lines) == 1 + len(ROWS)
-    assert lines[0].split() == ["tensor", "variable", "shape", "dtype", "what", "happens"]
-    column = lines[0].index("what happens")
+    assert lines[0].split() == ["tensor", "variable", "shape", "dtype", "action"]
+    column = lines[0].index("action")
     assert [line[column:] for line in lines[1:]] == [
         "loaded",
         "loaded, cast",
@@ -90,23 +90,23 @@ def test_table_has_one_line_per_variable():
         "nothing",
     ]
     assert "[5] -> [7]" in lines[4] and "float16 -> float32" in lines[5] and "[?, 2]" in lines[2]
-    assert table([], Policy()) == ""
+    assert format_table([], Policy()) == ""
 
 
 def test_long_lists_are_truncated_with_count():
-    assert listed("unused", []) == summary("problems", []) == ""
-    assert listed("unused", ["a", "b"]) == "unused (2): 'a', 'b'"
-    assert listed("unused", [str(i) for i in range(25)]).endswith("'9', and 15 more")
-    assert summary("problems", ["one.", "two."]) == "problems (2):\n  - one.\n  - two."
+    assert format_names("unused", []) == format_list("problems", []) == ""
+    assert format_names("unused", ["a", "b"]) == "unused (2): 'a', 'b'"
+    assert format_names("unused", [str(i) for i in range(25)]).endswith("'9', and 15 more")
+    assert format_list("problems", ["one.", "two."]) == "problems (2):\n  - one.\n  - two."
 
 
 def test_escapes_names_of_any_bytes():
     odd = "a\n\udcff\x1b[1m"
     row = Row(odd, odd, Stored("k", (1,), 1), (1,), 1, "loaded")
     text = "\n".join([
-        table([row], Policy()),
-        summary("problems", [f"{odd} is odd"]),
-        listed("unused", [odd]),
+        format_table([row], Policy()),
+        format_list("problems", [f"{odd} is odd"]),
+        format_names("unused", [odd]),
         str(LoadReport({odd: odd}, {odd: odd}, (odd,), {odd: Mismatch(odd, (), "f", (), "g")})),
     ])  # fmt: skip
     assert all(line.isprintable() for line in text.split("\n"))

@@ -90,10 +90,10 @@ def test_error_suggests_forward_slashes(tmp_path: Path) -> None:
 def test_error_suggests_prefix_without_trailing_slash(tmp_path: Path, slashes: str) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.meta").write_bytes(b"x")
-    assert f"take the slash off, give {str(prefix)!r}" in open_error(f"{prefix}{slashes}")
+    assert f"remove the slash, give {str(prefix)!r}" in open_error(f"{prefix}{slashes}")
     v1(tmp_path / "old")
-    assert "take the slash off" in open_error(f"{tmp_path}/old{slashes}")
-    assert "slash off" not in open_error(f"{tmp_path}/new{slashes}")
+    assert "remove the slash" in open_error(f"{tmp_path}/old{slashes}")
+    assert "remove the slash" not in open_error(f"{tmp_path}/new{slashes}")
 
 
 @pytest.mark.parametrize("path", ["a\ud800", Path("\udfff"), "\ud800/m"])
@@ -116,9 +116,9 @@ def test_error_suggests_renamed_index(tmp_path: Path, name: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / name)
     message = open_error(prefix)
-    assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in message
+    assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in message
     if not name.endswith(".index"):
-        assert f"{name!r} is there: if it is the index, rename it to 'm.index'" in open_error(
+        assert f"{name!r} exists: if it is the index, rename it to 'm.index'" in open_error(
             tmp_path
         )
     assert f"'m{DATA}'" in message
@@ -129,14 +129,14 @@ def test_error_reports_compressed_index(tmp_path: Path) -> None:
     prefix = v2(tmp_path / "m")
     (tmp_path / "m.index.gz").write_bytes(gzip.compress((tmp_path / "m.index").read_bytes()))
     os.remove(tmp_path / "m.index")
-    assert "'m.index.gz' is there, but it is compressed with gzip" in open_error(prefix)
+    assert "'m.index.gz' exists, but it is compressed with gzip" in open_error(prefix)
 
 
 @pytest.mark.parametrize("suffix", [".crdownload", ".part", ".partial", ".download"])
 def test_error_reports_unfinished_download(tmp_path: Path, suffix: str) -> None:
     prefix = v2(tmp_path / "m")
     os.rename(tmp_path / "m.index", tmp_path / f"m.index{suffix}")
-    assert f"did not finish: 'm.index{suffix}' is there" in open_error(prefix)
+    assert f"did not finish: 'm.index{suffix}' exists" in open_error(prefix)
     assert f"'m.index{suffix}'" in open_error(tmp_path)  # the directory contains only data files
 
 
@@ -166,11 +166,13 @@ def test_error_suggests_v1_files(tmp_path: Path) -> None:
     for name in ("notes.txt", "events.out.tfevents.1", "000003.ldb"):
         (tmp_path / name).write_bytes(b"x" * 300)
     (tmp_path / "000004.ldb").write_bytes((tmp_path / "model.ckpt-100").read_bytes())
-    assert f"Near it: {str(tmp_path / 'model.ckpt-100')!r}" in open_error(
+    assert f"prefixes are {str(tmp_path / 'model.ckpt-100')!r}" in open_error(
         tmp_path / "model.ckpt-10"
     )
     message = open_error(tmp_path / "zzz")
-    assert f"In {str(tmp_path)!r} there are 'model.ckpt-100', 'sharded-?????-of-00002'" in message
+    assert (
+        f"{str(tmp_path)!r} has the prefixes 'model.ckpt-100', 'sharded-?????-of-00002'" in message
+    )
     message = open_error(tmp_path, ValueError)
     assert f"{f'{tmp_path}/model.ckpt-100'!r}, {f'{tmp_path}/sharded-?????-of-00002'!r}" in message
     for name in ("notes", "events", "ldb"):

@@ -248,7 +248,9 @@ def test_directory_without_checkpoint_raises_error(
 
 
 def test_empty_directory_raises_error(tmp_path: Path) -> None:
-    assert "No name in it ends in '.index'" in message_of(tmp_path, DirectoryWithoutCheckpointError)
+    assert "no file whose name ends in '.index'" in message_of(
+        tmp_path, DirectoryWithoutCheckpointError
+    )
 
 
 def test_long_lists_are_truncated(tmp_path: Path) -> None:
@@ -351,7 +353,7 @@ def test_error_lists_leftovers_of_interrupted_save(tmp_path: Path) -> None:
 
 def test_error_mentions_meta_file(tmp_path: Path) -> None:
     touch(tmp_path / "m.meta")
-    assert "'m.meta' is there" in message_of(tmp_path / "m", errors.CheckpointNotFoundError)
+    assert "'m.meta' exists" in message_of(tmp_path / "m", errors.CheckpointNotFoundError)
 
 
 @pytest.mark.parametrize("name", ["m.index", "m"])

@@ -90,7 +90,7 @@ def test_huge_row_numbers_in_lists_raise_index_error(tmp_path: Path, ids: list[A
     prefix = bundle_of(x=np.arange(12.0).reshape(4, 3)).write(tmp_path / "c")
     with tb.open(prefix) as ck:
         for read in (lambda t: t[ids], lambda t: t.take(ids), lambda t: t.take(ids, fill=0)):
-            with pytest.raises(IndexError, match="not the number of a row"):
+            with pytest.raises(IndexError, match="is out of bounds for every"):
                 read(ck["x"])
         with pytest.raises(TypeError):
             ck["x"].take([0.5])
@@ -104,7 +104,7 @@ def test_fills_missing_rows_of_strings(tmp_path: Path) -> None:
         assert take([-1, 1], fill=b"z").tolist() == [b"z", b"b"]
         assert take([-1, -1], fill=[b"y", b"z"]).tolist() == [b"y", b"z"]
         for fill in ("zz", 5, [b"y", "z"], np.array(["y", "z"])):
-            with pytest.raises(TypeError, match="no fill for strings"):
+            with pytest.raises(TypeError, match="must be bytes"):
                 take([-1, -1], fill=fill)
         for fill in ([b"y"], [b"x", b"y", b"z"]):
             with pytest.raises(tb.ShapeMismatchError):

@@ -109,7 +109,7 @@ def test_detects_counts_wider_than_32_bits():
     ("shape", "axis", "message"),
     [
         (None, 0, "unknown rank"),
-        ((None, 3), 0, "that is known"),
+        ((None, 3), 0, "a known shape"),
         ((), 0, "Expected 1-dim"),
         ((5,), 1, "Expected 2-dim"),
         ((0, 3), 0, "1st dim of shape to be > 0"),

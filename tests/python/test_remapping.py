@@ -157,7 +157,7 @@ def test_invalid_arguments_raise_and_leave_destination(tmp_path: Path) -> None:
                 tb.load_and_remap(t, out=None if "num_rows" in options else out, **options)
         with pytest.raises(ValueError, match="2 elements, but 3"):
             tb.load_and_remap(t, rows=[0, -1], fill=np.zeros(2, np.float32), out=out)
-        with pytest.raises(ValueError, match="5 values when asked for 3"):
+        with pytest.raises(ValueError, match="5 values instead of 3"):
             tb.load_and_remap(t, rows=[0, -1], fill=lambda n: np.zeros(n + 2), out=out)
         with pytest.raises(tb.ShapeMismatchError):
             tb.load_and_remap(t, rows=[0], out=out)

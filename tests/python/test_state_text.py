@@ -200,6 +200,6 @@ def test_crafted_text_fails_quickly_with_short_message(text: str) -> None:
 def test_invalid_escape_raises_parse_error(escape: str) -> None:
     with pytest.raises(ParseError) as caught:
         parse_checkpoint_state(f'model_checkpoint_path: "a{escape}b"')
-    assert f"{escape} does not stand for a character" in str(caught.value)
+    assert f"{escape} is not a character" in str(caught.value)
     assert "codec" not in str(caught.value)
     assert caught.value.__cause__ is None

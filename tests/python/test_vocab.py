@@ -145,7 +145,7 @@ def test_missing_vocabulary_raises_not_found_error(tmp_path: Path, which: str) -
     [
         ((["a"], None), TypeError, "the old vocabulary must be a path or a sequence"),
         ((["a", 3], ["a"]), TypeError, "token 1 of the new vocabulary"),
-        ((["a", "\ud800"], ["a"]), ValueError, "token 1 of the new vocabulary cannot be written"),
+        ((["a", "\ud800"], ["a"]), ValueError, "token 1 of the new vocabulary cannot be encoded"),
         (("\ud800", ["a"]), ValueError, "cannot have the character"),
         (("a\0b", ["a"]), ValueError, "NUL"),
         ((pathlib.Path("gs:/bucket/vocab"), ["a"]), FileNotFoundError, "does not exist"),

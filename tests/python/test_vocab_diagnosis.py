@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tensorbundle import vocab_diagnosis
-from tensorbundle.vocab_diagnosis import Question, answer, by_reader, likely_cause
+from tensorbundle.vocab_diagnosis import RemapInputs, join_files, likely_cause
 
 TOKENS = [b"tok%d" % i for i in range(300)]
 
@@ -22,7 +22,7 @@ def diagnose(tmp_path):
     """Diagnoses a new and an old vocabulary; `settings` override the defaults (all entries)."""
 
     def run(new, old=TOKENS, *, exact=False, **settings):
-        question = Question(
+        question = RemapInputs(
             variable="emb",
             new=write(tmp_path / "new.txt", new) if isinstance(new, list) else new,
             old=write(tmp_path / "old.txt", old) if isinstance(old, list) else old,
@@ -34,7 +34,7 @@ def diagnose(tmp_path):
             num_oov=0,
             table_rows=len(old),
         )
-        return answer(question._replace(**settings), by_reader, exact=exact)
+        return vocab_diagnosis.diagnose(question._replace(**settings), join_files, exact=exact)
 
     return run
 
@@ -47,8 +47,8 @@ def test_matching_vocabularies_give_no_warning(diagnose):
 
 CHANGES = {
     "a tab and a count": (lambda t: t + b"\t17", "tabs"),
-    "a blank and a count": (lambda t: t + b" 17", "behind its tokens"),
-    "a comma and a count": (lambda t: t + b",17", "behind its tokens"),
+    "a blank and a count": (lambda t: t + b" 17", "after its tokens"),
+    "a comma and a count": (lambda t: t + b",17", "after its tokens"),
     "a blank at the end": (lambda t: t + b" ", "blanks at the ends"),
     "a blank at the beginning": (lambda t: b"  " + t, "blanks at the beginnings"),
     "capitals": (bytes.upper, "upper and lower case"),
@@ -97,7 +97,7 @@ def test_warns_about_carriage_return_line_ends(diagnose, tmp_path):
     path = write(tmp_path / "mac.txt", TOKENS, b"\r")
     found = diagnose(path, new_size=300, wanted=300, room=300)
     assert any("new_vocab_size is 300, but" in each for each in found.warnings)
-    assert any("mac.txt ends its lines with CR alone" in each for each in found.warnings)
+    assert any("mac.txt ends its lines with only CR" in each for each in found.warnings)
     assert not diagnose(write(tmp_path / "dos.txt", TOKENS, b"\r\n"), new_size=300, wanted=300,
                    room=300).warnings  # fmt: skip
 
@@ -152,14 +152,14 @@ def test_missing_files_are_warnings(diagnose, tmp_path):
 def test_warns_about_later_read_failure(diagnose, new, old, settings, message):
     found = diagnose(new, old, **settings)
     assert found.error is None
-    assert any("are going to fail" in each and message in each for each in found.warnings)
+    assert any("will fail" in each and message in each for each in found.warnings)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Lowers the limits so that files of a few kilobytes count as large."""
-    monkeypatch.setattr(vocab_diagnosis, "JOINED_BYTES", 1 << 10)
-    monkeypatch.setattr(vocab_diagnosis, "_LEAST_SAMPLE", 4 << 10)
+    monkeypatch.setattr(vocab_diagnosis, "MAX_JOIN_BYTES", 1 << 10)
+    monkeypatch.setattr(vocab_diagnosis, "_MIN_SAMPLE", 4 << 10)
 
 
 @pytest.fixture

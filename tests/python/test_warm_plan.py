@@ -9,18 +9,18 @@ import pytest
 import tensorbundle as tb
 from tensorbundle.load_plan import Stored
 from tensorbundle.variables import Slice, Variable
-from tensorbundle.vocab import check_info
+from tensorbundle.vocab import check_vocab_info
 from tensorbundle.warm_plan import (
     Group,
     Load,
     Remap,
     VocabInfo,
     compare_table,
-    described,
+    find_keys,
     is_object_based,
+    log_messages,
     plan_warm_start,
-    renames,
-    selected,
+    select_variables,
 )
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -107,27 +107,27 @@ def is_variable(thing):
 def test_string_or_none_selects_trainable_variables():
     for wanted in (".*", "", None):
         collections = Collections()
-        found, from_trainable = selected(wanted, collections, is_variable)
+        found, from_trainable = select_variables(wanted, collections, is_variable)
         assert collections.lookups == [("trainable_variables", wanted)]
         assert found and from_trainable
 
 
 def test_string_list_selects_global_variables_per_string():
     collections = Collections()
-    found, from_trainable = selected(["a", "a"], collections, is_variable)
+    found, from_trainable = select_variables(["a", "a"], collections, is_variable)
     assert collections.lookups == [("variables", "a")] * 2
     assert len(found) == 2 and not from_trainable
-    assert selected([], collections, is_variable) == ([], False)
+    assert select_variables([], collections, is_variable) == ([], False)
 
 
 def test_list_of_variables_selects_itself():
-    assert selected([1.0, 2.0], Collections(), is_variable) == ([1.0, 2.0], False)
+    assert select_variables([1.0, 2.0], Collections(), is_variable) == ([1.0, 2.0], False)
 
 
 @pytest.mark.parametrize("wanted", [("a",), b"a", {"a"}, 3, ["a", 1.0], [["a"]], [None]])
 def test_other_selections_raise_value_error(wanted):
     with pytest.raises(ValueError, match="vars_to_warm_start"):
-        selected(wanted, Collections(), is_variable)
+        select_variables(wanted, Collections(), is_variable)
 
 
 def test_groups_without_vocabulary_are_loaded_by_name():
@@ -166,7 +166,7 @@ def test_unused_settings_raise_value_error():
     first, second = plan(MODEL, {"emb:0": EMB}, {"bais": "b"}).unused
     with pytest.raises(ValueError, match=r"var_name_to_prev_var_name.*'bais'.*'emb', 'bias'"):
         raise first.error
-    with pytest.raises(ValueError, match=r"var_name_to_vocab_info.*'emb:0'.*Take ':0' off: 'emb'"):
+    with pytest.raises(ValueError, match=r"var_name_to_vocab_info.*'emb:0'.*Remove ':0': 'emb'"):
         raise second.error
     assert not plan(MODEL).unused
 
@@ -211,22 +211,22 @@ def test_incomplete_vocabulary_raises_value_error(change):
 
 def test_invalid_numbers_raise_error():
     with pytest.raises(ValueError, match="old_vocab_size"):
-        check_info(EMB._replace(old_vocab_size=-2))
+        check_vocab_info(EMB._replace(old_vocab_size=-2))
     with pytest.raises(TypeError):
-        check_info(EMB._replace(old_vocab_size=None))
+        check_vocab_info(EMB._replace(old_vocab_size=None))
     with pytest.raises(ValueError, match="num_oov_buckets must be >= 0"):
-        check_info(EMB._replace(num_oov_buckets=-1))
+        check_vocab_info(EMB._replace(num_oov_buckets=-1))
     with pytest.raises(ValueError, match="axis"):
-        check_info(EMB._replace(axis=2))
+        check_vocab_info(EMB._replace(axis=2))
 
 
 def test_log_matches_tensorflows_log():
     first, second = steps(MODEL, {"emb": EMB._replace(old_vocab_size=4)}, {"emb": "e"})
-    assert list(described(first)) == [
+    assert list(log_messages(first)) == [
         "Warm-starting variable: emb; current_vocab: new current_vocab_size: 5 prev_vocab: old "
         "prev_vocab_size: 4 current_oov: 1 prev_tensor: e initializer: zero-initialized"
     ]
-    assert list(described(second)) == ["Warm-starting variable: bias; prev_var_name: Unchanged"]
+    assert list(log_messages(second)) == ["Warm-starting variable: bias; prev_var_name: Unchanged"]
 
 
 KEY = "x/.ATTRIBUTES/VARIABLE_VALUE"
@@ -237,19 +237,19 @@ def finding(**keys):
 
 
 def test_object_graph_renames_every_group_or_fails():
-    assert renames(finding(a=KEY, b="y"), ["a"], skip=False) == ({"a": KEY}, [])
-    found, (problem,) = renames(finding(a=KEY), ["a", "c"], skip=False)
+    assert find_keys(finding(a=KEY, b="y"), ["a"], skip=False) == ({"a": KEY}, [])
+    found, (problem,) = find_keys(finding(a=KEY), ["a", "c"], skip=False)
     assert found == {"a": KEY} and problem.kind == "missing"
     with pytest.raises(ValueError, match=r"did not contain values for all variables.*\{'c'\}"):
         raise problem.error
-    assert renames(finding(a=KEY), ["a", "c"], skip=True) == ({"a": KEY}, [])
+    assert find_keys(finding(a=KEY), ["a", "c"], skip=True) == ({"a": KEY}, [])
 
 
 def test_ambiguous_full_name_is_a_problem():
     def find(name):
         raise tb.TensorNotFoundError(f"{name} is several")
 
-    found, (problem,) = renames(find, ["a"], skip=True)
+    found, (problem,) = find_keys(find, ["a"], skip=True)
     assert found == {} and str(problem) == "a is several"
 
 
@@ -314,7 +314,7 @@ def test_slots_use_vocabulary_of_their_table():
     assert found["emb/Adagrad"].slot_of == "emb"
     assert found["emb/Adagrad"].partitions == found["emb"].partitions
     assert found["emb/Adagrad"].info is EMB
-    assert list(described(found["emb/Adagrad"])) == [
+    assert list(log_messages(found["emb/Adagrad"])) == [
         "Warm-starting variable: emb/Adagrad; prev_var_name: Unchanged"
     ]
 

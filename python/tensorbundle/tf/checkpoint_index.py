@@ -126,7 +126,7 @@ class Source:
         """
         handle = self.tensor(key)
         offset = (0,) * handle.ndim if part is None else part.offset
-        extent = handle.shape if part is None else part.extent
+        extent = handle.shape if part is None else part.shape
         if self.is_always_copied(key, extent):
             return None
         file, start, reason = handle._core.locate_box(offset, extent)

@@ -141,8 +141,10 @@ def _prepare(
     """Plans one call in the current context."""
     pairs, problems = _targets(assignment_map)
     store = VariableStore()
-    nameless = _NAMELESS if not store and _is_eager() else ""
-    planned = plans.prepare(source, path, pairs, store, options, policy, nameless=nameless)
+    unnamed_reason = _NAMELESS if not store and _is_eager() else ""
+    planned = plans.prepare(
+        source, path, pairs, store, options, policy, unnamed_reason=unnamed_reason
+    )
     warnings = planned.warnings
     if not pairs and not problems:
         warnings = ("The assignment map is empty: no variable is initialized",)

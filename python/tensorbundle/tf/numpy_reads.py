@@ -42,7 +42,7 @@ class NumpyReadRequest(NamedTuple):
     @property
     def extent(self) -> tuple[int, ...]:
         """The shape of the value."""
-        return self.shape if self.partition is None else self.partition.extent
+        return self.shape if self.partition is None else self.partition.shape
 
     @property
     def is_padded(self) -> bool:
@@ -96,7 +96,7 @@ class NumpyReadRequest(NamedTuple):
             return ...
         return tuple(
             slice(a, a + n)
-            for a, n in zip(self.partition.offset, self.partition.extent, strict=True)
+            for a, n in zip(self.partition.offset, self.partition.shape, strict=True)
         )
 
 

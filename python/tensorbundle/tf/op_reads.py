@@ -35,7 +35,7 @@ class OpReadRequest(NamedTuple):
     @property
     def extent(self) -> tuple[int, ...]:
         """The shape of the value."""
-        return self.shape if self.partition is None else self.partition.extent
+        return self.shape if self.partition is None else self.partition.shape
 
     @property
     def spec(self) -> str:

@@ -14,11 +14,11 @@ from tensorbundle.load_plan import (
     Policy,
     Problem,
     Row,
-    counted,
-    listed,
-    report_of,
-    summary,
-    table,
+    build_report,
+    format_count,
+    format_list,
+    format_names,
+    format_table,
 )
 from tensorbundle.tf import errors, initializers, read_backends
 from tensorbundle.tf.checkpoint_index import AnySource
@@ -104,7 +104,7 @@ class Prepared(NamedTuple):
         for warning in self.warnings:
             warn(warning)
         self.run()
-        return report_of(self.rows, self.unused)
+        return build_report(self.rows, self.unused)
 
 
 class LoadPlan:
@@ -152,19 +152,19 @@ class LoadPlan:
     def __repr__(self) -> str:
         return (
             f"<tensorbundle.tf.LoadPlan {self._prepared.title}: "
-            f"{counted(len(self._prepared.rows), 'variable')}, "
-            f"{counted(len(self.problems), 'problem')}>"
+            f"{format_count(len(self._prepared.rows), 'variable')}, "
+            f"{format_count(len(self.problems), 'problem')}>"
         )
 
     def __str__(self) -> str:
         rows = self._prepared.rows
         parts = (
-            f"{self._prepared.title}: {counted(len(rows), 'variable')}",
-            table(rows, self._prepared.policy),
-            summary("problems", self.problems),
-            summary("warnings", self.warnings),
-            listed("tensors that are not used", self.unused),
-            listed("variables that are not touched", self.untouched),
+            f"{self._prepared.title}: {format_count(len(rows), 'variable')}",
+            format_table(rows, self._prepared.policy),
+            format_list("problems", self.problems),
+            format_list("warnings", self.warnings),
+            format_names("tensors that are not used", self.unused),
+            format_names("variables that are not touched", self.untouched),
         )
         return "\n".join(part for part in parts if part)
 
@@ -273,7 +273,7 @@ def prepare(
     options: Options,
     policy: Policy,
     *,
-    nameless: str = "",
+    unnamed_reason: str = "",
 ) -> Loads:
     """Plans the loads of an assignment map without changing anything.
 
@@ -284,10 +284,10 @@ def prepare(
         store: The graph's variables by full name.
         options: How values are read.
         policy: Whether values are converted.
-        nameless: Why variables cannot be looked up by name, or ``""`` if they can.
+        unnamed_reason: Why variables cannot be looked up by name, or ``""`` if they can.
     """
     plan = assignment.plan_assignments(
-        pairs, source.for_plans(), store, cast=policy.cast, nameless=nameless
+        pairs, source.for_plans(), store, cast=policy.cast, unnamed_reason=unnamed_reason
     )
     rows: list[Row] = []
     problems = list(plan.problems)

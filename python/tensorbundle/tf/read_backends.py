@@ -65,7 +65,7 @@ class ReadRequest(NamedTuple):
     @property
     def extent(self) -> tuple[int, ...]:
         """The shape of the value."""
-        return self.shape if self.partition is None else self.partition.extent
+        return self.shape if self.partition is None else self.partition.shape
 
     @property
     def is_empty_slice(self) -> bool:
@@ -88,7 +88,7 @@ def plan_read(
     import tensorflow as tf
 
     tensor = planned.tensor
-    extent = planned.shape if partition is None else partition.extent
+    extent = planned.shape if partition is None else partition.shape
     dtype = variable.handle.dtype.base_dtype
     is_cast = planned.dtype is not None and planned.dtype != dtype.as_datatype_enum
     mapped = False
@@ -311,7 +311,7 @@ def _by_numpy(requests: Sequence[ReadRequest]) -> list[Any]:
 def _are_distinct(requests: Sequence[ReadRequest]) -> bool:
     """Whether the boxes of the reads are distinct."""
     boxes = {
-        (request.partition.offset, request.partition.extent)
+        (request.partition.offset, request.partition.shape)
         for request in requests
         if request.partition
     }

@@ -12,7 +12,7 @@ from typing import Any
 from tensorbundle.assignment import Target
 from tensorbundle.load_plan import LoadReport, StaticShape
 from tensorbundle.variables import Slice, Variable
-from tensorbundle.warm_plan import Group, selected
+from tensorbundle.warm_plan import Group, select_variables
 
 
 def check_graph(variable: Any) -> None:
@@ -420,7 +420,7 @@ def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]
     def is_variable_or_partitions(thing: Any) -> bool:
         return is_variable(plain(thing)) or partitions_of(thing) is not None
 
-    found, from_trainable = selected(wanted, collection, is_variable_or_partitions)
+    found, from_trainable = select_variables(wanted, collection, is_variable_or_partitions)
     by_name: dict[str, list[Variable]] = {}
     originals: dict[str, list[Any]] = {}
     for variable in found:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbundle import vocab_diagnosis
-from tensorbundle.arguments import shown
+from tensorbundle.arguments import format_value
 from tensorbundle.errors import Error, VocabularyNotFoundError
 from tensorbundle.load_plan import Stored
 from tensorbundle.tf import backend, checkpoint_index, fill_values, op_library
@@ -22,7 +22,7 @@ from tensorbundle.tf.options import Options
 from tensorbundle.tf.remap_backends import path_in_ops
 from tensorbundle.tf.variables import on_another_job
 from tensorbundle.variables import Variable
-from tensorbundle.vocab_diagnosis import Answer, Joined, Question
+from tensorbundle.vocab_diagnosis import Diagnosis, JoinResult, RemapInputs
 from tensorbundle.warm_plan import Remap
 
 _MESSAGE_BYTES = 8192
@@ -35,7 +35,7 @@ def ask(
     options: Options,
     *,
     exact: bool,
-) -> Answer:
+) -> Diagnosis:
     """Diagnoses the vocabularies of a table.
 
     Args:
@@ -56,13 +56,13 @@ def ask(
     if info.backup_initializer is not None:
         fill_values.check_callable(info.backup_initializer)
     if not -(1 << 63) <= info.old_vocab_size < 1 << 63:
-        raise ValueError(f"old_vocab_size {shown(info.old_vocab_size)} is no 64-bit integer")
+        raise ValueError(f"old_vocab_size {format_value(info.old_vocab_size)} is no 64-bit integer")
     new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
     if checkpoint_index.is_remote(new) or checkpoint_index.is_remote(old):
-        return Answer("remapped", ())
+        return Diagnosis("remapped", ())
     shape = partitions[0].full_shape
     axis = int(info.axis)
-    question = Question(
+    question = RemapInputs(
         variable=step.group,
         new=new,
         old=old,
@@ -75,10 +75,10 @@ def ask(
         table_rows=None if stored is None else stored.shape[axis],
     )
     backends = {backend.backend_for(partition.handle, options) for partition in partitions}
-    join = _by_library if backends == {"op"} else vocab_diagnosis.by_reader
+    join = _by_library if backends == {"op"} else vocab_diagnosis.join_files
     now = tf.executing_eagerly()
     try:
-        answer = vocab_diagnosis.answer(question, join, exact=exact or now, now=now)
+        answer = vocab_diagnosis.diagnose(question, join, exact=exact or now, is_immediate=now)
     except VocabularyNotFoundError as error:
         raise translated(error) from error
     except (Error, ValueError) as error:
@@ -91,13 +91,13 @@ def ask(
     return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
 
 
-def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> Joined:
+def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> JoinResult:
     """Returns statistics of the join that our ops in this process will use.
 
     Raises:
         Error: The join failed.
     """
-    summary = (ctypes.c_int64 * len(Joined._fields))()
+    summary = (ctypes.c_int64 * len(JoinResult._fields))()
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
     code = _library().tensorbundle_tf_join(
         new,
@@ -111,7 +111,7 @@ def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: 
     )
     if code != 0:
         raise Error(message.value.decode("utf-8", "replace"))
-    return Joined(*summary)
+    return JoinResult(*summary)
 
 
 @functools.cache

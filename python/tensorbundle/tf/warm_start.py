@@ -19,7 +19,7 @@ from tensorbundle.tf.variables import (
 )
 from tensorbundle.tf.warm_start_call import WarmStart
 from tensorbundle.variables import Variable
-from tensorbundle.vocab import INCOMPLETE, VocabInfo, check_info
+from tensorbundle.vocab import INCOMPLETE_MESSAGE, VocabInfo, check_vocab_info
 
 Result = TypeVar("Result")
 
@@ -111,7 +111,7 @@ def _warm_start(
 ) -> LoadReport:
     import tensorflow as tf
 
-    if checkpoint_index.is_remote(path) and policy.is_tensorflows:
+    if checkpoint_index.is_remote(path) and policy.is_default:
         checkpoint_index.original_function("warm_start")(path, wanted, infos, names)
         return report_by_names(wanted, infos or {}, names or {})
     tf.compat.v1.logging.info("Warm-starting from: %s", path)
@@ -199,7 +199,7 @@ def warm_start_var_with_vocab(
         ValueError: An argument is missing, or the shape does not match the vocabulary.
     """
     if not prev_ckpt:
-        raise ValueError(INCOMPLETE)
+        raise ValueError(INCOMPLETE_MESSAGE)
     info = VocabInfo(
         current_vocab_path,
         current_vocab_size,
@@ -209,7 +209,7 @@ def warm_start_var_with_vocab(
         initializer,
         axis,
     )
-    check_info(info)
+    check_vocab_info(info)
     partitions = _partitions_of_one(var)
     names = list(dict.fromkeys(map(name_of, partitions)))
     if len(names) > 1:

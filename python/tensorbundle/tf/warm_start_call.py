@@ -31,17 +31,17 @@ from tensorbundle.tf.variables import (
     target,
 )
 from tensorbundle.variables import Variable
-from tensorbundle.vocab import INCOMPLETE, VocabInfo
-from tensorbundle.vocab_diagnosis import Answer
+from tensorbundle.vocab import INCOMPLETE_MESSAGE, VocabInfo
+from tensorbundle.vocab_diagnosis import Diagnosis
 from tensorbundle.warm_plan import (
     Group,
     Load,
     Plan,
     Remap,
     compare_table,
-    described,
+    find_keys,
+    log_messages,
     plan_warm_start,
-    renames,
 )
 
 
@@ -121,7 +121,7 @@ class WarmStart:
         if from_trainable:
             self._preamble.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
         if not names and self.source is not None and self.source.is_object_based():
-            names, problems = renames(
+            names, problems = find_keys(
                 self.source.find, variables, skip=self.policy.missing == "skip"
             )
             self._problems += problems
@@ -249,7 +249,7 @@ class WarmStart:
     def _add_remap(self, step: Remap, partitions: list[Variable]) -> None:
         """Adds the remap of one table."""
         stored, problem = self._find_table(step, partitions)
-        answer = Answer("remapped", ())
+        answer = Diagnosis("remapped", ())
         if problem is None:
             answer, problem = self._ask(step, partitions, stored)
         if problem is not None:
@@ -279,12 +279,12 @@ class WarmStart:
 
     def _ask(
         self, step: Remap, partitions: list[Variable], stored: Stored | None
-    ) -> tuple[Answer, Problem | None]:
+    ) -> tuple[Diagnosis, Problem | None]:
         """Diagnoses a table's vocabularies."""
         try:
             answer = vocabularies.ask(step, partitions, stored, self.options, exact=self.exact)
         except (Error, TypeError, ValueError) as error:
-            return Answer("remapped", ()), plans.raised(error)
+            return Diagnosis("remapped", ()), plans.raised(error)
         if step.slot_of is None:
             self._warnings += answer.warnings
         if answer.error is None:
@@ -299,14 +299,14 @@ class WarmStart:
             for partition in partitions:
                 check_initializer_is_kept(partition.handle)
             if self.source is None:
-                return None, None if self.path else plans.raised(ValueError(INCOMPLETE))
+                return None, None if self.path else plans.raised(ValueError(INCOMPLETE_MESSAGE))
             stored = self.source.find(step.tensor)
         except (Error, ValueError) as error:
             return None, plans.raised(error)
         return stored, compare_table(step, partitions, stored, self.source.label, self.policy.cast)
 
     def _describe(self, step: Remap | Load) -> None:
-        for line in described(step):
+        for line in log_messages(step):
             self._log("debug", "%s", line)
 
     def _log(self, level: str, text: str, *args: Any) -> None:
