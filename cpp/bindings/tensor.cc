@@ -172,9 +172,15 @@ py::object GetError(const OpenTensor& t) {
 
 // ---- Views
 
+// Opening and mapping a file can block, and a file that may be newer than its index is verified.
+TensorView WithoutGil(TensorView (*view)(const Checkpoint&, const Tensor&), const OpenTensor& t) {
+  const py::gil_scoped_release release;
+  return view(*t.checkpoint, t.tensor);
+}
+
 py::object View(const OpenTensor& t) {
   if (!IsPlain(t.bound.type_number)) return py::none();
-  const TensorView view = ViewTensor(*t.checkpoint, t.tensor);
+  const TensorView view = WithoutGil(&ViewTensor, t);
   if (!view) return py::none();
   return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
                    Access::kReadOnly);
@@ -182,7 +188,7 @@ py::object View(const OpenTensor& t) {
 
 // The reason why View() or CopyOnWrite() returns None, or None.
 py::object ViewObstacle(const OpenTensor& t) {
-  const TensorView view = ViewTensor(*t.checkpoint, t.tensor);
+  const TensorView view = WithoutGil(&ViewTensor, t);
   if (!view) return py::str(ToString(view.reason));
   return py::none();
 }
@@ -223,7 +229,7 @@ py::tuple LocateBoxIn(const OpenTensor& t, const Sizes& offset, const Sizes& len
 }
 
 py::object CopyOnWrite(const OpenTensor& t) {
-  const TensorView view = CopyOnWriteTensor(*t.checkpoint, t.tensor);
+  const TensorView view = WithoutGil(&CopyOnWriteTensor, t);
   if (!view) return py::none();
   return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
                    Access::kWritable);

@@ -20,8 +20,6 @@ static_assert(sizeof(off_t) == 8, "build with 64-bit file offsets");
 
 constexpr uint64_t kMaxReadSize = uint64_t{1}
                                   << 30;  // Linux moves at most 2^31 - 4096 bytes at once
-constexpr uint64_t kDirectAlignment =
-    4096;  // of offset, size and memory; enough for every device known
 constexpr uint64_t kDirectBufferSize = uint64_t{1} << 20;
 
 #ifdef O_DIRECT
@@ -166,19 +164,21 @@ void File::ReadBuffered(uint64_t offset, MutableByteSpan out) const {
   if (got < out.size()) ThrowEnded(path_, offset, out.size(), got);
 }
 
+MutableByteSpan File::ReadBlocks(uint64_t offset, uint64_t size, uint8_t* buffer) const {
+  const uint64_t skip = offset % kDirectAlignment;
+  const uint64_t blocks = (skip + size + kDirectAlignment - 1) / kDirectAlignment;
+  const uint64_t got = ReadUpTo(descriptor_, path_, offset - skip, buffer,
+                                blocks * kDirectAlignment, kDirectAlignment);
+  if (got < skip + size) ThrowEnded(path_, offset, size, got > skip ? got - skip : 0);
+  return {buffer + skip, size};
+}
+
 void File::ReadDirect(uint64_t offset, MutableByteSpan out) const {
   const AlignedBuffer buffer = NewAlignedBuffer();
-  uint64_t done = 0;
-  while (done < out.size()) {
-    const uint64_t position = offset + done;
-    const uint64_t start = position / kDirectAlignment * kDirectAlignment;
-    const uint64_t skip = position - start;
+  for (uint64_t done = 0; done < out.size();) {
+    const uint64_t skip = (offset + done) % kDirectAlignment;
     const uint64_t wanted = std::min(out.size() - done, kDirectBufferSize - skip);
-    const uint64_t blocks = (skip + wanted + kDirectAlignment - 1) / kDirectAlignment;
-    const uint64_t got = ReadUpTo(descriptor_, path_, start, buffer.get(),
-                                  blocks * kDirectAlignment, kDirectAlignment);
-    if (got < skip + wanted) ThrowEnded(path_, position, wanted, got > skip ? got - skip : 0);
-    std::memcpy(out.data() + done, buffer.get() + skip, wanted);
+    std::memcpy(out.data() + done, ReadBlocks(offset + done, wanted, buffer.get()).data(), wanted);
     done += wanted;
   }
 }

@@ -17,6 +17,9 @@ enum class ReadMode {
   kDirect,    // with O_DIRECT, through an aligned bounce buffer
 };
 
+// Direct I/O reads blocks of this size to memory of this alignment; enough for every device known.
+inline constexpr uint64_t kDirectAlignment = 4096;
+
 // Identifies one version of a file.
 struct FileIdentity {
   uint64_t device = 0;
@@ -58,6 +61,12 @@ class File {
   // Fills `out` with the bytes that start at `offset`.
   // Throws: CorruptionError if the file ends too early; IOFailure if the system call fails.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;
+
+  // Reads the blocks that contain `size` bytes at `offset`, in any mode, and returns these bytes.
+  // Saves the copy that ReadAt() makes if the file is in direct mode.
+  // Requires: the buffer is aligned to kDirectAlignment, and has room for `size` bytes and two
+  // blocks. Throws: as ReadAt().
+  MutableByteSpan ReadBlocks(uint64_t offset, uint64_t size, uint8_t* buffer) const;
 
   // Throws: CorruptionError if the file is shorter than at open, because accessing a mapping beyond
   // the end of its file kills the process.

@@ -31,28 +31,33 @@ bool IsAliased(const uint8_t* destination, uint64_t offset) {
   return ahead > 0 && ahead < kCacheLine;
 }
 
-enum class BouncePolicy {
-  kIfAliased,    // read into a buffer if IsAliased()
-  kDestination,  // read into the destination
-  kBounce        // read into a buffer
-};
-
-// Reads through a bounce buffer if source and destination alias modulo 4 KiB.
+// Reads a range of a file through a bounce buffer if the destination cannot be read into, or only
+// slowly: userfaultfd copies from a buffer, direct I/O needs aligned memory, and IsAliased().
 // Lifetime: the destination must outlive the object.
 class BounceBuffer {
  public:
-  // For the bytes at `offset` of a file.
-  BounceBuffer(MutableByteSpan destination, uint64_t offset, BouncePolicy policy)
-      : destination_(destination), bytes_(destination) {
-    if (policy == BouncePolicy::kDestination) return;
-    if (policy == BouncePolicy::kIfAliased && !IsAliased(destination.data(), offset)) return;
-    const uint64_t skew = offset % kCacheLine;  // the alignment of the source: fastest to copy
-    buffer_.emplace(destination.size() + skew);
-    bytes_ = {buffer_->data() + skew, destination.size()};
-  }
+  // `must_bounce`: also if the destination could be read into.
+  BounceBuffer(MutableByteSpan destination, bool must_bounce)
+      : destination_(destination), must_bounce_(must_bounce) {}
 
-  // The memory to read into.
-  MutableByteSpan bytes() const { return bytes_; }
+  // Reads, and returns the bytes, in the buffer or in the destination.
+  MutableByteSpan Read(const File& file, uint64_t offset) {
+    const uint64_t size = destination_.size();
+    if (file.mode() == ReadMode::kDirect) {
+      buffer_.emplace(size + 3 * kDirectAlignment);
+      const auto address = reinterpret_cast<uintptr_t>(buffer_->data());
+      bytes_ = file.ReadBlocks(offset, size, buffer_->data() + -address % kDirectAlignment);
+      return bytes_;
+    }
+    bytes_ = destination_;
+    if (must_bounce_ || IsAliased(destination_.data(), offset)) {
+      const uint64_t skew = offset % kCacheLine;  // the alignment of the source: fastest to copy
+      buffer_.emplace(size + skew);
+      bytes_ = {buffer_->data() + skew, size};
+    }
+    file.ReadAt(offset, bytes_);
+    return bytes_;
+  }
 
   // Copies the bytes to the destination, if they are not there.
   void CopyOut() const {
@@ -62,7 +67,8 @@ class BounceBuffer {
   }
 
  private:
-  MutableByteSpan destination_;
+  const MutableByteSpan destination_;
+  const bool must_bounce_;
   MutableByteSpan bytes_;
   std::optional<PageBuffer> buffer_;
 };
@@ -126,10 +132,8 @@ uint32_t ReadPlan::Checksum(const SliceRead& read) const {
   return whole;
 }
 
-// Reads bytes at an offset of the slice, sets their checksum, and converts them to native order.
-void ReadPlan::ReadStored(const SliceRead& read, uint64_t offset, MutableByteSpan bytes,
-                          uint32_t* crc) const {
-  read.file->ReadAt(read.slice->offset + offset, bytes);
+// Computes the checksum of stored bytes and converts them to native order.
+void ReadPlan::FinishRead(const SliceRead& read, MutableByteSpan bytes, uint32_t* crc) const {
   if (read.has_checksum) *crc = crc32c::Value(bytes.data(), bytes.size());
   SwapBytes(bytes, checkpoint_.catalog().big_endian ? info_.swap_size : 1);
 }
@@ -137,17 +141,12 @@ void ReadPlan::ReadStored(const SliceRead& read, uint64_t offset, MutableByteSpa
 void ReadPlan::ReadPartOfSpan(const SliceRead& read, ReadTask* task) const {
   const CopyLayout::Span span = read.layout.At(task->first_span);
   const MutableByteSpan part = out_.subspan(span.destination + task->begin, task->size);
-  const uint64_t offset = span.source + task->begin;
-  BouncePolicy policy = BouncePolicy::kIfAliased;
+  BounceBuffer buffer(part, read.uffd != nullptr);
+  const MutableByteSpan bytes =
+      buffer.Read(*read.file, read.slice->offset + span.source + task->begin);
+  FinishRead(read, bytes, &task->crc);
   if (read.uffd != nullptr) {
-    policy = BouncePolicy::kBounce;
-  } else if (read.file->mode() == ReadMode::kDirect) {
-    policy = BouncePolicy::kDestination;  // the file has a bounce buffer
-  }
-  const BounceBuffer buffer(part, read.slice->offset + offset, policy);
-  ReadStored(read, offset, buffer.bytes(), &task->crc);
-  if (read.uffd != nullptr) {
-    read.uffd->Write(part.data(), buffer.bytes());
+    read.uffd->Write(part.data(), bytes);
   } else {
     buffer.CopyOut();
   }
@@ -157,7 +156,9 @@ void ReadPlan::ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const {
   const CopyLayout& layout = read.layout;
   const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(task->size);
   const uint8_t* from = buffer.get();
-  ReadStored(read, layout.At(task->first_span).source, {buffer.get(), task->size}, &task->crc);
+  const MutableByteSpan bytes{buffer.get(), task->size};
+  read.file->ReadAt(read.slice->offset + layout.At(task->first_span).source, bytes);
+  FinishRead(read, bytes, &task->crc);
   layout.ForEach(task->first_span, task->num_spans, [&](const CopyLayout::Span& span) {
     std::memcpy(out_.data() + span.destination, from, layout.span_size());
     from += layout.span_size();
@@ -180,7 +181,8 @@ void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) con
     }
     const uint64_t start = spans[first].source;
     buffer.resize(spans[last].source + span_size - start);
-    ReadStored(read, start, buffer, nullptr);
+    read.file->ReadAt(read.slice->offset + start, buffer);
+    FinishRead(read, buffer, nullptr);
     for (; first <= last; ++first) {
       std::memcpy(out_.data() + spans[first].destination,
                   buffer.data() + spans[first].source - start, span_size);

@@ -74,8 +74,7 @@ class ReadPlan {
   void ReadPartOfSpan(const SliceRead& read, ReadTask* task) const;
   void ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const;
   void ReadDistantSpans(const SliceRead& read, const ReadTask& task) const;
-  void ReadStored(const SliceRead& read, uint64_t offset, MutableByteSpan bytes,
-                  uint32_t* crc) const;
+  void FinishRead(const SliceRead& read, MutableByteSpan bytes, uint32_t* crc) const;
 
   const Checkpoint& checkpoint_;
   const Tensor& tensor_;

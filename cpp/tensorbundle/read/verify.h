@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Comparison of stored bytes with their stored checksums. Every comparison for a V2 slice is made
-// here. Slices of V1 checkpoints are compared by their RecordStore, because a V1 checksum covers a
-// block with many slices; the functions here decide which of the two applies.
+// Comparison of stored bytes with their stored checksums. Reads, streams, ops and VerifyTensors()
+// compare V2 slices here; bundle/checkpoint.cc compares samples at open, write/align.cc what it
+// copies. Slices of V1 checkpoints are compared by their RecordStore, because a V1 checksum covers
+// a block with many slices; the functions here decide which of the two applies.
 #pragma once
 
 #include <compare>

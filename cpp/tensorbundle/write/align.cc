@@ -414,7 +414,7 @@ std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
     return file;
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError(NameOf(shard.front()) + ": the data shard " + path +
-                                      " is missing; was the checkpoint copied in task?",
+                                      " is missing; was the checkpoint copied in part?",
                                   path);
   }
 }
