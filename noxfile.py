@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions for tests, lint, types and benchmarks, each in its own environment: see `nox -l`.
 
-Continuous integration runs these sessions; the pre-commit hooks run ``lint`` and ``typing``. Set TENSORBUNDLE_WHEEL to the
-path of a built wheel to skip the compilation.
+Continuous integration runs these sessions; the pre-commit hooks run ``lint`` and ``typing``. Set
+TENSORBUNDLE_WHEEL to the path of a built wheel to skip the compilation.
 """
 
 import os

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A preloaded library that makes one C++ allocation, or every pthread_create(), fail on request.
-// Only calls from the address ranges in `counted` are counted and fail; calls by Python and by other
-// libraries succeed.
+// Only calls from the address ranges in `counted` are counted and fail; calls by Python and by
+// other libraries succeed.
 #include <dlfcn.h>
 #include <pthread.h>
 
