@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorflow_op/checkpoint_cache.h"
 
+#include <glob.h>
+
 #include <cctype>
 #include <chrono>
 #include <optional>
@@ -58,65 +60,103 @@ std::vector<std::string> V1Files(const std::string& prefix) {
   return files;
 }
 
-std::shared_ptr<const Checkpoint> V1Checkpoint(const std::string& prefix, IoMode mode) {
-  static SharedCache<Checkpoint> cache(kMaxOpenV1);
-  const std::vector<std::string> files = V1Files(prefix);
-  CacheKey key{prefix + (mode == IoMode::kPread ? " read" : " mapped"), {}};
+// Returns the files that match a pattern, sorted. TensorFlow's patterns are those of glob(3).
+std::vector<std::string> MatchingFiles(const std::string& pattern) {
+  glob_t found{};
+  std::vector<std::string> files;
+  if (::glob(pattern.c_str(), 0, nullptr, &found) == 0) {
+    files.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  }
+  ::globfree(&found);
+  return files;
+}
+
+// Returns nothing if a file does not exist.
+std::optional<std::vector<FileIdentity>> IdentifyAll(const std::vector<std::string>& files) {
+  std::vector<FileIdentity> identities;
   for (const std::string& path : files) {
     const std::optional<FileIdentity> found = File::Identify(path);
-    if (!found) {
-      throw OpError(Code::kNotFound,
-                    "Unsuccessful TensorSliceReader constructor: Failed to find "
-                    "any matching files for " +
-                        prefix);
-    }
-    key.files.push_back(*found);
+    if (!found) return std::nullopt;
+    identities.push_back(*found);
   }
+  return identities;
+}
+
+std::shared_ptr<const Checkpoint> V1Checkpoint(const std::string& prefix, IoMode mode) {
+  static SharedCache<Checkpoint> cache(kMaxOpenV1);
+  std::vector<std::string> files = V1Files(prefix);
+  std::optional<std::vector<FileIdentity>> identities = IdentifyAll(files);
+  if (!identities) {
+    files = MatchingFiles(prefix);
+    if (!files.empty()) identities = IdentifyAll(files);
+  }
+  if (!identities) {
+    throw OpError(Code::kNotFound,
+                  "Unsuccessful TensorSliceReader constructor: Failed to find "
+                  "any matching files for " +
+                      prefix);
+  }
+  const CacheKey key{prefix + (mode == IoMode::kPread ? " read" : " mapped"), *identities};
   return cache.Get(key,
                    [&]() -> SharedCache<Checkpoint>::Computed { return {OpenV1(files, mode), 1}; });
 }
 
-const Tensor& FindTensor(const Catalog& catalog, const std::string& name, TypeNumber type) {
-  const size_t index = catalog.Find(name);
-  if (index == Catalog::kNotFound) {
-    throw OpError(Code::kNotFound, "Key " + name + " not found in checkpoint");
+// Throws for the first name that is not found, else for all types that differ, as RestoreV2 does.
+std::vector<const Tensor*> FindTensors(const Catalog& catalog, std::span<const std::string> names,
+                                       std::span<const TypeNumber> types) {
+  std::vector<const Tensor*> tensors;
+  std::string mismatches;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const size_t index = catalog.Find(names[i]);
+    if (index == Catalog::kNotFound) {
+      throw OpError(Code::kNotFound, "Key " + names[i] + " not found in checkpoint");
+    }
+    tensors.push_back(&catalog.tensors[index]);
+    const auto stored = static_cast<TypeNumber>(tensors.back()->dtype);
+    if (stored == types[i]) continue;
+    if (!mismatches.empty()) mismatches += '\n';
+    mismatches += "tensor_name = " + names[i] + "; expected dtype " + TypeText(types[i]) +
+                  " does not equal original dtype " + TypeText(stored);
   }
-  const Tensor& tensor = catalog.tensors[index];
-  const auto stored = static_cast<TypeNumber>(tensor.dtype);
-  if (stored == type) return tensor;
-  throw OpError(Code::kInvalidArgument, "tensor_name = " + name + "; expected dtype " +
-                                            TypeText(type) + " does not equal original dtype " +
-                                            TypeText(stored));
+  if (!mismatches.empty()) throw OpError(Code::kInvalidArgument, mismatches);
+  return tensors;
 }
 
 // Returns nullopt if the index was replaced while the files were opened.
-std::optional<OpenTensor> TryOpen(const std::string& prefix, const std::string& name,
-                                  TypeNumber type, IoMode mode) {
+std::optional<OpenedTensors> TryOpen(const std::string& prefix, std::span<const std::string> names,
+                                     std::span<const TypeNumber> types, IoMode mode) {
   const std::optional<FileIdentity> index_file = File::Identify(prefix + ".index");
   if (!index_file) {
     std::shared_ptr<const Checkpoint> checkpoint = V1Checkpoint(prefix, mode);
-    const Tensor& tensor = FindTensor(checkpoint->catalog(), name, type);
-    return OpenTensor{std::move(checkpoint), &tensor};
+    std::vector<const Tensor*> tensors = FindTensors(checkpoint->catalog(), names, types);
+    return OpenedTensors{std::move(checkpoint), std::move(tensors)};
   }
   const std::shared_ptr<const BundleIndex> index = IndexOf(prefix, *index_file);
-  const Tensor& tensor = FindTensor(index->catalog, name, type);
-  std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensor(index, tensor, mode);
+  std::vector<const Tensor*> tensors = FindTensors(index->catalog, names, types);
+  std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensors(index, tensors, mode);
   if (checkpoint == nullptr) return std::nullopt;
-  return OpenTensor{std::move(checkpoint), &tensor};
+  return OpenedTensors{std::move(checkpoint), std::move(tensors)};
 }
 
 }  // namespace
 
-OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
+OpenedTensors OpenAll(const std::string& prefix, std::span<const std::string> names,
+                      std::span<const TypeNumber> types, IoMode mode) {
   for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
     if (attempt > 1) std::this_thread::sleep_for(kRetryDelay);
     try {
-      if (std::optional<OpenTensor> opened = TryOpen(prefix, name, type, mode)) return *opened;
+      if (std::optional<OpenedTensors> opened = TryOpen(prefix, names, types, mode)) {
+        return *std::move(opened);
+      }
     } catch (const IndexReplacedError&) {
       continue;
     }
   }
   throw CorruptionError("the checkpoint " + prefix + " is replaced faster than it can be opened");
+}
+
+OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {
+  return OpenAll(prefix, {&name, 1}, {&type, 1}, mode)[0];
 }
 
 std::string TypeText(TypeNumber type) {

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -122,6 +123,20 @@ struct OpenTensor {
 
   std::span<const int64_t> shape() const { return checkpoint->catalog().Shape(*tensor); }
 };
+
+// Tensors of one checkpoint, opened together. Lifetime: as OpenTensor.
+struct OpenedTensors {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  std::vector<const Tensor*> tensors;
+
+  size_t size() const { return tensors.size(); }
+  OpenTensor operator[](size_t i) const { return {checkpoint, tensors[i]}; }
+};
+
+// Opens the tensors `names`, each with the type at its position. Each data file is opened once.
+// Throws: as Open(); the message lists all tensors of other types.
+OpenedTensors OpenAll(const std::string& prefix, std::span<const std::string> names,
+                      std::span<const TypeNumber> types, IoMode mode);
 
 // Opens tensor `name`. `prefix` is the prefix of a V2 checkpoint, or, if "<prefix>.index" does not
 // exist, a V1 file or the pattern "<name>-?????-of-NNNNN" of its shards.

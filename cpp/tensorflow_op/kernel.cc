@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorflow_op/kernel.h"
 
+#include <atomic>
+
 #include "tensorbundle/base/checked.h"
 
 namespace tensorbundle::op {
@@ -110,6 +112,25 @@ TypeNumber Attributes::Type(const char* name) const {
   return value;
 }
 
+bool Attributes::Has(const char* name) const {
+  const StatusPtr status = NewStatus();
+  return Tf().OpKernelConstruction_HasAttr(node_, name, status.get());
+}
+
+std::vector<std::string> Run::InputStrings(int index) const {
+  if (Tf().StringGetDataPointer == nullptr || Tf().StringGetSize == nullptr) {
+    throw OpError(Code::kUnimplemented, "this TensorFlow does not export TF_StringGetDataPointer");
+  }
+  const TensorPtr tensor = Input(index);
+  const ByteSpan items = BytesOf(tensor.get());
+  std::vector<std::string> texts;
+  for (size_t at = 0; at + kStringItemSize <= items.size(); at += kStringItemSize) {
+    const auto* item = reinterpret_cast<const TF_TString*>(items.data() + at);
+    texts.emplace_back(Tf().StringGetDataPointer(item), Tf().StringGetSize(item));
+  }
+  return texts;
+}
+
 TensorPtr Run::Input(int index) const {
   const StatusPtr status = NewStatus();
   TF_Tensor* tensor = nullptr;
@@ -181,6 +202,25 @@ void RegisterOp(const OpSpec& spec) {
       builder, spec.shapes == OutputShapes::kScalar ? &SetScalarShape : &SetUnknownShapes);
   const StatusPtr status = NewStatus();
   Tf().RegisterOpDefinition(builder, status.get());  // takes ownership of the builder
+  CheckStatus(status.get());
+}
+
+namespace {
+
+std::atomic<int64_t> num_calls[kNumStockOps];
+
+}  // namespace
+
+void CountCall(StockOp op) { ++num_calls[static_cast<int>(op)]; }
+int64_t NumCalls(StockOp op) { return num_calls[static_cast<int>(op)].load(); }
+
+void RegisterOverride(const char* op, void* (*create)(TF_OpKernelConstruction*),
+                      void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
+  constexpr int32_t kAboveTensorflow = 1;  // TensorFlow's own kernels have priority 0
+  TF_KernelBuilder* builder = Tf().NewKernelBuilder(op, "CPU", create, compute, destroy);
+  Tf().KernelBuilder_Priority(builder, kAboveTensorflow);
+  const StatusPtr status = NewStatus();
+  Tf().RegisterKernelBuilder((std::string("Tensorbundle") + op).c_str(), builder, status.get());
   CheckStatus(status.get());
 }
 

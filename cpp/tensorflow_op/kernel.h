@@ -18,6 +18,9 @@
 
 namespace tensorbundle::op {
 
+// sizeof(TF_TString), the same in every version of TensorFlow.
+inline constexpr size_t kStringItemSize = 24;
+
 struct DeleteStatus {
   void operator()(TF_Status* status) const { Tf().DeleteStatus(status); }
 };
@@ -61,6 +64,8 @@ class Attributes {
   int64_t Int(const char* name) const;
   std::vector<int64_t> Ints(const char* name) const;
   TypeNumber Type(const char* name) const;
+  // Whether the node has the attribute, which an op need not declare if it begins with "_".
+  bool Has(const char* name) const;
 
  private:
   // -1 if the attribute has no such size.
@@ -82,7 +87,12 @@ class Run {
   explicit Run(TF_OpKernelContext* context) : context_(context) {}
 
   int num_inputs() const { return Tf().NumInputs(context_); }
+  int num_outputs() const { return Tf().NumOutputs(context_); }
+  TypeNumber OutputType(int index) const { return Tf().ExpectedOutputDataType(context_, index); }
   TensorPtr Input(int index) const;
+  // The elements of an input of strings.
+  // Throws: OpError (UNIMPLEMENTED) if this TensorFlow does not export the functions for it.
+  std::vector<std::string> InputStrings(int index) const;
 
   // Allocates output `index`.
   // Throws: OpError (INVALID_ARGUMENT) for a shape that no tensor can have. TensorFlow would abort
@@ -146,6 +156,17 @@ void RegisterOp(const OpSpec& spec);
 void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
                     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*));
 
+// Registers a kernel for an op of TensorFlow. TensorFlow runs it instead of its own one, in the
+// whole process and from then on: a kernel cannot be unregistered.
+void RegisterOverride(const char* op, void* (*create)(TF_OpKernelConstruction*),
+                      void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*));
+
+template <typename Kernel>
+void RegisterOverride(const char* op) {
+  using Functions = KernelFunctions<Kernel>;
+  RegisterOverride(op, &Functions::Create, &Functions::Compute, &Functions::Destroy);
+}
+
 template <typename Kernel>
 void RegisterOpAndKernel(const OpSpec& spec) {
   using Functions = KernelFunctions<Kernel>;
@@ -158,6 +179,15 @@ void RegisterMapOp();
 void RegisterVerifyOp();
 void RegisterMissingOp();
 void RegisterRemapOp();
+
+// Kernels for TensorFlow's ops, and how often the process has run each of them.
+enum class StockOp { kRestore, kVocabRemapping, kRemapMatrix };
+inline constexpr int kNumStockOps = 3;
+void CountCall(StockOp op);
+int64_t NumCalls(StockOp op);
+
+void RegisterRestoreKernel();
+void RegisterWarmStartKernels();
 
 // The smallest number of bytes that is worth starting a thread for.
 inline constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;

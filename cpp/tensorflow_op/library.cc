@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -78,6 +79,33 @@ struct Loader {
 // Returns why the ops are not registered, or "".
 TENSORBUNDLE_TF_EXPORT const char* tensorbundle_tf_error() {
   return tensorbundle::op::load_error.c_str();
+}
+
+// Registers kernels for TensorFlow's own ops, once. They serve the process until it ends.
+// Returns: a TF_Code, and the message as tensorbundle_tf_join() does.
+TENSORBUNDLE_TF_EXPORT int tensorbundle_tf_register_kernels(char* message, size_t capacity) {
+  using namespace tensorbundle::op;
+  static std::mutex mutex;
+  static bool is_registered = false;
+  const std::lock_guard lock(mutex);
+  if (is_registered) return 0;
+  try {
+    RegisterRestoreKernel();
+    RegisterWarmStartKernels();
+    is_registered = true;
+    return 0;
+  } catch (...) {
+    const Failure failure = CurrentFailure();
+    message[failure.message.copy(message, capacity - 1)] = '\0';
+    return static_cast<int>(failure.code);
+  }
+}
+
+// Writes the number of calls of RestoreV2, GenerateVocabRemapping and LoadAndRemapMatrix that these
+// kernels have served.
+TENSORBUNDLE_TF_EXPORT void tensorbundle_tf_kernel_calls(int64_t* calls) {
+  using namespace tensorbundle::op;
+  for (int op = 0; op < kNumStockOps; ++op) calls[op] = NumCalls(StockOp{op});
 }
 
 // Joins two vocabularies as the ops do, and caches the join for them.

@@ -12,31 +12,12 @@
 #include "tensorbundle/read/slice_cover.h"
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/read_op.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/verify_op.h"
 
 namespace tensorbundle::op {
-namespace {
 
-enum class Verify {
-  kFull,   // compares the checksum of every stored slice that the box intersects
-  kParts,  // outputs partial checksums for TensorbundleVerifyV1
-  kLazy,   // compares the checksums of the slices that are read whole
-  kNone
-};
-
-Verify VerifyOf(const std::string& word) {
-  if (word == "full") return Verify::kFull;
-  if (word == "parts") return Verify::kParts;
-  return word == "lazy" ? Verify::kLazy : Verify::kNone;  // the op definition allows no other value
-}
-
-// sizeof(TF_TString), the same in every version of TensorFlow.
-constexpr size_t kStringItemSize = 24;
-
-// Copies the elements of a box to the string tensor `out`. Compares checksums if `verify` is set.
-// Throws: OpError (UNIMPLEMENTED) if this TensorFlow does not export TF_StringCopy; as
-// ReadStrings().
 void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Tensor* out) {
   const MutableByteSpan strings = MutableBytesOf(out);
   if (Tf().StringCopy == nullptr || strings.size() != Volume(box) * kStringItemSize) {
@@ -57,6 +38,21 @@ void ReadStringBox(const OpenTensor& source, const Box& box, bool verify, TF_Ten
       }
     });
   }
+}
+
+namespace {
+
+enum class Verify {
+  kFull,   // compares the checksum of every stored slice that the box intersects
+  kParts,  // outputs partial checksums for TensorbundleVerifyV1
+  kLazy,   // compares the checksums of the slices that are read whole
+  kNone
+};
+
+Verify VerifyOf(const std::string& word) {
+  if (word == "full") return Verify::kFull;
+  if (word == "parts") return Verify::kParts;
+  return word == "lazy" ? Verify::kLazy : Verify::kNone;  // the op definition allows no other value
 }
 
 class ReadKernel {

@@ -29,12 +29,12 @@ std::optional<int64_t> Number(std::string_view text) {
   return value;
 }
 
-[[noreturn]] void Refuse(const std::string& what, const std::string& spec) {
+[[noreturn]] void Refuse(const std::string& what, const std::string& spec,
+                         Code code = Code::kInvalidArgument) {
   // Long specs are truncated.
   constexpr size_t kShown = 200;
-  throw OpError(Code::kInvalidArgument, what + " in shape_and_slice specification \"" +
-                                            spec.substr(0, kShown) +
-                                            (spec.size() > kShown ? "...\"" : "\""));
+  throw OpError(code, what + " in shape_and_slice specification \"" + spec.substr(0, kShown) +
+                          (spec.size() > kShown ? "...\"" : "\""));
 }
 
 std::vector<int64_t> Dims(std::span<const std::string_view> words, const std::string& spec) {
@@ -50,7 +50,8 @@ std::vector<int64_t> Dims(std::span<const std::string_view> words, const std::st
 }
 
 // Parses one axis: "-", or "start,length".
-Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec) {
+Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec,
+                   Code out_of_bounds) {
   if (text == "-") return {0, dim};
   const size_t comma = text.find(',');
   std::optional<int64_t> start;
@@ -70,7 +71,7 @@ Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec) 
   if (*start > dim || *length > dim - *start) {
     Refuse("Extent out of bounds: start = " + std::to_string(*start) +
                ", length = " + std::to_string(*length) + ", dimension = " + std::to_string(dim),
-           spec);
+           spec, out_of_bounds);
   }
   return {*start, *length};
 }
@@ -78,7 +79,7 @@ Extent ParseExtent(std::string_view text, int64_t dim, const std::string& spec) 
 }  // namespace
 
 Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
-                   std::span<const int64_t> shape) {
+                   std::span<const int64_t> shape, Code out_of_bounds) {
   if (spec.empty()) return WholeBox(shape);
   const std::vector<std::string_view> words = Split(spec, ' ');
   if (words.size() < 2) {
@@ -99,7 +100,7 @@ Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
   }
   Box box;
   for (size_t axis = 0; axis < dims.size(); ++axis) {
-    box.push_back(ParseExtent(items[axis], dims[axis], spec));
+    box.push_back(ParseExtent(items[axis], dims[axis], spec, out_of_bounds));
   }
   return box;
 }

@@ -9,13 +9,14 @@
 #include <string>
 
 #include "tensorbundle/bundle/tensor_slice.h"
+#include "tensorflow_op/tf_api.h"
 
 namespace tensorbundle::op {
 
 // Parses the box of a tensor of shape `shape`. `tensor` is its name for messages.
-// Throws: OpError (INVALID_ARGUMENT) if `spec` is malformed, has another shape, or the box is not
-// inside the tensor.
+// Throws: OpError (INVALID_ARGUMENT) if `spec` is malformed or has another shape; OpError with the
+// code `out_of_bounds` if the box is not inside the tensor.
 Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
-                   std::span<const int64_t> shape);
+                   std::span<const int64_t> shape, Code out_of_bounds = Code::kInvalidArgument);
 
 }  // namespace tensorbundle::op

@@ -57,8 +57,19 @@ bool FindTensorflow(std::string* error) {
   }
   TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_FIND)
 #undef TENSORBUNDLE_TF_FIND
-  // TF_StringCopy is in another library, and only string tensors need it.
-  LoadedLibrary(kCc).Find("TF_StringCopy", &table.StringCopy);
+  // In another library. Only tensors of strings need them.
+  const LoadedLibrary cc(kCc);
+  cc.Find("TF_StringCopy", &table.StringCopy);
+  cc.Find("TF_StringGetDataPointer", &table.StringGetDataPointer);
+  cc.Find("TF_StringGetSize", &table.StringGetSize);
+  table.eager.is_complete = true;
+#define TENSORBUNDLE_TFE_FIND(result, name, prefix, arguments) \
+  if (!cc.Find(prefix #name, &table.eager.name) &&             \
+      !framework.Find(prefix #name, &table.eager.name)) {      \
+    table.eager.is_complete = false;                           \
+  }
+  TENSORBUNDLE_TFE_FUNCTIONS(TENSORBUNDLE_TFE_FIND)
+#undef TENSORBUNDLE_TFE_FIND
   return true;
 }
 

@@ -171,10 +171,13 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& pref
   }
 }
 
-std::shared_ptr<const Checkpoint> Checkpoint::OpenTensor(std::shared_ptr<const BundleIndex> index,
-                                                         const Tensor& tensor, IoMode mode) {
+std::shared_ptr<const Checkpoint> Checkpoint::OpenTensors(std::shared_ptr<const BundleIndex> index,
+                                                          std::span<const Tensor* const> tensors,
+                                                          IoMode mode) {
   std::vector<bool> wanted(index->catalog.files.size());
-  for (const StoredSlice& slice : index->catalog.Slices(tensor)) wanted[slice.file] = true;
+  for (const Tensor* tensor : tensors) {
+    for (const StoredSlice& slice : index->catalog.Slices(*tensor)) wanted[slice.file] = true;
+  }
   return OpenFiles(std::move(index), &wanted, mode);
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,10 +28,11 @@ class Checkpoint {
   // Throws: as ReadBundleIndex; CorruptionError if the index is replaced at every attempt.
   static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix, IoMode mode);
 
-  // Opens the files of one tensor of a V2 checkpoint whose index was read before. Returns null if
+  // Opens the files of some tensors of a V2 checkpoint whose index was read before. Returns null if
   // the index has been replaced since. Requires: the bytes of other tensors are not used.
-  static std::shared_ptr<const Checkpoint> OpenTensor(std::shared_ptr<const BundleIndex> index,
-                                                      const Tensor& tensor, IoMode mode);
+  static std::shared_ptr<const Checkpoint> OpenTensors(std::shared_ptr<const BundleIndex> index,
+                                                       std::span<const Tensor* const> tensors,
+                                                       IoMode mode);
 
   // `records` may be null.
   Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,

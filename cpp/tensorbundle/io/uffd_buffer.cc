@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #define TENSORBUNDLE_HAS_USERFAULTFD 1
 #endif
@@ -67,6 +68,26 @@ bool Register(int descriptor, const uffdio_range& range) {
 
 uint64_t UffdBuffer::UntilPage(const void* address) {
   return -reinterpret_cast<uintptr_t>(address) % PageSize();
+}
+
+bool UffdBuffer::IsNew(ByteSpan memory) {
+#ifdef TENSORBUNDLE_HAS_USERFAULTFD
+  constexpr uint64_t kSample = 16;
+  if (memory.size() < kMinSize) return false;
+  uint64_t missing = 0;
+  for (uint64_t i = 0; i < kSample; ++i) {
+    auto address = reinterpret_cast<uintptr_t>(memory.data()) + memory.size() / kSample * i;
+    address += PageSize() - address % PageSize();
+    unsigned char is_resident = 1;
+    // For anonymous memory: whether the page exists, or existed and was written to swap.
+    if (::mincore(reinterpret_cast<void*>(address), 1, &is_resident) != 0) return false;
+    if ((is_resident & 1) == 0) ++missing;
+  }
+  return missing > kSample / 2;
+#else
+  static_cast<void>(memory);
+  return false;
+#endif
 }
 
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD

@@ -27,6 +27,10 @@ class UffdBuffer {
   UffdBuffer(const UffdBuffer&) = delete;
   UffdBuffer& operator=(const UffdBuffer&) = delete;
 
+  // Whether most pages of the memory do not exist yet, by a sample of them. False if the system
+  // does not tell. Existing pages are filled faster by a plain copy.
+  static bool IsNew(ByteSpan memory);
+
   // False: Write() is a memcpy.
   bool is_enabled() const { return is_enabled_.load(std::memory_order_acquire); }
 

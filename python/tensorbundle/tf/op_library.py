@@ -24,6 +24,7 @@ OPS = (
     "TensorbundleMissingV1",
     "TensorbundleRemapV1",
 )
+STOCK_OPS = ("RestoreV2", "GenerateVocabRemapping", "LoadAndRemapMatrix")
 _WRAPPER = "tensorbundle_read_v1"
 
 _lock = threading.RLock()
@@ -131,6 +132,36 @@ def _check_only_copy(path: Path) -> None:
             f"another copy of it is loaded already, {others[0]}, and a second one ({path}) would "
             "break both; if it came from tensorflow-plugins, `tensorbundle plugin status` says more"
         )
+
+
+def register_kernels() -> None:
+    """Registers kernels for RestoreV2, GenerateVocabRemapping and LoadAndRemapMatrix.
+
+    From now on they serve these ops in the whole process; they cannot be unregistered. Further
+    calls do nothing.
+
+    Raises:
+        RuntimeError: The op library cannot be loaded, or TensorFlow refuses the kernels.
+    """
+    from tensorflow.python.eager import context
+
+    load_op_library()
+    message = ctypes.create_string_buffer(4096)
+    if _library().tensorbundle_tf_register_kernels(message, ctypes.c_size_t(len(message))):
+        raise RuntimeError(f"cannot register kernels: {message.value.decode(errors='replace')}")
+    # Ops that ran before keep TensorFlow's kernels until then.
+    context.context().clear_kernel_cache()
+
+
+def kernel_calls() -> dict[str, int]:
+    """Returns how many calls of each op of TensorFlow the registered kernels have served."""
+    calls = (ctypes.c_int64 * len(STOCK_OPS))()
+    _library().tensorbundle_tf_kernel_calls(calls)
+    return dict(zip(STOCK_OPS, calls, strict=True))
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(find()))
 
 
 def loaded_copies() -> list[str]:

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// RestoreV2, TensorFlow's op, served by this library: all outputs of a node in one plan.
+//
+//   1. Open the checkpoint once, and find all tensors and boxes. Errors are those of TensorFlow.
+//   2. Allocate the outputs.
+//   3. Read them: large ones one after another, each by all threads; small ones in parallel.
+//   4. Verify. A stored slice that is read whole is compared at once. A slice that is read in part
+//      is verified by all ops together (verify_ledger.h).
+//
+// Attributes that a node may have:
+//   _tensorbundle_verify   "full" (default), "lazy": slices that are read whole, "none"
+//   _tensorbundle_threads  0 (default): the processors that the process may use
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/io/uffd_buffer.h"
+#include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/slice_cover.h"
+#include "tensorbundle/read/verify.h"
+#include "tensorflow_op/checkpoint_cache.h"
+#include "tensorflow_op/kernel.h"
+#include "tensorflow_op/read_op.h"
+#include "tensorflow_op/slice_spec.h"
+#include "tensorflow_op/variant_tensor.h"
+#include "tensorflow_op/verify_ledger.h"
+
+namespace tensorbundle::op {
+namespace {
+
+// Outputs from this size on are read by all threads, one output after another.
+constexpr uint64_t kLargeOutput = uint64_t{8} << 20;
+
+// Slices below this size are read again by each op that reads a part of them: that costs less than
+// the ledger.
+constexpr uint64_t kMinLedgerSlice = uint64_t{256} << 10;
+
+enum class Verify { kFull, kLazy, kNone };
+
+Verify VerifyOf(const Attributes& attributes) {
+  constexpr const char* kName = "_tensorbundle_verify";
+  if (!attributes.Has(kName)) return Verify::kFull;
+  const std::string word = attributes.String(kName);
+  if (word == "full") return Verify::kFull;
+  if (word == "lazy") return Verify::kLazy;
+  if (word == "none") return Verify::kNone;
+  throw OpError(Code::kInvalidArgument,
+                std::string(kName) + " must be 'full', 'lazy' or 'none', not '" + word + "'");
+}
+
+// A part of a stored slice that an output reads, if the slice is verified by a ledger.
+struct LedgerEntry {
+  std::shared_ptr<SliceLedger> ledger;
+  bool is_claimed = false;
+  uint64_t offset = 0;  // of the claim
+};
+
+struct Output {
+  OpenTensor source;
+  Box box;
+  TensorPtr tensor;
+  MutableByteSpan bytes;
+};
+
+// Deposits or fails all of its claims.
+class Claims {
+ public:
+  Claims() = default;
+  Claims(const Claims&) = delete;
+  Claims& operator=(const Claims&) = delete;
+  ~Claims() {
+    for (const LedgerEntry& entry : entries_) {
+      if (!entry.is_claimed) continue;
+      entry.ledger->Fail(std::make_exception_ptr(
+          OpError(Code::kInternal, "the op that read a part of the slice has failed")));
+    }
+  }
+
+  void Add(const OpenTensor& source, const SliceOverlap& overlap, uint64_t item_size,
+           const Box& box) {
+    LedgerEntry entry{LedgerOf(source, *overlap.slice)};
+    const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
+    if (layout.has_contiguous_source()) {
+      entry.offset = layout.first().source;
+      entry.is_claimed = entry.ledger->Claim(entry.offset, layout.size());
+    }
+    entries_.push_back(std::move(entry));
+  }
+  void AddNone() { entries_.emplace_back(); }
+
+  // `checksums` has an element for each call of Add() and AddNone().
+  void Deposit(const std::vector<PartialChecksum>& checksums) {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (!std::exchange(entries_[i].is_claimed, false)) continue;
+      entries_[i].ledger->Deposit(entries_[i].offset, checksums.at(i).crc);
+    }
+  }
+
+  // Returns the checksums of slices that no ledger verifies.
+  std::vector<PartialChecksum> WithoutLedger(const std::vector<PartialChecksum>& checksums) const {
+    std::vector<PartialChecksum> others;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].ledger == nullptr) others.push_back(checksums.at(i));
+    }
+    return others;
+  }
+
+  void Fail(const std::exception_ptr& error) {
+    for (LedgerEntry& entry : entries_) {
+      if (std::exchange(entry.is_claimed, false)) entry.ledger->Fail(error);
+    }
+  }
+
+  // Returns the ledgers that have not verified their slice yet.
+  std::vector<std::shared_ptr<SliceLedger>> Open() const {
+    std::vector<std::shared_ptr<SliceLedger>> open;
+    for (const LedgerEntry& entry : entries_) {
+      if (entry.ledger != nullptr && !entry.ledger->is_good()) open.push_back(entry.ledger);
+    }
+    return open;
+  }
+
+ private:
+  std::vector<LedgerEntry> entries_;
+};
+
+class RestoreKernel {
+ public:
+  explicit RestoreKernel(const Attributes& attributes)
+      : verify_(VerifyOf(attributes)),
+        threads_(attributes.Has("_tensorbundle_threads") ? attributes.Int("_tensorbundle_threads")
+                                                         : 0) {}
+
+  void Compute(const Run& run) const {
+    CountCall(StockOp::kRestore);
+    std::vector<Output> outputs = Prepare(run);
+    uint64_t size = 0;
+    std::vector<Output*> small;
+    std::vector<std::shared_ptr<SliceLedger>> ledgers;
+    for (Output& output : outputs) {
+      size += output.bytes.size();
+      if (output.bytes.size() < kLargeOutput) {
+        small.push_back(&output);
+      } else {
+        Append(Read(output, ThreadsFor(threads_, output.bytes.size())), &ledgers);
+      }
+    }
+    const int threads = ThreadsFor(threads_, size);
+    std::vector<std::vector<std::shared_ptr<SliceLedger>>> found(small.size());
+    ParallelFor(small.size(), threads, [&](size_t i) { found[i] = Read(*small[i], 1); });
+    for (const auto& each : found) Append(each, &ledgers);
+    // Now this op holds no claim.
+    for (const std::shared_ptr<SliceLedger>& ledger : ledgers) {
+      ledger->Help(ThreadsFor(threads_, UINT64_MAX));
+      ledger->Wait();
+    }
+  }
+
+ private:
+  using Ledgers = std::vector<std::shared_ptr<SliceLedger>>;
+
+  static void Append(const Ledgers& from, Ledgers* to) {
+    to->insert(to->end(), from.begin(), from.end());
+  }
+
+  std::vector<Output> Prepare(const Run& run) const {
+    const std::vector<std::string> names = run.InputStrings(1);
+    const auto count = static_cast<size_t>(run.num_outputs());
+    if (names.size() != count) {
+      throw OpError(Code::kInvalidArgument, "Got " + std::to_string(names.size()) +
+                                                " tensor names, but " + std::to_string(count) +
+                                                " expected dtypes.");
+    }
+    const std::vector<std::string> prefixes = run.InputStrings(0);
+    if (prefixes.size() != 1) {
+      throw OpError(Code::kInvalidArgument, "Input prefix should have a single element, got " +
+                                                std::to_string(prefixes.size()) + " instead.");
+    }
+    const std::vector<std::string> specs = run.InputStrings(2);
+    const std::vector<int64_t> name_dims = DimsOf(run.Input(1).get());
+    const std::vector<int64_t> spec_dims = DimsOf(run.Input(2).get());
+    if (name_dims.size() != 1 || spec_dims.size() != 1) {
+      throw OpError(Code::kInvalidArgument,
+                    "Input tensor_names and shape_and_slices should be an 1-D tensors, got " +
+                        ShapeText(name_dims) + " and " + ShapeText(spec_dims) + " instead.");
+    }
+    if (specs.size() != names.size()) {
+      throw OpError(Code::kInvalidArgument,
+                    "tensor_names and shape_and_slices have different number of elements: " +
+                        std::to_string(names.size()) + " vs. " + std::to_string(specs.size()));
+    }
+    std::vector<TypeNumber> types;
+    for (size_t i = 0; i < count; ++i) types.push_back(run.OutputType(static_cast<int>(i)));
+    const OpenedTensors opened = OpenAll(prefixes[0], names, types, IoMode::kPread);
+    std::vector<Output> outputs;
+    for (size_t i = 0; i < count; ++i) {
+      const OpenTensor source = opened[i];
+      // RestoreV2 reports an extent outside the tensor as INTERNAL.
+      Output output{
+          source, ParseSliceSpec(specs[i], names[i], source.shape(), Code::kInternal), nullptr, {}};
+      RequireBox(*opened.checkpoint, *output.source.tensor, output.box);
+      if (source.tensor->dtype == DataType::kVariant) {
+        run.SetOutput(static_cast<int>(i), ReadVariants(source, output.box).get());
+        continue;
+      }
+      output.tensor = run.Allocate(static_cast<int>(i), types[i], Lengths(output.box));
+      output.bytes = MutableBytesOf(output.tensor.get());
+      outputs.push_back(std::move(output));
+    }
+    return outputs;
+  }
+
+  TensorPtr ReadVariants(const OpenTensor& source, const Box& box) const {
+    if (box != WholeBox(source.shape())) {
+      throw OpError(Code::kUnimplemented, "slices of variant tensors are not supported");
+    }
+    std::vector<std::string> elements;
+    for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {
+      const StringElements stored =
+          ReadStrings(*source.checkpoint, *source.tensor, slice, verify_ != Verify::kNone);
+      for (size_t i = 0; i < stored.size(); ++i) elements.emplace_back(stored[i]);
+    }
+    return NewVariantTensor(Lengths(box), elements);
+  }
+
+  // Reads an output. Returns the ledgers that must verify slices of it.
+  Ledgers Read(const Output& output, int threads) const {
+    const auto& [source, box, tensor, bytes] = output;
+    const Checkpoint& checkpoint = *source.checkpoint;
+    if (HasVariableSize(source.tensor->dtype)) {
+      ReadStringBox(source, box, verify_ != Verify::kNone, tensor.get());
+      return {};
+    }
+    const ReadOptions options{threads, verify_ != Verify::kNone, UffdBuffer::IsNew(bytes)};
+    if (verify_ != Verify::kFull || bytes.empty()) {
+      ReadBox(checkpoint, *source.tensor, box, bytes, options);
+      return {};
+    }
+    return ReadAndVerify(output, options);
+  }
+
+  static Ledgers ReadAndVerify(const Output& output, const ReadOptions& options) {
+    const OpenTensor& source = output.source;
+    const Checkpoint& checkpoint = *source.checkpoint;
+    const uint64_t item_size = RequireKnownType(*source.tensor).item_size;
+    Claims claims;
+    for (const SliceOverlap& overlap :
+         FindOverlaps(checkpoint.catalog(), *source.tensor, output.box)) {
+      if (!overlap.is_whole_slice() && HasChecksumOfBytes(checkpoint, *overlap.slice) &&
+          overlap.slice->size >= kMinLedgerSlice) {
+        claims.Add(source, overlap, item_size, output.box);
+      } else {
+        claims.AddNone();
+      }
+    }
+    try {
+      const std::vector<PartialChecksum> checksums =
+          ReadBoxWithChecksums(checkpoint, *source.tensor, output.box, output.bytes, options);
+      claims.Deposit(checksums);
+      VerifyChecksums(checkpoint, *source.tensor, claims.WithoutLedger(checksums), options.threads);
+    } catch (...) {
+      claims.Fail(std::current_exception());
+      throw;
+    }
+    return claims.Open();
+  }
+
+  const Verify verify_;
+  const int64_t threads_;
+};
+
+}  // namespace
+
+void RegisterRestoreKernel() { RegisterOverride<RestoreKernel>("RestoreV2"); }
+
+}  // namespace tensorbundle::op

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorflow_op/verify_ledger.h"
+
+#include <algorithm>
+#include <iterator>
+#include <list>
+#include <string>
+#include <utility>
+
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/io/parallel_read.h"
+#include "tensorbundle/read/verify.h"
+
+namespace tensorbundle::op {
+namespace {
+
+// Bytes that a helper claims at once. Smaller ranges would fill the map of a large slice.
+constexpr uint64_t kHelpSize = uint64_t{4} << 20;
+
+// Slices whose verification is remembered. A model has a few thousand variables.
+constexpr size_t kMaxLedgers = 16384;
+
+}  // namespace
+
+SliceLedger::SliceLedger(OpenTensor source, const StoredSlice& slice)
+    : size_(slice.size), source_(std::move(source)), slice_(&slice) {}
+
+bool SliceLedger::Claim(uint64_t offset, uint64_t size) {
+  const std::lock_guard lock(mutex_);
+  if (is_finished_ || size == 0) return false;
+  const auto next = ranges_.lower_bound(offset);
+  if (next != ranges_.end() && next->first < offset + size) return false;
+  if (next != ranges_.begin()) {
+    const auto& [start, range] = *std::prev(next);
+    if (start + range.size > offset) return false;
+  }
+  ranges_.emplace_hint(next, offset, Range{size, false, 0});
+  return true;
+}
+
+bool SliceLedger::ClaimGap(uint64_t* offset, uint64_t* size) {
+  const std::lock_guard lock(mutex_);
+  if (is_finished_) return false;
+  uint64_t begin = 0;
+  uint64_t end = size_;
+  for (const auto& [start, range] : ranges_) {
+    if (start > begin) {
+      end = start;
+      break;
+    }
+    begin = start + range.size;
+  }
+  if (begin >= end) return false;
+  *offset = begin;
+  *size = std::min(kHelpSize, end - begin);
+  ranges_.emplace(*offset, Range{*size, false, 0});
+  return true;
+}
+
+void SliceLedger::Deposit(uint64_t offset, uint32_t crc) {
+  const std::lock_guard lock(mutex_);
+  if (is_finished_) return;
+  Range& range = ranges_.at(offset);
+  range.is_deposited = true;
+  range.crc = crc;
+  num_deposited_ += range.size;
+  if (num_deposited_ < size_) return;
+  uint32_t whole = 0;
+  for (const auto& [start, each] : ranges_) whole = crc32c::Combine(whole, each.crc, each.size);
+  std::exception_ptr error;
+  try {
+    FinishVerify(*source_.checkpoint, *source_.tensor, *slice_, whole);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  Finish(error);
+}
+
+void SliceLedger::Fail(std::exception_ptr error) {
+  const std::lock_guard lock(mutex_);
+  if (!is_finished_) Finish(std::move(error));
+}
+
+// Requires: the mutex is locked.
+void SliceLedger::Finish(std::exception_ptr error) {
+  is_finished_ = true;
+  error_ = std::move(error);
+  ranges_.clear();
+  source_ = {};
+  finished_.notify_all();
+}
+
+void SliceLedger::Help(int threads) {
+  ParallelFor(static_cast<size_t>(threads), threads, [this](size_t) { HelpAlone(); });
+}
+
+void SliceLedger::HelpAlone() {
+  OpenTensor source{};
+  const StoredSlice* slice = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_finished_) return;
+    source = source_;
+    slice = slice_;
+  }
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  while (ClaimGap(&offset, &size)) {
+    try {
+      const File& file = source.checkpoint->files().Get(slice->file);
+      Deposit(offset, ParallelChecksum(file, slice->offset + offset, size, 1, [](uint64_t) {}));
+    } catch (...) {
+      Fail(std::current_exception());
+      return;
+    }
+  }
+}
+
+void SliceLedger::Wait() {
+  std::unique_lock lock(mutex_);
+  finished_.wait(lock, [this] { return is_finished_; });
+  if (error_) std::rethrow_exception(error_);
+}
+
+bool SliceLedger::is_good() const {
+  const std::lock_guard lock(mutex_);
+  return is_finished_ && !error_;
+}
+
+bool SliceLedger::is_failed() const {
+  const std::lock_guard lock(mutex_);
+  return is_finished_ && error_ != nullptr;
+}
+
+namespace {
+
+struct LedgerKey {
+  std::string path;
+  FileIdentity file;
+  uint64_t offset;
+  uint64_t size;
+  uint32_t checksum;
+  bool operator==(const LedgerKey&) const = default;
+};
+
+// The most recently used ledgers, by slice.
+// Threads: safe.
+class Ledgers {
+ public:
+  std::shared_ptr<SliceLedger> Get(const OpenTensor& source, const StoredSlice& slice) {
+    const File& file = source.checkpoint->files().Get(slice.file);
+    const LedgerKey key{file.path(), file.identity(), slice.offset, slice.size,
+                        slice.masked_checksum};
+    const std::lock_guard lock(mutex_);
+    if (const auto found = by_slice_.find({key.path, key.offset}); found != by_slice_.end()) {
+      const Used::iterator entry = found->second;
+      if (entry->first == key && !entry->second->is_failed()) {
+        used_.splice(used_.begin(), used_, entry);
+        return entry->second;
+      }
+      Erase(entry);  // of another version of the file, or failed
+    }
+    if (used_.size() >= kMaxLedgers) Erase(std::prev(used_.end()));
+    used_.emplace_front(key, std::make_shared<SliceLedger>(source, slice));
+    by_slice_.emplace(std::pair{key.path, key.offset}, used_.begin());
+    return used_.front().second;
+  }
+
+ private:
+  using Used = std::list<std::pair<LedgerKey, std::shared_ptr<SliceLedger>>>;
+
+  void Erase(Used::iterator entry) {
+    by_slice_.erase({entry->first.path, entry->first.offset});
+    used_.erase(entry);
+  }
+
+  std::mutex mutex_;
+  Used used_;  // the most recent first
+  std::map<std::pair<std::string, uint64_t>, Used::iterator> by_slice_;
+};
+
+}  // namespace
+
+std::shared_ptr<SliceLedger> LedgerOf(const OpenTensor& source, const StoredSlice& slice) {
+  static Ledgers ledgers;
+  return ledgers.Get(source, slice);
+}
+
+}  // namespace tensorbundle::op

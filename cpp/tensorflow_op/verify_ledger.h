@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ledger of checksums: stored slices that several ops read in part are verified in one pass.
+//
+// An op claims the bytes of a slice that it is about to read, and deposits their CRC32C. Then it
+// helps: it reads and checksums ranges that no op has claimed, until the slice has none. Then it
+// waits for the ranges of ops that are still reading. When the last range is deposited, the
+// combined checksum is compared, once, with the stored one.
+//
+// An op never waits while it holds a claim. So some op always makes progress, also in a thread pool
+// of one thread.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "tensorflow_op/checkpoint_cache.h"
+
+namespace tensorbundle::op {
+
+// The verification of one stored slice of one version of its file.
+// Threads: safe.
+class SliceLedger {
+ public:
+  SliceLedger(OpenTensor source, const StoredSlice& slice);
+
+  // Claims bytes of the slice. Returns false if some of them are claimed already, or if the
+  // verification is finished. After true, the caller must call Deposit() or Fail().
+  bool Claim(uint64_t offset, uint64_t size);
+
+  // Takes the CRC32C of a claimed range. Compares the checksum of the slice if it is the last one.
+  void Deposit(uint64_t offset, uint32_t crc);
+
+  // Ends the verification with an error, for all who wait.
+  void Fail(std::exception_ptr error);
+
+  // Reads and deposits ranges that are not claimed, with several threads. Requires: the caller
+  // holds no claim of any slice.
+  void Help(int threads);
+
+  // Waits for the end of the verification. Requires: as Help(). Throws: CorruptionError if the
+  // checksum is not the stored one; the exception that ended the verification.
+  void Wait();
+
+  // Whether the slice has its stored checksum.
+  bool is_good() const;
+  // Whether the verification has ended with an error.
+  bool is_failed() const;
+
+ private:
+  struct Range {
+    uint64_t size;
+    bool is_deposited;
+    uint32_t crc;
+  };
+
+  bool ClaimGap(uint64_t* offset, uint64_t* size);
+  void HelpAlone();
+  void Finish(std::exception_ptr error);
+
+  const uint64_t size_;
+  mutable std::mutex mutex_;
+  std::condition_variable finished_;
+  // Guarded by the mutex:
+  OpenTensor source_;  // empty after the end, so that no file stays open
+  const StoredSlice* slice_;
+  std::map<uint64_t, Range> ranges_;  // by offset
+  uint64_t num_deposited_ = 0;        // bytes
+  bool is_finished_ = false;
+  std::exception_ptr error_;
+};
+
+// Returns the ledger of a stored slice, which all ops of the process share. A finished ledger is
+// kept, with the most recent ones of other slices, unless it failed: then the next op verifies the
+// slice again. A new version of the file has a new ledger.
+std::shared_ptr<SliceLedger> LedgerOf(const OpenTensor& source, const StoredSlice& slice);
+
+}  // namespace tensorbundle::op

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// GenerateVocabRemapping and LoadAndRemapMatrix, TensorFlow's ops, served by this library.
+//
+// Vocabularies are joined once per process (join_cache.h). The matrix is gathered row by row, in
+// parallel. Both accept and refuse what TensorFlow's kernels do, with the same status codes.
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/read/remap.h"
+#include "tensorbundle/read/verify.h"
+#include "tensorflow_op/checkpoint_cache.h"
+#include "tensorflow_op/join_cache.h"
+#include "tensorflow_op/kernel.h"
+#include "tensorflow_op/verify_ledger.h"
+
+namespace tensorbundle::op {
+namespace {
+
+constexpr auto kFloat = static_cast<TypeNumber>(DataType::kFloat);
+constexpr auto kInt32 = static_cast<TypeNumber>(DataType::kInt32);
+constexpr auto kInt64 = static_cast<TypeNumber>(DataType::kInt64);
+
+std::string ScalarString(const Run& run, int index, const char* name) {
+  const std::vector<int64_t> dims = DimsOf(run.Input(index).get());
+  if (!dims.empty()) {
+    throw OpError(Code::kInvalidArgument,
+                  std::string(name) + " should be a single string, but got " + ShapeText(dims));
+  }
+  return run.InputStrings(index).at(0);
+}
+
+class VocabRemappingKernel {
+ public:
+  explicit VocabRemappingKernel(const Attributes& attributes)
+      : offset_(attributes.Int("new_vocab_offset")),
+        count_(attributes.Int("num_new_vocab")),
+        old_size_(attributes.Int("old_vocab_size")) {}
+
+  void Compute(const Run& run) const {
+    CountCall(StockOp::kVocabRemapping);
+    const std::string new_vocab = ScalarString(run, 0, "new_vocab_file");
+    if (new_vocab.empty()) {
+      throw OpError(Code::kInvalidArgument, "new vocab filename cannot be empty.");
+    }
+    const std::string old_vocab = ScalarString(run, 1, "old_vocab_file");
+    if (old_vocab.empty()) {
+      throw OpError(Code::kInvalidArgument, "old vocab filename cannot be empty.");
+    }
+    const JoinedIds joined = IdsOf({new_vocab, old_vocab, -1, old_size_}, offset_, count_);
+    const TensorPtr remapping = run.Allocate(0, kInt64, std::span(&count_, 1));
+    const TensorPtr num_present = run.Allocate(1, kInt32, {});
+    if (!joined.ids.empty()) {
+      std::memcpy(MutableBytesOf(remapping.get()).data(), joined.ids.data(),
+                  joined.ids.size_bytes());
+    }
+    int32_t present = 0;
+    for (const int64_t id : joined.ids) present += id >= 0 ? 1 : 0;
+    std::memcpy(MutableBytesOf(num_present.get()).data(), &present, sizeof(present));
+  }
+
+ private:
+  const int64_t offset_;
+  const int64_t count_;
+  const int64_t old_size_;
+};
+
+// Returns the ids of a remapping. TensorFlow takes every negative id for a missing one.
+std::vector<int64_t> Ids(const TF_Tensor* tensor) {
+  const ByteSpan bytes = BytesOf(tensor);
+  std::vector<int64_t> ids(bytes.size() / sizeof(int64_t));
+  if (!ids.empty()) std::memcpy(ids.data(), bytes.data(), bytes.size());
+  for (int64_t& id : ids) id = std::max<int64_t>(id, -1);
+  return ids;
+}
+
+class RemapMatrixKernel {
+ public:
+  explicit RemapMatrixKernel(const Attributes& attributes)
+      : num_rows_(attributes.Int("num_rows")), num_cols_(attributes.Int("num_cols")) {}
+
+  void Compute(const Run& run) const {
+    CountCall(StockOp::kRemapMatrix);
+    const TensorPtr row_tensor = run.Input(2);
+    const TensorPtr column_tensor = run.Input(3);
+    const TensorPtr values = run.Input(4);
+    const std::vector<int64_t> rows = Ids(row_tensor.get());
+    const std::vector<int64_t> columns = Ids(column_tensor.get());
+    if (Tf().NumDims(row_tensor.get()) != 1) {
+      throw OpError(Code::kInvalidArgument,
+                    "The `row_remapping` tensor must be 1-D, got a tensor "
+                    "of shape " +
+                        ShapeText(DimsOf(row_tensor.get())));
+    }
+    if (static_cast<int64_t>(rows.size()) != num_rows_) {
+      throw OpError(Code::kInvalidArgument,
+                    "Size of row_remapping is " + std::to_string(rows.size()) +
+                        " instead of being equal to num_rows=" + std::to_string(num_rows_));
+    }
+    if (!columns.empty() && static_cast<int64_t>(columns.size()) != num_cols_) {
+      throw OpError(Code::kInvalidArgument,
+                    "Provided col_remapping, but its size is " + std::to_string(columns.size()) +
+                        " instead of being equal to num_cols=" + std::to_string(num_cols_));
+    }
+    const OpenTensor source = OpenMatrix(run, columns.empty());
+    Remapping remapping;
+    remapping.num_rows = static_cast<uint64_t>(num_rows_);
+    remapping.rows = rows;
+    if (!columns.empty()) remapping.columns = columns;
+    try {
+      CheckValues(source, remapping, BytesOf(values.get()).size() / sizeof(float));
+    } catch (const std::out_of_range& error) {
+      throw OpError(Code::kInternal,
+                    error.what());  // TensorFlow's code for a row outside the table
+    }
+    const int64_t dims[] = {num_rows_, num_cols_};
+    const TensorPtr out = run.Allocate(0, kFloat, dims);
+    const MutableByteSpan bytes = MutableBytesOf(out.get());
+    Verify(source);
+    if (bytes.empty()) return;
+    const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor);
+    RemapTable(*source.checkpoint, *source.tensor, layout, remapping,
+               {CellFillValues::Kind::kCells, BytesOf(values.get())}, bytes,
+               static_cast<uint64_t>(num_cols_) * sizeof(float), ThreadsFor(0, bytes.size()));
+  }
+
+ private:
+  OpenTensor OpenMatrix(const Run& run, bool needs_all_columns) const {
+    const std::vector<std::string> paths = run.InputStrings(0);
+    if (paths.size() != 1) {
+      throw OpError(Code::kInvalidArgument,
+                    "The `ckpt_path` tensor must have exactly one element, "
+                    "got tensor of shape " +
+                        ShapeText(DimsOf(run.Input(0).get())));
+    }
+    const std::string name = run.InputStrings(1).at(0);
+    const OpenTensor source = Open(paths[0], name, kFloat, IoMode::kAuto);
+    const std::span<const int64_t> shape = source.shape();
+    if (shape.size() != 2) {
+      throw OpError(Code::kInvalidArgument, "Tensor " + name + " has shape " + ShapeText(shape) +
+                                                " of invalid rank " + std::to_string(shape.size()) +
+                                                " instead of expected shape of rank 2.");
+    }
+    if (needs_all_columns && shape[1] != num_cols_) {
+      throw OpError(Code::kInvalidArgument,
+                    "Tensor " + name + " has shape " + ShapeText(shape) +
+                        ", where the size of its 2nd dimension is " + std::to_string(shape[1]) +
+                        " instead of being equal to num_cols=" + std::to_string(num_cols_));
+    }
+    return source;
+  }
+
+  static void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) {
+    const uint64_t missing = CountMissingCells(*source.checkpoint, *source.tensor, remapping, 1);
+    if (given == missing) return;
+    throw OpError(Code::kInvalidArgument,
+                  "initializing_values contained " + std::to_string(given) + " elements, but " +
+                      (given < missing ? "more missing values remain."
+                                       : "only " + std::to_string(missing) +
+                                             " elements were used to fill in missing values."));
+  }
+
+  // TensorFlow compares the checksum of every slice that it reads, and it reads them whole.
+  static void Verify(const OpenTensor& source) {
+    for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {
+      if (!HasChecksumOfBytes(*source.checkpoint, slice) || slice.size == 0) continue;
+      const std::shared_ptr<SliceLedger> ledger = LedgerOf(source, slice);
+      if (ledger->is_good()) continue;
+      ledger->Help(ThreadsFor(0, slice.size));
+      ledger->Wait();
+    }
+  }
+
+  const int64_t num_rows_;
+  const int64_t num_cols_;
+};
+
+}  // namespace
+
+void RegisterWarmStartKernels() {
+  RegisterOverride<VocabRemappingKernel>("GenerateVocabRemapping");
+  RegisterOverride<RemapMatrixKernel>("LoadAndRemapMatrix");
+}
+
+}  // namespace tensorbundle::op
