@@ -110,3 +110,29 @@ def test_upstream_tests_pass_while_installed(
     assert not broken, "\n".join(patched.details.get(name, name) for name in sorted(broken))
     assert expected_calls <= patched.calls.keys()
     assert not original.calls
+
+
+# The end of a file's path, TF2 mode, and the ops that the kernels must serve.
+KERNEL_FILES = [
+    ("training/saver_test.py", False, {"RestoreV2"}),
+    ("training/checkpoint_utils_test.py", False, {"RestoreV2"}),
+    ("training/warm_starting_util_test.py", False, {"RestoreV2", "LoadAndRemapMatrix"}),
+    ("training/checkpoint_ops_test.py", False, {"GenerateVocabRemapping", "LoadAndRemapMatrix"}),
+    ("io_ops/save_restore_ops_test.py", True, {"RestoreV2"}),
+    ("checkpoint/checkpoint_test.py", True, {"RestoreV2"}),
+    ("checkpoint/functional_saver_test.py", True, {"RestoreV2"}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "tf2", "served"), KERNEL_FILES, ids=[f[0] for f in KERNEL_FILES]
+)
+def test_upstream_tests_pass_with_our_kernels(ending: str, tf2: bool, served: set[str]) -> None:
+    file = _find(ending)
+    original = upstream.run(file, tf2=tf2)
+    assert original.names("passed")
+    replaced = upstream.run(file, kernels=True, tf2=tf2)
+    broken = original.names("passed") - replaced.names("passed")
+    assert not broken, "\n".join(replaced.details.get(name, name) for name in sorted(broken))
+    assert served <= replaced.calls.keys()

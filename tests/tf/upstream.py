@@ -4,7 +4,7 @@
 The file is outside this repository: it is read and run, never copied. It runs in a separate process
 in TF1 mode, for which those tests were written and which a wheel turns off at import::
 
-    python tests/tf/upstream.py [--installed] [--tf2] [--resource] [--match WORD] FILE
+    python tests/tf/upstream.py [--installed] [--kernels] [--tf2] [--resource] [--match WORD] FILE
 
 prints the traceback of each failed test, and the counts.
 """
@@ -35,7 +35,8 @@ class Report:
     Attributes:
         outcomes: Test name to "passed", "failed" or "skipped".
         details: Name of a failed test to its traceback.
-        calls: `tensorbundle.tf.calls()` at the end; empty if tensorbundle is not installed.
+        calls: `tensorbundle.tf.calls()` at the end, and the calls that registered kernels served;
+            empty if tensorbundle is not installed and no kernel is registered.
         output: The output of the process.
     """
 
@@ -88,7 +89,8 @@ class _Recorder(unittest.TestResult):
 def run(
     file: str | Path,
     *,
-    installed: bool,
+    installed: bool = False,
+    kernels: bool = False,
     match: str = "",
     op: str = "auto",
     tf2: bool = False,
@@ -99,6 +101,7 @@ def run(
     Args:
         file: The path of the file.
         installed: Whether TensorFlow's functions are patched.
+        kernels: Whether kernels are registered for TensorFlow's ops.
         match: Runs only the tests whose name contains this.
         op: The option ``op`` of `tensorbundle.tf.options` for the whole process; or ``"absent"``
             to run without the op library.
@@ -118,7 +121,7 @@ def run(
             "TEST_TMPDIR": scratch,
         }
         arguments = [str(file), "--match", match, "--op", op, "--result", str(result)]
-        arguments += ["--installed"] * installed + ["--tf2"] * tf2
+        arguments += ["--installed"] * installed + ["--kernels"] * kernels + ["--tf2"] * tf2
         arguments += ["--resource"] * resource
         process = subprocess.run(
             [sys.executable, __file__, *arguments],
@@ -193,10 +196,14 @@ def _run_in_process(options: argparse.Namespace) -> dict[str, Any]:
             op_library.unavailable_reason = lambda: "disabled for this run"
         else:
             set_options(op=options.op)
+    if options.kernels:
+        op_library.register_kernels()
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
     _selected(suite, options.match).run(recorder)
     calls = installation.calls() if options.installed else {}
+    if options.kernels:
+        calls |= {name: n for name, n in op_library.kernel_calls().items() if n}
     return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
 
 
@@ -211,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file")
     parser.add_argument("--installed", action="store_true")
+    parser.add_argument("--kernels", action="store_true", help="with kernels for TensorFlow's ops")
     parser.add_argument("--tf2", action="store_true", help="with TF2 behaviour")
     parser.add_argument("--resource", action="store_true", help="with resource variables")
     parser.add_argument("--match", default="")

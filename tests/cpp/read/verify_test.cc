@@ -260,7 +260,7 @@ TEST_F(VerifyChecksumsTest, OpensOnlyTheFilesOfOneTensor) {
   builder.Write(dir_ / "p");
   auto index = std::make_shared<const BundleIndex>(ReadBundleIndex(dir_ / "p"));
   const Tensor& tensor = index->catalog.tensors.at(index->catalog.Find("u"));
-  const auto checkpoint = Checkpoint::OpenTensor(index, tensor, IoMode::kAuto);
+  const auto checkpoint = Checkpoint::OpenTensors(index, std::vector{&tensor}, IoMode::kAuto);
   index.reset();  // the checkpoint keeps it
   std::vector<uint8_t> out(4);
   ReadBox(*checkpoint, tensor, {{0, 1}}, out, {});
