@@ -68,7 +68,7 @@ struct Output {
   MutableByteSpan bytes;
 };
 
-// Deposits or fails all of its claims.
+// Releases the claims that were not deposited.
 class Claims {
  public:
   Claims() = default;
@@ -76,9 +76,7 @@ class Claims {
   Claims& operator=(const Claims&) = delete;
   ~Claims() {
     for (const LedgerEntry& entry : entries_) {
-      if (!entry.is_claimed) continue;
-      entry.ledger->Fail(std::make_exception_ptr(
-          OpError(Code::kInternal, "the op that read a part of the slice has failed")));
+      if (entry.is_claimed) entry.ledger->Release(entry.offset);
     }
   }
 
@@ -109,12 +107,6 @@ class Claims {
       if (entries_[i].ledger == nullptr) others.push_back(checksums.at(i));
     }
     return others;
-  }
-
-  void Fail(const std::exception_ptr& error) {
-    for (LedgerEntry& entry : entries_) {
-      if (std::exchange(entry.is_claimed, false)) entry.ledger->Fail(error);
-    }
   }
 
   // Returns the ledgers that have not verified their slice yet.
@@ -157,8 +149,7 @@ class RestoreKernel {
     for (const auto& each : found) Append(each, &ledgers);
     // Now this op holds no claim.
     for (const std::shared_ptr<SliceLedger>& ledger : ledgers) {
-      ledger->Help(ThreadsFor(threads_, UINT64_MAX));
-      ledger->Wait();
+      ledger->Finish(ThreadsFor(threads_, UINT64_MAX));
     }
   }
 
@@ -259,15 +250,10 @@ class RestoreKernel {
         claims.AddNone();
       }
     }
-    try {
-      const std::vector<PartialChecksum> checksums =
-          ReadBoxWithChecksums(checkpoint, *source.tensor, output.box, output.bytes, options);
-      claims.Deposit(checksums);
-      VerifyChecksums(checkpoint, *source.tensor, claims.WithoutLedger(checksums), options.threads);
-    } catch (...) {
-      claims.Fail(std::current_exception());
-      throw;
-    }
+    const std::vector<PartialChecksum> checksums =
+        ReadBoxWithChecksums(checkpoint, *source.tensor, output.box, output.bytes, options);
+    claims.Deposit(checksums);
+    VerifyChecksums(checkpoint, *source.tensor, claims.WithoutLedger(checksums), options.threads);
     return claims.Open();
   }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/read/verify.h"
@@ -39,9 +40,8 @@ bool SliceLedger::Claim(uint64_t offset, uint64_t size) {
   return true;
 }
 
-bool SliceLedger::ClaimGap(uint64_t* offset, uint64_t* size) {
-  const std::lock_guard lock(mutex_);
-  if (is_finished_) return false;
+// Requires: the mutex is locked.
+bool SliceLedger::FindGap(uint64_t* offset, uint64_t* size) const {
   uint64_t begin = 0;
   uint64_t end = size_;
   for (const auto& [start, range] : ranges_) {
@@ -51,9 +51,14 @@ bool SliceLedger::ClaimGap(uint64_t* offset, uint64_t* size) {
     }
     begin = start + range.size;
   }
-  if (begin >= end) return false;
   *offset = begin;
-  *size = std::min(kHelpSize, end - begin);
+  *size = std::min(kHelpSize, end - std::min(begin, end));
+  return *size > 0;
+}
+
+bool SliceLedger::ClaimGap(uint64_t* offset, uint64_t* size) {
+  const std::lock_guard lock(mutex_);
+  if (is_finished_ || !FindGap(offset, size)) return false;
   ranges_.emplace(*offset, Range{*size, false, 0});
   return true;
 }
@@ -74,28 +79,39 @@ void SliceLedger::Deposit(uint64_t offset, uint32_t crc) {
   } catch (...) {
     error = std::current_exception();
   }
-  Finish(error);
+  End(error);
 }
 
-void SliceLedger::Fail(std::exception_ptr error) {
+void SliceLedger::Release(uint64_t offset) {
   const std::lock_guard lock(mutex_);
-  if (!is_finished_) Finish(std::move(error));
+  if (is_finished_) return;
+  ranges_.erase(offset);
+  changed_.notify_all();
 }
 
 // Requires: the mutex is locked.
-void SliceLedger::Finish(std::exception_ptr error) {
+void SliceLedger::End(std::exception_ptr error) {
   is_finished_ = true;
   error_ = std::move(error);
   ranges_.clear();
   source_ = {};
-  finished_.notify_all();
+  changed_.notify_all();
 }
 
-void SliceLedger::Help(int threads) {
-  ParallelFor(static_cast<size_t>(threads), threads, [this](size_t) { HelpAlone(); });
+void SliceLedger::Finish(int threads) {
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  while (true) {
+    ParallelFor(static_cast<size_t>(threads), threads, [this](size_t) { Help(); });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return is_finished_ || FindGap(&offset, &size); });
+    if (!is_finished_) continue;
+    if (error_) std::rethrow_exception(error_);
+    return;
+  }
 }
 
-void SliceLedger::HelpAlone() {
+void SliceLedger::Help() {
   OpenTensor source{};
   const StoredSlice* slice = nullptr;
   {
@@ -110,17 +126,15 @@ void SliceLedger::HelpAlone() {
     try {
       const File& file = source.checkpoint->files().Get(slice->file);
       Deposit(offset, ParallelChecksum(file, slice->offset + offset, size, 1, [](uint64_t) {}));
-    } catch (...) {
-      Fail(std::current_exception());
+    } catch (const Error&) {  // of the slice: all who wait have it
+      const std::lock_guard lock(mutex_);
+      if (!is_finished_) End(std::current_exception());
       return;
+    } catch (...) {
+      Release(offset);
+      throw;
     }
   }
-}
-
-void SliceLedger::Wait() {
-  std::unique_lock lock(mutex_);
-  finished_.wait(lock, [this] { return is_finished_; });
-  if (error_) std::rethrow_exception(error_);
 }
 
 bool SliceLedger::is_good() const {

@@ -4,7 +4,9 @@
 // An op claims the bytes of a slice that it is about to read, and deposits their CRC32C. Then it
 // helps: it reads and checksums ranges that no op has claimed, until the slice has none. Then it
 // waits for the ranges of ops that are still reading. When the last range is deposited, the
-// combined checksum is compared, once, with the stored one.
+// combined checksum is compared, once, with the stored one. An op that fails releases its claims,
+// and others read these ranges: an error of one op does not reach the others, but an error of the
+// slice does.
 //
 // An op never waits while it holds a claim. So some op always makes progress, also in a thread pool
 // of one thread.
@@ -28,22 +30,19 @@ class SliceLedger {
   SliceLedger(OpenTensor source, const StoredSlice& slice);
 
   // Claims bytes of the slice. Returns false if some of them are claimed already, or if the
-  // verification is finished. After true, the caller must call Deposit() or Fail().
+  // verification is finished. After true, the caller must call Deposit() or Release().
   bool Claim(uint64_t offset, uint64_t size);
 
   // Takes the CRC32C of a claimed range. Compares the checksum of the slice if it is the last one.
   void Deposit(uint64_t offset, uint32_t crc);
 
-  // Ends the verification with an error, for all who wait.
-  void Fail(std::exception_ptr error);
+  // Gives a claimed range back.
+  void Release(uint64_t offset);
 
-  // Reads and deposits ranges that are not claimed, with several threads. Requires: the caller
-  // holds no claim of any slice.
-  void Help(int threads);
-
-  // Waits for the end of the verification. Requires: as Help(). Throws: CorruptionError if the
-  // checksum is not the stored one; the exception that ended the verification.
-  void Wait();
+  // Reads and deposits ranges that are not claimed, with several threads, and waits for the end of
+  // the verification. Requires: the caller holds no claim of any slice.
+  // Throws: CorruptionError if the checksum is not the stored one; what File::ReadAt throws.
+  void Finish(int threads);
 
   // Whether the slice has its stored checksum.
   bool is_good() const;
@@ -57,13 +56,14 @@ class SliceLedger {
     uint32_t crc;
   };
 
+  bool FindGap(uint64_t* offset, uint64_t* size) const;
   bool ClaimGap(uint64_t* offset, uint64_t* size);
-  void HelpAlone();
-  void Finish(std::exception_ptr error);
+  void Help();
+  void End(std::exception_ptr error);
 
   const uint64_t size_;
   mutable std::mutex mutex_;
-  std::condition_variable finished_;
+  std::condition_variable changed_;  // finished, or a range was released
   // Guarded by the mutex:
   OpenTensor source_;  // empty after the end, so that no file stays open
   const StoredSlice* slice_;

@@ -170,8 +170,7 @@ class RemapMatrixKernel {
       if (!HasChecksumOfBytes(*source.checkpoint, slice) || slice.size == 0) continue;
       const std::shared_ptr<SliceLedger> ledger = LedgerOf(source, slice);
       if (ledger->is_good()) continue;
-      ledger->Help(ThreadsFor(0, slice.size));
-      ledger->Wait();
+      ledger->Finish(ThreadsFor(0, slice.size));
     }
   }
 
