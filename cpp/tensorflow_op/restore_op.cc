@@ -57,6 +57,7 @@ Verify VerifyOf(const Attributes& attributes) {
 // A part of a stored slice that an output reads, if the slice is verified by a ledger.
 struct LedgerEntry {
   std::shared_ptr<SliceLedger> ledger;
+  SliceLedger::Slice slice{};
   bool is_claimed = false;
   uint64_t offset = 0;  // of the claim
 };
@@ -82,7 +83,8 @@ class Claims {
 
   void Add(const OpenTensor& source, const SliceOverlap& overlap, uint64_t item_size,
            const Box& box) {
-    LedgerEntry entry{LedgerOf(source, *overlap.slice)};
+    const SliceLedger::Slice slice{source, overlap.slice};
+    LedgerEntry entry{LedgerOf(slice), slice};
     const CopyLayout layout(overlap.slice_box, box, overlap.intersection, item_size);
     if (layout.has_contiguous_source()) {
       entry.offset = layout.first().source;
@@ -96,7 +98,7 @@ class Claims {
   void Deposit(const std::vector<PartialChecksum>& checksums) {
     for (size_t i = 0; i < entries_.size(); ++i) {
       if (!std::exchange(entries_[i].is_claimed, false)) continue;
-      entries_[i].ledger->Deposit(entries_[i].offset, checksums.at(i).crc);
+      entries_[i].ledger->Deposit(entries_[i].slice, entries_[i].offset, checksums.at(i).crc);
     }
   }
 
@@ -109,11 +111,11 @@ class Claims {
     return others;
   }
 
-  // Returns the ledgers that have not verified their slice yet.
-  std::vector<std::shared_ptr<SliceLedger>> Open() const {
-    std::vector<std::shared_ptr<SliceLedger>> open;
+  // Returns the entries whose slice is not verified yet.
+  std::vector<LedgerEntry> Open() const {
+    std::vector<LedgerEntry> open;
     for (const LedgerEntry& entry : entries_) {
-      if (entry.ledger != nullptr && !entry.ledger->is_good()) open.push_back(entry.ledger);
+      if (entry.ledger != nullptr && !entry.ledger->is_good()) open.push_back(entry);
     }
     return open;
   }
@@ -134,7 +136,7 @@ class RestoreKernel {
     std::vector<Output> outputs = Prepare(run);
     uint64_t size = 0;
     std::vector<Output*> small;
-    std::vector<std::shared_ptr<SliceLedger>> ledgers;
+    Ledgers ledgers;
     for (Output& output : outputs) {
       size += output.bytes.size();
       if (output.bytes.size() < kLargeOutput) {
@@ -144,17 +146,17 @@ class RestoreKernel {
       }
     }
     const int threads = ThreadsFor(threads_, size);
-    std::vector<std::vector<std::shared_ptr<SliceLedger>>> found(small.size());
+    std::vector<Ledgers> found(small.size());
     ParallelFor(small.size(), threads, [&](size_t i) { found[i] = Read(*small[i], 1); });
     for (const auto& each : found) Append(each, &ledgers);
     // Now this op holds no claim.
-    for (const std::shared_ptr<SliceLedger>& ledger : ledgers) {
-      ledger->Finish(ThreadsFor(threads_, UINT64_MAX));
+    for (const LedgerEntry& entry : ledgers) {
+      entry.ledger->Finish(entry.slice, ThreadsFor(threads_, UINT64_MAX));
     }
   }
 
  private:
-  using Ledgers = std::vector<std::shared_ptr<SliceLedger>>;
+  using Ledgers = std::vector<LedgerEntry>;
 
   static void Append(const Ledgers& from, Ledgers* to) {
     to->insert(to->end(), from.begin(), from.end());

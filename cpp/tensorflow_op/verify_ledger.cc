@@ -24,9 +24,6 @@ constexpr size_t kMaxLedgers = 16384;
 
 }  // namespace
 
-SliceLedger::SliceLedger(OpenTensor source, const StoredSlice& slice)
-    : size_(slice.size), source_(std::move(source)), slice_(&slice) {}
-
 bool SliceLedger::Claim(uint64_t offset, uint64_t size) {
   const std::lock_guard lock(mutex_);
   if (is_finished_ || size == 0) return false;
@@ -63,7 +60,7 @@ bool SliceLedger::ClaimGap(uint64_t* offset, uint64_t* size) {
   return true;
 }
 
-void SliceLedger::Deposit(uint64_t offset, uint32_t crc) {
+void SliceLedger::Deposit(const Slice& slice, uint64_t offset, uint32_t crc) {
   const std::lock_guard lock(mutex_);
   if (is_finished_) return;
   Range& range = ranges_.at(offset);
@@ -75,7 +72,7 @@ void SliceLedger::Deposit(uint64_t offset, uint32_t crc) {
   for (const auto& [start, each] : ranges_) whole = crc32c::Combine(whole, each.crc, each.size);
   std::exception_ptr error;
   try {
-    FinishVerify(*source_.checkpoint, *source_.tensor, *slice_, whole);
+    FinishVerify(*slice.source.checkpoint, *slice.source.tensor, *slice.stored, whole);
   } catch (...) {
     error = std::current_exception();
   }
@@ -94,15 +91,14 @@ void SliceLedger::End(std::exception_ptr error) {
   is_finished_ = true;
   error_ = std::move(error);
   ranges_.clear();
-  source_ = {};
   changed_.notify_all();
 }
 
-void SliceLedger::Finish(int threads) {
+void SliceLedger::Finish(const Slice& slice, int threads) {
   uint64_t offset = 0;
   uint64_t size = 0;
   while (true) {
-    ParallelFor(static_cast<size_t>(threads), threads, [this](size_t) { Help(); });
+    ParallelFor(static_cast<size_t>(threads), threads, [&](size_t) { Help(slice); });
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return is_finished_ || FindGap(&offset, &size); });
     if (!is_finished_) continue;
@@ -111,21 +107,14 @@ void SliceLedger::Finish(int threads) {
   }
 }
 
-void SliceLedger::Help() {
-  OpenTensor source{};
-  const StoredSlice* slice = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (is_finished_) return;
-    source = source_;
-    slice = slice_;
-  }
+void SliceLedger::Help(const Slice& slice) {
   uint64_t offset = 0;
   uint64_t size = 0;
   while (ClaimGap(&offset, &size)) {
     try {
-      const File& file = source.checkpoint->files().Get(slice->file);
-      Deposit(offset, ParallelChecksum(file, slice->offset + offset, size, 1, [](uint64_t) {}));
+      const File& file = slice.source.checkpoint->files().Get(slice.stored->file);
+      const uint64_t start = slice.stored->offset + offset;
+      Deposit(slice, offset, ParallelChecksum(file, start, size, 1, [](uint64_t) {}));
     } catch (const Error&) {  // of the slice: all who wait have it
       const std::lock_guard lock(mutex_);
       if (!is_finished_) End(std::current_exception());
@@ -162,10 +151,11 @@ struct LedgerKey {
 // Threads: safe.
 class Ledgers {
  public:
-  std::shared_ptr<SliceLedger> Get(const OpenTensor& source, const StoredSlice& slice) {
-    const File& file = source.checkpoint->files().Get(slice.file);
-    const LedgerKey key{file.path(), file.identity(), slice.offset, slice.size,
-                        slice.masked_checksum};
+  std::shared_ptr<SliceLedger> Get(const SliceLedger::Slice& slice) {
+    const StoredSlice& stored = *slice.stored;
+    const File& file = slice.source.checkpoint->files().Get(stored.file);
+    const LedgerKey key{file.path(), file.identity(), stored.offset, stored.size,
+                        stored.masked_checksum};
     const std::lock_guard lock(mutex_);
     if (const auto found = by_slice_.find({key.path, key.offset}); found != by_slice_.end()) {
       const Used::iterator entry = found->second;
@@ -176,7 +166,7 @@ class Ledgers {
       Erase(entry);  // of another version of the file, or failed
     }
     if (used_.size() >= kMaxLedgers) Erase(std::prev(used_.end()));
-    used_.emplace_front(key, std::make_shared<SliceLedger>(source, slice));
+    used_.emplace_front(key, std::make_shared<SliceLedger>(stored.size));
     by_slice_.emplace(std::pair{key.path, key.offset}, used_.begin());
     return used_.front().second;
   }
@@ -196,9 +186,9 @@ class Ledgers {
 
 }  // namespace
 
-std::shared_ptr<SliceLedger> LedgerOf(const OpenTensor& source, const StoredSlice& slice) {
+std::shared_ptr<SliceLedger> LedgerOf(const SliceLedger::Slice& slice) {
   static Ledgers ledgers;
-  return ledgers.Get(source, slice);
+  return ledgers.Get(slice);
 }
 
 }  // namespace tensorbundle::op

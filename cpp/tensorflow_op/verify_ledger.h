@@ -23,18 +23,24 @@
 
 namespace tensorbundle::op {
 
-// The verification of one stored slice of one version of its file.
-// Threads: safe.
+// The verification of one stored slice of one version of its file. Holds no file: each caller
+// passes the slice that it has opened. Threads: safe.
 class SliceLedger {
  public:
-  SliceLedger(OpenTensor source, const StoredSlice& slice);
+  explicit SliceLedger(uint64_t size) : size_(size) {}
+
+  // A stored slice of an open tensor.
+  struct Slice {
+    OpenTensor source;
+    const StoredSlice* stored;
+  };
 
   // Claims bytes of the slice. Returns false if some of them are claimed already, or if the
   // verification is finished. After true, the caller must call Deposit() or Release().
   bool Claim(uint64_t offset, uint64_t size);
 
   // Takes the CRC32C of a claimed range. Compares the checksum of the slice if it is the last one.
-  void Deposit(uint64_t offset, uint32_t crc);
+  void Deposit(const Slice& slice, uint64_t offset, uint32_t crc);
 
   // Gives a claimed range back.
   void Release(uint64_t offset);
@@ -42,7 +48,7 @@ class SliceLedger {
   // Reads and deposits ranges that are not claimed, with several threads, and waits for the end of
   // the verification. Requires: the caller holds no claim of any slice.
   // Throws: CorruptionError if the checksum is not the stored one; what File::ReadAt throws.
-  void Finish(int threads);
+  void Finish(const Slice& slice, int threads);
 
   // Whether the slice has its stored checksum.
   bool is_good() const;
@@ -58,15 +64,13 @@ class SliceLedger {
 
   bool FindGap(uint64_t* offset, uint64_t* size) const;
   bool ClaimGap(uint64_t* offset, uint64_t* size);
-  void Help();
+  void Help(const Slice& slice);
   void End(std::exception_ptr error);
 
   const uint64_t size_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;  // finished, or a range was released
   // Guarded by the mutex:
-  OpenTensor source_;  // empty after the end, so that no file stays open
-  const StoredSlice* slice_;
   std::map<uint64_t, Range> ranges_;  // by offset
   uint64_t num_deposited_ = 0;        // bytes
   bool is_finished_ = false;
@@ -76,6 +80,6 @@ class SliceLedger {
 // Returns the ledger of a stored slice, which all ops of the process share. A finished ledger is
 // kept, with the most recent ones of other slices, unless it failed: then the next op verifies the
 // slice again. A new version of the file has a new ledger.
-std::shared_ptr<SliceLedger> LedgerOf(const OpenTensor& source, const StoredSlice& slice);
+std::shared_ptr<SliceLedger> LedgerOf(const SliceLedger::Slice& slice);
 
 }  // namespace tensorbundle::op

@@ -2,7 +2,7 @@
 // GenerateVocabRemapping and LoadAndRemapMatrix, TensorFlow's ops, served by this library.
 //
 // Vocabularies are joined once per process (join_cache.h). The matrix is gathered row by row, in
-// parallel. Both accept and refuse what TensorFlow's kernels do, with the same status codes.
+// parallel. Both accept what TensorFlow's kernels accept, and also ids that occur twice.
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -168,9 +168,10 @@ class RemapMatrixKernel {
   static void Verify(const OpenTensor& source) {
     for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {
       if (!HasChecksumOfBytes(*source.checkpoint, slice) || slice.size == 0) continue;
-      const std::shared_ptr<SliceLedger> ledger = LedgerOf(source, slice);
+      const SliceLedger::Slice part{source, &slice};
+      const std::shared_ptr<SliceLedger> ledger = LedgerOf(part);
       if (ledger->is_good()) continue;
-      ledger->Finish(ThreadsFor(0, slice.size));
+      ledger->Finish(part, ThreadsFor(0, slice.size));
     }
   }
 

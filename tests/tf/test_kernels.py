@@ -207,6 +207,7 @@ def remaps(folder: Path) -> Iterator[Call]:
     table = np.random.default_rng(5).standard_normal((20, 6)).astype(np.float32)
     bundle.add("t", table)
     bundle.add("vector", table[:, 0].copy())
+    bundle.add("no columns", table[:, :0])
     prefix = bundle.write(folder / "r")
 
     def join(new_file: str, old_file: str, offset: int, count: int, size: int = -1) -> Any:
@@ -240,6 +241,7 @@ def remaps(folder: Path) -> Iterator[Call]:
         )
 
     yield "rows", lambda: remap([3, -1, 19, 0], [], 6, 6)
+    yield "a table without columns", lambda: remap([3, -1], [-1], 2, 1, "no columns")
     yield "negative rows", lambda: remap([3, -2, -9], [], 12, 6)
     yield "a row beyond the table", lambda: remap([3, 20], [], 0, 6)
     yield "all missing", lambda: remap([-1, -1], [], 12, 6)
@@ -268,6 +270,22 @@ def bytes_read() -> int:
     """Returns the bytes that the read calls of this process returned."""
     (line,) = [x for x in Path("/proc/self/io").read_text().splitlines() if x.startswith("rchar")]
     return int(line.split()[1])
+
+
+def descriptors(folder: Path) -> None:
+    """A node that fails after it has read a part of a slice keeps no file open."""
+    op_library.register_kernels()
+    bundle = Bundle()
+    bundle.add("good", np.zeros((100_000,), np.float32))
+    bundle.add("bad", np.ones((100_000,), np.float32))
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(8):
+        prefix = bundle.write(folder / f"f{i}")
+        shard = shard_path(prefix, 0, 1)
+        shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
+        call = restore, (prefix, ["good", "bad"], ["100000 0,10", ""], [tf.float32] * 2)
+        assert outcome(lambda call=call: call[0](*call[1])) == "DataLossError"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def ledger(folder: Path) -> None:
@@ -342,8 +360,8 @@ def bits(tensor: Any) -> Any:
 
 
 def main(group: str, folder: Path) -> None:
-    if group == "ledger":
-        ledger(folder)
+    if group in ("ledger", "descriptors"):
+        globals()[group](folder)
         return
     calls = list(globals()[group](folder))
     expected = [outcome(call) for _, call in calls]
@@ -371,6 +389,12 @@ def test_registered_kernels_equal_tensorflows(group: str, tmp_path: Path) -> Non
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_ops_that_share_a_slice_verify_it_once(tmp_path: Path) -> None:
     run_child("ledger", tmp_path)
+
+
+@pytest.mark.skipif(op_library.find() is None, reason="built without the op library")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_failed_node_keeps_no_file_open(tmp_path: Path) -> None:
+    run_child("descriptors", tmp_path)
 
 
 def run_child(group: str, tmp_path: Path) -> None:

@@ -197,6 +197,13 @@ class Remapper {
     for (const File* file : layout.mapped_files) file->CheckNotShrunk();
     const std::vector<uint8_t> pattern = PatternOf(fill_values);
     const StoreHint hint = columns_.is_identity() ? HintFor(out.size()) : StoreHint::kCached;
+    if (layout.row_size == 0) {  // the table has no columns, and the layout no rows
+      FillCursor fill(tensor_, fill_values, pattern, 0, out.data(), hint);
+      for (uint64_t row = 0; row < remapping_.num_rows; ++row) {
+        fill.Write(out.data() + row * out_stride, columns_.new_row_size());
+      }
+      return;
+    }
     ParallelFor(NumTasks(), threads, [&](size_t task) {
       FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
       uint8_t* first = out.data() + task * kRowsPerTask * out_stride;

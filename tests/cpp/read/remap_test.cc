@@ -77,6 +77,23 @@ TEST_F(RemapTest, PlacesMustHaveTheSizeOfTheDestination) {
                std::invalid_argument);
 }
 
+TEST_F(RemapTest, FillsATableWithoutColumns) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kFloat, {4, 0}, "");
+  builder.Write(dir_ / "q");
+  const auto checkpoint = Checkpoint::OpenBundle(dir_ / "q", IoMode::kAuto);
+  const Tensor& tensor = checkpoint->catalog().tensors[0];
+  const std::vector<int64_t> rows = {3, -1};
+  const std::vector<int64_t> columns = {-1};
+  const std::vector<float> cells = {8, 9};
+  std::vector<float> out(2);
+  RemapTable(*checkpoint, tensor, LayOutRows(*checkpoint, tensor),
+             {.rows = rows, .num_rows = 2, .columns = columns},
+             {CellFillValues::Kind::kCells, BytesOf(cells)},
+             {reinterpret_cast<uint8_t*>(out.data()), 8}, 4, 2);
+  EXPECT_EQ(out, cells);
+}
+
 TEST_F(RemapTest, RejectsPlainRowsBeyondTheTable) {
   std::vector<float> out(8);
   const std::vector<float> zero(1);
