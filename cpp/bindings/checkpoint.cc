@@ -102,12 +102,9 @@ int32_t NumberOf(const Tensor& tensor) { return static_cast<int32_t>(tensor.dtyp
 
 BoundTensor::BoundTensor(std::shared_ptr<const BoundCheckpoint> bound, const Checkpoint& opened,
                          size_t position)
-    : checkpoint(std::move(bound)),
-      index(position),
-      type_number(NumberOf(opened.catalog().tensors[position])),
-      name(TextOf(opened.catalog().tensors[position].name)),
-      shape(ShapeOf(opened.catalog(), opened.catalog().tensors[position])),
-      dtype(py::reinterpret_borrow<py::object>(DtypeOf(type_number))) {}
+    : BoundTensor(std::move(bound), position, NumberOf(opened.catalog().tensors[position]),
+                  TextOf(opened.catalog().tensors[position].name),
+                  ShapeOf(opened.catalog(), opened.catalog().tensors[position])) {}
 
 BoundTensor::BoundTensor(std::shared_ptr<const BoundCheckpoint> bound, size_t position,
                          int32_t number, py::str text, py::tuple dims)
@@ -191,20 +188,19 @@ bool Has(const Checkpoint& checkpoint, py::handle name) {
   return FindIndex(checkpoint, name) != Catalog::kNotFound;
 }
 
-py::object Find(const Bound& self, py::handle name) {
+// Null if there is no tensor of that key.
+std::shared_ptr<BoundTensor> Find(const Bound& self, py::handle name) {
   const auto opened = self->Opened();
   const size_t index = FindIndex(*opened, name);
-  if (index == Catalog::kNotFound) return py::none();
-  return py::cast(std::make_shared<BoundTensor>(self, *opened, index));
+  if (index == Catalog::kNotFound) return nullptr;
+  return std::make_shared<BoundTensor>(self, *opened, index);
 }
 
 // (name, shape, dtype, the tensor, index, type number), or None.
 py::object FindHandle(const Bound& self, py::handle name) {
-  const auto opened = self->Opened();
-  const size_t index = FindIndex(*opened, name);
-  if (index == Catalog::kNotFound) return py::none();
-  const auto tensor = std::make_shared<BoundTensor>(self, *opened, index);
-  return py::make_tuple(tensor->name, tensor->shape, tensor->dtype, tensor, index,
+  const std::shared_ptr<BoundTensor> tensor = Find(self, name);
+  if (tensor == nullptr) return py::none();
+  return py::make_tuple(tensor->name, tensor->shape, tensor->dtype, tensor, tensor->index,
                         tensor->type_number);
 }
 
@@ -321,23 +317,6 @@ py::list Tensors(const Bound& self) {
 
 // The following take the list that Names() returned, so that each name becomes an object, and is
 // hashed, once.
-
-// [(name, shape, type number)]
-py::list Listing(const Checkpoint& checkpoint, const py::list& names) {
-  const Catalog& catalog = checkpoint.catalog();
-  CheckNames(catalog, names);
-  const PauseCollector pause(catalog.tensors.size());
-  py::list rows(catalog.tensors.size());
-  for (size_t i = 0; i < catalog.tensors.size(); ++i) {
-    const Tensor& tensor = catalog.tensors[i];
-    const py::tuple shape = ShapeOf(catalog, tensor);
-    const py::object number = Steal(PyLong_FromLong(NumberOf(tensor)));
-    PyObject* row = PyTuple_Pack(3, NameAt(names, i), shape.ptr(), number.ptr());
-    PyList_SET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(i), Steal(row).release().ptr());
-  }
-  pause.Done();
-  return rows;
-}
 
 // [(name, shape, dtype, None, index, type number)]: a tuple costs less than a BoundTensor.
 py::list Handles(const Checkpoint& checkpoint, const py::list& names) {
@@ -472,7 +451,6 @@ void RegisterCheckpoint(py::module_& module) {
       .def("names", Of(&Names))
       .def("detached_names", Of(&DetachedNames))
       .def("tensors", &Tensors)
-      .def("listing", Of(&Listing), "names"_a)
       .def("handles", Of(&Handles), "names"_a)
       .def("shape_map", Of(&ShapeMap), "names"_a)
       .def("type_map", Of(&TypeMap), "names"_a)

@@ -123,9 +123,6 @@ class Checkpoint:
     def tensors(self) -> list[Tensor]:
         """Returns all tensors, in the order of their names."""
 
-    def listing(self, names: list[str]) -> list[tuple[str, tuple[int, ...], int]]:
-        """Returns (name, shape, type number) of every tensor. `names` is the result of `names`."""
-
     def handles(
         self, names: list[str]
     ) -> list[tuple[str, tuple[int, ...], np.dtype[Any], None, int, int]]:

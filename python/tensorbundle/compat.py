@@ -76,9 +76,10 @@ class CheckpointReader:
 
     def debug_string(self) -> bytes:
         """Returns one line per tensor: its name, its type in TensorFlow's enum, its shape."""
+        rows = self._checkpoint._core.handles(self._checkpoint._names)
         lines = [
             f"{name} ({dtypes.enum_name(number)}) [{','.join(map(str, shape))}]\n"
-            for name, shape, number in self._checkpoint._core.listing(self._checkpoint._names)
+            for name, shape, *_, number in rows
         ]
         return "".join(lines).encode("utf-8", "surrogateescape")
 

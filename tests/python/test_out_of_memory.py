@@ -238,7 +238,7 @@ print("created", count)
         "lambda: ck['table'].__dlpack__()",
         "lambda: core.names()",
         "lambda: core.find('slices').slices()",
-        "lambda: core.listing(core.names())",
+        "lambda: core.handles(core.names())",
         "lambda: core.find('small').view()",
         "lambda: tb.open(sys.argv[1])",
     ],

@@ -70,8 +70,8 @@ class CheckpointReader(compat.CheckpointReader):
         """Returns a new dict from the name of every tensor to its ``tf.DType``."""
         import tensorflow as tf
 
-        rows = self._checkpoint._core.listing(self._checkpoint._names)
-        return {name: tf.as_dtype(number) for name, _, number in rows}
+        rows = self._checkpoint._core.handles(self._checkpoint._names)
+        return {name: tf.as_dtype(number) for name, *_, number in rows}
 
     def _as_tensorflow_words(
         self, error: TensorNotFoundError, name: str | bytes
