@@ -19,9 +19,9 @@ from tensorbundle.errors import (
     IOFailure,
     TensorNotFoundError,
 )
+from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.tensor import Tensor, row_of
 
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VERIFY = ("none", "lazy", "full")
 _IO = ("auto", "mmap", "pread", "direct")
 
@@ -402,7 +402,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return list(found.values())
 
     def _find(self, name: str | bytes) -> _core.Tensor | None:
-        """Finds a tensor by its key, else by its full name; returns None if there is none.
+        """Finds a tensor by its key, else by its full name; returns None if both fail.
 
         Raises:
             AmbiguousNameError: Several tensors have that full name.
@@ -419,7 +419,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return found
 
     def _require(self, name: str | bytes) -> _core.Tensor:
-        """Finds a tensor as `_find` does, and raises TensorNotFoundError if there is none."""
+        """Finds a tensor as `_find` does, and raises TensorNotFoundError instead of None."""
         found = self._find(name)
         if found is None:
             raise TensorNotFoundError(self._not_found(name))
@@ -442,7 +442,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def _read_graph(self) -> bytes:
         """Returns the serialized object graph, or ``b""`` without one."""
-        found = self._core.find(_OBJECT_GRAPH)
+        found = self._core.find(OBJECT_GRAPH)
         graph = None if found is None else Tensor(self, row_of(found))
         if graph is None or graph.stored_dtype != "string" or graph.shape != ():
             return b""

@@ -18,6 +18,9 @@ from types import MappingProxyType
 from tensorbundle import _core
 from tensorbundle.errors import AmbiguousNameError
 
+# The key of the object graph in a checkpoint of ``tf.train.Checkpoint``.
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
 # Limits of a message: nearest names, keys of one full name, and characters of the absent name.
 _MAX_NEAREST = 3
 _MAX_KEYS = 5

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast, shape_text
+from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.variables import Variable, type_mismatch_error
 from tensorbundle.vocab import VocabInfo, check_vocab_info
 
@@ -34,7 +35,6 @@ __all__ = [
 
 Shape = tuple[int, ...]
 
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _INT32_MAX = 2**31 - 1
 
 
@@ -298,7 +298,7 @@ def is_object_based(checkpoint: Checkpoint) -> bool:
     Raises:
         CorruptionError: The object graph is corrupted.
     """
-    graph = checkpoint.get(_OBJECT_GRAPH)
+    graph = checkpoint.get(OBJECT_GRAPH)
     if graph is None:
         return False
     graph.read()  # raises the error of the graph, without which its names would be missing

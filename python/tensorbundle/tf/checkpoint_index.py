@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from tensorbundle import assignment, paths
+from tensorbundle import _core, assignment, paths
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
-from tensorbundle.tensor import Tensor, row_of
+from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
 
@@ -58,7 +58,6 @@ def original_function(name: str) -> Callable[..., Any]:
 
 # The alignment that TensorFlow requires of a buffer.
 ALIGNMENT = 64
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class Source:
@@ -108,28 +107,20 @@ class Source:
         stored = self.find(name)
         return None if stored is None else stored.shape
 
-    def tensor(self, key: str) -> Tensor:
-        """Returns the tensor with that key.
-
-        Raises:
-            KeyError: There is no such key.
-        """
-        found = self.checkpoint._core.find(key)
-        if found is None:
-            raise KeyError(key)
-        return Tensor(self.checkpoint, row_of(found))
-
     def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
         """Returns why a tensor, or a box of it, cannot be mapped, or None if it can.
 
         Scalars, empty tensors and strings are copied in every mode; the result for them is None.
+
+        Raises:
+            KeyError: There is no such key.
         """
-        handle = self.tensor(key)
-        offset = (0,) * handle.ndim if part is None else part.offset
-        extent = handle.shape if part is None else part.shape
-        if self.is_always_copied(key, extent):
+        tensor = self._tensor(key)
+        offset = (0,) * len(tensor.shape) if part is None else part.offset
+        extent = tensor.shape if part is None else part.shape
+        if _is_always_copied(tensor, extent):
             return None
-        file, start, reason = handle._core.locate_box(offset, extent)
+        file, start, reason = tensor.locate_box(offset, extent)
         if reason:
             return reason
         if start % ALIGNMENT:
@@ -140,8 +131,18 @@ class Source:
         return None
 
     def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
-        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size."""
-        return not extent or math.prod(extent) == 0 or self.tensor(key).dtype == object
+        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        return _is_always_copied(self._tensor(key), extent)
+
+    def _tensor(self, key: str) -> _core.Tensor:
+        found = self.checkpoint._core.find(key)
+        if found is None:
+            raise KeyError(key)
+        return found
 
     def is_object_based(self) -> bool:
         """Whether the checkpoint has an object graph.
@@ -164,11 +165,15 @@ class Source:
 
     def unused(self, used: Iterable[str]) -> tuple[str, ...]:
         """Returns the keys that are not in `used`, without the object graph's."""
-        taken = {*used, _OBJECT_GRAPH}
+        taken = {*used, OBJECT_GRAPH}
         return tuple(name for name in self.checkpoint._core.names() if name not in taken)
 
     def _names(self) -> Sequence[str]:
         return list(self.checkpoint)
+
+
+def _is_always_copied(tensor: _core.Tensor, extent: Sequence[int]) -> bool:
+    return not extent or math.prod(extent) == 0 or tensor.dtype == object
 
 
 def key_of(tensor: str) -> bytes:
@@ -233,7 +238,7 @@ class RemoteSource:
         """Keys by full name, of an object-based checkpoint."""
         from tensorflow.python.training import saver
 
-        if _OBJECT_GRAPH not in self.shapes:
+        if OBJECT_GRAPH not in self.shapes:
             return {}
         keys: Mapping[str, str] = saver.object_graph_key_mapping(os.fsdecode(self.prefix))
         return keys
@@ -254,11 +259,11 @@ class RemoteSource:
 
     def is_object_based(self) -> bool:
         """Whether the checkpoint has an object graph."""
-        return _OBJECT_GRAPH in self.shapes
+        return OBJECT_GRAPH in self.shapes
 
     def unused(self, used: Iterable[str]) -> tuple[str, ...]:
         """Returns the keys that are not in `used`, without the object graph's."""
-        taken = {*used, _OBJECT_GRAPH}
+        taken = {*used, OBJECT_GRAPH}
         return tuple(sorted(name for name in self.shapes if name not in taken))
 
     def for_plans(self) -> assignment.Source:

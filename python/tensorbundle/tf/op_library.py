@@ -8,6 +8,7 @@ them. So the files that the process has mapped are checked before the library is
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,7 @@ def register_kernels() -> None:
 
     load_op_library()
     message = ctypes.create_string_buffer(4096)
-    if _library().tensorbundle_tf_register_kernels(message, ctypes.c_size_t(len(message))):
+    if c_library().tensorbundle_tf_register_kernels(message, ctypes.c_size_t(len(message))):
         raise RuntimeError(f"cannot register kernels: {message.value.decode(errors='replace')}")
     # Ops that ran before keep TensorFlow's kernels until then.
     context.context().clear_kernel_cache()
@@ -156,11 +157,13 @@ def register_kernels() -> None:
 def kernel_calls() -> dict[str, int]:
     """Returns how many calls of each op of TensorFlow the registered kernels have served."""
     calls = (ctypes.c_int64 * len(STOCK_OPS))()
-    _library().tensorbundle_tf_kernel_calls(calls)
+    c_library().tensorbundle_tf_kernel_calls(calls)
     return dict(zip(STOCK_OPS, calls, strict=True))
 
 
-def _library() -> ctypes.CDLL:
+@functools.cache
+def c_library() -> Any:
+    """Returns the C functions of the op library, which is loaded."""
     return ctypes.CDLL(str(find()))
 
 

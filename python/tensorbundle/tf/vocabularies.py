@@ -8,9 +8,7 @@ another machine, with other files. Only problems that TensorFlow does not detect
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 from tensorbundle import vocab_diagnosis
 from tensorbundle.arguments import format_value
@@ -99,7 +97,7 @@ def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: 
     """
     summary = (ctypes.c_int64 * len(JoinResult._fields))()
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-    code = _library().tensorbundle_tf_join(
+    code = op_library.c_library().tensorbundle_tf_join(
         new,
         old,
         ctypes.c_int64(old_size),
@@ -112,8 +110,3 @@ def _by_library(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: 
     if code != 0:
         raise Error(message.value.decode("utf-8", "replace"))
     return JoinResult(*summary)
-
-
-@functools.cache
-def _library() -> Any:
-    return ctypes.CDLL(str(op_library.find()))
