@@ -155,7 +155,8 @@ class RemapMatrixKernel {
   }
 
   static void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) {
-    const uint64_t missing = CountMissingCells(*source.checkpoint, *source.tensor, remapping, 1);
+    const uint64_t missing = CountMissingCells(*source.checkpoint, *source.tensor, remapping,
+                                               ThreadsFor(0, remapping.num_rows * sizeof(int64_t)));
     if (given == missing) return;
     throw OpError(Code::kInvalidArgument,
                   "initializing_values contained " + std::to_string(given) + " elements, but " +

@@ -82,8 +82,9 @@ class Prefetcher {
 
   enum class Status { kReady, kWaiting, kEnd };
 
-  // Sets `item` to the next array and returns kReady; returns kWaiting if there is none within
-  // `timeout`. If there are destinations, the call allows the previous array to be overwritten.
+  // Sets `item` to the next array and returns kReady; returns kWaiting if no array is ready
+  // within `timeout`. If there are destinations, the call allows the previous array to be
+  // overwritten.
   //
   // Throws the error of reading an array; the stream continues with the next tensor. Throws
   // IOFailure if the system cannot start the thread; the call may be repeated. Throws

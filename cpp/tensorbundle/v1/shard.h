@@ -129,12 +129,12 @@ class V1Shard {
   const File& file() const { return *file_; }
   const Table& table() const { return table_; }
 
-  // Reads the block that begins with the meta. Throws: CorruptionError if there is none, or if the
+  // Reads the block that begins with the meta. Throws: CorruptionError if it is missing, or if the
   // table is the index of a V2 checkpoint; IOFailure.
   StoredMeta ReadMeta() const;
 
-  // Finds the record of `key`. Returns nothing if there is none. Reads the block that would hold
-  // it, unless that is cached: thousands of small tensors may share a block. Throws:
+  // Finds the record of `key`. Returns nothing if it does not exist. Reads the block that would
+  // hold it, unless that is cached: thousands of small tensors may share a block. Throws:
   // CorruptionError if the block is corrupted; IOFailure.
   std::optional<StoredRecord> ReadRecord(std::string_view key) const;
 

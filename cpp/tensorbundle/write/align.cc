@@ -227,8 +227,8 @@ void CheckInside(const File& source, std::span<const PlacedSlice> slices,
 
 // Copies the slices to their new offsets in `out`. Reads every byte once.
 // Requires: the slices are inside `source`, and `out` has its final size.
-// Throws: CorruptionError if a slice does not have the checksum in its record, or if there is none;
-// IOFailure.
+// Throws: CorruptionError if a slice does not have the checksum in its record, or if the record has
+// no checksum; IOFailure.
 void CopySlices(const File& source, std::span<const PlacedSlice> slices, const AtomicFile& out,
                 const SliceCopyOptions& options) {
   ShardCopier copier(source, out, options);

@@ -36,7 +36,7 @@ Pairs ReadAll(const std::string& file) {
   return pairs;
 }
 
-// Returns the message of the CorruptionError of a read, or "" if there is none.
+// Returns the message of the CorruptionError of a read, or "" if the read succeeds.
 std::string ErrorOf(const std::string& file) {
   try {
     ReadAll(file);
