@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/wire.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -207,29 +208,67 @@ void RegisterOp(const OpSpec& spec) {
 
 namespace {
 
-std::atomic<int64_t> num_calls[kNumStockOps];
+void RegisterKernel(const char* name, TF_KernelBuilder* builder) {
+  const StatusPtr status = NewStatus();
+  Tf().RegisterKernelBuilder(name, builder, status.get());  // takes ownership of the builder
+  CheckStatus(status.get());
+}
+
+std::string_view TextOf(ByteSpan bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// Whether a serialized KernelDef is of a CPU kernel whose priority is at least `min_priority`.
+bool IsCpuKernel(ByteSpan kernel, int32_t min_priority) {
+  constexpr uint32_t kDeviceType = 2;
+  constexpr uint32_t kPriority = 6;
+  bool is_cpu = false;
+  int32_t priority = 0;
+  WireReader reader(kernel);
+  for (WireField field; reader.Next(&field);) {
+    if (field.Is(kDeviceType, WireType::kBytes)) is_cpu = TextOf(field.bytes) == "CPU";
+    if (field.Is(kPriority, WireType::kVarint)) AsInt32(field.value, &priority);
+  }
+  return is_cpu && priority >= min_priority;
+}
+
+constexpr int32_t kAboveTensorflow = 1;
+
+std::array<std::atomic<int64_t>, kStockOpNames.size()> num_calls = {-1, -1, -1};
+
+std::atomic<int64_t>& CounterOf(StockOp op) { return num_calls[static_cast<size_t>(op)]; }
 
 }  // namespace
 
-void CountCall(StockOp op) { ++num_calls[static_cast<int>(op)]; }
-int64_t NumCalls(StockOp op) { return num_calls[static_cast<int>(op)].load(); }
-
-void RegisterOverride(const char* op, void* (*create)(TF_OpKernelConstruction*),
-                      void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
-  constexpr int32_t kAboveTensorflow = 1;  // TensorFlow's own kernels have priority 0
-  TF_KernelBuilder* builder = Tf().NewKernelBuilder(op, "CPU", create, compute, destroy);
-  Tf().KernelBuilder_Priority(builder, kAboveTensorflow);
-  const StatusPtr status = NewStatus();
-  Tf().RegisterKernelBuilder((std::string("Tensorbundle") + op).c_str(), builder, status.get());
-  CheckStatus(status.get());
-}
-
 void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
                     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
-  TF_KernelBuilder* builder = Tf().NewKernelBuilder(op, "CPU", create, compute, destroy);
-  const StatusPtr status = NewStatus();
-  Tf().RegisterKernelBuilder(op, builder, status.get());  // takes ownership of the builder
-  CheckStatus(status.get());
+  RegisterKernel(op, Tf().NewKernelBuilder(op, "CPU", create, compute, destroy));
 }
+
+bool HasKernel(const char* op, int32_t min_priority) {
+  constexpr uint32_t kKernel = 1;  // of a KernelList
+  const StatusPtr status = NewStatus();
+  const std::unique_ptr<TF_Buffer, void (*)(TF_Buffer*)> list(
+      Tf().GetRegisteredKernelsForOp(op, status.get()), Tf().DeleteBuffer);
+  CheckStatus(status.get());
+  WireReader reader(ByteSpan(static_cast<const uint8_t*>(list->data), list->length));
+  for (WireField field; reader.Next(&field);) {
+    if (field.Is(kKernel, WireType::kBytes) && IsCpuKernel(field.bytes, min_priority)) return true;
+  }
+  return false;
+}
+
+void RegisterOverride(StockOp op, void* (*create)(TF_OpKernelConstruction*),
+                      void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {
+  const char* name = kStockOpNames[static_cast<size_t>(op)];
+  if (HasKernel(name, kAboveTensorflow)) return;
+  TF_KernelBuilder* builder = Tf().NewKernelBuilder(name, "CPU", create, compute, destroy);
+  Tf().KernelBuilder_Priority(builder, kAboveTensorflow);
+  CounterOf(op) = 0;  // before a thread can run the kernel
+  RegisterKernel((std::string("Tensorbundle") + name).c_str(), builder);
+}
+
+int64_t NumCalls(StockOp op) { return CounterOf(op).load(); }
+void CountCall(StockOp op) { ++CounterOf(op); }
 
 }  // namespace tensorbundle::op

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -156,16 +157,32 @@ void RegisterOp(const OpSpec& spec);
 void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
                     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*));
 
+// Whether TensorFlow has a CPU kernel for the op, from any library, whose priority is at least
+// `min_priority`. TensorFlow's own kernels have priority 0.
+// Throws: OpError.
+bool HasKernel(const char* op, int32_t min_priority);
+
+// The ops of TensorFlow for which this library has kernels.
+enum class StockOp { kRestore, kVocabRemapping, kRemapMatrix };
+inline constexpr std::array<const char*, 3> kStockOpNames = {"RestoreV2", "GenerateVocabRemapping",
+                                                             "LoadAndRemapMatrix"};
+
 // Registers a kernel for an op of TensorFlow. TensorFlow runs it instead of its own one, in the
-// whole process and from then on: a kernel cannot be unregistered.
-void RegisterOverride(const char* op, void* (*create)(TF_OpKernelConstruction*),
+// whole process and from then on: a kernel cannot be unregistered. Registers nothing if another
+// library has done so: TensorFlow cannot choose between two kernels of one priority, and every call
+// of the op would fail.
+void RegisterOverride(StockOp op, void* (*create)(TF_OpKernelConstruction*),
                       void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*));
 
 template <typename Kernel>
-void RegisterOverride(const char* op) {
+void RegisterOverride(StockOp op) {
   using Functions = KernelFunctions<Kernel>;
   RegisterOverride(op, &Functions::Create, &Functions::Compute, &Functions::Destroy);
 }
+
+// How often the process has run the kernel, or -1 if it was not registered.
+int64_t NumCalls(StockOp op);
+void CountCall(StockOp op);
 
 template <typename Kernel>
 void RegisterOpAndKernel(const OpSpec& spec) {
@@ -180,12 +197,7 @@ void RegisterVerifyOp();
 void RegisterMissingOp();
 void RegisterRemapOp();
 
-// Kernels for TensorFlow's ops, and how often the process has run each of them.
-enum class StockOp { kRestore, kVocabRemapping, kRemapMatrix };
-inline constexpr int kNumStockOps = 3;
-void CountCall(StockOp op);
-int64_t NumCalls(StockOp op);
-
+// Kernels for TensorFlow's ops.
 void RegisterRestoreKernel();
 void RegisterWarmStartKernels();
 

@@ -1,66 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
-// The op library's entry points: a static initializer that registers the ops when TensorFlow loads
-// the library, and the C functions that Python calls.
+// The op library's entry points: a static initializer that registers ops and kernels when the
+// library is loaded, and the C functions that Python calls.
+//
+// A process may load several copies of the library: by several paths, or of several versions. The
+// first one that finds TensorFlow serves the process; the others see its kernels in TensorFlow's
+// registry, which every build can read, and register nothing. The dynamic loader runs static
+// initializers one at a time, so two threads cannot register at once.
 #include <dlfcn.h>
+#include <link.h>
 
 #include <cstdint>
 #include <cstring>
-#include <mutex>
 #include <string>
-#include <string_view>
 #include <vector>
-
-#ifdef __linux__
-#include <link.h>
-#endif
 
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
 #include "tensorflow_op/status.h"
 #include "tensorflow_op/tf_api.h"
 
+// The exported symbols (exports.map). Another version of the library may call the first two, so
+// their meaning never changes under one name.
+#define TENSORBUNDLE_TF_EXPORT extern "C" __attribute__((visibility("default")))
+
+TENSORBUNDLE_TF_EXPORT const char* tensorbundle_tf_error();
+TENSORBUNDLE_TF_EXPORT int64_t tensorbundle_tf_op_calls(const char* op);
+
 namespace tensorbundle::op {
 namespace {
 
-#ifdef __linux__
-constexpr std::string_view kLibraryName = "libtensorbundle_tf.so";
+struct Op {
+  const char* name;
+  void (*register_op)();
+};
 
-int AddOpLibrary(dl_phdr_info* info, size_t, void* found) {
-  const std::string_view path = info->dlpi_name;
-  if (path.ends_with(kLibraryName)) {
-    static_cast<std::vector<std::string>*>(found)->emplace_back(path);
-  }
+constexpr Op kOps[] = {
+    {"TensorbundleReadV1", &RegisterReadOp},     {"TensorbundleMapV1", &RegisterMapOp},
+    {"TensorbundleVerifyV1", &RegisterVerifyOp}, {"TensorbundleMissingV1", &RegisterMissingOp},
+    {"TensorbundleRemapV1", &RegisterRemapOp},
+};
+
+std::string load_error;  // why nothing was registered, or ""; set once, by Load()
+decltype(&tensorbundle_tf_op_calls) other_op_calls = nullptr;  // of the copy that serves instead
+
+int AddPath(dl_phdr_info* info, size_t, void* paths) {
+  static_cast<std::vector<std::string>*>(paths)->emplace_back(info->dlpi_name);
   return 0;
 }
-#endif
 
-// Returns true, and sets `*error`, if the process has loaded another copy of this library. Two
-// copies would register every kernel twice, and TensorFlow could run none of them.
-bool HasDuplicateLibrary(std::string* error) {
-#ifdef __linux__
-  Dl_info own{};
-  std::vector<std::string> found;
-  ::dl_iterate_phdr(&AddOpLibrary, &found);
-  if (::dladdr(reinterpret_cast<const void*>(&AddOpLibrary), &own) == 0) return false;
-  for (const std::string& path : found) {
-    if (path == own.dli_fname) continue;
-    *error = "another copy of the op library is loaded already: " + path;
-    return true;
+// Finds the copy of this library that has registered its ops. Returns its path, and "an unknown
+// file" if it does not export the functions above.
+std::string FindOtherCopy() {
+  std::vector<std::string> paths;
+  ::dl_iterate_phdr(&AddPath, &paths);
+  for (const std::string& path : paths) {
+    void* library = path.empty() ? nullptr : ::dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    if (library == nullptr) continue;
+    const auto error = reinterpret_cast<decltype(&tensorbundle_tf_error)>(
+        ::dlsym(library, "tensorbundle_tf_error"));
+    const auto op_calls = reinterpret_cast<decltype(&tensorbundle_tf_op_calls)>(
+        ::dlsym(library, "tensorbundle_tf_op_calls"));
+    ::dlclose(library);  // it stays loaded: this call only undoes dlopen()
+    if (error == nullptr || error == &tensorbundle_tf_error || *error() != '\0') continue;
+    other_op_calls = op_calls;
+    return path;
   }
-#endif
-  return false;
+  return "an unknown file";
 }
-
-std::string load_error;  // why no op was registered, or ""; set once, while the library is loaded
 
 void Load() {
   try {
-    if (HasDuplicateLibrary(&load_error) || !FindTensorflow(&load_error)) return;
-    RegisterReadOp();
-    RegisterMapOp();
-    RegisterVerifyOp();
-    RegisterMissingOp();
-    RegisterRemapOp();
+    if (!FindTensorflow(&load_error)) return;
+    for (const Op& op : kOps) {
+      if (!HasKernel(op.name, 0)) continue;
+      load_error = "another copy of it was loaded first, " + FindOtherCopy();
+      return;
+    }
+    for (const Op& op : kOps) op.register_op();
+    RegisterRestoreKernel();
+    RegisterWarmStartKernels();
   } catch (...) {
     load_error = CurrentFailure().message;
   }
@@ -73,39 +91,18 @@ struct Loader {
 }  // namespace
 }  // namespace tensorbundle::op
 
-// The exported symbols (exports.map).
-#define TENSORBUNDLE_TF_EXPORT extern "C" __attribute__((visibility("default")))
+// Returns why this copy has registered no ops, or "".
+const char* tensorbundle_tf_error() { return tensorbundle::op::load_error.c_str(); }
 
-// Returns why the ops are not registered, or "".
-TENSORBUNDLE_TF_EXPORT const char* tensorbundle_tf_error() {
-  return tensorbundle::op::load_error.c_str();
-}
-
-// Registers kernels for TensorFlow's own ops, once. They serve the process until it ends.
-// Returns: a TF_Code, and the message as tensorbundle_tf_join() does.
-TENSORBUNDLE_TF_EXPORT int tensorbundle_tf_register_kernels(char* message, size_t capacity) {
+// Returns how many calls of an op of TensorFlow have run the kernel of this library, or of the copy
+// that serves the process instead; -1 if no such kernel is registered.
+int64_t tensorbundle_tf_op_calls(const char* op) {
   using namespace tensorbundle::op;
-  static std::mutex mutex;
-  static bool is_registered = false;
-  const std::lock_guard lock(mutex);
-  if (is_registered) return 0;
-  try {
-    RegisterRestoreKernel();
-    RegisterWarmStartKernels();
-    is_registered = true;
-    return 0;
-  } catch (...) {
-    const Failure failure = CurrentFailure();
-    message[failure.message.copy(message, capacity - 1)] = '\0';
-    return static_cast<int>(failure.code);
+  if (other_op_calls != nullptr) return other_op_calls(op);
+  for (size_t i = 0; i < kStockOpNames.size(); ++i) {
+    if (std::strcmp(op, kStockOpNames[i]) == 0) return NumCalls(static_cast<StockOp>(i));
   }
-}
-
-// Writes the number of calls of RestoreV2, GenerateVocabRemapping and LoadAndRemapMatrix that these
-// kernels have served.
-TENSORBUNDLE_TF_EXPORT void tensorbundle_tf_kernel_calls(int64_t* calls) {
-  using namespace tensorbundle::op;
-  for (int op = 0; op < kNumStockOps; ++op) calls[op] = NumCalls(StockOp{op});
+  return -1;
 }
 
 // Joins two vocabularies as the ops do, and caches the join for them.

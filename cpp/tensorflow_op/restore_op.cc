@@ -265,6 +265,6 @@ class RestoreKernel {
 
 }  // namespace
 
-void RegisterRestoreKernel() { RegisterOverride<RestoreKernel>("RestoreV2"); }
+void RegisterRestoreKernel() { RegisterOverride<RestoreKernel>(StockOp::kRestore); }
 
 }  // namespace tensorbundle::op

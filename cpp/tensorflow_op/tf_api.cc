@@ -57,8 +57,13 @@ bool FindTensorflow(std::string* error) {
   }
   TENSORBUNDLE_TF_FUNCTIONS(TENSORBUNDLE_TF_FIND)
 #undef TENSORBUNDLE_TF_FIND
-  // In another library. Only tensors of strings need them.
+  // The others are in another library. Only tensors of strings need those of strings.
   const LoadedLibrary cc(kCc);
+  if (!cc.Find("TF_GetRegisteredKernelsForOp", &table.GetRegisteredKernelsForOp) ||
+      !cc.Find("TF_DeleteBuffer", &table.DeleteBuffer)) {
+    *error = std::string(kCc) + " does not export TF_GetRegisteredKernelsForOp";
+    return false;
+  }
   cc.Find("TF_StringCopy", &table.StringCopy);
   cc.Find("TF_StringGetDataPointer", &table.StringGetDataPointer);
   cc.Find("TF_StringGetSize", &table.StringGetSize);

@@ -24,6 +24,12 @@ struct TFE_ContextOptions;
 struct TFE_Op;
 struct TFE_TensorHandle;
 
+struct TF_Buffer {
+  const void* data;
+  size_t length;
+  void (*data_deallocator)(void* data, size_t length);
+};
+
 }  // extern "C"
 
 namespace tensorbundle::op {
@@ -141,6 +147,10 @@ struct ApiTable {
   void (*StringCopy)(TF_TString*, const char* bytes, size_t size) = nullptr;
   const char* (*StringGetDataPointer)(const TF_TString*) = nullptr;
   size_t (*StringGetSize)(const TF_TString*) = nullptr;
+
+  // Returns a serialized KernelList of the kernels that any library has registered.
+  TF_Buffer* (*GetRegisteredKernelsForOp)(const char* op, TF_Status*) = nullptr;
+  void (*DeleteBuffer)(TF_Buffer*) = nullptr;
 
   EagerApi eager;
 };

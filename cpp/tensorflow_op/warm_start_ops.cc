@@ -183,8 +183,8 @@ class RemapMatrixKernel {
 }  // namespace
 
 void RegisterWarmStartKernels() {
-  RegisterOverride<VocabRemappingKernel>("GenerateVocabRemapping");
-  RegisterOverride<RemapMatrixKernel>("LoadAndRemapMatrix");
+  RegisterOverride<VocabRemappingKernel>(StockOp::kVocabRemapping);
+  RegisterOverride<RemapMatrixKernel>(StockOp::kRemapMatrix);
 }
 
 }  // namespace tensorbundle::op

@@ -45,11 +45,12 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
-    from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
-    from tensorbundle.tf.warm_start import warm_start
+    from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint as init_from_checkpoint
+    from tensorbundle.tf.warm_start import warm_start as warm_start
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
-# `tf` are omitted.
+# `tf` are omitted; and it must not import TensorFlow, so `init_from_checkpoint` and `warm_start`
+# are.
 __all__ = [
     "AlignReport",
     "Checkpoint",
@@ -76,7 +77,6 @@ __all__ = [
     "checkpoints_iterator",
     "clear_caches",
     "get_checkpoint_state",
-    "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
     "load_and_remap",
@@ -85,7 +85,6 @@ __all__ = [
     "remap_vocab",
     "set_num_threads",
     "show_versions",
-    "warm_start",
 ]
 
 # Functions that need TensorFlow, by module. They are imported on first use.

@@ -242,10 +242,10 @@ def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
 
 @program.group("plugin", no_args_is_help=False)
 def plugin_group() -> None:
-    """Manages the link that makes `import tensorflow` load the ops.
+    """Manages the link that makes `import tensorflow` load tensorbundle.
 
-    For parameter servers whose scripts cannot be changed. The commands use the TensorFlow of the
-    Python that runs this program.
+    For scripts that cannot be changed: their restores are served by tensorbundle, and parameter
+    servers have its ops. The commands use the TensorFlow of the Python that runs this program.
     """
 
 
@@ -266,7 +266,7 @@ def disable_plugin(as_json: bool) -> int:
 @plugin_group.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def plugin_status(as_json: bool) -> int:
-    """Prints the state of the link and its target.
+    """Prints the state of the link, its target, and the ops of TensorFlow that are served.
 
     Exit status 1: the link is stale, or there is a file in its place that is not a link.
     """
@@ -277,11 +277,12 @@ def _report_plugin(status: plugin.Status, as_json: bool) -> int:
     paths = {"library": status.library, "link": status.link, "target": status.target}
     texts = {name: None if path is None else str(path) for name, path in paths.items()}
     if as_json:
-        print_json({"state": status.state, **texts})
+        print_json({"state": status.state, **texts, "serves": status.serves})
     else:
         click.echo(status.state)
         for name, text in texts.items():
             print_line(name, "none" if text is None else text)
+        print_line("serves", ", ".join(status.serves) or "none")
     return DAMAGED if status.state in ("stale", "foreign") else OK
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A link to the op library that makes ``import tensorflow`` load the ops.
+"""A link to the op library that makes ``import tensorflow`` load it.
 
-TensorFlow loads the libraries in the folder ``tensorflow-plugins`` next to its package. This is the
-only method for a parameter server whose script cannot be changed. The library is linked, not
-copied: two copies in one process do not work, and a copy would not be upgraded with the package.
-This module does not import TensorFlow.
+TensorFlow loads the libraries in the folder ``tensorflow-plugins`` next to its package. The library
+then serves scripts that cannot be changed: its kernels run TensorFlow's own restore ops, and a
+parameter server has tensorbundle's ops. The library is linked, not copied, because a copy would not
+be upgraded with the package. This module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tensorbundle import errors
 
 LIBRARY = "libtensorbundle_tf.so"
 FOLDER = "tensorflow-plugins"
+# The ops of TensorFlow for which the library has kernels.
+SERVED_OPS = ("RestoreV2", "GenerateVocabRemapping", "LoadAndRemapMatrix")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Status:
     library: Path | None
     link: Path | None
     target: str | None
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The ops of TensorFlow that the library serves in every script of this Python."""
+        return SERVED_OPS if self.state == "enabled" else ()
 
 
 def find_library() -> Path | None:

@@ -36,7 +36,8 @@ def _op_library() -> str:
     # Loading the library would import TensorFlow, so report its state only if it is imported.
     library = sys.modules.get("tensorbundle.tf.op_library")
     loaded = library.state() if library is not None else "not loaded"
-    return f"{loaded}; {status.library}; plugin {status.state}"
+    serves = ": it serves all scripts" if status.serves else ""
+    return f"{loaded}; {status.library}; plugin {status.state}{serves}"
 
 
 def _installed_version(name: str) -> str:

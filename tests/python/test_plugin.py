@@ -112,7 +112,8 @@ def test_enable_without_tensorflow_raises_not_found_error(
 def test_plugin_commands_print_status(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "status") == (
         0,
-        f"disabled\nlibrary\t{plugin.find_library()}\nlink\t{link_of(site)}\ntarget\tnone\n",
+        f"disabled\nlibrary\t{plugin.find_library()}\nlink\t{link_of(site)}\ntarget\tnone\n"
+        "serves\tnone\n",
         "",
     )
     status, out, _ = run(capsys, "enable", "--json")
@@ -122,13 +123,14 @@ def test_plugin_commands_print_status(site: Path, capsys: pytest.CaptureFixture[
         "library": str(plugin.find_library()),
         "link": str(link_of(site)),
         "target": str(plugin.find_library()),
+        "serves": ["RestoreV2", "GenerateVocabRemapping", "LoadAndRemapMatrix"],
     }
     link_of(site).unlink()
     link_of(site).symlink_to("nowhere")
     status, out, _ = run(capsys, "status")
     assert status == 1
     assert out.startswith("stale\n")
-    assert out.endswith("target\tnowhere\n")
+    assert out.endswith("target\tnowhere\nserves\tnone\n")
     assert run(capsys, "disable")[0] == 0
     assert not link_of(site).exists()
     link_of(site).parent.mkdir()
@@ -146,4 +148,4 @@ def test_show_versions_prints_plugin_state(site: Path, capsys: pytest.CaptureFix
     (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("op library"))
     assert "loaded" in line
     assert str(plugin.find_library()) in line
-    assert line.endswith("plugin enabled")
+    assert line.endswith("plugin enabled: it serves all scripts")

@@ -130,6 +130,9 @@ def test_classifier_gets_tensorflows_values(
     assert patched.keys() == original.keys()
     for name, value in original.items():
         np.testing.assert_array_equal(patched[name], value, err_msg=name)
+        stored = tf.train.load_variable(str(trained[kind]), name)
+        if value.shape == stored.shape != ():  # not a count of steps, not a remapped table
+            np.testing.assert_array_equal(value, stored, err_msg=name)
     if with_vocabulary:
         name = table_name(kind, trained[kind])
         old = tf.train.load_variable(str(trained[kind]), name)

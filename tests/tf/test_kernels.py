@@ -2,7 +2,7 @@
 """Registered kernels of TensorFlow's ops return what TensorFlow's kernels return.
 
 A kernel cannot be unregistered, so each test runs in a child process: it runs calls of the ops with
-TensorFlow's kernels, registers those of the op library, runs the same calls again, and compares.
+TensorFlow's kernels, loads the op library, runs the same calls again, and compares.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def open_files_below(folder: Path) -> list[str]:
 
 def descriptors(folder: Path) -> None:
     """A node that fails after it has read a part of a slice keeps no file open."""
-    op_library.register_kernels()
+    op_library.load_op_library()
     bundle = Bundle()
     bundle.add("good", np.zeros((100_000,), np.float32))
     bundle.add("bad", np.ones((100_000,), np.float32))
@@ -295,7 +295,7 @@ def descriptors(folder: Path) -> None:
 
 def ledger(folder: Path) -> None:
     """Many ops that read parts of one slice verify it in one pass; an error reaches all of them."""
-    op_library.register_kernels()
+    op_library.load_op_library()
     rows, columns, count = 40_000, 64, 8
     values = np.random.default_rng(7).standard_normal((rows, columns)).astype(np.float32)
     bundle = Bundle()
@@ -370,8 +370,8 @@ def main(group: str, folder: Path) -> None:
         return
     calls = list(globals()[group](folder))
     expected = [outcome(call) for _, call in calls]
-    op_library.register_kernels()
-    op_library.register_kernels()  # does nothing
+    op_library.load_op_library()
+    op_library.load_op_library()  # does nothing
     actual = [outcome(call) for _, call in calls]
     served = sum(op_library.kernel_calls().values())
     wrong = [

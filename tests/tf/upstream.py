@@ -197,7 +197,7 @@ def _run_in_process(options: argparse.Namespace) -> dict[str, Any]:
         else:
             set_options(op=options.op)
     if options.kernels:
-        op_library.register_kernels()
+        op_library.load_op_library()
     suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
     _selected(suite, options.match).run(recorder)

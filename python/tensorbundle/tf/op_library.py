@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading of the op library into TensorFlow, at most once per process.
+"""Loading of the op library: our ops, and our kernels for ops of TensorFlow.
 
-Two copies of it in one process would register every kernel twice, and TensorFlow could run none of
-them. So the files that the process has mapped are checked before the library is loaded.
+A process may have several copies of the library, for example one from ``tensorflow-plugins``. The
+first one serves the process; a later one registers nothing (``cpp/tensorflow_op/library.cc``), and
+this module then uses the ops of the first one.
 """
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import functools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
 
 from tensorbundle import plugin
 
@@ -25,7 +32,6 @@ OPS = (
     "TensorbundleMissingV1",
     "TensorbundleRemapV1",
 )
-STOCK_OPS = ("RestoreV2", "GenerateVocabRemapping", "LoadAndRemapMatrix")
 _WRAPPER = "tensorbundle_read_v1"
 
 _lock = threading.RLock()
@@ -39,12 +45,15 @@ def find() -> Path | None:
 
 
 def load_op_library() -> ModuleType:
-    """Loads the ops into TensorFlow. In a parameter server's script, call it before `Server`.
+    """Loads our ops, and our kernels for ops of TensorFlow. Further calls do nothing.
 
-    Further calls do nothing. Imports TensorFlow.
+    The kernels serve ``RestoreV2``, ``GenerateVocabRemapping`` and ``LoadAndRemapMatrix`` in the
+    whole process until it ends: every restore by TensorFlow's own functions, with the same results.
+    Eager ops, ``tf.function``s and sessions use them from their next call on, except for the ops
+    that a session has run before. In a parameter server's script, call it before ``Server``.
 
     Returns:
-        A module with a function for each op, as ``tf.load_op_library`` returns.
+        A module with a function for each of our ops, as ``tf.load_op_library`` returns.
 
     Raises:
         RuntimeError: The ops cannot be loaded; the message says why.
@@ -76,11 +85,46 @@ def unavailable_reason() -> str | None:
     return _reason
 
 
+def kernels_unavailable_reason() -> str | None:
+    """Returns in one line why our kernels do not serve all of ``plugin.SERVED_OPS``, or None."""
+    load()
+    try:
+        missing = ", ".join(op for op, count in _counts().items() if count < 0)
+    except OSError:  # not even loaded
+        return _reason
+    owner = _library_error() or "another library has registered its kernels first"
+    return f"{owner}; ours do not serve {missing}" if missing else None
+
+
+def kernel_calls() -> collections.Counter[str]:
+    """Returns how often our kernels have run, by op. Loads nothing."""
+    try:
+        return +collections.Counter(_counts())  # the positive counts
+    except OSError:
+        return collections.Counter()
+
+
 def state() -> str:
     """Returns a short description for reports. Loads nothing."""
     if _module is not None:
-        return "loaded"
+        served = ", ".join(op for op, count in _counts().items() if count >= 0)
+        return f"loaded, serves {served or 'no op of TensorFlow'}"
     return "not loaded" if _reason is None else f"cannot be loaded: {_reason}"
+
+
+def _counts() -> dict[str, int]:
+    """Returns how often each kernel has run; -1 for those that are not registered."""
+    count = c_library().tensorbundle_tf_op_calls
+    return {op: count(op.encode()) for op in plugin.SERVED_OPS}
+
+
+@functools.cache
+def c_library() -> Any:
+    """Returns the C functions of this package's library. Raises OSError if it is not loaded."""
+    library = ctypes.CDLL(str(find()), os.RTLD_NOLOAD)
+    library.tensorbundle_tf_error.restype = ctypes.c_char_p
+    library.tensorbundle_tf_op_calls.restype = ctypes.c_int64
+    return library
 
 
 class _CannotLoadError(Exception):
@@ -88,110 +132,40 @@ class _CannotLoadError(Exception):
 
 
 def _load() -> ModuleType:
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise _CannotLoadError(f"TensorFlow cannot be imported: {error}") from error
     path = find()
     if path is None:
         raise _CannotLoadError("this installation of tensorbundle was built without it")
-    _check_only_copy(path)
     try:
         module: ModuleType = tf.load_op_library(str(path))
-        if not hasattr(module, _WRAPPER):
-            module = _wrap_registered()
-    except (tf.errors.OpError, OSError, ImportError, AttributeError) as error:
+    except (tf.errors.OpError, OSError, ImportError) as error:
         raise _CannotLoadError(f"{path}: {' '.join(str(error).split())}") from error
-    if not hasattr(module, _WRAPPER):
-        raise _CannotLoadError(f"{path}: {_load_error(path) or 'it registered nothing'}")
-    return module
+    # Eager ops and functions that ran before keep TensorFlow's kernels until then.
+    context.context().clear_kernel_cache()
+    registered = {name: op_def_registry.get(name) for name in OPS}
+    missing = ", ".join(name for name, op in registered.items() if op is None)
+    if missing:
+        raise _CannotLoadError(
+            f"{path} has registered no ops: {_library_error()}, and the process has no {missing}. "
+            "`tensorbundle plugin status` shows which copy `import tensorflow` loads"
+        )
+    return module if hasattr(module, _WRAPPER) else _wrap(registered.values())
 
 
-def _wrap_registered() -> ModuleType:
-    """Returns functions for the ops that are registered already.
+def _wrap(ops: Iterable[Any]) -> ModuleType:
+    """Returns functions for ops that are registered already.
 
-    TensorFlow keeps the ops of each library by path. If the same file was loaded by another path,
-    for example the link of the plugin, ``tf.load_op_library`` finds no ops.
+    ``tf.load_op_library`` returns none for a library that was loaded by another path before, for
+    example by the link of the plugin, and for a copy that has registered nothing.
     """
-    from tensorflow.core.framework import op_def_pb2
-    from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
-
-    known = [op for name in OPS if (op := op_def_registry.get(name)) is not None]
-    source = _pywrap_python_op_gen.GetPythonWrappers(
-        op_def_pb2.OpList(op=known).SerializeToString()
-    )
+    source = _pywrap_python_op_gen.GetPythonWrappers(op_def_pb2.OpList(op=ops).SerializeToString())
     module = ModuleType("tensorbundle_ops")
     exec(source, module.__dict__)  # as tf.load_op_library does
     return module
 
 
-def _check_only_copy(path: Path) -> None:
-    """Raises _CannotLoadError if the process has loaded the ops from another file than `path`."""
-    others = [other for other in loaded_copies() if not _same_file(other, path)]
-    if others:
-        raise _CannotLoadError(
-            f"another copy of it is loaded already, {others[0]}, and a second one ({path}) would "
-            "break both; if it came from tensorflow-plugins, `tensorbundle plugin status` says more"
-        )
-
-
-def register_kernels() -> None:
-    """Registers kernels for RestoreV2, GenerateVocabRemapping and LoadAndRemapMatrix.
-
-    From now on they serve these ops in the whole process; they cannot be unregistered. Further
-    calls do nothing.
-
-    Raises:
-        RuntimeError: The op library cannot be loaded, or TensorFlow refuses the kernels.
-    """
-    from tensorflow.python.eager import context
-
-    load_op_library()
-    message = ctypes.create_string_buffer(4096)
-    if c_library().tensorbundle_tf_register_kernels(message, ctypes.c_size_t(len(message))):
-        raise RuntimeError(f"cannot register kernels: {message.value.decode(errors='replace')}")
-    # Ops that ran before keep TensorFlow's kernels until then.
-    context.context().clear_kernel_cache()
-
-
-def kernel_calls() -> dict[str, int]:
-    """Returns how many calls of each op of TensorFlow the registered kernels have served."""
-    calls = (ctypes.c_int64 * len(STOCK_OPS))()
-    c_library().tensorbundle_tf_kernel_calls(calls)
-    return dict(zip(STOCK_OPS, calls, strict=True))
-
-
-@functools.cache
-def c_library() -> Any:
-    """Returns the C functions of the op library, which is loaded."""
-    return ctypes.CDLL(str(find()))
-
-
-def loaded_copies() -> list[str]:
-    """Returns the files with the op library's name that this process has mapped (Linux only)."""
-    try:
-        lines = Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return []
-    # address perms offset dev inode path, with " (deleted)" after a deleted file
-    paths = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
-    return sorted(
-        p for p in paths if os.path.basename(p).removesuffix(" (deleted)") == plugin.LIBRARY
-    )
-
-
-def _same_file(one: str, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
-
-
-def _load_error(path: Path) -> str:
-    """Returns the error that the library reports."""
-    library: Any = ctypes.CDLL(str(path))  # loaded already: returns the same handle
-    library.tensorbundle_tf_error.restype = ctypes.c_char_p
-    text: bytes = library.tensorbundle_tf_error()
+def _library_error() -> str:
+    """Returns why the library has not registered its ops, or an empty string."""
+    text: bytes = c_library().tensorbundle_tf_error()
     return text.decode(errors="replace")
 
 
@@ -216,16 +190,12 @@ def create_op(
     Returns:
         The ``tf.Operation``.
     """
-    import tensorflow as tf
-
     graph = tf.compat.v1.get_default_graph()
     encoded = {key: _encoded(value) for key, value in (attributes or {}).items()}
     return graph._create_op_internal(kind, inputs, dtypes, name=name, attrs=encoded)
 
 
 def _encoded(value: Any) -> Any:
-    import tensorflow as tf
-
     encoded = tf.compat.v1.AttrValue()
     if isinstance(value, tf.DType):
         encoded.type = value.as_datatype_enum
