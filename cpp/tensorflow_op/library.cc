@@ -73,7 +73,7 @@ void Load() {
     if (!FindTensorflow(&load_error)) return;
     for (const Op& op : kOps) {
       if (!HasKernel(op.name, 0)) continue;
-      load_error = "another copy of it was loaded first, " + FindOtherCopy();
+      load_error = "another copy of tensorbundle's op library was loaded first, " + FindOtherCopy();
       return;
     }
     for (const Op& op : kOps) op.register_op();

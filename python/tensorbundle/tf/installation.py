@@ -129,7 +129,9 @@ def calls() -> dict[str, int]:
 @functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(
-        f"TensorFlow's kernels still run its restore ops: {reason}", RuntimeWarning, stacklevel=4
+        f"tensorbundle does not serve TensorFlow's restore ops: {reason}",
+        RuntimeWarning,
+        stacklevel=4,
     )
 
 

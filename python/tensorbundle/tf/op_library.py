@@ -90,10 +90,10 @@ def kernels_unavailable_reason() -> str | None:
     load()
     try:
         missing = ", ".join(op for op, count in _counts().items() if count < 0)
-    except OSError:  # not even loaded
-        return _reason
+    except OSError:
+        return _reason and f"the op library cannot be loaded: {_reason}"
     owner = _library_error() or "another library has registered its kernels first"
-    return f"{owner}; ours do not serve {missing}" if missing else None
+    return f"{owner}, so other kernels run {missing}" if missing else None
 
 
 def kernel_calls() -> collections.Counter[str]:
