@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorflow_op/kernel.h"
 
+#include <algorithm>
 #include <atomic>
+#include <string_view>
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/wire.h"
@@ -239,6 +241,34 @@ std::array<std::atomic<int64_t>, kStockOpNames.size()> num_calls = {-1, -1, -1};
 std::atomic<int64_t>& CounterOf(StockOp op) { return num_calls[static_cast<size_t>(op)]; }
 
 }  // namespace
+
+namespace {
+
+// Returns the index of the attribute's value among `words`; 0 if the node does not have it.
+int WordOf(const Attributes& attributes, const char* name,
+           std::initializer_list<std::string_view> words) {
+  if (!attributes.Has(name)) return 0;
+  const std::string word = attributes.String(name);
+  const auto* found = std::find(words.begin(), words.end(), word);
+  if (found != words.end()) return static_cast<int>(found - words.begin());
+  std::string list;
+  for (const std::string_view each : words) {
+    list += (list.empty() ? "'" : ", '") + std::string(each) + "'";
+  }
+  throw OpError(Code::kInvalidArgument,
+                std::string(name) + " must be one of " + list + ", not '" + word + "'");
+}
+
+}  // namespace
+
+NodeOptions NodeOptions::Of(const Attributes& attributes) {
+  constexpr const char* kThreads = "_tensorbundle_threads";
+  NodeOptions options;
+  options.map = WordOf(attributes, "_tensorbundle_mode", {"copy", "map"}) == 1;
+  options.verify = Verify{WordOf(attributes, "_tensorbundle_verify", {"full", "lazy", "none"})};
+  if (attributes.Has(kThreads)) options.threads = attributes.Int(kThreads);
+  return options;
+}
 
 void RegisterKernel(const char* op, void* (*create)(TF_OpKernelConstruction*),
                     void (*compute)(void*, TF_OpKernelContext*), void (*destroy)(void*)) {

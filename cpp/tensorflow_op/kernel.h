@@ -201,6 +201,19 @@ void RegisterRemapOp();
 void RegisterRestoreKernel();
 void RegisterWarmStartKernels();
 
+// The attributes that a node of TensorFlow's ops may have for these kernels. TensorFlow keeps
+// attributes whose names begin with "_", and its own kernels ignore them.
+struct NodeOptions {
+  enum class Verify { kFull, kLazy, kNone };
+
+  bool map = false;               // _tensorbundle_mode: "copy" (default) or "map"
+  Verify verify = Verify::kFull;  // _tensorbundle_verify: "full" (default), "lazy" or "none"
+  int64_t threads = 0;            // _tensorbundle_threads
+
+  // Throws: OpError (INVALID_ARGUMENT) for another word.
+  static NodeOptions Of(const Attributes& attributes);
+};
+
 // The smallest number of bytes that is worth starting a thread for.
 inline constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
 

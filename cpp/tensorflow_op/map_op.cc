@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// TensorbundleMapV1: boxes of a tensor as copy-on-write mappings of the checkpoint's data file.
+// TensorbundleMapV1: boxes of one tensor as mappings.
+#include "tensorflow_op/map_op.h"
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,8 +12,6 @@
 #include "tensorbundle/io/mapping.h"
 #include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/verify.h"
-#include "tensorflow_op/checkpoint_cache.h"
-#include "tensorflow_op/kernel.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/verify_op.h"
 
@@ -42,13 +42,8 @@ std::string UnmappableReason(const OpenTensor& source, const BoxLocation& locati
          "; rewrite the checkpoint with `tensorbundle align`, or use mode=\"copy\"";
 }
 
-// Maps a box as a private, writable mapping of its file, with one extra row at the end whose
-// contents are undefined. TensorFlow updates a tensor in place only if it owns the buffer. It owns
-// a slice of a larger tensor, but not the larger tensor itself, so the caller slices off the extra
-// row. The file is never modified.
-// Throws: OpError (INVALID_ARGUMENT) with a remedy if the box cannot be mapped or has no rows;
-// CorruptionError if the file is too short.
-// Lifetime: the mapping is unmapped together with the tensor's buffer.
+}  // namespace
+
 TensorPtr MapBox(const OpenTensor& source, const Box& box) {
   if (box.empty() || Volume(box) == 0) {
     throw OpError(Code::kInvalidArgument, MessagePrefix(source) + "it has no rows");
@@ -73,6 +68,8 @@ TensorPtr MapBox(const OpenTensor& source, const Box& box) {
   }
   return tensor;
 }
+
+namespace {
 
 void WriteInt64s(const Run& run, int index, std::span<const int64_t> values) {
   const std::vector<int64_t> dims = {static_cast<int64_t>(values.size())};

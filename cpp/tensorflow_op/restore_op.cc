@@ -7,9 +7,9 @@
 //   4. Verify. A stored slice that is read whole is compared at once. A slice that is read in part
 //      is verified by all ops together (verify_ledger.h).
 //
-// Attributes that a node may have:
-//   _tensorbundle_verify   "full" (default), "lazy": slices that are read whole, "none"
-//   _tensorbundle_threads  0 (default): the processors that the process may use
+// With the attribute _tensorbundle_mode="map" the outputs are mappings of the data file, with one
+// extra row that the graph slices off (map_op.h). Scalars, empty boxes and elements of variable
+// size are copied also then. kernel.h lists the other attributes.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -26,6 +26,7 @@
 #include "tensorbundle/read/verify.h"
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/map_op.h"
 #include "tensorflow_op/read_op.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/variant_tensor.h"
@@ -40,19 +41,6 @@ constexpr uint64_t kLargeOutput = uint64_t{8} << 20;
 // Slices below this size are read again by each op that reads a part of them: that costs less than
 // the ledger.
 constexpr uint64_t kMinLedgerSlice = uint64_t{256} << 10;
-
-enum class Verify { kFull, kLazy, kNone };
-
-Verify VerifyOf(const Attributes& attributes) {
-  constexpr const char* kName = "_tensorbundle_verify";
-  if (!attributes.Has(kName)) return Verify::kFull;
-  const std::string word = attributes.String(kName);
-  if (word == "full") return Verify::kFull;
-  if (word == "lazy") return Verify::kLazy;
-  if (word == "none") return Verify::kNone;
-  throw OpError(Code::kInvalidArgument,
-                std::string(kName) + " must be 'full', 'lazy' or 'none', not '" + word + "'");
-}
 
 // A part of a stored slice that an output reads, if the slice is verified by a ledger.
 struct LedgerEntry {
@@ -126,10 +114,7 @@ class Claims {
 
 class RestoreKernel {
  public:
-  explicit RestoreKernel(const Attributes& attributes)
-      : verify_(VerifyOf(attributes)),
-        threads_(attributes.Has("_tensorbundle_threads") ? attributes.Int("_tensorbundle_threads")
-                                                         : 0) {}
+  explicit RestoreKernel(const Attributes& attributes) : options_(NodeOptions::Of(attributes)) {}
 
   void Compute(const Run& run) const {
     CountCall(StockOp::kRestore);
@@ -142,21 +127,22 @@ class RestoreKernel {
       if (output.bytes.size() < kLargeOutput) {
         small.push_back(&output);
       } else {
-        Append(Read(output, ThreadsFor(threads_, output.bytes.size())), &ledgers);
+        Append(Read(output, ThreadsFor(options_.threads, output.bytes.size())), &ledgers);
       }
     }
-    const int threads = ThreadsFor(threads_, size);
+    const int threads = ThreadsFor(options_.threads, size);
     std::vector<Ledgers> found(small.size());
     ParallelFor(small.size(), threads, [&](size_t i) { found[i] = Read(*small[i], 1); });
     for (const auto& each : found) Append(each, &ledgers);
     // Now this op holds no claim.
     for (const LedgerEntry& entry : ledgers) {
-      entry.ledger->Finish(entry.slice, ThreadsFor(threads_, UINT64_MAX));
+      entry.ledger->Finish(entry.slice, ThreadsFor(options_.threads, UINT64_MAX));
     }
   }
 
  private:
   using Ledgers = std::vector<LedgerEntry>;
+  using Verify = NodeOptions::Verify;
 
   static void Append(const Ledgers& from, Ledgers* to) {
     to->insert(to->end(), from.begin(), from.end());
@@ -202,6 +188,12 @@ class RestoreKernel {
         run.SetOutput(static_cast<int>(i), ReadVariants(source, output.box).get());
         continue;
       }
+      if (options_.map && !output.box.empty() && Volume(output.box) != 0 &&
+          !HasVariableSize(source.tensor->dtype)) {
+        run.SetOutput(static_cast<int>(i), MapBox(source, output.box).get());
+        if (options_.verify == Verify::kFull) VerifySlices(source, output.box, options_.threads);
+        continue;
+      }
       output.tensor = run.Allocate(static_cast<int>(i), types[i], Lengths(output.box));
       output.bytes = MutableBytesOf(output.tensor.get());
       outputs.push_back(std::move(output));
@@ -216,7 +208,7 @@ class RestoreKernel {
     std::vector<std::string> elements;
     for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {
       const StringElements stored =
-          ReadStrings(*source.checkpoint, *source.tensor, slice, verify_ != Verify::kNone);
+          ReadStrings(*source.checkpoint, *source.tensor, slice, options_.verify != Verify::kNone);
       for (size_t i = 0; i < stored.size(); ++i) elements.emplace_back(stored[i]);
     }
     return NewVariantTensor(Lengths(box), elements);
@@ -227,11 +219,11 @@ class RestoreKernel {
     const auto& [source, box, tensor, bytes] = output;
     const Checkpoint& checkpoint = *source.checkpoint;
     if (HasVariableSize(source.tensor->dtype)) {
-      ReadStringBox(source, box, verify_ != Verify::kNone, tensor.get());
+      ReadStringBox(source, box, options_.verify != Verify::kNone, tensor.get());
       return {};
     }
-    const ReadOptions options{threads, verify_ != Verify::kNone, UffdBuffer::IsNew(bytes)};
-    if (verify_ != Verify::kFull || bytes.empty()) {
+    const ReadOptions options{threads, options_.verify != Verify::kNone, UffdBuffer::IsNew(bytes)};
+    if (options_.verify != Verify::kFull || bytes.empty()) {
       ReadBox(checkpoint, *source.tensor, box, bytes, options);
       return {};
     }
@@ -259,8 +251,7 @@ class RestoreKernel {
     return claims.Open();
   }
 
-  const Verify verify_;
-  const int64_t threads_;
+  const NodeOptions options_;
 };
 
 }  // namespace

@@ -11,7 +11,9 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/parallel_read.h"
+#include "tensorbundle/read/slice_cover.h"
 #include "tensorbundle/read/verify.h"
+#include "tensorflow_op/kernel.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -189,6 +191,17 @@ class Ledgers {
 std::shared_ptr<SliceLedger> LedgerOf(const SliceLedger::Slice& slice) {
   static Ledgers ledgers;
   return ledgers.Get(slice);
+}
+
+void VerifySlices(const OpenTensor& source, const Box& box, int64_t threads) {
+  for (const SliceOverlap& overlap :
+       FindOverlaps(source.checkpoint->catalog(), *source.tensor, box)) {
+    const StoredSlice& stored = *overlap.slice;
+    if (!HasChecksumOfBytes(*source.checkpoint, stored) || stored.size == 0) continue;
+    const SliceLedger::Slice slice{source, &stored};
+    const std::shared_ptr<SliceLedger> ledger = LedgerOf(slice);
+    if (!ledger->is_good()) ledger->Finish(slice, ThreadsFor(threads, stored.size));
+  }
 }
 
 }  // namespace tensorbundle::op

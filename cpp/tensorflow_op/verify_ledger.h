@@ -82,4 +82,9 @@ class SliceLedger {
 // slice again. A new version of the file has a new ledger.
 std::shared_ptr<SliceLedger> LedgerOf(const SliceLedger::Slice& slice);
 
+// Compares the checksum of every stored slice that a box meets, except those with a good ledger.
+// `threads` is the op's attribute.
+// Throws: as SliceLedger::Finish().
+void VerifySlices(const OpenTensor& source, const Box& box, int64_t threads);
+
 }  // namespace tensorbundle::op

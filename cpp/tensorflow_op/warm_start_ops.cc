@@ -69,27 +69,43 @@ class VocabRemappingKernel {
   const int64_t old_size_;
 };
 
-// Returns the ids of a remapping. TensorFlow takes every negative id for a missing one.
-std::vector<int64_t> Ids(const TF_Tensor* tensor) {
-  const ByteSpan bytes = BytesOf(tensor);
-  std::vector<int64_t> ids(bytes.size() / sizeof(int64_t));
-  if (!ids.empty()) std::memcpy(ids.data(), bytes.data(), bytes.size());
-  for (int64_t& id : ids) id = std::max<int64_t>(id, -1);
-  return ids;
-}
+// The ids of a remapping. TensorFlow takes every negative id for a missing one.
+class Ids {
+ public:
+  explicit Ids(const TF_Tensor* tensor) {
+    const ByteSpan bytes = BytesOf(tensor);
+    ids_ = {reinterpret_cast<const int64_t*>(bytes.data()), bytes.size() / sizeof(int64_t)};
+    if (std::all_of(ids_.begin(), ids_.end(), [](int64_t id) { return id >= -1; })) return;
+    copy_.assign(ids_.begin(), ids_.end());
+    for (int64_t& id : copy_) id = std::max<int64_t>(id, -1);
+    ids_ = copy_;
+  }
+  Ids(const Ids&) = delete;
+  Ids& operator=(const Ids&) = delete;
+
+  std::span<const int64_t> span() const { return ids_; }
+
+ private:
+  std::span<const int64_t> ids_;  // of the tensor, or of the copy
+  std::vector<int64_t> copy_;
+};
 
 class RemapMatrixKernel {
  public:
   explicit RemapMatrixKernel(const Attributes& attributes)
-      : num_rows_(attributes.Int("num_rows")), num_cols_(attributes.Int("num_cols")) {}
+      : num_rows_(attributes.Int("num_rows")),
+        num_cols_(attributes.Int("num_cols")),
+        options_(NodeOptions::Of(attributes)) {}
 
   void Compute(const Run& run) const {
     CountCall(StockOp::kRemapMatrix);
     const TensorPtr row_tensor = run.Input(2);
     const TensorPtr column_tensor = run.Input(3);
     const TensorPtr values = run.Input(4);
-    const std::vector<int64_t> rows = Ids(row_tensor.get());
-    const std::vector<int64_t> columns = Ids(column_tensor.get());
+    const Ids row_ids(row_tensor.get());
+    const Ids column_ids(column_tensor.get());
+    const std::span<const int64_t> rows = row_ids.span();
+    const std::span<const int64_t> columns = column_ids.span();
     if (Tf().NumDims(row_tensor.get()) != 1) {
       throw OpError(Code::kInvalidArgument,
                     "The `row_remapping` tensor must be 1-D, got a tensor "
@@ -120,12 +136,16 @@ class RemapMatrixKernel {
     const int64_t dims[] = {num_rows_, num_cols_};
     const TensorPtr out = run.Allocate(0, kFloat, dims);
     const MutableByteSpan bytes = MutableBytesOf(out.get());
-    Verify(source);
+    // As TensorFlow's kernel, which reads the slices whole.
+    if (options_.verify == NodeOptions::Verify::kFull) {
+      VerifySlices(source, WholeBox(source.shape()), options_.threads);
+    }
     if (bytes.empty()) return;
     const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor);
     RemapTable(*source.checkpoint, *source.tensor, layout, remapping,
                {CellFillValues::Kind::kCells, BytesOf(values.get())}, bytes,
-               static_cast<uint64_t>(num_cols_) * sizeof(float), ThreadsFor(0, bytes.size()));
+               static_cast<uint64_t>(num_cols_) * sizeof(float),
+               ThreadsFor(options_.threads, bytes.size()));
   }
 
  private:
@@ -165,19 +185,9 @@ class RemapMatrixKernel {
                                              " elements were used to fill in missing values."));
   }
 
-  // TensorFlow compares the checksum of every slice that it reads, and it reads them whole.
-  static void Verify(const OpenTensor& source) {
-    for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {
-      if (!HasChecksumOfBytes(*source.checkpoint, slice) || slice.size == 0) continue;
-      const SliceLedger::Slice part{source, &slice};
-      const std::shared_ptr<SliceLedger> ledger = LedgerOf(part);
-      if (ledger->is_good()) continue;
-      ledger->Finish(part, ThreadsFor(0, slice.size));
-    }
-  }
-
   const int64_t num_rows_;
   const int64_t num_cols_;
+  const NodeOptions options_;
 };
 
 }  // namespace

@@ -45,12 +45,10 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
-    from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint as init_from_checkpoint
-    from tensorbundle.tf.warm_start import warm_start as warm_start
+    from tensorbundle.tf.functions import init_from_checkpoint, warm_start
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
-# `tf` are omitted; and it must not import TensorFlow, so `init_from_checkpoint` and `warm_start`
-# are.
+# `tf` are omitted.
 __all__ = [
     "AlignReport",
     "Checkpoint",
@@ -77,6 +75,7 @@ __all__ = [
     "checkpoints_iterator",
     "clear_caches",
     "get_checkpoint_state",
+    "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
     "load_and_remap",
@@ -85,12 +84,13 @@ __all__ = [
     "remap_vocab",
     "set_num_threads",
     "show_versions",
+    "warm_start",
 ]
 
 # Functions that need TensorFlow, by module. They are imported on first use.
 _LAZY_IMPORTS = {
-    "init_from_checkpoint": "tensorbundle.tf.init_from_checkpoint",
-    "warm_start": "tensorbundle.tf.warm_start",
+    "init_from_checkpoint": "tensorbundle.tf.functions",
+    "warm_start": "tensorbundle.tf.functions",
 }
 
 

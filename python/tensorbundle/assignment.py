@@ -34,6 +34,8 @@ class NotInCheckpointError(TensorNotFoundError, ValueError):
 
 # A value of the map: a variable, the partitions of a variable, or a name to look up.
 Target: TypeAlias = "Variable | Sequence[Variable] | str"
+# What the caller gives: from names in the checkpoint to targets as TensorFlow's objects.
+AssignmentMap: TypeAlias = "Mapping[str, Any] | Iterable[tuple[str, Any]]"
 
 
 class Assignment(NamedTuple):

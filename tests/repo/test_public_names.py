@@ -62,8 +62,9 @@ def test_public_names_are_exported():
 def test_tensorflow_is_imported_lazily(tmp_path):
     code = f"""
 import sys, tensorbundle
-from tensorbundle import *
 assert "tensorbundle.tf" not in sys.modules
+from tensorbundle import *
+assert callable(warm_start) and callable(init_from_checkpoint)
 assert {{"tf", "warm_start", "init_from_checkpoint"}} <= set(dir(tensorbundle))
 assert tensorbundle.tf.options and tensorbundle.tf.Options and tensorbundle.tf.set_options
 assert tensorbundle.tf.LoadReport and tensorbundle.tf.Mismatch

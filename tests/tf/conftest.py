@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import pytest
 from craft.compare import same_bits
 
 import tensorbundle as tb
+from tensorbundle import plugin
 
 # get_tensor returns quantized values as plain integers; as_numpy_dtype is a structured type.
 _PLAIN = {
@@ -21,6 +23,21 @@ _PLAIN = {
 }  # fmt: skip
 
 Compare = Callable[..., None]
+
+WITHOUT_LIBRARY = "TENSORBUNDLE_TESTS_WITHOUT_LIBRARY" in os.environ
+
+
+def pytest_configure() -> None:
+    if WITHOUT_LIBRARY:
+        plugin.LIBRARY = "absent.so"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps only the tests of reads, if there is no op library."""
+    if WITHOUT_LIBRARY:
+        kept = [each for each in items if "backend_name" in each.fixturenames]  # type: ignore[attr-defined]
+        config.hook.pytest_deselected(items=[each for each in items if each not in kept])
+        items[:] = kept
 
 
 def numpy_dtype(dtype: Any) -> np.dtype:
@@ -104,24 +121,20 @@ def save() -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(params=["op", "numpy", "stock"])
-def backend_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Selects each backend that reads a variable: our op, our NumPy reader, TensorFlow's op."""
-    pytest.importorskip("tensorflow")
-    from tensorbundle.tf import backend, op_library
+@pytest.fixture(params=["stock"] if WITHOUT_LIBRARY else ["auto", "native"])
+def backend_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Selects what reads variables.
 
-    if request.param == "op":
-        if op_library.load() is None:
-            pytest.skip(f"no op library: {op_library.unavailable_reason()}")
-        yield "op"
-    elif request.param == "numpy":
-        monkeypatch.setattr(op_library, "load", lambda: None)
-        monkeypatch.setattr(op_library, "unavailable_reason", lambda: "disabled by a test")
-        monkeypatch.setattr(backend, "_warn_once", lambda why: None)
-        yield "numpy"
-    else:
-        with tb.tf.options(op="stock"):
-            yield "stock"
+    ``"auto"``: TensorFlow's ops with our kernels. ``"native"``: our ops. ``"stock"``: TensorFlow's
+    ops with its own kernels, in a process without the op library (test_without_library.py).
+    """
+    pytest.importorskip("tensorflow")
+    from tensorbundle.tf import op_library
+
+    if not WITHOUT_LIBRARY and op_library.load() is None:
+        pytest.skip(f"no op library: {op_library.unavailable_reason()}")
+    with tb.tf.options(op="auto" if WITHOUT_LIBRARY else request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import tensorbundle as tb
 tf = pytest.importorskip("tensorflow")
 
 from tensorbundle.tf import op_library  # noqa: E402
-from tensorbundle.tf.checkpoint_index import open_source  # noqa: E402
+from tensorbundle.tf.checkpoint_index import open_index  # noqa: E402
 from tensorbundle.variables import Slice  # noqa: E402
 
 SHAPE = (24, 16)  # rows of 64 bytes
@@ -77,7 +77,7 @@ def map_with_op(prefix: str, box: Slice) -> np.ndarray | None:
 def compare_boxes(prefix: str) -> int:
     """Compares the report with the op for every box; returns the number of mapped boxes."""
     mapped = 0
-    source = open_source(prefix)
+    source = open_index(prefix)
     for offset, shape in BOXES:
         box = Slice("t", SHAPE, offset, shape)
         reason = source.unmappable_reason("t", box)
@@ -104,14 +104,14 @@ def test_op_maps_exactly_the_reported_boxes(tmp_path: Path, layout: str, pad: st
 def test_slices_in_several_files_are_not_mapped(tmp_path: Path) -> None:
     compare_boxes(write(tmp_path, "rows in order", 0, shards=2))
     whole = Slice("t", SHAPE, (0, 0), SHAPE)
-    reason = open_source(tmp_path / "m").unmappable_reason("t", whole)
+    reason = open_index(tmp_path / "m").unmappable_reason("t", whole)
     assert reason is not None
     assert "not adjacent" in reason
 
 
 def test_big_endian_bytes_are_not_mapped(tmp_path: Path) -> None:
     prefix = write(tmp_path, "one slice", 0, big_endian=True)
-    reason = open_source(prefix).unmappable_reason("t", None)
+    reason = open_index(prefix).unmappable_reason("t", None)
     assert reason is not None
     assert "big-endian" in reason
     variable = tf.Variable(tf.zeros(SHAPE))

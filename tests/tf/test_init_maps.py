@@ -237,8 +237,24 @@ def test_initial_value_is_read_from_the_checkpoint(folder: Path) -> None:
 def test_each_backend_uses_its_own_ops(
     folder: Path, backend_name: str, build: Callable[[], list[Any]]
 ) -> None:
-    op = {"op": "TensorbundleReadV1", "numpy": "PyFunc", "stock": "RestoreV2"}[backend_name]
+    op = "TensorbundleReadV1" if backend_name == "native" else "RestoreV2"
     with tf.Graph().as_default() as graph:
         tb.init_from_checkpoint(folder, {"a/v": build()[0]})
         types = {node.type for node in graph.get_operations()}
     assert types & {"TensorbundleReadV1", "PyFunc", "RestoreV2"} == {op}
+
+
+def test_one_op_reads_all_that_a_task_needs(folder: Path, backend_name: str) -> None:
+    if backend_name == "native":
+        pytest.skip("our ops read one tensor each")
+    with tf.Graph().as_default() as graph:
+        variables = {}
+        for task in range(2):
+            with tf1.device(f"/job:ps/task:{task}"), tf1.variable_scope(f"task{task}"):
+                variables |= {f"a/v{task}": tf1.get_variable("v", [6])}
+                variables |= {f"scalar{task}": tf1.get_variable("scalar", [])}
+        pairs = [(name[:-1], variable) for name, variable in variables.items()]
+        tb.init_from_checkpoint(folder, pairs)
+        reads = [node for node in graph.get_operations() if node.type == "RestoreV2"]
+    assert [len(node.outputs) for node in reads] == [2, 2]
+    assert [tf.DeviceSpec.from_string(node.device).task for node in reads] == [0, 1]

@@ -173,11 +173,7 @@ def test_later_restore_overrides_the_value(prefix: str, tmp_path: Path, resource
         assert session.run(variable).tolist() == (ARRAYS["v"] * 10).tolist()
 
 
-def test_imported_metagraph_reads_the_checkpoint(
-    prefix: str, resource: bool, backend_name: str
-) -> None:
-    if backend_name == "numpy":
-        pytest.skip("a NumPy function can run only in its own process")
+def test_imported_metagraph_reads_the_checkpoint(prefix: str, resource: bool) -> None:
     with tf.Graph().as_default() as graph:
         variable = tf1.get_variable("v", [6], use_resource=resource)
         tb.init_from_checkpoint(prefix, {"v": variable})

@@ -30,7 +30,7 @@ needs_op = pytest.mark.skipif(op_library.find() is None, reason="built without t
 # 64-byte rows, so that every slice of an aligned table can be mapped.
 TABLE = np.random.default_rng(3).standard_normal((96, 16)).astype(np.float32)
 OUR_OPS = ("TensorbundleReadV1", "TensorbundleMapV1", "TensorbundleVerifyV1")
-READS = ("RestoreV2", *OUR_OPS, "PyFunc")
+READS = ("RestoreV2", *OUR_OPS)
 
 
 @pytest.fixture
@@ -96,15 +96,16 @@ def test_invalid_option_raises_value_error(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("shards", [0, 4])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 @pytest.mark.parametrize("verify", [None, "full", "lazy"])
+@pytest.mark.parametrize(("op", "kind"), [("auto", "RestoreV2"), ("native", "TensorbundleMapV1")])
 def test_mapped_variables_are_private_copies(
-    prefix: str, mode: str, shards: int, resource: bool, verify: str | None
+    prefix: str, mode: str, shards: int, resource: bool, verify: str | None, op: str, kind: str
 ) -> None:
     before = Path(f"{prefix}.data-00000-of-00001").read_bytes()
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         partitions = partitioned(shards, resource)
-        with tb.tf.options(mode=mode, verify=verify):
+        with tb.tf.options(mode=mode, verify=verify, op=op):
             tb.init_from_checkpoint(prefix, {"a": partitions if shards else partitions[0]})
-        assert reads(graph) == ["TensorbundleMapV1"]
+        assert reads(graph) == [kind]
         session.run([partition.initializer for partition in partitions])
         assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
         session.run([partition.assign_add(tf.ones(partition.shape)) for partition in partitions])
@@ -113,12 +114,13 @@ def test_mapped_variables_are_private_copies(
 
 
 @needs_op
-def test_initializer_maps_only_its_partition(prefix: str) -> None:
+@pytest.mark.parametrize("op", ["auto", "native"])
+def test_initializer_maps_only_its_partition(prefix: str, op: str) -> None:
     """The mappings of the other partitions are released."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     with tf.Graph().as_default(), tf1.Session() as session:
         partitions = partitioned(4)
-        with tb.tf.options(mode="map"):
+        with tb.tf.options(mode="map", op=op):
             tb.init_from_checkpoint(prefix, {"a": partitions})
         for i, partition in enumerate(partitions):
             session.run(partition.initializer)
@@ -146,7 +148,10 @@ def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None
 
 @needs_op
 @pytest.mark.parametrize("flipped", [None, 5, 90], ids=["intact", "first", "last"])
-def test_corruption_fails_partitions_on_all_devices(prefix: str, flipped: int | None) -> None:
+@pytest.mark.parametrize(("op", "kind"), [("auto", "RestoreV2"), ("native", "TensorbundleMapV1")])
+def test_corruption_fails_partitions_on_all_devices(
+    prefix: str, flipped: int | None, op: str, kind: str
+) -> None:
     """There is one op per device."""
     shard = Path(f"{prefix}.data-00000-of-00001")
     if flipped is not None:
@@ -157,10 +162,11 @@ def test_corruption_fails_partitions_on_all_devices(prefix: str, flipped: int | 
     with tf.Graph().as_default() as graph, tf1.Session() as session:
         with tf1.device(lambda op: devices[int(op.name.partition("part_")[2][:1])]):
             partitions = partitioned(3)
-        with tb.tf.options(mode="map", verify="full"):
+        with tb.tf.options(mode="map", verify="full", op=op):
             tb.init_from_checkpoint(prefix, {"a": partitions})
-        map_ops = [op for op in graph.get_operations() if op.type == "TensorbundleMapV1"]
-        assert [op.get_attr("N") for op in map_ops] == [2, 1]
+        map_ops = [each for each in graph.get_operations() if each.type == kind]
+        outputs = [[out for out in each.outputs if out.dtype == tf.float32] for each in map_ops]
+        assert [len(each) for each in outputs] == [2, 1]
         for partition in partitions:
             if flipped is None:
                 session.run(partition.initializer)
@@ -214,7 +220,10 @@ def test_small_and_string_tensors_are_copied(tmp_path: Path, save: Save) -> None
 
 @needs_op
 @pytest.mark.parametrize("eager", [False, True])
-def test_mapped_variable_is_updated_in_place(tmp_path: Path, save: Save, eager: bool) -> None:
+@pytest.mark.parametrize("op", ["auto", "native"])
+def test_mapped_variable_is_updated_in_place(
+    tmp_path: Path, save: Save, eager: bool, op: str
+) -> None:
     megabytes = 64
     shape = (megabytes << 12, 64)
     prefix = save(tmp_path / "m", {"t": np.ones(shape, np.float32)})
@@ -227,14 +236,14 @@ def test_mapped_variable_is_updated_in_place(tmp_path: Path, save: Save, eager: 
         # The variable takes ownership of the mapping without a copy.
         variable = tf.Variable(tf.zeros([0, 64]), shape=[None, 64])
         before = anonymous_kilobytes()
-        with tb.tf.options(mode="map"):
+        with tb.tf.options(mode="map", op=op):
             tb.init_from_checkpoint(prefix, {"t": variable})
         update(variable)
         row = tf.gather(variable, [5, 6]).numpy()
     else:
         with tf.Graph().as_default(), tf1.Session() as session:
             variable = tf1.get_variable("t", shape, use_resource=True)
-            with tb.tf.options(mode="map"):
+            with tb.tf.options(mode="map", op=op):
                 tb.init_from_checkpoint(prefix, {"t": variable})
             looked_up, updated = tf.gather(variable, [5, 6]), update(variable).op
             before = anonymous_kilobytes()
@@ -256,7 +265,7 @@ def test_mapped_variable_is_updated_in_place(tmp_path: Path, save: Save, eager: 
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(op_library, "load", lambda: None)
     monkeypatch.setattr(op_library, "unavailable_reason", lambda: "disabled by a test")
-    monkeypatch.setattr(backend, "_warned", set())
+    backend._warn.cache_clear()
 
 
 @pytest.mark.usefixtures("no_library")
@@ -268,21 +277,7 @@ def test_missing_library_warns_once(prefix: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             tb.init_from_checkpoint(prefix, {"a": tf1.get_variable("u", TABLE.shape)})
-        assert set(reads(graph)) == {"PyFunc"}
-
-
-@pytest.mark.usefixtures("no_library")
-@pytest.mark.filterwarnings("ignore:tensorbundle reads checkpoints the slow way")
-def test_missing_library_uses_stock_op_on_remote_devices(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
-        tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
-    assert reads(graph) == ["RestoreV2"]
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}}')
-    with tf.Graph().as_default() as graph:
-        tb.init_from_checkpoint(prefix, {"a": partitioned(0)[0]})
-    assert reads(graph) == ["RestoreV2"]
+        assert set(reads(graph)) == {"RestoreV2"}
 
 
 @pytest.mark.usefixtures("no_library")
@@ -297,7 +292,7 @@ def test_missing_library_disables_mapping(prefix: str) -> None:
 
 
 def test_tasks_without_our_ops_get_stock_op(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "may_use_ops", lambda device: "ps" not in device)
+    monkeypatch.setattr(backend, "_remote_ops", False)  # as after install()
     with tf.Graph().as_default() as graph, tf1.device("/job:ps/task:0"):
         variable = partitioned(0)[0]
         tb.init_from_checkpoint(prefix, {"a": variable})

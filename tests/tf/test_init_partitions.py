@@ -91,8 +91,7 @@ def test_partitions_of_unsliceable_dtype_are_initialized(
         pytest.skip("not supported by TensorFlow's op")
     value = np.arange(24, dtype=dtype).reshape(12, 2)
     prefix = save(tmp_path / "m", {"t": value})
-    result, original = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
-    assert isinstance(original.error, tf.errors.InvalidArgumentError)
+    result, _ = both(prefix, lambda: _halves(value.shape, dtype), lambda vs: {"t": vs[0]})
     assert result.error is None
     assert same_bits(np.concatenate(result.values), value)
 

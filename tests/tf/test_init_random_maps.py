@@ -17,7 +17,7 @@ from tensorbundle.tf.variables import VariableStore, target_of
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
-from tensorbundle.tf.checkpoint_index import open_source  # noqa: E402
+from tensorbundle.tf.checkpoint_index import open_index  # noqa: E402
 
 Pairs = list[tuple[str, Any]]
 Assigned = list[tuple[str, tuple[str, ...]]]
@@ -75,7 +75,7 @@ def assigned_by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch)
 def assigned_by_plan(prefix: str, pairs: Pairs) -> Assigned | str:
     plan = assignment.plan_assignments(
         [(tensor, target_of(value)) for tensor, value in pairs],
-        open_source(prefix).for_plans(),
+        open_index(prefix).for_plans(),
         VariableStore(),
     )
     if plan.problems:

@@ -120,17 +120,19 @@ def loopback_bytes() -> int:
 
 
 @pytest.mark.parametrize("mode", ["copy", "map"])
+@pytest.mark.parametrize("op", ["auto", "native"])
 @pytest.mark.parametrize("resource", [False, True], ids=["ref", "resource"])
 def test_each_server_reads_only_its_partition(
-    cluster: Cluster, prefix: str, mode: str, resource: bool
+    cluster: Cluster, prefix: str, mode: str, op: str, resource: bool
 ) -> None:
+    """With ``op="auto"`` each server also reads what it needs to verify the stored slice."""
     with tf.Graph().as_default(), cluster.session() as session:
         partitions = table(resource)
         assert ["ps/task:0" in partitions[0].device, "ps/task:1" in partitions[1].device] == [
             True,
             True,
         ]
-        with tb.tf.options(mode=mode):
+        with tb.tf.options(mode=mode, op=op):
             tb.init_from_checkpoint(prefix, {"t": partitions})
         # The initializer of a ref variable is a tensor: running it fetches the value.
         initialize = tf.group(*[partition.initializer for partition in partitions])
@@ -139,8 +141,8 @@ def test_each_server_reads_only_its_partition(
         session.run(initialize)
         read = [b - a for a, b in zip(before, cluster.bytes_read(), strict=True)]
         sent = loopback_bytes() - sent
-        half = TABLE.nbytes // 2 if mode == "copy" else 0
-        assert all(half <= each < half + (1 << 20) for each in read), read
+        part = TABLE.nbytes // (2 if op == "native" else 1) if mode == "copy" else 0
+        assert all(part <= each < part + (1 << 20) for each in read), read
         assert sent < TABLE.nbytes / 8
         assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
 
@@ -162,18 +164,18 @@ def test_corruption_leaves_both_servers_uninitialized(
         assert not any(session.run([tf1.is_variable_initialized(p) for p in partitions]))
 
 
-def test_server_without_op_library_needs_stock_ops(prefix: str) -> None:
+def test_server_without_op_library_runs_tensorflows_ops(prefix: str) -> None:
     plain = Cluster(with_ops=False)
     try:
         with tf.Graph().as_default(), plain.session() as session:
             partitions = table(True)
-            tb.init_from_checkpoint(prefix, {"t": partitions})
+            with tb.tf.options(op="native"):
+                tb.init_from_checkpoint(prefix, {"t": partitions})
             with pytest.raises(tf.errors.NotFoundError, match="TensorbundleReadV1"):
                 session.run([partition.initializer for partition in partitions])
         with tf.Graph().as_default(), plain.session() as session:
             partitions = table(True)
-            with tb.tf.options(op="stock"):
-                tb.init_from_checkpoint(prefix, {"t": partitions})
+            tb.init_from_checkpoint(prefix, {"t": partitions})
             session.run([partition.initializer for partition in partitions])
             assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
     finally:

@@ -47,7 +47,7 @@ def run(strategy: Any, build: Callable[[], Any], call: Callable[[Any], None]) ->
     return {"values": values, "reads": len([t for t in types if t in READS])}
 
 
-READS = ("RestoreV2", "TensorbundleReadV1", "PyFunc")
+READS = ("RestoreV2", "TensorbundleReadV1")
 FORMS = {"object": lambda v: {"v": v}, "name": lambda v: {"v": "v"}, "scope": lambda v: {"/": "/"}}
 
 

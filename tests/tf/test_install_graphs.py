@@ -14,7 +14,7 @@ tf = pytest.importorskip("tensorflow")
 
 from tensorflow.python.eager import context  # noqa: E402
 
-from tensorbundle.tf import installation, op_library  # noqa: E402
+from tensorbundle.tf import installation, op_library, options  # noqa: E402
 
 v1 = tf.compat.v1
 needs_op = pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded")
@@ -147,7 +147,7 @@ def test_remote_devices_get_our_ops_only_with_remote(
         counted = installation.calls()
         assert counted["init_from_checkpoint"] + counted["warm_start"] == 1
         reads = [each for each in graph.get_operations() if each.type == "RestoreV2"]
-        expect_our_ops = remote or "ps" not in device
+        expect_our_ops = remote and "ps" in device
         assert bool(our_devices) is expect_our_ops
         if not expect_our_ops and start is not start_by_vocabulary:
             assert reads
@@ -157,7 +157,7 @@ def test_remote_devices_get_our_ops_only_with_remote(
 
 @needs_op
 def test_backend_depends_on_task_of_each_variable(model: Path) -> None:
-    with installation.installed(), tf.Graph().as_default() as graph:
+    with installation.installed(remote=True), tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             v1.get_variable("fruit/table", [4, 3])
         v1.get_variable("bias", [3])
@@ -167,18 +167,20 @@ def test_backend_depends_on_task_of_each_variable(model: Path) -> None:
             for each in graph.get_operations()
             if each.type in ("RestoreV2", "TensorbundleReadV1")
         }
-    assert readers == {"RestoreV2": "ps", "TensorbundleReadV1": None}
+    assert readers == {"RestoreV2": None, "TensorbundleReadV1": "ps"}
 
 
 @needs_op
-def test_direct_call_places_our_ops_on_all_tasks(model: Path) -> None:
-    import tensorbundle.tf.init_from_checkpoint as direct
+@pytest.mark.parametrize(("op", "kind"), [("auto", "RestoreV2"), ("native", "TensorbundleReadV1")])
+def test_direct_call_reads_on_the_task_of_the_variable(model: Path, op: str, kind: str) -> None:
+    import tensorbundle.tf.functions as direct
 
-    with tf.Graph().as_default() as graph:
+    with options(op=op), tf.Graph().as_default() as graph:
         with tf.device("/job:ps/task:1"):
             table = v1.get_variable("fruit/table", [4, 3])
         direct.init_from_checkpoint(str(model), {"fruit/table": table})
-        assert "TensorbundleReadV1" in {each.type for each in graph.get_operations()}
+        (read,) = [each for each in graph.get_operations() if each.type == kind]
+        assert read.device.startswith("/job:ps/task:1")
 
 
 def test_eager_variable_is_initialized(model: Path) -> None:

@@ -20,7 +20,7 @@ tf = pytest.importorskip("tensorflow")
 
 import tensorbundle.tf  # noqa: E402
 from tensorbundle.tf import op_library  # noqa: E402
-from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint  # noqa: E402
+from tensorbundle.tf.functions import init_from_checkpoint  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(op_library.load() is None, reason="the op library cannot be loaded"),
@@ -160,7 +160,7 @@ def test_fork_keeps_the_mapping_of_the_parent(prefix: str) -> None:
         import numpy as np
         import tensorflow as tf
         import tensorbundle.tf
-        from tensorbundle.tf.init_from_checkpoint import init_from_checkpoint
+        from tensorbundle.tf.functions import init_from_checkpoint
 
         prefix = sys.argv[1]
         v1 = tf.compat.v1

@@ -76,11 +76,7 @@ def test_variable_created_by_function_needs_every_trace(
             start()
 
 
-def test_imported_graph_reads_the_checkpoint(
-    prefix: str, info: tb.VocabInfo, backend_name: str
-) -> None:
-    if backend_name == "numpy":
-        pytest.skip("a NumPy function is not in an exported graph")
+def test_imported_graph_reads_the_checkpoint(prefix: str, info: tb.VocabInfo) -> None:
     with tf.Graph().as_default():
         table(use_resource=True)
         tb.warm_start(prefix, var_name_to_vocab_info={"emb": info})

@@ -89,7 +89,6 @@ def _partition_initializer(value: np.ndarray) -> Any:
     return initializer
 
 
-@pytest.mark.parametrize("backend_name", ["op", "numpy"], indirect=True)
 # The backend is the same for all examples.
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

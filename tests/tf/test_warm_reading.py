@@ -87,47 +87,15 @@ def _bytes_read() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("rchar")))
 
 
-@pytest.fixture
-def joins(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Returns a list that gets an item for each vocabulary join of the NumPy backend."""
-    from tensorbundle import _core, vocab
-
-    calls: list[int] = []
-    original = _core.join
-
-    class Core:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(_core, name)
-
-        def join(self, *args: Any, **kwargs: Any) -> Any:
-            calls.append(1)
-            return original(*args, **kwargs)
-
-    tb.clear_caches()
-    monkeypatch.setattr(vocab, "_core", Core())
-    return calls
-
-
-def test_all_partitions_share_one_join(folder: Path, backend_name: str, joins: list[int]) -> None:
-    if backend_name != "numpy":
-        pytest.skip("only joins of our reader can be counted")
-    with tf.Graph().as_default(), tf1.Session() as session:
-        model(), model("other", 3)
-        backup = tf1.random_normal_initializer(seed=1)
-        vocabulary = info(folder, backup_initializer=backup)
-        infos = {"emb": vocabulary, "other": vocabulary}
-        tb.warm_start(str(folder / "model"), None, infos)
-        session.run(tf1.global_variables_initializer())
-    assert len(joins) == 1
-
-
-def test_stock_op_joins_once_per_table(folder: Path) -> None:
+def test_tensorflows_kernel_joins_once_per_table(folder: Path, backend_name: str) -> None:
+    """Our kernel takes each partition's ids from one join, and needs no op that splits them."""
     with tf.Graph().as_default() as graph:
         model()
         with tb.tf.options(op="stock"):
             tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
         types = [op.type for op in graph.get_operations()]
-    assert types.count("GenerateVocabRemapping") == 1
+    joins = 1 if backend_name == "stock" else PARTITIONS
+    assert types.count("GenerateVocabRemapping") == joins
     assert types.count("LoadAndRemapMatrix") == PARTITIONS
 
 
@@ -146,7 +114,7 @@ def test_graph_construction_is_fast_for_large_tables(folder: Path, backend_name:
     size = 2_000_000
     path = (
         write_vocabulary(folder / "large.txt", range(size))
-        if backend_name == "op"
+        if backend_name != "stock"
         else "no such file"
     )
     vocabulary = tb.VocabInfo(path, size, 0, path)
@@ -172,14 +140,13 @@ def test_corruption_is_detected_before_assignment(
     with (
         tf.Graph().as_default(),
         tf1.Session() as session,
-        tb.tf.options(verify=verify, op="stock" if backend_name == "stock" else "auto"),
+        tb.tf.options(verify=verify),
     ):
         table = model()
         tb.warm_start(str(folder / "model"), None, {"emb": info(folder)})
         initializers = [partition.initializer for partition in table]
         if verify == "full" or backend_name == "stock":
-            expected = tf.errors.OpError if backend_name == "numpy" else tf.errors.DataLossError
-            with pytest.raises(expected, match=r"CRC32C|hecksum"):
+            with pytest.raises(tf.errors.DataLossError, match=r"CRC32C|hecksum"):
                 session.run(initializers)
             assert not any(session.run([tf1.is_variable_initialized(p) for p in table]))
         else:
@@ -187,9 +154,7 @@ def test_corruption_is_detected_before_assignment(
 
 
 def test_ops_run_on_the_task_of_the_variable(folder: Path, backend_name: str) -> None:
-    """The stock backend leaves the devices to TensorFlow."""
-    if backend_name == "numpy":
-        pytest.skip("a NumPy function runs only in this process")
+    """TensorFlow's ops run where TensorFlow would place them."""
     tasks = [f"/job:ps/task:{number}" for number in range(2)]
     backup = tf1.random_normal_initializer(seed=1)
     with tf.Graph().as_default() as graph:
@@ -203,7 +168,7 @@ def test_ops_run_on_the_task_of_the_variable(folder: Path, backend_name: str) ->
         kind: [op.device for op in created if op.type == kind]
         for kind in ("TensorbundleRemapV1", "TensorbundleMissingV1", "RandomStandardNormal")
     }
-    if backend_name == "op":
+    if backend_name == "native":
         # The initial value has another random op.
         places = {kind: sorted(set(found)) for kind, found in places.items()}
         assert set(map(tuple, places.values())) == {tuple(f"{t}/device:CPU:0" for t in tasks)}

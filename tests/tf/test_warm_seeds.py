@@ -79,7 +79,7 @@ def initialized_tables(
 def test_seeded_values_equal_tensorflow(
     folder: Path, initializer: str, seeds: Any, backend_name: str
 ) -> None:
-    for number, order in enumerate(ORDERS if backend_name == "op" else ORDERS[1:3]):
+    for number, order in enumerate(ORDERS if backend_name == "auto" else ORDERS[1:3]):
         options = {
             "resource": number % 2 == 0,
             "partitions": 1 + 2 * (number % 3 == 0),

@@ -10,14 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tensorbundle.load_plan import LoadReport, Mismatch
+from tensorbundle.tf.functions import plan_init, plan_warm_start
 from tensorbundle.tf.options import Options, options, set_options
 
 if TYPE_CHECKING:
-    from tensorbundle.tf.init_from_checkpoint import plan_init
     from tensorbundle.tf.installation import calls, install, installed, uninstall
     from tensorbundle.tf.op_library import load_op_library
     from tensorbundle.tf.plans import LoadPlan
-    from tensorbundle.tf.warm_start import plan_warm_start
 
 __all__ = [
     "LoadPlan",
@@ -42,8 +41,6 @@ _LAZY_IMPORTS = {
     "install": "installation",
     "installed": "installation",
     "load_op_library": "op_library",
-    "plan_init": "init_from_checkpoint",
-    "plan_warm_start": "warm_start",
     "uninstall": "installation",
 }
 

@@ -6,14 +6,18 @@ The package's reader opens local paths, TensorFlow's reader opens remote ones.
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from tensorbundle import _core, assignment, paths
+import tensorflow as tf
+from tensorflow.python.training import checkpoint_utils, saver
+
+from tensorbundle import _core, assignment, paths, warm_plan
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
@@ -22,6 +26,9 @@ from tensorbundle.tf.errors import as_tensorflow_raises, path_with_nul
 from tensorbundle.variables import Slice
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+
+# The alignment that TensorFlow requires of a buffer.
+ALIGNMENT = 64
 
 # TensorFlow's original functions by name, while they are patched.
 _originals: dict[str, Callable[..., Any]] = {}
@@ -48,65 +55,44 @@ def set_original_functions(functions: Mapping[str, Callable[..., Any]]) -> None:
 
 def original_function(name: str) -> Callable[..., Any]:
     """Returns the original function of that name in ``tf.compat.v1.train``, patched or not."""
-    if name in _originals:
-        return _originals[name]
-    import tensorflow as tf
-
-    function: Callable[..., Any] = getattr(tf.compat.v1.train, name)
+    function: Callable[..., Any] = _originals.get(name) or getattr(tf.compat.v1.train, name)
     return function
 
 
-# The alignment that TensorFlow requires of a buffer.
-ALIGNMENT = 64
+def key_of(tensor: str) -> bytes:
+    """Encodes a tensor's name as in checkpoints and in op attributes: bytes, not always UTF-8."""
+    return tensor.encode("utf-8", "surrogateescape")
 
 
-class Source:
+class CheckpointIndex(abc.ABC):
     """An open checkpoint. Only its index is read.
 
     Attributes:
         label: Its name in messages and the log.
-        checkpoint: Our reader.
+        prefix: The prefix that ops get. Relative if the caller's path is.
+        is_remote: Whether only TensorFlow's own reader can read it.
     """
 
-    __slots__ = ("checkpoint", "label")
+    is_remote = False
 
-    def __init__(self, label: str, checkpoint: Checkpoint) -> None:
-        """Keeps both."""
+    def __init__(self, label: str, prefix: bytes) -> None:
+        """Stores both."""
         self.label = label
-        self.checkpoint = checkpoint
+        self.prefix = prefix
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether only TensorFlow's own reader and op can read it."""
-        return False
-
-    @property
-    def prefix(self) -> bytes:
-        """The prefix that ops get. Relative if the caller's path is."""
-        return os.fsencode(self.checkpoint.path)
-
-    @property
-    def format(self) -> int:
-        """2 or 1: the version of the checkpoint format."""
-        return self.checkpoint.format
-
+    @abc.abstractmethod
     def find(self, name: Any) -> Stored | None:
         """Returns the tensor with that key, else with that full name in the object graph, or None.
 
         Raises:
             TensorNotFoundError: Several variables have that full name.
         """
-        # Names are never bytes here.
-        if not isinstance(name, str):
-            return None
-        found = self.checkpoint._find(name)
-        return None if found is None else Stored(found.name, found.shape, found.type_number)
 
-    def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """Returns the shape of the tensor of that name, or None."""
-        stored = self.find(name)
-        return None if stored is None else stored.shape
+    @abc.abstractmethod
+    def names(self) -> Sequence[str]:
+        """Returns the keys of all tensors, sorted."""
 
+    @abc.abstractmethod
     def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
         """Returns why a tensor, or a box of it, cannot be mapped, or None if it can.
 
@@ -115,6 +101,82 @@ class Source:
         Raises:
             KeyError: There is no such key.
         """
+
+    @abc.abstractmethod
+    def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
+        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+
+    @abc.abstractmethod
+    def is_object_based(self) -> bool:
+        """Whether the checkpoint has an object graph.
+
+        Raises:
+            DataLossError: The object graph is corrupt.
+        """
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Returns the shape of the tensor of that name, or None."""
+        stored = self.find(name)
+        return None if stored is None else stored.shape
+
+    def unused(self, used: Iterable[str]) -> tuple[str, ...]:
+        """Returns the keys that are not in `used`, without the object graph's."""
+        taken = {*used, OBJECT_GRAPH}
+        return tuple(name for name in self.names() if name not in taken)
+
+    def for_plans(self) -> assignment.Source:
+        """Returns the interface that plans use."""
+        return assignment.Source(self.label, self.find, self.names)
+
+    def close(self) -> None:  # noqa: B027 (a remote index has nothing to close)
+        """Closes the checkpoint."""
+
+
+def open_index(path: AnyPath, *, as_tensorflow: bool = False) -> CheckpointIndex:
+    """Opens a checkpoint for the plans of one call.
+
+    Args:
+        path: The checkpoint.
+        as_tensorflow: Accept only the paths that TensorFlow's functions accept.
+
+    Raises:
+        CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
+        ValueError: A directory without a checkpoint, or a NUL byte in the path.
+        TypeError: Not a path.
+    """
+    if is_remote(path):
+        return _RemoteIndex(path)
+    text = path_text(path)
+    if "\0" in text:
+        raise path_with_nul(text)
+    with as_tensorflow_raises():
+        where = paths.resolve(path, as_tensorflow=as_tensorflow)
+        # Used for the index only: maps no data file.
+        return _LocalIndex(str(path), Checkpoint(where, verify="none", io="pread"))
+
+
+class _LocalIndex(CheckpointIndex):
+    """A checkpoint that our reader has opened."""
+
+    def __init__(self, label: str, checkpoint: Checkpoint) -> None:
+        super().__init__(label, os.fsencode(checkpoint.path))
+        self._checkpoint = checkpoint
+
+    def find(self, name: Any) -> Stored | None:
+        # Names are never bytes here.
+        if not isinstance(name, str):
+            return None
+        found = self._checkpoint._find(name)
+        return None if found is None else Stored(found.name, found.shape, found.type_number)
+
+    def names(self) -> Sequence[str]:
+        return list(self._checkpoint)
+
+    def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
         tensor = self._tensor(key)
         offset = (0,) * len(tensor.shape) if part is None else part.offset
         extent = tensor.shape if part is None else part.shape
@@ -131,168 +193,61 @@ class Source:
         return None
 
     def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
-        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size.
-
-        Raises:
-            KeyError: There is no such key.
-        """
         return _is_always_copied(self._tensor(key), extent)
 
+    def is_object_based(self) -> bool:
+        with as_tensorflow_raises():
+            return warm_plan.is_object_based(self._checkpoint)
+
+    def close(self) -> None:
+        self._checkpoint.close()
+
     def _tensor(self, key: str) -> _core.Tensor:
-        found = self.checkpoint._core.find(key)
+        found = self._checkpoint._core.find(key)
         if found is None:
             raise KeyError(key)
         return found
-
-    def is_object_based(self) -> bool:
-        """Whether the checkpoint has an object graph.
-
-        Raises:
-            DataLossError: The object graph is corrupt.
-        """
-        from tensorbundle import warm_plan
-
-        with as_tensorflow_raises():
-            return warm_plan.is_object_based(self.checkpoint)
-
-    def close(self) -> None:
-        """Closes the checkpoint."""
-        self.checkpoint.close()
-
-    def for_plans(self) -> assignment.Source:
-        """Returns the interface that plans use."""
-        return assignment.Source(self.label, self.find, self._names)
-
-    def unused(self, used: Iterable[str]) -> tuple[str, ...]:
-        """Returns the keys that are not in `used`, without the object graph's."""
-        taken = {*used, OBJECT_GRAPH}
-        return tuple(name for name in self.checkpoint._core.names() if name not in taken)
-
-    def _names(self) -> Sequence[str]:
-        return list(self.checkpoint)
 
 
 def _is_always_copied(tensor: _core.Tensor, extent: Sequence[int]) -> bool:
     return not extent or math.prod(extent) == 0 or tensor.dtype == object
 
 
-def key_of(tensor: str) -> bytes:
-    """Encodes a tensor's name as in checkpoints and in op attributes: bytes, not always UTF-8."""
-    return tensor.encode("utf-8", "surrogateescape")
-
-
-# Both have the same interface.
-AnySource: TypeAlias = "Source | RemoteSource"
-
-
-def open_source(path: AnyPath, *, as_tensorflow: bool = False) -> AnySource:
-    """Opens a checkpoint for the plans of one call.
-
-    Args:
-        path: The checkpoint.
-        as_tensorflow: Accept only the paths that TensorFlow's functions accept.
-
-    Raises:
-        CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
-        ValueError: A directory without a checkpoint, or a NUL byte in the path.
-        TypeError: Not a path.
-    """
-    if is_remote(path):
-        return open_remote(path)
-    text = path_text(path)
-    if "\0" in text:
-        raise path_with_nul(text)
-    with as_tensorflow_raises():
-        where = paths.resolve(path, as_tensorflow=as_tensorflow)
-        # Used for the index only: maps no data file.
-        return Source(str(path), Checkpoint(where, verify="none", io="pread"))
-
-
-class RemoteSource:
-    """The checkpoint of one call, with the interface of `Source`.
-
-    Attributes:
-        label: Its name in messages and the log.
-        prefix: The prefix that ops get.
-        shapes: By key.
-        dtypes: ``tf.DType``s by key.
-    """
+class _RemoteIndex(CheckpointIndex):
+    """What TensorFlow's own reader reports, with its exceptions."""
 
     is_remote = True
 
-    def __init__(
-        self,
-        label: str,
-        prefix: bytes,
-        shapes: Mapping[str, list[int]],
-        dtypes: Mapping[str, Any],
-    ) -> None:
-        """Stores what TensorFlow's reader reports."""
-        self.label = label
-        self.prefix = prefix
-        self.shapes = shapes
-        self.dtypes = dtypes
+    def __init__(self, path: Any) -> None:
+        reader = original_function("load_checkpoint")(path)
+        super().__init__(str(path), os.fsencode(checkpoint_utils._get_checkpoint_filename(path)))
+        self._shapes: Mapping[str, list[int]] = reader.get_variable_to_shape_map()
+        self._dtypes: Mapping[str, Any] = reader.get_variable_to_dtype_map()
 
     @functools.cached_property
     def _keys(self) -> Mapping[str, str]:
         """Keys by full name, of an object-based checkpoint."""
-        from tensorflow.python.training import saver
-
-        if OBJECT_GRAPH not in self.shapes:
+        if not self.is_object_based():
             return {}
         keys: Mapping[str, str] = saver.object_graph_key_mapping(os.fsdecode(self.prefix))
         return keys
 
     def find(self, name: Any) -> Stored | None:
-        """Returns the tensor of that key, else of that full name in the object graph, or None."""
         if not isinstance(name, str):
             return None
-        key = name if name in self.shapes else self._keys.get(name)
-        if key is None or key not in self.shapes:
+        key = name if name in self._shapes else self._keys.get(name)
+        if key is None or key not in self._shapes:
             return None
-        return Stored(key, tuple(self.shapes[key]), self.dtypes[key].as_datatype_enum)
+        return Stored(key, tuple(self._shapes[key]), self._dtypes[key].as_datatype_enum)
 
-    def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """Returns the shape of the tensor of that name, or None."""
-        stored = self.find(name)
-        return None if stored is None else stored.shape
-
-    def is_object_based(self) -> bool:
-        """Whether the checkpoint has an object graph."""
-        return OBJECT_GRAPH in self.shapes
-
-    def unused(self, used: Iterable[str]) -> tuple[str, ...]:
-        """Returns the keys that are not in `used`, without the object graph's."""
-        taken = {*used, OBJECT_GRAPH}
-        return tuple(sorted(name for name in self.shapes if name not in taken))
-
-    def for_plans(self) -> assignment.Source:
-        """Returns the interface that plans use."""
-        return assignment.Source(self.label, self.find, self._names)
+    def names(self) -> Sequence[str]:
+        return sorted(self._shapes)
 
     def unmappable_reason(self, *_: Any) -> str:
-        """Returns why its tensors cannot be mapped."""
         return "the checkpoint is not on a local file system"
 
     def is_always_copied(self, *_: Any) -> bool:
-        """Returns False: mapping is refused for another reason."""
-        return False
+        return False  # mapping is refused for another reason
 
-    def close(self) -> None:
-        """Does nothing: TensorFlow's reader is closed already."""
-
-    def _names(self) -> Sequence[str]:
-        return sorted(self.shapes)
-
-
-def open_remote(path: Any) -> RemoteSource:
-    """Opens a checkpoint with TensorFlow's own reader, and raises its exceptions."""
-    from tensorflow.python.training import checkpoint_utils
-
-    reader = original_function("load_checkpoint")(path)
-    return RemoteSource(
-        str(path),
-        os.fsencode(checkpoint_utils._get_checkpoint_filename(path)),
-        reader.get_variable_to_shape_map(),
-        reader.get_variable_to_dtype_map(),
-    )
+    def is_object_based(self) -> bool:
+        return OBJECT_GRAPH in self._shapes

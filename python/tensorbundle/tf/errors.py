@@ -2,8 +2,7 @@
 """Exceptions that are both ours and TensorFlow's.
 
 Every class inherits from one of our exceptions and from the class of ``tf.errors`` that TensorFlow
-raises for the same error, so that either ``except`` works. The classes are created at first use,
-because that imports TensorFlow.
+raises for the same error, so that either ``except`` works.
 """
 
 from __future__ import annotations
@@ -13,97 +12,15 @@ import errno
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
+
 from tensorbundle import errors
 
-# Name of the class: (our base, name of the base in tf.errors, other bases).
-_BASES: dict[str, tuple[type[errors.Error], str, tuple[type[Exception], ...]]] = {
-    "CheckpointNotFoundError": (errors.CheckpointNotFoundError, "NotFoundError", ()),
-    "VocabularyNotFoundError": (errors.VocabularyNotFoundError, "NotFoundError", ()),
-    "TensorNotFoundError": (errors.TensorNotFoundError, "NotFoundError", ()),
-    "AmbiguousNameError": (errors.AmbiguousNameError, "NotFoundError", ()),
-    "DataLossError": (errors.CorruptionError, "DataLossError", ()),
-    "ShapeMismatchError": (errors.ShapeMismatchError, "InvalidArgumentError", ()),
-    "InvalidArgumentError": (errors.Error, "InvalidArgumentError", (ValueError,)),
-    "PathError": (errors.CheckpointNotFoundError, "NotFoundError", (ValueError,)),
-    "UnimplementedError": (errors.UnsupportedError, "UnimplementedError", ()),
-    # Not UnavailableError: MonitoredSession would retry forever.
-    "InternalError": (errors.IOFailure, "InternalError", ()),
-    "PermissionDeniedError": (errors.IOFailure, "PermissionDeniedError", ()),
-}
 
-
-def __getattr__(name: str) -> Any:
-    """Creates a class at first use. Unpickling uses this too."""
-    if name not in _BASES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    created = globals()[name] = _create(name)
-    return created
-
-
-def translated(error: errors.Error) -> Exception:
-    """Returns the exception of this module for `error`, or `error` if there is none."""
-    if isinstance(error, errors.TensorNotFoundError):
-        is_ambiguous = isinstance(error, errors.AmbiguousNameError)
-        name = "AmbiguousNameError" if is_ambiguous else "TensorNotFoundError"
-        return _new(name, error._source)  # the message is formatted when it is shown
-    message = str(error)
-    if isinstance(error, errors.CheckpointNotFoundError):
-        # For a directory without a checkpoint TensorFlow raises ValueError, not OpError.
-        if isinstance(error, ValueError):
-            return error
-        return _new("CheckpointNotFoundError", message, error.filename)
-    if isinstance(error, errors.VocabularyNotFoundError):
-        return _new("VocabularyNotFoundError", message, error.filename)
-    if isinstance(error, errors.OutOfMemoryError):
-        return error
-    if isinstance(error, errors.IOFailure):
-        refused = error.errno in (errno.EACCES, errno.EPERM)
-        name = "PermissionDeniedError" if refused else "InternalError"
-        return _new(name, message, error.filename, error.errno)
-    for name in ("DataLossError", "ShapeMismatchError"):
-        if isinstance(error, _BASES[name][0]):
-            return _new(name, message)
-    if isinstance(error, errors.UnsupportedError):
-        return _new("UnimplementedError", message)
-    return error
-
-
-@contextlib.contextmanager
-def as_tensorflow_raises() -> Iterator[None]:
-    """Converts our exceptions to those of this module."""
-    try:
-        yield
-    except errors.Error as error:
-        other = translated(error)
-        if other is error or _is_translated(error):
-            raise
-        raise other from error
-
-
-def shape_mismatch(message: str) -> Exception:
-    """Returns a ShapeMismatchError that is a ValueError and an InvalidArgumentError."""
-    return _new("ShapeMismatchError", message)
-
-
-def invalid_argument(message: str) -> Exception:
-    """Returns an Error that is a ValueError and an InvalidArgumentError."""
-    return _new("InvalidArgumentError", message)
-
-
-def path_with_nul(path: str) -> Exception:
-    """Returns the exception for a path with a NUL byte: NotFoundError and ValueError."""
-    return _new("PathError", f"a path cannot hold a NUL byte: {path!r}", path)
-
-
-def _is_translated(error: Exception) -> bool:
-    return type(error).__module__ == __name__
-
-
-def _create(name: str) -> type[Exception]:
-    import tensorflow as tf
-
-    own, original, more = _BASES[name]
-    base = getattr(tf.errors, original)
+def _create(
+    name: str, own: type[errors.Error], base: Any, *more: type[Exception]
+) -> type[Exception]:
+    """Returns a class of the name, which inherits from all of these."""
 
     def __init__(
         self: Any, message: str, filename: str | None = None, number: int | None = None
@@ -129,11 +46,87 @@ def _create(name: str) -> type[Exception]:
         "__str__": __str__,
         "__reduce__": __reduce__,
         "__module__": __name__,
-        "__doc__": f"{own.__name__}, and ``tf.errors.{original}``.",
+        "__doc__": f"{own.__name__}, and ``tf.errors.{base.__name__}``.",
     }
     return type(name, (own, *more, base), members)
 
 
 def _new(name: str, *args: Any) -> Exception:
-    error: Exception = (globals().get(name) or __getattr__(name))(*args)
+    error: Exception = globals()[name](*args)
     return error
+
+
+CheckpointNotFoundError = _create(
+    "CheckpointNotFoundError", errors.CheckpointNotFoundError, tf.errors.NotFoundError
+)
+VocabularyNotFoundError = _create(
+    "VocabularyNotFoundError", errors.VocabularyNotFoundError, tf.errors.NotFoundError
+)
+TensorNotFoundError = _create(
+    "TensorNotFoundError", errors.TensorNotFoundError, tf.errors.NotFoundError
+)
+AmbiguousNameError = _create(
+    "AmbiguousNameError", errors.AmbiguousNameError, tf.errors.NotFoundError
+)
+PathError = _create(
+    "PathError", errors.CheckpointNotFoundError, tf.errors.NotFoundError, ValueError
+)
+DataLossError = _create("DataLossError", errors.CorruptionError, tf.errors.DataLossError)
+ShapeMismatchError = _create(
+    "ShapeMismatchError", errors.ShapeMismatchError, tf.errors.InvalidArgumentError
+)
+InvalidArgumentError = _create(
+    "InvalidArgumentError", errors.Error, tf.errors.InvalidArgumentError, ValueError
+)
+UnimplementedError = _create(
+    "UnimplementedError", errors.UnsupportedError, tf.errors.UnimplementedError
+)
+# Not UnavailableError: MonitoredSession would retry forever.
+InternalError = _create("InternalError", errors.IOFailure, tf.errors.InternalError)
+PermissionDeniedError = _create(
+    "PermissionDeniedError", errors.IOFailure, tf.errors.PermissionDeniedError
+)
+
+
+def translated(error: errors.Error) -> Exception:
+    """Returns the exception of this module for `error`, or `error` if there is none."""
+    kind: type[Exception]
+    if isinstance(error, errors.TensorNotFoundError):
+        is_ambiguous = isinstance(error, errors.AmbiguousNameError)
+        kind = AmbiguousNameError if is_ambiguous else TensorNotFoundError
+        return kind(error._source)  # formatted when it is shown
+    message = str(error)
+    # For a directory without a checkpoint TensorFlow raises ValueError, not OpError.
+    if isinstance(error, errors.CheckpointNotFoundError) and not isinstance(error, ValueError):
+        return CheckpointNotFoundError(message, error.filename)
+    if isinstance(error, errors.VocabularyNotFoundError):
+        return VocabularyNotFoundError(message, error.filename)
+    if isinstance(error, errors.IOFailure) and not isinstance(error, errors.OutOfMemoryError):
+        is_refused = error.errno in (errno.EACCES, errno.EPERM)
+        kind = PermissionDeniedError if is_refused else InternalError
+        return kind(message, error.filename, error.errno)
+    for own, kind in (
+        (errors.CorruptionError, DataLossError),
+        (errors.ShapeMismatchError, ShapeMismatchError),
+        (errors.UnsupportedError, UnimplementedError),
+    ):
+        if isinstance(error, own):
+            return kind(message)
+    return error
+
+
+@contextlib.contextmanager
+def as_tensorflow_raises() -> Iterator[None]:
+    """Converts our exceptions to those of this module."""
+    try:
+        yield
+    except errors.Error as error:
+        other = translated(error)
+        if other is error or type(error).__module__ == __name__:
+            raise
+        raise other from error
+
+
+def path_with_nul(path: str) -> Exception:
+    """Returns the exception for a path with a NUL byte: NotFoundError and ValueError."""
+    return PathError(f"a path cannot hold a NUL byte: {path!r}", path)

@@ -16,17 +16,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.ops import init_ops, init_ops_v2
 
 from tensorbundle.warm_plan import PartitionRemap
 
-_REPEATABLE = "_tensorbundle_repeatable"  # an attribute that TensorFlow ignores
 _OURS = "Tensorbundle"  # what the types of our ops begin with: they read the checkpoint alone
-# Stateful to TensorFlow, and yet the same each time: they read files or variables, or check values.
+# Stateful to TensorFlow, and yet the same each time: they read files or variables, check or print.
 _READS = frozenset(
     {
         "Assert",
         "GenerateVocabRemapping",
         "LoadAndRemapMatrix",
+        "Print",
         "ReadFile",
         "ReadVariableOp",
         "Restore",
@@ -38,8 +41,6 @@ _READS = frozenset(
 
 def version() -> int:
     """Returns the version of the graph that is being built: the id of its latest op."""
-    import tensorflow as tf
-
     return int(tf.compat.v1.get_default_graph().version)
 
 
@@ -105,30 +106,17 @@ def _has_own_state(op: Any) -> bool:
     """Whether a second op of the kind would give other values, or change those of the first."""
     if not _is_stateful(op.type) or _is_random(op.type):
         return False
-    if op.type in _READS or op.type.startswith(_OURS):
-        return False
-    return _REPEATABLE not in op.node_def.attr
-
-
-def mark_repeatable(op: Any) -> None:
-    """Marks a Python function of ours, which gives the same values whenever it runs."""
-    from tensorflow.core.framework import attr_value_pb2
-
-    op._set_attr(_REPEATABLE, attr_value_pb2.AttrValue(b=True))
+    return op.type not in _READS and not op.type.startswith(_OURS)
 
 
 @functools.cache
 def _is_stateful(kind: str) -> bool:
-    from tensorflow.python.framework import op_def_registry
-
     definition = op_def_registry.get(kind)
     return definition is not None and bool(definition.is_stateful)
 
 
 @functools.cache
 def _is_random(kind: str) -> bool:
-    from tensorflow.python.framework import op_def_registry
-
     definition = op_def_registry.get(kind)
     if definition is None or not definition.is_stateful:
         return False
@@ -136,8 +124,6 @@ def _is_random(kind: str) -> bool:
 
 
 def _copy(op: Any, copies: dict[Any, Any]) -> Any:
-    import tensorflow as tf
-
     graph = tf.compat.v1.get_default_graph()
     inputs = [
         copies[tensor.op].outputs[tensor.value_index] if tensor.op in copies else tensor
@@ -219,8 +205,6 @@ def build_partition(initializer: Any, partition: PartitionRemap, dtype: Any) -> 
     Raises:
         TypeError: As ``build_fill_values``.
     """
-    import tensorflow as tf
-
     if initializer is None:
         return tf.zeros(partition.shape, dtype)
     return _called(_callable(initializer), list(partition.shape), dtype)
@@ -232,8 +216,6 @@ def from_whole_partition(value: Any, partition: PartitionRemap) -> FillValues:
     Raises:
         ValueError: The tensor has another shape.
     """
-    import tensorflow as tf
-
     if not value.shape.is_compatible_with(partition.shape):
         raise ValueError(
             f"the initial values have shape {value.shape}, the variable {list(partition.shape)}"
@@ -256,8 +238,6 @@ def initial_value(variable: Any) -> Any:
     Raises:
         ValueError: The initial value is unknown.
     """
-    import tensorflow as tf
-
     if tf.executing_eagerly():
         return tf.identity(variable)
     value = getattr(variable, "_initial_value", None)
@@ -270,9 +250,6 @@ def initial_value(variable: Any) -> Any:
 
 def may_be_seeded(initializer: Any) -> bool:
     """Whether an initializer may produce seeded random numbers in a graph."""
-    import tensorflow as tf
-    from tensorflow.python.ops import init_ops, init_ops_v2
-
     if initializer is None or tf.executing_eagerly():
         return False
     kind = initializer if inspect.isclass(initializer) else type(initializer)
@@ -304,8 +281,6 @@ def _constant_of(initializer: Any) -> Any:
     Called with the real shape, it would create a constant as large as the table, which stays in the
     graph.
     """
-    from tensorflow.python.ops import init_ops, init_ops_v2
-
     if not isinstance(initializer, (init_ops.Constant, init_ops_v2.Constant)):
         return None
     value = initializer.value
@@ -314,8 +289,6 @@ def _constant_of(initializer: Any) -> Any:
 
 def _constant_fill(element: Any, dtype: Any) -> Callable[[Any], Any]:
     def fill(shape: Any) -> Any:
-        import tensorflow as tf
-
         return tf.fill(shape, tf.cast(element, dtype))
 
     return fill
@@ -323,8 +296,6 @@ def _constant_fill(element: Any, dtype: Any) -> Callable[[Any], Any]:
 
 def _called(initializer: Any, shape: list[Any], dtype: Any) -> Any:
     """Calls an initializer as TensorFlow does: with dtype only if it is not float32."""
-    import tensorflow as tf
-
     typed = dtype != tf.float32 and _takes_dtype(initializer)
     value = initializer(shape, dtype=dtype) if typed else initializer(shape)
     if not tf.is_tensor(value):

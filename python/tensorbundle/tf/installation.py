@@ -153,7 +153,7 @@ def _release(*keys: object) -> None:
     with _lock:
         for key in keys or list(_holds):
             _holds.pop(key, None)
-        backend.allow_remote_ops(not _holds or list(_holds.values())[-1])
+        backend.allow_remote_ops(list(_holds.values())[-1] if _holds else None)
         if not _holds:
             for name, (original, patched) in _replaced.items():
                 _swap(name, patched, original)

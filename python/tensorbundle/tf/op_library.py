@@ -24,6 +24,8 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import _pywrap_python_op_gen, op_def_registry
 
 from tensorbundle import plugin
+from tensorbundle.errors import Error
+from tensorbundle.vocab_diagnosis import JoinResult
 
 OPS = (
     "TensorbundleReadV1",
@@ -33,6 +35,8 @@ OPS = (
     "TensorbundleRemapV1",
 )
 _WRAPPER = "tensorbundle_read_v1"
+
+_MESSAGE_BYTES = 8192
 
 _lock = threading.RLock()
 _module: ModuleType | None = None
@@ -125,6 +129,29 @@ def c_library() -> Any:
     library.tensorbundle_tf_error.restype = ctypes.c_char_p
     library.tensorbundle_tf_op_calls.restype = ctypes.c_int64
     return library
+
+
+def join(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) -> JoinResult:
+    """Returns statistics of the join that our ops in this process will use.
+
+    Raises:
+        Error: The join failed.
+    """
+    summary = (ctypes.c_int64 * len(JoinResult._fields))()
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    code = c_library().tensorbundle_tf_join(
+        new,
+        old,
+        ctypes.c_int64(old_size),
+        ctypes.c_int64(wanted),
+        ctypes.c_int64(table_rows),
+        summary,
+        message,
+        ctypes.c_size_t(_MESSAGE_BYTES),
+    )
+    if code != 0:
+        raise Error(message.value.decode("utf-8", "replace"))
+    return JoinResult(*summary)
 
 
 class _CannotLoadError(Exception):

@@ -16,7 +16,7 @@ from tensorbundle.arguments import check_threads
 
 _MODES = ("copy", "map", "auto")
 _VERIFY = ("full", "lazy", "none")
-_OPS = ("auto", "stock")
+_OPS = ("auto", "native", "stock")
 
 
 def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -34,7 +34,9 @@ class Options:
         verify: ``"full"``, ``"lazy"``, ``"none"``; None means ``"full"`` for copies and
             ``"none"`` for mappings.
         threads: The number of threads per read; None: the default of the process that reads.
-        op: ``"auto"``: our op if it can be loaded. ``"stock"``: only TensorFlow's own op.
+        op: Which ops a graph gets. ``"auto"``: TensorFlow's own, which our kernels serve, and ours
+            where these cannot express the job. ``"native"``: ours, so that each server reads and
+            verifies its own part. ``"stock"``: only TensorFlow's own.
     """
 
     mode: str = "copy"
@@ -50,7 +52,7 @@ class Options:
         if self.threads is not None:
             check_threads(self.threads)
         if self.op == "stock" and self.mode == "map":
-            raise ValueError("TensorFlow's own op cannot map: mode='map' goes only with op='auto'")
+            raise ValueError("TensorFlow's own op cannot map: mode='map' excludes op='stock'")
 
     def verification(self, *, mapped: bool) -> str:
         """Returns the value of ``verify`` for a copy or a mapping."""
@@ -91,7 +93,7 @@ def options(
         mode: ``"copy"``, ``"map"`` or ``"auto"``; None keeps the current value, as for all others.
         verify: ``"full"``, ``"lazy"`` or ``"none"``.
         threads: The number of threads per read, at least 1.
-        op: ``"auto"`` or ``"stock"``.
+        op: ``"auto"``, ``"native"`` or ``"stock"``.
 
     Raises:
         ValueError: An invalid value, or an invalid combination.

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import tensorflow as tf
+
 from tensorbundle import assignment
 from tensorbundle.assignment import Assignment, Target
 from tensorbundle.errors import TensorNotFoundError
@@ -20,17 +22,26 @@ from tensorbundle.load_plan import (
     format_names,
     format_table,
 )
-from tensorbundle.tf import errors, initializers, read_backends
-from tensorbundle.tf.checkpoint_index import AnySource
+from tensorbundle.tf import errors
+from tensorbundle.tf.backend import NAME, ReadRequest, is_native_for_reads, on_cpu_of, plan_read
+from tensorbundle.tf.checkpoint_index import CheckpointIndex
+from tensorbundle.tf.native_backend import NativeBackend
 from tensorbundle.tf.options import Options, current, in_context
-from tensorbundle.tf.variables import whole_name
+from tensorbundle.tf.stock_backend import StockBackend
+from tensorbundle.tf.variables import (
+    are_pruned,
+    check_initializer_is_kept,
+    outside_if_pruned,
+    set_initializer,
+    whole_name,
+)
 from tensorbundle.variables import Variable
 
 Result = TypeVar("Result")
 
 
 def once(work: Callable[[Options], Result]) -> Result:
-    """Runs `work` once, in cross-replica context.
+    """Runs `work` once, in cross-replica context. AutoGraph does not convert it.
 
     Args:
         work: Called with the options that are in effect at the call.
@@ -38,8 +49,11 @@ def once(work: Callable[[Options], Result]) -> Result:
     Returns:
         The result of `work`, in every replica.
     """
-    import tensorflow as tf
+    result: Result = tf.autograph.experimental.do_not_convert(_once)(work)
+    return result
 
+
+def _once(work: Callable[[Options], Result]) -> Result:
     given = in_context()
 
     def run(_strategy: Any) -> Result:
@@ -49,14 +63,6 @@ def once(work: Callable[[Options], Result]) -> Result:
     if tf.distribute.in_cross_replica_context():
         return run(None)
     result: Result = tf.distribute.get_replica_context().merge_call(run)
-    return result
-
-
-def once_unconverted(work: Callable[[Options], Result]) -> Result:
-    """As ``once``, without AutoGraph converting the code that runs."""
-    import tensorflow as tf
-
-    result: Result = tf.autograph.experimental.do_not_convert(once)(work)
     return result
 
 
@@ -94,8 +100,6 @@ class Prepared(NamedTuple):
         Raises:
             Exception: The first problem that is not skipped, before anything is changed.
         """
-        import tensorflow as tf
-
         for line in self.preamble:
             tf.compat.v1.logging.info("%s", line)
         blocking = self.blocking
@@ -147,7 +151,7 @@ class LoadPlan:
             raise ValueError(
                 "the plan was made for another graph, or for eager mode: apply it where it was made"
             )
-        return once_unconverted(lambda _: self._prepared.carry_out())
+        return once(lambda _: self._prepared.carry_out())
 
     def __repr__(self) -> str:
         return (
@@ -192,9 +196,9 @@ def as_raised(problem: Problem, more: int) -> Exception:
         _add_to_message(error, f" (and {more} more; a plan, of tb.tf.plan_init or "
                         "tb.tf.plan_warm_start, lists all)")  # fmt: skip
     if problem.kind == "shape":
-        return errors.shape_mismatch(str(error))
+        return errors.ShapeMismatchError(str(error))
     if problem.kind == "dtype":
-        return errors.invalid_argument(str(error))
+        return errors.InvalidArgumentError(str(error))
     if type(error) is TensorNotFoundError:
         return errors.translated(error)
     return error
@@ -202,15 +206,11 @@ def as_raised(problem: Problem, more: int) -> Exception:
 
 def warn(text: str) -> None:
     """Writes a warning to TensorFlow's log."""
-    import tensorflow as tf
-
     tf.compat.v1.logging.warning("%s", text)
 
 
 def current_home() -> Any:
     """Returns the graph that is being built; None in eager mode."""
-    import tensorflow as tf
-
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
@@ -221,8 +221,6 @@ def _add_to_message(error: Exception, text: str) -> None:
 
 def _others(touched: Iterable[str]) -> Iterable[str]:
     """Yields the names of the graph's variables that are not in `touched`."""
-    import tensorflow as tf
-
     if tf.executing_eagerly():
         return
 
@@ -239,24 +237,44 @@ class Loads(NamedTuple):
 
     Attributes:
         label: The checkpoint's name in the log.
+        checkpoint: The checkpoint; None if there is nothing to read.
         rows: One row per variable.
         problems: The errors in the map and in its tensors and variables.
         warnings: Messages for the log.
         requests: For each assignment the reads of its variables.
+        options: How values are read.
     """
 
     label: Any
+    checkpoint: CheckpointIndex | None
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
-    requests: Sequence[tuple[Assignment, list[read_backends.ReadRequest]]]
+    requests: Sequence[tuple[Assignment, list[ReadRequest]]]
+    options: Options
 
     def run(self) -> None:
-        """Initializes the variables from the checkpoint, in TensorFlow's order."""
-        import tensorflow as tf
+        """Initializes the variables from the checkpoint, in TensorFlow's order.
 
-        for planned, each in self.requests:
-            initializers.set_initializers(each)
+        In a graph all values are built before any variable changes. In eager mode they are arrays,
+        which might not all fit into memory together: there each assignment is read by itself, and
+        if its tensor is corrupt, none of its variables changes.
+
+        Raises:
+            OpError: In eager mode, a read failed.
+        """
+        ready: dict[int, Any] = {}
+        if not tf.executing_eagerly():
+            together = [
+                request
+                for _, requests in self.requests
+                if not are_pruned([request.variable for request in requests])
+                for request in requests
+            ]
+            ready = dict(zip(map(id, together), self._values(together), strict=True))
+        for planned, requests in self.requests:
+            with outside_if_pruned([request.variable for request in requests]):
+                self._assign(requests, ready)
             tf.compat.v1.logging.debug(
                 "Initialize variable %s from checkpoint %s with %s",
                 planned.label,
@@ -264,9 +282,42 @@ class Loads(NamedTuple):
                 planned.name,
             )
 
+    def _assign(self, requests: Sequence[ReadRequest], ready: Mapping[int, Any]) -> None:
+        values = [ready[id(request)] for request in requests if id(request) in ready]
+        for request, value in zip(requests, values or self._values(requests), strict=True):
+            set_initializer(request.variable, value, value)
+
+    def _values(self, requests: Sequence[ReadRequest]) -> list[Any]:
+        """Returns the values in the variables' types."""
+        if not requests:
+            return []
+        assert self.checkpoint is not None
+        by_ours: list[ReadRequest] = []
+        by_stock: list[ReadRequest] = []
+        for request in requests:
+            native = not self.checkpoint.is_remote and is_native_for_reads(
+                request.variable, self.options
+            )
+            (by_ours if native else by_stock).append(request)
+        values: dict[int, Any] = {}
+        for kind, some in ((StockBackend, by_stock), (NativeBackend, by_ours)):
+            if some:
+                found = kind(self.checkpoint.prefix, self.options).read(some)
+                values.update(zip(map(id, some), found, strict=True))
+        return [_cast(request, values[id(request)]) for request in requests]
+
+
+def _cast(request: ReadRequest, value: Any) -> Any:
+    """Converts a value to its variable's type."""
+    wanted = request.variable.dtype.base_dtype
+    if request.dtype == wanted:
+        return value
+    with on_cpu_of(request.variable):
+        return tf.cast(value, wanted, name=f"{NAME}_cast")
+
 
 def prepare(
-    source: AnySource,
+    index: CheckpointIndex,
     label: Any,
     pairs: Iterable[tuple[str, Target]],
     store: Mapping[str, Variable],
@@ -278,7 +329,7 @@ def prepare(
     """Plans the loads of an assignment map without changing anything.
 
     Args:
-        source: The checkpoint.
+        index: The checkpoint.
         label: Its name in the log.
         pairs: (name in the checkpoint, target).
         store: The graph's variables by full name.
@@ -287,21 +338,21 @@ def prepare(
         unnamed_reason: Why variables cannot be looked up by name, or ``""`` if they can.
     """
     plan = assignment.plan_assignments(
-        pairs, source.for_plans(), store, cast=policy.cast, unnamed_reason=unnamed_reason
+        pairs, index.for_plans(), store, cast=policy.cast, unnamed_reason=unnamed_reason
     )
     rows: list[Row] = []
     problems = list(plan.problems)
-    requests: list[tuple[Assignment, list[read_backends.ReadRequest]]] = []
+    requests: list[tuple[Assignment, list[ReadRequest]]] = []
     for row in plan.rows:
         if row.load is not None:
             try:
-                requests.append((row.load, initializers.plan_reads(source, row.load, options)))
+                for variable, _ in row.load.partitions:
+                    check_initializer_is_kept(variable.handle)
+                reads = [plan_read(index, row.load, options, *each) for each in row.load.partitions]
+                requests.append((row.load, reads))
             except ValueError as error:
-                row = _refused(row, error)
-                problems.append(row.problem)  # type: ignore[arg-type]
+                problem = raised(error)
+                problems.append(problem)
+                row = row._replace(problem=problem, load=None)
         rows.append(row)
-    return Loads(label, tuple(rows), tuple(problems), plan.warnings, requests)
-
-
-def _refused(row: Row, error: ValueError) -> Row:
-    return row._replace(problem=raised(error), load=None)
+    return Loads(label, index, tuple(rows), tuple(problems), plan.warnings, requests, options)

@@ -15,6 +15,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
+
 from tensorbundle import compat, paths
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import (
@@ -68,8 +70,6 @@ class CheckpointReader(compat.CheckpointReader):
 
     def get_variable_to_dtype_map(self) -> dict[str, Any]:
         """Returns a new dict from the name of every tensor to its ``tf.DType``."""
-        import tensorflow as tf
-
         rows = self._checkpoint._core.handles(self._checkpoint._names)
         return {name: tf.as_dtype(number) for name, *_, number in rows}
 

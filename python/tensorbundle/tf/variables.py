@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metadata of variables: names, shapes, dtypes, partitions and devices, and the selected ones."""
+"""TensorFlow variables: their metadata, the selected ones, and their new initializers."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+import tensorflow as tf
+from tensorflow.python.distribute.ps_values import AggregatingVariable
+from tensorflow.python.distribute.sharded_variable import ShardedVariableMixin
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
+from tensorflow.python.framework.func_graph import FuncGraph
+from tensorflow.python.framework.ops import get_default_graph
+from tensorflow.python.ops import variable_scope
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable, is_resource_variable
+from tensorflow.python.ops.variables import PartitionedVariable
+from tensorflow.python.training.saving import saveable_object_util
+from tensorflow.python.util import tf_decorator
+
 from tensorbundle.assignment import Target
 from tensorbundle.load_plan import LoadReport, StaticShape
+from tensorbundle.tf.op_library import create_op
 from tensorbundle.variables import Slice, Variable
 from tensorbundle.warm_plan import Group, select_variables
 
@@ -23,11 +37,8 @@ def check_graph(variable: Any) -> None:
         ValueError: A variable of another graph, or of a graph in eager mode, as in TensorFlow.
         TypeError: Likewise, in a function that eager code traces.
     """
-    import tensorflow as tf
-    from tensorflow.python.framework import func_graph, ops
-
     graph = getattr(variable, "graph", None)  # None for an eager variable
-    here = ops.get_default_graph()
+    here = get_default_graph()
     if tf.executing_eagerly():
         if graph is not None:
             raise ValueError(
@@ -37,7 +48,7 @@ def check_graph(variable: Any) -> None:
         return
     if graph is here:
         return
-    if not isinstance(here, func_graph.FuncGraph):
+    if not isinstance(here, FuncGraph):
         if graph is None:
             raise RuntimeError(
                 f"variable {variable.name} is an eager variable, and a graph is being built: call "
@@ -48,11 +59,8 @@ def check_graph(variable: Any) -> None:
 
 
 def _check_in_function(variable: Any, graph: Any, here: Any) -> None:
-    import tensorflow as tf
-    from tensorflow.python.framework import ops
-
     with tf.init_scope():
-        eager, outside = tf.executing_eagerly(), ops.get_default_graph()
+        eager, outside = tf.executing_eagerly(), get_default_graph()
     if graph is None:
         if not eager:
             raise RuntimeError(
@@ -82,8 +90,6 @@ def initializer_dropped_by_tracing(variable: Any) -> bool:
     TensorFlow then lifts the variable's own initializer out of the trace, and drops other
     assignments in the trace.
     """
-    import tensorflow as tf
-
     handle = _handle_from_outside(variable)
     if handle is None:
         return False
@@ -121,10 +127,20 @@ def is_assignment_pruned(variable: Any) -> bool:
 
     This is so under ``wrap_function``, which keeps only the ops that its results depend on.
     """
-    from tensorflow.python.framework import ops
-
-    runs_everything = getattr(ops.get_default_graph(), "_add_control_dependencies", True)
+    runs_everything = getattr(get_default_graph(), "_add_control_dependencies", True)
     return not runs_everything and _handle_from_outside(variable) is not None
+
+
+def are_pruned(variables: Sequence[Any]) -> bool:
+    """Whether the assignments to all of the variables would be pruned."""
+    return all(map(is_assignment_pruned, variables))
+
+
+def outside_if_pruned(variables: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
+    """Returns the context in which assignments to the variables are not pruned."""
+    if variables and are_pruned(variables):
+        return tf.init_scope()  # type: ignore[no-any-return]
+    return contextlib.nullcontext()
 
 
 def _dropped(variable: Any) -> str:
@@ -146,8 +162,6 @@ class _Watch:
 
     def __init__(self, function: Any) -> None:
         """Hooks into the function's next trace, which is the second."""
-        from tensorflow.python.util import tf_decorator
-
         self.function = function
         self.variables: dict[int, Any] = {}
         original = function._python_function
@@ -179,8 +193,6 @@ _watches: dict[int, _Watch] = {}
 
 def _function_that_creates(variable: Any) -> Any:
     """Returns the ``tf.function`` whose first trace is creating the variable, or None."""
-    from tensorflow.python.eager.polymorphic_function import polymorphic_function
-
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "_initialize":
@@ -194,10 +206,7 @@ def _function_that_creates(variable: Any) -> Any:
 
 def _handle_from_outside(variable: Any) -> Any:
     """Returns the handle of an eager variable if a function is being traced, else None."""
-    import tensorflow as tf
-    from tensorflow.python.framework import func_graph, ops
-
-    if tf.executing_eagerly() or not isinstance(ops.get_default_graph(), func_graph.FuncGraph):
+    if tf.executing_eagerly() or not isinstance(get_default_graph(), FuncGraph):
         return None
     if isinstance(variable, tf.distribute.DistributedValues):
         # A distributed variable has no handle outside of replica context.
@@ -208,10 +217,7 @@ def _handle_from_outside(variable: Any) -> Any:
 
 def is_variable(thing: Any) -> bool:
     """Whether something is a TensorFlow variable of any kind, or behaves like one."""
-    import tensorflow as tf
-    from tensorflow.python.ops import resource_variable_ops
-
-    return isinstance(thing, tf.Variable) or bool(resource_variable_ops.is_resource_variable(thing))
+    return isinstance(thing, tf.Variable) or bool(is_resource_variable(thing))
 
 
 def plain(thing: Any) -> Any:
@@ -270,12 +276,9 @@ def of_variable(variable: Any) -> Variable:
 
 def partitions_of(thing: Any) -> list[Variable] | None:
     """Returns the partitions of a PartitionedVariable or ShardedVariable; None for other types."""
-    from tensorflow.python.distribute import sharded_variable
-    from tensorflow.python.ops import variables
-
-    if isinstance(thing, variables.PartitionedVariable):
+    if isinstance(thing, PartitionedVariable):
         return [of_variable(partition) for partition in thing]
-    if isinstance(thing, sharded_variable.ShardedVariableMixin):
+    if isinstance(thing, ShardedVariableMixin):
         return _shards_of(thing)
     return None
 
@@ -315,8 +318,6 @@ class VariableStore(Mapping[str, Variable]):
     """
 
     def __init__(self) -> None:
-        from tensorflow.python.ops import variable_scope
-
         self._variables: dict[str, Any] = variable_scope._get_default_variable_store()._vars
 
     def __getitem__(self, name: str) -> Variable:
@@ -341,17 +342,9 @@ def whole_name(variable: Any) -> str:
     return name.rpartition(":")[0] or name
 
 
-def job_of(variable: Any) -> str | None:
-    """Returns the job of a variable's device, or None if the device names no job."""
-    import tensorflow as tf
-
-    job: str | None = tf.DeviceSpec.from_string(variable.device or "").job
-    return job
-
-
 def on_another_job(variable: Any) -> bool:
     """Whether a variable's device names a job other than this process."""
-    return job_of(variable) not in (None, "", "localhost")
+    return tf.DeviceSpec.from_string(variable.device or "").job not in (None, "", "localhost")
 
 
 def wrapped_variables(variable: Any) -> list[Any]:
@@ -359,9 +352,7 @@ def wrapped_variables(variable: Any) -> list[Any]:
 
     For an AggregatingVariable this includes the variable that it wraps.
     """
-    from tensorflow.python.distribute import ps_values
-
-    if isinstance(variable, ps_values.AggregatingVariable):
+    if isinstance(variable, AggregatingVariable):
         return [variable, *wrapped_variables(variable._v)]
     return [variable]
 
@@ -412,7 +403,6 @@ def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]
         The partitions of each; the objects that were selected; whether the selection is limited to
         trainable variables.
     """
-    import tensorflow as tf
 
     def collection(key: str, scope: str | None) -> list[Any]:
         return list(tf.compat.v1.get_collection(key, scope=scope))
@@ -433,8 +423,6 @@ def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]
 
 def name_of(partition: Variable) -> str:
     """Returns the name that TensorFlow's saver uses: without ``:0``, of the whole variable."""
-    from tensorflow.python.training.saving import saveable_object_util
-
     if partition.slice is not None:
         return partition.slice.full_name
     if partition.name != partition.handle.name:  # the path of a Keras variable
@@ -464,8 +452,6 @@ def group_of(partitions: list[Variable], wanted: Any) -> Group:
 
 def nothing_selected(wanted: Any) -> str:
     """Returns the message for an empty selection."""
-    import tensorflow as tf
-
     what = f"vars_to_warm_start={wanted!r} selects no variable: nothing is warm-started"
     if tf.executing_eagerly() and not (isinstance(wanted, list) and not wanted):
         return f"{what}. In eager mode variables are in no collection: give a list of the variables"
@@ -476,3 +462,66 @@ def nothing_selected(wanted: Any) -> str:
         f"{what}. The graph has {len(known)} {kind} variables; an expression is matched with the "
         "beginnings of their names, which end in ':0'"
     )
+
+
+def set_initializer(variable: Any, value: Any, initial: Any | None) -> None:
+    """Replaces a variable's initializer by an assignment of a value, as TensorFlow's function does.
+
+    In eager mode the value is assigned immediately; inside a function, each time the function runs.
+
+    Args:
+        variable: A variable of any kind, including distributed ones.
+        value: A tensor on the CPU of the variable's task.
+        initial: The new ``initial_value``; None leaves it as it is.
+
+    Raises:
+        ValueError: The shapes are known to differ.
+    """
+    initializer = _assignment(variable, value)
+    if tf.executing_eagerly():
+        # Do not keep the value: TensorFlow would copy the variable at its first update.
+        return
+    value.set_shape(variable.shape)
+    for each in wrapped_variables(variable):
+        each._initializer_op = initializer
+        if initial is not None:
+            each._initial_value = initial
+
+
+def _assignment(variable: Any, value: Any) -> Any:
+    """Returns the op that assigns a value to a variable; in eager mode, assigns it."""
+    if _is_simple(variable, value):
+        # The op that the saver would create, without its Identity op in between: a smaller graph
+        # takes less time to build and to start. The name of the Identity op is still reserved, so
+        # that the names of later ops do not change.
+        get_default_graph().unique_name("Identity")
+        with tf.compat.v1.device(variable.device):
+            return create_op("AssignVariableOp", [variable.handle, value], [], "AssignVariableOp")
+    return _saveable(variable).restore([value], restored_shapes=None)
+
+
+def _is_simple(variable: Any, value: Any) -> bool:
+    """Whether a variable is a plain ResourceVariable of the graph that is being built."""
+    graph = get_default_graph()
+    return (
+        type(variable) is ResourceVariable
+        and not tf.executing_eagerly()
+        and not isinstance(graph, FuncGraph)
+        and variable.shape.is_compatible_with(value.shape)
+    )
+
+
+def _saveable(variable: Any) -> Any:
+    """Returns the saveable object that TensorFlow's saver creates for a variable.
+
+    Raises:
+        ValueError: There is not exactly one.
+    """
+    saveables = [
+        saveable
+        for name, op in saveable_object_util.op_list_to_dict([variable]).items()
+        for saveable in saveable_object_util.saveable_objects_for_op(op, name)
+    ]
+    if len(saveables) != 1:
+        raise ValueError(f"{variable.name} is {len(saveables)} variables to TensorFlow's saver")
+    return saveables[0]

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``warm_start``: initializes a model from a checkpoint, also if its vocabularies changed."""
+"""The ways to start a ``warm_start``: ours, TensorFlow's, and a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+
+import tensorflow as tf
 
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import LoadReport, Policy
@@ -24,83 +26,7 @@ from tensorbundle.vocab import INCOMPLETE_MESSAGE, VocabInfo, check_vocab_info
 Result = TypeVar("Result")
 
 
-def warm_start(
-    ckpt_to_initialize_from: AnyPath,
-    vars_to_warm_start: Any = ".*",
-    var_name_to_vocab_info: Mapping[str, Any] | None = None,
-    var_name_to_prev_var_name: Mapping[str, str] | None = None,
-    *,
-    missing: str = "raise",
-    mismatch: str = "raise",
-    cast: bool = False,
-) -> LoadReport:
-    """Initializes variables from a checkpoint and remaps rows or columns by their vocabularies.
-
-    As ``tf.compat.v1.train.warm_start``. In addition it supports variables of any float type and
-    of rank 1 and up, initializers that need the real shape, duplicate tokens in the new vocabulary,
-    and partitions along any axis. Each pair of vocabularies is joined once per process, when the
-    initializers run; in eager mode, immediately. Suspicious settings and vocabularies are reported
-    in TensorFlow's log: small vocabularies are checked completely at the call, large ones by
-    samples.
-
-    Args:
-        ckpt_to_initialize_from: As for ``tensorbundle.open``. Remote paths are passed to
-            TensorFlow's function, or, with one of the keywords, to its reader and ops.
-        vars_to_warm_start: A regular expression that is matched with the beginning of trainable
-            variables' names; a list of them, for all global variables; a list of variables, also of
-            Keras; or None: the trainable variables that have a vocabulary.
-        var_name_to_vocab_info: By full name, without ``:0`` or ``/part_<i>``: a `VocabInfo`, or
-            TensorFlow's. If an optimizer's slot (``<variable>/<Slot>``) is selected, it is
-            remapped like its variable, and new rows keep the slot's initial value. The name of a
-            Keras variable is its path.
-        var_name_to_prev_var_name: By full name: the name in the checkpoint.
-        missing: ``"skip"`` skips variables whose tensor is not in the checkpoint.
-        mismatch: ``"skip"`` skips variables that differ from their tensor in shape or type.
-        cast: Whether values are converted between float types. Other types are never converted.
-
-    Returns:
-        The variables that were loaded, those that were skipped, and the unused tensors. The latter
-        are unknown if TensorFlow's function was called.
-
-    Raises:
-        ValueError: A setting is for a variable that was not selected; a shape does not match its
-            vocabulary; a tensor is not in the checkpoint, or has another shape or type; an old
-            vocabulary has more tokens than its table has rows. No variable has been changed then.
-        TypeError: A backup initializer is not callable, or returns another type.
-        OpError: The checkpoint is corrupt; a tensor has another shape or type.
-
-    Example:
-        >>> info = tb.VocabInfo("new.txt", 1000, 1, "old.txt")
-        >>> tb.warm_start("model.ckpt-7", var_name_to_vocab_info={"embedding": info})
-    """
-    return _warm_start(
-        ckpt_to_initialize_from,
-        vars_to_warm_start,
-        var_name_to_vocab_info,
-        var_name_to_prev_var_name,
-        Policy(missing, mismatch, cast),
-    )
-
-
-def patched_warm_start(
-    ckpt_to_initialize_from: AnyPath,
-    vars_to_warm_start: Any = ".*",
-    var_name_to_vocab_info: Mapping[str, Any] | None = None,
-    var_name_to_prev_var_name: Mapping[str, str] | None = None,
-    **keywords: Any,
-) -> LoadReport:
-    """Replaces TensorFlow's function. Accepts the paths that TensorFlow accepts."""
-    return _warm_start(
-        ckpt_to_initialize_from,
-        vars_to_warm_start,
-        var_name_to_vocab_info,
-        var_name_to_prev_var_name,
-        Policy(**keywords),
-        as_tensorflow=True,
-    )
-
-
-def _warm_start(
+def run(
     path: AnyPath,
     wanted: Any,
     infos: Mapping[str, Any] | None,
@@ -109,8 +35,16 @@ def _warm_start(
     *,
     as_tensorflow: bool = False,
 ) -> LoadReport:
-    import tensorflow as tf
+    """Plans and carries out ``tensorbundle.warm_start``.
 
+    Args:
+        path: The checkpoint.
+        wanted: ``vars_to_warm_start``.
+        infos: ``var_name_to_vocab_info``.
+        names: ``var_name_to_prev_var_name``.
+        policy: What is skipped, and whether values are converted.
+        as_tensorflow: Accept only the paths that TensorFlow's function accepts.
+    """
     if checkpoint_index.is_remote(path) and policy.is_default:
         checkpoint_index.original_function("warm_start")(path, wanted, infos, names)
         return report_by_names(wanted, infos or {}, names or {})
@@ -124,47 +58,38 @@ def _warm_start(
     )
 
 
-def plan_warm_start(
+def plan(
+    path: AnyPath,
+    wanted: Any,
+    infos: Mapping[str, Any] | None,
+    names: Mapping[str, str] | None,
+    policy: Policy,
+) -> plans.LoadPlan:
+    """Plans ``tensorbundle.warm_start``. Args: as for ``run``."""
+    return _prepared(
+        path,
+        policy,
+        lambda start: start.prepare(wanted, infos or {}, names or {}, announce=True),
+        plans.planned,
+        exact=True,
+    )
+
+
+def patched_warm_start(
     ckpt_to_initialize_from: AnyPath,
     vars_to_warm_start: Any = ".*",
     var_name_to_vocab_info: Mapping[str, Any] | None = None,
     var_name_to_prev_var_name: Mapping[str, str] | None = None,
-    *,
-    missing: str = "raise",
-    mismatch: str = "raise",
-    cast: bool = False,
-) -> plans.LoadPlan:
-    """Plans a ``warm_start`` without changing any variable.
-
-    All errors in the settings and all mismatches are in the plan's ``problems``. Vocabularies of
-    any size are joined, so that the numbers are exact.
-
-    Args:
-        ckpt_to_initialize_from: As for ``warm_start``.
-        vars_to_warm_start: Likewise.
-        var_name_to_vocab_info: Likewise.
-        var_name_to_prev_var_name: Likewise.
-        missing: Likewise.
-        mismatch: Likewise.
-        cast: Likewise.
-
-    Returns:
-        The plan. ``print`` it, and ``apply`` it.
-
-    Raises:
-        ValueError: A directory has no checkpoint, or the selection has an invalid type.
-        OpError: The checkpoint's index is corrupt.
-
-    Example:
-        >>> print(tb.tf.plan_warm_start("model.ckpt-7"))
-    """
-    settings = (vars_to_warm_start, var_name_to_vocab_info or {}, var_name_to_prev_var_name or {})
-    return _prepared(
+    **keywords: Any,
+) -> LoadReport:
+    """Replaces TensorFlow's function. Accepts the paths that TensorFlow accepts."""
+    return run(
         ckpt_to_initialize_from,
-        Policy(missing, mismatch, cast),
-        lambda start: start.prepare(*settings, announce=True),
-        plans.planned,
-        exact=True,
+        vars_to_warm_start,
+        var_name_to_vocab_info,
+        var_name_to_prev_var_name,
+        Policy(**keywords),
+        as_tensorflow=True,
     )
 
 
@@ -255,4 +180,4 @@ def _prepared(
         finally:
             start.close()
 
-    return plans.once_unconverted(work)
+    return plans.once(work)

@@ -3,36 +3,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle.errors import CheckpointNotFoundError, Error
+import tensorflow as tf
+
+from tensorbundle import vocab_diagnosis
+from tensorbundle.arguments import format_value
+from tensorbundle.errors import CheckpointNotFoundError, Error, VocabularyNotFoundError
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import Policy, Problem, Row, Stored, type_text
-from tensorbundle.tf import (
-    fill_values,
-    initializers,
-    plans,
-    remap_backends,
-    vocabularies,
-)
-from tensorbundle.tf.checkpoint_index import AnySource, open_source
-from tensorbundle.tf.errors import invalid_argument
+from tensorbundle.tf import fill_values, op_library, plans
+from tensorbundle.tf.backend import library_is_usable
+from tensorbundle.tf.checkpoint_index import CheckpointIndex, is_remote, open_index
+from tensorbundle.tf.errors import InvalidArgumentError, translated
 from tensorbundle.tf.options import Options
+from tensorbundle.tf.remapped_values import path_in_ops, remap_variable
 from tensorbundle.tf.variables import (
     as_given,
     check_initializer_is_kept,
     group_of,
     grouped,
-    is_assignment_pruned,
     nothing_selected,
+    on_another_job,
+    outside_if_pruned,
+    set_initializer,
     target,
 )
 from tensorbundle.variables import Variable
 from tensorbundle.vocab import INCOMPLETE_MESSAGE, VocabInfo
-from tensorbundle.vocab_diagnosis import Diagnosis
+from tensorbundle.vocab_diagnosis import Diagnosis, RemapInputs
 from tensorbundle.warm_plan import (
     Group,
     Load,
@@ -53,7 +54,7 @@ class WarmStart:
         options: The options of reading.
         policy: What is skipped, and whether values are converted.
         exact: Whether vocabularies of any size are joined for the diagnosis.
-        source: The checkpoint, or None if it does not exist yet. As in TensorFlow, it must exist at
+        index: The checkpoint, or None if it does not exist yet. As in TensorFlow, it must exist at
             the call only to load a variable without a vocabulary, else when the initializers run.
         prefix: The prefix that ops get.
     """
@@ -69,21 +70,21 @@ class WarmStart:
         """Opens the checkpoint if it exists.
 
         Raises:
-            ValueError, TypeError, OpError: As ``open_source``.
+            ValueError, TypeError, OpError: As ``open_index``.
         """
         self.path = path
         self.options = options
         self.policy = policy
         self.exact = exact
-        self.source: AnySource | None = None
+        self.index: CheckpointIndex | None = None
         self._absent: Exception | None = None
         try:
-            self.source = open_source(path, as_tensorflow=as_tensorflow)
+            self.index = open_index(path, as_tensorflow=as_tensorflow)
         except CheckpointNotFoundError as error:
             if isinstance(error, ValueError):  # the path can never become a checkpoint's
                 raise
             self._absent = error
-        self.prefix = os.fsencode(self.path) if self.source is None else self.source.prefix
+        self.prefix = os.fsencode(self.path) if self.index is None else self.index.prefix
         self._rows: list[Row] = []
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
@@ -93,8 +94,8 @@ class WarmStart:
 
     def close(self) -> None:
         """Lets go of the checkpoint."""
-        if self.source is not None:
-            self.source.close()
+        if self.index is not None:
+            self.index.close()
 
     def prepare(
         self,
@@ -120,9 +121,9 @@ class WarmStart:
         variables, originals, from_trainable = grouped(wanted)
         if from_trainable:
             self._preamble.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
-        if not names and self.source is not None and self.source.is_object_based():
+        if not names and self.index is not None and self.index.is_object_based():
             names, problems = find_keys(
-                self.source.find, variables, skip=self.policy.missing == "skip"
+                self.index.find, variables, skip=self.policy.missing == "skip"
             )
             self._problems += problems
         groups = {name: group_of(partitions, wanted) for name, partitions in variables.items()}
@@ -163,7 +164,7 @@ class WarmStart:
             tuple(self._problems),
             tuple(self._warnings),
             self.policy,
-            () if self.source is None else self.source.unused(used),
+            () if self.index is None else self.index.unused(used),
             self._run,
             tuple(self._preamble),
         )
@@ -173,8 +174,6 @@ class WarmStart:
 
         In eager mode they are arrays, which might not all fit into memory together.
         """
-        import tensorflow as tf
-
         ready: Values = {}
         if not tf.executing_eagerly():
             ready = {each.group: each.values() for each in self._remaps}
@@ -232,14 +231,15 @@ class WarmStart:
         originals: Mapping[str, list[Any]],
     ) -> plans.Loads:
         if not batch:
-            return plans.Loads(self.path, (), (), (), [])
-        if self.source is None:
+            return plans.Loads(self.path, None, (), (), (), [], self.options)
+        if self.index is None:
             assert self._absent is not None
-            return plans.Loads(self.path, (), (plans.raised(self._absent),), (), [])
+            problems = (plans.raised(self._absent),)
+            return plans.Loads(self.path, None, (), problems, (), [], self.options)
         pairs = [
             (step.tensor, target(variables[step.group], originals[step.group])) for step in batch
         ]
-        return plans.prepare(self.source, self.path, pairs, {}, self.options, self.policy)
+        return plans.prepare(self.index, self.path, pairs, {}, self.options, self.policy)
 
     def _load(self, prepared: plans.Loads) -> None:
         self._problems += prepared.problems
@@ -282,14 +282,14 @@ class WarmStart:
     ) -> tuple[Diagnosis, Problem | None]:
         """Diagnoses a table's vocabularies."""
         try:
-            answer = vocabularies.ask(step, partitions, stored, self.options, exact=self.exact)
+            answer = _diagnose(step, partitions, stored, self.options, exact=self.exact)
         except (Error, TypeError, ValueError) as error:
             return Diagnosis("remapped", ()), plans.raised(error)
         if step.slot_of is None:
             self._warnings += answer.warnings
         if answer.error is None:
             return answer, None
-        return answer, plans.raised(invalid_argument(answer.error))
+        return answer, plans.raised(InvalidArgumentError(answer.error))
 
     def _find_table(
         self, step: Remap, partitions: list[Variable]
@@ -298,12 +298,12 @@ class WarmStart:
         try:
             for partition in partitions:
                 check_initializer_is_kept(partition.handle)
-            if self.source is None:
+            if self.index is None:
                 return None, None if self.path else plans.raised(ValueError(INCOMPLETE_MESSAGE))
-            stored = self.source.find(step.tensor)
+            stored = self.index.find(step.tensor)
         except (Error, ValueError) as error:
             return None, plans.raised(error)
-        return stored, compare_table(step, partitions, stored, self.source.label, self.policy.cast)
+        return stored, compare_table(step, partitions, stored, self.index.label, self.policy.cast)
 
     def _describe(self, step: Remap | Load) -> None:
         for line in log_messages(step):
@@ -311,10 +311,10 @@ class WarmStart:
 
     def _log(self, level: str, text: str, *args: Any) -> None:
         """Adds a step that writes a line to the log."""
-        self._steps.append(lambda _: getattr(_logger(), level)(text, *args))
+        self._steps.append(lambda _: getattr(tf.compat.v1.logging, level)(text, *args))
 
     def _shape_of(self, tensor: str) -> tuple[int, ...] | None:
-        return None if self.source is None else self.source.shape_of(tensor)
+        return None if self.index is None else self.index.shape_of(tensor)
 
 
 # Remapped values by group, for every partition.
@@ -348,9 +348,9 @@ class _VariableRemap(NamedTuple):
 
         The last is None if ``initial_value`` must stay as it is, as TensorFlow leaves it.
         """
-        with _outside_if_pruned(self.variables):
+        with outside_if_pruned(self.variables):
             since = fill_values.version()
-            remapped = remap_backends.remap_variable(
+            remapped = remap_variable(
                 self.prefix, self.step, self.stored, self.variables, self.options
             )
             initial = remapped
@@ -363,21 +363,68 @@ class _VariableRemap(NamedTuple):
     def assign(self, ready: Values) -> None:
         """Replaces the initializers of the variables by their values."""
         values = ready.get(self.group) or self.values()
-        with _outside_if_pruned(self.variables):
+        with outside_if_pruned(self.variables):
             for variable, value, initial in values:
-                initializers.set_initializer(variable, value, initial)
+                set_initializer(variable, value, initial)
 
 
-def _outside_if_pruned(variables: list[Any]) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context in which assignments are not pruned."""
-    import tensorflow as tf
+def _diagnose(
+    step: Remap,
+    partitions: Sequence[Variable],
+    stored: Stored | None,
+    options: Options,
+    *,
+    exact: bool,
+) -> Diagnosis:
+    """Diagnoses the vocabularies of a table.
 
-    if all(is_assignment_pruned(variable) for variable in variables):
-        return tf.init_scope()  # type: ignore[no-any-return]
-    return contextlib.nullcontext()
+    Args:
+        step: The plan for the table.
+        partitions: Its variables.
+        stored: The stored table, if known.
+        options: The options of reading.
+        exact: Whether to join vocabularies of any size.
 
-
-def _logger() -> Any:
-    import tensorflow as tf
-
-    return tf.compat.v1.logging
+    Raises:
+        tf.errors.NotFoundError, InvalidArgumentError: In eager mode, in which the vocabularies are
+            joined now.
+        TypeError, ValueError: The backup initializer cannot be called, or a size is out of range.
+    """
+    info = step.info
+    if info.backup_initializer is not None:
+        fill_values.check_callable(info.backup_initializer)
+    if not -(1 << 63) <= info.old_vocab_size < 1 << 63:
+        raise ValueError(f"old_vocab_size {format_value(info.old_vocab_size)} is no 64-bit integer")
+    new, old = path_in_ops(info.new_vocab), path_in_ops(info.old_vocab)
+    if is_remote(new) or is_remote(old):
+        return Diagnosis("remapped", ())
+    shape = partitions[0].full_shape
+    axis = int(info.axis)
+    question = RemapInputs(
+        variable=step.group,
+        new=new,
+        old=old,
+        new_size=info.new_vocab_size,
+        old_size=info.old_vocab_size,
+        axis=axis,
+        wanted=step.wanted,
+        room=None if shape is None else shape[axis],
+        num_oov=info.num_oov_buckets,
+        table_rows=None if stored is None else stored.shape[axis],
+    )
+    # The join of our ops in this process is cached for them.
+    with_library = options.op != "stock" and library_is_usable()
+    join = op_library.join if with_library else vocab_diagnosis.join_files
+    now = tf.executing_eagerly()
+    try:
+        answer = vocab_diagnosis.diagnose(question, join, exact=exact or now, is_immediate=now)
+    except VocabularyNotFoundError as error:
+        raise translated(error) from error
+    except (Error, ValueError) as error:
+        raise InvalidArgumentError(f"{step.group!r}: {error}") from error
+    if answer.error is None or not any(
+        on_another_job(partition.handle) for partition in partitions
+    ):
+        return answer
+    # The other machine may have other files.
+    return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
