@@ -33,6 +33,7 @@ HEADINGS = {
     "stream": "Streaming",
     "init": "Initialising variables",
     "warm": "Warm starting",
+    "restore": "TensorFlow's own functions",
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"

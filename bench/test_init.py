@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,7 +143,7 @@ def load_ops() -> None:
     """Loads our op library, and the modules of the two functions."""
     tb.tf.load_op_library()
     for name in ("init_from_checkpoint", "warm_start"):
-        getattr(tb, name)
+        importlib.import_module(f"tensorbundle.tf.{name}")
 
 
 def _warm_up(tf: Any) -> None:
