@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.framework.ops import get_default_graph
@@ -24,6 +25,7 @@ from tensorbundle.errors import UnsupportedError
 from tensorbundle.tf.backend import NAME, ReadRequest, Table, library_is_usable, on_cpu_of
 from tensorbundle.tf.checkpoint_index import key_of
 from tensorbundle.tf.fill_values import FillValues
+from tensorbundle.tf.op_library import create_op
 from tensorbundle.tf.options import Options
 from tensorbundle.warm_plan import PartitionRemap
 
@@ -45,6 +47,7 @@ class StockBackend:
         self._options = options
         self._joined: dict[Any, tuple[Any, Any]] = {}
         self._paths: dict[bytes, Any] = {}
+        self._constants: dict[Any, Any] = {}
 
     def read(self, requests: Sequence[ReadRequest]) -> list[Any]:
         """Implements `Backend`."""
@@ -88,15 +91,15 @@ class StockBackend:
         every = ids
         if partition.num_oov:
             every = tf.concat([ids, tf.fill([partition.num_oov], tf.constant(-1, tf.int64))], 0)
-        rows, columns = every, tf.zeros([0], tf.int64)
+        rows, columns = every, self._constant("no columns", np.zeros(0, np.int64))
         if partition.axis == 1:
             first = partition.offset
             rows = tf.range(first, first + partition.num_rows, dtype=tf.int64)
             columns = every
         num_rows, num_columns = partition.remapped_shape
         value = tf.raw_ops.LoadAndRemapMatrix(
-            ckpt_path=self._prefix,
-            old_tensor_name=table.tensor,
+            ckpt_path=self._constant("prefix", self._prefix),
+            old_tensor_name=self._constant(table.tensor, table.tensor),
             row_remapping=rows,
             col_remapping=columns,
             initializing_values=self._missing_cells(table, partition, fill, every),
@@ -171,6 +174,12 @@ class StockBackend:
             )
         return self._joined[key]
 
+    def _constant(self, key: Any, value: Any) -> Any:
+        """Returns a constant that the ops of all partitions share."""
+        if key not in self._constants:
+            self._constants[key] = tf.constant(value)
+        return self._constants[key]
+
     def _path(self, path: bytes) -> Any:
         """Returns a path that TensorFlow takes for no constant: a stateful op prints nothing.
 
@@ -200,13 +209,20 @@ class StockBackend:
 
 
 def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) -> list[Any]:
+    begins: dict[int, Any] = {}
     sizes: dict[tuple[int, ...], Any] = {}
     sliced = []
     for value, request in zip(values, requests, strict=True):
         extent = request.extent
+        if len(extent) not in begins:
+            begins[len(extent)] = tf.constant([0] * len(extent))
         if extent not in sizes:
             sizes[extent] = _not_constant(list(extent))
-        sliced.append(tf.slice(value, [0] * len(extent), sizes[extent], name=NAME))
+        inputs = [value, begins[len(extent)], sizes[extent]]
+        if tf.executing_eagerly():
+            sliced.append(tf.slice(*inputs))
+        else:
+            sliced.append(create_op("Slice", inputs, [request.dtype], NAME).outputs[0])
     return sliced
 
 
