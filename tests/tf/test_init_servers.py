@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from craft.compare import same_bits
+from warm_starts import write_vocabulary
 
 import tensorbundle as tb
 
@@ -45,19 +46,20 @@ TABLE = np.random.default_rng(5).standard_normal((1 << 15, 128)).astype(np.float
 class Cluster:
     """Parameter servers in child processes, and a worker in this process for the sessions."""
 
-    def __init__(self, with_ops: bool) -> None:
+    def __init__(self, *with_ops: bool) -> None:
+        """Starts a server for each argument, which says whether it loads the op library."""
         ports = _free_ports(3)
         self.spec = {
             "ps": [f"localhost:{port}" for port in ports[:2]],
             "worker": [f"localhost:{ports[2]}"],
         }
-        kind = "ops" if with_ops else "plain"
         self.servers = [
             subprocess.Popen(
-                [sys.executable, "-c", SERVER, json.dumps(self.spec), str(task), kind],
+                [sys.executable, "-c", SERVER, json.dumps(self.spec), str(task),
+                 "ops" if ops else "plain"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )
-            for task in range(2)
+            for task, ops in enumerate(with_ops)
         ]  # fmt: skip
         for server in self.servers:
             assert server.stdout is not None
@@ -94,7 +96,7 @@ def _free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    servers = Cluster(with_ops=True)
+    servers = Cluster(True, True)
     yield servers
     servers.close()
 
@@ -165,7 +167,7 @@ def test_corruption_leaves_both_servers_uninitialized(
 
 
 def test_server_without_op_library_runs_tensorflows_ops(prefix: str) -> None:
-    plain = Cluster(with_ops=False)
+    plain = Cluster(False, False)
     try:
         with tf.Graph().as_default(), plain.session() as session:
             partitions = table(True)
@@ -180,3 +182,29 @@ def test_server_without_op_library_runs_tensorflows_ops(prefix: str) -> None:
             assert same_bits(np.concatenate(session.run([p.value() for p in partitions])), TABLE)
     finally:
         plain.close()
+
+
+@pytest.mark.parametrize("with_ops", [(False, False), (True, False)], ids=["none", "one of two"])
+def test_servers_need_no_op_library(
+    tmp_path: Path, prefix: str, with_ops: tuple[bool, bool]
+) -> None:
+    """Copies, mappings, options and remaps are nodes of TensorFlow's ops, which any server runs."""
+    words = [f"w{row}" for row in range(len(TABLE))]
+    new = write_vocabulary(tmp_path / "new.txt", words[::-1])
+    old = write_vocabulary(tmp_path / "old.txt", words)
+    cluster = Cluster(*with_ops)
+    try:
+        for options in ({}, {"mode": "map"}, {"verify": "none", "threads": 2}, None):
+            with tf.Graph().as_default(), cluster.session() as session:
+                partitions = table(True)
+                if options is None:
+                    info = tb.VocabInfo(new, len(TABLE), 0, old)
+                    tb.warm_start(prefix, "t", {"t": info})
+                else:
+                    with tb.tf.options(**options):
+                        tb.init_from_checkpoint(prefix, {"t": partitions})
+                session.run([partition.initializer for partition in partitions])
+                values = np.concatenate(session.run([p.value() for p in partitions]))
+                assert same_bits(values, TABLE if options is not None else TABLE[::-1].copy())
+    finally:
+        cluster.close()
