@@ -7,6 +7,9 @@
 //   4. Verify. A stored slice that is read whole is compared at once. A slice that is read in part
 //      is verified by all ops together (verify_ledger.h).
 //
+// Remote files (remote_files.h) are read by this thread alone, in the order of their bytes, and
+// each op verifies what it reads: a slice that it reads in part is read whole, once.
+//
 // Attributes that a node may have:
 //   _tensorbundle_verify   "full" (default), "lazy": slices that are read whole, "none"
 //   _tensorbundle_threads  0 (default): the processors that the process may use
@@ -134,6 +137,7 @@ class RestoreKernel {
   void Compute(const Run& run) const {
     CountCall(StockOp::kRestore);
     std::vector<Output> outputs = Prepare(run);
+    if (!outputs.empty() && outputs[0].source.is_remote) return ReadRemote(&outputs);
     uint64_t size = 0;
     std::vector<Output*> small;
     Ledgers ledgers;
@@ -190,7 +194,7 @@ class RestoreKernel {
     }
     std::vector<TypeNumber> types;
     for (size_t i = 0; i < count; ++i) types.push_back(run.OutputType(static_cast<int>(i)));
-    const OpenedTensors opened = OpenAll(prefixes[0], names, types, IoMode::kPread);
+    const OpenedTensors opened = OpenStock(prefixes[0], names, types, IoMode::kPread);
     std::vector<Output> outputs;
     for (size_t i = 0; i < count; ++i) {
       const OpenTensor source = opened[i];
@@ -220,6 +224,30 @@ class RestoreKernel {
       for (size_t i = 0; i < stored.size(); ++i) elements.emplace_back(stored[i]);
     }
     return NewVariantTensor(Lengths(box), elements);
+  }
+
+  void ReadRemote(std::vector<Output>* outputs) const {
+    const auto place = [](const Output& output) {
+      const std::span<const StoredSlice> slices =
+          output.source.checkpoint->catalog().Slices(*output.source.tensor);
+      return slices.empty() ? std::pair<uint32_t, uint64_t>()
+                            : std::pair(slices[0].file, slices[0].offset);
+    };
+    std::stable_sort(outputs->begin(), outputs->end(),
+                     [&](const Output& a, const Output& b) { return place(a) < place(b); });
+    for (const Output& output : *outputs) {
+      const auto& [source, box, tensor, bytes] = output;
+      const bool verify = verify_ != Verify::kNone;
+      if (HasVariableSize(source.tensor->dtype)) {
+        ReadStringBox(source, box, verify, tensor.get());
+      } else {
+        ReadBox(*source.checkpoint, *source.tensor, box, bytes,
+                {.threads = 1,
+                 .verify = verify,
+                 .fresh = false,
+                 .verify_partial = verify_ == Verify::kFull});
+      }
+    }
   }
 
   // Reads an output. Returns the ledgers that must verify slices of it.

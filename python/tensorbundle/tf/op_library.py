@@ -147,6 +147,9 @@ def register_kernels() -> None:
     from tensorflow.python.eager import context
 
     load_op_library()
+    from tensorbundle.tf import remote_files  # imports TensorFlow
+
+    remote_files.register(c_library())
     message = ctypes.create_string_buffer(4096)
     if c_library().tensorbundle_tf_register_kernels(message, ctypes.c_size_t(len(message))):
         raise RuntimeError(f"cannot register kernels: {message.value.decode(errors='replace')}")
