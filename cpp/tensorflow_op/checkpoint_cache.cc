@@ -15,6 +15,7 @@
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/status.h"
 
 namespace tensorbundle::op {
@@ -38,6 +39,13 @@ std::shared_ptr<const BundleIndex> IndexOf(const std::string& prefix, const File
   });
 }
 
+[[noreturn]] void ThrowNoFiles(const std::string& prefix) {
+  throw OpError(Code::kNotFound,
+                "Unsuccessful TensorSliceReader constructor: Failed to find "
+                "any matching files for " +
+                    prefix);
+}
+
 // Expands "<name>-?????-of-00002" to two paths. Any other prefix is the path of a single file.
 std::vector<std::string> V1Files(const std::string& prefix) {
   constexpr std::string_view kPattern =
@@ -51,6 +59,7 @@ std::vector<std::string> V1Files(const std::string& prefix) {
     if (std::isdigit(static_cast<unsigned char>(digit)) == 0) return {prefix};
     count = count * 10 + (digit - '0');
   }
+  if (count == 0) return {prefix};
   std::vector<std::string> files;
   for (int shard = 0; shard < count; ++shard) {
     std::string number = std::to_string(shard);
@@ -90,12 +99,7 @@ std::shared_ptr<const Checkpoint> V1Checkpoint(const std::string& prefix, IoMode
     files = MatchingFiles(prefix);
     if (!files.empty()) identities = IdentifyAll(files);
   }
-  if (!identities) {
-    throw OpError(Code::kNotFound,
-                  "Unsuccessful TensorSliceReader constructor: Failed to find "
-                  "any matching files for " +
-                      prefix);
-  }
+  if (!identities) ThrowNoFiles(prefix);
   const CacheKey key{prefix + (mode == IoMode::kPread ? " read" : " mapped"), *identities};
   return cache.Get(key,
                    [&]() -> SharedCache<Checkpoint>::Computed { return {OpenV1(files, mode), 1}; });
@@ -129,13 +133,65 @@ std::optional<OpenedTensors> TryOpen(const std::string& prefix, std::span<const 
   if (!index_file) {
     std::shared_ptr<const Checkpoint> checkpoint = V1Checkpoint(prefix, mode);
     std::vector<const Tensor*> tensors = FindTensors(checkpoint->catalog(), names, types);
-    return OpenedTensors{std::move(checkpoint), std::move(tensors)};
+    return OpenedTensors{.checkpoint = std::move(checkpoint), .tensors = std::move(tensors)};
   }
   const std::shared_ptr<const BundleIndex> index = IndexOf(prefix, *index_file);
   std::vector<const Tensor*> tensors = FindTensors(index->catalog, names, types);
   std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensors(index, tensors, mode);
   if (checkpoint == nullptr) return std::nullopt;
-  return OpenedTensors{std::move(checkpoint), std::move(tensors)};
+  return OpenedTensors{.checkpoint = std::move(checkpoint), .tensors = std::move(tensors)};
+}
+
+// Returns null if the path has no such file. Sets `*failure` if that is not certain.
+std::shared_ptr<const File> TryOpenRemoteIndex(const std::string& prefix,
+                                               std::optional<OpError>* failure) {
+  try {
+    return OpenIndexFile(prefix, &OpenRemote);
+  } catch (const OpError& error) {
+    if (error.code() != Code::kNotFound) *failure = error;
+    return nullptr;
+  }
+}
+
+std::shared_ptr<const Checkpoint> OpenRemoteV1(const std::string& prefix,
+                                               const std::optional<OpError>& index_failure) {
+  std::vector<std::string> files;
+  try {
+    files = MatchRemote(prefix);
+  } catch (const OpError& error) {
+    throw OpError(Code::kInvalidArgument,
+                  "Unsuccessful TensorSliceReader constructor: Failed to get matching files on " +
+                      prefix + ": " + error.message());
+  }
+  if (files.empty() && index_failure) throw *index_failure;
+  if (files.empty()) ThrowNoFiles(prefix);
+  return OpenV1(files, IoMode::kPread, &OpenRemote);
+}
+
+// Opens a remote checkpoint for one op. Reads the index whole, because that needs no seeks.
+OpenedTensors OpenRemoteTensors(const std::string& prefix, std::span<const std::string> names,
+                                std::span<const TypeNumber> types) {
+  RequireRemoteFunctions(prefix);
+  std::optional<OpError> failure;
+  OpenedTensors opened{.checkpoint = nullptr, .tensors = {}, .is_remote = true};
+  if (const auto file = TryOpenRemoteIndex(prefix, &failure)) {
+    const auto index = std::make_shared<const BundleIndex>(
+        ReadBundleIndex(prefix, std::make_shared<MemorySource>(*file)));
+    opened.tensors = FindTensors(index->catalog, names, types);
+    opened.checkpoint = Checkpoint::OpenTensors(index, opened.tensors, IoMode::kPread, &OpenRemote);
+  } else {
+    opened.checkpoint = OpenRemoteV1(prefix, failure);
+    opened.tensors = FindTensors(opened.checkpoint->catalog(), names, types);
+  }
+  return opened;
+}
+
+bool HasIndex(const std::string& prefix) {
+  try {
+    return File::Identify(prefix + ".index").has_value();
+  } catch (const IOFailure&) {
+    return true;
+  }
 }
 
 }  // namespace
@@ -153,6 +209,19 @@ OpenedTensors OpenAll(const std::string& prefix, std::span<const std::string> na
     }
   }
   throw CorruptionError("the checkpoint " + prefix + " is replaced faster than it can be opened");
+}
+
+OpenedTensors OpenStock(const std::string& prefix, std::span<const std::string> names,
+                        std::span<const TypeNumber> types, IoMode mode) {
+  const std::string path = prefix.substr(0, prefix.find('\0'));  // as TensorFlow truncates it
+  if (IsRemote(path)) return OpenRemoteTensors(path, names, types);
+  const std::string local = LocalPath(path);
+  try {
+    return OpenAll(local, names, types, mode);
+  } catch (const IOFailure& error) {
+    if (HasIndex(local)) throw;
+    throw OpError(Code::kDataLoss, "Unable to open table file " + local + ": " + error.what());
+  }
 }
 
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode) {

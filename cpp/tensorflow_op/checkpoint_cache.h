@@ -119,7 +119,8 @@ class SharedCache {
 // open.
 struct OpenTensor {
   std::shared_ptr<const Checkpoint> checkpoint;
-  const Tensor* tensor;  // of the checkpoint
+  const Tensor* tensor;    // of the checkpoint
+  bool is_remote = false;  // only this thread may read it, and it was opened for this op alone
 
   std::span<const int64_t> shape() const { return checkpoint->catalog().Shape(*tensor); }
 };
@@ -128,9 +129,10 @@ struct OpenTensor {
 struct OpenedTensors {
   std::shared_ptr<const Checkpoint> checkpoint;
   std::vector<const Tensor*> tensors;
+  bool is_remote = false;
 
   size_t size() const { return tensors.size(); }
-  OpenTensor operator[](size_t i) const { return {checkpoint, tensors[i]}; }
+  OpenTensor operator[](size_t i) const { return {checkpoint, tensors[i], is_remote}; }
 };
 
 // Opens the tensors `names`, each with the type at its position. Each data file is opened once.
@@ -144,6 +146,12 @@ OpenedTensors OpenAll(const std::string& prefix, std::span<const std::string> na
 // has another type; CorruptionError if the checkpoint is replaced faster than it can be opened; as
 // ReadBundleIndex() and OpenV1().
 OpenTensor Open(const std::string& prefix, const std::string& name, TypeNumber type, IoMode mode);
+
+// As OpenAll(), for the kernels of TensorFlow's ops: `prefix` is any path that TensorFlow accepts.
+// Remote checkpoints (remote_files.h) are not cached.
+// Throws: as OpenAll(); OpError (DATA_LOSS) if a V1 file cannot be opened; as OpenRemote().
+OpenedTensors OpenStock(const std::string& prefix, std::span<const std::string> names,
+                        std::span<const TypeNumber> types, IoMode mode);
 
 // Formats a type as TensorFlow's messages do: "float", "int32".
 std::string TypeText(TypeNumber type);

@@ -8,6 +8,7 @@
 #include "tensorbundle/io/file.h"
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/remote_files.h"
 
 namespace tensorbundle::op {
 namespace {
@@ -16,10 +17,16 @@ namespace {
 constexpr uint64_t kCapacity = uint64_t{256} << 20;
 
 FileIdentity Identify(const std::string& path) {
-  const std::optional<FileIdentity> found = File::Identify(path);
+  const std::optional<FileIdentity> found = File::Identify(LocalPath(path));
   if (found) return *found;
   throw OpError(Code::kNotFound, "the vocabulary file " + path + " does not exist: " + path +
                                      "; No such file or directory");
+}
+
+// Reads a vocabulary into memory; a remote one by this thread alone.
+std::shared_ptr<const Vocabulary> ReadVocabulary(const std::string& path) {
+  const std::shared_ptr<const File> file = OpenAnywhere(path);
+  return Vocabulary::OfFile(*file, IsRemote(path) ? 1 : ThreadsFor(0, file->size()));
 }
 
 // Joins the whole new vocabulary, so that variables of different sizes share the join.
@@ -28,11 +35,15 @@ Joined ComputeJoin(const JoinRequest& request, uint64_t num_bytes) {
   options.threads = ThreadsFor(0, num_bytes);
   options.old_size = request.old_size;
   try {
-    const LineStream new_lines(File::Open(request.new_vocab), options.threads);
-    const auto old_vocabulary = Vocabulary::OfFile(*File::Open(request.old_vocab), options.threads);
+    const std::shared_ptr<const Vocabulary> old_vocabulary = ReadVocabulary(request.old_vocab);
     const auto old_lines = static_cast<int64_t>(old_vocabulary->size());
-    return {Join(new_lines, *old_vocabulary, options),
-            request.old_size < 0 ? old_lines : std::min(request.old_size, old_lines)};
+    const int64_t num_used =
+        request.old_size < 0 ? old_lines : std::min(request.old_size, old_lines);
+    if (IsRemote(request.new_vocab)) {
+      return {Join(*ReadVocabulary(request.new_vocab), *old_vocabulary, options), num_used};
+    }
+    const LineStream new_lines(OpenAnywhere(request.new_vocab), options.threads);
+    return {Join(new_lines, *old_vocabulary, options), num_used};
   } catch (const std::invalid_argument& error) {
     if (request.old_size != 0) throw;
     throw OpError(Code::kOutOfRange, error.what());  // as for an empty file
@@ -41,6 +52,9 @@ Joined ComputeJoin(const JoinRequest& request, uint64_t num_bytes) {
 
 std::shared_ptr<const Joined> JoinOf(const JoinRequest& request) {
   static SharedCache<Joined> cache(kCapacity);
+  if (IsRemote(request.new_vocab) || IsRemote(request.old_vocab)) {
+    return std::make_shared<const Joined>(ComputeJoin(request, UINT64_MAX));
+  }
   const FileIdentity new_file = Identify(request.new_vocab);
   const FileIdentity old_file = Identify(request.old_vocab);
   const std::string separator(1, '\0');  // a byte that no path contains

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Process-wide cache of vocabulary joins. The partitions of a variable, the variables of one
-// vocabulary and the slots of an optimizer share a join.
+// vocabulary and the slots of an optimizer share a join. Joins of remote files (remote_files.h) are
+// not cached.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,7 @@
 
 namespace tensorbundle::op {
 
-// Two vocabulary files, and how many of their lines are used.
+// Two vocabulary files, any paths that TensorFlow accepts, and how many of their lines are used.
 struct JoinRequest {
   std::string new_vocab;
   std::string old_vocab;

@@ -21,8 +21,7 @@ void CheckStatus(const TF_Status* status) {
   if (code != static_cast<int>(Code::kOk)) throw OpError(Code{code}, Tf().Message(status));
 }
 
-StatusPtr CurrentStatus() {
-  const Failure failure = CurrentFailure();
+StatusPtr StatusOf(const Failure& failure) {
   StatusPtr status = NewStatus();
   Tf().SetStatus(status.get(), static_cast<int>(failure.code), failure.message.c_str());
   return status;

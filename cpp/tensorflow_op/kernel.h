@@ -36,8 +36,7 @@ inline StatusPtr NewStatus() { return StatusPtr(Tf().NewStatus()); }
 // Throws: OpError if the status is not OK.
 void CheckStatus(const TF_Status* status);
 
-// Converts the exception that is being handled to a status.
-StatusPtr CurrentStatus();
+StatusPtr StatusOf(const Failure& failure);
 
 std::vector<int64_t> DimsOf(const TF_Tensor* tensor);
 // Formats a shape as TensorFlow does: "[10,10]".
@@ -111,16 +110,17 @@ class Run {
   TF_OpKernelContext* context_;
 };
 
-// The three functions that TensorFlow calls for a kernel.
+// The three functions that TensorFlow calls for a kernel. `current_failure` converts the exception
+// that is being handled.
 // Requires: `Kernel` has a constructor from Attributes, and a thread-safe
 // `void Compute(const Run&) const`.
-template <typename Kernel>
+template <typename Kernel, Failure (*current_failure)()>
 struct KernelFunctions {
   static void* Create(TF_OpKernelConstruction* node) {
     try {
       return new Kernel(Attributes(node));
     } catch (...) {
-      Tf().OpKernelConstruction_Failure(node, CurrentStatus().get());
+      Tf().OpKernelConstruction_Failure(node, StatusOf(current_failure()).get());
       return nullptr;
     }
   }
@@ -129,7 +129,7 @@ struct KernelFunctions {
     try {
       static_cast<const Kernel*>(kernel)->Compute(Run(context));
     } catch (...) {
-      Tf().OpKernelContext_Failure(context, CurrentStatus().get());
+      Tf().OpKernelContext_Failure(context, StatusOf(current_failure()).get());
     }
   }
 
@@ -176,7 +176,7 @@ void RegisterOverride(StockOp op, void* (*create)(TF_OpKernelConstruction*),
 
 template <typename Kernel>
 void RegisterOverride(StockOp op) {
-  using Functions = KernelFunctions<Kernel>;
+  using Functions = KernelFunctions<Kernel, &CurrentStockFailure>;
   RegisterOverride(op, &Functions::Create, &Functions::Compute, &Functions::Destroy);
 }
 
@@ -186,7 +186,7 @@ void CountCall(StockOp op);
 
 template <typename Kernel>
 void RegisterOpAndKernel(const OpSpec& spec) {
-  using Functions = KernelFunctions<Kernel>;
+  using Functions = KernelFunctions<Kernel, &CurrentFailure>;
   RegisterOp(spec);
   RegisterKernel(spec.name, &Functions::Create, &Functions::Compute, &Functions::Destroy);
 }

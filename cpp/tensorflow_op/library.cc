@@ -16,6 +16,7 @@
 
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/status.h"
 #include "tensorflow_op/tf_api.h"
 
@@ -103,6 +104,19 @@ int64_t tensorbundle_tf_op_calls(const char* op) {
     if (std::strcmp(op, kStockOpNames[i]) == 0) return NumCalls(static_cast<StockOp>(i));
   }
   return -1;
+}
+
+// Registers the functions of remote_files.h, or unregisters them if they are null.
+TENSORBUNDLE_TF_EXPORT void tensorbundle_tf_set_remote_files(
+    int (*open)(int64_t, const char*, int64_t*, void*),
+    int64_t (*read)(int64_t, int64_t, int64_t, uint8_t*, void*), void (*close)(int64_t),
+    int (*glob)(const char*, void*)) {
+  tensorbundle::op::SetRemoteFunctions({open, read, close, glob});
+}
+
+// Appends bytes to the `reply` of one of these functions.
+TENSORBUNDLE_TF_EXPORT void tensorbundle_tf_append(void* reply, const char* bytes, size_t size) {
+  tensorbundle::op::AppendTo(reply, {bytes, size});
 }
 
 // Joins two vocabularies as the ops do, and caches the join for them.

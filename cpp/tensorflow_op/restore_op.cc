@@ -7,9 +7,12 @@
 //   4. Verify. A stored slice that is read whole is compared at once. A slice that is read in part
 //      is verified by all ops together (verify_ledger.h).
 //
+// Remote files (remote_files.h) are read by this thread alone, in the order of their bytes, and
+// each op verifies what it reads: a slice that it reads in part is read whole, once.
+//
 // With the attribute _tensorbundle_mode="map" the outputs are mappings of the data file, with one
-// extra row that the graph slices off (map_op.h). Scalars, empty boxes and elements of variable
-// size are copied also then. kernel.h lists the other attributes.
+// extra row that the graph slices off (map_op.h). Scalars, empty boxes, elements of variable size
+// and remote files are copied also then. kernel.h lists the other attributes.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -119,6 +122,7 @@ class RestoreKernel {
   void Compute(const Run& run) const {
     CountCall(StockOp::kRestore);
     std::vector<Output> outputs = Prepare(run);
+    if (!outputs.empty() && outputs[0].source.is_remote) return ReadRemote(&outputs);
     uint64_t size = 0;
     std::vector<Output*> small;
     Ledgers ledgers;
@@ -176,7 +180,7 @@ class RestoreKernel {
     }
     std::vector<TypeNumber> types;
     for (size_t i = 0; i < count; ++i) types.push_back(run.OutputType(static_cast<int>(i)));
-    const OpenedTensors opened = OpenAll(prefixes[0], names, types, IoMode::kPread);
+    const OpenedTensors opened = OpenStock(prefixes[0], names, types, IoMode::kPread);
     std::vector<Output> outputs;
     for (size_t i = 0; i < count; ++i) {
       const OpenTensor source = opened[i];
@@ -188,7 +192,7 @@ class RestoreKernel {
         run.SetOutput(static_cast<int>(i), ReadVariants(source, output.box).get());
         continue;
       }
-      if (options_.map && !output.box.empty() && Volume(output.box) != 0 &&
+      if (options_.map && !source.is_remote && !output.box.empty() && Volume(output.box) != 0 &&
           !HasVariableSize(source.tensor->dtype)) {
         run.SetOutput(static_cast<int>(i), MapBox(source, output.box).get());
         if (options_.verify == Verify::kFull) VerifySlices(source, output.box, options_.threads);
@@ -212,6 +216,30 @@ class RestoreKernel {
       for (size_t i = 0; i < stored.size(); ++i) elements.emplace_back(stored[i]);
     }
     return NewVariantTensor(Lengths(box), elements);
+  }
+
+  void ReadRemote(std::vector<Output>* outputs) const {
+    const auto place = [](const Output& output) {
+      const std::span<const StoredSlice> slices =
+          output.source.checkpoint->catalog().Slices(*output.source.tensor);
+      return slices.empty() ? std::pair<uint32_t, uint64_t>()
+                            : std::pair(slices[0].file, slices[0].offset);
+    };
+    std::stable_sort(outputs->begin(), outputs->end(),
+                     [&](const Output& a, const Output& b) { return place(a) < place(b); });
+    for (const Output& output : *outputs) {
+      const auto& [source, box, tensor, bytes] = output;
+      const bool verify = options_.verify != Verify::kNone;
+      if (HasVariableSize(source.tensor->dtype)) {
+        ReadStringBox(source, box, verify, tensor.get());
+      } else {
+        ReadBox(*source.checkpoint, *source.tensor, box, bytes,
+                {.threads = 1,
+                 .verify = verify,
+                 .fresh = false,
+                 .verify_partial = options_.verify == Verify::kFull});
+      }
+    }
   }
 
   // Reads an output. Returns the ledgers that must verify slices of it.

@@ -22,7 +22,12 @@ std::vector<std::string_view> Split(std::string_view text, char separator) {
   }
 }
 
+// Accepts white space around a number, and "+" before it, as TensorFlow 2.21 does.
 std::optional<int64_t> Number(std::string_view text) {
+  constexpr std::string_view kSpaces = " \t\n\v\f\r";
+  text.remove_prefix(std::min(text.find_first_not_of(kSpaces), text.size()));
+  text.remove_suffix(text.size() - (text.find_last_not_of(kSpaces) + 1));
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
@@ -96,7 +101,7 @@ Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
   if (items.size() != dims.size()) {
     Refuse("Expected " + std::to_string(dims.size()) + " extents, found " +
                std::to_string(items.size()),
-           spec);
+           spec, out_of_bounds);
   }
   Box box;
   for (size_t axis = 0; axis < dims.size(); ++axis) {

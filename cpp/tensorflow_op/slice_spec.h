@@ -15,7 +15,7 @@ namespace tensorbundle::op {
 
 // Parses the box of a tensor of shape `shape`. `tensor` is its name for messages.
 // Throws: OpError (INVALID_ARGUMENT) if `spec` is malformed or has another shape; OpError with the
-// code `out_of_bounds` if the box is not inside the tensor.
+// code `out_of_bounds` if the box has another rank or is not inside the tensor.
 Box ParseSliceSpec(const std::string& spec, const std::string& tensor,
                    std::span<const int64_t> shape, Code out_of_bounds = Code::kInvalidArgument);
 

@@ -135,4 +135,17 @@ Failure CurrentFailure() {
   }
 }
 
+Failure CurrentStockFailure() {
+  Failure failure = CurrentFailure();
+  try {
+    throw;
+  } catch (const TruncatedError&) {
+    failure.code = Code::kOutOfRange;
+  } catch (const UncoveredError&) {
+    failure.code = Code::kInvalidArgument;
+  } catch (...) {
+  }
+  return failure;
+}
+
 }  // namespace tensorbundle::op

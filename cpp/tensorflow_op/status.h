@@ -34,4 +34,8 @@ struct Failure {
 // gRPC. Other bytes of names and paths are escaped.
 Failure CurrentFailure();
 
+// As above, with the codes of TensorFlow's own kernels: OUT_OF_RANGE for a file that is too short,
+// INVALID_ARGUMENT for elements that are stored nowhere.
+Failure CurrentStockFailure();
+
 }  // namespace tensorbundle::op

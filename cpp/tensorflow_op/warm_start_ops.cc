@@ -2,7 +2,8 @@
 // GenerateVocabRemapping and LoadAndRemapMatrix, TensorFlow's ops, served by this library.
 //
 // Vocabularies are joined once per process (join_cache.h). The matrix is gathered row by row, in
-// parallel. Both accept what TensorFlow's kernels accept, and also ids that occur twice.
+// parallel; a matrix in remote files is read into memory first. Both accept what TensorFlow's
+// kernels accept, and also ids that occur twice.
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -136,12 +137,17 @@ class RemapMatrixKernel {
     const int64_t dims[] = {num_rows_, num_cols_};
     const TensorPtr out = run.Allocate(0, kFloat, dims);
     const MutableByteSpan bytes = MutableBytesOf(out.get());
-    // As TensorFlow's kernel, which reads the slices whole.
-    if (options_.verify == NodeOptions::Verify::kFull) {
-      VerifySlices(source, WholeBox(source.shape()), options_.threads);
+    const RowRange range = RangeOf(rows);
+    // As TensorFlow's kernel, which reads the slices whole. LayOutRows() verifies remote ones.
+    if (options_.verify == NodeOptions::Verify::kFull && !source.is_remote &&
+        range.begin < range.end) {
+      Box wanted = WholeBox(source.shape());
+      wanted[0] = {range.begin, range.end - range.begin};
+      VerifySlices(source, wanted, options_.threads);
     }
     if (bytes.empty()) return;
-    const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor);
+    const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor, range);
+    if (source.is_remote) RequireRows(layout, range);
     RemapTable(*source.checkpoint, *source.tensor, layout, remapping,
                {CellFillValues::Kind::kCells, BytesOf(values.get())}, bytes,
                static_cast<uint64_t>(num_cols_) * sizeof(float),
@@ -158,7 +164,8 @@ class RemapMatrixKernel {
                         ShapeText(DimsOf(run.Input(0).get())));
     }
     const std::string name = run.InputStrings(1).at(0);
-    const OpenTensor source = Open(paths[0], name, kFloat, IoMode::kAuto);
+    // Maps local files: one system call per row would take 2 to 10 times as long.
+    const OpenTensor source = OpenStock(paths[0], {&name, 1}, {&kFloat, 1}, IoMode::kAuto)[0];
     const std::span<const int64_t> shape = source.shape();
     if (shape.size() != 2) {
       throw OpError(Code::kInvalidArgument, "Tensor " + name + " has shape " + ShapeText(shape) +
@@ -183,6 +190,25 @@ class RemapMatrixKernel {
                       (given < missing ? "more missing values remain."
                                        : "only " + std::to_string(missing) +
                                              " elements were used to fill in missing values."));
+  }
+
+  // Returns the rows from the first one that is wanted to the last one, as TensorFlow reads them.
+  static RowRange RangeOf(std::span<const int64_t> rows) {
+    RowRange range{INT64_MAX, 0};
+    for (const int64_t row : rows) {
+      if (row < 0) continue;
+      range.begin = std::min(range.begin, row);
+      range.end = std::max(range.end, row + 1);
+    }
+    return range;
+  }
+
+  static void RequireRows(const RowLayout& layout, const RowRange& range) {
+    for (const RowGroup& group : layout.groups) {
+      if (group.error && range.Intersects(group.begin, group.end)) {
+        std::rethrow_exception(group.error);
+      }
+    }
   }
 
   const int64_t num_rows_;

@@ -164,9 +164,35 @@ def patterns(folder: Path) -> Iterator[Call]:
         file.add(f"t{shard}", FLOAT, np.full((2, 3), shard, np.float32))
         file.write(folder / f"m-{shard:05}-of-00002")
     one = [tf.float32]
+    file.write(folder / "x-?????-of-00000")
+    for pattern in ("x-?????-of-00000", "x-*"):
+        yield pattern, lambda p=folder / pattern: restore(p, ["t1"], [""], one)
     for pattern in ("m-?????-of-00002", "m-*", "m-0000[01]-of-00002"):
         yield pattern, lambda p=folder / pattern: restore(p, ["t0", "t1"], ["", ""], one * 2)
     yield "no match", lambda: restore(folder / "n-*", ["t0"], [""], one)
+
+
+def specifications(folder: Path) -> Iterator[Call]:
+    """Unusual slice specifications, and unusual names of local files."""
+    bundle = Bundle()
+    bundle.add("t", np.arange(12, dtype=np.float32).reshape(4, 3))
+    prefix = bundle.write(folder / "s")
+    one = [tf.float32]
+    for spec in ("+4 3 -:-", "4 3 +0,2:-", "4 3 +3,+1:-"):  # TensorFlow 2.15 refuses "+"
+        yield SERVED_FROM_NOW_ON + spec, lambda s=spec: restore(prefix, ["t"], [s], one)
+    for spec in (
+        *("4 3 ++0,2:-", "4 3 +-0,2:-", "4 3 -0,2:-", "\t4 3 -:-", "4 3 \t0,2 :-", "4 3 0,2\t:-"),
+        *("4 3 0,2", "4 3 ", "4 3 0,2:-:-", "4 3 :0,2::-:", "4  3 -:-", " 4 3 -:-", "4 3 -:- "),
+        *("04 3 00,02:-", "4 3 0,99999999999999999999:-", "4 3 -,-:-", "4 3 0,2,1:-", "4 3 +:-"),
+    ):
+        yield repr(spec), lambda s=spec: restore(prefix, ["t"], [s], one)
+    for path in (
+        *(f"{folder}/none/../s", f"{folder}//./s", f"{folder}/s\0ignored", f"{folder}/s/"),
+        *(f"file://{folder}/s", f"file://host{folder}/s", f"file://{folder}/none/../s"),
+        *("file://", "file://host", f"file:{folder}/s", f"FILE://{folder}/s", "a://b", "ab://c"),
+        *(str(folder), "/", "", "/dev/null", "/dev/zero", os.path.relpath(folder / "none/../s")),
+    ):
+        yield repr(path), lambda p=path: restore(p, ["t"], [""], one)
 
 
 def errors(folder: Path) -> Iterator[Call]:
@@ -179,7 +205,26 @@ def errors(folder: Path) -> Iterator[Call]:
     content = bytearray(shard.read_bytes())
     content[-5] ^= 1
     shard.write_bytes(content)
+    for name, size in (("short", 4), ("empty", 0)):
+        cut = shard_path(bundle.write(folder / name), 0, 1)
+        cut.write_bytes(cut.read_bytes()[:size])
+    for name in ("absent", "directory"):
+        shard = shard_path(bundle.write(folder / name), 0, 1)
+        shard.unlink()
+    shard.mkdir()
+    hole = Bundle()
+    parts = tilings.cut((8, 3), 0, [4, 4])[:1]
+    hole.add_sliced("h", np.ones((8, 3), np.float32), parts, shard_of=lambda _: 0)
+    hole_prefix = hole.write(folder / "hole")
     one = [tf.float32]
+    for name in ("short", "empty", "absent", "directory"):
+        for spec in ("", "100000 0,10"):
+            yield (
+                f"{name} {spec}",
+                lambda p=folder / name, s=spec: restore(p, ["bad"], [s], one),
+            )
+    for spec in ("", "8 3 1,2:-", "8 3 3,3:-", "8 3 5,2:-"):
+        yield f"not covered {spec}", lambda s=spec: restore(hole_prefix, ["h"], [s], one)
     yield "absent tensor", lambda: restore(prefix, ["x"], [""], one)
     yield "absent checkpoint", lambda: restore(folder / "none", ["t"], [""], one)
     yield "another type", lambda: restore(prefix, ["t", "t"], ["", ""], [tf.int32, tf.half])
@@ -242,6 +287,9 @@ def remaps(folder: Path) -> Iterator[Call]:
 
     yield "rows", lambda: remap([3, -1, 19, 0], [], 6, 6)
     yield "a table without columns", lambda: remap([3, -1], [-1], 2, 1, "no columns")
+    yield "no rows, another width", lambda: remap([], [], 0, 1, "no columns")
+    yield "no rows of a table without columns", lambda: remap([], [-1], 0, 1, "no columns")
+    yield "no rows of another width", lambda: remap([], [1], 0, 1)
     yield "negative rows", lambda: remap([3, -2, -9], [], 12, 6)
     yield "a row beyond the table", lambda: remap([3, 20], [], 0, 6)
     yield "all missing", lambda: remap([-1, -1], [], 12, 6)
@@ -261,6 +309,7 @@ GROUPS = [
     v1_and_big_endian,
     variants,
     patterns,
+    specifications,
     errors,
     remaps,
 ]
@@ -368,7 +417,11 @@ def main(group: str, folder: Path) -> None:
     if group in ("ledger", "descriptors"):
         globals()[group](folder)
         return
-    calls = list(globals()[group](folder))
+    compare(list(globals()[group](folder)))
+
+
+def compare(calls: list[Call]) -> None:
+    """Runs the calls before and after the registration."""
     expected = [outcome(call) for _, call in calls]
     op_library.load_op_library()
     op_library.load_op_library()  # does nothing
@@ -402,10 +455,10 @@ def test_failed_node_keeps_no_file_open(tmp_path: Path) -> None:
     run_child("descriptors", tmp_path)
 
 
-def run_child(group: str, tmp_path: Path) -> None:
+def run_child(group: str, tmp_path: Path, script: Path = Path(__file__)) -> None:
     path = [str(HERE.parent / "python"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
-    command = [sys.executable, __file__, group, str(tmp_path)]
+    command = [sys.executable, str(script), group, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 

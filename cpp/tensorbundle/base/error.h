@@ -28,6 +28,16 @@ class CorruptionError : public Error {
   using Error::Error;
 };
 
+// A file ends before the bytes that the format says it has.
+class TruncatedError : public CorruptionError {
+  using CorruptionError::CorruptionError;
+};
+
+// Some elements of a tensor are in no stored slice.
+class UncoveredError : public CorruptionError {
+  using CorruptionError::CorruptionError;
+};
+
 // The file is not a valid vocabulary. kind() selects the status code that TensorFlow uses for this
 // error.
 class VocabularyError : public CorruptionError {

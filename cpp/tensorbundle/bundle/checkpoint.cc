@@ -173,19 +173,19 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& pref
 
 std::shared_ptr<const Checkpoint> Checkpoint::OpenTensors(std::shared_ptr<const BundleIndex> index,
                                                           std::span<const Tensor* const> tensors,
-                                                          IoMode mode) {
+                                                          IoMode mode, const FileOpener& opener) {
   std::vector<bool> wanted(index->catalog.files.size());
   for (const Tensor* tensor : tensors) {
     for (const StoredSlice& slice : index->catalog.Slices(*tensor)) wanted[slice.file] = true;
   }
-  return OpenFiles(std::move(index), &wanted, mode);
+  return OpenFiles(std::move(index), &wanted, mode, opener);
 }
 
 std::shared_ptr<const Checkpoint> Checkpoint::OpenFiles(std::shared_ptr<const BundleIndex> index,
                                                         const std::vector<bool>* wanted,
-                                                        IoMode mode) {
+                                                        IoMode mode, const FileOpener& opener) {
   std::shared_ptr<const Catalog> catalog(index, &index->catalog);
-  auto files = std::make_unique<DataFiles>(*catalog, mode, index->file, wanted);
+  auto files = std::make_unique<DataFiles>(*catalog, mode, index->file, wanted, opener);
   if (index->file && (index->file->WasReplaced() || !CheckAges(*catalog, files.get()))) {
     return nullptr;
   }
@@ -202,9 +202,9 @@ Checkpoint::Checkpoint(std::shared_ptr<const Catalog> catalog, std::unique_ptr<D
       verified_(new std::atomic<bool>[catalog_->slices.size()]()) {}
 
 Checkpoint::Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
-                       std::unique_ptr<const RecordStore> records)
+                       std::unique_ptr<const RecordStore> records, const FileOpener& opener)
     : catalog_(std::make_shared<const Catalog>(std::move(catalog))),
-      files_(std::make_unique<DataFiles>(*catalog_, mode)),
+      files_(std::make_unique<DataFiles>(*catalog_, mode, std::nullopt, nullptr, opener)),
       index_checksum_(index_checksum),
       mode_(mode),
       records_(std::move(records)),
@@ -234,14 +234,15 @@ void Checkpoint::CheckSlice(const Tensor& tensor, const StoredSlice& slice,
   const FileDiagnosis& diagnosis = files_->Diagnosis(slice.file);
   const bool is_used_unchecked = compared == Compared::kNo && slice.size > 0;
   if (diagnosis.error != FileError::kNone && (!fits || is_used_unchecked || diagnosis.is_certain)) {
-    throw CorruptionError(Describe(*catalog_, tensor, slice) + ": " +
-                          files_->DescribeError(slice.file));
+    const std::string message =
+        Describe(*catalog_, tensor, slice) + ": " + files_->DescribeError(slice.file);
+    if (!fits) throw TruncatedError(message);
+    throw CorruptionError(message);
   }
   if (fits) return;
-  throw CorruptionError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +
-                        Describe(*catalog_, tensor, slice) + " takes " +
-                        std::to_string(slice.size) + " at offset " + std::to_string(slice.offset) +
-                        "; was the file truncated?");
+  throw TruncatedError(file.path() + " has " + std::to_string(file.size()) + " bytes, but " +
+                       Describe(*catalog_, tensor, slice) + " takes " + std::to_string(slice.size) +
+                       " at offset " + std::to_string(slice.offset) + "; was the file truncated?");
 }
 
 std::string Describe(const Catalog& catalog, const Tensor& tensor, const StoredSlice& slice) {

@@ -32,11 +32,12 @@ class Checkpoint {
   // the index has been replaced since. Requires: the bytes of other tensors are not used.
   static std::shared_ptr<const Checkpoint> OpenTensors(std::shared_ptr<const BundleIndex> index,
                                                        std::span<const Tensor* const> tensors,
-                                                       IoMode mode);
+                                                       IoMode mode,
+                                                       const FileOpener& opener = nullptr);
 
   // `records` may be null.
   Checkpoint(Catalog catalog, uint32_t index_checksum, IoMode mode,
-             std::unique_ptr<const RecordStore> records);
+             std::unique_ptr<const RecordStore> records, const FileOpener& opener = nullptr);
 
   const Catalog& catalog() const { return *catalog_; }
   // The catalog without the files, for users that outlive the checkpoint.
@@ -69,7 +70,8 @@ class Checkpoint {
              uint32_t index_checksum, IoMode mode);
 
   static std::shared_ptr<const Checkpoint> OpenFiles(std::shared_ptr<const BundleIndex> index,
-                                                     const std::vector<bool>* wanted, IoMode mode);
+                                                     const std::vector<bool>* wanted, IoMode mode,
+                                                     const FileOpener& opener = nullptr);
 
   const File& FileOf(const Tensor& tensor, const StoredSlice& slice) const;
   size_t IndexOf(const StoredSlice& slice) const {

@@ -232,16 +232,17 @@ struct DataFiles::Entry {
 };
 
 DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFile> index,
-                     const std::vector<bool>* wanted)
+                     const std::vector<bool>* wanted, FileOpener opener)
     : catalog_(catalog),
       mode_(mode),
+      opener_(std::move(opener)),
       index_(std::move(index)),
       size_(catalog.files.size()),
       entries_(new Entry[size_]) {
   for (uint32_t file = 0; file < size_; ++file) {
     entries_[file].is_wanted = wanted == nullptr || (*wanted)[file];
   }
-  for (uint32_t file = 0; file < size_; ++file) {
+  for (uint32_t file = 0; !opener_ && file < size_; ++file) {
     if (!entries_[file].is_wanted) continue;
     try {
       Open(file);
@@ -272,7 +273,8 @@ DataFiles::Entry& DataFiles::EntryOf(uint32_t file) const {
 void DataFiles::Open(uint32_t file) const {
   Entry& entry = entries_[file];
   const std::string& path = catalog_.files[file];
-  entry.file = File::Open(path, mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered);
+  const ReadMode mode = mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered;
+  entry.file = opener_ ? opener_(path, mode) : File::Open(path, mode);
   if (file < catalog_.file_ends.size()) {
     entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
@@ -338,6 +340,7 @@ std::shared_ptr<const Mapping> DataFiles::MapOnce(
     std::shared_ptr<const Mapping> (*map)(const File&)) const {
   const File& opened = Get(file);
   if (mode_ == IoMode::kPread || mode_ == IoMode::kDirect) return nullptr;
+  if (opened.mode() == ReadMode::kRanges) return nullptr;
   opened.CheckNotShrunk();
   Entry& entry = entries_[file];
   const std::lock_guard<std::mutex> lock(mutex_);

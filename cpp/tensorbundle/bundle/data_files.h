@@ -82,16 +82,17 @@ class DataFiles {
  public:
   // Opens the files of the catalog that are marked in `wanted`, or all of them if that is null.
   // Calls for other files throw std::out_of_range. `index` is the index file, if there is one.
+  // `opener`, if there is one, opens each file when it is used first, instead of File::Open() now.
   // Lifetime: the catalog must outlive the object.
   DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFile> index = std::nullopt,
-            const std::vector<bool>* wanted = nullptr);
+            const std::vector<bool>* wanted = nullptr, FileOpener opener = nullptr);
   ~DataFiles();
   DataFiles(const DataFiles&) = delete;
   DataFiles& operator=(const DataFiles&) = delete;
 
   // Returns the open file.
   // Throws: CheckpointNotFoundError with similar files in its message; IOFailure; CorruptionError
-  // if the index has been replaced since it was read.
+  // if the index has been replaced since it was read; what `opener` throws.
   const File& Get(uint32_t file) const;
 
   bool IsOpen(uint32_t file) const;
@@ -116,8 +117,8 @@ class DataFiles {
 
   // Maps the whole file for views, with private pages, so that writes to a view neither fail nor
   // change the file. Maps shared read-only pages if the system refuses private ones. Returns null
-  // if the mode never maps. Throws: as Get(); CorruptionError if the file has shrunk; IOFailure if
-  // the system refuses both.
+  // if the mode never maps, or the file has no descriptor. Throws: as Get(); CorruptionError if the
+  // file has shrunk; IOFailure if the system refuses both.
   std::shared_ptr<const Mapping> MapForViews(uint32_t file) const;
 
   // Maps the whole file for reading: pages that writes to views do not change. Otherwise as above.
@@ -138,6 +139,7 @@ class DataFiles {
 
   const Catalog& catalog_;
   const IoMode mode_;
+  const FileOpener opener_;
   const std::optional<IndexFile> index_;
   const size_t size_;
   mutable std::mutex mutex_;          // guards all members of an entry except `open`

@@ -284,9 +284,9 @@ class IndexLoader {
 
 }  // namespace
 
-std::shared_ptr<const File> OpenIndexFile(const std::string& prefix) {
+std::shared_ptr<const File> OpenIndexFile(const std::string& prefix, const FileOpener& opener) {
   const std::string path = prefix + ".index";
-  std::shared_ptr<const File> file = File::Open(path);
+  std::shared_ptr<const File> file = opener ? opener(path, ReadMode::kBuffered) : File::Open(path);
   if (file->size() > kMaxIndexSize) {
     throw UnsupportedError(path + " has " + std::to_string(file->size()) +
                            " bytes; an index of more than " + std::to_string(kMaxIndexSize) +

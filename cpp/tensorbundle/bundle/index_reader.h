@@ -35,8 +35,9 @@ BundleIndex ReadBundleIndex(const std::string& prefix);
 BundleIndex ReadBundleIndex(const std::string& prefix, std::shared_ptr<const ByteSource> index);
 
 // Opens `<prefix>.index`.
-// Throws: UnsupportedError if it is too large; CheckpointNotFoundError; IOFailure.
-std::shared_ptr<const File> OpenIndexFile(const std::string& prefix);
+// Throws: UnsupportedError if it is too large; what `opener` throws.
+std::shared_ptr<const File> OpenIndexFile(const std::string& prefix,
+                                          const FileOpener& opener = nullptr);
 
 // Returns "<prefix>.data-00000-of-00001".
 std::string DataFilePath(const std::string& prefix, int32_t shard, int32_t num_shards);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <new>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 
 namespace tensorbundle {
@@ -64,9 +65,9 @@ FileIdentity IdentityOf(const struct stat& status) {
 
 [[noreturn]] void ThrowEnded(const std::string& path, uint64_t offset, uint64_t wanted,
                              uint64_t got) {
-  throw CorruptionError(path + " ends early: " + std::to_string(wanted) +
-                        " bytes were expected at offset " + std::to_string(offset) + ", " +
-                        std::to_string(got) + " are there; was it truncated while in use?");
+  throw TruncatedError(path + " ends early: " + std::to_string(wanted) +
+                       " bytes were expected at offset " + std::to_string(offset) + ", " +
+                       std::to_string(got) + " are there; was it truncated while in use?");
 }
 
 // Reads until `size` bytes have been read or the file ends. Returns the number of bytes read. A
@@ -126,6 +127,14 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   return file;
 }
 
+std::shared_ptr<const File> File::OfRanges(std::string path, uint64_t size,
+                                           std::unique_ptr<const RangeReader> reader) {
+  const std::shared_ptr<File> file(new File(std::move(path), ReadMode::kRanges));
+  file->identity_.size = size;
+  file->reader_ = std::move(reader);
+  return file;
+}
+
 std::optional<FileIdentity> File::Identify(const std::string& path) {
   struct stat status{};
   if (::stat(path.c_str(), &status) == 0) return IdentityOf(status);
@@ -152,10 +161,13 @@ int64_t File::BornOrChanged() const {
 }
 
 void File::ReadAt(uint64_t offset, MutableByteSpan out) const {
-  if (mode_ == ReadMode::kDirect) {
-    ReadDirect(offset, out);
-  } else {
-    ReadBuffered(offset, out);
+  switch (mode_) {
+    case ReadMode::kBuffered:
+      return ReadBuffered(offset, out);
+    case ReadMode::kDirect:
+      return ReadDirect(offset, out);
+    case ReadMode::kRanges:
+      return ReadRanges(offset, out);
   }
 }
 
@@ -180,6 +192,22 @@ void File::ReadDirect(uint64_t offset, MutableByteSpan out) const {
     const uint64_t wanted = std::min(out.size() - done, kDirectBufferSize - skip);
     std::memcpy(out.data() + done, ReadBlocks(offset + done, wanted, buffer.get()).data(), wanted);
     done += wanted;
+  }
+}
+
+void File::ReadRanges(uint64_t offset, MutableByteSpan out) const {
+  if (!RangeFits(offset, out.size(), size())) {
+    ThrowEnded(path_, offset, out.size(), offset < size() ? size() - offset : 0);
+  }
+  for (uint64_t done = 0; done < out.size();) {
+    const uint64_t wanted = std::min(out.size() - done, kMaxRangeSize);
+    const uint64_t got = reader_->ReadAt(offset + done, out.subspan(done, wanted));
+    if (got > wanted) {
+      throw CorruptionError(path_ + ": a read of " + std::to_string(wanted) + " bytes at offset " +
+                            std::to_string(offset + done) + " returned " + std::to_string(got));
+    }
+    done += got;
+    if (got < wanted) ThrowEnded(path_, offset, out.size(), done);
   }
 }
 

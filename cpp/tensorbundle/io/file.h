@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A regular file, open for reading.
+// A file, open for reading: a regular file of the system, or one that a RangeReader serves.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,7 +16,23 @@ namespace tensorbundle {
 enum class ReadMode {
   kBuffered,  // through the page cache
   kDirect,    // with O_DIRECT, through an aligned bounce buffer
+  kRanges,    // through a RangeReader
 };
+
+// Reads a file that the system cannot open, such as one in an object store.
+// Lifetime: the destructor closes the file.
+class RangeReader {
+ public:
+  virtual ~RangeReader() = default;
+  // Fills `out` with the bytes that start at `offset`. Returns the number of bytes read: fewer than
+  // out.size() only if the file ends there.
+  // Throws: any exception; File::ReadAt() passes it on.
+  virtual uint64_t ReadAt(uint64_t offset, MutableByteSpan out) const = 0;
+};
+
+// Bytes that one call of RangeReader::ReadAt() reads at most: enough to make the cost of the call
+// negligible, few enough for the copy to stay in the cache.
+inline constexpr uint64_t kMaxRangeSize = uint64_t{1} << 20;
 
 // Direct I/O reads blocks of this size to memory of this alignment; enough for every device known.
 inline constexpr uint64_t kDirectAlignment = 4096;
@@ -30,16 +47,22 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
-// Owns the descriptor. The size is that at open: if the file shrinks later, reads throw.
-// Threads: immutable and thread-safe.
+// Owns the descriptor or the RangeReader. The size is that at open: if the file shrinks later,
+// reads throw.
+// Threads: immutable and thread-safe, unless a RangeReader is not.
 class File {
  public:
-  // Opens a regular file. Never blocks.
+  // Opens a regular file of the system. Never blocks. Requires: `mode` is not kRanges.
   // Throws: CheckpointNotFoundError if there is no file; IOFailure if the system call fails or the
   // path is a FIFO, socket, device or directory; UnsupportedError if `mode` is kDirect and the file
   // system has no direct I/O.
   static std::shared_ptr<const File> Open(const std::string& path,
                                           ReadMode mode = ReadMode::kBuffered);
+
+  // A file of `size` bytes that `reader` reads. Its mode is kRanges. It has no descriptor, so it
+  // cannot be mapped, and no identity but its size: nothing read from it may be cached.
+  static std::shared_ptr<const File> OfRanges(std::string path, uint64_t size,
+                                              std::unique_ptr<const RangeReader> reader);
   ~File();
   File(const File&) = delete;
   File& operator=(const File&) = delete;
@@ -51,7 +74,7 @@ class File {
   const std::string& path() const { return path_; }
   uint64_t size() const { return identity_.size; }
   const FileIdentity& identity() const { return identity_; }
-  int descriptor() const { return descriptor_; }
+  int descriptor() const { return descriptor_; }  // -1 if a RangeReader serves the file
   ReadMode mode() const { return mode_; }
 
   // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
@@ -59,17 +82,18 @@ class File {
   int64_t BornOrChanged() const;
 
   // Fills `out` with the bytes that start at `offset`.
-  // Throws: CorruptionError if the file ends too early; IOFailure if the system call fails.
+  // Throws: TruncatedError if the file ends too early; IOFailure if the system call fails; what the
+  // RangeReader throws.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;
 
   // Reads the blocks that contain `size` bytes at `offset`, in any mode, and returns these bytes.
   // Saves the copy that ReadAt() makes if the file is in direct mode.
-  // Requires: the buffer is aligned to kDirectAlignment, and has room for `size` bytes and two
-  // blocks. Throws: as ReadAt().
+  // Requires: the file has a descriptor; the buffer is aligned to kDirectAlignment, and has room
+  // for `size` bytes and two blocks. Throws: as ReadAt().
   MutableByteSpan ReadBlocks(uint64_t offset, uint64_t size, uint8_t* buffer) const;
 
   // Throws: CorruptionError if the file is shorter than at open, because accessing a mapping beyond
-  // the end of its file kills the process.
+  // the end of its file kills the process. Requires: the file has a descriptor.
   void CheckNotShrunk() const;
 
  private:
@@ -77,11 +101,17 @@ class File {
   File(std::string path, ReadMode mode) : path_(std::move(path)), mode_(mode) {}
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;
+  void ReadRanges(uint64_t offset, MutableByteSpan out) const;
 
   std::string path_;
   int descriptor_ = -1;
   FileIdentity identity_;
   ReadMode mode_;
+  std::unique_ptr<const RangeReader> reader_;
 };
+
+// Opens the file at a path in another file system. Empty: File::Open().
+using FileOpener =
+    std::function<std::shared_ptr<const File>(const std::string& path, ReadMode mode)>;
 
 }  // namespace tensorbundle

@@ -52,7 +52,7 @@ ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const Da
   ReadPlan plan(checkpoint, tensor, info, out);
   for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), tensor, box)) {
     const StoredSlice& slice = *overlap.slice;
-    const bool verifies = options.verify && overlap.is_whole_slice();
+    const bool verifies = options.verify && (overlap.is_whole_slice() || options.verify_partial);
     if (verifies || use == ChecksumUse::kReturn) {
       checkpoint.CheckSlice(tensor, slice, Compared::kYes);
     } else {
@@ -66,6 +66,11 @@ ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const Da
           HasChecksumOfBytes(checkpoint, slice) && read.layout.has_contiguous_source();
     }
     if (slice.encoding != Encoding::kRecord) read.file = &checkpoint.files().Get(slice.file);
+    if (read.file != nullptr && read.file->mode() == ReadMode::kRanges) {
+      read.chunk_size = kMaxRangeSize;
+    }
+    read.scans_slice =
+        use == ChecksumUse::kCompare && read.has_checksum && !overlap.is_whole_slice();
     if (options.fresh) read.uffd = MakeUffdBuffer(slice, read.layout, out);
     plan.Add(std::move(read));
   }

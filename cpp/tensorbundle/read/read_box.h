@@ -21,6 +21,9 @@ struct ReadOptions {
   int threads = 1;
   bool verify = true;  // compare the checksum of each slice that is read whole, unless verified
   bool fresh = false;  // the destination is newly allocated, and no other thread accesses it
+  // Compare also the checksums of slices that are read in part: ReadBox() reads them whole, in one
+  // pass. For files that are slow to read twice.
+  bool verify_partial = false;
 };
 
 // Checks a box as ReadBox() does, before the caller allocates memory for it. Throws CorruptionError

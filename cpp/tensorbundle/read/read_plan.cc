@@ -50,7 +50,8 @@ class BounceBuffer {
       return bytes_;
     }
     bytes_ = destination_;
-    if (must_bounce_ || IsAliased(destination_.data(), offset)) {
+    const bool copies_page_cache = file.mode() == ReadMode::kBuffered;
+    if (must_bounce_ || (copies_page_cache && IsAliased(destination_.data(), offset))) {
       const uint64_t skew = offset % kCacheLine;  // the alignment of the source: fastest to copy
       buffer_.emplace(size + skew);
       bytes_ = {buffer_->data() + skew, size};
@@ -81,6 +82,8 @@ void ReadPlan::Add(SliceRead read) {
   read.first_task = tasks_.size();
   if (read.slice->encoding == Encoding::kRecord) {
     AddTask(&read, 0, layout.count(), 0, layout.size());
+  } else if (read.scans_slice) {
+    AddTask(&read, 0, layout.count(), 0, read.slice->size);
   } else if (span_size >= read.chunk_size || layout.count() == 1) {
     // Tasks that end at page boundaries of the destination share no page.
     const uint8_t* first = out_.data() + layout.first().destination;
@@ -115,6 +118,8 @@ void ReadPlan::Run(size_t task_index) {
   const SliceRead& read = reads_[task.read];
   if (read.slice->encoding == Encoding::kRecord) {
     CopyDecoded(read);
+  } else if (read.scans_slice) {
+    ScanSlice(read, &task);
   } else if (task.num_spans == 1) {
     ReadPartOfSpan(read, &task);
   } else if (read.layout.has_contiguous_source()) {
@@ -188,6 +193,38 @@ void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) con
                   buffer.data() + spans[first].source - start, span_size);
     }
   }
+}
+
+// Reads the slice chunk by chunk, and copies the bytes of the spans that each chunk contains. A
+// span may continue in the next chunk. Spans are in the order of their offsets in the slice.
+void ReadPlan::ScanSlice(const SliceRead& read, ReadTask* task) const {
+  const uint64_t span_size = read.layout.span_size();
+  const uint64_t slice_size = read.slice->size;
+  const auto buffer =
+      std::make_unique_for_overwrite<uint8_t[]>(std::min(read.chunk_size, slice_size));
+  uint64_t begin = 0;  // of the chunk in `buffer`
+  uint64_t end = 0;
+  uint32_t whole = 0;
+  const auto read_next = [&] {
+    begin = end;
+    const MutableByteSpan bytes{buffer.get(), std::min(read.chunk_size, slice_size - begin)};
+    end += bytes.size();
+    read.file->ReadAt(read.slice->offset + begin, bytes);
+    uint32_t crc = 0;
+    FinishRead(read, bytes, &crc);
+    whole = crc32c::Combine(whole, crc, bytes.size());
+  };
+  read.layout.ForEach(0, read.layout.count(), [&](const CopyLayout::Span& span) {
+    for (uint64_t done = 0; done < span_size;) {
+      const uint64_t position = span.source + done;
+      while (position >= end) read_next();
+      const uint64_t size = std::min(span_size - done, end - position);
+      std::memcpy(out_.data() + span.destination + done, buffer.get() + (position - begin), size);
+      done += size;
+    }
+  });
+  while (end < slice_size) read_next();
+  task->crc = whole;
 }
 
 void ReadPlan::CopyDecoded(const SliceRead& read) const {

@@ -27,6 +27,7 @@ struct SliceRead {
   const File* file = nullptr;  // where the slice is stored; not used for Encoding::kRecord
   ByteSpan decoded{};          // Encoding::kRecord: all elements; if empty, the task decodes them
   bool has_checksum = false;   // compute the CRC32C; requires layout.has_contiguous_source()
+  bool scans_slice = false;    // one task reads the whole slice, for its CRC32C, in any layout
   uint64_t chunk_size = kReadChunkSize;  // bytes per task
   std::unique_ptr<UffdBuffer> uffd{};    // over the destination, or null; requires one span
   size_t first_task = 0;                 // the tasks, set by ReadPlan::Add()
@@ -71,6 +72,7 @@ class ReadPlan {
   void AddTask(SliceRead* read, uint64_t first_span, uint64_t num_spans, uint64_t begin,
                uint64_t size);
   void CopyDecoded(const SliceRead& read) const;
+  void ScanSlice(const SliceRead& read, ReadTask* task) const;
   void ReadPartOfSpan(const SliceRead& read, ReadTask* task) const;
   void ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const;
   void ReadDistantSpans(const SliceRead& read, const ReadTask& task) const;

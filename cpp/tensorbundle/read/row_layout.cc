@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/read_box.h"
@@ -36,11 +37,30 @@ std::vector<RowSegment> SegmentsOfRow(const SliceOverlap& overlap, std::span<con
   return segments;
 }
 
+// Returns the stored bytes of a slice that has fixed-size elements.
+std::vector<uint8_t> ReadVerified(const Checkpoint& checkpoint, const Tensor& tensor,
+                                  const StoredSlice& slice) {
+  const bool has_checksum = StartVerify(checkpoint, tensor, slice);
+  const File& file = checkpoint.files().Get(slice.file);
+  std::vector<uint8_t> bytes(slice.size);
+  uint32_t crc = 0;
+  for (uint64_t done = 0; done < slice.size;) {
+    const uint64_t size = std::min(slice.size - done, kMaxRangeSize);
+    const MutableByteSpan chunk = MutableByteSpan(bytes).subspan(done, size);
+    file.ReadAt(slice.offset + done, chunk);
+    if (has_checksum) crc = crc32c::Extend(crc, chunk.data(), chunk.size());
+    done += size;
+  }
+  if (has_checksum) FinishVerify(checkpoint, tensor, slice, crc);
+  return bytes;
+}
+
 class RowLayoutBuilder {
  public:
-  RowLayoutBuilder(const Checkpoint& checkpoint, const Tensor& tensor)
+  RowLayoutBuilder(const Checkpoint& checkpoint, const Tensor& tensor, RowRange range)
       : checkpoint_(checkpoint),
         tensor_(tensor),
+        range_(range),
         shape_(checkpoint.catalog().Shape(tensor)),
         item_size_(RequireFixedSize(tensor).item_size) {}
 
@@ -54,6 +74,7 @@ class RowLayoutBuilder {
     for (const CoveredRows& rows : cover.groups) {
       RowGroup group{rows.begin, rows.end, {}, nullptr};
       try {
+        if (!range_.Intersects(rows.begin, rows.end)) ThrowOutside(rows);
         if (rows.error) std::rethrow_exception(rows.error);
         for (const size_t i : rows.overlaps) AddSlice(cover.overlaps[i], &slices_[i], &group);
       } catch (const Error&) {
@@ -74,6 +95,12 @@ class RowLayoutBuilder {
     std::exception_ptr error;
     bool is_located = false;
   };
+
+  [[noreturn]] void ThrowOutside(const CoveredRows& rows) const {
+    throw UnsupportedError("rows " + std::to_string(rows.begin) + " to " +
+                           std::to_string(rows.end) + " of tensor " + EscapeBytes(tensor_.name) +
+                           " are outside the rows that were laid out");
+  }
 
   // Adds the segments that a slice contributes to the rows of a group. Throws the slice's error.
   void AddSlice(const SliceOverlap& overlap, LocatedSlice* slice, RowGroup* group) {
@@ -118,6 +145,12 @@ class RowLayoutBuilder {
       first.memory = result_.decoded.back()->data();
       return first;
     }
+    if (checkpoint_.files().Get(slice.file).mode() == ReadMode::kRanges) {
+      result_.decoded.push_back(
+          std::make_unique<std::vector<uint8_t>>(ReadVerified(checkpoint_, tensor_, slice)));
+      first.memory = result_.decoded.back()->data();
+      return first;
+    }
     const auto [known, is_new] = mapped_.try_emplace(slice.file, nullptr);
     if (is_new) {
       std::shared_ptr<const Mapping> mapping = checkpoint_.files().MapForReading(slice.file);
@@ -135,6 +168,7 @@ class RowLayoutBuilder {
 
   const Checkpoint& checkpoint_;
   const Tensor& tensor_;
+  const RowRange range_;
   const std::span<const int64_t> shape_;
   const uint64_t item_size_;
   RowLayout result_;
@@ -152,8 +186,8 @@ const RowGroup& RowLayout::At(int64_t row) const {
   return *(next - 1);
 }
 
-RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor) {
-  return RowLayoutBuilder(checkpoint, tensor).Build();
+RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor, RowRange range) {
+  return RowLayoutBuilder(checkpoint, tensor, range).Build();
 }
 
 }  // namespace tensorbundle

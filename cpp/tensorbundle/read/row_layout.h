@@ -5,6 +5,7 @@
 // is a multiplication away.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -53,13 +54,25 @@ struct RowLayout {
   }
 };
 
+// Rows [begin, end).
+struct RowRange {
+  int64_t begin = 0;
+  int64_t end = INT64_MAX;
+
+  bool Intersects(int64_t other_begin, int64_t other_end) const {
+    return std::max(begin, other_begin) < std::min(end, other_end);
+  }
+};
+
 // Maps files if the checkpoint's mode allows it, decodes slices that are stored encoded, and leaves
-// other rows to be read one by one. Rows that are stored nowhere or twice, or in files that are
-// missing, short or foreign, become groups with an error: the other rows can be read.
+// other rows to be read one by one. Reads and verifies whole slices of files in mode kRanges. Rows
+// that are stored nowhere or twice, or in files that are missing, short or foreign, become groups
+// with an error: the other rows can be read. So do groups without a row in `range`, whose slices
+// are not read.
 //
 // Requires: the tensor has rank 1 or more.
 // Throws UnsupportedError for elements without a fixed size, and for slices in a pattern that would
 // take too much time or memory.
-RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor);
+RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor, RowRange range = {});
 
 }  // namespace tensorbundle

@@ -107,9 +107,9 @@ void RequireCover(const Tensor& tensor, Slices overlaps, const Box& box,
                           " overlaps another one");
   }
   if (covered != Volume(box)) {
-    throw CorruptionError(InTensor(tensor) + "stored in part: the stored slices hold " +
-                          std::to_string(covered) + " of the " + std::to_string(Volume(box)) +
-                          " elements of " + ToString(box));
+    throw UncoveredError(InTensor(tensor) + "stored in part: the stored slices hold " +
+                         std::to_string(covered) + " of the " + std::to_string(Volume(box)) +
+                         " elements of " + ToString(box));
   }
 }
 

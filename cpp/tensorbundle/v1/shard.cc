@@ -123,8 +123,8 @@ ByteSpan EntryScanner::ValueHead(uint64_t size) {
 
 // ---- Shards.
 
-V1Shard V1Shard::Open(const std::string& path) {
-  std::shared_ptr<const File> file = File::Open(path);
+V1Shard V1Shard::Open(const std::string& path, const FileOpener& opener) {
+  std::shared_ptr<const File> file = opener ? opener(path, ReadMode::kBuffered) : File::Open(path);
   Table table = Table::Open(std::make_shared<FileSource>(file));
   return {std::move(file), std::move(table)};
 }

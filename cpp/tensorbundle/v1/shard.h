@@ -122,8 +122,9 @@ struct StoredRecord {
 // what it reads is small or has to be decoded. Threads: thread-safe.
 class V1Shard {
  public:
-  // Reads the footer and the index block of the table. Throws as File::Open and Table::Open.
-  static V1Shard Open(const std::string& path);
+  // Reads the footer and the index block of the table. Throws as Table::Open, and what `opener`
+  // throws.
+  static V1Shard Open(const std::string& path, const FileOpener& opener = nullptr);
 
   const std::string& path() const { return file_->path(); }
   const File& file() const { return *file_; }

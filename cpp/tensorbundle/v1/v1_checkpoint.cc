@@ -173,13 +173,14 @@ std::string V1Records::Describe(const Tensor& tensor, const StoredSlice& slice) 
   return text;
 }
 
-std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode) {
+std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode,
+                                         const FileOpener& opener) {
   if (files.empty()) throw std::invalid_argument("a V1 checkpoint has at least one file");
   std::vector<V1Shard> shards;
   std::vector<FileIdentity> identities;
   uint32_t checksum = 0;
   for (const std::string& path : files) {
-    shards.push_back(V1Shard::Open(path));
+    shards.push_back(V1Shard::Open(path, opener));
     identities.push_back(shards.back().file().identity());
     checksum = shards.back().ExtendWithChecksums(checksum);
   }
@@ -188,7 +189,7 @@ std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, 
   auto records = std::make_unique<const V1Records>(std::move(shards), std::move(merged.encodings),
                                                    merged.catalog.extents);
   auto checkpoint = std::make_shared<const Checkpoint>(std::move(merged.catalog), checksum, mode,
-                                                       std::move(records));
+                                                       std::move(records), opener);
   for (uint32_t file = 0; file < files.size(); ++file) {
     CheckSameFile(identities[file], checkpoint->files().Get(file));
   }

@@ -59,7 +59,9 @@ class V1Records final : public RecordStore {
 // are kRecord and must be decoded. No slice has a checksum of its own: RecordStore::Verify compares
 // that of its block. Throws: CorruptionError if a table or its meta is corrupted, if the files
 // contradict each other, or if one is the index of a V2 checkpoint; UnsupportedError for a newer
-// format; std::invalid_argument if there are no files; CheckpointNotFoundError; IOFailure.
-std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode);
+// format; std::invalid_argument if there are no files; CheckpointNotFoundError; IOFailure; what
+// `opener` throws.
+std::shared_ptr<const Checkpoint> OpenV1(const std::vector<std::string>& files, IoMode mode,
+                                         const FileOpener& opener = nullptr);
 
 }  // namespace tensorbundle

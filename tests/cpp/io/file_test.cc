@@ -7,10 +7,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -169,6 +171,64 @@ TEST(File, DirectReadsAgreeWithBufferedOnes) {
     EXPECT_THROW(ReadText(*file, offset, text.size() - offset + 1), CorruptionError);
   }
   EXPECT_THROW(ReadText(*file, text.size() + 10'000, 1), CorruptionError);
+}
+
+// Serves ranges of a string, and tells of its own end.
+class TextReader final : public RangeReader {
+ public:
+  TextReader(std::string text, bool* is_closed) : text_(std::move(text)), is_closed_(is_closed) {}
+  ~TextReader() override { *is_closed_ = true; }
+
+  uint64_t ReadAt(uint64_t offset, MutableByteSpan out) const override {
+    if (offset == kFailing) throw std::logic_error("from the reader");
+    if (offset == kLying) return out.size() + 1;
+    EXPECT_LE(out.size(), kMaxRangeSize);
+    const std::string part = text_.substr(std::min<uint64_t>(offset, text_.size()), out.size());
+    std::copy(part.begin(), part.end(), out.begin());
+    return part.size();
+  }
+
+  static constexpr uint64_t kFailing = 5'000'000;
+  static constexpr uint64_t kLying = 5'000'001;
+
+ private:
+  std::string text_;
+  bool* is_closed_;
+};
+
+TEST(File, ReadsThroughARangeReader) {
+  const std::string text = Pattern(3'000'000);
+  bool is_closed = false;
+  auto file =
+      File::OfRanges("store://f", text.size(), std::make_unique<TextReader>(text, &is_closed));
+  EXPECT_EQ(file->mode(), ReadMode::kRanges);
+  EXPECT_EQ(file->descriptor(), -1);
+  EXPECT_EQ(file->path(), "store://f");
+  for (const size_t offset : {0, 1, 1 << 20, 2'999'999, 3'000'000}) {
+    for (const size_t size : {0, 1, 1 << 20, (1 << 20) + 1, 3'000'000}) {
+      if (offset + size > text.size()) {
+        EXPECT_THROW(ReadText(*file, offset, size), TruncatedError) << offset << " " << size;
+      } else {
+        ASSERT_EQ(ReadText(*file, offset, size), text.substr(offset, size)) << offset;
+      }
+    }
+  }
+  EXPECT_THROW(ReadText(*file, UINT64_MAX, 1), TruncatedError);
+  file = nullptr;
+  EXPECT_TRUE(is_closed);
+}
+
+TEST(File, DoesNotTrustARangeReader) {
+  const std::string text = Pattern(1000);
+  bool is_closed = false;
+  // The size that it claims is larger than the text.
+  const auto file =
+      File::OfRanges("store://f", 10'000'000, std::make_unique<TextReader>(text, &is_closed));
+  EXPECT_EQ(ReadText(*file, 0, 1000), text);
+  EXPECT_THROW(ReadText(*file, 0, 1001), TruncatedError);
+  EXPECT_THROW(ReadText(*file, 4'000'000, 1), TruncatedError);
+  EXPECT_THROW(ReadText(*file, TextReader::kFailing, 1), std::logic_error);
+  EXPECT_THROW(ReadText(*file, TextReader::kLying, 1), CorruptionError);
 }
 
 }  // namespace

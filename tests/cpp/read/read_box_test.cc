@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "random_boxes.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/read/copy_layout.h"
 
@@ -76,6 +78,77 @@ TEST_F(ReadBoxTest, ReadsRandomBoxesOfRandomTilingsInEveryMode) {
             << ShapeToString(shape) << ToString(box);
       }
     }
+  }
+}
+
+// Serves ranges of a local file, as a store does.
+class LocalReader final : public RangeReader {
+ public:
+  explicit LocalReader(std::shared_ptr<const File> file) : file_(std::move(file)) {}
+  uint64_t ReadAt(uint64_t offset, MutableByteSpan out) const override {
+    const uint64_t size = std::min<uint64_t>(out.size(), file_->size() - offset);
+    file_->ReadAt(offset, out.first(size));
+    num_bytes += size;
+    return size;
+  }
+
+  inline static uint64_t num_bytes = 0;
+
+ private:
+  std::shared_ptr<const File> file_;
+};
+
+std::shared_ptr<const File> OpenRanges(const std::string& path, ReadMode) {
+  auto file = File::Open(path);
+  const uint64_t size = file->size();
+  return File::OfRanges(path, size, std::make_unique<LocalReader>(std::move(file)));
+}
+
+// Opens all tensors of a checkpoint through RangeReaders.
+std::shared_ptr<const Checkpoint> OpenThroughRanges(const std::string& prefix) {
+  const auto file = OpenIndexFile(prefix, &OpenRanges);
+  const auto index = std::make_shared<const BundleIndex>(
+      ReadBundleIndex(prefix, std::make_shared<FileSource>(file)));
+  std::vector<const Tensor*> tensors;
+  for (const Tensor& tensor : index->catalog.tensors) tensors.push_back(&tensor);
+  return Checkpoint::OpenTensors(index, tensors, IoMode::kAuto, &OpenRanges);
+}
+
+TEST_F(ReadBoxTest, ReadsEachSliceOnceThroughRanges) {
+  const std::vector<int64_t> shape = {3000, 40, 20};
+  const std::string bytes = RandomBytes(&random_, 3000 * 40 * 20 * 2);
+  const Box whole = WholeBox(shape);
+  for (const bool big_endian : {false, true}) {
+    BundleBuilder builder(2, big_endian);
+    builder.data() = "odd";
+    builder.Add("whole", DataType::kHalf, shape, bytes);
+    builder.AddSliced("tiled", DataType::kHalf, shape, bytes, RandomTiling(&random_, whole, 9));
+    builder.Write(dir_ / "p");
+    const auto local = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+    for (int query = 0; query < 12; ++query) {
+      const Box box = query == 0 ? whole : testing::RandomBoxIn(&random_, whole);
+      for (const char* name : {"whole", "tiled"}) {
+        const auto checkpoint = OpenThroughRanges(dir_ / "p");
+        EXPECT_EQ(checkpoint->files().MapForReading(0), nullptr);
+        LocalReader::num_bytes = 0;
+        ASSERT_EQ(Read(*checkpoint, name, box, {.verify_partial = true}), Read(*local, name, box))
+            << name << ToString(box);
+        EXPECT_LE(LocalReader::num_bytes, bytes.size()) << name << ToString(box);
+      }
+    }
+  }
+}
+
+TEST_F(ReadBoxTest, ComparesChecksumsOfSlicesThatItReadsInPart) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kInt8, {1000, 3000}, RandomBytes(&random_, 3'000'000));
+  builder.data()[2'999'999] ^= 1;
+  builder.Write(dir_ / "p");
+  for (const Box& box : {Box{{0, 1}, {0, 1}}, Box{{0, 900}, {5, 7}}, Box{{3, 10}, {0, 3000}}}) {
+    const auto checkpoint = OpenThroughRanges(dir_ / "p");
+    EXPECT_THROW(Read(*checkpoint, "t", box, {.verify_partial = true}), CorruptionError);
+    EXPECT_THROW(Read(*Open(builder), "t", box, {.verify_partial = true}), CorruptionError);
+    EXPECT_NO_THROW(Read(*checkpoint, "t", box));
   }
 }
 

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Paths as TensorFlow's kernels take them, and files that are not local.
+//
+//   "ram://x", "gs://x"     remote: Python reads them with tf.io.gfile, by four functions that the
+//                           library asks it to register when it first needs them
+//   "file://host/x", "/x"   local: the core opens them
+//
+// Python's functions take the GIL. Only the thread that runs an op calls them: it may hold the GIL,
+// and then another thread could not take it. No lock is held during a call. Nothing that is read
+// from a remote file may be cached for another op: some file systems store no times of change.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tensorbundle/io/file.h"
+
+namespace tensorbundle::op {
+
+// Functions that return a TF_Code append the message of an error to `reply`, with AppendTo().
+struct RemoteFunctions {
+  // Opens a file. The caller has chosen the number `file`. Writes the size.
+  int (*open)(int64_t file, const char* path, int64_t* size, void* reply) = nullptr;
+  // Returns the number of bytes read, or a negative TF_Code.
+  int64_t (*read)(int64_t file, int64_t offset, int64_t size, uint8_t* out, void* reply) = nullptr;
+  void (*close)(int64_t file) = nullptr;
+  // Appends the paths that match the pattern to `reply`, with a NUL byte after each.
+  int (*glob)(const char* pattern, void* reply) = nullptr;
+};
+
+// Registers the functions, or unregisters them for good if they are null. Waits a few seconds for
+// running calls of the functions before: afterwards none is called any more. Requires: the caller
+// does not hold the GIL.
+void SetRemoteFunctions(const RemoteFunctions& functions);
+
+// Throws: OpError (UNIMPLEMENTED) if Python has not registered its functions, so that `path` cannot
+// be read.
+void RequireRemoteFunctions(const std::string& path);
+
+// For Python's functions: appends bytes to their `reply`.
+void AppendTo(void* reply, std::string_view bytes);
+
+// Whether a path has a scheme other than "file".
+bool IsRemote(std::string_view path);
+
+// Returns the path by which the system knows a local file: without "file://host", and without
+// "x/..", which TensorFlow removes even if x does not exist.
+// Throws: OpError (NOT_FOUND) if no path follows the host.
+std::string LocalPath(const std::string& path);
+
+// Opens a remote file. It may be used only by the thread that opened it. Ignores the mode.
+// Throws, and its reads throw: OpError with the code of Python's exception; as
+// RequireRemoteFunctions().
+std::shared_ptr<const File> OpenRemote(const std::string& path,
+                                       ReadMode mode = ReadMode::kBuffered);
+
+// Returns the remote files that match a pattern. Throws: as OpenRemote().
+std::vector<std::string> MatchRemote(const std::string& pattern);
+
+// Opens a remote file or, after LocalPath(), a local one. Throws: as OpenRemote() and File::Open().
+std::shared_ptr<const File> OpenAnywhere(const std::string& path);
+
+}  // namespace tensorbundle::op
