@@ -42,7 +42,7 @@ def test_library_has_no_undefined_tensorflow_symbol() -> None:
 def test_library_exports_its_functions_only() -> None:
     fields = [line.split() for line in readelf("--dyn-syms") if re.match(r"\s*\d+:", line)]
     exported = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
-    functions = ("error", "join", "op_calls")
+    functions = ("append", "error", "join", "op_calls", "set_remote_files")
     assert sorted(exported) == [f"tensorbundle_tf_{name}" for name in functions]
 
 

@@ -84,7 +84,7 @@ def error_of(path):
 def check_served(path):
     before = calls(path)
     assert restore().numpy().tolist() == EXPECTED
-    assert calls(path) == before + 1, (before, calls(path))
+    assert calls(path) == before + 1, (before, calls(path), error_of(path))
     assert num_kernels("RestoreV2", 1) == num_kernels("TensorbundleReadV1", 0) == 1
 """
 READ = """

@@ -164,6 +164,7 @@ def _load() -> ModuleType:
         raise _CannotLoadError("this installation of tensorbundle was built without it")
     try:
         module: ModuleType = tf.load_op_library(str(path))
+        c_library()
     except (tf.errors.OpError, OSError, ImportError) as error:
         raise _CannotLoadError(f"{path}: {' '.join(str(error).split())}") from error
     # Eager ops and functions that ran before keep TensorFlow's kernels until then.
