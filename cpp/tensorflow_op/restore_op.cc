@@ -30,6 +30,7 @@
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/kernel.h"
 #include "tensorflow_op/read_op.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/variant_tensor.h"
 #include "tensorflow_op/verify_ledger.h"
@@ -135,6 +136,7 @@ class RestoreKernel {
                                                          : 0) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kRestore);
     std::vector<Output> outputs = Prepare(run);
     if (!outputs.empty() && outputs[0].source.is_remote) return ReadRemote(&outputs);

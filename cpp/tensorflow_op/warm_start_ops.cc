@@ -17,6 +17,7 @@
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/verify_ledger.h"
 
 namespace tensorbundle::op {
@@ -43,6 +44,7 @@ class VocabRemappingKernel {
         old_size_(attributes.Int("old_vocab_size")) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kVocabRemapping);
     const std::string new_vocab = ScalarString(run, 0, "new_vocab_file");
     if (new_vocab.empty()) {
@@ -85,6 +87,7 @@ class RemapMatrixKernel {
       : num_rows_(attributes.Int("num_rows")), num_cols_(attributes.Int("num_cols")) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kRemapMatrix);
     const TensorPtr row_tensor = run.Input(2);
     const TensorPtr column_tensor = run.Input(3);
