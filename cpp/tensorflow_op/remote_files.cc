@@ -158,8 +158,11 @@ class RemoteReader final : public RangeReader {
 
   uint64_t Call(uint64_t offset, MutableByteSpan out) const {
     const Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* got) {
-      functions.read(file_, static_cast<int64_t>(offset), static_cast<int64_t>(out.size()),
-                     out.data(), &got->result, &got->reply);
+      const uint8_t* data = nullptr;
+      functions.read(file_, static_cast<int64_t>(offset), static_cast<int64_t>(out.size()), &data,
+                     &got->result, &got->reply);
+      if (got->result <= 0 || data == nullptr) return;
+      std::memcpy(out.data(), data, std::min(out.size(), static_cast<uint64_t>(got->result)));
     });
     return static_cast<uint64_t>(answer.result);
   }

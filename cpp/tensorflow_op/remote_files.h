@@ -8,6 +8,9 @@
 // Python's functions take the GIL. Only the thread that runs an op calls them: it may hold the GIL,
 // and then another thread could not take it. No lock is held during a call. Nothing that is read
 // from a remote file may be cached for another op: some file systems store no times of change.
+//
+// Known deadlock: with asynchronous eager execution, TensorFlow 2.15 keeps the GIL while it waits
+// for the shape of a result.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +29,9 @@ namespace tensorbundle::op {
 struct RemoteFunctions {
   // Opens a file. The caller has chosen the number `file`. Result: the size.
   void (*open)(int64_t file, const char* path, int64_t* result, void* reply) = nullptr;
-  // Result: the number of bytes read.
-  void (*read)(int64_t file, int64_t offset, int64_t size, uint8_t* out, int64_t* result,
+  // Reads at most `size` bytes. Writes their address, which is valid until the next call for the
+  // file, so that they are copied without the GIL. Result: the number of bytes read.
+  void (*read)(int64_t file, int64_t offset, int64_t size, const uint8_t** data, int64_t* result,
                void* reply) = nullptr;
   void (*close)(int64_t file) = nullptr;
   // Appends the paths that match the pattern to `reply`, with a NUL byte after each. Result: 0.

@@ -409,9 +409,9 @@ def bad_functions(folder: Path) -> None:
             if path.decode().endswith(end):
                 remote_files._set(result, size)
 
-    def fake_read(number: int, offset: int, size: int, out: int, result: int, reply: int) -> None:
+    def fake_read(number: int, offset: int, size: int, data: int, result: int, reply: int) -> None:
         interrupt("read")
-        remote_files._read(number, offset, size, out, result, reply)
+        remote_files._read(number, offset, size, data, result, reply)
         for count in counts:
             remote_files._set(result, count)
 

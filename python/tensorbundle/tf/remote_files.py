@@ -22,13 +22,14 @@ _files: dict[int, _OpenFile] = {}  # by the number that the op library chose
 
 
 class _OpenFile:
-    """A file, and the offset of the next byte that it returns."""
+    """A file, the bytes that the op library copies, and the offset of the byte after them."""
 
-    __slots__ = ("file", "position")
+    __slots__ = ("data", "file", "position")
 
     def __init__(self, path: bytes) -> None:
         self.file = tf.io.gfile.GFile(path, "rb")
         self.position = 0
+        self.data = b""
 
 
 # The functions write a number to `result`, or for an error its negative TF_Code. They return
@@ -44,15 +45,16 @@ def _open(number: int, path: bytes, result: int, reply: int) -> None:
         _fail(error, result, reply)
 
 
-def _read(number: int, offset: int, size: int, out: int, result: int, reply: int) -> None:
+def _read(number: int, offset: int, size: int, data: int, result: int, reply: int) -> None:
     try:
         opened = _files[number]
         if opened.position != offset:
             opened.file.seek(offset)
         opened.position = -1  # unknown, should read() fail
-        data = opened.file.read(size)
-        count = min(len(data), size)
-        _memmove(out, data, count)
+        opened.data = b""  # its memory is in the cache, and can be used again
+        opened.data = opened.file.read(size)
+        count = min(len(opened.data), size)
+        _pointer.from_address(data).value = _address_of(opened.data)
         opened.position = offset + count
         _set(result, count)
     except BaseException as error:
@@ -96,10 +98,8 @@ def _append(reply: int, data: bytes) -> None:
 
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
-# Unlike ctypes.memmove, it keeps the GIL: a thread waits up to 5 ms to get it back where others
-# compute in Python.
-_memmove = ctypes.pythonapi["memmove"]
-_memmove.argtypes, _memmove.restype = (_pointer, ctypes.c_char_p, ctypes.c_size_t), _pointer
+_address_of = ctypes.pythonapi["PyBytes_AsString"]
+_address_of.argtypes, _address_of.restype = (ctypes.py_object,), _pointer
 # ctypes keeps no reference to them.
 _FUNCTIONS = (
     ctypes.CFUNCTYPE(None, _int64, ctypes.c_char_p, _pointer, _pointer)(_open),
