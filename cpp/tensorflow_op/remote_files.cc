@@ -9,6 +9,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <exception>
 #include <mutex>
 #include <string_view>
 #include <thread>
@@ -24,6 +25,8 @@ namespace {
 constexpr std::chrono::seconds kMaxWait(5);
 
 constexpr uint64_t kReadAhead = uint64_t{256} << 10;
+
+constexpr int kMaxInterrupts = 100;  // of one call
 
 constexpr int64_t kMaxCode = 16;  // TF_UNAUTHENTICATED
 
@@ -119,11 +122,34 @@ class RunningCall {
   RemoteFunctions functions_;
 };
 
-void CheckCode(int64_t code, const std::string& path, const std::string& reply) {
-  if (code == 0) return;
-  const bool is_code = code > 0 && code <= kMaxCode;
-  throw OpError(is_code ? Code{static_cast<int>(code)} : Code::kUnknown,
-                reply.empty() ? path + " cannot be read with tf.io.gfile" : reply);
+thread_local bool is_interrupted = false;
+
+// What a function of Python writes.
+struct Answer {
+  static constexpr int64_t kNone = INT64_MIN;
+  int64_t result = kNone;
+  std::string reply;
+};
+
+// Calls a function of Python: call(functions, answer). Returns its answer, whose result is not
+// negative. Throws: OpError.
+template <typename Call>
+Answer Ask(const std::string& path, const Call& call) {
+  const RunningCall running;
+  const RemoteFunctions& functions = running.Require(path);
+  for (int attempt = 0; attempt < kMaxInterrupts; ++attempt) {
+    Answer answer;
+    call(functions, &answer);
+    if (answer.result >= 0) return answer;
+    if (answer.result != Answer::kNone) {
+      const bool is_code = answer.result >= -kMaxCode;
+      throw OpError(
+          is_code ? Code{static_cast<int>(-answer.result)} : Code::kUnknown,
+          answer.reply.empty() ? path + " cannot be read with tf.io.gfile" : answer.reply);
+    }
+    is_interrupted = true;
+  }
+  throw OpError(Code::kCancelled, path + ": signals interrupt tf.io.gfile again and again");
 }
 
 // A file that Python has opened under a number.
@@ -140,14 +166,11 @@ class RemoteReader final : public RangeReader {
 
   // Returns the size.
   uint64_t Open() {
-    std::string reply;
-    int64_t size = -1;
-    const RunningCall call;
-    CheckCode(call.Require(path_).open(file_, path_.c_str(), &size, &reply), path_, reply);
-    is_open_ = true;
-    if (size >= 0) return static_cast<uint64_t>(size);
-    throw OpError(Code::kInternal,
-                  path_ + ": tf.io.gfile returned the size " + std::to_string(size));
+    is_open_ = true;  // perhaps; closing a file that is not open does nothing
+    const Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* out) {
+      functions.open(file_, path_.c_str(), &out->result, &out->reply);
+    });
+    return static_cast<uint64_t>(answer.result);
   }
 
   // Reads ahead if small reads follow one another: a call of Python costs as much as the copy of
@@ -183,12 +206,14 @@ class RemoteReader final : public RangeReader {
   }
 
   uint64_t Call(uint64_t offset, MutableByteSpan out) const {
-    std::string reply;
-    const RunningCall call;
-    const int64_t got = call.Require(path_).read(
-        file_, static_cast<int64_t>(offset), static_cast<int64_t>(out.size()), out.data(), &reply);
-    if (got < 0) CheckCode(got < -kMaxCode ? kMaxCode + 1 : -got, path_, reply);
-    return static_cast<uint64_t>(got);
+    const Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* got) {
+      const uint8_t* data = nullptr;
+      functions.read(file_, static_cast<int64_t>(offset), static_cast<int64_t>(out.size()), &data,
+                     &got->result, &got->reply);
+      if (got->result <= 0 || data == nullptr) return;
+      std::memcpy(out.data(), data, std::min(out.size(), static_cast<uint64_t>(got->result)));
+    });
+    return static_cast<uint64_t>(answer.result);
   }
 
   const std::string path_;
@@ -257,6 +282,16 @@ void SetRemoteFunctions(const RemoteFunctions& functions) {
   registry.finished.wait_for(lock, kMaxWait, [&] { return registry.num_running == 0; });
 }
 
+DeferredInterrupt::DeferredInterrupt() : num_exceptions_(std::uncaught_exceptions()) {
+  is_interrupted = false;
+}
+
+DeferredInterrupt::~DeferredInterrupt() {
+  if (!is_interrupted || std::uncaught_exceptions() > num_exceptions_) return;
+  const RunningCall call;
+  if (call.is_registered()) call.Require("").interrupt();
+}
+
 void RequireRemoteFunctions(const std::string& path) { RunningCall().Require(path); }
 
 void AppendTo(void* reply, std::string_view bytes) {
@@ -282,11 +317,10 @@ std::shared_ptr<const File> OpenRemote(const std::string& path, ReadMode) {
 }
 
 std::vector<std::string> MatchRemote(const std::string& pattern) {
-  std::string reply;
-  {
-    const RunningCall call;
-    CheckCode(call.Require(pattern).glob(pattern.c_str(), &reply), pattern, reply);
-  }
+  const Answer answer = Ask(pattern, [&](const RemoteFunctions& functions, Answer* out) {
+    functions.glob(pattern.c_str(), &out->result, &out->reply);
+  });
+  const std::string& reply = answer.reply;
   std::vector<std::string> paths;
   for (size_t begin = 0; begin < reply.size();) {
     const size_t end = std::min(reply.find('\0', begin), reply.size());

@@ -8,6 +8,9 @@
 // Python's functions take the GIL. Only the thread that runs an op calls them: it may hold the GIL,
 // and then another thread could not take it. No lock is held during a call. Nothing that is read
 // from a remote file may be cached for another op: some file systems store no times of change.
+//
+// Known deadlock: with asynchronous eager execution, TensorFlow 2.15 keeps the GIL while it waits
+// for the shape of a result.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +23,36 @@
 
 namespace tensorbundle::op {
 
-// Functions that return a TF_Code append the message of an error to `reply`, with AppendTo().
+// They write a number to `*result`, or for an error its negative TF_Code, and append the message to
+// `reply` with AppendTo(). If a signal interrupts Python, they may write nothing: the return value
+// of a function would be undefined then.
 struct RemoteFunctions {
-  // Opens a file. The caller has chosen the number `file`. Writes the size.
-  int (*open)(int64_t file, const char* path, int64_t* size, void* reply) = nullptr;
-  // Returns the number of bytes read, or a negative TF_Code.
-  int64_t (*read)(int64_t file, int64_t offset, int64_t size, uint8_t* out, void* reply) = nullptr;
+  // Opens a file. The caller has chosen the number `file`. Result: the size.
+  void (*open)(int64_t file, const char* path, int64_t* result, void* reply) = nullptr;
+  // Reads at most `size` bytes. Writes their address, which is valid until the next call for the
+  // file, so that they are copied without the GIL. Result: the number of bytes read.
+  void (*read)(int64_t file, int64_t offset, int64_t size, const uint8_t** data, int64_t* result,
+               void* reply) = nullptr;
   void (*close)(int64_t file) = nullptr;
-  // Appends the paths that match the pattern to `reply`, with a NUL byte after each.
-  int (*glob)(const char* pattern, void* reply) = nullptr;
+  // Appends the paths that match the pattern to `reply`, with a NUL byte after each. Result: 0.
+  void (*glob)(const char* pattern, int64_t* result, void* reply) = nullptr;
+  // PyErr_SetInterrupt().
+  void (*interrupt)() = nullptr;
+};
+
+// Ctrl-C during an op: Python raises KeyboardInterrupt in the first function that runs, which
+// cannot pass it on. The function is called again. After the op Python is interrupted again, as it
+// would be if the op had not called it. An op that fails discards the interrupt. Requires: the
+// first variable of the op, so that the op closes its files before.
+class DeferredInterrupt {
+ public:
+  DeferredInterrupt();
+  ~DeferredInterrupt();
+  DeferredInterrupt(const DeferredInterrupt&) = delete;
+  DeferredInterrupt& operator=(const DeferredInterrupt&) = delete;
+
+ private:
+  const int num_exceptions_;
 };
 
 // Registers the functions, or unregisters them for good if they are null. Waits a few seconds for

@@ -31,6 +31,7 @@
 #include "tensorflow_op/kernel.h"
 #include "tensorflow_op/map_op.h"
 #include "tensorflow_op/read_op.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/slice_spec.h"
 #include "tensorflow_op/variant_tensor.h"
 #include "tensorflow_op/verify_ledger.h"
@@ -120,6 +121,7 @@ class RestoreKernel {
   explicit RestoreKernel(const Attributes& attributes) : options_(NodeOptions::Of(attributes)) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kRestore);
     std::vector<Output> outputs = Prepare(run);
     if (!outputs.empty() && outputs[0].source.is_remote) return ReadRemote(&outputs);

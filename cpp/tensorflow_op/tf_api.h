@@ -37,6 +37,7 @@ namespace tensorbundle::op {
 // TF_Code.
 enum class Code : int {
   kOk = 0,
+  kCancelled = 1,
   kUnknown = 2,
   kInvalidArgument = 3,
   kNotFound = 5,

@@ -17,6 +17,7 @@
 #include "tensorflow_op/checkpoint_cache.h"
 #include "tensorflow_op/join_cache.h"
 #include "tensorflow_op/kernel.h"
+#include "tensorflow_op/remote_files.h"
 #include "tensorflow_op/verify_ledger.h"
 
 namespace tensorbundle::op {
@@ -43,6 +44,7 @@ class VocabRemappingKernel {
         old_size_(attributes.Int("old_vocab_size")) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kVocabRemapping);
     const std::string new_vocab = ScalarString(run, 0, "new_vocab_file");
     if (new_vocab.empty()) {
@@ -99,6 +101,7 @@ class RemapMatrixKernel {
         options_(NodeOptions::Of(attributes)) {}
 
   void Compute(const Run& run) const {
+    const DeferredInterrupt interrupt;
     CountCall(StockOp::kRemapMatrix);
     const TensorPtr row_tensor = run.Input(2);
     const TensorPtr column_tensor = run.Input(3);

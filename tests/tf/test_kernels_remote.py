@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -352,7 +353,7 @@ def without_python(folder: Path) -> None:
     upload(folder)
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])
-    op_library.c_library().tensorbundle_tf_set_remote_files(None, None, None, None)
+    op_library.c_library().tensorbundle_tf_set_remote_files(*[None] * 5)
     calls: list[Callable[[], Any]] = [
         lambda: restore(f"{RAM}c", ["t"], [""], [tf.float32]),
         lambda: tf.raw_ops.GenerateVocabRemapping(
@@ -386,8 +387,6 @@ def at_exit(folder: Path) -> None:
 
 def bad_functions(folder: Path) -> None:
     """Sizes and bytes from Python are checked like those from a file."""
-    import ctypes
-
     from tensorbundle.tf import remote_files
 
     bundle = Bundle()
@@ -396,19 +395,28 @@ def bad_functions(folder: Path) -> None:
     upload(folder)
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])  # registers the functions
-    opens, reads, _, _ = (type(each) for each in remote_files._FUNCTIONS)
+    opens, reads = (type(each) for each in remote_files._FUNCTIONS[:2])
     sizes: dict[str, int] = {}
-    counts: dict[str, int] = {}
+    counts: list[int] = []
+    interrupted: list[str] = []
 
-    def fake_open(number: int, path: bytes, size: int, reply: int) -> int:
-        code = int(remote_files._open(number, path, size, reply))
-        found = ctypes.c_int64.from_address(size)
-        found.value = sizes.get(path.decode().rpartition(".")[2], found.value)
-        return code
+    def interrupt(name: str) -> None:
+        if name in interrupted:
+            interrupted.remove(name)
+            raise KeyboardInterrupt
 
-    def fake_read(number: int, offset: int, size: int, out: int, reply: int) -> int:
-        count = remote_files._read(number, offset, size, out, reply)
-        return counts.get("read", count)
+    def fake_open(number: int, path: bytes, result: int, reply: int) -> None:
+        interrupt("open")
+        remote_files._open(number, path, result, reply)
+        for end, size in sizes.items():
+            if path.decode().endswith(end):
+                remote_files._set(result, size)
+
+    def fake_read(number: int, offset: int, size: int, data: int, result: int, reply: int) -> None:
+        interrupt("read")
+        remote_files._read(number, offset, size, data, result, reply)
+        for count in counts:
+            remote_files._set(result, count)
 
     functions = (opens(fake_open), reads(fake_read), *remote_files._FUNCTIONS[2:])
     op_library.c_library().tensorbundle_tf_set_remote_files(*functions)
@@ -420,13 +428,14 @@ def bad_functions(folder: Path) -> None:
     good = outcome()
     assert isinstance(good, list)
     for name, size, expected in [
-        (data, -1, "InternalError"),
+        (data, -2, "UnknownError"),
+        (data, -7, "PermissionDeniedError"),
         (data, 3999, "OutOfRangeError"),
         (data, 1 << 62, good),
-        ("index", -(1 << 63), "InternalError"),
-        ("index", 1 << 62, "UnimplementedError"),
-        ("index", 1 << 20, "OutOfRangeError"),
-        ("index", 10, "DataLossError"),
+        (".index", -99, "UnknownError"),
+        (".index", 1 << 62, "UnimplementedError"),
+        (".index", 1 << 20, "OutOfRangeError"),
+        (".index", 10, "DataLossError"),
     ]:
         sizes = {name: size}
         assert outcome() == expected, (name, size, outcome())
@@ -438,11 +447,23 @@ def bad_functions(folder: Path) -> None:
         (-5, "NotFoundError"),
         (-14, "UnavailableError"),
         (-99, "UnknownError"),
-        (-(1 << 63), "UnknownError"),
     ]:
-        counts = {"read": count}
-        assert expected in (outcome(), "NotFoundError"), (count, outcome())
-    counts = {}
+        counts = [count]
+        assert outcome() == expected, (count, outcome())
+    counts = []
+    for names in (["open"], ["read"], ["read", "open"], ["read"] * 5):
+        interrupted = list(names)  # a signal handler raises before the function does anything
+        found = None
+        try:
+            found = restore(f"{RAM}c", ["t"], [""], [tf.float32])
+            time.sleep(1)
+        except KeyboardInterrupt:
+            assert not interrupted
+            continue
+        raise AssertionError(f"the interrupt was lost: {found}")
+    interrupted = ["read"] * 1000
+    assert outcome() == "CancelledError"
+    interrupted = []
     assert outcome() == good
 
 

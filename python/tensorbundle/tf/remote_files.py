@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are not local (``ram://``, ``gs://``), read with ``tf.io.gfile`` for the op library.
 
-The op library calls four functions of this module by ctypes: open, read, close, glob. It calls them
+The op library calls functions of this module by ctypes: open, read, close, glob. It calls them
 only in threads that run an op, and holds no lock meanwhile. Each op opens its own files, so that no
 op reads an old version of a file that was replaced.
 """
@@ -25,38 +25,43 @@ _files: dict[int, _OpenFile] = {}  # by the number that the op library chose
 
 
 class _OpenFile:
-    """A file, and the offset of the next byte that it returns."""
+    """A file, the bytes that the op library copies, and the offset of the byte after them."""
 
-    __slots__ = ("file", "position")
+    __slots__ = ("data", "file", "position")
 
     def __init__(self, path: bytes) -> None:
         self.file = tf.io.gfile.GFile(path, "rb")
         self.position = 0
+        self.data = b""
 
 
-def _open(number: int, path: bytes, size: int, reply: int) -> int:
+# The functions write a number to `result`, or for an error its negative TF_Code. They return
+# nothing: the return value of a ctypes callback is undefined if a signal handler raises in it.
+
+
+def _open(number: int, path: bytes, result: int, reply: int) -> None:
     try:
         found = tf.io.gfile.stat(path)
         _files[number] = _OpenFile(path)
-        ctypes.c_int64.from_address(size).value = found.length
-        return 0
-    except BaseException as error:  # ctypes would print it and return 0
-        return _failed(error, reply)
+        _set(result, found.length if found.length >= 0 else -_UNKNOWN)
+    except BaseException as error:
+        _fail(error, result, reply)
 
 
-def _read(number: int, offset: int, size: int, out: int, reply: int) -> int:
+def _read(number: int, offset: int, size: int, data: int, result: int, reply: int) -> None:
     try:
         opened = _files[number]
         if opened.position != offset:
-            opened.position = -1  # unknown, should seek() or read() fail
             opened.file.seek(offset)
-        data = opened.file.read(size)
-        count = min(len(data), size)
+        opened.position = -1  # unknown, should read() fail
+        opened.data = b""  # its memory is in the cache, and can be used again
+        opened.data = opened.file.read(size)
+        count = min(len(opened.data), size)
+        _pointer.from_address(data).value = _address_of(opened.data)
         opened.position = offset + count
-        ctypes.memmove(out, data, count)
-        return count
+        _set(result, count)
     except BaseException as error:
-        return -_failed(error, reply)
+        _fail(error, result, reply)
 
 
 def _close(number: int) -> None:
@@ -64,22 +69,29 @@ def _close(number: int) -> None:
         _files.pop(number).file.close()
 
 
-def _glob(pattern: bytes, reply: int) -> int:
+def _glob(pattern: bytes, result: int, reply: int) -> None:
     try:
         for path in tf.io.gfile.glob([pattern]):  # a list, because the pattern is bytes
             _append(reply, path.encode() + b"\0")
-        return 0
+        _set(result, 0)
     except BaseException as error:
-        return _failed(error, reply)
+        _fail(error, result, reply)
 
 
-def _failed(error: BaseException, reply: int) -> int:
-    """Passes the message on. Returns a TF_Code: that of an error of TensorFlow."""
+def _fail(error: BaseException, result: int, reply: int) -> None:
+    code = _UNKNOWN
     if isinstance(error, tf.errors.OpError):
+        code = int(error.error_code) or _UNKNOWN
         _append(reply, str(error.message).encode(errors="replace"))
-        return int(error.error_code) or _UNKNOWN
-    _append(reply, f"{type(error).__name__}: {error}".encode(errors="replace"))
-    return _UNKNOWN
+    elif isinstance(error, KeyboardInterrupt):
+        return  # the op library calls again, and repeats the interrupt after the op
+    else:
+        _append(reply, f"{type(error).__name__}: {error}".encode(errors="replace"))
+    _set(result, -code)
+
+
+def _set(result: int, value: int) -> None:
+    ctypes.c_int64.from_address(result).value = value
 
 
 def _append(reply: int, data: bytes) -> None:
@@ -89,12 +101,15 @@ def _append(reply: int, data: bytes) -> None:
 
 
 _int64, _pointer = ctypes.c_int64, ctypes.c_void_p
+_address_of = ctypes.pythonapi["PyBytes_AsString"]
+_address_of.argtypes, _address_of.restype = (ctypes.py_object,), _pointer
 # ctypes keeps no reference to them.
 _FUNCTIONS = (
-    ctypes.CFUNCTYPE(ctypes.c_int, _int64, ctypes.c_char_p, _pointer, _pointer)(_open),
-    ctypes.CFUNCTYPE(_int64, _int64, _int64, _int64, _pointer, _pointer)(_read),
+    ctypes.CFUNCTYPE(None, _int64, ctypes.c_char_p, _pointer, _pointer)(_open),
+    ctypes.CFUNCTYPE(None, _int64, _int64, _int64, _pointer, _pointer, _pointer)(_read),
     ctypes.CFUNCTYPE(None, _int64)(_close),
-    ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, _pointer)(_glob),
+    ctypes.CFUNCTYPE(None, ctypes.c_char_p, _pointer, _pointer)(_glob),
+    ctypes.pythonapi["PyErr_SetInterrupt"],
 )
 
 
