@@ -44,6 +44,7 @@ def cases(size: str) -> list[Case]:
     whole = Variable(split.rows)
     text = f"{split.rows:,} x {DIM} float32 ({data.binary(split.nbytes)}), stored whole"
     into = f"into {PARTITIONS} partitions"
+    label = data.binary(split.nbytes)  # a key is unique among all sizes
     old, smaller = TOKENS[size], size == "smoke"
     found = [
         _case(
@@ -51,31 +52,44 @@ def cases(size: str) -> list[Case]:
             f"warm_start of {old:,} to {old * 6 // 5:,} tokens x {DIM}, {into}",
             lambda: _warm_start(old),
         ),
-        _case("init", f"init_from_checkpoint: {text}, {into}", lambda: _init(split)),
-        _case("Saver, partitions", f"Saver.restore: {text}, {into}", lambda: _saver(split)),
-        _case("shards", f"Checkpoint.restore: {text}, into a ShardedVariable of {PARTITIONS}",
-              lambda: _shards(split)),
-    ]  # fmt: skip
+        _case(f"init, {label}", f"init_from_checkpoint: {text}, {into}", lambda: _init(split)),
+        _case(
+            f"Saver, partitions, {label}",
+            f"Saver.restore: {text}, {into}",
+            lambda: _saver(split),
+        ),
+        _case(
+            f"shards, {label}",
+            f"Checkpoint.restore: {text}, into a ShardedVariable of {PARTITIONS}",
+            lambda: _shards(split),
+        ),
+    ]
     for again, memory in ((False, "new"), (True, "recycled")):
         for name, restore in (
             ("Saver", _saver), ("Checkpoint", _checkpoint), ("saved_model", _saved_model)
         ):  # fmt: skip
             title = f"{name}: one variable, {text}; {memory} memory"
             found.append(
-                _case(f"{name}, {memory} memory", title, _bound(restore, whole), again=again)
+                _case(
+                    f"{name}, {label}, {memory} memory", title, _bound(restore, whole), again=again
+                )
             )
     count, each = (10 if smaller else SMALL), SMALL_BYTES
     found.append(
-        _case("small", f"RestoreV2 of {count} tensors of {each >> 10} KiB", lambda: _small(count))
+        _case(
+            f"small, {label}",
+            f"RestoreV2 of {count} tensors of {each >> 10} KiB",
+            lambda: _small(count),
+        )
     )
     nbytes = (MIB if smaller else MODEL_BYTES) // count
     title = f"Checkpoint.restore of a model: {count} variables, {nbytes * count:,} bytes"
-    found.append(_case("model", title, lambda: _model(count, nbytes)))
+    found.append(_case(f"model, {label}", title, lambda: _model(count, nbytes)))
     remote = Variable(REMOTE[size] // (4 * DIM), PARTITIONS)
     for slices in (False, True):
         what = f"{PARTITIONS} slices" if slices else "whole"
         title = f"RestoreV2 of {data.binary(remote.nbytes)} from ram://, {what}"
-        found.append(_case(f"ram, {what}", title, _bound(_remote, remote, slices)))
+        found.append(_case(f"ram, {what}, {label}", title, _bound(_remote, remote, slices)))
     return found
 
 
