@@ -89,7 +89,7 @@ PermissionDeniedError = _create(
 
 
 def translated(error: errors.Error) -> Exception:
-    """Returns the exception of this module for `error`, or `error` if there is none."""
+    """Converts an exception to its class in this module; returns others unchanged."""
     kind: type[Exception]
     if isinstance(error, errors.TensorNotFoundError):
         is_ambiguous = isinstance(error, errors.AmbiguousNameError)
