@@ -265,7 +265,7 @@ def test_mapped_variable_is_updated_in_place(
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(op_library, "load", lambda: None)
     monkeypatch.setattr(op_library, "unavailable_reason", lambda: "disabled by a test")
-    backend._warn.cache_clear()
+    op_library.warn_once.cache_clear()
 
 
 @pytest.mark.usefixtures("no_library")

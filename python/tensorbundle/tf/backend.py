@@ -9,9 +9,7 @@ both, corruption is detected before any value of the tensor is available.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -236,10 +234,16 @@ def is_here(device: str) -> bool:
 
 def library_is_usable() -> bool:
     """Whether the op library can be used. Warns, once, if it cannot."""
+    reason = _library_missing_reason()
+    if reason is not None:
+        op_library.warn_once(f"tensorbundle reads checkpoints the slow way, because {reason}")
+    return reason is None
+
+
+def _library_missing_reason() -> str | None:
     if op_library.load() is not None:
-        return True
-    _warn(f"the op library is not there: {op_library.unavailable_reason()}")
-    return False
+        return None
+    return f"the op library is not there: {op_library.unavailable_reason()}"
 
 
 def _kernels_unusable_reason(variable: Any, options: Options) -> str | None:
@@ -251,15 +255,4 @@ def _kernels_unusable_reason(variable: Any, options: Options) -> str | None:
             f"it is on {variable.device}, whose process may not have our op: "
             "install(remote=True) says that it has"
         )
-    if op_library.load() is None:
-        return f"the op library is not there: {op_library.unavailable_reason()}"
-    return None
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(
-        f"tensorbundle reads checkpoints the slow way, because {reason}",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+    return _library_missing_reason()

@@ -14,7 +14,6 @@ import functools
 import re
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -126,20 +125,11 @@ def calls() -> dict[str, int]:
         return _calls + op_library.kernel_calls()
 
 
-@functools.cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(
-        f"tensorbundle does not serve TensorFlow's restore ops: {reason}",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-
-
 def _hold(key: object, remote: bool) -> None:
     with _lock:
         reason = op_library.kernels_unavailable_reason()  # loads them
         if reason is not None:
-            _warn_once(reason)
+            op_library.warn_once(f"tensorbundle does not serve TensorFlow's restore ops: {reason}")
         _patch()  # at each call: modules that were reloaded since have the original functions
         if not _holds:
             _calls.clear()

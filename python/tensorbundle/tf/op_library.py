@@ -13,6 +13,7 @@ import ctypes
 import functools
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +88,12 @@ def unavailable_reason() -> str | None:
     """Returns in one line why the ops cannot be used, or None if they can."""
     load()
     return _reason
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Warns that the library is missing, once for each text."""
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def kernels_unavailable_reason() -> str | None:
@@ -164,7 +171,7 @@ def _load() -> ModuleType:
         raise _CannotLoadError("this installation of tensorbundle was built without it")
     try:
         module: ModuleType = tf.load_op_library(str(path))
-        c_library()
+        c_library()  # keeps this file, should another one take its path
     except (tf.errors.OpError, OSError, ImportError) as error:
         raise _CannotLoadError(f"{path}: {' '.join(str(error).split())}") from error
     # Eager ops and functions that ran before keep TensorFlow's kernels until then.

@@ -13,7 +13,7 @@ slice: it takes the shape of the value from the slice specification.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,7 @@ class StockBackend:
         """Stores the checkpoint and the options."""
         self._prefix = prefix
         self._options = options
-        self._joined: dict[Any, tuple[Any, Any]] = {}
-        self._paths: dict[bytes, Any] = {}
-        self._constants: dict[Any, Any] = {}
+        self._shared: dict[Any, Any] = {}
 
     def read(self, requests: Sequence[ReadRequest]) -> list[Any]:
         """Implements `Backend`."""
@@ -91,15 +89,15 @@ class StockBackend:
         every = ids
         if partition.num_oov:
             every = tf.concat([ids, tf.fill([partition.num_oov], tf.constant(-1, tf.int64))], 0)
-        rows, columns = every, self._constant("no columns", np.zeros(0, np.int64))
+        rows, columns = every, self._constant(np.zeros(0, np.int64))
         if partition.axis == 1:
             first = partition.offset
             rows = tf.range(first, first + partition.num_rows, dtype=tf.int64)
             columns = every
         num_rows, num_columns = partition.remapped_shape
         value = tf.raw_ops.LoadAndRemapMatrix(
-            ckpt_path=self._constant("prefix", self._prefix),
-            old_tensor_name=self._constant(table.tensor, table.tensor),
+            ckpt_path=self._constant(self._prefix),
+            old_tensor_name=self._constant(table.tensor),
             row_remapping=rows,
             col_remapping=columns,
             initializing_values=self._missing_cells(table, partition, fill, every),
@@ -164,21 +162,17 @@ class StockBackend:
     def _join(self, table: Table, first: int, count: int) -> tuple[Any, Any]:
         """Returns the outputs of one op."""
         key = (table.new_vocab, table.old_vocab, table.old_size, first, count)
-        if key not in self._joined:
-            self._joined[key] = tf.raw_ops.GenerateVocabRemapping(
+        joined: tuple[Any, Any] = self._once(
+            key,
+            lambda: tf.raw_ops.GenerateVocabRemapping(
                 new_vocab_file=self._path(table.new_vocab),
                 old_vocab_file=self._path(table.old_vocab),
                 new_vocab_offset=first,
                 num_new_vocab=count,
                 old_vocab_size=table.old_size,
-            )
-        return self._joined[key]
-
-    def _constant(self, key: Any, value: Any) -> Any:
-        """Returns a constant that the ops of all partitions share."""
-        if key not in self._constants:
-            self._constants[key] = tf.constant(value)
-        return self._constants[key]
+            ),
+        )
+        return joined
 
     def _path(self, path: bytes) -> Any:
         """Returns a path that TensorFlow takes for no constant: a stateful op prints nothing.
@@ -186,9 +180,17 @@ class StockBackend:
         TensorFlow would evaluate a function of constants, and so read the vocabularies, while the
         graph is built and again when a session optimizes it.
         """
-        if path not in self._paths:
-            self._paths[path] = tf.raw_ops.Print(input=path, data=[], first_n=0)
-        return self._paths[path]
+        return self._once(("path", path), lambda: tf.raw_ops.Print(input=path, data=[], first_n=0))
+
+    def _constant(self, value: Any) -> Any:
+        key = value if isinstance(value, bytes) else (value.dtype.str, value.tobytes())
+        return self._once(("constant", key), lambda: tf.constant(value))
+
+    def _once(self, key: Any, create: Callable[[], Any]) -> Any:
+        """Returns what `create` returned for the key: the ops of all partitions share it."""
+        if key not in self._shared:
+            self._shared[key] = create()
+        return self._shared[key]
 
     def _missing_cells(
         self, table: Table, partition: PartitionRemap, fill: FillValues, ids: Any
