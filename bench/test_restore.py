@@ -152,14 +152,7 @@ def _warm_start(old: int) -> Iterator[Restore]:
     variable = Variable(old * 6 // 5, PARTITIONS)
     prefix, (new_file, old_file) = test_warm._warmed(old, variable.rows)
     train = tensorflow().compat.v1.train
-
-    def initialise(_: Any) -> None:
-        info = train.VocabInfo(
-            new_vocab=str(new_file), new_vocab_size=variable.rows, num_oov_buckets=0,
-            old_vocab=str(old_file), backup_initializer=tensorflow().zeros_initializer(),
-        )  # fmt: skip
-        train.warm_start(str(prefix), NAME, {NAME: info})
-
+    initialise = test_warm.initialiser(train, prefix, new_file, old_file, variable)
     with test_init.model(variable, initialise) as run:
 
         def restore(phases: Phases) -> None:

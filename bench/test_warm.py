@@ -80,6 +80,21 @@ def _warmed(old: int, new: int) -> tuple[Path, list[Path]]:
     return Table(old).warmed(), paths
 
 
+def initialiser(
+    train: Any, prefix: Path, new_file: Path, old_file: Path, variable: Variable
+) -> Callable[[Any], None]:
+    """Returns a function that warm-starts the variable by the functions of `train`."""
+
+    def initialise(_: Any) -> None:
+        info = train.VocabInfo(
+            new_vocab=str(new_file), new_vocab_size=variable.rows, num_oov_buckets=0,
+            old_vocab=str(old_file), backup_initializer=tensorflow().zeros_initializer(),
+        )  # fmt: skip
+        train.warm_start(str(prefix), NAME, {NAME: info})
+
+    return initialise
+
+
 def _contender(old: int, variable: Variable, name: str) -> Contender:
     is_tensorbundle = name == "tensorbundle"
 
@@ -87,14 +102,7 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
     def start() -> Iterator[Run]:
         prefix, (new_file, old_file) = _warmed(old, variable.rows)
         train: Any = tb if is_tensorbundle else tensorflow().compat.v1.train
-
-        def initialise(_: Any) -> None:
-            info = train.VocabInfo(
-                new_vocab=str(new_file), new_vocab_size=variable.rows, num_oov_buckets=0,
-                old_vocab=str(old_file), backup_initializer=tensorflow().zeros_initializer(),
-            )  # fmt: skip
-            train.warm_start(str(prefix), NAME, {NAME: info})
-
+        initialise = initialiser(train, prefix, new_file, old_file, variable)
         with test_init.model(
             variable, initialise, test_init.load_ops if is_tensorbundle else None
         ) as run:

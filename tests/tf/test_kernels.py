@@ -79,15 +79,20 @@ def real_checkpoints(_: Path) -> Iterator[Call]:
                     )
 
 
-def every_dtype(folder: Path) -> Iterator[Call]:
-    """All dtypes: whole, a scalar and an empty tensor in one node; and a slice."""
+def restorable_dtypes() -> Iterator[tuple[int, Any, Any]]:
+    """Yields (number, kind, ``tf.DType``) of the dtypes that this TensorFlow has."""
     for number, kind in KINDS.items():
         try:
             dtype = tf.as_dtype(number)
         except TypeError:
             continue
-        if dtype == tf.variant:
-            continue
+        if dtype != tf.variant:
+            yield number, kind, dtype
+
+
+def every_dtype(folder: Path) -> Iterator[Call]:
+    """All dtypes: whole, a scalar and an empty tensor in one node; and a slice."""
+    for number, kind, dtype in restorable_dtypes():
         bundle = Bundle()
         bundle.add("t", sample(kind, (5, 3), seed=number), number=number)
         bundle.add("scalar", sample(kind, (), seed=1), number=number)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from craft import tilings
 from craft.bundle import Bundle
-from craft.dtypes import KINDS, sample
+from craft.dtypes import sample
 from craft.v1 import V1File
 
 tf = pytest.importorskip("tensorflow")
@@ -49,6 +49,14 @@ def upload(folder: Path) -> str:
     return RAM
 
 
+def upload_table(folder: Path, values: np.ndarray) -> None:
+    """Writes the checkpoint `c` with the tensor `t`, and uploads it."""
+    bundle = Bundle()
+    bundle.add("t", values)
+    bundle.write(folder / "c")
+    upload(folder)
+
+
 def random_specs(shape: tuple[int, ...], count: int, choice: random.Random) -> list[str]:
     return ["", *(spec_of(shape, kernels.random_box(shape, choice)) for _ in range(count))]
 
@@ -56,13 +64,7 @@ def random_specs(shape: tuple[int, ...], count: int, choice: random.Random) -> l
 def whole_and_sliced(folder: Path) -> Iterator[Call]:
     """All dtypes, and boxes of tensors in several slices and files, in both byte orders."""
     choice = random.Random(1)
-    for number, kind in KINDS.items():
-        try:
-            dtype = tf.as_dtype(number)
-        except TypeError:
-            continue
-        if dtype == tf.variant:
-            continue
+    for number, kind, dtype in kernels.restorable_dtypes():
         bundle = Bundle()
         bundle.add("t", sample(kind, (5, 3), seed=number), number=number)
         bundle.add("empty", sample(kind, (5, 3), seed=2)[:0], number=number)
@@ -347,10 +349,7 @@ def in_every_way(folder: Path) -> None:
 
 def without_python(folder: Path) -> None:
     """Without registered functions: an error that says which path, and what is missing."""
-    bundle = Bundle()
-    bundle.add("t", np.zeros(3, np.float32))
-    bundle.write(folder / "c")
-    upload(folder)
+    upload_table(folder, np.zeros(3, np.float32))
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])
     op_library.c_library().tensorbundle_tf_set_remote_files(*[None] * 5)
@@ -372,10 +371,7 @@ def without_python(folder: Path) -> None:
 
 def at_exit(folder: Path) -> None:
     """The process ends while threads restore."""
-    bundle = Bundle()
-    bundle.add("t", np.zeros(3_000_000, np.float32))
-    bundle.write(folder / "c")
-    upload(folder)
+    upload_table(folder, np.zeros(3_000_000, np.float32))
     op_library.load_op_library()
     data = tf.data.Dataset.range(1000).map(
         lambda _: restore(f"{RAM}c", ["t"], [""], [tf.float32])[0], num_parallel_calls=4
@@ -389,10 +385,7 @@ def bad_functions(folder: Path) -> None:
     """Sizes and bytes from Python are checked like those from a file."""
     from tensorbundle.tf import remote_files
 
-    bundle = Bundle()
-    bundle.add("t", np.ones(1000, np.float32))
-    bundle.write(folder / "c")
-    upload(folder)
+    upload_table(folder, np.ones(1000, np.float32))
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])  # registers the functions
     opens, reads = (type(each) for each in remote_files._FUNCTIONS[:2])
