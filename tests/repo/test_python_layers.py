@@ -94,3 +94,25 @@ def test_restricted_packages_are_imported_only_where_allowed(repo):
         if module not in ONLY_IN.get(name.split(".")[0], {module})
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def needs_tensorflow(statement):
+    """Says whether a statement imports TensorFlow, or a module that does."""
+    if isinstance(statement, ast.ImportFrom):
+        return (statement.module or "").startswith(("tensorflow", "tensorbundle.tf."))
+    return isinstance(statement, ast.Import) and any(
+        alias.name.startswith(("tensorflow", "tensorbundle.tf.")) for alias in statement.names
+    )
+
+
+def test_test_modules_are_skipped_without_tensorflow(repo):
+    wrong = []
+    for path in repo.sources(".py", under="tests"):
+        if not path.name.startswith("test_"):
+            continue
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            if 'importorskip("tensorflow")' in ast.unparse(statement).replace("'", '"'):
+                break
+            if needs_tensorflow(statement):
+                wrong.append(f"{repo.name(path)}:{statement.lineno}: comes before importorskip")
+    assert not wrong, "\n".join(wrong)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tensorbundle import assignment
-from tensorbundle.tf.variables import VariableStore, target_of
 
 tf = pytest.importorskip("tensorflow")
 tf1 = tf.compat.v1
 
 from tensorbundle.tf.checkpoint_index import open_index  # noqa: E402
+from tensorbundle.tf.variables import VariableStore, target_of  # noqa: E402
 
 Pairs = list[tuple[str, Any]]
 Assigned = list[tuple[str, tuple[str, ...]]]
