@@ -38,6 +38,24 @@ Py_ssize_t PlaceOf(int32_t type_number) {
   return type_number < 0 || type_number > last ? last : type_number;
 }
 
+// Calls NumPy directly: pybind11's constructor of an array takes three times as long. An array over
+// `data` gets a reference to `base`. Without `data`, NumPy allocates writable elements.
+py::array NewFromDescr(py::handle dtype, std::span<const int64_t> shape, const py::ssize_t* strides,
+                       const uint8_t* data, Access access, py::handle base) {
+  static_assert(sizeof(py::ssize_t) == sizeof(int64_t));
+  const auto& numpy = py::detail::npy_api::get();
+  const int flags =
+      access == Access::kWritable ? int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_} : 0;
+  py::object array = Steal(numpy.PyArray_NewFromDescr_(
+      numpy.PyArray_Type_, py::handle(dtype).inc_ref().ptr(), static_cast<int>(shape.size()),
+      reinterpret_cast<const Py_intptr_t*>(shape.data()), strides, const_cast<uint8_t*>(data),
+      data == nullptr ? 0 : flags, nullptr));
+  if (base && numpy.PyArray_SetBaseObject_(array.ptr(), base.inc_ref().ptr()) != 0) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::array>(array.release());
+}
+
 template <typename Id>
 std::span<const Id> SpanOf(const py::array& ids) {
   return {static_cast<const Id*>(ids.data()), static_cast<size_t>(ids.size())};
@@ -54,26 +72,21 @@ bool IsPlain(int32_t type_number) {
 }
 
 py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,
-                    std::span<const int64_t> shape, std::optional<std::vector<py::ssize_t>> strides,
-                    Access access) {
+                    std::span<const int64_t> shape, const py::ssize_t* strides, Access access) {
   using Owner = std::shared_ptr<const Mapping>;
   auto held = std::make_unique<Owner>(std::move(owner));
   const py::capsule base(held.get(), [](void* p) { delete static_cast<Owner*>(p); });
   held.release();  // now held by `base`
-  py::array array(py::reinterpret_borrow<py::dtype>(dtype),
-                  std::vector<py::ssize_t>(shape.begin(), shape.end()),
-                  strides ? std::move(*strides) : std::vector<py::ssize_t>(), bytes, base);
-  // pybind11 makes arrays with a base writable. Writing to a read-only mapping would end the
-  // process.
-  if (access == Access::kReadOnly) {
-    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-  }
-  return array;
+  return NewFromDescr(dtype, shape, strides, bytes, access, base);
 }
 
 py::array NewArray(py::handle dtype, std::span<const int64_t> shape) {
-  return {py::reinterpret_borrow<py::dtype>(dtype),
-          std::vector<py::ssize_t>(shape.begin(), shape.end())};
+  return NewFromDescr(dtype, shape, nullptr, nullptr, Access::kWritable, {});
+}
+
+py::object ScalarAt(const uint8_t* element, py::handle dtype) {
+  return Steal(py::detail::npy_api::get().PyArray_Scalar_(const_cast<uint8_t*>(element),
+                                                          dtype.ptr(), nullptr));
 }
 
 MutableByteSpan Destination(py::array& out) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <span>
 
 #include "bindings/pybind.h"
@@ -24,15 +23,17 @@ bool IsPlain(int32_t type_number);
 
 enum class Access { kReadOnly, kWritable };
 
-// Returns an array over mapped memory. `strides` are in bytes; without them the array is
+// Returns an array over mapped memory. `strides` are in bytes, one per axis; null: the array is
 // C-contiguous. `bytes` begins at the first element.
 // Lifetime: the array holds a share of the mapping.
 py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,
-                    std::span<const int64_t> shape, std::optional<std::vector<py::ssize_t>> strides,
-                    Access access);
+                    std::span<const int64_t> shape, const py::ssize_t* strides, Access access);
 
-// Returns a new array of uninitialized elements.
+// Returns a new array of uninitialized elements; of null pointers for the dtype object.
 py::array NewArray(py::handle dtype, std::span<const int64_t> shape);
+
+// Returns a NumPy scalar with a copy of one element.
+py::object ScalarAt(const uint8_t* element, py::handle dtype);
 
 // Returns the memory of an array to be filled. Throws std::invalid_argument unless it is writable
 // and C-contiguous.

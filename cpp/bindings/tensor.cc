@@ -182,8 +182,48 @@ py::object View(const OpenTensor& t) {
   if (!IsPlain(t.bound.type_number)) return py::none();
   const TensorView view = WithoutGil(&ViewTensor, t);
   if (!view) return py::none();
-  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
+  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), nullptr,
                    Access::kReadOnly);
+}
+
+// The row that an index selects: an int or a NumPy integer inside axis 0. Nothing for other
+// indices, which Python handles: they select more than a row, or are errors.
+std::optional<int64_t> RowNumber(const BoundTensor& self, py::handle index) {
+  if (PyTuple_GET_SIZE(self.shape.ptr()) == 0) return std::nullopt;
+  py::object number;
+  if (!PyLong_CheckExact(index.ptr())) {
+    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> integer;
+    const py::object& type =
+        integer
+            .call_once_and_store_result([] { return py::module_::import("numpy").attr("integer"); })
+            .get_stored();
+    if (PyObject_TypeCheck(index.ptr(), reinterpret_cast<PyTypeObject*>(type.ptr())) == 0) {
+      return std::nullopt;
+    }
+    number = Steal(PyNumber_Index(index.ptr()));
+    index = number;
+  }
+  int overflow = 0;
+  int64_t row = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  const int64_t num_rows = PyLong_AsLongLong(PyTuple_GET_ITEM(self.shape.ptr(), 0));
+  if (row < 0) row += num_rows;
+  if (overflow != 0 || row < 0 || row >= num_rows) return std::nullopt;
+  return row;
+}
+
+// A view of a row, or a NumPy scalar if the tensor has one axis. None if `index` is not the number
+// of a row, or the tensor cannot be viewed.
+py::object ViewRow(const BoundTensor& self, const py::object& index) {
+  const std::optional<int64_t> row = RowNumber(self, index);
+  if (!row || !IsPlain(self.type_number)) return py::none();
+  const OpenTensor t(self);
+  const TensorView view = WithoutGil(&ViewTensor, t);
+  if (!view || view.bytes.empty()) return py::none();
+  const std::span<const int64_t> shape = t.shape();
+  const uint8_t* first = view.bytes.data() + view.bytes.size() / static_cast<uint64_t>(shape[0]) *
+                                                 static_cast<uint64_t>(*row);
+  if (shape.size() == 1) return ScalarAt(first, self.dtype);
+  return ArrayOver(view.owner, first, self.dtype, shape.subspan(1), nullptr, Access::kReadOnly);
 }
 
 // The reason why View() or CopyOnWrite() returns None, or None.
@@ -215,8 +255,7 @@ py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& length
     first += stride * (box[axis].start - slice[axis].start);
     stride *= slice[axis].length;
   }
-  return ArrayOver(view.owner, first, t.bound.dtype, lengths, std::move(strides),
-                   Access::kReadOnly);
+  return ArrayOver(view.owner, first, t.bound.dtype, lengths, strides.data(), Access::kReadOnly);
 }
 
 // (file, offset in the file, reason): where a non-empty box starts, or the reason why its elements
@@ -231,7 +270,7 @@ py::tuple LocateBoxIn(const OpenTensor& t, const Sizes& offset, const Sizes& len
 py::object CopyOnWrite(const OpenTensor& t) {
   const TensorView view = WithoutGil(&CopyOnWriteTensor, t);
   if (!view) return py::none();
-  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), std::nullopt,
+  return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), nullptr,
                    Access::kWritable);
 }
 
@@ -251,8 +290,41 @@ void Read(const OpenTensor& t, const Sizes& offset, const Sizes& lengths, py::ar
   ReadBox(*t.checkpoint, t.tensor, box, destination, options);
 }
 
+// The elements of a box as a new array of shape `shape`, or as a NumPy scalar for rank 0.
+// Requires: the type is plain.
+py::object ReadNew(const BoundCheckpoint& bound, const Checkpoint& checkpoint, const Tensor& tensor,
+                   const Box& box, std::span<const int64_t> shape) {
+  // Memory of this size is allocated only for elements that are known to be stored.
+  constexpr uint64_t kLarge = uint64_t{1} << 20;
+  const ReadOptions options{bound.threads(), bound.verify()};
+  if (Volume(box) >= kLarge / RequireKnownType(tensor).item_size) {
+    const py::gil_scoped_release release;
+    RequireBox(checkpoint, tensor, box);
+  }
+  const py::handle dtype = DtypeOf(static_cast<int32_t>(tensor.dtype));
+  py::array array = NewArray(dtype, shape);
+  const MutableByteSpan destination = Destination(array);
+  {
+    const py::gil_scoped_release release;
+    ReadBox(checkpoint, tensor, box, destination, options);
+  }
+  if (shape.empty()) return ScalarAt(destination.data(), dtype);
+  return array;
+}
+
 py::object ReadWhole(const OpenTensor& t) {
   return ReadWholeTensor(*t.bound.checkpoint, *t.checkpoint, t.tensor);
+}
+
+// A copy of a row; None if `index` is not the number of a row, or Python must convert the elements.
+py::object ReadRow(const BoundTensor& self, const py::object& index) {
+  const std::optional<int64_t> row = RowNumber(self, index);
+  if (!row || !IsPlain(self.type_number)) return py::none();
+  const OpenTensor t(self);
+  const std::span<const int64_t> shape = t.shape();
+  Box box = WholeBox(shape);
+  box[0] = {*row, 1};
+  return ReadNew(*self.checkpoint, *t.checkpoint, t.tensor, box, shape.subspan(1));
 }
 
 // ---- Strings and variants: arrays of bytes objects
@@ -517,25 +589,9 @@ py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
 
 py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
                            const Tensor& tensor) {
-  // Memory of this size is allocated only for elements that are known to be stored.
-  constexpr uint64_t kLarge = uint64_t{1} << 20;
-  const auto type_number = static_cast<int32_t>(tensor.dtype);
-  if (!IsPlain(type_number)) return py::none();
+  if (!IsPlain(static_cast<int32_t>(tensor.dtype))) return py::none();
   const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
-  const Box box = WholeBox(shape);
-  if (tensor.num_elements >= kLarge / RequireKnownType(tensor).item_size) {
-    const py::gil_scoped_release release;
-    RequireBox(checkpoint, tensor, box);
-  }
-  py::array array = NewArray(DtypeOf(type_number), shape);
-  const MutableByteSpan destination = Destination(array);
-  const ReadOptions options{bound.threads(), bound.verify()};
-  {
-    const py::gil_scoped_release release;
-    ReadBox(checkpoint, tensor, box, destination, options);
-  }
-  if (!shape.empty()) return array;
-  return array[py::tuple()];
+  return ReadNew(bound, checkpoint, tensor, WholeBox(shape), shape);
 }
 
 void RegisterTensor(py::module_& module) {
@@ -561,6 +617,7 @@ void RegisterTensor(py::module_& module) {
       .def("slices", Of(&Slices))
       .def("error", Of(&GetError))
       .def("view", Of(&View))
+      .def("view_row", &ViewRow, "index"_a)
       .def("view_obstacle", Of(&ViewObstacle))
       .def("view_box", Of(&ViewBox), "offset"_a, "shape"_a)
       .def("locate_box", Of(&LocateBoxIn), "offset"_a, "shape"_a)
@@ -568,6 +625,7 @@ void RegisterTensor(py::module_& module) {
       .def("check_box", Of(&CheckBox), "offset"_a, "shape"_a)
       .def("read", Of(&Read), "offset"_a, "shape"_a, "out"_a)
       .def("read_whole", Of(&ReadWhole))
+      .def("read_row", &ReadRow, "index"_a)
       .def("read_string_slice", Of(&ReadStringSlice), "number"_a)
       .def("read_string_box", Of(&ReadStringBox), "offset"_a, "shape"_a)
       .def("read_string_rows", Of(&ReadStringRows), "rows"_a)

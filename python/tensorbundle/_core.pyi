@@ -207,6 +207,12 @@ class Tensor:
     def view(self) -> np.ndarray[Any, Any] | None:
         """Returns a read-only array over the mapping; None if that is impossible."""
 
+    def view_row(self, index: object) -> Any:
+        """Returns a read-only array over a row, or a NumPy scalar for rank 1.
+
+        Returns None unless `index` is an integer of axis 0 and the tensor can be viewed.
+        """
+
     def view_obstacle(self) -> str | None:
         """Returns the reason why `view` returns None."""
 
@@ -233,6 +239,12 @@ class Tensor:
 
         Returns None for elements that Python must convert: strings, unknown and sign-extended
         types.
+        """
+
+    def read_row(self, index: object) -> Any:
+        """Returns a copy of a row, or a NumPy scalar for rank 1.
+
+        Returns None unless `index` is an integer of axis 0, and as `read_whole` does.
         """
 
     def read_string_slice(self, number: int) -> np.ndarray[Any, Any]:

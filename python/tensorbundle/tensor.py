@@ -285,7 +285,7 @@ class Tensor(ScalarConversions):
         """
         result_dtype = None if dtype is None else _as_dtype(dtype)
         if copy is not True:
-            view = self._core.view()
+            view = (self._bound or self._core).view()
             if view is not None and result_dtype in (None, view.dtype):
                 return view
             if copy is False:
@@ -306,14 +306,18 @@ class Tensor(ScalarConversions):
             IndexError: An index is out of bounds, or there are too many indices.
             TypeError: The index is of another type.
         """
+        core = self._bound or self._core
+        row = core.view_row(index)
+        if row is not None:
+            return row
         if gather.is_row_index(index):
             return self.take(index)
-        indexing.require_basic(index, self._core.name)
-        view = self._core.view()
+        indexing.require_basic(index, self.name)
+        view = core.view()
         if view is not None:
             return view[index]
         box = indexing.to_box(index, self.shape)
-        array = self._core.view_box(box.offset, box.shape)
+        array = core.view_box(box.offset, box.shape)
         return (self._read_box(box, None) if array is None else array)[box.rest]
 
     def read(self, index: Any = ..., *, out: Array | None = None) -> Any:
@@ -335,10 +339,11 @@ class Tensor(ScalarConversions):
             ShapeMismatchError: `out` has another shape.
             TypeError: `out` has another dtype.
         """
-        if index is ... and out is None:
-            whole = self._core.read_whole()
-            if whole is not None:
-                return whole
+        if out is None:
+            core = self._bound or self._core
+            result = core.read_whole() if index is ... else core.read_row(index)
+            if result is not None:
+                return result
         indexing.require_basic(index, self._core.name)
         box = indexing.to_box(index, self.shape)
         if out is None:

@@ -82,6 +82,46 @@ def test_reads_any_box_of_any_tiling(
         assert same_bits(out, source)
 
 
+def outcome(read: Any) -> Any:
+    """Returns the result of a read, or the class of its exception."""
+    try:
+        return read()
+    except Exception as error:
+        return type(error)
+
+
+@given(tiling=tiled(), whole=st.booleans())
+@repeatable
+def test_row_numbers_of_any_integer_type_select_rows(
+    tmp_path: Path, tiling: tuple[Any, ...], whole: bool
+) -> None:
+    source, boxes, shards, kind = tiling
+    if whole:
+        boxes = [tuple((0, size) for size in source.shape)]
+    rows = len(source)
+    with tb.open(write(tmp_path, source, boxes, shards, kind)) as ck:
+        t = ck["t"]
+        for row in (0, -1, rows - 1, -rows, rows, -rows - 1, 1 << 63, -(1 << 63) - 1, 1 << 70):
+            for number in (row, *([np.int8(row), np.int64(row)] if abs(row) < 100 else [])):
+                expected = outcome(lambda number=number: source[number])
+                for read in (t.__getitem__, t.read):
+                    found = outcome(lambda read=read, number=number: read(number))
+                    if isinstance(expected, type):
+                        assert found is IndexError, number  # NumPy raises OverflowError for some
+                    else:
+                        assert type(found) is type(expected)
+                        assert same_bits(found, expected)
+
+
+def test_copies_of_rows_are_writable_and_views_are_not(tmp_path: Path) -> None:
+    source = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with tb.open(write(tmp_path, source, [((0, 4), (0, 3))], 1, FLOAT)) as ck:
+        row = ck["t"].read(2)
+        row[:] = 7
+        assert not ck["t"][2].flags.writeable
+        np.testing.assert_array_equal(ck["t"][2], source[2])
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
 def test_reads_every_dtype_from_slices(tmp_path: Path, kind: Kind) -> None:
     source = sample(kind, (9, 5))

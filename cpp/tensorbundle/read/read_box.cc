@@ -2,10 +2,12 @@
 #include "tensorbundle/read/read_box.h"
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/uffd_buffer.h"
@@ -43,6 +45,47 @@ std::unique_ptr<UffdBuffer> MakeUffdBuffer(const StoredSlice& slice, const CopyL
   auto uffd =
       std::make_unique<UffdBuffer>(out.subspan(layout.first().destination, layout.span_size()));
   return uffd->is_enabled() ? std::move(uffd) : nullptr;
+}
+
+// A box that needs no plan: few contiguous bytes of one stored slice. A plan takes longer than such
+// a read.
+struct SmallRead {
+  const StoredSlice* slice;
+  uint64_t offset;  // of the box in the slice
+};
+
+// Recognizes rows, or the whole, of a tensor that is stored as one slice.
+std::optional<SmallRead> FindSmallRead(const Catalog& catalog, const Tensor& tensor, const Box& box,
+                                       uint64_t size) {
+  constexpr uint64_t kSmall = uint64_t{64} << 10;
+  if (size > kSmall || tensor.num_slices != 1) return std::nullopt;
+  const StoredSlice& slice = catalog.Slices(tensor)[0];
+  if (slice.first_extent != StoredSlice::kWholeTensor || slice.encoding != Encoding::kDense) {
+    return std::nullopt;
+  }
+  if (size == slice.size) return SmallRead{&slice, 0};
+  const std::span<const int64_t> shape = catalog.Shape(tensor);
+  for (size_t axis = 1; axis < box.size(); ++axis) {
+    if (box[axis].length != shape[axis]) return std::nullopt;
+  }
+  const uint64_t row_size = slice.size / static_cast<uint64_t>(shape[0]);
+  return SmallRead{&slice, static_cast<uint64_t>(box[0].start) * row_size};
+}
+
+void ReadSmall(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
+               const SmallRead& read, MutableByteSpan out, const ReadOptions& options) {
+  const StoredSlice& slice = *read.slice;
+  const bool verifies = options.verify && out.size() == slice.size;
+  if (verifies) {
+    checkpoint.CheckSlice(tensor, slice, Compared::kYes);
+  } else {
+    RequireReadable(checkpoint, tensor, slice);
+  }
+  const bool has_checksum = verifies && StartVerify(checkpoint, tensor, slice);
+  checkpoint.files().Get(slice.file).ReadAt(slice.offset + read.offset, out);
+  const uint32_t crc = has_checksum ? crc32c::Value(out.data(), out.size()) : 0;
+  SwapBytes(out, checkpoint.catalog().big_endian ? info.swap_size : 1);
+  if (has_checksum) FinishVerify(checkpoint, tensor, slice, crc);
 }
 
 // Plans the read of a box and executes it.
@@ -107,6 +150,11 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
              MutableByteSpan out, const ReadOptions& options) {
   const DataTypeInfo& info = RequireFixedSize(tensor);
   if (!CheckRequest(checkpoint, tensor, info, box, out)) return;
+  if (!options.verify_partial) {
+    if (const auto small = FindSmallRead(checkpoint.catalog(), tensor, box, out.size())) {
+      return ReadSmall(checkpoint, tensor, info, *small, out, options);
+    }
+  }
   const ReadPlan plan =
       ReadSlices(checkpoint, tensor, info, box, out, options, ChecksumUse::kCompare);
   for (const SliceRead& read : plan.reads()) {
