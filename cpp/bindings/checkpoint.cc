@@ -15,6 +15,7 @@
 #include "bindings/progress.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/bundle/messages.h"
+#include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/verify.h"
 #include "tensorbundle/v1/v1_checkpoint.h"
 
@@ -216,6 +217,45 @@ py::object GetTensor(const BoundCheckpoint& self, py::handle name) {
   const size_t index = FindIndex(*opened, name);
   if (index == Catalog::kNotFound) return py::none();
   return ReadWholeTensor(self, *opened, opened->catalog().tensors[index]);
+}
+
+// A new array of each tensor, or a NumPy scalar for rank 0; None for elements that need a
+// conversion in Python. `threads` is 0 for those of the checkpoint.
+py::list Load(const BoundCheckpoint& self, const py::list& tensors, int threads) {
+  const auto opened = self.Opened();
+  const Catalog& catalog = opened->catalog();
+  py::list arrays(tensors.size());
+  std::vector<TensorRead> reads;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto& bound = tensors[i].cast<const BoundTensor&>();
+    const Tensor& tensor = catalog.tensors.at(bound.index);
+    if (!IsPlain(bound.type_number)) {
+      arrays[i] = py::none();
+      continue;
+    }
+    const std::span<const int64_t> shape = catalog.Shape(tensor);
+    {
+      const py::gil_scoped_release release;
+      RequireBox(*opened, tensor, WholeBox(shape));  // before memory is allocated
+    }
+    py::array array = NewArray(bound.dtype, shape);
+    reads.push_back({&tensor, Destination(array)});
+    arrays[i] = std::move(array);
+  }
+  const ReadOptions options{threads != 0 ? threads : self.threads(), self.verify()};
+  {
+    const py::gil_scoped_release release;
+    ReadTensors(*opened, reads, options);
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (arrays[i].is_none()) continue;
+    const auto array = py::reinterpret_borrow<py::array>(arrays[i]);
+    if (array.ndim() == 0) {
+      const auto* element = static_cast<const uint8_t*>(array.data());
+      arrays[i] = ScalarAt(element, tensors[i].cast<const BoundTensor&>().dtype);
+    }
+  }
+  return arrays;
 }
 
 // ([(full name, key, whether the checkpoint has the key)], whether the whole graph is well-formed).
@@ -447,6 +487,7 @@ void RegisterCheckpoint(py::module_& module) {
       .def("find_handle", &FindHandle, "name"_a)
       .def("bind_tensor", &BindTensor, "index"_a, "type_number"_a, "name"_a, "shape"_a)
       .def("get_tensor", &GetTensor, "name"_a)
+      .def("load", &Load, "tensors"_a, "threads"_a)
       .def("full_names", Of(&FullNamesOf), "object_graph"_a)
       .def("names", Of(&Names))
       .def("detached_names", Of(&DetachedNames))

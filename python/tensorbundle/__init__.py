@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorbundle.alignment import AlignReport, align
 from tensorbundle.arguments import set_num_threads
-from tensorbundle.checkpoint import Checkpoint, Damage, VerifyReport
+from tensorbundle.checkpoint import Checkpoint, Damage, VerifyReport, load
 from tensorbundle.checkpoint import open as open
 from tensorbundle.compat import (
     CheckpointReader,
@@ -78,6 +78,7 @@ __all__ = [
     "init_from_checkpoint",
     "latest_checkpoint",
     "list_variables",
+    "load",
     "load_and_remap",
     "load_checkpoint",
     "load_variable",

@@ -106,6 +106,9 @@ class Checkpoint:
     def get_tensor(self, name: str | bytes) -> Any:
         """Returns `Tensor.read_whole` of the tensor with this key; None if it does not exist."""
 
+    def load(self, tensors: list[Tensor], threads: int) -> list[Any]:
+        """Returns `Tensor.read_whole` of each tensor. `threads` is 0 for the default."""
+
     def full_names(self, object_graph: bytes) -> tuple[list[tuple[str, str, bool]], bool]:
         """Reads the names in a serialized TrackableObjectGraph.
 

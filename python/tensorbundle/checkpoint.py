@@ -181,6 +181,40 @@ def open(
     return Checkpoint(path, verify=verify, io=io, threads=threads)
 
 
+def load(
+    path: str | bytes | os.PathLike[Any],
+    names: Iterable[str] | None = None,
+    *,
+    verify: str = "lazy",
+    io: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Opens a checkpoint and reads its tensors: ``open(path).load(names)``.
+
+    Args:
+        path: As for ``open``.
+        names: The names of the tensors; default: all.
+        verify: As for ``open``; ``"lazy"`` compares the checksum of everything that is read.
+        io: As for ``open``.
+        threads: As for ``open``.
+
+    Returns:
+        A dict from names to arrays, as by ``Checkpoint.load``.
+
+    Raises:
+        TensorNotFoundError: A name is not in the checkpoint.
+        Error: As by ``open`` and ``Tensor.read``.
+        ValueError: As by ``open``.
+
+    Example::
+
+        weights = tensorbundle.load("model.ckpt-1000")
+        weights["dense/kernel"] *= 2
+    """
+    with open(path, verify=verify, io=io, threads=threads) as checkpoint:
+        return checkpoint.load(names)
+
+
 class Checkpoint(Mapping[str, Tensor]):
     """An open checkpoint: a read-only mapping of names to tensors, in byte order of the names.
 
@@ -342,6 +376,36 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         tensors = None if names is None else [tensor for _, tensor in self._find_all(names)]
         return verify_tensors(self._core, self.path, tensors, progress)
+
+    def load(
+        self, names: Iterable[str] | None = None, *, threads: int | None = None
+    ) -> dict[str, Any]:
+        """Reads whole tensors in parallel, in the order of the files.
+
+        Args:
+            names: The names of the tensors; default: all.
+            threads: Threads for this call. Default: those of the checkpoint.
+
+        Returns:
+            A new dict from each name to what ``Tensor.read`` returns: an array that the caller owns
+            and may write to; for rank 0, a NumPy scalar or ``bytes``.
+
+        Raises:
+            TensorNotFoundError: A name is not in the checkpoint.
+            Error: A tensor cannot be read, as by ``Tensor.read``.
+        """
+        if names is None:
+            tensors = self._core.tensors()
+            wanted: list[Any] = self._names
+        else:
+            wanted = list(dict.fromkeys(naming.check_names(names)))
+            tensors = [self._require(name) for name in wanted]
+        count = 0 if threads is None else check_threads(threads)
+        values = self._core.load(tensors, count)
+        return {
+            name: Tensor(self, row_of(tensor)).read() if value is None else value
+            for name, tensor, value in zip(wanted, tensors, values, strict=True)
+        }
 
     def stream(
         self, names: Iterable[str] | None = None, *, max_bytes: int = 256 << 20

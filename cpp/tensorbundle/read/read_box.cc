@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/read/read_box.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -10,6 +11,7 @@
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/read_plan.h"
@@ -88,10 +90,9 @@ void ReadSmall(const Checkpoint& checkpoint, const Tensor& tensor, const DataTyp
   if (has_checksum) FinishVerify(checkpoint, tensor, slice, crc);
 }
 
-// Plans the read of a box and executes it.
-ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
-                    const Box& box, MutableByteSpan out, const ReadOptions& options,
-                    ChecksumUse use) {
+ReadPlan PlanRead(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
+                  const Box& box, MutableByteSpan out, const ReadOptions& options,
+                  ChecksumUse use) {
   ReadPlan plan(checkpoint, tensor, info, out);
   for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), tensor, box)) {
     const StoredSlice& slice = *overlap.slice;
@@ -117,6 +118,20 @@ ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const Da
     if (options.fresh) read.uffd = MakeUffdBuffer(slice, read.layout, out);
     plan.Add(std::move(read));
   }
+  return plan;
+}
+
+void FinishReads(const Checkpoint& checkpoint, const Tensor& tensor, const ReadPlan& plan) {
+  for (const SliceRead& read : plan.reads()) {
+    if (read.has_checksum) FinishVerify(checkpoint, tensor, *read.slice, plan.Checksum(read));
+  }
+}
+
+// Plans the read of a box and executes it.
+ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
+                    const Box& box, MutableByteSpan out, const ReadOptions& options,
+                    ChecksumUse use) {
+  ReadPlan plan = PlanRead(checkpoint, tensor, info, box, out, options, use);
   ParallelFor(plan.num_tasks(), options.threads, [&](size_t task) { plan.Run(task); });
   return plan;
 }
@@ -155,13 +170,58 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
       return ReadSmall(checkpoint, tensor, info, *small, out, options);
     }
   }
-  const ReadPlan plan =
-      ReadSlices(checkpoint, tensor, info, box, out, options, ChecksumUse::kCompare);
-  for (const SliceRead& read : plan.reads()) {
-    if (read.has_checksum) {
-      FinishVerify(checkpoint, tensor, *read.slice, plan.Checksum(read));
+  FinishReads(checkpoint, tensor,
+              ReadSlices(checkpoint, tensor, info, box, out, options, ChecksumUse::kCompare));
+}
+
+void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads,
+                 const ReadOptions& options) {
+  const Catalog& catalog = checkpoint.catalog();
+  std::vector<TensorRead> in_file_order(reads.begin(), reads.end());
+  const auto place = [&](const TensorRead& read) {
+    const std::span<const StoredSlice> slices = catalog.Slices(*read.tensor);
+    return slices.empty() ? std::make_pair(uint32_t{0}, uint64_t{0})
+                          : std::make_pair(slices[0].file, slices[0].offset);
+  };
+  std::sort(in_file_order.begin(), in_file_order.end(),
+            [&](const TensorRead& a, const TensorRead& b) { return place(a) < place(b); });
+
+  // A task reads a tensor of up to one chunk, or is a task of a larger tensor's plan.
+  struct Task {
+    const TensorRead* read;
+    size_t plan;
+    size_t index;
+  };
+  constexpr size_t kNoPlan = SIZE_MAX;
+  struct PlannedRead {
+    const Tensor* tensor;
+    ReadPlan plan;
+  };
+  std::vector<PlannedRead> planned;
+  std::vector<Task> tasks;
+  for (const TensorRead& read : in_file_order) {
+    if (read.out.size() <= kReadChunkSize) {
+      tasks.push_back({&read, kNoPlan, 0});
+      continue;
+    }
+    const DataTypeInfo& info = RequireFixedSize(*read.tensor);
+    const Box box = WholeBox(catalog.Shape(*read.tensor));
+    CheckRequest(checkpoint, *read.tensor, info, box, read.out);
+    planned.push_back({read.tensor, PlanRead(checkpoint, *read.tensor, info, box, read.out, options,
+                                             ChecksumUse::kCompare)});
+    for (size_t i = 0; i < planned.back().plan.num_tasks(); ++i) {
+      tasks.push_back({&read, planned.size() - 1, i});
     }
   }
+  ReadOptions alone = options;
+  alone.threads = 1;
+  ParallelFor(tasks.size(), options.threads, [&](size_t i) {
+    const Task& task = tasks[i];
+    if (task.plan != kNoPlan) return planned[task.plan].plan.Run(task.index);
+    ReadBox(checkpoint, *task.read->tensor, WholeBox(catalog.Shape(*task.read->tensor)),
+            task.read->out, alone);
+  });
+  for (const PlannedRead& each : planned) FinishReads(checkpoint, *each.tensor, each.plan);
 }
 
 std::vector<PartialChecksum> ReadBoxWithChecksums(const Checkpoint& checkpoint,

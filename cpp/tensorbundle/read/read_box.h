@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Copies of boxes: the elements of any box of a tensor, from all stored slices that intersect it.
+// Copies of boxes: the elements of any box of a tensor, from all stored slices that intersect it;
+// and of many whole tensors at once.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
@@ -41,6 +43,18 @@ void RequireBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& b
 // File::ReadAt throw.
 void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
              MutableByteSpan out, const ReadOptions& options);
+
+// A tensor, and the memory for all of its elements.
+struct TensorRead {
+  const Tensor* tensor;
+  MutableByteSpan out;
+};
+
+// Copies whole tensors as ReadBox() does, in the order of the files, with all threads on all
+// tensors. Throws: what ReadBox() throws, for one of the tensors; the destinations are then filled
+// in part.
+void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads,
+                 const ReadOptions& options);
 
 // Copies as ReadBox() does, but compares no checksums: returns what VerifyChecksums() needs to
 // compare them, one PartialChecksum for each slice that intersects the box.
