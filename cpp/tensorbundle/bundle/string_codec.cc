@@ -2,6 +2,7 @@
 #include "tensorbundle/bundle/string_codec.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "tensorbundle/base/checked.h"
@@ -23,33 +24,44 @@ const uint8_t* DecodeLength(const uint8_t* p, const uint8_t* limit, uint64_t* le
 class ElementsDecoder {
  public:
   ElementsDecoder(ByteSpan bytes, Encoding encoding, bool big_endian, bool verify)
-      : cursor_(bytes.data()),
+      : begin_(bytes.data()),
+        cursor_(bytes.data()),
         limit_(bytes.data() + bytes.size()),
         checksum_(encoding, big_endian),
         verify_(verify) {}
 
   bool DecodeStrings(uint64_t count) {
-    std::vector<uint64_t> lengths(count);
-    for (uint64_t& length : lengths) {
+    std::vector<uint64_t>& offsets = result_.offsets.numbers;
+    offsets.reserve(count + 1);
+    uint64_t end = 0;
+    offsets.push_back(end);
+    for (uint64_t i = 0; i < count; ++i) {
+      uint64_t length = 0;
       if (!TakeLength(&length)) return false;
+      end = length > UINT64_MAX - end ? UINT64_MAX : end + length;
+      offsets.push_back(end);
     }
     if (!TakeChecksum(ElementsError::kLengthsChecksum)) return false;
-    const ByteSpan payload(cursor_, limit_);
-    result_.elements.reserve(count);
-    for (const uint64_t length : lengths) {
-      if (!TakeElement(length)) return false;
-    }
+    result_.offsets.base = Position();
+    if (end > left()) return FailTooLong(count);
+    const ByteSpan payload(cursor_, end);
+    cursor_ += end;
     if (!IsAtEnd()) return false;
     if (verify_) checksum_.AddPayload(payload);
     return true;
   }
 
   bool DecodeVariants(uint64_t count) {
-    result_.elements.reserve(count);
+    result_.offsets.stride = 2;
+    std::vector<uint64_t>& offsets = result_.offsets.numbers;
+    offsets.reserve(2 * count);
     for (; result_.number < count; ++result_.number) {
       uint64_t length = 0;
-      if (!TakeLength(&length) || !TakeElement(length)) return false;
-      if (verify_) checksum_.AddPayload(result_.elements.back());
+      if (!TakeLength(&length) || !HasLeft(length)) return false;
+      offsets.push_back(Position());
+      if (verify_) checksum_.AddPayload({cursor_, length});
+      cursor_ += length;
+      offsets.push_back(Position());
       if (!TakeChecksum(ElementsError::kElementChecksum)) return false;
     }
     return IsAtEnd();
@@ -67,6 +79,7 @@ class ElementsDecoder {
   }
 
   uint64_t left() const { return static_cast<uint64_t>(limit_ - cursor_); }
+  uint64_t Position() const { return static_cast<uint64_t>(cursor_ - begin_); }
 
   bool TakeLength(uint64_t* length) {
     const uint8_t* next = DecodeLength(cursor_, limit_, length);
@@ -83,11 +96,16 @@ class ElementsDecoder {
     return Fail(ElementsError::kTooLong);
   }
 
-  bool TakeElement(uint64_t size) {
-    if (!HasLeft(size)) return false;
-    result_.elements.emplace_back(cursor_, size);
-    cursor_ += size;
-    return true;
+  // Reports the first string that does not fit. Requires: the cursor is at the payload.
+  bool FailTooLong(uint64_t count) {
+    const uint8_t* p = begin_;
+    for (uint64_t i = 0; i < count; ++i) {
+      uint64_t length = 0;
+      p = DecodeLength(p, limit_, &length);
+      if (!HasLeft(length)) return false;
+      cursor_ += length;
+    }
+    return false;
   }
 
   bool TakeChecksum(ElementsError error) {
@@ -102,6 +120,7 @@ class ElementsDecoder {
     return cursor_ == limit_ || Fail(ElementsError::kTrailingBytes);
   }
 
+  const uint8_t* begin_;
   const uint8_t* cursor_;
   const uint8_t* limit_;
   ElementsChecksum checksum_;
@@ -121,18 +140,31 @@ void ElementsChecksum::AddLength(uint64_t length) {
   if (encoding_ == Encoding::kStrings && length <= UINT32_MAX) {
     const auto narrow = static_cast<uint32_t>(length);
     const uint32_t ordered = swap ? __builtin_bswap32(narrow) : narrow;
-    crc_ = crc32c::Extend(crc_, &ordered, sizeof(ordered));
+    AddNumber(&ordered, sizeof(ordered));
   } else {
     const uint64_t ordered = swap ? __builtin_bswap64(length) : length;
-    crc_ = crc32c::Extend(crc_, &ordered, sizeof(ordered));
+    AddNumber(&ordered, sizeof(ordered));
   }
 }
 
+void ElementsChecksum::AddNumber(const void* number, size_t size) {
+  if (num_pending_ + size > sizeof(pending_)) Flush();
+  std::memcpy(pending_ + num_pending_, number, size);
+  num_pending_ += size;
+}
+
+void ElementsChecksum::Flush() {
+  crc_ = crc32c::Extend(crc_, pending_, num_pending_);
+  num_pending_ = 0;
+}
+
 void ElementsChecksum::AddPayload(ByteSpan bytes) {
+  Flush();
   crc_ = crc32c::Extend(crc_, bytes.data(), bytes.size());
 }
 
 bool ElementsChecksum::AddChecksum(const uint8_t* stored) {
+  Flush();
   const uint32_t masked = LoadFixed32(stored);
   const bool same = crc32c::Unmask(big_endian_ ? __builtin_bswap32(masked) : masked) == crc_;
   crc_ = crc32c::Extend(crc_, stored, kChecksumSize);

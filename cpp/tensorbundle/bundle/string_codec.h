@@ -20,6 +20,7 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/coding.h"
+#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/bundle/catalog.h"
 
 namespace tensorbundle {
@@ -39,12 +40,17 @@ class ElementsChecksum {
   // Adds a stored checksum. Returns whether it is correct.
   bool AddChecksum(const uint8_t* stored);
 
-  uint32_t value() const { return crc_; }
+  uint32_t value() const { return crc32c::Extend(crc_, pending_, num_pending_); }
 
  private:
+  void AddNumber(const void* number, size_t size);
+  void Flush();
+
   Encoding encoding_;
   bool big_endian_;
-  uint32_t crc_ = 0;
+  uint32_t crc_ = 0;           // of everything before the pending bytes
+  uint8_t pending_[256] = {};  // lengths, of which one alone takes as long as many together
+  size_t num_pending_ = 0;
 };
 
 enum class ElementsError : uint8_t {
@@ -56,9 +62,25 @@ enum class ElementsError : uint8_t {
   kTrailingBytes,    // bytes follow the last element
 };
 
+// Where elements begin and end in memory: element i takes the bytes from numbers[i * stride] to
+// numbers[i * stride + 1], counted from `base`. Strings follow one another, so that their stride is
+// 1; millions of them take 8 bytes each here.
+struct ElementOffsets {
+  std::vector<uint64_t> numbers;
+  unsigned stride = 1;
+  uint64_t base = 0;
+
+  // Requires: the elements have been decoded.
+  size_t size() const { return stride == 1 ? numbers.size() - 1 : numbers.size() / stride; }
+  ByteSpan Of(const uint8_t* memory, size_t i) const {
+    const uint64_t* number = numbers.data() + i * stride;
+    return {memory + base + number[0], number[1] - number[0]};
+  }
+};
+
 struct DecodedElements {
-  std::vector<ByteSpan> elements;  // borrowed from the stored bytes
-  uint32_t checksum = 0;           // to be compared with the index; only if `verify`
+  ElementOffsets offsets;  // in the stored bytes
+  uint32_t checksum = 0;   // to be compared with the index; only if `verify`
   ElementsError error = ElementsError::kNone;
   uint64_t number = 0;   // kElementChecksum: the number of the element
   uint64_t claimed = 0;  // kTooLong: the size of the element

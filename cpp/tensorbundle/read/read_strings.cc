@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/read/read_strings.h"
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -36,17 +38,16 @@ StringElements FromRecord(const Checkpoint& checkpoint, const Tensor& tensor,
                           const StoredSlice& slice) {
   // One buffer for all strings, as for a V2 slice.
   const std::vector<std::string> strings = checkpoint.records()->DecodeStrings(tensor, slice);
-  uint64_t size = 0;
-  for (const std::string& text : strings) size += text.size();
-  std::vector<uint8_t> bytes;
-  bytes.reserve(size);
-  std::vector<ByteSpan> elements;
+  ElementOffsets offsets;
+  offsets.numbers.push_back(0);
   for (const std::string& text : strings) {
-    const size_t begin = bytes.size();
-    bytes.insert(bytes.end(), text.begin(), text.end());
-    elements.emplace_back(bytes.data() + begin, text.size());
+    offsets.numbers.push_back(offsets.numbers.back() + text.size());
   }
-  return {std::move(bytes), std::move(elements)};
+  auto bytes = std::make_unique_for_overwrite<uint8_t[]>(offsets.numbers.back());
+  for (size_t i = 0; i < strings.size(); ++i) {
+    std::copy(strings[i].begin(), strings[i].end(), bytes.get() + offsets.numbers[i]);
+  }
+  return {std::move(bytes), std::move(offsets)};
 }
 
 }  // namespace
@@ -62,7 +63,8 @@ StringElements ReadStrings(const Checkpoint& checkpoint, const Tensor& tensor,
     RequireReadable(checkpoint, tensor, slice);
   }
   if (slice.encoding == Encoding::kRecord) return FromRecord(checkpoint, tensor, slice);
-  std::vector<uint8_t> bytes(slice.size);
+  auto memory = std::make_unique_for_overwrite<uint8_t[]>(slice.size);
+  const MutableByteSpan bytes(memory.get(), slice.size);
   checkpoint.files().Get(slice.file).ReadAt(slice.offset, bytes);
   DecodedElements decoded =
       DecodeElements(bytes, slice.encoding, count, checkpoint.catalog().big_endian, verify);
@@ -72,7 +74,7 @@ StringElements ReadStrings(const Checkpoint& checkpoint, const Tensor& tensor,
                           std::to_string(slice.offset) + ": " + Describe(decoded, slice.encoding));
   }
   if (verify) FinishVerify(checkpoint, tensor, slice, decoded.checksum);
-  return {std::move(bytes), std::move(decoded.elements)};
+  return {std::move(memory), std::move(decoded.offsets)};
 }
 
 }  // namespace tensorbundle

@@ -3,26 +3,27 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/bundle/string_codec.h"
 
 namespace tensorbundle {
 
 // The elements of one slice, row-major. Owns the bytes that they refer to.
 class StringElements {
  public:
-  StringElements(std::vector<uint8_t> bytes, std::vector<ByteSpan> elements)
-      : bytes_(std::move(bytes)), elements_(std::move(elements)) {}
-  StringElements(StringElements&&) = default;
+  StringElements(std::unique_ptr<const uint8_t[]> bytes, ElementOffsets offsets)
+      : bytes_(std::move(bytes)), offsets_(std::move(offsets)) {}
 
-  size_t size() const { return elements_.size(); }
-  std::string_view operator[](size_t i) const { return AsText(elements_[i]); }
+  size_t size() const { return offsets_.size(); }
+  std::string_view operator[](size_t i) const { return AsText(offsets_.Of(bytes_.get(), i)); }
 
  private:
-  std::vector<uint8_t> bytes_;
-  std::vector<ByteSpan> elements_;  // into bytes_, whose memory stays where it is when moved
+  std::unique_ptr<const uint8_t[]> bytes_;
+  ElementOffsets offsets_;
 };
 
 // Reads one slice of a tensor of strings or variants. An element of a variant is its serialized
