@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 HEADINGS = {
     "import": "Importing",
     "open": "Opening and listing",
+    "small": "Small reads",
     "read": "Reading whole tensors",
     "box": "Reading a box or a row",
     "gather": "Gathering rows",

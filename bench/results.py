@@ -143,6 +143,8 @@ def _gain_of_threads(run: Results, it: Comparison) -> float:
 IMPORT, OPEN = r"import/.*", r"open/(40000|500) tensors"
 READ, VIEW, ROW = r"read/(256|2) MiB, warm", r"view/(256|2) MiB", r"row/of \S+ \S+"
 EIGHTH, ROWS = (rf"box/{what} an eighth of (256|2) MiB" for what in ("whole and", "rows,"))
+SMALL, MODEL = r"small/\d+ tensors by name", r"small/model of \d+ tensors"
+LOAD, STRINGS, V1 = r"load/.*", r"strings/\d+", r"read V1/.*"
 GATHER, GATHER_ALL = (
     rf"gather/.* x 256 B of \d+, uniform, {threads}" for threads in ("1 thread", r"\d+ threads")
 )
@@ -154,17 +156,25 @@ INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
 WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
 
-SUMMARY = (OPEN, READ, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
+SUMMARY = (OPEN, SMALL, READ, LOAD, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
 
 TARGETS = (
     Target(IMPORT, "at most 100 ms more than numpy and ml_dtypes",
            lambda _, it: it.own.seconds - it.find("numpy").seconds, "s", most=0.1),
     _speedup(OPEN, 8, "TensorFlow reader"),
+    _speedup(SMALL, 1.5, "TensorFlow reader"),
+    _speedup(MODEL, 2.5, "TensorFlow reader"),
     _speedup(READ, 2, "TensorFlow reader"),
+    _speedup(LOAD, 3, "TensorFlow reader"),
+    _speedup(LOAD, 2.5, "safetensors"),
+    _speedup(STRINGS, 2, "TensorFlow reader"),
+    _speedup(V1, 5, "TensorFlow reader"),
+    _memory(V1, "8 MB", 8 * MB),
     _seconds(VIEW, 0.001),
     Target(EIGHTH, "an eighth takes at most 0.15 of the time of the whole",
            lambda _, it: it.speedup(it.find("eighth")), most=0.15),
     _speedup(ROW, 1000, "TensorFlow RestoreV2"),
+    _speedup(ROW, 1, "safetensors"),
     Target(ROW, "at most two pages read into the page cache",
            lambda _, it: it.own.get("touched"), "B", most=2 * mmap.PAGESIZE),
     _share(GATHER, 0.9),

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a whole tensor, with a warm and a cold page cache, as a view, and from a V1 file."""
+"""Reading whole tensors: warm and cold, as a view, from a V1 file, a whole model, and strings."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from craft.bundle import Bundle
 from craft.v1 import V1File
 
 import tensorbundle as tb
@@ -22,6 +25,7 @@ from bench.case import (
     Case,
     Contender,
     Destination,
+    Phases,
     Run,
     tensorflow,
 )  # fmt: skip
@@ -29,6 +33,8 @@ from bench.data import DIM, MIB, Table, binary
 
 SIZES = {"smoke": 2 * MIB, "256MB": 256 * MIB, "1GB": 1024 * MIB}
 V1_SIZES = {"smoke": MIB, "256MB": 64 * MIB}
+BERT_LAYERS = {"smoke": 2, "256MB": 12}
+STRINGS = {"smoke": 1_000, "256MB": 2_000_000}
 
 
 def test_read(compare: Callable[[], None]) -> None:
@@ -40,7 +46,9 @@ def cases(size: str) -> list[Case]:
     if size in SIZES:
         table = Table(SIZES[size] // (4 * DIM))
         found += [_whole(table), _whole_cold(table), _view(table)]
-    return found + ([_v1(V1_SIZES[size])] if size in V1_SIZES else [])
+    if size in V1_SIZES:
+        found += [_v1(V1_SIZES[size]), _load(BERT_LAYERS[size]), _strings(STRINGS[size])]
+    return found
 
 
 def _tensorbundle(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
@@ -255,5 +263,159 @@ def _v1(nbytes: int) -> Case:
         unit="bytes",
         amount=nbytes,
         destination=out,
+        memory=True,
+    )
+
+
+# The shapes of BERT-base: 201 tensors, 438 MB; two layers for a test.
+def _bert_shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    width, words = (768, 30_522) if layers == 12 else (24, 100)
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert/embeddings/word_embeddings": (words, width),
+        "bert/embeddings/position_embeddings": (512, width),
+        "bert/embeddings/token_type_embeddings": (2, width),
+        "bert/pooler/dense/kernel": (width, width),
+        "bert/pooler/dense/bias": (width,),
+        "cls/predictions/output_bias": (width,),
+        "cls/seq_relationship/output_bias": (2,),
+        "bert/embeddings/LayerNorm/beta": (width,),
+        "bert/embeddings/LayerNorm/gamma": (width,),
+    }
+    for layer in range(layers):
+        scope = f"bert/encoder/layer_{layer}"
+        for name in ("query", "key", "value", "output"):
+            shapes[f"{scope}/attention/{name}/kernel"] = (width, width)
+            shapes[f"{scope}/attention/{name}/bias"] = (width,)
+        for name, inner in (("intermediate", (width, 4 * width)), ("output", (4 * width, width))):
+            shapes[f"{scope}/{name}/dense/kernel"] = inner
+            shapes[f"{scope}/{name}/dense/bias"] = inner[1:]
+        for name in ("attention/output/LayerNorm", "output/LayerNorm"):
+            shapes[f"{scope}/{name}/beta"] = shapes[f"{scope}/{name}/gamma"] = (width,)
+    return dict(sorted(shapes.items()))
+
+
+@data.stored
+def _bert(folder: Path, layers: int) -> None:
+    """Writes the model as a checkpoint and, if safetensors is installed, as such a file."""
+    bundle, arrays = Bundle(), {}
+    for i, (name, shape) in enumerate(_bert_shapes(layers).items()):
+        arrays[name] = data.elements(i << 20, (i << 20) + math.prod(shape)).reshape(shape)
+        bundle.add(name, arrays[name])
+    bundle.write(folder / "ckpt")
+    with contextlib.suppress(ImportError):
+        from safetensors.numpy import save_file
+
+        save_file(arrays, folder / "model.safetensors")
+
+
+def _load(layers: int) -> Case:
+    """Loads a model in a fresh process, because that is what users do; its memory is new."""
+    shapes = _bert_shapes(layers)
+
+    def contender(name: str, load: Callable[[Path], Any], **options: Any) -> Contender:
+        @contextmanager
+        def start() -> Iterator[Run]:
+            folder = _bert(layers)
+            data.warm(folder.iterdir())
+            load(_bert(2))  # loads the libraries
+
+            def run() -> Phases:
+                phases = Phases()
+                with phases.phase("loading"):
+                    phases.result = load(folder)
+                return phases
+
+            yield run
+
+        return Contender(name, start, **options)
+
+    def check(phases: Phases) -> None:
+        assert sorted(phases.result) == list(shapes)
+        for i, (name, shape) in enumerate(shapes.items()):
+            array = phases.result[name]
+            assert array.shape == shape, name
+            assert array.flags.writeable, name
+            data.require_table(array, i << 20)
+
+    def get_tensors(folder: Path) -> Any:
+        reader = tensorflow().train.load_checkpoint(str(folder / "ckpt"))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+    def load_file(folder: Path) -> Any:
+        from safetensors.numpy import load_file
+
+        return load_file(folder / "model.safetensors")
+
+    def read_each(folder: Path) -> Any:
+        with tb.open(folder / "ckpt") as ck:
+            return {name: tensor.read() for name, tensor in ck.items()}
+
+    return Case(
+        key=f"load/BERT of {layers} layers",
+        title=f"load {len(shapes)} tensors of a BERT model, "
+        f"{binary(4 * sum(map(math.prod, shapes.values())))}, as arrays, in a fresh process",
+        contenders=[
+            contender("tensorbundle, load", lambda folder: tb.load(folder / "ckpt"), role=OURS,
+                      checksum=VERIFIED),
+            contender("tensorbundle, one by one", read_each, role=OURS, checksum=VERIFIED),
+            contender("TensorFlow reader", get_tensors, checksum=VERIFIED, needs=("tensorflow",)),
+            contender("safetensors load_file", load_file, needs=("safetensors",)),
+        ],
+        check=check,
+        unit="bytes",
+        amount=4 * sum(map(math.prod, shapes.values())),
+        fresh_process=True,
+    )  # fmt: skip
+
+
+@data.stored
+def _tokens(folder: Path, count: int) -> None:
+    bundle = Bundle()
+    bundle.add_strings("tokens", _token_list(count), (count,))
+    bundle.write(folder / "ckpt")
+
+
+def _token_list(count: int) -> list[bytes]:
+    return [b"token_%x" % (i * 2654435761 % 2**32) for i in range(count)]
+
+
+def _strings(count: int) -> Case:
+    def prefix() -> Path:
+        return _tokens(count) / "ckpt"
+
+    @contextmanager
+    def tensorbundle() -> Iterator[Run]:
+        path = prefix()
+
+        def run() -> Any:
+            with tb.open(path) as ck:
+                return ck["tokens"].read()
+
+        yield run
+
+    @contextmanager
+    def get_tensor() -> Iterator[Run]:
+        tf, path = tensorflow(), str(prefix())
+        yield lambda: tf.train.load_checkpoint(path).get_tensor("tokens")
+
+    @contextmanager
+    def split() -> Iterator[Run]:
+        text = b"\n".join(_token_list(count))
+        yield lambda: text.split(b"\n")
+
+    def check(result: Any) -> None:
+        assert list(result) == _token_list(count)
+
+    return Case(
+        key=f"strings/{count}",
+        title=f"open, and read {count:,} strings into Python",
+        contenders=[
+            Contender("tensorbundle", tensorbundle, OURS, VERIFIED),
+            Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
+            Contender("Python: bytes.split creates them", split, BASELINE, needs=("builtins",)),
+        ],
+        check=check,
+        unit="strings",
+        amount=count,
         memory=True,
     )

@@ -213,9 +213,17 @@ void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads
       tasks.push_back({&read, planned.size() - 1, i});
     }
   }
+  // A thread takes as long to start as a read of kMinPerThread bytes; a small tensor takes as long
+  // as a page.
+  constexpr uint64_t kMinPerThread = uint64_t{1} << 20;
+  constexpr uint64_t kPage = 4096;
+  uint64_t work = 0;
+  for (const TensorRead& read : reads) work += kPage + read.out.size();
+  const int threads = static_cast<int>(std::clamp<uint64_t>(
+      work / kMinPerThread, 1, static_cast<uint64_t>(std::max(options.threads, 1))));
   ReadOptions alone = options;
   alone.threads = 1;
-  ParallelFor(tasks.size(), options.threads, [&](size_t i) {
+  ParallelFor(tasks.size(), threads, [&](size_t i) {
     const Task& task = tasks[i];
     if (task.plan != kNoPlan) return planned[task.plan].plan.Run(task.index);
     ReadBox(checkpoint, *task.read->tensor, WholeBox(catalog.Shape(*task.read->tensor)),
