@@ -109,6 +109,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "bench.report", *session.posargs)
 
 
+@nox.session
+def compare(session: nox.Session) -> None:
+    """Compares the speed of this tree with another commit: `nox -s compare -- COMMIT`."""
+    install(session, "test,bench", "safetensors", "tensorflow-cpu>=2.21")
+    session.run("python", "-m", "bench.compare", *session.posargs)
+
+
 @nox.session(name="bench-smoke")
 def bench_smoke(session: nox.Session) -> None:
     """Runs every benchmark once, checks its result and does not time it."""

@@ -66,7 +66,7 @@ def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
             outcome = outcomes[contender.name]
             if outcome.skipped is None:
                 try:
-                    ready.append((outcome, _prepare(case, contender, rounds, stack, module)))
+                    ready.append((outcome, prepare(case, contender, rounds, stack, module)))
                 except ColdCacheError as error:
                     outcome.skipped = str(error)
                 except Exception as error:
@@ -82,7 +82,7 @@ def compare(case: Case, rounds: int, module: str = "") -> dict[str, Outcome]:
     return outcomes
 
 
-def _prepare(
+def prepare(
     case: Case, contender: Contender, rounds: int, stack: ExitStack, module: str
 ) -> Callable[[], Figures]:
     """Starts a contender and checks its result; returns a function that takes one sample."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests of `measure` and `baseline`: rounds, fresh processes, memory, page cache, baselines."""
+"""Tests of the instruments: rounds, fresh processes, memory, page cache, baselines, comparisons."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import baseline, data, measure
+import tensorbundle
+from bench import baseline, compare, data, measure
 from bench.case import Case, Contender, Phases, Run
 
 BYTES = 48 << 20
@@ -144,3 +146,24 @@ def test_baseline_gathers_rows(streaming: bool, threads: int, slices: int) -> No
     out, fill = np.zeros((500, 16), np.float32), np.full(16, 7, np.float32)
     baseline.gather(out, np.split(table, slices), ids, threads, streaming=streaming, fill=fill)
     assert np.array_equal(out, np.where(ids[:, None] < 0, fill, table[ids]))
+
+
+def test_comparison_of_a_package_with_itself() -> None:
+    package = Path(tensorbundle.__file__).parents[1]
+    rows = {row.name: row for row in compare.compare([package] * 2, ["smoke"], "view/", 3)}
+    row = rows["view/2 MiB: tensorbundle: view"]
+    assert len(row.base) == len(row.new) == 3
+    assert 0.01 < row.ratio < 100
+    assert row.name in compare.line(row)
+
+
+def test_comparison_lists_what_the_base_cannot_run(tmp_path: Path) -> None:
+    new = Path(tensorbundle.__file__).parents[1]
+    old = tmp_path / "old"
+    shutil.copytree(new / "tensorbundle", old / "tensorbundle")
+    with (old / "tensorbundle" / "__init__.py").open("a") as file:
+        file.write("\ndel load\n")
+    only = "small/model"
+    rows = {row.name.split(": ")[1]: row for row in compare.compare([old, new], ["smoke"], only, 1)}
+    assert "load" in rows["tensorbundle, load"].error
+    assert not rows["tensorbundle, handles"].error
