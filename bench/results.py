@@ -141,6 +141,7 @@ def _gain_of_threads(run: Results, it: Comparison) -> float:
 
 
 IMPORT, OPEN = r"import/.*", r"open/(40000|500) tensors"
+READ_V1 = r"read V1/.*"
 READ, VIEW, ROW = r"read/(256|2) MiB, warm", r"view/(256|2) MiB", r"row/of \S+ \S+"
 EIGHTH, ROWS = (rf"box/{what} an eighth of (256|2) MiB" for what in ("whole and", "rows,"))
 GATHER, GATHER_ALL = (
@@ -161,6 +162,8 @@ TARGETS = (
            lambda _, it: it.own.seconds - it.find("numpy").seconds, "s", most=0.1),
     _speedup(OPEN, 8, "TensorFlow reader"),
     _speedup(READ, 2, "TensorFlow reader"),
+    _speedup(READ_V1, 5, "TensorFlow reader"),
+    _memory(READ_V1, "8 MB", 8 * MB),
     _seconds(VIEW, 0.001),
     Target(EIGHTH, "an eighth takes at most 0.15 of the time of the whole",
            lambda _, it: it.speedup(it.find("eighth")), most=0.15),

@@ -60,7 +60,7 @@ ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const Da
     }
     SliceRead read{&slice,
                    CopyLayout(overlap.slice_box, box, overlap.intersection, info.item_size)};
-    read.has_checksum = verifies && StartVerify(checkpoint, tensor, slice);
+    read.has_checksum = verifies && StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
     if (use == ChecksumUse::kReturn) {
       read.has_checksum =
           HasChecksumOfBytes(checkpoint, slice) && read.layout.has_contiguous_source();

@@ -40,7 +40,7 @@ std::vector<RowSegment> SegmentsOfRow(const SliceOverlap& overlap, std::span<con
 // Returns the stored bytes of a slice that has fixed-size elements.
 std::vector<uint8_t> ReadVerified(const Checkpoint& checkpoint, const Tensor& tensor,
                                   const StoredSlice& slice) {
-  const bool has_checksum = StartVerify(checkpoint, tensor, slice);
+  const bool has_checksum = StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
   const File& file = checkpoint.files().Get(slice.file);
   std::vector<uint8_t> bytes(slice.size);
   uint32_t crc = 0;
