@@ -21,7 +21,7 @@
 #include <arm_acle.h>
 #endif
 
-enum { kMaxThreads = 256, kLine = 64, kAhead = 32, kBlock = 1 << 18 };
+enum { kMaxThreads = 256, kLine = 64, kBlock = 1 << 18 };
 
 typedef struct {
   void (*body)(void* job, int64_t begin, int64_t end);
@@ -169,12 +169,28 @@ static inline const char* RowOf(const Gather* gather, int64_t id) {
          id % gather->rows_per_slice * gather->row_bytes;
 }
 
+#ifdef __SSE2__
+static inline void StreamSmall(char* to, const char* from) {
+  _mm_stream_si128((__m128i*)to, _mm_loadu_si128((const __m128i*)from));
+}
+
+// Requires: `to` and `n` are multiples of 16.
+static inline void StreamRow(char* to, const char* from, int64_t n) {
+  int64_t i = 0;
+#ifdef __AVX512F__
+  for (; i < n && (uintptr_t)(to + i) % kLine; i += 16) StreamSmall(to + i, from + i);
+  for (; i + kLine <= n; i += kLine) {
+    _mm512_stream_si512((__m512i*)(to + i), _mm512_loadu_si512(from + i));
+  }
+#endif
+  for (; i < n; i += 16) StreamSmall(to + i, from + i);
+}
+#endif
+
 static inline void CopyRow(char* to, const char* from, int64_t n, int64_t streaming) {
 #ifdef __SSE2__
   if (streaming) {
-    for (int64_t i = 0; i < n; i += 16) {
-      _mm_stream_si128((__m128i*)(to + i), _mm_loadu_si128((const __m128i*)(from + i)));
-    }
+    StreamRow(to, from, n);
     return;
   }
 #endif
@@ -182,14 +198,23 @@ static inline void CopyRow(char* to, const char* from, int64_t n, int64_t stream
   memcpy(to, from, (size_t)n);
 }
 
+// The prefetch distance in rows: about 8 KiB, which was the fastest of 2 to 32 KiB.
+static inline int64_t AheadFor(int64_t n) { return n < 256 ? 32 : n > 4096 ? 2 : 8192 / n; }
+
+// Only the beginning of a long row is prefetched; then the processor continues by itself. A row
+// that is not aligned ends in one more cache line.
+static inline void PrefetchRow(const char* row, int64_t n) {
+  const int64_t size = n < 1024 ? n : 1024;
+  for (int64_t line = 0; line < size; line += kLine) __builtin_prefetch(row + line, 0, 1);
+  __builtin_prefetch(row + size - 1, 0, 1);
+}
+
 // Inlined for each common row size, so that the copy is a fixed sequence of vector moves.
 static inline __attribute__((always_inline)) void GatherRows(const Gather* gather, int64_t begin,
                                                              int64_t end, int64_t n) {
+  const int64_t ahead = AheadFor(n);
   for (int64_t i = begin; i < end; ++i) {
-    if (i + kAhead < gather->count) {
-      const char* next = RowOf(gather, gather->ids[i + kAhead]);
-      for (int64_t line = 0; line < n; line += kLine) __builtin_prefetch(next + line, 0, 1);
-    }
+    if (i + ahead < gather->count) PrefetchRow(RowOf(gather, gather->ids[i + ahead]), n);
     CopyRow(gather->to + i * n, RowOf(gather, gather->ids[i]), n, gather->streaming);
   }
 }
@@ -203,8 +228,14 @@ static void GatherRange(void* job, int64_t begin, int64_t end) {
     case 256:
       GatherRows(gather, begin, end, 256);
       break;
+    case 512:
+      GatherRows(gather, begin, end, 512);
+      break;
     case 1024:
       GatherRows(gather, begin, end, 1024);
+      break;
+    case 4096:
+      GatherRows(gather, begin, end, 4096);
       break;
     default:
       GatherRows(gather, begin, end, gather->row_bytes);

@@ -29,8 +29,8 @@ from bench.data import DIM, Array, Table
 
 ROWS = {"smoke": 16_384, "table": 4_194_304}
 IDS = {"smoke": 4_000, "table": 1_000_000}
-ROW_BYTES = {"smoke": (64, 1024), "table": (64, 1024, 4096)}
-"""Other row sizes. A gather copies the same number of bytes for each."""
+ROW_BYTES = {"smoke": (64, 4096), "table": (64, 512, 1024, 4096)}
+"""Row sizes besides that of ``Table``. A gather copies about as many bytes for each."""
 SLICES = 8
 _FRACTION = 0.02
 """The fraction of the ids for readers that need more than a second for all ids."""
@@ -68,16 +68,19 @@ def cases(size: str) -> list[Case]:
     rows, count, threads = ROWS[size], IDS[size], sorted({1, THREADS})
     main = Gather(Table(rows), count)
     found = [_case(main, n, slow=True) for n in threads]
-    found += [_case(replace(main, kind=kind), 1) for kind in ("zipf", "sorted")]
+    found += [_case(replace(main, kind="sorted"), 1)]
+    found += [_case(replace(main, kind="zipf"), n, brief=True) for n in threads]
     for row_bytes in ROW_BYTES[size]:
         dim = row_bytes // 4
         other = Gather(Table(rows * DIM // dim, dim), count * min(DIM, dim) // dim)
-        found += [_case(other, n) for n in threads]
+        for kind in ("uniform", "zipf"):
+            found += [_case(replace(other, kind=kind), n, brief=True) for n in threads]
     sliced = Gather(Table(rows, slices=SLICES), count)
     return found + [_case(sliced, n) for n in threads]
 
 
-def _case(gather: Gather, threads: int, *, slow: bool = False) -> Case:
+def _case(gather: Gather, threads: int, *, slow: bool = False, brief: bool = False) -> Case:
+    """Returns a case. `slow` adds competitors without a target, `brief` keeps only the fastest."""
     table, out = gather.table, Destination(gather.count, gather.table.dim)
     stored = f", {table.slices} slices" if table.slices > 1 else ""
     many = f"{threads} thread{'s' * (threads > 1)}"
@@ -88,7 +91,7 @@ def _case(gather: Gather, threads: int, *, slow: bool = False) -> Case:
         f"{stored}; {many}",
         contenders=[
             _tensorbundle(gather, out, threads),
-            *_numpy(gather, out),
+            *_numpy(gather, out)[: 1 if brief else None],
             *(_slow(gather) if slow else ()),
             _baseline(gather, out, threads, streaming=False),
             _baseline(gather, out, threads, streaming=True),

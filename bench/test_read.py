@@ -252,12 +252,26 @@ def _v1(nbytes: int) -> Case:
         tf, path = tensorflow(), str(_v1_table(rows) / "ckpt")
         yield lambda: tf.train.load_checkpoint(path).get_tensor("table")
 
+    @contextmanager
+    def pread() -> Iterator[Run]:
+        path, into = _v1_table(rows) / "ckpt", out.array
+        with tb.open(path) as ck:
+            ((_, offset, size),) = ck["table"].byte_ranges()
+
+        def run() -> Any:
+            with path.open("rb", buffering=0) as file:
+                baseline.pread_checked(file.fileno(), offset, size, into, THREADS)
+            return into
+
+        yield run
+
     return Case(
         key=f"read V1/{binary(nbytes)}",
         title=f"open a V1 file and read its tensor of {binary(nbytes)} into a given buffer",
         contenders=[
             Contender("tensorbundle", tensorbundle, OURS, VERIFIED),
             Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
+            Contender(f"C: pread and CRC-32C, {THREADS} threads", pread, BASELINE, UNVERIFIED),
         ],
         check=data.require_table,
         unit="bytes",

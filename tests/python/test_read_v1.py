@@ -234,3 +234,62 @@ def test_corrupt_data_block_raises_corruption_error(tmp_path: Path) -> None:
     path.write_bytes(corrupt)
     with pytest.raises(tb.CorruptionError, match=str(path)), tb.open(path) as ck:
         ck["z"].read()
+
+
+LARGE = 400_000
+"""Elements of a tensor whose block is too large to be kept in memory."""
+
+
+def large_file(block_size: int) -> tuple[V1File, dict[str, np.ndarray]]:
+    """Returns a file with blocks of more than 1 MiB: one with everything, or one per record."""
+    file = V1File()
+    tensors = {name: sample(KINDS[1], (LARGE,), seed=i) for i, name in enumerate(("a", "b"))}
+    for name, array in tensors.items():
+        file.add(name, 1, array)
+    return file, tensors
+
+
+@pytest.mark.parametrize("block_size", [1, 4096, 1 << 30])
+@pytest.mark.parametrize("kind", [0, 1], ids=["plain", "snappy"])
+def test_reads_large_blocks(tmp_path: Path, block_size: int, kind: int) -> None:
+    file, tensors = large_file(block_size)
+    path = file.write(tmp_path / "v1", block_size=block_size, kind=kind)
+    for verify in ("none", "lazy", "full"):
+        with tb.open(path, verify=verify) as ck:
+            for name, expected in tensors.items():
+                out = np.empty(LARGE, np.float32)
+                assert same_bits(ck[name].read(out=out), expected)
+                assert same_bits(ck[name].take([LARGE - 1, 0]), expected[[LARGE - 1, 0]])
+                assert same_bits(np.concatenate([c for _, c in ck[name].chunks(99_999)]), expected)
+            assert ck.verify().ok
+
+
+@pytest.mark.parametrize("block_size", [4096, 1 << 30])
+def test_every_byte_of_a_large_block_is_verified(tmp_path: Path, block_size: int) -> None:
+    file, tensors = large_file(block_size)
+    encoded = file.table(block_size=block_size).encode()
+    path = tmp_path / "v1"
+    for offset, size in encoded.blocks[:-2]:  # without the metaindex and index blocks
+        payload = encoded.data.find(tensors["a"].tobytes()[:64], offset)
+        places = {0, 1, 2, 3, 40, size // 2, size - 9, size - 1, size, size + 1, size + 4}
+        places |= {payload - offset + n for n in (-3, -1, 0, 1)} if payload >= 0 else set()
+        for place in places:
+            corrupt = bytearray(encoded.data)
+            corrupt[offset + place] ^= 4
+            path.write_bytes(corrupt)
+            for read in (lambda t: t.read(), lambda t: next(iter(t.chunks(1000)))):
+                with pytest.raises(tb.CorruptionError, match=str(path)), tb.open(path) as ck:
+                    for name in tensors:
+                        read(ck[name])
+
+
+def test_a_large_block_that_was_overwritten_is_not_read(tmp_path: Path) -> None:
+    path = large_file(4096)[0].write(tmp_path / "v1")
+    with tb.open(path) as ck:
+        other = V1File()
+        other.add("x" * 100, 1, np.zeros(1, np.float32))  # moves the records
+        other.add("a", 1, np.zeros(LARGE, np.float32))
+        other.add("b", 1, np.zeros(LARGE, np.float32))
+        path.write_bytes(other.table().encode().data)
+        with pytest.raises(tb.CorruptionError, match=str(path)):
+            ck["a"].read()

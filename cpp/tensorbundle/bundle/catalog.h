@@ -114,6 +114,14 @@ class RecordStore {
   // of the last comparison is remembered.
   virtual void Verify(const Tensor& tensor, const StoredSlice& slice) const = 0;
 
+  // Whether VerifyWith() can replace Verify(): the slice is dense, in a block so large that reading
+  // it twice would take long.
+  virtual bool NeedsChecksumOfBytes(const Tensor& tensor, const StoredSlice& slice) const = 0;
+
+  // Verifies as Verify() does, but does not read the bytes of the slice again: `crc` is their
+  // CRC32C. Requires: NeedsChecksumOfBytes().
+  virtual void VerifyWith(const Tensor& tensor, const StoredSlice& slice, uint32_t crc) const = 0;
+
   // Throws CorruptionError if the store has no record of a kRecord slice. Reads the block in which
   // the record should be, and compares its checksum.
   virtual void RequireRecord(const Tensor& tensor, const StoredSlice& slice) const = 0;

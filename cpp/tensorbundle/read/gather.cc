@@ -30,8 +30,7 @@ RowCopier::RowCopier(const RowLayout& layout, unsigned swap_unit, StoreHint hint
       swap_unit_(swap_unit),
       hint_(hint),
       ahead_(
-          std::clamp<size_t>(kBytesAhead / std::max<uint64_t>(1, layout.row_size), 4, kMaxAhead)),
-      recent_(layout.groups.data()) {
+          std::clamp<size_t>(kBytesAhead / std::max<uint64_t>(1, layout.row_size), 4, kMaxAhead)) {
   if (layout.groups.size() == 1 && layout.groups[0].segments.size() == 1) {
     base_ = layout.groups[0].segments[0].memory;
     stride_ = layout.groups[0].segments[0].stride;
@@ -51,30 +50,18 @@ void RowCopier::CopyWhole(uint8_t* out, const uint8_t* in) const {
   SwapBytes({out, row_size_}, swap_unit_);
 }
 
-RowCopier::FoundRow RowCopier::Find(int64_t row) {
+RowCopier::FoundRow RowCopier::Find(int64_t row) const {
   if (row < 0) return {};
-  if (row < recent_->begin || row >= recent_->end) {
-    const auto next = std::upper_bound(
-        layout_.groups.begin(), layout_.groups.end(), row,
-        [](int64_t wanted, const RowGroup& group) { return wanted < group.begin; });
-    recent_ = &*(next - 1);
-  }
-  const FoundRow found{recent_, static_cast<uint64_t>(row - recent_->begin)};
-  for (const RowSegment& segment : recent_->segments) {
-    if (segment.memory != nullptr) {
-      Prefetch(segment.memory + found.row * segment.stride, segment.size);
-    }
+  const RowGroup& group = layout_.At(row);
+  FoundRow found{&group, static_cast<uint64_t>(row - group.begin), nullptr};
+  if (group.segments.size() == 1 && group.segments[0].memory != nullptr) {
+    found.memory = group.segments[0].memory + found.row * group.segments[0].stride;
   }
   return found;
 }
 
-void RowCopier::CopyFound(const FoundRow& found, uint8_t* out) const {
-  const std::vector<RowSegment>& segments = found.group->segments;
-  if (segments.size() == 1 && segments[0].memory != nullptr) {
-    CopyWhole(out, segments[0].memory + found.row * segments[0].stride);
-    return;
-  }
-  for (const RowSegment& segment : segments) {
+void RowCopier::CopySegments(const FoundRow& found, uint8_t* out) const {
+  for (const RowSegment& segment : found.group->segments) {
     const uint64_t skip = found.row * segment.stride;
     uint8_t* destination = out + segment.destination;
     if (segment.memory != nullptr) {

@@ -82,6 +82,7 @@ inline void Prefetch(const uint8_t* row, uint64_t size) {
   const uint64_t ahead = std::min(size, kMaxPrefetch);
   for (uint64_t at = 0; at < ahead; at += kCacheLine) __builtin_prefetch(row + at, 0, 1);
   __builtin_prefetch(row + ahead - 1, 0, 1);  // an unaligned row ends in one more cache line
+  asm volatile("");  // GCC removes calls of functions that only prefetch, as having no effect
 }
 
 // Looks up rows and copies them. Threads: one.
@@ -100,7 +101,7 @@ class RowCopier {
   // called once for each i, in order. It must not return a row outside the table; it may throw.
   template <typename RowAt, typename Missing>
   void Copy(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
-            uint64_t out_stride) {
+            uint64_t out_stride) const {
     if (base_ != nullptr) {
       CopyEven(count, row_at, missing, out, out_stride);
     } else {
@@ -115,27 +116,27 @@ class RowCopier {
   struct FoundRow {
     const RowGroup* group = nullptr;  // null for a missing row
     uint64_t row = 0;                 // within the group
+    const uint8_t* memory = nullptr;  // the whole row, if it is in one segment in memory
   };
 
   // All rows are in memory at one stride: a look-up is a multiplication.
   template <typename RowAt, typename Missing>
   void CopyEven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
                 uint64_t out_stride) const {
-    const auto address_of = [base = base_, stride = stride_](int64_t row) {
-      return base + static_cast<uint64_t>(row) * stride;
-    };
-    CopyAhead<int64_t>(
+    CopyAhead<const uint8_t*>(
         count,
-        [&, row_size = row_size_](size_t i) {
+        [&, base = base_, stride = stride_](size_t i) {
           const int64_t row = row_at(i);
-          if (row >= 0) Prefetch(address_of(row), row_size);
-          return row;
+          return row < 0 ? nullptr : base + static_cast<uint64_t>(row) * stride;
         },
-        [&](int64_t row) {
-          if (row < 0) {
-            missing(out);
+        [row_size = row_size_](const uint8_t* row) {
+          if (row != nullptr) Prefetch(row, row_size);
+        },
+        [&](const uint8_t* row) {
+          if (row != nullptr) {
+            CopyWhole(out, row);
           } else {
-            CopyWhole(out, address_of(row));
+            missing(out);
           }
           out += out_stride;
         });
@@ -144,28 +145,43 @@ class RowCopier {
   // Rows are in several groups, in several segments, or in files.
   template <typename RowAt, typename Missing>
   void CopyUneven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
-                  uint64_t out_stride) {
+                  uint64_t out_stride) const {
     CopyAhead<FoundRow>(
         count, [&](size_t i) { return Find(row_at(i)); },
+        [row_size = row_size_](const FoundRow& found) {
+          if (found.memory != nullptr) {
+            Prefetch(found.memory, row_size);
+          } else if (found.group != nullptr) {
+            for (const RowSegment& segment : found.group->segments) {
+              if (segment.memory == nullptr) continue;
+              Prefetch(segment.memory + found.row * segment.stride, segment.size);
+            }
+          }
+        },
         [&](const FoundRow& found) {
-          if (found.group == nullptr) {
+          if (found.memory != nullptr) {
+            CopyWhole(out, found.memory);
+          } else if (found.group == nullptr) {
             missing(out);
           } else {
-            CopyFound(found, out);
+            CopySegments(found, out);
           }
           out += out_stride;
         });
   }
 
-  // Calls copy(look_up(i)) for each i in order. A look-up starts to fetch the row, and runs about
-  // `ahead_` rows before the copy: one batch of look-ups, then the previous batch of copies. Two
-  // loops that do one thing each keep their variables in registers.
-  template <typename Found, typename LookUp, typename Copy>
-  void CopyAhead(size_t count, const LookUp& look_up, const Copy& copy) const {
+  // Calls copy(look_up(i)) for each i in order. Rows are looked up and prefetched about `ahead_`
+  // rows before they are copied: a batch of look-ups, a batch of prefetches, then the previous
+  // batch of copies. Loops that do one thing each keep their variables in registers. A prefetch
+  // retires after its page walk, so the walks of more rows overlap if little else is between the
+  // prefetches.
+  template <typename Found, typename LookUp, typename Fetch, typename Copy>
+  void CopyAhead(size_t count, const LookUp& look_up, const Fetch& fetch, const Copy& copy) const {
     std::array<Found, kMaxAhead> batches[2];
     const auto look_up_batch = [&](size_t first, std::array<Found, kMaxAhead>& batch) {
       const size_t size = std::min(ahead_, count - first);
       for (size_t i = 0; i < size; ++i) batch[i] = look_up(first + i);
+      for (size_t i = 0; i < size; ++i) fetch(batch[i]);
     };
     if (count > 0) look_up_batch(0, batches[0]);
     size_t now = 0;
@@ -177,8 +193,8 @@ class RowCopier {
   }
 
   void CopyWhole(uint8_t* out, const uint8_t* in) const;
-  FoundRow Find(int64_t row);
-  void CopyFound(const FoundRow& found, uint8_t* out) const;
+  FoundRow Find(int64_t row) const;
+  void CopySegments(const FoundRow& found, uint8_t* out) const;
 
   const RowLayout& layout_;
   const uint64_t row_size_;
@@ -187,7 +203,6 @@ class RowCopier {
   const size_t ahead_;             // rows to look up before the first of them is copied
   const uint8_t* base_ = nullptr;  // of row 0, if all rows are in memory at one stride
   uint64_t stride_ = 0;
-  const RowGroup* recent_;  // the group of the previous row
 };
 
 }  // namespace tensorbundle

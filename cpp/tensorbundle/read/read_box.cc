@@ -83,7 +83,7 @@ void ReadSmall(const Checkpoint& checkpoint, const Tensor& tensor, const DataTyp
   } else {
     RequireReadable(checkpoint, tensor, slice);
   }
-  const bool has_checksum = verifies && StartVerify(checkpoint, tensor, slice);
+  const bool has_checksum = verifies && StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
   checkpoint.files().Get(slice.file).ReadAt(slice.offset + read.offset, out);
   const uint32_t crc = has_checksum ? crc32c::Value(out.data(), out.size()) : 0;
   SwapBytes(out, checkpoint.catalog().big_endian ? info.swap_size : 1);
@@ -104,7 +104,7 @@ ReadPlan PlanRead(const Checkpoint& checkpoint, const Tensor& tensor, const Data
     }
     SliceRead read{&slice,
                    CopyLayout(overlap.slice_box, box, overlap.intersection, info.item_size)};
-    read.has_checksum = verifies && StartVerify(checkpoint, tensor, slice);
+    read.has_checksum = verifies && StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
     if (use == ChecksumUse::kReturn) {
       read.has_checksum =
           HasChecksumOfBytes(checkpoint, slice) && read.layout.has_contiguous_source();

@@ -40,7 +40,7 @@ std::vector<RowSegment> SegmentsOfRow(const SliceOverlap& overlap, std::span<con
 // Returns the stored bytes of a slice that has fixed-size elements.
 std::vector<uint8_t> ReadVerified(const Checkpoint& checkpoint, const Tensor& tensor,
                                   const StoredSlice& slice) {
-  const bool has_checksum = StartVerify(checkpoint, tensor, slice);
+  const bool has_checksum = StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
   const File& file = checkpoint.files().Get(slice.file);
   std::vector<uint8_t> bytes(slice.size);
   uint32_t crc = 0;
@@ -82,6 +82,7 @@ class RowLayoutBuilder {
         group.error = std::current_exception();
         result_.has_errors = true;
       }
+      result_.begins.push_back(group.begin);
       result_.groups.push_back(std::move(group));
     }
     return std::move(result_);
@@ -178,13 +179,6 @@ class RowLayoutBuilder {
 };
 
 }  // namespace
-
-const RowGroup& RowLayout::At(int64_t row) const {
-  const auto next =
-      std::upper_bound(groups.begin(), groups.end(), row,
-                       [](int64_t wanted, const RowGroup& group) { return wanted < group.begin; });
-  return *(next - 1);
-}
 
 RowLayout LayOutRows(const Checkpoint& checkpoint, const Tensor& tensor, RowRange range) {
   return RowLayoutBuilder(checkpoint, tensor, range).Build();

@@ -38,14 +38,25 @@ struct RowGroup {
 // Lifetime: refers to the files of the checkpoint. Threads: immutable.
 struct RowLayout {
   std::vector<RowGroup> groups;
-  uint64_t row_size = 0;  // in bytes
+  std::vector<int64_t> begins;  // of the groups, close together for a fast search
+  uint64_t row_size = 0;        // in bytes
   std::vector<std::shared_ptr<const Mapping>> mappings;
   std::vector<const File*> mapped_files;  // call CheckNotShrunk() before their rows are touched
   std::vector<std::unique_ptr<std::vector<uint8_t>>> decoded;
   bool has_errors = false;
 
   // Returns the group of a row. Requires: the tensor has the row.
-  const RowGroup& At(int64_t row) const;
+  const RowGroup& At(int64_t row) const {
+    // A binary search without branches: for random rows, half of the branches would be
+    // mispredicted.
+    const int64_t* first = begins.data();
+    for (size_t left = begins.size(); left > 1;) {
+      const size_t half = left / 2;
+      first += static_cast<size_t>(first[half] <= row) * half;
+      left -= half;
+    }
+    return groups[static_cast<size_t>(first - begins.data())];
+  }
 
   // Throws the error of the row's group, if there is one. Requires: the tensor has the row.
   void RequireRow(int64_t row) const {

@@ -97,7 +97,8 @@ void RowReader::EnterSlice(StreamedSlice* streamed) {
   if (slice.encoding == Encoding::kRecord) {
     streamed->decoded = checkpoint_.records()->DecodeDense(tensor_, slice);  // verifies
   } else if (options_.verify) {
-    streamed->has_checksum = StartVerify(checkpoint_, tensor_, slice);
+    streamed->has_checksum = StartVerify(checkpoint_, tensor_, slice,
+                                         options_.is_whole ? Delivery::kWhole : Delivery::kParts);
   }
 }
 

@@ -62,17 +62,24 @@ void VerifySlice(const Checkpoint& checkpoint, const Tensor& tensor, const Store
 
 }  // namespace
 
-bool StartVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice) {
+bool StartVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
+                 Delivery delivery) {
   if (checkpoint.IsVerified(slice) || slice.encoding == Encoding::kRecord) return false;
-  if (checkpoint.records() == nullptr) return HasChecksumOfBytes(checkpoint, slice);
-  checkpoint.records()->Verify(tensor, slice);
+  const RecordStore* records = checkpoint.records();
+  if (records == nullptr) return HasChecksumOfBytes(checkpoint, slice);
+  if (delivery == Delivery::kWhole && records->NeedsChecksumOfBytes(tensor, slice)) return true;
+  records->Verify(tensor, slice);
   checkpoint.SetVerified(slice);
   return false;
 }
 
 void FinishVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
                   uint32_t actual) {
-  CheckChecksum(checkpoint, tensor, slice, actual);
+  if (const RecordStore* records = checkpoint.records()) {
+    records->VerifyWith(tensor, slice, actual);
+  } else {
+    CheckChecksum(checkpoint, tensor, slice, actual);
+  }
   checkpoint.SetVerified(slice);
 }
 

@@ -26,14 +26,20 @@ inline bool HasChecksumOfBytes(const Checkpoint& checkpoint, const StoredSlice& 
 // Comparing slices that are read anyway: StartVerify(), read and compute the CRC32C,
 // FinishVerify().
 
+// kWhole: no element of the slice is used before FinishVerify(). kParts: some are, and those of a
+// V1 checkpoint must have been verified.
+enum class Delivery { kWhole, kParts };
+
 // Prepares to verify a slice that is about to be read whole. Returns whether the reader must
 // compute the CRC32C of the stored bytes and pass it to FinishVerify(). Returns false for a slice
-// that was verified before, one whose decoder verifies it, and one of a V1 checkpoint, which is
-// verified here. Throws CorruptionError, IOFailure.
-bool StartVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice);
+// that was verified before, one whose decoder verifies it, and one of a V1 checkpoint that is
+// verified here: small ones, and those delivered in parts. Throws CorruptionError, IOFailure.
+bool StartVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
+                 Delivery delivery);
 
 // Compares the CRC32C of all bytes of the slice and marks the slice as verified. Throws
-// CorruptionError if it is not the stored one, or if none is stored.
+// CorruptionError if it is not the stored one, if none is stored, or if the block that holds the
+// slice in a V1 checkpoint is corrupted. Throws IOFailure.
 void FinishVerify(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice,
                   uint32_t actual);
 

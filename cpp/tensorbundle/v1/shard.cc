@@ -132,30 +132,60 @@ V1Shard V1Shard::Open(const std::string& path, const FileOpener& opener) {
 StoredMeta V1Shard::ReadMeta() const {
   if (table_.blocks().empty())
     throw CorruptionError(path() + " is an empty table: there is no meta");
-  const BlockHandle& handle = table_.blocks().front().handle;
+  FirstEntry first = ReadFirstEntry(table_.blocks().front().handle);
+  if (!first.key.empty()) {
+    throw CorruptionError(
+        path() + ": the first key is not the empty one: this is a table, but no V1 checkpoint");
+  }
+  if (!first.value.empty() && first.value.front() == kV2FirstByte) {
+    throw CorruptionError(
+        path() +
+        " is the index of a V2 checkpoint, not a V1 checkpoint; open it by its prefix, "
+        "the name without .index");
+  }
+  const std::optional<ByteSpan> meta = DecodeMetaValue(first.value);
+  if (!meta) {
+    throw CorruptionError(path() + ": the value of the empty key, " +
+                          std::to_string(first.value.size()) +
+                          " bytes, is not the meta of a V1 checkpoint");
+  }
+  return {std::move(first.block), *meta};
+}
+
+V1Shard::FirstEntry V1Shard::ReadFirstEntry(const BlockHandle& handle) const {
+  if (!IsSmall(handle)) {
+    if (std::optional<FirstEntry> first = ReadFirstEntryOnly(handle)) return std::move(*first);
+  }
   Block block = table_.ReadBlock(handle);
   ByteArena keys;
   ExpansionLimit limit(block.bytes().size());
   BlockIterator first(&keys, &limit);
   first.Open(block.bytes());
   if (!first.Next()) throw CorruptionError(At(*this, handle) + ": its first entry is malformed");
-  if (!first.key().empty()) {
-    throw CorruptionError(
-        path() + ": the first key is not the empty one: this is a table, but no V1 checkpoint");
-  }
-  if (!first.value().empty() && first.value().front() == kV2FirstByte) {
-    throw CorruptionError(
-        path() +
-        " is the index of a V2 checkpoint, not a V1 checkpoint; open it by its prefix, "
-        "the name without .index");
-  }
-  const std::optional<ByteSpan> meta = DecodeMetaValue(first.value());
-  if (!meta) {
-    throw CorruptionError(path() + ": the value of the empty key, " +
-                          std::to_string(first.value().size()) +
-                          " bytes, is not the meta of a V1 checkpoint");
-  }
-  return {std::move(block), *meta};
+  return {std::move(block), std::string(first.key()), first.value()};
+}
+
+// Reads the first entry of a large block, and verifies the block with constant memory: a writer
+// puts the first tensor into the block of the meta. Returns nothing if the block is compressed or
+// malformed.
+std::optional<V1Shard::FirstEntry> V1Shard::ReadFirstEntryOnly(const BlockHandle& handle) const {
+  ReadWindow window(table_.source());
+  std::optional<EntryScanner> entry = EntryScanner::Open(handle, &window);
+  if (!entry || !entry->Next()) return std::nullopt;
+  std::vector<uint8_t> bytes(entry->value_offset() + entry->value_size() - handle.offset);
+  file_->ReadAt(handle.offset, bytes);
+  const uint32_t crc = crc32c::Value(bytes.data(), bytes.size());
+  VerifyBlock(handle, {handle.offset, bytes.size(), crc});
+  // Decodes the bytes that were verified; the scanner has read others.
+  EntryHeader header;
+  const uint8_t* end = bytes.data() + bytes.size();
+  const uint8_t* key = DecodeEntryHeader(bytes.data(), end, &header);
+  if (key == nullptr || header.shared != 0) return std::nullopt;
+  if (header.data_size() != static_cast<uint64_t>(end - key)) return std::nullopt;
+  std::string name(AsText({key, header.non_shared}));
+  const ByteSpan value(key + header.non_shared, header.value_size);
+  const ByteSpan all(bytes);  // a move of `bytes` does not change its address
+  return FirstEntry{Block(all, std::move(bytes), crc), std::move(name), value};
 }
 
 std::optional<StoredRecord> V1Shard::ReadRecord(std::string_view key) const {
@@ -188,13 +218,18 @@ void V1Shard::Forget() const {
   last_->entries = nullptr;
 }
 
-void V1Shard::VerifyBlock(const BlockHandle& handle) const {
+void V1Shard::VerifyBlock(const BlockHandle& handle, const ReadBytes& known) const {
   std::array<uint8_t, sizeof(uint32_t)> stored;
   file_->ReadAt(handle.offset + handle.size + 1, stored);
   const uint32_t expected = crc32c::Unmask(LoadFixed32(stored.data()));
   const auto ignore_progress = [](uint64_t) {};
-  const uint32_t actual =
-      ParallelChecksum(*file_, handle.offset, handle.size + 1, 1, ignore_progress);
+  const uint64_t known_end = known.offset + known.size;
+  const uint64_t after = handle.offset + handle.size + 1 - known_end;  // with the type
+  uint32_t actual =
+      ParallelChecksum(*file_, handle.offset, known.offset - handle.offset, 1, ignore_progress);
+  actual = crc32c::Combine(actual, known.crc, known.size);
+  actual = crc32c::Combine(actual, ParallelChecksum(*file_, known_end, after, 1, ignore_progress),
+                           after);
   if (actual != expected) {
     throw CorruptionError(At(*this, handle) + ": the stored CRC32C is " + std::to_string(expected) +
                           ", its bytes give " + std::to_string(actual));

@@ -106,7 +106,14 @@ class EntryScanner {
   uint64_t value_size_ = 0;
 };
 
-// A meta and the block that contains it.
+// Bytes of a block whose checksum was computed while they were read.
+struct ReadBytes {
+  uint64_t offset = 0;  // in the file
+  uint64_t size = 0;
+  uint32_t crc = 0;
+};
+
+// A meta and the block that contains it, or the beginning of a large block.
 struct StoredMeta {
   Block block;
   ByteSpan message;  // SavedTensorSliceMeta; borrowed from the block
@@ -145,9 +152,9 @@ class V1Shard {
   // Discards the cached block, so that the next record is read from the file.
   void Forget() const;
 
-  // Compares the checksum of a block, with constant memory.
-  // Throws: CorruptionError if it differs; IOFailure.
-  void VerifyBlock(const BlockHandle& handle) const;
+  // Compares the checksum of a block, with constant memory. Does not read the bytes `known`.
+  // Requires: they are inside the block. Throws: CorruptionError if it differs; IOFailure.
+  void VerifyBlock(const BlockHandle& handle, const ReadBytes& known) const;
 
   // Extends `crc` by the stored checksums of all data blocks: the result differs between saves.
   // Reads five bytes per block.
@@ -163,6 +170,13 @@ class V1Shard {
   V1Shard(std::shared_ptr<const File> file, Table table)
       : file_(std::move(file)), table_(std::move(table)), last_(std::make_unique<LastBlock>()) {}
   std::shared_ptr<const BlockEntries> ReadEntries(const BlockHandle& handle) const;
+  struct FirstEntry {
+    Block block;  // or the beginning of the block, up to the end of the entry
+    std::string key;
+    ByteSpan value;
+  };
+  FirstEntry ReadFirstEntry(const BlockHandle& handle) const;
+  std::optional<FirstEntry> ReadFirstEntryOnly(const BlockHandle& handle) const;
 
   std::shared_ptr<const File> file_;
   Table table_;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/slice_key.h"
 #include "tensorbundle/v1/catalog.h"
@@ -84,7 +85,7 @@ void V1Records::CheckValues(const ValuesError& error, const Tensor& tensor,
 
 void V1Records::Verify(const Tensor& tensor, const StoredSlice& slice) const {
   if (slice.encoding == Encoding::kDense) {
-    VerifyDense(tensor, slice);
+    CompareDense(tensor, slice, nullptr);
   } else if (tensor.dtype == DataType::kString) {
     DecodeStrings(tensor, slice);
   } else {
@@ -100,8 +101,30 @@ void V1Records::Forget() const {
   for (const V1Shard& shard : shards_) shard.Forget();
 }
 
-void V1Records::VerifyDense(const Tensor& tensor, const StoredSlice& slice) const {
-  const std::optional<uint64_t> payload = LocateVerified(tensor, slice);
+bool V1Records::NeedsChecksumOfBytes(const Tensor& tensor, const StoredSlice& slice) const {
+  if (slice.encoding != Encoding::kDense) return false;
+  const BlockIndexEntry* block = LargeBlockOf(tensor, slice);
+  // The offset of the slice was found at open. It is not trusted.
+  return block != nullptr && slice.offset >= block->handle.offset &&
+         RangeFits(slice.offset - block->handle.offset, slice.size, block->handle.size);
+}
+
+void V1Records::VerifyWith(const Tensor& tensor, const StoredSlice& slice, uint32_t crc) const {
+  CompareDense(tensor, slice, &crc);
+}
+
+// Returns null if the block that holds the slice is missing, or so small that it is cached.
+const BlockIndexEntry* V1Records::LargeBlockOf(const Tensor& tensor,
+                                               const StoredSlice& slice) const {
+  const BlockIndexEntry* block =
+      shards_[slice.file].table().FindBlock(encodings_.Key(extents_, tensor, slice));
+  return block == nullptr || V1Shard::IsSmall(block->handle) ? nullptr : block;
+}
+
+// `crc`: of the bytes of the slice, or null if they must be read.
+void V1Records::CompareDense(const Tensor& tensor, const StoredSlice& slice,
+                             const uint32_t* crc) const {
+  const std::optional<uint64_t> payload = LocateVerified(tensor, slice, crc);
   if (payload == slice.offset) return;
   throw CorruptionError(Describe(tensor, slice) + ": its elements, found at offset " +
                         std::to_string(slice.offset) + " at open, are " +
@@ -111,16 +134,19 @@ void V1Records::VerifyDense(const Tensor& tensor, const StoredSlice& slice) cons
 
 // Returns the offset of the elements in a block whose checksum is compared first. The offset that
 // was found at open has not been verified.
-std::optional<uint64_t> V1Records::LocateVerified(const Tensor& tensor,
-                                                  const StoredSlice& slice) const {
+std::optional<uint64_t> V1Records::LocateVerified(const Tensor& tensor, const StoredSlice& slice,
+                                                  const uint32_t* crc) const {
   const V1Shard& shard = shards_[slice.file];
   const std::vector<Extent> encoded = encodings_.Encode(extents_, tensor, slice);
-  const BlockIndexEntry* block = shard.table().FindBlock(SliceKey(tensor.name, encoded));
-  if (block == nullptr || V1Shard::IsSmall(block->handle)) {
+  const BlockIndexEntry* block = LargeBlockOf(tensor, slice);
+  if (block == nullptr) {
     return LocateDenseRecord(Find(tensor, slice), tensor, encoded, slice);
   }
+  ReadBytes known{block->handle.offset, 0, 0};
+  if (crc != nullptr) known = {slice.offset, slice.size, *crc};
   try {
-    shard.VerifyBlock(block->handle);  // keeps no part of the block, which may have gigabytes
+    shard.VerifyBlock(block->handle,
+                      known);  // keeps no part of the block, which may have gigabytes
   } catch (const CorruptionError& error) {
     throw CorruptionError(std::string(error.what()) + "; it holds " + Describe(tensor, slice));
   }

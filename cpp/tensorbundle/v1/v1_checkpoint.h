@@ -30,6 +30,8 @@ class V1Records final : public RecordStore {
   std::vector<std::string> DecodeStrings(const Tensor& tensor,
                                          const StoredSlice& slice) const override;
   void Verify(const Tensor& tensor, const StoredSlice& slice) const override;
+  bool NeedsChecksumOfBytes(const Tensor& tensor, const StoredSlice& slice) const override;
+  void VerifyWith(const Tensor& tensor, const StoredSlice& slice, uint32_t crc) const override;
   void RequireRecord(const Tensor& tensor, const StoredSlice& slice) const override;
   void Forget() const override;
 
@@ -42,8 +44,10 @@ class V1Records final : public RecordStore {
   Record Read(const Tensor& tensor, const StoredSlice& slice) const;
   // Throws CorruptionError unless the kind of the error is kNone.
   void CheckValues(const ValuesError& error, const Tensor& tensor, const StoredSlice& slice) const;
-  void VerifyDense(const Tensor& tensor, const StoredSlice& slice) const;
-  std::optional<uint64_t> LocateVerified(const Tensor& tensor, const StoredSlice& slice) const;
+  const BlockIndexEntry* LargeBlockOf(const Tensor& tensor, const StoredSlice& slice) const;
+  void CompareDense(const Tensor& tensor, const StoredSlice& slice, const uint32_t* crc) const;
+  std::optional<uint64_t> LocateVerified(const Tensor& tensor, const StoredSlice& slice,
+                                         const uint32_t* crc) const;
 
   const ValueField& FieldOf(const Tensor& tensor, const StoredSlice& slice) const;
   uint64_t NumElements(const Tensor& tensor, const StoredSlice& slice) const;
