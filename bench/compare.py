@@ -25,6 +25,7 @@ from typing import Any
 
 from bench import measure
 from bench.case import OURS, SIZES, Case, Contender, parse_sizes
+from bench.report import show
 
 ROOT = Path(__file__).parents[1]
 NOTABLE = 1.05
@@ -117,10 +118,10 @@ def compare_contender(base: Worker, new: Worker, name: str, rounds: int) -> Row:
 
 def line(row: Row) -> str:
     if row.error:
-        return f"{'':>10}  {'':>10}  {'':>6}    {row.name}: {row.error}"
+        return f"{'':32}  {row.name}: {row.error}"
     mark = "+" if row.ratio > NOTABLE else "-" if row.ratio < 1 / NOTABLE else " "
-    base, new = (1e3 * statistics.median(each) for each in (row.base, row.new))
-    return f"{base:7.4g} ms  {new:7.4g} ms  {row.ratio:5.2f}x {mark}  {row.name}"
+    base, new = (show(statistics.median(each), "s") for each in (row.base, row.new))
+    return f"{base:>10}  {new:>10}  {row.ratio:5.2f}x {mark}  {row.name}"
 
 
 class Worker:
