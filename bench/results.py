@@ -159,8 +159,8 @@ WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
 SUMMARY = (OPEN, SMALL, READ, LOAD, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
 
 TARGETS = (
-    Target(IMPORT, "at most 100 ms more than numpy and ml_dtypes",
-           lambda _, it: it.own.seconds - it.find("numpy").seconds, "s", most=0.1),
+    Target(IMPORT, "at most 25 ms more than numpy and ml_dtypes",
+           lambda _, it: it.own.seconds - it.find("numpy").seconds, "s", most=0.025),
     _speedup(OPEN, 8, "TensorFlow reader"),
     _speedup(SMALL, 1.5, "TensorFlow reader"),
     _speedup(MODEL, 2.5, "TensorFlow reader"),

@@ -9,7 +9,6 @@ compared.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -459,6 +458,8 @@ def _as_scope(name: str) -> str:
 def _closest_names(name: Any, names: Sequence[str]) -> list[str]:
     if not isinstance(name, str):
         return []
+    import difflib  # only an error needs it
+
     return difflib.get_close_matches(name, names[:_MAX_COMPARED], n=3)
 
 

@@ -9,7 +9,6 @@ name.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +141,8 @@ def nearest(name: str, candidates: list[str], count: int = _MAX_NEAREST) -> list
     """
     encoded = name.encode("utf-8", "surrogatepass")
     found = _core.similar_names(encoded, candidates, count=_MAX_COMPARED, least=_MIN_BYTE_RATIO)
+    import difflib  # only an error needs it
+
     matcher = difflib.SequenceMatcher(b=name[:_MAX_COMPARED_CHARS])
     scores: dict[str, float] = {}
     for candidate in found:

@@ -9,14 +9,14 @@ together with its state file is found.
 from __future__ import annotations
 
 import errno
-import logging
+import functools
 import math
 import numbers
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorbundle import path_errors
 from tensorbundle.errors import CorruptionError
@@ -30,6 +30,9 @@ from tensorbundle.filenames import (
 )
 from tensorbundle.text_format import CheckpointState, ParseError, parse_checkpoint_state
 
+if TYPE_CHECKING:
+    import logging
+
 __all__ = [
     "CheckpointState",
     "checkpoint_exists",
@@ -42,8 +45,6 @@ __all__ = [
 ]
 
 DEFAULT_STATE_FILE = "checkpoint"
-
-_logger = logging.getLogger("tensorbundle")
 
 # A state file with 100,000 paths has about 10 MB; a file above this limit is not a state file.
 _MAX_STATE_FILE_BYTES = 64 << 20
@@ -72,6 +73,14 @@ class StateEncodingError(CorruptionError, UnicodeDecodeError):
         return StateEncodingError(
             self.encoding, self.object, self.start, self.end, self.reason + advice
         )
+
+
+@functools.cache
+def _logger() -> logging.Logger:
+    """Returns the logger. Importing `logging` would be a tenth of the time of the package's."""
+    import logging
+
+    return logging.getLogger("tensorbundle")
 
 
 def get_checkpoint_state(
@@ -157,7 +166,7 @@ def latest_in(state: CheckpointState, directory: str, *, moved: bool = True) -> 
     """Return what `find_latest` returns, and log a message if it is None."""
     found = find_latest(state, directory, moved=moved)
     if found is None:
-        _logger.error("Couldn't match files for checkpoint %s", state.model_checkpoint_path)
+        _logger().error("Couldn't match files for checkpoint %s", state.model_checkpoint_path)
     return found
 
 
@@ -185,7 +194,7 @@ def find_latest(state: CheckpointState, directory: str, *, moved: bool = True) -
     for name in names:
         path = os.path.join(directory, name)
         if not os.path.isdir(path) and _any_file_exists(path):
-            _logger.warning("Checkpoint %s does not exist; using %s instead", recorded, path)
+            _logger().warning("Checkpoint %s does not exist; using %s instead", recorded, path)
             return path
     return None
 
@@ -236,10 +245,10 @@ def checkpoints_iterator(
                 time.sleep(min(pause, _LONGEST_SLEEP))
                 pause -= _LONGEST_SLEEP
         elif timeout_fn is None:
-            _logger.info("Timed-out waiting for a checkpoint (without timeout_fn).")
+            _logger().info("Timed-out waiting for a checkpoint (without timeout_fn).")
             return
         if timeout_fn is not None and timeout_fn():
-            _logger.info("Done. No new checkpoints will be generated.")
+            _logger().info("Done. No new checkpoints will be generated.")
             return
 
 
@@ -259,12 +268,12 @@ def _seconds(name: str, value: Any) -> float:
 def _wait_for_new_checkpoint(
     checkpoint_dir: AnyPath, previous: str | None, timeout: float | None
 ) -> str | None:
-    _logger.info("Waiting for new checkpoint at %s", path_text(checkpoint_dir))
+    _logger().info("Waiting for new checkpoint at %s", path_text(checkpoint_dir))
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         found = latest_checkpoint(checkpoint_dir)
         if found is not None and found != previous:
-            _logger.info("Found new checkpoint at %s", found)
+            _logger().info("Found new checkpoint at %s", found)
             return found
         # Do not wait for a poll after the deadline.
         if deadline is not None and time.monotonic() + _POLL_SECONDS > deadline:
@@ -273,8 +282,8 @@ def _wait_for_new_checkpoint(
 
 
 def _log_ignored(state_file: str, kind: str, reason: str) -> None:
-    _logger.warning("%s: %s", kind, reason)
-    _logger.warning("%s: Checkpoint ignored", state_file)
+    _logger().warning("%s: %s", kind, reason)
+    _logger().warning("%s: Checkpoint ignored", state_file)
 
 
 def _read_text(path: str) -> str:

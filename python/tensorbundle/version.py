@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version of the package, and the report for bug reports: ``show_versions``."""
+"""The version of the package, and the report for bug reports: ``show_versions``.
+
+Modules of the standard library are imported when the report is made: `import tensorbundle` must not
+wait for them.
+"""
 
 from __future__ import annotations
 
-from tensorbundle import _core, arguments, plugin
+from tensorbundle import _core, arguments
 
 __version__: str = _core.version
 
@@ -29,6 +33,8 @@ def show_versions() -> None:
 def _op_library() -> str:
     """Describes the state of the op library. Does not import TensorFlow."""
     import sys
+
+    from tensorbundle import plugin
 
     status = plugin.status()
     if status.library is None:
