@@ -38,6 +38,7 @@ HEADINGS = {
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"
+MORE_CORES = (8, 32)
 _NO_TESTS = 5  # pytest's exit status if no test was selected
 
 
@@ -110,7 +111,7 @@ def write(results: Results, docs: Path, suffix: str) -> None:
     template = Template(Path(__file__).with_name("page.md").read_text(encoding="utf-8"))
     page = template.substitute(
         few=few, rounds=results.rounds, summary=summary(summarised), targets=targets(results),
-        machine=machine(results), sections="\n\n".join(sections),
+        machine=machine(results), cores=cores(results), sections="\n\n".join(sections),
         speedups=image("Speedup over every competitor and C baseline", f"speedup.{suffix}"),
     )  # fmt: skip
     (docs / "performance.md").write_text(page, encoding="utf-8")
@@ -180,6 +181,23 @@ def targets(results: Results) -> str:
     return table(["workload", "target", "measured", "reached"], rows, left=4)
 
 
+def cores(results: Results) -> str:
+    """Returns what more cores would give, by Amdahl's law from the times of 1 and of n threads."""
+    count, rows = results.machine["processors"], []
+    for case, single in results.thread_pairs():
+        gain = single / case.own.seconds
+        serial = min(max((count / gain - 1) / (count - 1), 0), 1) if count > 1 else math.nan
+        row = [case.title, show(single, "s"), show(case.own.seconds, "s"), show(gain, "x")]
+        row.append(share(1 - serial))
+        for more in MORE_CORES:
+            speedup = 1 / (serial + (1 - serial) / more)
+            rate = case.amount / single * speedup if case.unit == "bytes" else math.nan
+            row.append(show(speedup, "x") + f" ({number(rate / 1e9)} GB/s)" * (rate == rate))
+        rows.append(row)
+    header = ["workload", "1 thread", f"{count} threads", "gain", "parallel part"]
+    return table([*header, *(f"{more} cores" for more in MORE_CORES)], rows)
+
+
 def machine(results: Results) -> str:
     info = results.machine
     rows = {
@@ -226,6 +244,7 @@ def name(figure: Figure) -> str:
 
 BLUE, GREY, BLACK, RED = "#1f5fa8", "#a3abb5", "#3a3f45", "#c0504d"
 COLOURS = {OURS: BLUE, COMPETITOR: GREY, BASELINE: BLACK}
+
 LINE = 0.2
 """Inches per contender."""
 

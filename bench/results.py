@@ -10,7 +10,7 @@ import json
 import math
 import mmap
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class Comparison:
         """Returns the first figure whose name starts with `name`."""
         return next((each for each in self.figures if each.name.startswith(name)), MISSING)
 
+    def find_last(self, end: str) -> Figure:
+        """Returns tensorbundle's figure whose name ends with `end`."""
+        own = (each for each in self.figures if each.role == OURS and each.name.endswith(end))
+        return next(own, MISSING)
+
     def speedup(self, other: Figure) -> float:
         """Returns the speedup of tensorbundle over another contender."""
         return other.seconds / self.own.seconds
@@ -79,6 +84,16 @@ class Results:
         self.comparisons = [
             Comparison(*names, each) for names, each in figures.items() if each[0].role == OURS
         ]
+
+    def thread_pairs(self) -> Iterator[tuple[Comparison, float]]:
+        """Yields the comparisons that were also measured with 1 thread, and those seconds."""
+        for case in self.comparisons:
+            single = case.find_last("1 thread")
+            if single is MISSING and case.key.endswith(" threads"):
+                other = self.find(re.escape(case.key.rpartition(",")[0]) + ", 1 thread")
+                single = other.own if other else MISSING
+            if single is not MISSING and single is not case.own:
+                yield case, single.seconds
 
     def find_all(self, pattern: str) -> list[Comparison]:
         """Returns the comparisons with a fully matching key."""

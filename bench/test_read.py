@@ -371,6 +371,9 @@ def _load(layers: int) -> Case:
         contenders=[
             contender("tensorbundle, load", lambda folder: tb.load(folder / "ckpt"), role=OURS,
                       checksum=VERIFIED),
+            contender("tensorbundle, load, 1 thread",
+                      lambda folder: tb.load(folder / "ckpt", threads=1), role=OURS,
+                      checksum=VERIFIED),
             contender("tensorbundle, one by one", read_each, role=OURS, checksum=VERIFIED),
             contender("TensorFlow reader", get_tensors, checksum=VERIFIED, needs=("tensorflow",)),
             contender("safetensors load_file", load_file, needs=("safetensors",)),
