@@ -280,7 +280,7 @@ def _callable(initializer: Any) -> Any:
 def _is_zeros(initializer: Any, dtype: Any) -> bool:
     """Whether an initializer returns zeros of the type `dtype`, so that it need not be called."""
     if type(initializer) is init_ops.Zeros:
-        return dtype != tf.float32 or initializer.dtype == dtype
+        return bool(dtype != tf.float32 or initializer.dtype == dtype)
     return type(initializer) is init_ops_v2.Zeros
 
 
