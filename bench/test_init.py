@@ -61,21 +61,23 @@ def cases(size: str) -> list[Case]:
 
 @dataclass(frozen=True)
 class Variable:
-    """A float32 variable with ``DIM`` columns.
+    """A float32 variable.
 
     Attributes:
         rows: The number of rows.
         partitions: The number of partitions; 1 for a variable that is not partitioned.
         resource: True for a resource variable, False for a reference variable.
+        dim: The number of columns.
     """
 
     rows: int
     partitions: int = 1
     resource: bool = True
+    dim: int = DIM
 
     @property
     def nbytes(self) -> int:
-        return self.rows * DIM * 4
+        return self.rows * self.dim * 4
 
     @property
     def starts(self) -> list[int]:
@@ -109,7 +111,7 @@ def model(
     with tf.Graph().as_default(), v1.Session() as session:
         partitioner = v1.fixed_size_partitioner(variable.partitions)
         built = v1.get_variable(
-            NAME, [variable.rows, DIM], use_resource=variable.resource,
+            NAME, [variable.rows, variable.dim], use_resource=variable.resource,
             initializer=v1.zeros_initializer(),
             partitioner=partitioner if variable.partitions > 1 else None,
         )  # fmt: skip
@@ -127,7 +129,7 @@ def model(
             # The first run of a session optimizes the graph. These nodes are built after it, so
             # that they are not part of the cost of the initialisers.
             rows = v1.nn.embedding_lookup(built, variable.looked_up, partition_strategy="div")
-            ones = np.ones([1, DIM], np.float32)
+            ones = np.ones([1, variable.dim], np.float32)
             partitions = list(built) if variable.partitions > 1 else [built]
             update = tf.group(*(v1.scatter_sub(each, [0], ones).op for each in partitions))
             with phases.phase("first use", counts=False):

@@ -30,6 +30,8 @@ from bench.test_init import NAME, Variable
 
 TOKENS = {"smoke": (1_000,), "variables": (100_000, 1_000_000)}
 """The numbers of tokens of the old vocabularies."""
+LARGE = {"variables": (20_000_000, 16)}
+"""Old tokens and columns of a table that TensorFlow takes minutes to start from."""
 PARTITIONS = 8
 MISSING = 25
 """Per cent of the new tokens that are not in the old vocabulary."""
@@ -40,21 +42,27 @@ def test_warm(compare: Callable[[], None]) -> None:
 
 
 def cases(size: str) -> list[Case]:
-    return [_case(old, split) for old in TOKENS.get(size, ()) for split in (1, PARTITIONS)]
+    shapes = [(old, DIM) for old in TOKENS.get(size, ())]
+    if size in LARGE:
+        shapes.append(LARGE[size])
+    return [_case(*shape, split) for shape in shapes for split in (1, PARTITIONS)]
 
 
-def _case(old: int, partitions: int) -> Case:
-    variable = Variable(old * 6 // 5, partitions)
+def _case(old: int, dim: int, partitions: int) -> Case:
+    variable = Variable(old * 6 // 5, partitions, dim=dim)
     new, into = variable.rows, f"{partitions} partitions" if partitions > 1 else "one variable"
+    kind = "warm" if dim == DIM else "warm large"  # targets of "warm" compare with TensorFlow
+    contenders = [
+        _contender(old, variable, "tensorbundle"),
+        _baseline(old, variable, huge=False),
+        _baseline(old, variable, huge=True),
+    ]
+    if dim == DIM:
+        contenders.insert(1, _contender(old, variable, "TensorFlow"))
     return Case(
-        key=f"warm/{old} to {new} tokens, {into}",
-        title=f"{old:,} to {new:,} tokens x {DIM} float32, shuffled, {MISSING} % new, into {into}",
-        contenders=[
-            _contender(old, variable, "tensorbundle"),
-            _contender(old, variable, "TensorFlow"),
-            _baseline(old, new, huge=False),
-            _baseline(old, new, huge=True),
-        ],
+        key=f"{kind}/{old} to {new} tokens, {into}",
+        title=f"{old:,} to {new:,} tokens x {dim} float32, shuffled, {MISSING} % new, into {into}",
+        contenders=contenders,
         check=lambda phases: _check(phases, old, variable),
         unit="rows",
         amount=new,
@@ -67,17 +75,17 @@ def _case(old: int, partitions: int) -> Case:
 def _check(phases: Phases, old: int, variable: Variable) -> None:
     lines = test_join.lines(old, variable.rows, MISSING)
     if isinstance(phases.result, np.ndarray):  # the memory of the baseline
-        data.require_rows(phases.result, lines)
+        data.require_rows(phases.result, lines, lambda ids: data.rows(ids, variable.dim))
     else:
-        test_init.require(phases, variable, lambda ids: data.rows(lines[ids]))
+        test_init.require(phases, variable, lambda ids: data.rows(lines[ids], variable.dim))
 
 
-def _warmed(old: int, new: int) -> tuple[Path, list[Path]]:
+def _warmed(old: int, new: int, dim: int = DIM) -> tuple[Path, list[Path]]:
     """Returns the table's prefix and the vocabularies (new, old), all in the page cache."""
     folder = test_join.vocabularies(old, new, MISSING)
     paths = [folder / "new", folder / "old"]
     data.warm(paths)
-    return Table(old).warmed(), paths
+    return Table(old, dim).warmed(), paths
 
 
 def initialiser(
@@ -100,7 +108,7 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
 
     @contextmanager
     def start() -> Iterator[Run]:
-        prefix, (new_file, old_file) = _warmed(old, variable.rows)
+        prefix, (new_file, old_file) = _warmed(old, variable.rows, variable.dim)
         train: Any = tb if is_tensorbundle else tensorflow().compat.v1.train
         initialise = initialiser(train, prefix, new_file, old_file, variable)
         with test_init.model(
@@ -113,7 +121,7 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
     )
 
 
-def _baseline(old: int, new: int, *, huge: bool) -> Contender:
+def _baseline(old: int, variable: Variable, *, huge: bool) -> Contender:
     """The sum of the steps that every implementation needs.
 
     Reads both vocabularies, finds their lines and reads one random slot of a table per line; reads
@@ -122,10 +130,11 @@ def _baseline(old: int, new: int, *, huge: bool) -> Contender:
 
     @contextmanager
     def start() -> Iterator[Run]:
-        table, lines = Table(old), test_join.lines(old, new, MISSING)
-        _, paths = _warmed(old, new)
+        new, dim = variable.rows, variable.dim
+        table, lines = Table(old, dim), test_join.lines(old, new, MISSING)
+        _, paths = _warmed(old, new, dim)
         baseline.library()
-        fill = np.zeros(DIM, np.float32)
+        fill = np.zeros(dim, np.float32)
         with table.descriptor() as file:
 
             def run() -> Phases:
@@ -133,7 +142,7 @@ def _baseline(old: int, new: int, *, huge: bool) -> Contender:
                 with phases.phase("running"):
                     _probe(paths, old)
                     baseline.pread_checked(file, table.offset, table.nbytes, None, THREADS)
-                    out = baseline.new_memory((new, DIM), huge=huge)
+                    out = baseline.new_memory((new, dim), huge=huge)
                     baseline.gather(out, table.maps(), lines, THREADS, fill=fill)
                 phases.result = out
                 return phases

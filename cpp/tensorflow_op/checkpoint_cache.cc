@@ -3,6 +3,7 @@
 
 #include <glob.h>
 
+#include <algorithm>
 #include <cctype>
 #include <chrono>
 #include <optional>
@@ -126,6 +127,76 @@ std::vector<const Tensor*> FindTensors(const Catalog& catalog, std::span<const s
   return tensors;
 }
 
+// The checkpoints that ops are reading by mappings now. Ops that start meanwhile, such as those of
+// a variable's other partitions, share the mappings: each new mapping of a table would cost the
+// page faults that map its pages, and their removal. Keeps no checkpoint open.
+// Threads: safe.
+class MappedCheckpoints {
+ public:
+  // Returns a checkpoint of the same index that has the data files of the tensors open, or null.
+  std::shared_ptr<const Checkpoint> Find(const std::shared_ptr<const BundleIndex>& index,
+                                         std::span<const Tensor* const> tensors) {
+    const std::vector<uint32_t> wanted = FilesOf(*index, tensors);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::erase_if(entries_, [](const Entry& entry) { return entry.checkpoint.expired(); });
+    for (const Entry& entry : entries_) {
+      if (entry.index != index.get() || entry.files != wanted) continue;
+      std::shared_ptr<const Checkpoint> checkpoint = entry.checkpoint.lock();
+      if (checkpoint != nullptr && AreCurrent(*checkpoint, wanted)) return checkpoint;
+    }
+    return nullptr;
+  }
+
+  void Add(const std::shared_ptr<const BundleIndex>& index, std::span<const Tensor* const> tensors,
+           const std::shared_ptr<const Checkpoint>& checkpoint) {
+    std::vector<uint32_t> files = FilesOf(*index, tensors);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    entries_.push_back({index.get(), std::move(files), checkpoint});
+  }
+
+ private:
+  struct Entry {
+    const BundleIndex* index;  // the checkpoint keeps it alive
+    std::vector<uint32_t> files;
+    std::weak_ptr<const Checkpoint> checkpoint;
+  };
+
+  static std::vector<uint32_t> FilesOf(const BundleIndex& index,
+                                       std::span<const Tensor* const> tensors) {
+    std::vector<uint32_t> files;
+    for (const Tensor* tensor : tensors) {
+      for (const StoredSlice& slice : index.catalog.Slices(*tensor)) files.push_back(slice.file);
+    }
+    std::sort(files.begin(), files.end());
+    files.erase(std::unique(files.begin(), files.end()), files.end());
+    return files;
+  }
+
+  // Whether the paths still have the files that are open, unchanged.
+  static bool AreCurrent(const Checkpoint& checkpoint, const std::vector<uint32_t>& files) {
+    return std::all_of(files.begin(), files.end(), [&](uint32_t file) {
+      if (!checkpoint.files().IsOpen(file)) return false;
+      const File& open = checkpoint.files().Get(file);
+      return File::Identify(open.path()) == open.identity();
+    });
+  }
+
+  std::mutex mutex_;
+  std::vector<Entry> entries_;  // guarded by mutex_
+};
+
+// Returns null if the index was replaced while the files were opened.
+std::shared_ptr<const Checkpoint> OpenFiles(const std::shared_ptr<const BundleIndex>& index,
+                                            std::span<const Tensor* const> tensors, IoMode mode) {
+  if (mode != IoMode::kAuto) return Checkpoint::OpenTensors(index, tensors, mode);
+  static MappedCheckpoints mapped;
+  std::shared_ptr<const Checkpoint> checkpoint = mapped.Find(index, tensors);
+  if (checkpoint != nullptr) return checkpoint;
+  checkpoint = Checkpoint::OpenTensors(index, tensors, mode);
+  if (checkpoint != nullptr) mapped.Add(index, tensors, checkpoint);
+  return checkpoint;
+}
+
 // Returns nullopt if the index was replaced while the files were opened.
 std::optional<OpenedTensors> TryOpen(const std::string& prefix, std::span<const std::string> names,
                                      std::span<const TypeNumber> types, IoMode mode) {
@@ -137,7 +208,7 @@ std::optional<OpenedTensors> TryOpen(const std::string& prefix, std::span<const 
   }
   const std::shared_ptr<const BundleIndex> index = IndexOf(prefix, *index_file);
   std::vector<const Tensor*> tensors = FindTensors(index->catalog, names, types);
-  std::shared_ptr<const Checkpoint> checkpoint = Checkpoint::OpenTensors(index, tensors, mode);
+  std::shared_ptr<const Checkpoint> checkpoint = OpenFiles(index, tensors, mode);
   if (checkpoint == nullptr) return std::nullopt;
   return OpenedTensors{.checkpoint = std::move(checkpoint), .tensors = std::move(tensors)};
 }

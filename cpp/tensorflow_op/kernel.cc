@@ -265,6 +265,7 @@ NodeOptions NodeOptions::Of(const Attributes& attributes) {
   NodeOptions options;
   options.map = WordOf(attributes, "_tensorbundle_mode", {"copy", "map"}) == 1;
   options.verify = Verify{WordOf(attributes, "_tensorbundle_verify", {"full", "lazy", "none"})};
+  options.zero_fill = WordOf(attributes, "_tensorbundle_fill", {"given", "zero"}) == 1;
   if (attributes.Has(kThreads)) options.threads = attributes.Int(kThreads);
   return options;
 }

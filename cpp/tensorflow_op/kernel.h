@@ -106,6 +106,13 @@ class Run {
 
   void SetOutput(int index, const TF_Tensor* tensor) const;
 
+  // Whether TensorFlow runs the op while it builds or optimizes a graph, to replace the op by its
+  // value. If the op fails, TensorFlow keeps it, and reports no error.
+  bool IsConstantFolding() const {
+    constexpr int64_t kFoldingStep = -1;  // LogMemory::CONSTANT_FOLDING_STEP_ID
+    return Tf().StepId(context_) == kFoldingStep;
+  }
+
  private:
   TF_OpKernelContext* context_;
 };
@@ -209,6 +216,10 @@ struct NodeOptions {
   bool map = false;               // _tensorbundle_mode: "copy" (default) or "map"
   Verify verify = Verify::kFull;  // _tensorbundle_verify: "full" (default), "lazy" or "none"
   int64_t threads = 0;            // _tensorbundle_threads
+  // _tensorbundle_fill: "given" (default) or "zero". "zero": GenerateVocabRemapping counts every
+  // row as present, so that the graph builds no fill values, and LoadAndRemapMatrix fills with
+  // zeros.
+  bool zero_fill = false;
 
   // Throws: OpError (INVALID_ARGUMENT) for another word.
   static NodeOptions Of(const Attributes& attributes);

@@ -9,6 +9,7 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/remap.h"
 #include "tensorflow_op/checkpoint_cache.h"
@@ -136,7 +137,7 @@ class RemapKernel {
       fill = {CellFillValues::Kind::kPlaces, fill_values[0].first(table.size())};
     }
     RemapTable(*source.checkpoint, *source.tensor, layout, remapping, fill, table, row_size,
-               threads);
+               threads, UffdBuffer::IsNew(table));
     if (num_oov_ == 0) return;
     if (axis_ == 0) {
       WriteOov(fill_values, out.data() + table.size(), 1, out.size() - table.size(), 0, out.data());

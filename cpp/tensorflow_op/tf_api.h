@@ -104,6 +104,7 @@ using TypeNumber = int;
   X(void, OpKernelConstruction_GetAttrInt64List,                                                  \
     (TF_OpKernelConstruction*, const char* name, int64_t* out, int capacity, TF_Status*))         \
   X(void, OpKernelContext_Failure, (TF_OpKernelContext*, TF_Status*))                             \
+  X(int64_t, StepId, (TF_OpKernelContext*))                                                       \
   X(int, NumInputs, (TF_OpKernelContext*))                                                        \
   X(int, NumOutputs, (TF_OpKernelContext*))                                                       \
   X(int, ExpectedOutputDataType, (TF_OpKernelContext*, int index))                                \

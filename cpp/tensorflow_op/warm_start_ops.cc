@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/remap.h"
 #include "tensorbundle/read/verify.h"
 #include "tensorflow_op/checkpoint_cache.h"
@@ -27,6 +28,9 @@ constexpr auto kFloat = static_cast<TypeNumber>(DataType::kFloat);
 constexpr auto kInt32 = static_cast<TypeNumber>(DataType::kInt32);
 constexpr auto kInt64 = static_cast<TypeNumber>(DataType::kInt64);
 
+// The ids of at most this many rows may become a constant of a graph.
+constexpr int64_t kMaxFoldedRows = 4096;
+
 std::string ScalarString(const Run& run, int index, const char* name) {
   const std::vector<int64_t> dims = DimsOf(run.Input(index).get());
   if (!dims.empty()) {
@@ -41,11 +45,13 @@ class VocabRemappingKernel {
   explicit VocabRemappingKernel(const Attributes& attributes)
       : offset_(attributes.Int("new_vocab_offset")),
         count_(attributes.Int("num_new_vocab")),
-        old_size_(attributes.Int("old_vocab_size")) {}
+        old_size_(attributes.Int("old_vocab_size")),
+        options_(NodeOptions::Of(attributes)) {}
 
   void Compute(const Run& run) const {
     const DeferredInterrupt interrupt;
     CountCall(StockOp::kVocabRemapping);
+    RefuseFolding(run);
     const std::string new_vocab = ScalarString(run, 0, "new_vocab_file");
     if (new_vocab.empty()) {
       throw OpError(Code::kInvalidArgument, "new vocab filename cannot be empty.");
@@ -61,15 +67,30 @@ class VocabRemappingKernel {
       std::memcpy(MutableBytesOf(remapping.get()).data(), joined.ids.data(),
                   joined.ids.size_bytes());
     }
-    int32_t present = 0;
-    for (const int64_t id : joined.ids) present += id >= 0 ? 1 : 0;
+    // TensorFlow's LoadAndRemapMatrix needs the fill values. Both kernels are ours, or neither.
+    const bool all = options_.zero_fill && NumCalls(StockOp::kRemapMatrix) >= 0;
+    int32_t present = all ? static_cast<int32_t>(count_) : 0;
+    if (!all) {
+      for (const int64_t id : joined.ids) present += id >= 0 ? 1 : 0;
+    }
     std::memcpy(MutableBytesOf(num_present.get()).data(), &present, sizeof(present));
   }
 
  private:
+  // TensorFlow considers the op a function of constants. It would make constants of the ids and of
+  // the fill values that depend on their number, and copy and hash them several times, which takes
+  // longer than a warm start.
+  void RefuseFolding(const Run& run) const {
+    if (count_ <= kMaxFoldedRows || !run.IsConstantFolding()) return;
+    throw OpError(Code::kUnimplemented,
+                  "a vocabulary remapping of " + std::to_string(count_) +
+                      " rows is not computed while a graph is built or optimized");
+  }
+
   const int64_t offset_;
   const int64_t count_;
   const int64_t old_size_;
+  const NodeOptions options_;
 };
 
 // The ids of a remapping. TensorFlow takes every negative id for a missing one.
@@ -151,10 +172,15 @@ class RemapMatrixKernel {
     if (bytes.empty()) return;
     const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor, range);
     if (source.is_remote) RequireRows(layout, range);
-    RemapTable(*source.checkpoint, *source.tensor, layout, remapping,
-               {CellFillValues::Kind::kCells, BytesOf(values.get())}, bytes,
+    const float zero = 0;
+    CellFillValues fill{CellFillValues::Kind::kCells, BytesOf(values.get())};
+    if (options_.zero_fill) {
+      fill = {CellFillValues::Kind::kElement,
+              {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+    }
+    RemapTable(*source.checkpoint, *source.tensor, layout, remapping, fill, bytes,
                static_cast<uint64_t>(num_cols_) * sizeof(float),
-               ThreadsFor(options_.threads, bytes.size()));
+               ThreadsFor(options_.threads, bytes.size()), UffdBuffer::IsNew(bytes));
   }
 
  private:
@@ -184,10 +210,10 @@ class RemapMatrixKernel {
     return source;
   }
 
-  static void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) {
+  void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) const {
     const uint64_t missing = CountMissingCells(*source.checkpoint, *source.tensor, remapping,
                                                ThreadsFor(0, remapping.num_rows * sizeof(int64_t)));
-    if (given == missing) return;
+    if (given == missing || options_.zero_fill) return;
     throw OpError(Code::kInvalidArgument,
                   "initializing_values contained " + std::to_string(given) + " elements, but " +
                       (given < missing ? "more missing values remain."

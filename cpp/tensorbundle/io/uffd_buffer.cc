@@ -70,6 +70,10 @@ uint64_t UffdBuffer::UntilPage(const void* address) {
   return -reinterpret_cast<uintptr_t>(address) % PageSize();
 }
 
+uint64_t UffdBuffer::SincePage(const void* address) {
+  return reinterpret_cast<uintptr_t>(address) % PageSize();
+}
+
 bool UffdBuffer::IsNew(ByteSpan memory) {
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD
   constexpr uint64_t kSample = 16;

@@ -37,6 +37,9 @@ class UffdBuffer {
   // Returns the number of bytes from an address to the next beginning of a page.
   static uint64_t UntilPage(const void* address);
 
+  // Returns the number of bytes from the beginning of its page to an address.
+  static uint64_t SincePage(const void* address);
+
   // Copies `bytes` to `place`, which is inside the memory. Overwrites pages that exist already.
   // Ends inside a page are slow, except at the ends of the memory.
   // Threads: any number, in places that share no page.

@@ -12,6 +12,8 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/io/page_buffer.h"
+#include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/gather.h"
 #include "tensorbundle/read/read_box.h"
 
@@ -108,6 +110,11 @@ void ColumnOrder::Apply(const uint8_t* old_row, uint8_t* new_row) const {
 // Size of the buffer for rows whose columns are reordered. It stays in the second-level cache.
 constexpr uint64_t kScratchSize = uint64_t{128} << 10;
 
+// Size of the buffer for new rows that are written page by page. Longer rows are written in place.
+// Small enough for the second-level cache, and for malloc() to reuse it.
+constexpr uint64_t kPagesSize = uint64_t{96} << 10;
+constexpr uint64_t kMaxRowInPages = kPagesSize / 4;
+
 // An element of fill values is repeated up to this size.
 constexpr uint64_t kMaxPattern = 4096;
 
@@ -179,7 +186,7 @@ class Remapper {
   }
 
   void Run(const RowLayout& layout, const CellFillValues& fill_values, MutableByteSpan out,
-           uint64_t out_stride, int threads) {
+           uint64_t out_stride, int threads, bool fresh) {
     const uint64_t missing = Count(threads);
     const uint64_t expected = FillValuesSize(fill_values.kind, missing, out.size());
     if (fill_values.bytes.size() != expected) {
@@ -204,18 +211,29 @@ class Remapper {
       }
       return;
     }
+    const bool by_pages = fresh && fill_values.kind != CellFillValues::Kind::kPlaces &&
+                          out_stride == columns_.new_row_size() && out_stride <= kMaxRowInPages;
+    UffdBuffer pages(by_pages ? out : MutableByteSpan());
     ParallelFor(NumTasks(), threads, [&](size_t task) {
-      FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
-      uint8_t* first = out.data() + task * kRowsPerTask * out_stride;
-      if (columns_.is_identity()) {
-        CopyRows(layout, task, &fill, first, out_stride, hint);
+      if (pages.is_enabled()) {
+        FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(),
+                        StoreHint::kCached);
+        WritePages(layout, task, &fill, out, &pages);
       } else {
-        OrderRows(layout, task, &fill, first, out_stride);
+        FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
+        const uint64_t first = task * kRowsPerTask;
+        WriteRows(layout, {first, RowsOf(task)}, &fill, out.data() + first * out_stride, out_stride,
+                  hint);
       }
     });
   }
 
  private:
+  struct RowSpan {
+    uint64_t first;
+    uint64_t count;
+  };
+
   // Writes fill values in order. Lifetime: refers to its arguments.
   class FillCursor {
    public:
@@ -332,26 +350,64 @@ class Remapper {
                             std::to_string(remapping_.first_row) + " on");
   }
 
-  void CopyRows(const RowLayout& layout, size_t task, FillCursor* fill, uint8_t* out,
-                uint64_t out_stride, StoreHint hint) const {
-    RowCopier copier(layout, swap_unit_, hint);
-    copier.Copy(
-        RowsOf(task), RowAt(layout, task * kRowsPerTask),
-        [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out, out_stride);
+  // Writes new rows, `out_stride` bytes from one to the next.
+  void WriteRows(const RowLayout& layout, const RowSpan& rows, FillCursor* fill, uint8_t* out,
+                 uint64_t out_stride, StoreHint hint) const {
+    if (columns_.is_identity()) {
+      RowCopier copier(layout, swap_unit_, hint);
+      copier.Copy(
+          rows.count, RowAt(layout, rows.first),
+          [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out, out_stride);
+    } else {
+      OrderRows(layout, rows, fill, out, out_stride);
+    }
+  }
+
+  // Writes the pages of `out` that begin in the rows of a task. The last of them may contain rows
+  // of the next task, which are copied twice: tasks must share no page.
+  void WritePages(const RowLayout& layout, size_t task, FillCursor* fill, MutableByteSpan out,
+                  UffdBuffer* pages) const {
+    const uint64_t row_size = columns_.new_row_size();
+    const auto page_at = [&](uint64_t offset) {
+      const uint64_t size = out.size();
+      return offset == 0 ? 0 : std::min(size, offset + UffdBuffer::UntilPage(out.data() + offset));
+    };
+    uint64_t row = task * kRowsPerTask;
+    const uint64_t begin = page_at(row * row_size);
+    const uint64_t end = page_at((row + RowsOf(task)) * row_size);
+    PageBuffer buffer(kPagesSize);
+    uint64_t at = row * row_size;  // the offset in `out` of the first byte of the buffer
+    uint64_t kept = 0;             // bytes in the buffer
+    while (at + kept < end) {
+      const uint64_t left = (end - at - kept + row_size - 1) / row_size;
+      const uint64_t count = std::min(left, (kPagesSize - kept) / row_size);
+      WriteRows(layout, {row, count}, fill, buffer.data() + kept, row_size, StoreHint::kCached);
+      row += count;
+      kept += count * row_size;
+      // Whole pages, but for the ends of `out`.
+      const uint64_t from = std::max(at, begin);
+      const uint64_t copied = at + kept;
+      const uint64_t stop =
+          copied >= end ? end : copied - UffdBuffer::SincePage(out.data() + copied);
+      if (stop > from) pages->Write(out.data() + from, {buffer.data() + (from - at), stop - from});
+      const uint64_t written = std::max(stop, at) - at;
+      std::memmove(buffer.data(), buffer.data() + written, kept - written);
+      at += written;
+      kept -= written;
+    }
   }
 
   // Copies batches of whole rows into a buffer, and their columns from there.
-  void OrderRows(const RowLayout& layout, size_t task, FillCursor* fill, uint8_t* out,
+  void OrderRows(const RowLayout& layout, const RowSpan& rows, FillCursor* fill, uint8_t* out,
                  uint64_t out_stride) const {
     const uint64_t row_size = std::max<uint64_t>(1, layout.row_size);
     const uint64_t batch = std::clamp<uint64_t>(kScratchSize / row_size, 1, kRowsPerTask);
     std::vector<uint8_t> scratch(batch * row_size);
     std::vector<uint8_t> is_missing(batch);
     RowCopier copier(layout, swap_unit_, StoreHint::kCached);
-    const uint64_t first_row = task * kRowsPerTask;
-    for (uint64_t done = 0; done < RowsOf(task); done += batch) {
-      const uint64_t count = std::min(batch, RowsOf(task) - done);
-      const auto row_at = [&, next = RowAt(layout, first_row + done)](size_t i) {
+    for (uint64_t done = 0; done < rows.count; done += batch) {
+      const uint64_t count = std::min(batch, rows.count - done);
+      const auto row_at = [&, next = RowAt(layout, rows.first + done)](size_t i) {
         const int64_t row = next(i);
         is_missing[i] = row < 0;
         return row;
@@ -415,8 +471,8 @@ uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
 
 void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
                 const Remapping& remapping, const CellFillValues& fill_values, MutableByteSpan out,
-                uint64_t out_stride, int threads) {
-  Remapper(checkpoint, tensor, remapping).Run(layout, fill_values, out, out_stride, threads);
+                uint64_t out_stride, int threads, bool fresh) {
+  Remapper(checkpoint, tensor, remapping).Run(layout, fill_values, out, out_stride, threads, fresh);
 }
 
 }  // namespace tensorbundle

@@ -52,13 +52,14 @@ uint64_t CountMissingCells(const Checkpoint& checkpoint, const Tensor& tensor,
                            const Remapping& remapping, int threads);
 
 // Writes the rows of the new table to `out`, `out_stride` bytes from one to the next, in one pass.
-// If memory of the caller changes meanwhile, GatherRows() says what happens.
+// If memory of the caller changes meanwhile, GatherRows() says what happens. `fresh`: `out` is
+// newly allocated, and no other thread accesses it.
 //
 // Throws std::out_of_range and std::invalid_argument as CountMissingCells() does, before anything
 // is written; the error of a row that cannot be read; std::invalid_argument if `fill_values` or
 // `out` has the wrong size; what File::ReadAt throws, if rows are not mapped.
 void RemapTable(const Checkpoint& checkpoint, const Tensor& tensor, const RowLayout& layout,
                 const Remapping& remapping, const CellFillValues& fill_values, MutableByteSpan out,
-                uint64_t out_stride, int threads);
+                uint64_t out_stride, int threads, bool fresh = false);
 
 }  // namespace tensorbundle

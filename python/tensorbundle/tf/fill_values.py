@@ -185,6 +185,8 @@ def build_fill_values(
     if initializer is None:
         return FillValues("zero", ())
     call = _callable(initializer)
+    if _is_zeros(call, dtype):
+        return FillValues("zero", ())
     element = _constant_of(call)
     if element is not None:
         call = _constant_fill(element, dtype)
@@ -273,6 +275,13 @@ def check_callable(initializer: Any) -> None:
 def _callable(initializer: Any) -> Any:
     check_callable(initializer)
     return initializer() if inspect.isclass(initializer) else initializer
+
+
+def _is_zeros(initializer: Any, dtype: Any) -> bool:
+    """Whether an initializer returns zeros of the type `dtype`, so that it need not be called."""
+    if type(initializer) is init_ops.Zeros:
+        return bool(dtype != tf.float32 or initializer.dtype == dtype)
+    return type(initializer) is init_ops_v2.Zeros
 
 
 def _constant_of(initializer: Any) -> Any:

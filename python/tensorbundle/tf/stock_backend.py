@@ -85,7 +85,8 @@ class StockBackend:
                 f"{table.dtype.name} of rank {len(partition.remapped_shape)}; ours, which is used "
                 "with op='auto' where it can be loaded, does"
             )
-        ids, _ = self._old_ids(table, partition)
+        zero = fill.layout == "zero"
+        ids, _ = self._old_ids(table, partition, zero=zero)
         every = ids
         if partition.num_oov:
             every = tf.concat([ids, tf.fill([partition.num_oov], tf.constant(-1, tf.int64))], 0)
@@ -105,7 +106,7 @@ class StockBackend:
             num_cols=num_columns,
             name=NAME,
         )
-        self._set_options(value)
+        self._set_options(value, zero=zero)
         return value
 
     def verification(self, *_: Any) -> None:
@@ -132,11 +133,13 @@ class StockBackend:
                 value.set_shape(request.extent)
         return values
 
-    def _set_options(self, value: Any, *, mapped: bool = False) -> None:
+    def _set_options(self, value: Any, *, mapped: bool = False, zero: bool = False) -> None:
         """Sets the options as attributes of the node. An eager op has none."""
         if tf.executing_eagerly():
             return
         attributes: dict[str, Any] = {}
+        if zero:
+            attributes["fill"] = attr_value_pb2.AttrValue(s=b"zero")
         if mapped:
             attributes["mode"] = attr_value_pb2.AttrValue(s=b"map")
         verify = self._options.verification(mapped=mapped)
@@ -147,31 +150,43 @@ class StockBackend:
         for name, attribute in attributes.items():
             value.op._set_attr(f"_tensorbundle_{name}", attribute)
 
-    def _old_ids(self, table: Table, partition: PartitionRemap) -> tuple[Any, Any]:
+    def _old_ids(
+        self, table: Table, partition: PartitionRemap, *, zero: bool = False
+    ) -> tuple[Any, Any]:
         """Returns the old rows, or columns, of a partition's entries, and how many are not -1.
 
         Our kernel takes them from the join that the process shares. TensorFlow's reads both
         vocabularies each time: where it runs, one op serves all partitions.
+
+        Args:
+            table: The table.
+            partition: The partition.
+            zero: The number is only used to build zeros, which our kernels do not need: it is that
+                of all entries then.
         """
         first, count = partition.first_entry, partition.num_entries
         if library_is_usable():
-            return self._join(table, first, count)
+            return self._join(table, first, count, zero=zero)
         ids = tf.slice(self._join(table, 0, table.new_size)[0], [first], [count])
         return ids, tf.reduce_sum(tf.cast(ids >= 0, tf.int32))
 
-    def _join(self, table: Table, first: int, count: int) -> tuple[Any, Any]:
+    def _join(self, table: Table, first: int, count: int, *, zero: bool = False) -> tuple[Any, Any]:
         """Returns the outputs of one op."""
-        key = (table.new_vocab, table.old_vocab, table.old_size, first, count)
-        joined: tuple[Any, Any] = self._once(
-            key,
-            lambda: tf.raw_ops.GenerateVocabRemapping(
+        key = (table.new_vocab, table.old_vocab, table.old_size, first, count, zero)
+
+        def create() -> tuple[Any, Any]:
+            ids, present = tf.raw_ops.GenerateVocabRemapping(
                 new_vocab_file=self._path(table.new_vocab),
                 old_vocab_file=self._path(table.old_vocab),
                 new_vocab_offset=first,
                 num_new_vocab=count,
                 old_vocab_size=table.old_size,
-            ),
-        )
+            )
+            if zero and not tf.executing_eagerly():
+                ids.op._set_attr("_tensorbundle_fill", attr_value_pb2.AttrValue(s=b"zero"))
+            return ids, present
+
+        joined: tuple[Any, Any] = self._once(key, create)
         return joined
 
     def _path(self, path: bytes) -> Any:
@@ -199,7 +214,9 @@ class StockBackend:
         if fill.layout == "full":
             return tf.reshape(tf.boolean_mask(fill.tensors[0], ids < 0, axis=partition.axis), [-1])
         if fill.layout == "zero":
-            count = self.num_missing(table, partition, None)
+            # With our kernels none are missing: they fill with zeros without reading zeros.
+            _, present = self._old_ids(table, partition, zero=True)
+            count = (partition.num_entries - present) * partition.cells_per_entry
             return tf.zeros([count + partition.num_oov * partition.cells_per_entry])
         if len(fill.tensors) == 1:
             return tf.reshape(fill.tensors[0], [-1])

@@ -2,6 +2,7 @@
 #include "tensorbundle/read/remap.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <memory>
@@ -92,6 +93,55 @@ TEST_F(RemapTest, FillsATableWithoutColumns) {
              {CellFillValues::Kind::kCells, BytesOf(cells)},
              {reinterpret_cast<uint8_t*>(out.data()), 8}, 4, 2);
   EXPECT_EQ(out, cells);
+}
+
+// New memory is filled page by page, by tasks whose rows do not end at pages.
+TEST_F(RemapTest, FillsNewMemoryAsOldMemory) {
+  constexpr uint64_t kTableRows = 1000;
+  constexpr uint64_t kRows = 50'000;  // several tasks
+  for (const uint64_t width : {uint64_t{5}, uint64_t{16}, uint64_t{33}, uint64_t{7000}}) {
+    const uint64_t num_rows = width > 100 ? 60 : kRows;
+    std::vector<float> values(kTableRows * width);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    BundleBuilder builder;
+    builder.Add("t", DataType::kFloat, {int64_t{kTableRows}, static_cast<int64_t>(width)},
+                std::string_view(reinterpret_cast<const char*>(values.data()), values.size() * 4));
+    const std::string prefix = dir_ / ("w" + std::to_string(width));
+    builder.Write(prefix);
+    const auto checkpoint = Checkpoint::OpenBundle(prefix, IoMode::kAuto);
+    const Tensor& tensor = checkpoint->catalog().tensors[0];
+    const RowLayout layout = LayOutRows(*checkpoint, tensor);
+
+    std::vector<int64_t> rows(num_rows);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = i % 5 == 3 ? -1 : static_cast<int64_t>(i * 7919 % kTableRows);
+    }
+    std::vector<int64_t> columns(width);
+    for (size_t i = 0; i < width; ++i) columns[i] = i % 4 == 2 ? -1 : static_cast<int64_t>(i);
+    for (const bool permutes : {false, true}) {
+      Remapping remapping{.rows = rows, .num_rows = num_rows};
+      if (permutes) remapping.columns = columns;
+      std::vector<float> cells(CountMissingCells(*checkpoint, tensor, remapping, 1));
+      for (size_t i = 0; i < cells.size(); ++i) cells[i] = -static_cast<float>(i);
+      const CellFillValues fill{CellFillValues::Kind::kCells, BytesOf(cells)};
+      const uint64_t size = num_rows * width * sizeof(float);
+      std::vector<uint8_t> expected(size);
+      RemapTable(*checkpoint, tensor, layout, remapping, fill, expected, width * 4, 2);
+
+      constexpr uint64_t kOffset = 64;  // as TensorFlow's memory, which begins inside a page
+      const uint64_t mapped = size + 2 * kOffset;
+      void* const memory =
+          ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      ASSERT_NE(memory, MAP_FAILED);
+      auto* const out = static_cast<uint8_t*>(memory) + kOffset;
+      RemapTable(*checkpoint, tensor, layout, remapping, fill, {out, size}, width * 4, 2,
+                 /*fresh=*/true);
+      EXPECT_EQ(std::memcmp(out, expected.data(), size), 0) << width << ' ' << permutes;
+      EXPECT_EQ(out[-1], 0);
+      EXPECT_EQ(out[size], 0);
+      ::munmap(memory, mapped);
+    }
+  }
 }
 
 TEST_F(RemapTest, RejectsPlainRowsBeyondTheTable) {
