@@ -79,9 +79,10 @@ class VocabRemappingKernel {
  private:
   // TensorFlow considers the op a function of constants. It would make constants of the ids and of
   // the fill values that depend on their number, and copy and hash them several times, which takes
-  // longer than a warm start.
+  // longer than a warm start. With `zero_fill`, the number of present rows must come from the process
+  // that remaps the matrix: another server may have TensorFlow's kernels.
   void RefuseFolding(const Run& run) const {
-    if (count_ <= kMaxFoldedRows || !run.IsConstantFolding()) return;
+    if ((count_ <= kMaxFoldedRows && !options_.zero_fill) || !run.IsConstantFolding()) return;
     throw OpError(Code::kUnimplemented,
                   "a vocabulary remapping of " + std::to_string(count_) +
                       " rows is not computed while a graph is built or optimized");

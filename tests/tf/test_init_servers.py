@@ -106,12 +106,13 @@ def prefix(tmp_path: Path, save: Callable[..., str]) -> str:
     return save(tmp_path / "m", {"t": TABLE})
 
 
-def table(resource: bool) -> list[Any]:
+def table(resource: bool, rows: int = len(TABLE)) -> list[Any]:
     """Creates a table of two partitions, one on each server."""
     setter = tf1.train.replica_device_setter(ps_tasks=2, worker_device="/job:worker/task:0")
     with tf1.device(setter):
         split = tf1.fixed_size_partitioner(2)
-        return list(tf1.get_variable("t", TABLE.shape, partitioner=split, use_resource=resource))
+        shape = (rows, TABLE.shape[1])
+        return list(tf1.get_variable("t", shape, partitioner=split, use_resource=resource))
 
 
 def loopback_bytes() -> int:
@@ -206,5 +207,32 @@ def test_servers_need_no_op_library(
                 session.run([partition.initializer for partition in partitions])
                 values = np.concatenate(session.run([p.value() for p in partitions]))
                 assert same_bits(values, TABLE if options is not None else TABLE[::-1].copy())
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("with_ops", [(False, False), (True, False), (True, True)], ids=str)
+@pytest.mark.parametrize("rows", [60, 6000])
+@pytest.mark.parametrize("fill", [0.0, 3.0])
+def test_new_rows_are_filled_whatever_kernels_a_server_has(
+    tmp_path: Path, prefix: str, with_ops: tuple[bool, bool], rows: int, fill: float
+) -> None:
+    """This process has our kernels, and may compute small remappings in place of the server."""
+    tb.tf.load_op_library()
+    old = write_vocabulary(tmp_path / "old.txt", [f"w{row}" for row in range(len(TABLE))])
+    words = [f"w{row}" if row % 3 else f"new{row}" for row in range(rows)]
+    new = write_vocabulary(tmp_path / "new.txt", words)
+    expected = TABLE[:rows].copy()
+    expected[::3] = fill
+    cluster = Cluster(*with_ops)
+    try:
+        with tf.Graph().as_default(), cluster.session() as session:
+            partitions = table(True, rows)
+            initializer = tf1.constant_initializer(fill) if fill else None
+            info = tb.VocabInfo(new, rows, 0, old, backup_initializer=initializer)
+            tb.warm_start(prefix, "t", {"t": info})
+            session.run([partition.initializer for partition in partitions])
+            values = np.concatenate(session.run([p.value() for p in partitions]))
+            assert same_bits(values, expected)
     finally:
         cluster.close()
