@@ -5,6 +5,7 @@
 // parallel; a matrix in remote files is read into memory first. Both accept what TensorFlow's
 // kernels accept, and also ids that occur twice.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <span>
 #include <stdexcept>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/remap.h"
 #include "tensorbundle/read/verify.h"
@@ -63,20 +65,28 @@ class VocabRemappingKernel {
     const JoinedIds joined = IdsOf({new_vocab, old_vocab, -1, old_size_}, offset_, count_);
     const TensorPtr remapping = run.Allocate(0, kInt64, std::span(&count_, 1));
     const TensorPtr num_present = run.Allocate(1, kInt32, {});
-    if (!joined.ids.empty()) {
-      std::memcpy(MutableBytesOf(remapping.get()).data(), joined.ids.data(),
-                  joined.ids.size_bytes());
-    }
+    const int64_t found = CopyIds(joined.ids, MutableBytesOf(remapping.get()));
     // TensorFlow's LoadAndRemapMatrix needs the fill values. Both kernels are ours, or neither.
     const bool all = options_.zero_fill && NumCalls(StockOp::kRemapMatrix) >= 0;
-    int32_t present = all ? static_cast<int32_t>(count_) : 0;
-    if (!all) {
-      for (const int64_t id : joined.ids) present += id >= 0 ? 1 : 0;
-    }
+    const auto present = static_cast<int32_t>(all ? count_ : found);
     std::memcpy(MutableBytesOf(num_present.get()).data(), &present, sizeof(present));
   }
 
  private:
+  // Returns how many of the ids are not -1.
+  static int64_t CopyIds(std::span<const int64_t> ids, MutableByteSpan out) {
+    constexpr size_t kIdsPerTask = size_t{1} << 17;
+    std::atomic<int64_t> found{0};
+    const size_t num_tasks = (ids.size() + kIdsPerTask - 1) / kIdsPerTask;
+    ParallelFor(num_tasks, ThreadsFor(0, out.size()), [&](size_t task) {
+      const size_t first = task * kIdsPerTask;
+      const auto part = ids.subspan(first, std::min(kIdsPerTask, ids.size() - first));
+      std::memcpy(out.data() + first * sizeof(int64_t), part.data(), part.size_bytes());
+      found += std::count_if(part.begin(), part.end(), [](int64_t id) { return id >= 0; });
+    });
+    return found;
+  }
+
   // TensorFlow considers the op a function of constants. It would make constants of the ids and of
   // the fill values that depend on their number, and copy and hash them several times, which takes
   // longer than a warm start. With `zero_fill`, the number of present rows must come from the process
