@@ -175,28 +175,20 @@ class RemoteReader final : public RangeReader {
 
   // Reads ahead if small reads follow one another: a call of Python costs as much as the copy of
   // some 16 KiB.
-  uint64_t ReadAt(uint64_t offset, MutableByteSpan out) const override {
+  ByteSpan Read(uint64_t offset, uint64_t size) const override {
     if (std::this_thread::get_id() != thread_) {
       throw OpError(Code::kInternal, path_ + " is read by a thread that did not open it");
     }
     const bool is_next = offset == next_;
-    next_ = offset + out.size();
-    if (offset >= ahead_begin_ && RangeFits(offset - ahead_begin_, out.size(), ahead_.size())) {
-      std::memcpy(out.data(), ahead_.data() + (offset - ahead_begin_), out.size());
-      return out.size();
+    next_ = offset + size;
+    if (offset >= read_begin_ && RangeFits(offset - read_begin_, size, read_.size())) {
+      return read_.subspan(offset - read_begin_, size);
     }
-    if (!is_next || out.size() > kReadAhead / 4) return Call(offset, out);
-    ahead_.resize(kReadAhead);
-    ahead_begin_ = offset;
-    try {
-      ahead_.resize(std::min<uint64_t>(Call(offset, ahead_), kReadAhead));
-    } catch (...) {
-      ahead_.clear();
-      throw;
-    }
-    const uint64_t size = std::min(out.size(), ahead_.size());
-    if (size > 0) std::memcpy(out.data(), ahead_.data(), size);
-    return size;
+    const bool reads_ahead = is_next && size <= kReadAhead / 4;
+    read_ = {};
+    read_ = Call(offset, reads_ahead ? kReadAhead : size);
+    read_begin_ = offset;
+    return read_.first(reads_ahead ? std::min<size_t>(size, read_.size()) : read_.size());
   }
 
  private:
@@ -205,15 +197,14 @@ class RemoteReader final : public RangeReader {
     return next++;
   }
 
-  uint64_t Call(uint64_t offset, MutableByteSpan out) const {
+  // Returns bytes of Python, which keeps them until the next call.
+  ByteSpan Call(uint64_t offset, uint64_t size) const {
+    const uint8_t* data = nullptr;
     const Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* got) {
-      const uint8_t* data = nullptr;
-      functions.read(file_, static_cast<int64_t>(offset), static_cast<int64_t>(out.size()), &data,
+      functions.read(file_, static_cast<int64_t>(offset), static_cast<int64_t>(size), &data,
                      &got->result, &got->reply);
-      if (got->result <= 0 || data == nullptr) return;
-      std::memcpy(out.data(), data, std::min(out.size(), static_cast<uint64_t>(got->result)));
     });
-    return static_cast<uint64_t>(answer.result);
+    return {data, data == nullptr ? 0 : static_cast<size_t>(answer.result)};
   }
 
   const std::string path_;
@@ -222,8 +213,8 @@ class RemoteReader final : public RangeReader {
   bool is_open_ = false;
   // Used by one thread:
   mutable uint64_t next_ = UINT64_MAX;  // the end of the last read
-  mutable uint64_t ahead_begin_ = 0;
-  mutable std::vector<uint8_t> ahead_;  // the bytes from there on
+  mutable ByteSpan read_;               // what the last call returned
+  mutable uint64_t read_begin_ = 0;     // its offset in the file
 };
 
 struct Uri {

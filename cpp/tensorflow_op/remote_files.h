@@ -30,7 +30,7 @@ struct RemoteFunctions {
   // Opens a file. The caller has chosen the number `file`. Result: the size.
   void (*open)(int64_t file, const char* path, int64_t* result, void* reply) = nullptr;
   // Reads at most `size` bytes. Writes their address, which is valid until the next call for the
-  // file, so that they are copied without the GIL. Result: the number of bytes read.
+  // file, also while the interpreter ends. Result: the number of bytes read.
   void (*read)(int64_t file, int64_t offset, int64_t size, const uint8_t** data, int64_t* result,
                void* reply) = nullptr;
   void (*close)(int64_t file) = nullptr;

@@ -238,7 +238,7 @@ class RestoreKernel {
         ReadBox(*source.checkpoint, *source.tensor, box, bytes,
                 {.threads = 1,
                  .verify = verify,
-                 .fresh = false,
+                 .fresh = UffdBuffer::IsNew(bytes),
                  .verify_partial = options_.verify == Verify::kFull});
       }
     }

@@ -201,14 +201,23 @@ void File::ReadRanges(uint64_t offset, MutableByteSpan out) const {
   }
   for (uint64_t done = 0; done < out.size();) {
     const uint64_t wanted = std::min(out.size() - done, kMaxRangeSize);
-    const uint64_t got = reader_->ReadAt(offset + done, out.subspan(done, wanted));
-    if (got > wanted) {
-      throw CorruptionError(path_ + ": a read of " + std::to_string(wanted) + " bytes at offset " +
-                            std::to_string(offset + done) + " returned " + std::to_string(got));
-    }
-    done += got;
-    if (got < wanted) ThrowEnded(path_, offset, out.size(), done);
+    const ByteSpan bytes = Borrow(offset + done, wanted);
+    std::memcpy(out.data() + done, bytes.data(), wanted);
+    done += wanted;
   }
+}
+
+ByteSpan File::Borrow(uint64_t offset, uint64_t size) const {
+  if (!RangeFits(offset, size, this->size())) {
+    ThrowEnded(path_, offset, size, offset < this->size() ? this->size() - offset : 0);
+  }
+  const ByteSpan bytes = reader_->Read(offset, size);
+  if (bytes.size() > size) {
+    throw CorruptionError(path_ + ": a read of " + std::to_string(size) + " bytes at offset " +
+                          std::to_string(offset) + " returned " + std::to_string(bytes.size()));
+  }
+  if (bytes.size() < size) ThrowEnded(path_, offset, size, bytes.size());
+  return bytes;
 }
 
 void File::CheckNotShrunk() const {

@@ -24,13 +24,13 @@ enum class ReadMode {
 class RangeReader {
  public:
   virtual ~RangeReader() = default;
-  // Fills `out` with the bytes that start at `offset`. Returns the number of bytes read: fewer than
-  // out.size() only if the file ends there.
+  // Returns the bytes that start at `offset`: fewer than `size` only if the file ends there.
+  // Lifetime: until the next call.
   // Throws: any exception; File::ReadAt() passes it on.
-  virtual uint64_t ReadAt(uint64_t offset, MutableByteSpan out) const = 0;
+  virtual ByteSpan Read(uint64_t offset, uint64_t size) const = 0;
 };
 
-// Bytes that one call of RangeReader::ReadAt() reads at most: enough to make the cost of the call
+// Bytes that one call of RangeReader::Read() reads at most: enough to make the cost of the call
 // negligible, few enough for the copy to stay in the cache.
 inline constexpr uint64_t kMaxRangeSize = uint64_t{1} << 20;
 
@@ -85,6 +85,11 @@ class File {
   // Throws: TruncatedError if the file ends too early; IOFailure if the system call fails; what the
   // RangeReader throws.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;
+
+  // Returns the bytes that start at `offset`, without the copy that ReadAt() makes.
+  // Requires: the mode is kRanges; `size` is at most kMaxRangeSize. Lifetime: until the next read.
+  // Throws: as ReadAt(); CorruptionError if the RangeReader returns too many bytes.
+  ByteSpan Borrow(uint64_t offset, uint64_t size) const;
 
   // Reads the blocks that contain `size` bytes at `offset`, in any mode, and returns these bytes.
   // Saves the copy that ReadAt() makes if the file is in direct mode.

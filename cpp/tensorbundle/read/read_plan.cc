@@ -140,20 +140,35 @@ uint32_t ReadPlan::Checksum(const SliceRead& read) const {
 // Computes the checksum of stored bytes and converts them to native order.
 void ReadPlan::FinishRead(const SliceRead& read, MutableByteSpan bytes, uint32_t* crc) const {
   if (read.has_checksum) *crc = crc32c::Value(bytes.data(), bytes.size());
-  SwapBytes(bytes, checkpoint_.catalog().big_endian ? info_.swap_size : 1);
+  if (swaps_bytes()) SwapBytes(bytes, info_.swap_size);
 }
 
 void ReadPlan::ReadPartOfSpan(const SliceRead& read, ReadTask* task) const {
   const CopyLayout::Span span = read.layout.At(task->first_span);
   const MutableByteSpan part = out_.subspan(span.destination + task->begin, task->size);
+  const uint64_t offset = read.slice->offset + span.source + task->begin;
+  if (read.file->mode() == ReadMode::kRanges && !swaps_bytes()) {
+    return CopyBorrowed(read, offset, part, &task->crc);
+  }
   BounceBuffer buffer(part, read.uffd != nullptr);
-  const MutableByteSpan bytes =
-      buffer.Read(*read.file, read.slice->offset + span.source + task->begin);
+  const MutableByteSpan bytes = buffer.Read(*read.file, offset);
   FinishRead(read, bytes, &task->crc);
   if (read.uffd != nullptr) {
     read.uffd->Write(part.data(), bytes);
   } else {
     buffer.CopyOut();
+  }
+}
+
+// Saves a copy if a RangeReader serves the file.
+void ReadPlan::CopyBorrowed(const SliceRead& read, uint64_t offset, MutableByteSpan part,
+                            uint32_t* crc) const {
+  const ByteSpan bytes = read.file->Borrow(offset, part.size());
+  if (read.has_checksum) *crc = crc32c::Value(bytes.data(), bytes.size());
+  if (read.uffd != nullptr) {
+    read.uffd->Write(part.data(), bytes);
+  } else {
+    std::memcpy(part.data(), bytes.data(), bytes.size());
   }
 }
 

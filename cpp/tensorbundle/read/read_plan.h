@@ -74,8 +74,11 @@ class ReadPlan {
   void CopyDecoded(const SliceRead& read) const;
   void ScanSlice(const SliceRead& read, ReadTask* task) const;
   void ReadPartOfSpan(const SliceRead& read, ReadTask* task) const;
+  void CopyBorrowed(const SliceRead& read, uint64_t offset, MutableByteSpan part,
+                    uint32_t* crc) const;
   void ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const;
   void ReadDistantSpans(const SliceRead& read, const ReadTask& task) const;
+  bool swaps_bytes() const { return checkpoint_.catalog().big_endian && info_.swap_size > 1; }
   void FinishRead(const SliceRead& read, MutableByteSpan bytes, uint32_t* crc) const;
 
   const Checkpoint& checkpoint_;

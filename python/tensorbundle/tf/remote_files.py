@@ -127,5 +127,7 @@ def register(path: bytes) -> None:
         if _library is None:
             library = ctypes.CDLL(os.fsdecode(path), os.RTLD_NOLOAD)
             atexit.register(library.tensorbundle_tf_set_remote_files, *[None] * len(_FUNCTIONS))
+            # While the interpreter ends, an op may still copy the bytes of a file.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(_files))
             _library = library
             library.tensorbundle_tf_set_remote_files(*_FUNCTIONS)
