@@ -163,8 +163,10 @@ def _rows(table: Table, ids: Array, text: str, every: int = 0) -> Case:
     return Case(
         key=f"cold/{text} of {binary(table.nbytes)}",
         title=f"{text} of a table of {binary(table.nbytes)}, page cache cold",
-        contenders=[Contender("tensorbundle take", start, OURS, UNVERIFIED)]
-        + _baselines(table, read),
+        contenders=[
+            Contender("tensorbundle take", start, OURS, UNVERIFIED),
+            *_baselines(table, read),
+        ],
         check=lambda result: data.require_rows(result, ids),
         unit="rows",
         amount=ids.size,
