@@ -98,6 +98,93 @@ int64_t baseline_pread_sequential(int64_t file, int64_t offset, int64_t n, char*
   return 0;
 }
 
+// Reads with an empty page cache. A file opened with O_DIRECT is read in whole blocks into an aligned
+// buffer, and copied from there.
+enum { kDirectBlock = 4096, kRequest = 1 << 20 };
+
+typedef struct {
+  int file;
+  int64_t direct;
+  int64_t offset;  // of the table in the file
+  char* to;        // may be null
+  int64_t n;
+  const int64_t* ids;
+  int64_t row_bytes;
+  int64_t step;  // if not 0, only one row in `step` is copied to the destination
+  atomic_llong next;
+  atomic_int failed;
+} Cold;
+
+static char* NewBuffer(void) { return aligned_alloc(kDirectBlock, kRequest + 2 * kDirectBlock); }
+
+// Reads n bytes, at most kRequest. Without a destination, leaves them in the buffer, at the result.
+static const char* ReadOnce(Cold* cold, int64_t offset, int64_t n, char* to, char* buffer) {
+  const int64_t skip = cold->direct ? offset % kDirectBlock : 0;
+  const int64_t whole = (skip + n + kDirectBlock - 1) / kDirectBlock * kDirectBlock;
+  char* const into = cold->direct || !to ? buffer : to;
+  const size_t wanted = (size_t)(cold->direct ? whole : n);
+  if (pread(cold->file, into, wanted, offset - skip) < skip + n) {
+    cold->failed = 1;
+  } else if (to && into != to) {
+    memcpy(to, into + skip, (size_t)n);
+  }
+  return into + skip;
+}
+
+// The threads take the next request in turn, so that the file is read about front to back.
+static void ReadRequests(void* job, int64_t begin, int64_t end) {
+  Cold* cold = job;
+  char* const buffer = NewBuffer();
+  (void)begin, (void)end;
+  for (int64_t at; (at = atomic_fetch_add(&cold->next, kRequest)) < cold->n;) {
+    const int64_t size = cold->n - at < kRequest ? cold->n - at : kRequest;
+    char* const to = cold->to && !cold->step ? cold->to + at : NULL;
+    const char* const bytes = ReadOnce(cold, cold->offset + at, size, to, buffer);
+    if (!cold->step) continue;
+    const int64_t stride = cold->step * cold->row_bytes;
+    for (int64_t row = (at + stride - 1) / stride; row * stride < at + size; ++row) {
+      memcpy(cold->to + row * cold->row_bytes, bytes + row * stride - at, (size_t)cold->row_bytes);
+    }
+  }
+  free(buffer);
+}
+
+static void ReadColdRows(void* job, int64_t begin, int64_t end) {
+  Cold* cold = job;
+  char* const buffer = NewBuffer();
+  for (int64_t i = begin; i < end; ++i) {
+    ReadOnce(cold, cold->offset + cold->ids[i] * cold->row_bytes, cold->row_bytes,
+             cold->to + i * cold->row_bytes, buffer);
+  }
+  free(buffer);
+}
+
+// Reads n bytes; `to` may be null.
+int64_t baseline_read_cold(int64_t file, int64_t direct, int64_t offset, char* to, int64_t n,
+                           int64_t threads) {
+  Cold cold = {.file = (int)file, .direct = direct, .offset = offset, .to = to, .n = n};
+  InParallel(ReadRequests, &cold, threads, threads);
+  return -cold.failed;
+}
+
+// Reads n bytes and copies one row in `step`. Requires: `row_bytes` divides kRequest.
+int64_t baseline_read_cold_steps(int64_t file, int64_t direct, int64_t offset, char* to, int64_t n,
+                                 int64_t row_bytes, int64_t step, int64_t threads) {
+  Cold cold = {.file = (int)file, .direct = direct, .offset = offset, .to = to, .n = n,
+               .row_bytes = row_bytes, .step = step};
+  InParallel(ReadRequests, &cold, threads, threads);
+  return -cold.failed;
+}
+
+// Reads rows one by one.
+int64_t baseline_read_cold_rows(int64_t file, int64_t direct, int64_t offset, const int64_t* ids,
+                                int64_t count, char* to, int64_t row_bytes, int64_t threads) {
+  Cold cold = {.file = (int)file, .direct = direct, .offset = offset, .to = to, .ids = ids,
+               .row_bytes = row_bytes};
+  InParallel(ReadColdRows, &cold, count, threads);
+  return -cold.failed;
+}
+
 static inline uint64_t Crc(uint64_t crc, uint64_t word) {
 #if defined(__SSE4_2__)
   return _mm_crc32_u64(crc, word);

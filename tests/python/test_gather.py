@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -101,6 +102,29 @@ def test_gathers_in_parallel_with_nontemporal_stores(tmp_path: Path) -> None:
         out = np.zeros((120_001, 64), np.float32)
         ck["t"].take(ids, out=out[1:], fill=fill)
         assert same_bits(out[1:], expected)
+
+
+@pytest.mark.parametrize("cuts", [None, [0], [1]], ids=["whole", "rows", "columns"])
+def test_gathers_rows_that_are_not_in_the_page_cache(
+    tmp_path: Path, cuts: list[int] | None
+) -> None:
+    shape = (40_000, 16)
+    source = sample(FLOAT, shape)
+    halves = {0: [10_000, 30_000], 1: [6, 10]}
+    boxes = None if cuts is None else tilings.cut(shape, cuts[0], halves[cuts[0]])
+    prefix = _write(tmp_path, source, boxes, FLOAT)
+    rng = np.random.default_rng(0)
+    requests = [rng.integers(-1, shape[0], 20_000), np.arange(0, shape[0], 12), np.arange(100)]
+    for ids in requests:
+        for path in tmp_path.iterdir():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)  # the page cache cannot drop dirty pages
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+        expected = source[ids]
+        expected[ids < 0] = 7
+        with tb.open(prefix, threads=2) as ck:
+            assert same_bits(ck["t"].take(ids, fill=7), expected)
 
 
 def test_invalid_arguments_leave_destination_unchanged(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/io/page_cache.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -107,6 +110,31 @@ std::optional<uint64_t> ResidentBytes(const File& file, uint64_t offset, uint64_
 #else
   (void)file, (void)offset, (void)size;
   return std::nullopt;
+#endif
+}
+
+bool IsMissingFromCache(const File& file, uint64_t offset) {
+#if defined(__linux__) && defined(RWF_NOWAIT)
+  char byte = 0;
+  const struct iovec one{&byte, sizeof(byte)};
+  return ::preadv2(file.descriptor(), &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) < 0 &&
+         errno == EAGAIN;
+#else
+  (void)file, (void)offset;
+  return false;
+#endif
+}
+
+void StartReading(const File& file, uint64_t offset, uint64_t size) {
+#ifdef POSIX_FADV_WILLNEED
+  // Linux ignores what exceeds the larger of the read-ahead and the request size of the device.
+  constexpr uint64_t kMaxAdvice = uint64_t{1} << 20;
+  for (uint64_t done = 0; done < size; done += kMaxAdvice) {
+    ::posix_fadvise(file.descriptor(), static_cast<off_t>(offset + done),
+                    static_cast<off_t>(std::min(kMaxAdvice, size - done)), POSIX_FADV_WILLNEED);
+  }
+#else
+  (void)file, (void)offset, (void)size;
 #endif
 }
 

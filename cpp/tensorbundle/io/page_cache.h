@@ -15,6 +15,15 @@ namespace tensorbundle {
 // Linux does so only for callers that own the file or may write to it.
 std::optional<uint64_t> ResidentBytes(const File& file, uint64_t offset, uint64_t size);
 
+// Whether the page at `offset`, which must be inside the file, is known to be missing from the page
+// cache. Reads nothing, and needs no permission but that to read. False if the system does not
+// tell.
+bool IsMissingFromCache(const File& file, uint64_t offset);
+
+// Starts to read a range into the page cache and does not wait for it, unless the queue of the
+// device is full. Does nothing where the system cannot do that.
+void StartReading(const File& file, uint64_t offset, uint64_t size);
+
 // Shorter streams use the page cache: they evict little, and are likely to be read again.
 inline constexpr uint64_t kMinDirectStream = uint64_t{64} << 20;
 
