@@ -89,8 +89,8 @@ class VocabRemappingKernel {
 
   // TensorFlow considers the op a function of constants. It would make constants of the ids and of
   // the fill values that depend on their number, and copy and hash them several times, which takes
-  // longer than a warm start. With `zero_fill`, the number of present rows must come from the process
-  // that remaps the matrix: another server may have TensorFlow's kernels.
+  // longer than a warm start. With `zero_fill`, the number of present rows must come from the
+  // process that remaps the matrix: another server may have TensorFlow's kernels.
   void RefuseFolding(const Run& run) const {
     if ((count_ <= kMaxFoldedRows && !options_.zero_fill) || !run.IsConstantFolding()) return;
     throw OpError(Code::kUnimplemented,
