@@ -29,6 +29,9 @@ constexpr size_t kMinColdRows = 64;
 constexpr size_t kRowsPerSample = 256;
 constexpr size_t kMaxSamples = 32;
 
+// Bytes from one row to the next, of ascending rows, that the system's read-ahead bridges.
+constexpr uint64_t kShortGap = uint64_t{32} << 10;
+
 // Rows that are requested together: enough to keep a disk busy, and to have neighbors to join.
 constexpr size_t kMaxRowsOfWindow = 4096;
 constexpr uint64_t kBytesOfWindow = uint64_t{8} << 20;
@@ -196,14 +199,23 @@ class Gatherer {
   }
 
   // Whether pages of the rows are missing from the page cache, judged by a sample of the rows.
+  // False for ascending rows with short gaps, which the system reads ahead itself, and faster.
   bool IsCold() const {
     if (ids_.size() < kMinColdRows || layout_.mapped_files.empty()) return false;
     const size_t step = std::max(kRowsPerSample, ids_.size() / kMaxSamples);
+    bool is_missing = false;
+    bool is_ascending = true;
+    int64_t previous = -1;
     for (size_t i = 0; i < ids_.size(); i += step) {
       const int64_t row = RowAt(i / kRowsPerTask)(i % kRowsPerTask);
-      if (row >= 0 && RowReadahead::IsMissing(layout_, row)) return true;
+      if (row < 0) continue;
+      is_missing = is_missing || RowReadahead::IsMissing(layout_, row);
+      is_ascending = is_ascending && row > previous;
+      previous = row;
     }
-    return false;
+    const uint64_t bytes_per_row =
+        static_cast<uint64_t>(num_rows_) / ids_.size() * layout_.row_size;
+    return is_missing && !(is_ascending && bytes_per_row <= kShortGap);
   }
 
   void Copy(size_t task) const {
