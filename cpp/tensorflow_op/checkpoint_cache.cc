@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <chrono>
 #include <optional>
 #include <string_view>
@@ -257,11 +258,16 @@ OpenedTensors OpenRemoteTensors(const std::string& prefix, std::span<const std::
   return opened;
 }
 
+// Whether TensorFlow reports such a path as one that does not exist.
+bool IsNoPath(const IOFailure& error) {
+  return error.error_number() == ELOOP || error.error_number() == ENAMETOOLONG;
+}
+
 bool HasIndex(const std::string& prefix) {
   try {
     return File::Identify(prefix + ".index").has_value();
-  } catch (const IOFailure&) {
-    return true;
+  } catch (const IOFailure& error) {
+    return !IsNoPath(error);
   }
 }
 
@@ -291,6 +297,7 @@ OpenedTensors OpenStock(const std::string& prefix, std::span<const std::string> 
     return OpenAll(local, names, types, mode);
   } catch (const IOFailure& error) {
     if (HasIndex(local)) throw;
+    if (IsNoPath(error)) ThrowNoFiles(local);
     throw OpError(Code::kDataLoss, "Unable to open table file " + local + ": " + error.what());
   }
 }

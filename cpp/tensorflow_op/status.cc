@@ -143,6 +143,8 @@ Failure CurrentStockFailure() {
     failure.code = Code::kOutOfRange;
   } catch (const UncoveredError&) {
     failure.code = Code::kInvalidArgument;
+  } catch (const IOFailure& error) {
+    if (error.error_number() == ELOOP) failure.code = Code::kUnknown;
   } catch (...) {
   }
   return failure;

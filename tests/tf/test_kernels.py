@@ -307,6 +307,42 @@ def remaps(folder: Path) -> Iterator[Call]:
     yield "an absent table", lambda: remap([1], [], 0, 6, "absent")
 
 
+def unusual_files(folder: Path) -> Iterator[Call]:
+    """Prefixes that are no path, and files of a checkpoint that are no files."""
+    bundle = Bundle()
+    bundle.add("t", np.arange(12, dtype=np.float32))
+    for suffix in (".index", ".data-00000-of-00001"):
+        for kind in ("loop", "dangling", "directory", "empty", "missing", "link"):
+            prefix = bundle.write(folder / f"{kind}{suffix[1:5]}")
+            path = Path(f"{prefix}{suffix}")
+            path.rename(folder / f"old{kind}{suffix[1:5]}")
+            if kind in ("loop", "dangling", "link"):
+                target = {"loop": path, "dangling": folder / "none"}.get(
+                    kind, folder / f"old{kind}{suffix[1:5]}"
+                )
+                path.symlink_to(target)
+            elif kind == "directory":
+                path.mkdir()
+            elif kind == "empty":
+                path.touch()
+            yield f"{kind} {suffix}", lambda p=prefix: restore(p, ["t"], [""], [tf.float32])
+    loop = folder / "loop"
+    loop.symlink_to(loop)
+    prefixes = (
+        "",
+        "/",
+        loop,
+        folder,
+        f"{folder}/",
+        f"{loop}/x",
+        "x" * 10_000,
+        f"{folder}/" + "y" * 255,
+    )
+    for prefix in prefixes:
+        name = f"prefix {str(prefix)[-20:]}"
+        yield name, lambda p=prefix: restore(p, ["t"], [""], [tf.float32])
+
+
 GROUPS = [
     real_checkpoints,
     every_dtype,
@@ -316,6 +352,7 @@ GROUPS = [
     patterns,
     specifications,
     errors,
+    unusual_files,
     remaps,
 ]
 

@@ -230,10 +230,40 @@ def create_op(
     return graph._create_op_internal(kind, inputs, dtypes, name=name, attrs=encoded)
 
 
+def create_constant(
+    values: Sequence[bytes] | Sequence[int], shape: Sequence[int], name: str
+) -> Any:
+    """Creates a constant of strings or of int64 as ``create_op`` does.
+
+    ``tf.constant`` takes several times as long. Requires graph mode, and at least one value.
+
+    Args:
+        values: In row-major order.
+        shape: Its shape.
+        name: As for ``create_op``.
+
+    Returns:
+        The ``tf.Tensor``.
+    """
+    dtype = tf.string if isinstance(values[0], bytes) else tf.int64
+    encoded = tf.compat.v1.AttrValue()
+    proto = encoded.tensor
+    proto.dtype = dtype.as_datatype_enum
+    proto.tensor_shape.SetInParent()
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    (proto.string_val if dtype == tf.string else proto.int64_val).extend(values)
+    return create_op("Const", [], [dtype], name, {"dtype": dtype, "value": encoded}).outputs[0]
+
+
 def _encoded(value: Any) -> Any:
     encoded = tf.compat.v1.AttrValue()
+    if isinstance(value, tf.compat.v1.AttrValue):
+        return value
     if isinstance(value, tf.DType):
         encoded.type = value.as_datatype_enum
+    elif isinstance(value, list) and isinstance(value[0], tf.DType):
+        encoded.list.type.extend([dtype.as_datatype_enum for dtype in value])
     elif isinstance(value, list):
         encoded.list.s.extend(value)
     elif isinstance(value, int):

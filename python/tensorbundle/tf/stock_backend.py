@@ -25,7 +25,7 @@ from tensorbundle.errors import UnsupportedError
 from tensorbundle.tf.backend import NAME, ReadRequest, Table, library_is_usable, on_cpu_of
 from tensorbundle.tf.checkpoint_index import key_of
 from tensorbundle.tf.fill_values import FillValues
-from tensorbundle.tf.op_library import create_op
+from tensorbundle.tf.op_library import create_constant, create_op
 from tensorbundle.tf.options import Options
 from tensorbundle.warm_plan import PartitionRemap
 
@@ -114,12 +114,12 @@ class StockBackend:
 
     def _restore(self, requests: Sequence[ReadRequest], mapped: bool) -> list[Any]:
         """Returns values of one task, from one op."""
-        values: list[Any] = tf.raw_ops.RestoreV2(
-            prefix=self._prefix,
-            tensor_names=[key_of(request.tensor) for request in requests],
-            shape_and_slices=[request.spec for request in requests],
-            dtypes=[request.dtype for request in requests],
-            name=f"{NAME}_map" if mapped else NAME,
+        values = _restore_op(
+            self._prefix,
+            [key_of(request.tensor) for request in requests],
+            [request.spec for request in requests],
+            [request.dtype for request in requests],
+            f"{NAME}_map" if mapped else NAME,
         )
         self._set_options(values[0], mapped=mapped)
         if mapped:
@@ -227,6 +227,23 @@ class StockBackend:
         return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
 
 
+def _restore_op(
+    prefix: bytes, names: list[Any], specs: list[Any], dtypes: list[Any], name: str
+) -> list[Any]:
+    """Returns the outputs of a ``RestoreV2``. Its inputs have the names that TensorFlow gives."""
+    if tf.executing_eagerly():
+        eager: list[Any] = tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=specs, dtypes=dtypes, name=name
+        )
+        return eager
+    scope = get_default_graph().unique_name(name)
+    inputs = [create_constant([prefix], [], f"{scope}/prefix/")]
+    for part, texts in (("tensor_names", names), ("shape_and_slices", specs)):
+        encoded = [tf.compat.as_bytes(text) for text in texts]
+        inputs.append(create_constant(encoded, [len(encoded)], f"{scope}/{part}/"))
+    return list(create_op("RestoreV2", inputs, dtypes, f"{scope}/", {"dtypes": dtypes}).outputs)
+
+
 def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) -> list[Any]:
     begins: dict[int, Any] = {}
     sizes: dict[tuple[int, ...], Any] = {}
@@ -234,9 +251,9 @@ def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) 
     for value, request in zip(values, requests, strict=True):
         extent = request.extent
         if len(extent) not in begins:
-            begins[len(extent)] = tf.constant([0] * len(extent))
+            begins[len(extent)] = _integers([0] * len(extent), "begin")
         if extent not in sizes:
-            sizes[extent] = _not_constant(list(extent))
+            sizes[extent] = _not_constant(_integers(list(extent), "size"))
         inputs = [value, begins[len(extent)], sizes[extent]]
         if tf.executing_eagerly():
             sliced.append(tf.slice(*inputs))
@@ -245,7 +262,19 @@ def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) 
     return sliced
 
 
-def _not_constant(value: Any) -> Any:
+def _integers(values: list[int], name: str) -> Any:
+    if tf.executing_eagerly():
+        return tf.constant(values, tf.int64)
+    return create_constant(values, [len(values)], f"{NAME}_{name}")
+
+
+def _not_constant(constant: Any) -> Any:
     """Returns a tensor that TensorFlow does not fold as a constant."""
-    constant = tf.constant(value)
-    return tf.compat.v1.placeholder_with_default(constant, constant.shape)
+    if tf.executing_eagerly():
+        return constant
+    shape = tf.compat.v1.AttrValue(shape=constant.shape.as_proto())
+    op = create_op(
+        "PlaceholderWithDefault", [constant], [constant.dtype], f"{constant.op.name}_default",
+        {"dtype": constant.dtype, "shape": shape},
+    )  # fmt: skip
+    return op.outputs[0]
