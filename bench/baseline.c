@@ -98,8 +98,8 @@ int64_t baseline_pread_sequential(int64_t file, int64_t offset, int64_t n, char*
   return 0;
 }
 
-// Reads with an empty page cache. A file opened with O_DIRECT is read in whole blocks into an aligned
-// buffer, and copied from there.
+// Reads with an empty page cache. A file opened with O_DIRECT is read in whole blocks into an
+// aligned buffer, and copied from there.
 enum { kDirectBlock = 4096, kRequest = 1 << 20 };
 
 typedef struct {
@@ -170,8 +170,13 @@ int64_t baseline_read_cold(int64_t file, int64_t direct, int64_t offset, char* t
 // Reads n bytes and copies one row in `step`. Requires: `row_bytes` divides kRequest.
 int64_t baseline_read_cold_steps(int64_t file, int64_t direct, int64_t offset, char* to, int64_t n,
                                  int64_t row_bytes, int64_t step, int64_t threads) {
-  Cold cold = {.file = (int)file, .direct = direct, .offset = offset, .to = to, .n = n,
-               .row_bytes = row_bytes, .step = step};
+  Cold cold = {.file = (int)file,
+               .direct = direct,
+               .offset = offset,
+               .to = to,
+               .n = n,
+               .row_bytes = row_bytes,
+               .step = step};
   InParallel(ReadRequests, &cold, threads, threads);
   return -cold.failed;
 }
@@ -179,7 +184,11 @@ int64_t baseline_read_cold_steps(int64_t file, int64_t direct, int64_t offset, c
 // Reads rows one by one.
 int64_t baseline_read_cold_rows(int64_t file, int64_t direct, int64_t offset, const int64_t* ids,
                                 int64_t count, char* to, int64_t row_bytes, int64_t threads) {
-  Cold cold = {.file = (int)file, .direct = direct, .offset = offset, .to = to, .ids = ids,
+  Cold cold = {.file = (int)file,
+               .direct = direct,
+               .offset = offset,
+               .to = to,
+               .ids = ids,
                .row_bytes = row_bytes};
   InParallel(ReadColdRows, &cold, count, threads);
   return -cold.failed;
