@@ -245,7 +245,6 @@ def name(figure: Figure) -> str:
 
 BLUE, GREY, BLACK, RED = "#1f5fa8", "#a3abb5", "#3a3f45", "#c0504d"
 COLOURS = {OURS: BLUE, COMPETITOR: GREY, BASELINE: BLACK}
-
 LINE = 0.2
 """Inches per contender."""
 

@@ -20,6 +20,7 @@ from bench import baseline, data
 from bench.case import BASELINE, OURS, UNVERIFIED, VERIFIED, Case, Contender, Destination, Run
 from bench.data import DIM, MIB, Array, Table, binary
 from bench.measure import ColdCacheError
+from bench.test_read import opening
 from bench.test_stream import ChunkCheck
 
 SIZES = {"smoke": 8 * MIB, "1GB": 1024 * MIB, "4GB": 4096 * MIB}
@@ -71,16 +72,6 @@ def _baselines(table: Table, read: Read) -> list[Contender]:
 def _whole(table: Table) -> Case:
     out = Destination(table.rows, DIM)
 
-    @contextmanager
-    def start(**options: Any) -> Iterator[Run]:
-        into = out.array
-
-        def run() -> Any:
-            with tb.open(table.prefix, **options) as ck:
-                return ck["table"].read(out=into)
-
-        yield run
-
     def read(file: int, direct: bool, threads: int) -> Array:
         into = out.array
         source = file, direct, table.offset
@@ -91,8 +82,10 @@ def _whole(table: Table) -> Case:
         key=f"cold/{binary(table.nbytes)}",
         title=f"open and read a tensor of {binary(table.nbytes)}, page cache cold",
         contenders=[
-            Contender("tensorbundle", start, OURS, VERIFIED),
-            Contender("tensorbundle, verify=none", partial(start, verify="none"), OURS, UNVERIFIED),
+            Contender("tensorbundle", opening(table, out), OURS, VERIFIED),
+            Contender(
+                "tensorbundle, verify=none", opening(table, out, verify="none"), OURS, UNVERIFIED
+            ),
             *_baselines(table, read),
         ],
         check=data.require_table,

@@ -51,7 +51,9 @@ def cases(size: str) -> list[Case]:
     return found
 
 
-def _tensorbundle(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
+def opening(table: Table, out: Destination, **options: Any) -> Callable[[], Any]:
+    """Returns the start of a contender that opens the table's checkpoint and reads the table."""
+
     @contextmanager
     def start() -> Iterator[Run]:
         into, prefix = out.array, table.prefix
@@ -102,10 +104,10 @@ def _contenders(table: Table, out: Destination) -> list[Contender]:
         yield run
 
     return [
-        Contender("tensorbundle", _tensorbundle(table, out), OURS, VERIFIED),
-        Contender("tensorbundle, 1 thread", _tensorbundle(table, out, threads=1), OURS, VERIFIED),
+        Contender("tensorbundle", opening(table, out), OURS, VERIFIED),
+        Contender("tensorbundle, 1 thread", opening(table, out, threads=1), OURS, VERIFIED),
         Contender(
-            "tensorbundle, verify=none", _tensorbundle(table, out, verify="none"), OURS, UNVERIFIED
+            "tensorbundle, verify=none", opening(table, out, verify="none"), OURS, UNVERIFIED
         ),
         Contender("TensorFlow reader", get_tensor, checksum=VERIFIED, needs=("tensorflow",)),
         Contender("TensorFlow RestoreV2", restore, checksum=VERIFIED, needs=("tensorflow",)),
@@ -168,7 +170,7 @@ def _whole(table: Table) -> Case:
 
 def _whole_cold(table: Table) -> Case:
     out, size = Destination(table.rows, DIM), binary(table.nbytes)
-    direct = _tensorbundle(table, out, io="direct")
+    direct = opening(table, out, io="direct")
     return Case(
         key=f"read/{size}, cold",
         title=f"open and read a tensor of {size} into a given buffer, page cache cold",

@@ -38,22 +38,20 @@ Py_ssize_t PlaceOf(int32_t type_number) {
   return type_number < 0 || type_number > last ? last : type_number;
 }
 
-// Calls NumPy directly: pybind11's constructor of an array takes three times as long. An array over
-// `data` gets a reference to `base`. Without `data`, NumPy allocates writable elements.
+// Calls NumPy directly: pybind11's constructor of an array takes three times as long. Without
+// `bytes`, NumPy allocates writable elements.
 py::array NewFromDescr(py::handle dtype, std::span<const int64_t> shape, const py::ssize_t* strides,
-                       const uint8_t* data, Access access, py::handle base) {
+                       const uint8_t* bytes, Access access) {
   static_assert(sizeof(py::ssize_t) == sizeof(int64_t));
   const auto& numpy = py::detail::npy_api::get();
-  const int flags =
-      access == Access::kWritable ? int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_} : 0;
-  py::object array = Steal(numpy.PyArray_NewFromDescr_(
-      numpy.PyArray_Type_, py::handle(dtype).inc_ref().ptr(), static_cast<int>(shape.size()),
-      reinterpret_cast<const Py_intptr_t*>(shape.data()), strides, const_cast<uint8_t*>(data),
-      data == nullptr ? 0 : flags, nullptr));
-  if (base && numpy.PyArray_SetBaseObject_(array.ptr(), base.inc_ref().ptr()) != 0) {
-    throw py::error_already_set();
-  }
-  return py::reinterpret_steal<py::array>(array.release());
+  const bool is_writable = bytes != nullptr && access == Access::kWritable;
+  return py::reinterpret_steal<py::array>(
+      Steal(numpy.PyArray_NewFromDescr_(
+                numpy.PyArray_Type_, dtype.inc_ref().ptr(), static_cast<int>(shape.size()),
+                reinterpret_cast<const Py_intptr_t*>(shape.data()), strides,
+                const_cast<uint8_t*>(bytes),
+                is_writable ? int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_} : 0, nullptr))
+          .release());
 }
 
 template <typename Id>
@@ -77,11 +75,20 @@ py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, 
   auto held = std::make_unique<Owner>(std::move(owner));
   const py::capsule base(held.get(), [](void* p) { delete static_cast<Owner*>(p); });
   held.release();  // now held by `base`
-  return NewFromDescr(dtype, shape, strides, bytes, access, base);
+  return ArrayOver(base, bytes, dtype, shape, strides, access);
+}
+
+py::array ArrayOver(py::handle base, const uint8_t* bytes, py::handle dtype,
+                    std::span<const int64_t> shape, const py::ssize_t* strides, Access access) {
+  py::array array = NewFromDescr(dtype, shape, strides, bytes, access);
+  if (py::detail::npy_api::get().PyArray_SetBaseObject_(array.ptr(), base.inc_ref().ptr()) != 0) {
+    throw py::error_already_set();
+  }
+  return array;
 }
 
 py::array NewArray(py::handle dtype, std::span<const int64_t> shape) {
-  return NewFromDescr(dtype, shape, nullptr, nullptr, Access::kWritable, {});
+  return NewFromDescr(dtype, shape, nullptr, nullptr, Access::kWritable);
 }
 
 py::object ScalarAt(const uint8_t* element, py::handle dtype) {

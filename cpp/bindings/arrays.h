@@ -29,6 +29,10 @@ enum class Access { kReadOnly, kWritable };
 py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,
                     std::span<const int64_t> shape, const py::ssize_t* strides, Access access);
 
+// Returns an array over other memory, which `base` keeps.
+py::array ArrayOver(py::handle base, const uint8_t* bytes, py::handle dtype,
+                    std::span<const int64_t> shape, const py::ssize_t* strides, Access access);
+
 // Returns a new array of uninitialized elements; of null pointers for the dtype object.
 py::array NewArray(py::handle dtype, std::span<const int64_t> shape);
 

@@ -234,11 +234,7 @@ py::list Load(const BoundCheckpoint& self, const py::list& tensors, int threads)
       continue;
     }
     const std::span<const int64_t> shape = catalog.Shape(tensor);
-    {
-      const py::gil_scoped_release release;
-      RequireBox(*opened, tensor, WholeBox(shape));  // before memory is allocated
-    }
-    py::array array = NewArray(bound.dtype, shape);
+    py::array array = NewBoxArray(*opened, tensor, WholeBox(shape), shape);
     reads.push_back({&tensor, Destination(array)});
     arrays[i] = std::move(array);
   }
@@ -248,12 +244,8 @@ py::list Load(const BoundCheckpoint& self, const py::list& tensors, int threads)
     ReadTensors(*opened, reads, options);
   }
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (arrays[i].is_none()) continue;
-    const auto array = py::reinterpret_borrow<py::array>(arrays[i]);
-    if (array.ndim() == 0) {
-      const auto* element = static_cast<const uint8_t*>(array.data());
-      arrays[i] = ScalarAt(element, tensors[i].cast<const BoundTensor&>().dtype);
-    }
+    if (!arrays[i].is_none())
+      arrays[i] = ArrayOrScalar(py::reinterpret_borrow<py::array>(arrays[i]));
   }
   return arrays;
 }

@@ -102,6 +102,14 @@ struct OpenTensor {
 void SetDefaultThreads(int threads);
 int DefaultThreads();
 
+// A new array for the elements of a box. Throws before it allocates much memory for elements that
+// are not stored. Requires: the type is plain. Throws as RequireBox.
+py::array NewBoxArray(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+                      std::span<const int64_t> shape);
+
+// A filled array, or for rank 0 its element as a NumPy scalar.
+py::object ArrayOrScalar(py::array array);
+
 // All elements of a tensor as an array that the caller owns, or a NumPy scalar for rank 0; None for
 // elements that need a conversion in Python: strings, variants, unknown and sign-extended types.
 // Throws as ReadBox.

@@ -75,13 +75,13 @@ class Stream : public HeldByPython {
     const Catalog& catalog = checkpoint_->catalog();
     const Tensor& tensor = catalog.tensors[item->tensor];
     const std::span<const int64_t> dims = catalog.Shape(tensor);
-    std::vector<py::ssize_t> shape(dims.begin(), dims.end());
+    std::vector<int64_t> shape(dims.begin(), dims.end());
     if (!shape.empty()) shape[0] = item->num_rows;
     const py::capsule owner(item->buffer.get(),
                             [](void* p) { delete static_cast<PooledBuffer*>(p); });
     const PooledBuffer* buffer = item->buffer.release();  // now held by `owner`
-    return py::array(py::reinterpret_borrow<py::dtype>(DtypeOf(static_cast<int32_t>(tensor.dtype))),
-                     shape, buffer->data(), owner);
+    return ArrayOver(owner, buffer->data(), DtypeOf(static_cast<int32_t>(tensor.dtype)), shape,
+                     nullptr, Access::kWritable);
   }
 
   std::shared_ptr<const Checkpoint> checkpoint_;

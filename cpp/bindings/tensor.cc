@@ -294,22 +294,14 @@ void Read(const OpenTensor& t, const Sizes& offset, const Sizes& lengths, py::ar
 // Requires: the type is plain.
 py::object ReadNew(const BoundCheckpoint& bound, const Checkpoint& checkpoint, const Tensor& tensor,
                    const Box& box, std::span<const int64_t> shape) {
-  // Memory of this size is allocated only for elements that are known to be stored.
-  constexpr uint64_t kLarge = uint64_t{1} << 20;
   const ReadOptions options{bound.threads(), bound.verify()};
-  if (Volume(box) >= kLarge / RequireKnownType(tensor).item_size) {
-    const py::gil_scoped_release release;
-    RequireBox(checkpoint, tensor, box);
-  }
-  const py::handle dtype = DtypeOf(static_cast<int32_t>(tensor.dtype));
-  py::array array = NewArray(dtype, shape);
+  py::array array = NewBoxArray(checkpoint, tensor, box, shape);
   const MutableByteSpan destination = Destination(array);
   {
     const py::gil_scoped_release release;
     ReadBox(checkpoint, tensor, box, destination, options);
   }
-  if (shape.empty()) return ScalarAt(destination.data(), dtype);
-  return array;
+  return ArrayOrScalar(std::move(array));
 }
 
 py::object ReadWhole(const OpenTensor& t) {
@@ -586,6 +578,22 @@ py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
 }
 
 }  // namespace
+
+py::array NewBoxArray(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
+                      std::span<const int64_t> shape) {
+  // Memory of this size is allocated only for elements that are known to be stored.
+  constexpr uint64_t kLarge = uint64_t{1} << 20;
+  if (Volume(box) >= kLarge / RequireKnownType(tensor).item_size) {
+    const py::gil_scoped_release release;
+    RequireBox(checkpoint, tensor, box);
+  }
+  return NewArray(DtypeOf(static_cast<int32_t>(tensor.dtype)), shape);
+}
+
+py::object ArrayOrScalar(py::array array) {
+  if (array.ndim() != 0) return array;
+  return ScalarAt(static_cast<const uint8_t*>(array.data()), array.dtype());
+}
 
 py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
                            const Tensor& tensor) {

@@ -222,10 +222,7 @@ class RestoreKernel {
 
   void ReadRemote(std::vector<Output>* outputs) const {
     const auto place = [](const Output& output) {
-      const std::span<const StoredSlice> slices =
-          output.source.checkpoint->catalog().Slices(*output.source.tensor);
-      return slices.empty() ? std::pair<uint32_t, uint64_t>()
-                            : std::pair(slices[0].file, slices[0].offset);
+      return output.source.checkpoint->catalog().FilePosition(*output.source.tensor);
     };
     std::stable_sort(outputs->begin(), outputs->end(),
                      [&](const Output& a, const Output& b) { return place(a) < place(b); });

@@ -3,12 +3,14 @@
 // is the same for both formats; the reader that fills it has checked it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tensorbundle/base/arena.h"
@@ -87,6 +89,16 @@ struct Catalog {
   }
   // Returns the box of a slice in its tensor.
   Box BoxOf(const Tensor& tensor, const StoredSlice& slice) const;
+
+  // Returns the file and the offset of the tensor's first stored bytes, for reading tensors in the
+  // order of the files.
+  std::pair<uint32_t, uint64_t> FilePosition(const Tensor& tensor) const {
+    std::pair<uint32_t, uint64_t> first{UINT32_MAX, UINT64_MAX};
+    for (const StoredSlice& slice : Slices(tensor)) {
+      first = std::min(first, {slice.file, slice.offset});
+    }
+    return first;
+  }
 
   // Returns the index of a tensor, or kNotFound.
   size_t Find(std::string_view name) const;

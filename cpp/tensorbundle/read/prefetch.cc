@@ -21,16 +21,11 @@
 namespace tensorbundle {
 
 std::vector<size_t> InFileOrder(const Catalog& catalog, std::vector<size_t> tensors) {
-  const auto location = [&](size_t tensor) {
-    std::pair<uint32_t, uint64_t> first{UINT32_MAX, UINT64_MAX};
-    for (const StoredSlice& slice : catalog.Slices(catalog.tensors[tensor])) {
-      first = std::min(first, {slice.file, slice.offset});
-    }
-    return first;
-  };
   std::vector<std::pair<std::pair<uint32_t, uint64_t>, size_t>> located;
   located.reserve(tensors.size());
-  for (const size_t tensor : tensors) located.emplace_back(location(tensor), tensor);
+  for (const size_t tensor : tensors) {
+    located.emplace_back(catalog.FilePosition(catalog.tensors[tensor]), tensor);
+  }
   std::sort(located.begin(), located.end());
   std::transform(located.begin(), located.end(), tensors.begin(),
                  [](const auto& item) { return item.second; });

@@ -178,13 +178,10 @@ void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads
                  const ReadOptions& options) {
   const Catalog& catalog = checkpoint.catalog();
   std::vector<TensorRead> in_file_order(reads.begin(), reads.end());
-  const auto place = [&](const TensorRead& read) {
-    const std::span<const StoredSlice> slices = catalog.Slices(*read.tensor);
-    return slices.empty() ? std::make_pair(uint32_t{0}, uint64_t{0})
-                          : std::make_pair(slices[0].file, slices[0].offset);
-  };
   std::sort(in_file_order.begin(), in_file_order.end(),
-            [&](const TensorRead& a, const TensorRead& b) { return place(a) < place(b); });
+            [&](const TensorRead& a, const TensorRead& b) {
+              return catalog.FilePosition(*a.tensor) < catalog.FilePosition(*b.tensor);
+            });
 
   // A task reads a tensor of up to one chunk, or is a task of a larger tensor's plan.
   struct Task {

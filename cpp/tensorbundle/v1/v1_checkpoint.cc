@@ -145,8 +145,8 @@ std::optional<uint64_t> V1Records::LocateVerified(const Tensor& tensor, const St
   ReadBytes known{block->handle.offset, 0, 0};
   if (crc != nullptr) known = {slice.offset, slice.size, *crc};
   try {
-    shard.VerifyBlock(block->handle,
-                      known);  // keeps no part of the block, which may have gigabytes
+    // Keeps no part of the block, which may have gigabytes.
+    shard.VerifyBlock(block->handle, known);
   } catch (const CorruptionError& error) {
     throw CorruptionError(std::string(error.what()) + "; it holds " + Describe(tensor, slice));
   }
