@@ -40,6 +40,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+@pytest.fixture(autouse=True)
+def _environment_keeps_its_plugin() -> Iterator[None]:
+    """A test that links the plugin into the environment changes all tests after it."""
+    before = plugin.status()
+    yield
+    assert plugin.status() == before
+
+
 def numpy_dtype(dtype: Any) -> np.dtype:
     """Returns the NumPy type of the array that get_tensor returns for a tf.DType."""
     return np.dtype(_PLAIN.get(dtype.name, dtype.as_numpy_dtype))

@@ -367,7 +367,11 @@ def test_plugin_serves_unchanged_script(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     site.mkdir()
     (site / "tensorflow").symlink_to(Path(str(tf.__file__)).parent)
-    package = Path(tensorbundle.__file__).parents[1]
+    # Alone in its folder: the folder that it is installed in may hold a TensorFlow too, whose
+    # plugin would then serve all that runs in this environment.
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "tensorbundle").symlink_to(Path(tensorbundle.__file__).parent)
     out = run(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from tensorbundle import plugin\n"
