@@ -14,7 +14,7 @@ LAYERS = [
     {"explain"},
     {"tensor"},
     {"checkpoint"},
-    {"assignment", "compat", "vocab"},
+    {"assignment", "compat", "vocab", "writer"},
     {"vocab_diagnosis", "warm_plan"},
     {"tf"},
     {"__init__"},
