@@ -167,6 +167,7 @@ REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, fr
 JOIN = r"join/\d+ tokens"
 STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
 STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
+SAVE = r"save/\S+ GiB"
 COLD = [rf"cold/{what}" for what in (r"\S+ \S+", "stream of .*", ".* random rows .*", "one row .*")]
 INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
@@ -209,6 +210,8 @@ TARGETS = (
     _share(STREAM_COLD, 0.8),
     _memory(STREAM_MEMORY.format("cold"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
     *(_share(case, 0.9) for case in COLD),
+    _speedup(SAVE, 1.5, "TensorFlow SaveV2, no sync"),
+    _memory(SAVE, "64 MB", 64 * MB),
     _speedup(INIT, 15, "TensorFlow"),
     _memory(INIT, "1.1 times the table", 0, 1.1),
     _speedup(INIT_MAPPED, 300, "TensorFlow"),
