@@ -32,6 +32,7 @@ from tensorbundle.errors import (
     TensorNotFoundError,
     UnsupportedError,
 )
+from tensorbundle.stand_in import stand_in
 from tensorbundle.state import (
     CheckpointState,
     checkpoint_exists,
@@ -85,6 +86,7 @@ __all__ = [
     "remap_vocab",
     "set_num_threads",
     "show_versions",
+    "stand_in",
     "warm_start",
 ]
 
