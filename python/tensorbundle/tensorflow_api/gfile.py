@@ -108,13 +108,15 @@ def makedirs(path: Any) -> None:
         FailedPreconditionError: The path, or one above it, is a file.
     """
     with _local(path) as local:
-        above = local
-        while above and not os.path.lexists(above):
-            above = os.path.dirname(above.rstrip("/"))
-        if above and not os.path.isdir(above):
-            raise errors.FailedPreconditionError(None, None, f"{above} is not a directory")
-        if local:
-            os.makedirs(local, exist_ok=True)
+        missing = []
+        while local and not os.path.exists(local):
+            missing.append(local)
+            local = os.path.dirname(local.rstrip("/"))
+        if local and not os.path.isdir(local):
+            raise errors.FailedPreconditionError(None, None, f"{local} is not a directory")
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(each)
 
 
 def remove(path: Any) -> None:
@@ -173,7 +175,6 @@ def glob(pattern: Any) -> list[str]:
     """Returns the paths that match a pattern, or any of several patterns, in order.
 
     ``*`` and ``?`` match within one component, also a leading dot; ``[...]`` a set of characters.
-    A pattern without one of these is returned unchanged, as TensorFlow does.
 
     Raises:
         TypeError: The pattern is neither text nor an iterable of patterns.
@@ -185,30 +186,25 @@ def glob(pattern: Any) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     if not _WILDCARD.search(pattern):
-        return [pattern] if pattern else []
+        return [pattern] if exists(pattern) else []
     scheme = pattern[: len("file://")] if pattern.startswith("file://") else ""
     with _local(pattern) as local:
-        pass
-    if not local.startswith("/") and not local.startswith("./"):
-        first = local.partition("/")[0]
-        local = f"./{local}" if _WILDCARD.search(first) else local
-    paths = [""]
-    for level, part in enumerate(local.rstrip("/").split("/")):
-        if level == 0 and not part:
-            paths = ["/"]
-        elif not _WILDCARD.search(part):
-            paths = [f"{path}{part}/" for path in paths if os.path.isdir(f"{path}{part}")] or (
-                [] if level else paths
-            )
+        first, *others = local.rstrip("/").split("/")
+    if _WILDCARD.search(first):
+        first, others = ".", [first, *others]  # as TensorFlow shows these paths
+    paths = [first] if os.path.exists(first or "/") else []
+    for part in others:
+        if _WILDCARD.search(part):
+            paths = [f"{path}/{name}" for path in paths for name in _names_like(path, part)]
         else:
-            paths = [f"{path}{name}/" for path in paths for name in _names_like(path, part)]
-    return [f"{scheme}{path[:-1]}" for path in paths]
+            paths = [each for path in paths if os.path.exists(each := f"{path}/{part}")]
+    return [scheme + path for path in paths]
 
 
 def _names_like(directory: str, pattern: str) -> list[str]:
     matches = re.compile(_expression(pattern)).match
     try:
-        return sorted(name for name in os.listdir(directory or ".") if matches(name))
+        return sorted(name for name in os.listdir(directory or "/") if matches(name))
     except OSError:
         return []
 
@@ -368,9 +364,10 @@ class GFile:
 
     def write(self, file_content: Any) -> None:
         """Writes text, or bytes, in any mode."""
+        writer = self._writer()
         data = as_bytes(file_content)
         with as_tensorflow_raises(_shown(self._name)):
-            self._writer().write(data)
+            writer.write(data)
 
     def flush(self) -> None:
         """Passes what was written to the system."""

@@ -183,7 +183,11 @@ _ERRORS = {
     **{name: value for name, value in vars(errors).items() if name[0] != "_" and name.isupper()},
     **_public(errors),
 }
-_LOGGING = {**_public(logs), **_public(logs, *logs.__all__)}
+_LOGGING = {
+    name: value
+    for name, value in (_public(logs) | _public(logs, *logs.__all__)).items()
+    if name not in ("configured", "get_logger")
+}
 _COMPAT = {
     **_public(text),
     **{name: value for name, value in vars(text).items() if name.endswith("_types")},
