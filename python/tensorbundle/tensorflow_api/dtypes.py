@@ -195,7 +195,9 @@ _FROM_NUMPY: dict[Any, DType] = {
     each.as_numpy_dtype: each
     for each in reversed(_BY_NUMBER.values())
     if each.is_numpy_compatible and each.name != "string"
-} | {np.dtype(kind).type: BY_NAME["string"] for kind in "OSU"}
+} | {np.dtype(code).type: BY_NAME["string"] for code in "OSU"}
+# NumPy has several types for integers of the same size: longlong and int64, for example.
+_FROM_NUMPY |= {np.dtype(code).type: BY_NAME[np.dtype(code).name] for code in "bBhHiIlLqQ"}
 _FROM_ANY: dict[Any, DType] = {
     **_BY_NUMBER,
     **BY_NAME,
@@ -217,18 +219,13 @@ def as_dtype(type_value: Any) -> DType:
     if isinstance(type_value, DType):
         return _BY_NUMBER[type_value.as_datatype_enum]
     if isinstance(type_value, np.dtype):
-        found = _FROM_NUMPY.get(type_value.type)
-        # NumPy's integers of the same size can have different types: longlong, for example.
-        same = type_value.newbyteorder("=")
-        found = found or next((each for kind, each in _FROM_NUMPY.items() if kind == same), None)
+        found = _FROM_NUMPY.get(type_value.type)  # in any byte order
         if found is not None:
             return found
     try:
         return _FROM_ANY[type_value]
     except (KeyError, TypeError):  # TypeError: not hashable
         pass
-    if isinstance(type_value, type) and issubclass(type_value, np.generic):
-        return as_dtype(np.dtype(type_value))
     if isinstance(getattr(type_value, "dtype", None), np.dtype):
         return as_dtype(type_value.dtype)
     raise TypeError(

@@ -84,7 +84,7 @@ def listdir(path: Any) -> list[str]:
     if not isdir(path):
         raise errors.NotFoundError(None, None, f"Could not find directory {path}")
     with _local(path) as local:
-        return os.listdir(local)
+        return sorted(os.listdir(local))
 
 
 def stat(path: Any) -> FileStatistics:

@@ -185,7 +185,7 @@ _ERRORS = {
 }
 _LOGGING = {
     name: value
-    for name, value in (_public(logs) | _public(logs, *logs.__all__)).items()
+    for name, value in {**_public(logs), **_public(logs, *logs.__all__)}.items()
     if name not in ("configured", "get_logger")
 }
 _COMPAT = {
