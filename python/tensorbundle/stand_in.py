@@ -53,7 +53,7 @@ def run_script(path: str, args: Sequence[str] = ()) -> int:
 
     The script is the module ``__main__``; ``sys.argv`` and ``sys.path[0]`` are set, and restored at
     the end. An exception is reported by ``sys.excepthook``, with a traceback that begins in the
-    script. The function waits for the threads that the script started.
+    script. The stand-in stays until the last thread ends that the script started, except daemons.
 
     Args:
         path: The script.
@@ -71,13 +71,25 @@ def run_script(path: str, args: Sequence[str] = ()) -> int:
     main = types.ModuleType("__main__")
     main.__file__ = os.path.abspath(path)
     folder = os.path.dirname(os.path.realpath(path))
+    before = set(threading.enumerate())
     with stand_in(), _as_main(main, [path, *args], folder):
-        return _execute(source, path, main)
+        status = _execute(source, path, main)
+        left = [each for each in threading.enumerate() if each not in before and not each.daemon]
+        if left:
+            _installation.enter()
+            threading.Thread(target=_leave_after, args=(left,), daemon=True).start()
+        return status
+
+
+def _leave_after(threads: list[threading.Thread]) -> None:
+    """Waits for threads, and ends a use of the stand-in."""
+    for thread in threads:
+        thread.join()
+    _installation.leave()
 
 
 def _execute(source: bytes, path: str, main: types.ModuleType) -> int:
     """Executes the script, and returns its exit status."""
-    before = set(threading.enumerate())
     try:
         exec(compile(source, path, "exec", dont_inherit=True), vars(main))
         status = 0
@@ -88,9 +100,6 @@ def _execute(source: bytes, path: str, main: types.ModuleType) -> int:
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         status = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else _ERROR
-    for thread in set(threading.enumerate()) - before:
-        if not thread.daemon:
-            thread.join()
     return status
 
 

@@ -414,20 +414,44 @@ def test_absent_script_is_an_error_of_the_caller(tmp_path: Path) -> None:
         run_script(str(tmp_path))
 
 
-def test_threads_of_the_script_end_before_the_stand_in(tmp_path: Path) -> None:
-    script = write(
-        tmp_path / "s.py",
-        """
-import threading, time
+THREADS = """
+import concurrent.futures, threading, time
 def work():
     time.sleep(0.3)
     import tensorflow as tf
     print(tf.float32.name)
 threading.Thread(target=work).start()
+"""
+POOL = """
+executor = concurrent.futures.ThreadPoolExecutor()
+executor.submit(int)  # the idle worker ends when the interpreter does
+"""
+
+
+@pytest.mark.parametrize("source", [THREADS, THREADS + POOL])
+def test_threads_of_the_script_keep_the_stand_in(source: str, tmp_path: Path) -> None:
+    script = write(tmp_path / "s.py", source)
+    code = "import sys; from tensorbundle.stand_in import run_script; run_script(sys.argv[1])"
+    done = python(code, script, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "float32\n", "")
+
+
+def test_stand_in_ends_after_the_threads(tmp_path: Path) -> None:
+    write(tmp_path / "s.py", THREADS)
+    check(
+        """
+import threading
+from tensorbundle.stand_in import run_script
+assert run_script(sys.argv[1] + "/s.py") == 0
+assert sys.meta_path[0].__class__.__module__ == "tensorbundle.stand_in"
+for each in threading.enumerate():
+    if each is not threading.main_thread():
+        each.join()
+assert "tensorflow" not in sys.modules
+assert sys.meta_path[0].__class__.__module__ != "tensorbundle.stand_in"
 """,
+        tmp_path,
     )
-    done = run(script)
-    assert (done.returncode, done.stdout) == (0, "float32\n"), done.stderr
 
 
 def test_interrupt_ends_the_script(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 import absl.app
 import absl.flags
 
+# Flags belong to the module that defines them, not to the wrappers here.
+absl.flags.disclaim_key_flags()
+
 _OLD_KEYWORDS = {"flag_name": "name", "default_value": "default", "docstring": "help"}
 
 

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from logging import DEBUG, ERROR, FATAL, INFO, WARN
-from typing import Any, TextIO
+from typing import Any
 
 __all__ = ["DEBUG", "ERROR", "FATAL", "INFO", "WARN"]
 
@@ -22,7 +22,7 @@ _NAMES = ("tensorflow", "tensorbundle")
 _seen: Counter[tuple[str, int]] = Counter()
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]  # since Python 3.11
     """Writes to the stream that is ``sys.stderr`` at the time."""
 
     def __init__(self) -> None:

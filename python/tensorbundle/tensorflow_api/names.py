@@ -67,6 +67,9 @@ class StandInModule(types.ModuleType):
         setattr(self, name, value)
         return value
 
+    def __repr__(self) -> str:
+        return f"<module {self.__name__!r} of tensorbundle's stand-in>"
+
     def __dir__(self) -> list[str]:
         lazy = self._lazy if importlib.util.find_spec("absl") else ()
         return sorted({*vars(self), *lazy} - {"_lazy"})
