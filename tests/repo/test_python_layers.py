@@ -6,6 +6,7 @@ import ast
 # A module may import from its own layer and from the layers listed before it.
 LAYERS = [
     {"_core", "errors"},
+    {"error_classes"},
     {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
     {"load_plan", "path_errors", "text_format", "version"},
     {"state", "variables"},
@@ -15,7 +16,9 @@ LAYERS = [
     {"tensor"},
     {"checkpoint"},
     {"assignment", "compat", "vocab", "writer"},
-    {"vocab_diagnosis", "warm_plan"},
+    {"strict_reader", "vocab_diagnosis", "warm_plan"},
+    {"tensorflow_api"},
+    {"stand_in"},
     {"tf"},
     {"__init__"},
     {"terminal"},
@@ -29,6 +32,7 @@ ONLY_IN = {
     "click": {"cli", "terminal"},
     "rich": {"terminal"},
     "argparse": set(),
+    "absl": {"tensorflow_api"},
     "torch": set(),
     "jax": set(),
 }
