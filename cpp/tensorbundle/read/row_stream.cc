@@ -116,6 +116,7 @@ void RowReader::PlanSlice(StreamedSlice* streamed, const Box& box, RowBatch* bat
     read.file = &file;
     read.has_checksum = streamed->has_checksum;
     read.chunk_size = is_direct ? kDirectChunkSize : kReadChunkSize;
+    read.pool = &bounce_pool_;
   }
   batch->slices.push_back(streamed);
   batch->plan.Add(std::move(read));
