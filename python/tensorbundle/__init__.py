@@ -45,6 +45,9 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.comparison import diff
+    from tensorbundle.diff_report import DiffReport
+    from tensorbundle.summary import Summary
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
@@ -57,6 +60,7 @@ __all__ = [
     "CheckpointState",
     "CorruptionError",
     "Damage",
+    "DiffReport",
     "Error",
     "IOFailure",
     "NewCheckpointReader",
@@ -64,6 +68,7 @@ __all__ = [
     "Remap",
     "ShapeMismatchError",
     "StoredSlice",
+    "Summary",
     "Tensor",
     "TensorNotFoundError",
     "UnsupportedError",
@@ -74,6 +79,7 @@ __all__ = [
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "diff",
     "get_checkpoint_state",
     "init_from_checkpoint",
     "latest_checkpoint",
@@ -88,8 +94,12 @@ __all__ = [
     "warm_start",
 ]
 
-# Functions that need TensorFlow, by module. They are imported on first use.
+# Functions that need TensorFlow or are seldom used, by module. They are imported on first use. The
+# import of a submodule also sets a name of the package, so no module has the name of a function.
 _LAZY_IMPORTS = {
+    "DiffReport": "tensorbundle.diff_report",
+    "Summary": "tensorbundle.summary",
+    "diff": "tensorbundle.comparison",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",
 }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming
+from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming, tables
 from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
 
@@ -269,6 +269,15 @@ class Tensor(ScalarConversions):
 
     def __repr__(self) -> str:
         return f"<tensorbundle.Tensor {self.name!r} {self.stored_dtype} {self.shape}>"
+
+    def _repr_html_(self) -> str:
+        if self._checkpoint._core.closed:
+            return tables.html_table(repr(self), (), ())
+        core = self._core
+        header = ("tensor", "dtype", "shape", "bytes", "slices")
+        shape = tables.shape_text(self.shape)
+        row = (self.name, self.stored_dtype, shape, f"{core.nbytes:,}", str(len(core.slices())))
+        return tables.html_table(repr(self), header, [row])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._checkpoint, self.name)
