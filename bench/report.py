@@ -36,6 +36,7 @@ HEADINGS = {
     "init": "Initialising variables",
     "warm": "Warm starting",
     "restore": "TensorFlow's own functions",
+    "diff": "Comparing checkpoints",
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"

@@ -14,8 +14,8 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -110,20 +110,20 @@ def _opened(source: AnyPath | Checkpoint) -> contextlib.AbstractContextManager[C
     return checkpoint.open(source)
 
 
-@dataclass(frozen=True)
-class _Fingerprint:
+class _Fingerprint(NamedTuple):
     """The stored checksums of a tensor. Two of them can be compared if their layouts are equal."""
 
     layout: Hashable
     checksum: Hashable
 
 
+# The kind of error of a tensor whose type is not known. Its checksums can be compared.
+_NOT_SUPPORTED = "not supported"
 # The layout of elements in row-major and little-endian order, with one checksum for all of them.
 _WHOLE = ("whole", False)
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(NamedTuple):
     """Two tensors that are compared."""
 
     a: Tensor
@@ -187,10 +187,12 @@ class _Comparison:
 
     def _is_undecided(self, pair: _Pair) -> bool:
         """Compares two tensors by the index; returns whether their values must be compared."""
-        if not self._is_readable(pair):
+        errors = self._errors(pair)
+        if any(kind != _NOT_SUPPORTED for kind, _ in errors):
+            self._unreadable += [error for _, error in errors]
             return False
         reasons = []
-        if pair.a.stored_dtype != pair.b.stored_dtype:
+        if pair.a._core.type_number != pair.b._core.type_number:
             reasons.append("dtype")
         if pair.a.shape != pair.b.shape:
             reasons.append("shape")
@@ -201,25 +203,26 @@ class _Comparison:
             return False
         first = _fingerprint(pair.a, self._a._core.big_endian)
         second = _fingerprint(pair.b, self._b._core.big_endian)
-        if first is None or second is None or first.layout != second.layout:
-            return True
-        if first.checksum == second.checksum:
+        decided = first is not None and second is not None and first.layout == second.layout
+        if decided and first == second:
             self._unchanged += 1
-        elif self._reads_differing:
-            return True
-        else:
+        elif decided and (errors or not self._reads_differing):
             self._changed.append(_difference(pair, "values"))
+        elif errors:
+            self._unreadable += [error for _, error in errors]
+        else:
+            return True
         return False
 
-    def _is_readable(self, pair: _Pair) -> bool:
-        """Returns whether both tensors are stored in full, and reports those that are not."""
-        errors = [
-            Unreadable(path, tensor.name, message)
-            for path, tensor in ((self._a.path, pair.a), (self._b.path, pair.b))
-            if (message := tensor.error) is not None
-        ]
-        self._unreadable += errors
-        return not errors
+    def _errors(self, pair: _Pair) -> list[tuple[str, Unreadable]]:
+        """Returns (kind, error) of each tensor that cannot be read."""
+        first, second = pair.a._core.error(), pair.b._core.error()
+        errors = []
+        if first is not None:
+            errors.append((first[0], Unreadable(self._a.path, pair.a.name, first[1])))
+        if second is not None:
+            errors.append((second[0], Unreadable(self._b.path, pair.b.name, second[1])))
+        return errors
 
     def _compare_values(self, pairs: list[_Pair]) -> None:
         pairs.sort(key=lambda pair: blocks.file_order(pair.a))
@@ -349,19 +352,16 @@ def _fingerprint(tensor: Tensor, big_endian: bool) -> _Fingerprint | None:
     rows = tensor._core.slices()
     if any(row[5] is None for row in rows):
         return None
-    if tensor.dtype == object:
-        # The checksum of strings covers their lengths as numbers, so it cannot be combined.
-        boxes = tuple(sorted((row[0], row[1], row[5]) for row in rows))
-        layout = tuple(box[:2] for box in boxes)
-        return _Fingerprint(
-            _WHOLE if len(rows) == 1 and not big_endian else (layout, big_endian), boxes
-        )
-    swapped = big_endian and tensor.dtype.itemsize > 1
-    whole = _combined(rows, tensor.shape)
-    if whole is not None:
-        return _Fingerprint(("whole", swapped), whole)
-    boxes = tuple(sorted((row[0], row[1], row[5]) for row in rows))
-    return _Fingerprint((tuple(box[:2] for box in boxes), swapped), boxes)
+    is_swapped = big_endian and tensor.dtype.itemsize > 1
+    if len(rows) == 1:
+        return _Fingerprint(("whole", is_swapped), rows[0][5])
+    # The checksum of strings covers their lengths as numbers, so it cannot be combined.
+    combined = None if tensor.dtype == object else _combined(rows, tensor.shape)
+    if combined is not None:
+        return _Fingerprint(("whole", is_swapped), combined)
+    ordered = sorted(rows)
+    boxes = tuple((row[0], row[1]) for row in ordered)
+    return _Fingerprint((boxes, is_swapped), tuple(row[5] for row in ordered))
 
 
 def _combined(rows: Sequence[tuple[Any, ...]], shape: tuple[int, ...]) -> int | None:
@@ -369,9 +369,6 @@ def _combined(rows: Sequence[tuple[Any, ...]], shape: tuple[int, ...]) -> int | 
 
     The slices must be all of the tensor, as `Tensor.error` has checked.
     """
-    if len(rows) == 1:
-        checksum: int = rows[0][5]
-        return checksum
     end = crc = 0
     for offset, lengths, _, _, nbytes, stored in sorted(rows):
         if not shape or offset[0] != end or lengths[1:] != shape[1:]:

@@ -163,5 +163,7 @@ def _figures(row: TensorDiff) -> tuple[str, str, str, str]:
     return different, _number(found.max_abs), _number(found.max_rel), note
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def _number(value: int | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

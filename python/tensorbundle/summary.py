@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -106,32 +107,44 @@ class Summary:
 
 def count_tensors(path: str, tensors: Iterable[_core.Tensor]) -> Summary:
     """Implements ``Checkpoint.summary``."""
-    counts = {tensor.name: (_count(tensor), tensor.type_number) for tensor in tensors}
-    slot_names = slots.find_slots(counts)
-    model = slot = Count()
-    by_dtype: dict[str, Count] = {}
-    by_scope: dict[str, Count] = {}
-    for name, (count, type_number) in counts.items():
-        if name in slot_names:
-            slot += count
-        else:
-            model += count
+    rows = [(each.name, each.type_number, each.shape, each.nbytes) for each in tensors]
+    slot_names = slots.find_slots(row[0] for row in rows)
+    parts: dict[bool, _Sum] = defaultdict(_Sum)  # whether they are slots
+    types: dict[int, _Sum] = defaultdict(_Sum)
+    scopes: dict[str, _Sum] = defaultdict(_Sum)
+    for name, number, shape, nbytes in rows:
+        elements = 0 if number in (dtypes.STRING, dtypes.VARIANT) else math.prod(shape)
         scope, slash, _ = name.partition("/")
-        for groups, key in (
-            (by_dtype, dtypes.stored_name(type_number)),
-            (by_scope, scope if slash else ""),
-        ):
-            groups[key] = groups.get(key, Count()) + count
+        for total in (parts[name in slot_names], types[number], scopes[scope if slash else ""]):
+            total.add(elements, nbytes)
+    model, slot = parts[False].count(), parts[True].count()
     return Summary(
-        path, model + slot, model, slot, _largest_first(by_dtype), _largest_first(by_scope)
+        path=path,
+        total=model + slot,
+        model=model,
+        slots=slot,
+        by_dtype=_largest_first({dtypes.stored_name(n): each for n, each in types.items()}),
+        by_scope=_largest_first(scopes),
     )
 
 
-def _count(tensor: _core.Tensor) -> Count:
-    is_number = tensor.type_number not in (dtypes.STRING, dtypes.VARIANT)
-    return Count(1, math.prod(tensor.shape) if is_number else 0, tensor.nbytes)
+class _Sum:
+    """A count that grows, because there may be a million tensors."""
+
+    __slots__ = ("nbytes", "parameters", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors = self.parameters = self.nbytes = 0
+
+    def add(self, parameters: int, nbytes: int) -> None:
+        self.tensors += 1
+        self.parameters += parameters
+        self.nbytes += nbytes
+
+    def count(self) -> Count:
+        return Count(self.tensors, self.parameters, self.nbytes)
 
 
-def _largest_first(counts: Mapping[str, Count]) -> dict[str, Count]:
-    order = sorted(counts, key=lambda key: (-counts[key].nbytes, key))
-    return {key: counts[key] for key in order}
+def _largest_first(sums: Mapping[str, _Sum]) -> dict[str, Count]:
+    order = sorted(sums, key=lambda key: (-sums[key].nbytes, key))
+    return {key: sums[key].count() for key in order}

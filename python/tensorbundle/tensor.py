@@ -273,11 +273,12 @@ class Tensor(ScalarConversions):
     def _repr_html_(self) -> str:
         if self._checkpoint._core.closed:
             return tables.html_table(repr(self), (), ())
-        core = self._core
-        header = ("tensor", "dtype", "shape", "bytes", "slices")
-        shape = tables.shape_text(self.shape)
-        row = (self.name, self.stored_dtype, shape, f"{core.nbytes:,}", str(len(core.slices())))
-        return tables.html_table(repr(self), header, [row])
+        header = ("slice at", "shape", "bytes", "offset", "file")
+        rows = [
+            (str(offset), tables.shape_text(shape), f"{nbytes:,}", f"{file_offset:,}", file)
+            for offset, shape, file, file_offset, nbytes, _ in self._core.slices()
+        ]
+        return tables.html_table(f"{self!r}: {tables.size_text(self.nbytes)}", header, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._checkpoint, self.name)

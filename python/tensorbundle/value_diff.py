@@ -42,7 +42,7 @@ class ValueDiff:
     elements: int
     different: int = 0
     not_finite: int = 0
-    max_abs: float | None = None
+    max_abs: int | float | None = None
     max_rel: float | None = None
 
     def __add__(self, other: ValueDiff) -> ValueDiff:
@@ -129,7 +129,7 @@ def compare(
 
 def _compare_numbers(
     a: Array, b: Array, kind: str, tolerance: Tolerance, same_type: bool
-) -> tuple[int, int, float | None, float | None]:
+) -> tuple[int, int, int | float | None, float | None]:
     wide = np.complex128 if kind == "complex" else np.float64
     x, y = a.astype(wide), b.astype(wide)
     finite = np.isfinite(x) & np.isfinite(y)
@@ -196,5 +196,5 @@ def _kind_of(tensor: Tensor) -> str:
     return "integer" if name.startswith(_INTEGERS) else ""
 
 
-def _largest(a: float | None, b: float | None) -> float | None:
+def _largest(a: Any, b: Any) -> Any:
     return b if a is None else a if b is None else max(a, b)

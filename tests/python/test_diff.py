@@ -394,6 +394,17 @@ def test_missing_data_files_make_checkpoints_different(tmp_path: Path) -> None:
     assert not report.same
 
 
+def test_unknown_types_are_compared_by_their_checksums(tmp_path: Path) -> None:
+    paths = []
+    for name, payload in (("a", b"abcd"), ("b", b"abcd"), ("c", b"abce")):
+        bundle = Bundle()
+        bundle.add_payload("t", 99, (4,), payload)
+        paths.append(bundle.write(tmp_path / name))
+    assert tb.diff(paths[0], paths[1], values=True).same
+    (row,) = tb.diff(paths[0], paths[2], values=True).changed
+    assert (row.reasons, row.values) == (("values",), None)
+
+
 def test_open_checkpoints_stay_open(tmp_path: Path) -> None:
     a, b = write_both(tmp_path, {"w": np.zeros(3)}, {"w": np.zeros(3)})
     with tb.open(a) as first:

@@ -163,7 +163,8 @@ def test_html_of_a_checkpoint_lists_its_tensors(tmp_path: Path) -> None:
             ["w", "bfloat16", "[3]", "6"],
         ]
         tensor = ck[NASTY]
-        assert parse(tensor._repr_html_())[1] == [ESCAPED, "float64", "[2,3]", "48", "1"]
+        assert "&lt;script&gt;" in tensor._repr_html_()
+        assert parse(tensor._repr_html_())[1][:4] == ["(0, 0)", "[2,3]", "48", "0"]
         assert parse(ck.summary()._repr_html_())[1] == ["dtype float64", "1", "6", "48 B"]
     assert parse(ck._repr_html_()) == []
     assert parse(tensor._repr_html_()) == []
