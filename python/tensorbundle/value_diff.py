@@ -35,7 +35,7 @@ class ValueDiff:
             from a NaN with other bits. With one, 0.0 equals -0.0 and NaN equals NaN.
         not_finite: How many of the different elements are NaN or infinite on either side.
         max_abs: The largest ``abs(a - b)``, also within the tolerance, where both are finite. None
-            if no element differs, or for types without numbers.
+            if there is none, or for types without numbers.
         max_rel: The largest ``abs(a - b) / abs(b)`` where b is not 0, likewise.
     """
 
@@ -115,40 +115,53 @@ def compare(
         tolerance: When elements are close.
     """
     count = a.size
+    if count == 0:
+        return ValueDiff(0)
     if same_type:
         unequal = a != b if a.dtype == object else _bits_differ(a, b)
-        if not unequal.any():
+        different = np.count_nonzero(unequal)
+        if not different:
             return ValueDiff(count)
-        a, b = a[unequal], b[unequal]
+        if different < count:
+            a, b = a[unequal], b[unequal]
     if not kind:
         return ValueDiff(count, a.size)
     with np.errstate(all="ignore"):
-        difference = _compare_numbers(a, b, kind, tolerance, same_type)
-    return ValueDiff(count, *difference)
+        figures = _compare_numbers(a, b, kind, tolerance, same_type and tolerance.is_exact)
+    return ValueDiff(count, *figures)
 
 
 def _compare_numbers(
-    a: Array, b: Array, kind: str, tolerance: Tolerance, same_type: bool
+    a: Array, b: Array, kind: str, tolerance: Tolerance, all_differ: bool
 ) -> tuple[int, int, int | float | None, float | None]:
+    """Returns the numbers of different and not finite elements, and the largest differences."""
     wide = np.complex128 if kind == "complex" else np.float64
     x, y = a.astype(wide), b.astype(wide)
-    finite = np.isfinite(x) & np.isfinite(y)
     distance = _integer_distance(a, b) if kind == "integer" else np.abs(x - y)
-    if same_type and tolerance.is_exact:
-        far = np.ones(a.size, np.bool_)
+    size = np.abs(y)
+    relative = distance / size
+    # These are finite if all elements are and no `y` is 0, which needs no masks then.
+    largest, largest_relative = distance.max(), relative.max()
+    finite = None if np.isfinite(largest) else np.isfinite(x) & np.isfinite(y)
+    if all_differ:
+        far = None
     else:
-        far = ~(finite & (distance <= tolerance.atol + tolerance.rtol * np.abs(y)))
-        if kind != "integer":
-            far &= (x != y) & ~(np.isnan(x) & np.isnan(y))
-    not_finite = int(np.count_nonzero(far & ~finite))
-    largest = distance[finite]
-    nonzero = finite & (y != 0)
-    relative = distance[nonzero] / np.abs(y[nonzero])
+        far = distance > tolerance.atol + tolerance.rtol * size
+        if finite is not None:
+            equal = (x == y) | (np.isnan(x) & np.isnan(y))
+            far = ~equal & (far | ~finite)
+    not_finite = 0
+    if finite is not None:
+        not_finite = int(np.count_nonzero(~finite if far is None else far & ~finite))
+        largest = distance[finite].max(initial=-1)
+    if not np.isfinite(largest_relative):
+        chosen = size != 0 if finite is None else (size != 0) & finite
+        largest_relative = relative[chosen].max(initial=-1)
     return (
-        int(np.count_nonzero(far)),
+        a.size if far is None else int(np.count_nonzero(far)),
         not_finite,
-        largest.max().item() if largest.size else None,
-        relative.max().item() if relative.size else None,
+        largest.item() if largest >= 0 else None,
+        largest_relative.item() if largest_relative >= 0 else None,
     )
 
 
