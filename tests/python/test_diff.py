@@ -286,6 +286,35 @@ def test_large_tensors_are_compared_in_many_blocks(tmp_path: Path) -> None:
     assert dataclasses.astuple(report.changed[0].values)[:4] == (a.size, 2, 0, 8.0)
 
 
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """A tensor of 32 MB in one row, stored in two slices that are not contiguous in the tensor."""
+    array = np.arange(8 << 20, dtype=np.float32).reshape(2, -1)
+    bundle = Bundle()
+    bundle.add_sliced("w", array, tilings.cut(array.shape, 1, [1 << 20, 3 << 20]))
+    a, b = write(tmp_path / "a", {"w": array}), bundle.write(tmp_path / "b")
+    del bundle
+    before = anonymous_memory()
+    peak = 0
+    compare = blocks.read_box
+
+    def measure(*arguments: Any) -> np.ndarray:
+        nonlocal peak
+        peak = max(peak, anonymous_memory() - before)
+        return compare(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "read_box", measure)
+        assert tb.diff(a, b).same
+    assert peak < 16 << 20
+
+
+def anonymous_memory() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("the system does not report anonymous memory")
+
+
 @given(shape=st.lists(st.integers(0, 9), max_size=4), limit=st.integers(1, 40), data=st.data())
 @repeatable
 def test_boxes_partition_any_shape_in_order(
