@@ -37,6 +37,7 @@ HEADINGS = {
     "warm": "Warm starting",
     "restore": "TensorFlow's own functions",
     "diff": "Comparing checkpoints",
+    "average": "Averaging checkpoints",
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"

@@ -45,6 +45,7 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.averaging import AverageReport, average
     from tensorbundle.comparison import diff
     from tensorbundle.diff_report import DiffReport
     from tensorbundle.summary import Summary
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 # `tf` are omitted.
 __all__ = [
     "AlignReport",
+    "AverageReport",
     "Checkpoint",
     "CheckpointNotFoundError",
     "CheckpointReader",
@@ -76,6 +78,7 @@ __all__ = [
     "VocabInfo",
     "__version__",
     "align",
+    "average",
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
@@ -97,8 +100,10 @@ __all__ = [
 # Functions that need TensorFlow or are seldom used, by module. They are imported on first use. The
 # import of a submodule also sets a name of the package, so no module has the name of a function.
 _LAZY_IMPORTS = {
+    "AverageReport": "tensorbundle.averaging",
     "DiffReport": "tensorbundle.diff_report",
     "Summary": "tensorbundle.summary",
+    "average": "tensorbundle.averaging",
     "diff": "tensorbundle.comparison",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",

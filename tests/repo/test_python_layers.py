@@ -16,7 +16,7 @@ LAYERS = [
     {"checkpoint"},
     {"assignment", "compat", "planned_tensor", "renaming", "vocab"},
     {"blocks", "value_diff", "diff_report"},
-    {"comparison", "edit_plan"},
+    {"averaging", "comparison", "edit_plan"},
     {"vocab_diagnosis", "warm_plan"},
     {"tf"},
     {"__init__"},
