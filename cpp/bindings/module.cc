@@ -15,5 +15,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterStream(module);
   tensorbundle::RegisterNames(module);
   tensorbundle::RegisterAlign(module);
+  tensorbundle::RegisterWriter(module);
   tensorbundle::RegisterVocabulary(module);
 }

@@ -31,6 +31,7 @@ void RegisterStream(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
 void RegisterNames(py::module_& module);
 void RegisterAlign(py::module_& module);
+void RegisterWriter(py::module_& module);
 void RegisterVocabulary(py::module_& module);
 
 struct HeldByPython {

@@ -38,6 +38,7 @@ from tensorbundle.state import (
     checkpoints_iterator,
     get_checkpoint_state,
     latest_checkpoint,
+    update_checkpoint_state,
 )
 from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.version import __version__, show_versions
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tensorbundle.diff_report import DiffReport
     from tensorbundle.summary import Summary
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
+    from tensorbundle.writer import Writer, save
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
 # `tf` are omitted.
@@ -76,6 +78,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "VocabInfo",
+    "Writer",
     "__version__",
     "align",
     "average",
@@ -92,19 +95,23 @@ __all__ = [
     "load_checkpoint",
     "load_variable",
     "remap_vocab",
+    "save",
     "set_num_threads",
     "show_versions",
+    "update_checkpoint_state",
     "warm_start",
 ]
 
-# Functions that need TensorFlow or are seldom used, by module. They are imported on first use. The
-# import of a submodule also sets a name of the package, so no module has the name of a function.
+# Names that few programs need, by module. They are imported on first use. The import of a submodule
+# also sets a name of the package, so no module has the name of a function.
 _LAZY_IMPORTS = {
     "AverageReport": "tensorbundle.averaging",
     "DiffReport": "tensorbundle.diff_report",
     "Summary": "tensorbundle.summary",
+    "Writer": "tensorbundle.writer",
     "average": "tensorbundle.averaging",
     "diff": "tensorbundle.comparison",
+    "save": "tensorbundle.writer",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",
 }

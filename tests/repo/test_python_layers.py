@@ -14,7 +14,7 @@ LAYERS = [
     {"explain", "summary"},
     {"tensor"},
     {"checkpoint"},
-    {"assignment", "compat", "planned_tensor", "renaming", "vocab"},
+    {"assignment", "compat", "planned_tensor", "renaming", "vocab", "writer"},
     {"blocks", "value_diff", "diff_report"},
     {"averaging", "comparison", "edit_plan"},
     {"vocab_diagnosis", "warm_plan"},
