@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterCheckpoint(module);
   tensorbundle::RegisterStream(module);
   tensorbundle::RegisterNames(module);
+  tensorbundle::RegisterObjectGraph(module);
   tensorbundle::RegisterAlign(module);
   tensorbundle::RegisterVocabulary(module);
 }

@@ -30,6 +30,7 @@ void RegisterTensor(py::module_& module);
 void RegisterStream(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
 void RegisterNames(py::module_& module);
+void RegisterObjectGraph(py::module_& module);
 void RegisterAlign(py::module_& module);
 void RegisterVocabulary(py::module_& module);
 

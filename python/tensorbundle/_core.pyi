@@ -32,6 +32,19 @@ def similar_names(name: bytes, candidates: list[str], *, count: int, least: floa
     Takes milliseconds for 100,000 candidates. Only the first 256 bytes of names are compared.
     """
 
+def edit_object_graph(
+    graph: bytes,
+    *,
+    dropped_keys: Sequence[bytes],
+    renamed_keys: dict[bytes, bytes],
+    renamed_full_names: dict[bytes, bytes],
+) -> bytes:
+    """Returns a serialized TrackableObjectGraph without some keys, and with new names.
+
+    Raises:
+        CorruptionError: The message is malformed.
+    """
+
 def set_dtypes(dtypes: tuple[np.dtype[Any], ...], converted: Sequence[int]) -> None:
     """Sets the dtype of every type number; the last dtype is that of all larger numbers.
 

@@ -51,6 +51,14 @@ BY_NAME: dict[str, np.dtype[Any]] = {
     for number, dtype in enumerate(dtypes.BY_NUMBER)
     if not dtypes.stored_name(number).startswith("unknown")
 }
+_NUMBERS: dict[str, int] = {
+    dtypes.stored_name(number): number for number in range(len(dtypes.BY_NUMBER))
+}
+
+
+def number_of(name: str) -> int:
+    """Returns the type number of a name that `dtype_of` returned."""
+    return _NUMBERS[name]
 
 
 def stored_name(dtype: np.dtype[Any]) -> str:

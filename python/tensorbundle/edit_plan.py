@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import casts, naming
+from tensorbundle import _core, casts, naming
 from tensorbundle import slots as optimizer_slots
 from tensorbundle.arguments import integer
 from tensorbundle.checkpoint import Checkpoint
@@ -91,6 +91,23 @@ class EditPlan:
     graph: bytes | None = None
     renamed_full_names: Mapping[str, str] = field(default_factory=dict)
 
+    def edited_graph(self) -> bytes | None:
+        """Returns the object graph with the keys and full names of the result.
+
+        Raises:
+            CorruptionError: The object graph is malformed.
+        """
+        if self.graph is None:
+            return None
+        if not (self.dropped or self.renamed or self.renamed_full_names):
+            return self.graph
+        return _core.edit_object_graph(
+            self.graph,
+            dropped_keys=[_encode(key) for key in self.dropped],
+            renamed_keys={_encode(a): _encode(b) for a, b in self.renamed.items()},
+            renamed_full_names={_encode(a): _encode(b) for a, b in self.renamed_full_names.items()},
+        )
+
 
 def plan_edit(
     checkpoint: Checkpoint,
@@ -137,6 +154,10 @@ def plan_edit(
     for text in plan.warnings:
         python_warnings.warn(text, EditWarning, stacklevel=3)
     return plan
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _flag(option: str, value: object) -> bool:

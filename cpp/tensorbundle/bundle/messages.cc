@@ -176,26 +176,6 @@ bool DecodeEntryFast(ByteSpan message, BundleEntry* entry) {
   return AsInt32(dtype, &entry->dtype) && AsInt32(shard, &entry->shard);
 }
 
-// Appends a field as it was read.
-void PutField(const WireField& field, std::string* out) {
-  PutTag(field.number, field.type, out);
-  switch (field.type) {
-    case WireType::kVarint:
-      PutVarint64(field.value, out);
-      return;
-    case WireType::kFixed64:
-      PutFixed64(field.value, out);
-      return;
-    case WireType::kFixed32:
-      PutFixed32(static_cast<uint32_t>(field.value), out);
-      return;
-    case WireType::kBytes:
-      PutVarint64(field.bytes.size(), out);
-      out->append(AsText(field.bytes));
-      return;
-  }
-}
-
 // ---- Header and version.
 
 // Sets `listed` if bad_consumers, packed or not, contains kReaderVersion. Returns false if the
