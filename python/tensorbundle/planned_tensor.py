@@ -116,7 +116,8 @@ class PlannedTensor:
     def finish(self, block: Array) -> Array:
         """Transposes and casts a block of the source. Returns a C-contiguous array."""
         if self.permutation is None:
-            return np.asarray(casts.cast(block, self.dtype), order="C")
+            array = casts.cast(block, self.dtype)
+            return np.asarray(casts.bits(array), order="C").view(array.dtype)
         view = np.transpose(block, self.permutation)
         result = np.empty(view.shape, self.dtype)
         # In tiles of source rows that fit into the cache: each of them is read once.
@@ -124,7 +125,7 @@ class PlannedTensor:
         rows = max(1, _TILE_BYTES * view.shape[axis] // max(block.nbytes, 1))
         for start in range(0, view.shape[axis], rows):
             tile = (*(slice(None),) * axis, slice(start, start + rows))
-            result[tile] = casts.cast(view[tile], self.dtype)
+            casts.bits(result)[tile] = casts.bits(casts.cast(view[tile], self.dtype))
         return result
 
     @property

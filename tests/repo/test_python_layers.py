@@ -16,6 +16,7 @@ LAYERS = [
     {"checkpoint"},
     {"assignment", "compat", "planned_tensor", "renaming", "vocab"},
     {"edit_plan"},
+    {"editing"},
     {"vocab_diagnosis", "warm_plan"},
     {"tf"},
     {"__init__"},
