@@ -17,5 +17,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterNames(module);
   tensorbundle::RegisterObjectGraph(module);
   tensorbundle::RegisterAlign(module);
+  tensorbundle::RegisterWriter(module);
   tensorbundle::RegisterVocabulary(module);
 }

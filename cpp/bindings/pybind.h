@@ -33,6 +33,7 @@ void RegisterCheckpoint(py::module_& module);
 void RegisterNames(py::module_& module);
 void RegisterObjectGraph(py::module_& module);
 void RegisterAlign(py::module_& module);
+void RegisterWriter(py::module_& module);
 void RegisterVocabulary(py::module_& module);
 
 struct HeldByPython {

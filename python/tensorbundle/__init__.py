@@ -38,6 +38,7 @@ from tensorbundle.state import (
     checkpoints_iterator,
     get_checkpoint_state,
     latest_checkpoint,
+    update_checkpoint_state,
 )
 from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.version import __version__, show_versions
@@ -46,6 +47,7 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
+    from tensorbundle.writer import Writer, save
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
 # `tf` are omitted.
@@ -69,6 +71,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "VocabInfo",
+    "Writer",
     "__version__",
     "align",
     "checkpoint_exists",
@@ -83,13 +86,17 @@ __all__ = [
     "load_checkpoint",
     "load_variable",
     "remap_vocab",
+    "save",
     "set_num_threads",
     "show_versions",
+    "update_checkpoint_state",
     "warm_start",
 ]
 
-# Functions that need TensorFlow, by module. They are imported on first use.
+# Names that few programs need, by module. They are imported on first use.
 _LAZY_IMPORTS = {
+    "Writer": "tensorbundle.writer",
+    "save": "tensorbundle.writer",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",
 }

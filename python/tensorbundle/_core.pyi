@@ -380,3 +380,86 @@ def align(
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[int, int, int, int]:
     """Rewrites a checkpoint. Returns (slices, moved, data bytes before, data bytes after)."""
+
+@final
+class SliceWriter:
+    """A dense stored slice that arrives in parts, in order."""
+
+    @property
+    def left(self) -> int:
+        """The number of bytes that are missing."""
+
+    def append(self, array: np.ndarray[Any, Any]) -> None:
+        """Writes the next bytes, from a C-contiguous array. ValueError if they are too many."""
+
+    def finish(self) -> None:
+        """Adds the slice to the index. ValueError if bytes are missing."""
+
+    def abandon(self) -> None:
+        """Gives the name and the place back, unless the slice is finished."""
+
+@final
+class Writer:
+    """A checkpoint that is being written.
+
+    `offset` and `slice_shape` are the box of a stored slice; both are None for a whole tensor.
+    """
+
+    @staticmethod
+    def create(
+        prefix: bytes, *, shards: int, alignment: int, overwrite: bool, threads: int
+    ) -> Writer:
+        """Creates the temporary files."""
+
+    @property
+    def closed(self) -> bool: ...
+    def add(
+        self,
+        name: bytes,
+        type_number: int,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        array: np.ndarray[Any, Any],
+    ) -> None:
+        """Writes a slice from a C-contiguous array."""
+
+    def add_strings(
+        self,
+        name: bytes,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        strings: list[bytes | str],
+    ) -> None:
+        """Writes a slice of strings; a str is written as UTF-8."""
+
+    def begin(
+        self,
+        name: bytes,
+        type_number: int,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        item_size: int,
+    ) -> SliceWriter:
+        """Begins a slice whose bytes arrive in parts."""
+
+    def copy(
+        self,
+        tensors: list[tuple[Tensor, bytes]],
+        progress: Callable[[int, int], object] | None = None,
+        done: int = 0,
+        total: int = 0,
+    ) -> None:
+        """Copies tensors with their slices and checksums, under new names."""
+
+    @staticmethod
+    def can_copy(tensor: Tensor) -> bool:
+        """Returns whether `copy` can copy a tensor; if not, it must be converted."""
+
+    def publish(self) -> None:
+        """Gives all files their names."""
+
+    def close(self) -> None:
+        """Removes all files that were not published. Later calls raise ValueError."""

@@ -14,7 +14,7 @@ LAYERS = [
     {"explain"},
     {"tensor"},
     {"checkpoint"},
-    {"assignment", "compat", "planned_tensor", "renaming", "vocab"},
+    {"assignment", "compat", "planned_tensor", "renaming", "vocab", "writer"},
     {"edit_plan"},
     {"editing"},
     {"vocab_diagnosis", "warm_plan"},
