@@ -46,6 +46,8 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.edit_plan import EditError, EditWarning
+    from tensorbundle.editing import EditReport, edit
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
     from tensorbundle.writer import Writer, save
 
@@ -59,6 +61,9 @@ __all__ = [
     "CheckpointState",
     "CorruptionError",
     "Damage",
+    "EditError",
+    "EditReport",
+    "EditWarning",
     "Error",
     "IOFailure",
     "NewCheckpointReader",
@@ -77,6 +82,7 @@ __all__ = [
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "edit",
     "get_checkpoint_state",
     "init_from_checkpoint",
     "latest_checkpoint",
@@ -95,6 +101,10 @@ __all__ = [
 
 # Names that few programs need, by module. They are imported on first use.
 _LAZY_IMPORTS = {
+    "EditError": "tensorbundle.edit_plan",
+    "EditReport": "tensorbundle.editing",
+    "EditWarning": "tensorbundle.edit_plan",
+    "edit": "tensorbundle.editing",
     "Writer": "tensorbundle.writer",
     "save": "tensorbundle.writer",
     "init_from_checkpoint": "tensorbundle.tf.functions",

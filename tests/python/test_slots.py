@@ -23,7 +23,7 @@ TF1 = [
 
 @pytest.mark.parametrize("slot", TF1)
 def test_slots_of_tf1_optimizers(slot: str) -> None:
-    names = {*MODEL, f"dense/kernel/{slot}", f"train/emb/{slot}"}
+    names = {*MODEL, f"dense/kernel/{slot}", f"train/emb/{slot}", f"emb/art_0/{slot}"}
     assert find_slots(names) == names - MODEL
 
 
