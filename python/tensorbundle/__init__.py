@@ -45,6 +45,7 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.conversion import ConvertReport, convert
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
@@ -55,6 +56,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointReader",
     "CheckpointState",
+    "ConvertReport",
     "CorruptionError",
     "Damage",
     "Error",
@@ -74,6 +76,7 @@ __all__ = [
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "convert",
     "get_checkpoint_state",
     "init_from_checkpoint",
     "latest_checkpoint",
@@ -88,8 +91,11 @@ __all__ = [
     "warm_start",
 ]
 
-# Functions that need TensorFlow, by module. They are imported on first use.
+# Names that few programs use, and functions that need TensorFlow, by module. They are imported on
+# first use.
 _LAZY_IMPORTS = {
+    "ConvertReport": "tensorbundle.conversion",
+    "convert": "tensorbundle.conversion",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",
 }

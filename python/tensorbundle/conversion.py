@@ -67,7 +67,7 @@ class ConvertReport:
         left_out: Why a tensor or another object was not written, by name.
         dropped: The names of tensors that the arguments dropped.
         renamed: The new name of each renamed tensor.
-        cast: (old type, new type) of each tensor that was cast, by its old name.
+        cast: (old type, new type) of each tensor that was cast, by its new name.
         warnings: Messages about arguments that had no effect.
     """
 
@@ -228,6 +228,8 @@ def convert(
             _check_table_type(tensors[0])
         else:
             tensors, left_out = _split(tensors, target_format)
+            if plan.graph is not None:
+                left_out[OBJECT_GRAPH] = "the object graph"
             if isinstance(source, ForeignFile):
                 left_out |= source.left_out
             if strict and left_out:
@@ -237,7 +239,7 @@ def convert(
         if not dry_run:
             advance = _progress_callback(progress, nbytes)
             if target_format == "checkpoint":
-                path, files = checkpoint_format.write(
+                (path,) = checkpoint_format.write(
                     path, tensors, shards=shards, alignment=alignment, overwrite=overwrite,
                     advance=advance,
                 )  # fmt: skip
@@ -261,7 +263,7 @@ def convert(
             left_out=MappingProxyType(left_out),
             dropped=plan.dropped,
             renamed=plan.renamed,
-            cast=plan.cast,
+            cast=_casts(tensors),
             warnings=plan.warnings,
         )
 
@@ -391,8 +393,6 @@ def _source_reason(tensor: _Planned) -> str | None:
     """Returns why no other format can store a tensor, or None."""
     stored = tensor.source.stored_dtype if isinstance(tensor.source, Tensor) else None
     if tensor.dtype == np.dtype(object) or isinstance(tensor.source, (bytes, str)):
-        if tensor.name == OBJECT_GRAPH:
-            return "the object graph"
         return "a variant" if stored == "variant" else "strings"
     if stored is not None and tensor.dtype == tensor.source.dtype:
         is_quantized = stored.startswith(("qint", "quint"))  # integers; the scale is elsewhere
@@ -408,6 +408,16 @@ def _cast_hint(name: str, reason_of: Callable[[str, np.dtype[Any]], str | None])
         if dtype is not None and reason_of("x", dtype) is None:
             return f'cast={{"{name}": "{target}"}}'
     return None
+
+
+def _casts(tensors: Iterable[Any]) -> dict[str, tuple[str, str]]:
+    """Returns (old type, new type) by name for the tensors that are cast."""
+    found = {}
+    for tensor in tensors:
+        old = getattr(tensor.source, "stored_dtype", tensor.stored_dtype)
+        if old != tensor.stored_dtype:
+            found[tensor.name] = (old, tensor.stored_dtype)
+    return found
 
 
 def _left_out_message(left_out: Mapping[str, str], path: str) -> str:

@@ -204,7 +204,8 @@ def check_same(found, arrays):
         if array.ndim and array.size:
             chunks = [np.array(chunk) for _, chunk in found[name].chunks()]
             assert same_bits(np.concatenate(chunks), native)
-            assert same_bits(np.asarray(found[name][:, 1:2]), np.ascontiguousarray(native[:, 1:2]))
+            last = np.asarray(found[name][..., 1:2])
+            assert same_bits(last, np.ascontiguousarray(native[..., 1:2]))
 
 
 def test_shards_are_named_as_transformers_names_them(tmp_path):
@@ -307,11 +308,11 @@ def test_invalid_safetensors_index_raises(tmp_path, weights):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_flipped_byte_of_npz_raises(tmp_path, save):
     path = tmp_path / "x.npz"
-    save(path, a=np.arange(1000.0))
+    save(path, a=np.random.default_rng(0).random(40_000))
     data = bytearray(path.read_bytes())
-    data[600] ^= 1
+    data[300_000] ^= 1
     path.write_bytes(data)
-    for use in (lambda tensor: list(tensor.chunks()), np.asarray):
+    for use in (lambda tensor: list(tensor.chunks(100)), np.asarray, lambda tensor: tensor[3]):
         with npz.read(str(path)) as found, pytest.raises(tb.CorruptionError, match="npz"):
             use(found["a"])
 

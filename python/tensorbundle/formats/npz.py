@@ -14,7 +14,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -89,37 +89,52 @@ class _Member(ForeignTensor):
         super().__init__(info.filename.removesuffix(_MEMBER_SUFFIX), header.shape, header.dtype)
         self._archive, self._info, self._header = archive, info, header
         self._array: Array | None = None
+        self._file: _Reader | None = None  # of the stream of rows
+        self._next_row = 0
 
     def __getitem__(self, index: Any) -> Any:
-        """Returns elements of the mapped archive; of a compressed array, which is kept in memory.
+        """Returns elements by a basic index.
 
-        The whole array is compared with its checksum first.
+        Blocks of rows in order, from the first to the last, are streamed, and the checksum is
+        compared at the end. Otherwise the whole array is compared first. It is then mapped, or kept
+        in memory if it is compressed.
         """
         if self._array is None:
+            rows = self._rows_of(index)
+            if rows is not None and rows[0] in (0, self._next_row):
+                return self._stream_rows(*rows)
             data = self._archive.whole(self._info)[self._header.size :]
             header = self._header
             self._array = tensors.array_over(data, header.stored, self.shape, header.order)
         found = self._array[index]
         return found if found.dtype == self.dtype else found.astype(self.dtype)
 
-    def chunks(self, rows: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Yields blocks of rows in order; a compressed array is not kept in memory."""
-        if self._array is None and self._header.order == "C" and self.size:
-            return self._stream(rows)
-        return super().chunks(rows)
+    def _rows_of(self, index: Any) -> tuple[int, int] | None:
+        """Returns the first row and the end of an index of whole rows, or None."""
+        parts = index if isinstance(index, tuple) else (index,)
+        if not self.size or self._header.order != "C" or len(parts) > self.ndim or not parts:
+            return None
+        bounds = []
+        for part, length in zip(parts, self.shape, strict=False):
+            if not isinstance(part, slice) or part.step not in (None, 1):
+                return None
+            bounds.append(part.indices(length)[:2])
+        whole = all(row == (0, n) for row, n in zip(bounds[1:], self.shape[1:], strict=False))
+        return bounds[0] if whole and bounds[0][0] < bounds[0][1] else None
 
-    def _stream(self, rows: int | None) -> Iterator[tuple[int, Array]]:
-        row_bytes = self.nbytes // self.shape[0]
-        rows = rows or max(1, tensors.BLOCK_BYTES // row_bytes)
-        with self._archive.open(self._info) as file:
-            _read_exactly(file, self._header.size)
-            for start in range(0, self.shape[0], rows):
-                count = min(rows, self.shape[0] - start)
-                buffer = np.empty(count * row_bytes, np.uint8)
-                _read_into(file, buffer)
-                array = buffer.view(self._header.stored).reshape(count, *self.shape[1:])
-                yield start, array.astype(self.dtype, copy=False)
-            file.read(1)  # compares the checksum
+    def _stream_rows(self, start: int, end: int) -> Array:
+        if start == 0:
+            self._file = self._archive.open(self._info)
+            _read_exactly(self._file, self._header.size)
+        assert self._file is not None
+        buffer = np.empty((end - start) * (self.nbytes // self.shape[0]), np.uint8)
+        _read_into(self._file, buffer)
+        self._next_row = end
+        if end == self.shape[0]:
+            self._file.read(1)  # compares the checksum
+            self._file, self._next_row = None, 0
+        array = buffer.view(self._header.stored).reshape(end - start, *self.shape[1:])
+        return array.astype(self.dtype, copy=False)
 
 
 class _Header:
@@ -184,9 +199,9 @@ class _Archive:
         """Returns the bytes of a member: mapped, or inflated if it is compressed."""
         if info.compress_type != zipfile.ZIP_STORED:
             buffer = np.empty(info.file_size, np.uint8)
-            with self.open(info) as file:
-                _read_into(file, buffer)
-                file.read(1)
+            file = self.open(info)
+            _read_into(file, buffer)
+            file.read(1)
             return buffer
         data = tensors.map_file(self._path)
         start = info.header_offset
@@ -226,12 +241,6 @@ class _Reader:
     def fail(self) -> None:
         raise CorruptionError(f"{self._what} ends too early")
 
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
 
 def _read_exactly(file: _Reader, count: int) -> None:
     while count:
@@ -269,11 +278,12 @@ def read(path: str) -> ForeignFile:
             if not info.filename.endswith(_MEMBER_SUFFIX):
                 left_out[name] = "not an array"
                 continue
-            with archive.open(info) as file:
-                try:
-                    header = _Header(file, info)
-                except ValueError as error:
-                    raise CorruptionError(f"{path!r}: {info.filename!r}: {error}") from error
+            try:
+                header = _Header(archive.open(info), info)
+            except CorruptionError:
+                raise
+            except ValueError as error:
+                raise CorruptionError(f"{path!r}: {info.filename!r}: {error}") from error
             if not header.is_tensor:
                 left_out[name] = _left_out_reason(header.stored)
                 continue

@@ -265,6 +265,11 @@ def _read_file(path: str) -> tuple[dict[str, ForeignTensor], dict[str, str]]:
             path,
             f"has tensor {name!r} at [{begin}, {end}), but the previous one ends at {position}",
         )
+        require(
+            end <= payload.size,
+            path,
+            f"has {payload.size} bytes of data, but tensor {name!r} ends at {end}: it is truncated",
+        )
         position = end
         dtype = dtypes.find(_NAMES[code]) if code in _NAMES else None
         if dtype is None:
@@ -283,7 +288,7 @@ def _read_file(path: str) -> tuple[dict[str, ForeignTensor], dict[str, str]]:
     require(
         position == payload.size,
         path,
-        f"has {payload.size} bytes of data, but its header describes {position}: it is truncated",
+        f"has {payload.size} bytes of data, but its header describes {position}",
     )
     return found, left_out
 

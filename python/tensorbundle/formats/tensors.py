@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorbundle import dtypes
-from tensorbundle.errors import CorruptionError, IOFailure
+from tensorbundle.errors import CheckpointNotFoundError, CorruptionError, IOFailure
+from tensorbundle.naming import FullNames
+from tensorbundle.tensor import StoredSlice
 
 Array = np.ndarray[Any, Any]
 Advance = Callable[[int], None]  # called with the number of bytes that were written
@@ -74,6 +76,11 @@ class ForeignTensor:
     def stored_dtype(self) -> str:
         """The name of the type."""
         return self.dtype.name
+
+    @property
+    def slices(self) -> tuple[StoredSlice, ...]:
+        """One slice: the whole tensor."""
+        return (StoredSlice((0,) * self.ndim, self.shape, "", 0, self.nbytes, None),)
 
     @property
     def error(self) -> None:
@@ -148,10 +155,9 @@ class ForeignFile(Mapping[str, ForeignTensor]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    @property
-    def full_names(self) -> Mapping[str, str]:
-        """Empty: only checkpoints have an object graph."""
-        return {}
+    def _read_full_names(self) -> FullNames:
+        """Returns no names: only checkpoints have an object graph."""
+        return FullNames()
 
     def close(self) -> None:
         """Closes the file."""
@@ -173,12 +179,15 @@ def map_file(path: str) -> Array:
     """Maps a file, read-only, as an array of bytes.
 
     Raises:
-        IOFailure: The file cannot be opened or mapped.
+        CheckpointNotFoundError: The file does not exist.
+        IOFailure: It cannot be opened or mapped.
     """
     try:
         if not os.path.getsize(path):
             return np.empty(0, np.uint8)  # an empty file cannot be mapped
-        return np.memmap(path, np.uint8, "r")
+        return np.asarray(np.memmap(path, np.uint8, "r"))
+    except FileNotFoundError:
+        raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
     except OSError as error:
         raise IOFailure(f"cannot read {path!r}", error.errno or errno.EIO, path) from error
 
