@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from tensorbundle.formats import checkpoint as checkpoint_format
 from tensorbundle.formats import hdf5, npz, parquet, safetensors
 from tensorbundle.formats.tensors import ForeignFile, nbytes_of
 from tensorbundle.naming import OBJECT_GRAPH
+from tensorbundle.planned_tensor import PlannedTensor
 from tensorbundle.tensor import Tensor
 
 FORMATS = ("checkpoint", "safetensors", "npz", "hdf5", "parquet")
@@ -93,18 +94,6 @@ class ConvertReport:
         lines += [f"left out: {name!r}: {reason}" for name, reason in self.left_out.items()]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
-
-
-class _Planned(Protocol):
-    """The parts of ``edit_plan.PlannedTensor`` that this module uses."""
-
-    name: str
-    source: Any
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def convert(
@@ -219,53 +208,76 @@ def convert(
             rules=rules,
             flatten=flatten,
         )
-        tensors: Sequence[Any] = plan.tensors
-        tokens: parquet.Tokens | None = None
+        left_out: dict[str, str] = {}
+        tokens = None
         if target_format == "parquet":
-            tensors, left_out = [_find_table(tensors, name, source)], {}
+            tensors = [_find_table(plan.tensors, name, source)]
             tokens = None if vocab is None else parquet.Tokens(vocab)
-            parquet.check_table(tensors[0], tokens)
-            _check_table_type(tensors[0])
+            _check_table(tensors[0], tokens)
         else:
-            tensors, left_out = _split(tensors, target_format)
+            tensors, left_out = _split(plan.tensors, target_format)
             if plan.graph is not None:
                 left_out[OBJECT_GRAPH] = "the object graph"
             if isinstance(source, ForeignFile):
                 left_out |= source.left_out
             if strict and left_out:
                 raise LeftOutError(_left_out_message(left_out, source.path), left_out)
-        nbytes = sum(map(nbytes_of, tensors))
-        files: tuple[str, ...] = ()
+        output = _Output(path, target_format, tensors, overwrite, tokens, limit, shards, alignment)
         if not dry_run:
-            advance = _progress_callback(progress, nbytes)
-            if target_format == "checkpoint":
-                (path,) = checkpoint_format.write(
-                    path, tensors, shards=shards, alignment=alignment, overwrite=overwrite,
-                    advance=advance,
-                )  # fmt: skip
-            elif target_format == "safetensors":
-                files = safetensors.write(
-                    path, tensors, overwrite=overwrite, max_bytes=limit, advance=advance
-                )
-            elif target_format == "parquet":
-                files = parquet.write(
-                    path, tensors[0], tokens=tokens, overwrite=overwrite, advance=advance
-                )
-            else:
-                write = npz.write if target_format == "npz" else hdf5.write
-                files = write(path, tensors, overwrite=overwrite, advance=advance)
+            output.write(progress)
         return ConvertReport(
-            path=path,
+            path=output.path,
             format=target_format,
-            files=files,
+            files=output.files,
             tensors=len(tensors),
-            nbytes=nbytes,
+            nbytes=output.nbytes,
             left_out=MappingProxyType(left_out),
             dropped=plan.dropped,
             renamed=plan.renamed,
             cast=_casts(tensors),
             warnings=plan.warnings,
         )
+
+
+@dataclass
+class _Output:
+    """What a call writes."""
+
+    path: str
+    format: str
+    tensors: Sequence[PlannedTensor]
+    overwrite: bool
+    tokens: parquet.Tokens | None
+    max_bytes: int | None
+    shards: int
+    alignment: int
+    files: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(nbytes_of, self.tensors))
+
+    def write(self, progress: Callable[[int, int], object] | None) -> None:
+        """Writes the files, and sets `files`."""
+        advance, overwrite = _progress_callback(progress, self.nbytes), self.overwrite
+        if self.format == "checkpoint":
+            (self.path,) = checkpoint_format.write(
+                self.path, self.tensors, shards=self.shards, alignment=self.alignment,
+                overwrite=overwrite, advance=advance,
+            )  # fmt: skip
+        elif self.format == "safetensors":
+            self.files = safetensors.write(
+                self.path, self.tensors, overwrite=overwrite, max_bytes=self.max_bytes,
+                advance=advance,
+            )  # fmt: skip
+        elif self.format == "parquet":
+            self.files = parquet.write(
+                self.path, self.tensors[0], tokens=self.tokens, overwrite=overwrite,
+                advance=advance,
+            )  # fmt: skip
+        else:
+            write = npz.write if self.format == "npz" else hdf5.write
+            self.files = write(self.path, self.tensors, overwrite=overwrite, advance=advance)
 
 
 def _check_callable(progress: object) -> None:
@@ -311,7 +323,7 @@ def _target_format(path: str, to: object, source: str) -> str:
 
 
 def _check_options(
-    target: str, of_file: Mapping[str, object], of_checkpoint: Mapping[str, object]
+    target: str, of_file: dict[str, object], of_checkpoint: dict[str, object]
 ) -> None:
     formats = {"max_bytes": "safetensors", "name": "parquet", "vocab": "parquet"}
     formats |= dict.fromkeys(of_checkpoint, "checkpoint")
@@ -367,7 +379,9 @@ def _check_not_source(path: str, source: Checkpoint | ForeignFile) -> None:
             raise ValueError(f"the destination {path!r} is a file of the source")
 
 
-def _split(tensors: Iterable[_Planned], target: str) -> tuple[list[_Planned], dict[str, str]]:
+def _split(
+    tensors: Iterable[PlannedTensor], target: str
+) -> tuple[list[PlannedTensor], dict[str, str]]:
     """Returns the tensors that the format can store, and why the others are left out."""
     reason_of = {
         "checkpoint": checkpoint_format.unsupported_reason,
@@ -389,7 +403,7 @@ def _split(tensors: Iterable[_Planned], target: str) -> tuple[list[_Planned], di
     return stored, left_out
 
 
-def _source_reason(tensor: _Planned) -> str | None:
+def _source_reason(tensor: PlannedTensor) -> str | None:
     """Returns why no other format can store a tensor, or None."""
     stored = tensor.source.stored_dtype if isinstance(tensor.source, Tensor) else None
     if tensor.dtype == np.dtype(object) or isinstance(tensor.source, (bytes, str)):
@@ -410,7 +424,7 @@ def _cast_hint(name: str, reason_of: Callable[[str, np.dtype[Any]], str | None])
     return None
 
 
-def _casts(tensors: Iterable[Any]) -> dict[str, tuple[str, str]]:
+def _casts(tensors: Iterable[PlannedTensor]) -> dict[str, tuple[str, str]]:
     """Returns (old type, new type) by name for the tensors that are cast."""
     found = {}
     for tensor in tensors:
@@ -427,8 +441,8 @@ def _left_out_message(left_out: Mapping[str, str], path: str) -> str:
 
 
 def _find_table(
-    tensors: Sequence[_Planned], name: str | None, source: Checkpoint | ForeignFile
-) -> Any:
+    tensors: Sequence[PlannedTensor], name: str | None, source: Checkpoint | ForeignFile
+) -> PlannedTensor:
     """Returns the tensor for a Parquet file."""
     if name is not None:
         for tensor in tensors:
@@ -447,7 +461,8 @@ def _find_table(
     return tables[0]
 
 
-def _check_table_type(table: _Planned) -> None:
+def _check_table(table: PlannedTensor, tokens: parquet.Tokens | None) -> None:
+    parquet.check_table(table, tokens)
     _, left_out = _split([table], "parquet")
     if left_out:
         raise ValueError(f"tensor {table.name!r}: {left_out[table.name]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import ml_dtypes
@@ -14,8 +13,6 @@ import pytest
 from craft.bundle import Bundle
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tensorbundle as tb
 from tensorbundle.errors import LeftOutError
@@ -145,7 +142,9 @@ def test_edits_are_applied(tmp_path, suffix):
 def test_wrong_edits_raise_before_anything_is_written(tmp_path, suffix):
     prefix = model(tmp_path)
     with pytest.raises(ValueError, match="absent") as caught:
-        tb.convert(prefix, tmp_path / f"x.{suffix}", rename={"absent": "x"}, transpose={"step": [1, 0]})
+        tb.convert(
+            prefix, tmp_path / f"x.{suffix}", rename={"absent": "x"}, transpose={"step": [1, 0]}
+        )
     assert "step" in str(caught.value)
     assert not (tmp_path / f"x.{suffix}").exists()
 

@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
-from craft.compare import same_bits
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tensorbundle as tb
 
@@ -86,9 +81,7 @@ def test_bert_rules_equal_the_converter_of_transformers(tmp_path):
     )  # fmt: skip
     assert report.tensors == 5 + 2 * 16 + 9
     config.save_pretrained(folder)
-    found, info = transformers.BertForPreTraining.from_pretrained(
-        folder, output_loading_info=True
-    )
+    found, info = transformers.BertForPreTraining.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values()), info
     states = found.state_dict(), expected.state_dict()
     assert states[0].keys() == states[1].keys()

@@ -52,6 +52,7 @@ def import_h5py() -> Any:
 
 def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
     """Returns why the format cannot store a tensor, or None."""
+    del dtype  # it stores the bytes of every type
     if "\0" in name:
         return "its name has a zero byte"
     return tensors.invalid_utf8_reason(name)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -27,11 +28,6 @@ import numpy as np
 from tensorbundle.alignment import DestinationExistsError
 from tensorbundle.errors import Error, IOFailure
 from tensorbundle.filenames import names_in
-
-try:
-    import fcntl
-except ImportError:  # not POSIX
-    fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"(?P<name>.+)\.tempstate(?P<number>\d+)-tb", re.DOTALL)
 # The errors of link(2) on file systems without hard links.
@@ -121,9 +117,8 @@ class NewFiles:
             number = secrets.randbits(63)
             name = f"{self.path}.tempstate{number}-tb"
             claim = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.lexists(name):  # another writer may have taken it for a leftover
                 self._claim = claim
                 return number
@@ -243,13 +238,11 @@ def write_array(file: IO[bytes], array: np.ndarray[Any, Any]) -> int:
     if not array.size:
         return 0
     # Arrays of ml_dtypes' types have no buffer.
-    return file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _is_locked(path: str) -> bool:
     """Returns whether a living writer has locked a claim."""
-    if fcntl is None:
-        return True
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

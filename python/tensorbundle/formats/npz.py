@@ -44,6 +44,7 @@ _INFLATED = 1 << 20
 
 def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
     """Returns why the format cannot store a tensor, or None."""
+    del dtype  # it stores the bytes of every type
     if "\0" in name:
         return "its name has a zero byte"
     if len(name.encode("utf-8", "surrogateescape")) + len(_MEMBER_SUFFIX) >= 1 << 16:
@@ -171,7 +172,8 @@ class _Header:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * self.stored.itemsize
+        size: int = self.stored.itemsize
+        return math.prod(self.shape) * size
 
 
 class _Archive:
@@ -212,7 +214,7 @@ class _Archive:
         data = data[start : start + info.file_size]
         checksum = 0
         for at in range(0, data.size, tensors.BLOCK_BYTES):
-            checksum = zlib.crc32(data[at : at + tensors.BLOCK_BYTES], checksum)
+            checksum = zlib.crc32(data[at : at + tensors.BLOCK_BYTES].data, checksum)
         if checksum != info.CRC:
             raise CorruptionError(f"{self._path!r}: member {info.filename!r} has a wrong checksum")
         return data

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,6 @@ from tensorbundle.formats.new_files import NewFiles
 from tensorbundle.formats.tensors import Advance, SourceTensor
 
 SUFFIX = ".parquet"
-
-Vocabulary = "str | bytes | os.PathLike[Any] | Sequence[str | bytes] | None"
 
 # A row group has this number of bytes of vectors at most, which Arrow holds several times.
 _ROW_GROUP_BYTES = 8 << 20
@@ -131,7 +129,7 @@ def write(
     """
     pyarrow, parquet = import_pyarrow()
     check_table(table, tokens)
-    rows, columns = table.shape
+    columns = table.shape[1]
     values = pyarrow.from_numpy_dtype(table.dtype)
     vector = pyarrow.list_(values, columns)
     if tokens is None:
@@ -155,7 +153,7 @@ def write(
                 if tokens is None:
                     labels = pyarrow.array(np.arange(start, start + count))
                 else:
-                    found = list(itertools.islice(source, count))
+                    found: list[bytes | None] = list(itertools.islice(source, count))
                     found += [None] * (count - len(found))
                     labels = pyarrow.array(found, pyarrow.binary()).cast(label.type)
                 flat = pyarrow.array(np.ascontiguousarray(block).reshape(-1))

@@ -221,7 +221,9 @@ def read(path: str) -> ForeignFile:
         if name in shard_left_out:
             left_out[name] = shard_left_out[name]
         else:
-            require(name in shard_tensors, path, f"says that {name!r} is in {file!r}, but it is not")
+            require(
+                name in shard_tensors, path, f"says that {name!r} is in {file!r}, but it is not"
+            )
             found[name] = shard_tensors[name]
     shards = (os.path.join(os.path.dirname(path), file) for file in read_files)
     return ForeignFile(path, found, left_out, files=(path, *shards))
@@ -231,13 +233,14 @@ def _read_index(path: str) -> dict[str, str]:
     data = tensors.map_file(path)
     require(data.size <= _MAX_HEADER, path, f"has {data.size} bytes, too many for an index")
     document = _parse_json(data.tobytes(), path)
-    weight_map = document.get("weight_map")
-    require(isinstance(weight_map, dict), path, "has no weight_map")
+    weight_map: Any = document.get("weight_map", {})
+    require(isinstance(weight_map, dict) and bool(weight_map), path, "has no weight_map")
     for name, file in weight_map.items():
-        is_name = isinstance(file, str) and file == os.path.basename(file) and "\0" not in file
-        require(is_name and bool(file), path, f"has {file!r:.100} as the file of {name!r:.100}")
-    found: dict[str, str] = weight_map
-    return found
+        is_name = isinstance(file, str) and bool(file) and "\0" not in file
+        is_name = is_name and file == os.path.basename(file)
+        require(is_name, path, f"has {file!r:.100} as the file of {name!r:.100}")
+    result: dict[str, str] = weight_map
+    return result
 
 
 def _read_file(path: str) -> tuple[dict[str, ForeignTensor], dict[str, str]]:

@@ -32,12 +32,19 @@ class SourceTensor(Protocol):
     """A tensor to write."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in the file."""
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the elements."""
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
-    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The number of elements per axis."""
+
+    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+        """Yields blocks of rows in order; one array for a scalar."""
 
 
 def nbytes_of(tensor: SourceTensor) -> int:
@@ -192,7 +199,9 @@ def map_file(path: str) -> Array:
         raise IOFailure(f"cannot read {path!r}", error.errno or errno.EIO, path) from error
 
 
-def array_over(data: Array, dtype: np.dtype[Any], shape: tuple[int, ...], order: str = "C") -> Array:
+def array_over(
+    data: Array, dtype: np.dtype[Any], shape: tuple[int, ...], order: str = "C"
+) -> Array:
     """Returns an array over bytes. Requires: their number is that of `dtype` and `shape`."""
     if order == "F":
         return data.view(dtype).reshape(shape[::-1]).T
