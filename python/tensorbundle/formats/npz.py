@@ -172,8 +172,8 @@ class _Header:
 
     @property
     def nbytes(self) -> int:
-        size: int = self.stored.itemsize
-        return math.prod(self.shape) * size
+        nbytes: int = math.prod(self.shape) * self.stored.itemsize
+        return nbytes
 
 
 class _Archive:
