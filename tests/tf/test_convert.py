@@ -3,15 +3,42 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from craft.compare import same_bits
+from craft.dtypes import KINDS, sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tensorbundle as tb
+from tensorbundle.formats import npz, safetensors
 
 tf = pytest.importorskip("tensorflow")
 
+# The types that TensorFlow 2.15 can make constants of.
+LABELS = [
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "complex64",
+    "complex128",
+]
+KIND_LIST = [kind for kind in KINDS.values() if kind.label in LABELS]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -87,3 +114,93 @@ def test_bert_rules_equal_the_converter_of_transformers(tmp_path):
     assert states[0].keys() == states[1].keys()
     for name, tensor in states[1].items():
         assert torch.equal(states[0][name], tensor), name
+
+
+shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+names = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
+arrays_by_name = st.dictionaries(
+    names,
+    st.tuples(st.sampled_from(KIND_LIST), shapes, st.integers(0, 9)).map(lambda row: sample(*row)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays_by_name)
+def test_tensors_of_tensorflow_reach_the_file_and_come_back(arrays):
+    """TensorFlow saves; the file has the same bits; TensorFlow reads the new checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder, "m"), arrays)
+        for suffix, module in (("safetensors", safetensors), ("npz", npz)):
+            file = f"{folder}/x.{suffix}"
+            left_out = tb.convert(f"{folder}/m", file).left_out
+            assert all(arrays[name].dtype == np.complex128 for name in left_out)
+            kept = {name: array for name, array in arrays.items() if name not in left_out}
+            with module.read(file) as found:
+                assert found.keys() == kept.keys()
+                assert all(same_bits(np.asarray(found[name]), kept[name]) for name in kept)
+            if kept:
+                tb.convert(file, f"{folder}/back-{suffix}")
+                reader = tf.train.load_checkpoint(f"{folder}/back-{suffix}")
+                assert reader.get_variable_to_shape_map().keys() == kept.keys()
+                for name, array in kept.items():
+                    assert same_bits(np.asarray(reader.get_tensor(name), array.dtype), array)
+
+
+def test_tensorflow_reads_checkpoint_from_file_of_safetensors_library(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    arrays = {
+        "kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "half": sample(KINDS[14], (5, 2)),
+        "step": np.array(7, np.int64),
+    }
+    library.save_file(arrays, tmp_path / "x.safetensors")
+    tb.convert(tmp_path / "x.safetensors", tmp_path / "m", partition={"kernel": 2})
+    for name, array in arrays.items():
+        assert same_bits(np.asarray(tf.train.load_variable(str(tmp_path / "m"), name)), array)
+    variable = tf.Variable(np.zeros((3, 4), np.float32))
+    restored = tf.raw_ops.RestoreV2(
+        prefix=str(tmp_path / "m"), tensor_names=["kernel"], shape_and_slices=[""],
+        dtypes=[tf.float32],
+    )  # fmt: skip
+    variable.assign(restored[0])
+    assert same_bits(variable.numpy(), arrays["kernel"])
+
+
+def test_flat_names_of_an_object_graph(tmp_path):
+    layer = tf.Variable(np.ones((2, 3), np.float32), name="dense/kernel")
+    prefix = tf.train.Checkpoint(layer=layer).save(str(tmp_path / "m"))
+    report = tb.convert(prefix, tmp_path / "x.npz")
+    assert report.left_out == {"_CHECKPOINTABLE_OBJECT_GRAPH": "the object graph"}
+    tb.convert(prefix, tmp_path / "y.npz", flatten=True, drop="save_counter*", strict=True)
+    with np.load(tmp_path / "x.npz") as keys, np.load(tmp_path / "y.npz") as flat:
+        assert "layer/.ATTRIBUTES/VARIABLE_VALUE" in keys
+        assert list(flat) == ["dense/kernel"]
+
+
+def test_layers_of_pytorch_compute_what_those_of_tensorflow_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("safetensors.torch")
+    rng = np.random.default_rng(0)
+    arrays = {
+        "conv/kernel": rng.standard_normal((3, 2, 5, 4), np.float32),
+        "conv/bias": rng.standard_normal(4, np.float32),
+        "dense/kernel": rng.standard_normal((4, 6), np.float32),
+        "dense/bias": rng.standard_normal(6, np.float32),
+    }
+    save(tmp_path / "m", arrays)
+    subprocess.run(
+        [sys.executable, str(EXAMPLES / "tf_to_pytorch.py"), tmp_path / "m", tmp_path / "x"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    images = rng.standard_normal((2, 8, 9, 5), np.float32)
+    expected = tf.nn.conv2d(images, arrays["conv/kernel"], 1, "VALID") + arrays["conv/bias"]
+    expected = tf.matmul(expected, arrays["dense/kernel"]) + arrays["dense/bias"]
+    model = torch.nn.ModuleDict(
+        {"conv": torch.nn.Conv2d(5, 4, (3, 2)), "dense": torch.nn.Linear(4, 6)}
+    )
+    model.load_state_dict(library.load_file(tmp_path / "x"))
+    found = model["conv"](torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    found = model["dense"](found).detach().numpy()
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
