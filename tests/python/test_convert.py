@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -245,6 +247,39 @@ def test_directories_get_a_file_name(tmp_path):
     assert tb.convert(prefix, f"{tmp_path}/out/", to="safetensors").path == str(
         tmp_path / "out" / "model.safetensors"
     )
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+import numpy, ml_dtypes
+import tensorbundle as tb
+from tensorbundle import conversion
+conversion._import_libraries(sys.argv[3])
+def anonymous():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\\s+(\\d+)", status)[1]) << 10
+before, peak = anonymous(), 0
+def progress(done, total):
+    global peak
+    peak = max(peak, anonymous() - before)
+tb.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], progress=progress)
+print(peak)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("target", ["safetensors", "npz", "hdf5", "parquet"])
+def test_memory_does_not_depend_on_the_size_of_the_tensor(tmp_path, target):
+    library = {"hdf5": "h5py", "parquet": "pyarrow"}.get(target)
+    if library is not None:
+        pytest.importorskip(library)
+    rows = 240 << 10  # 240 MB
+    prefix = model(tmp_path, emb=np.ones((rows, 256), np.float32))
+    command = [sys.executable, "-c", MEMORY, prefix, tmp_path / "x", target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 96 << 20
 
 
 def table(folder):

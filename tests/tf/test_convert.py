@@ -22,21 +22,8 @@ tf = pytest.importorskip("tensorflow")
 
 # The types that TensorFlow 2.15 can make constants of.
 LABELS = [
-    "float",
-    "double",
-    "half",
-    "bfloat16",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-    "complex64",
-    "complex128",
+    *("float", "double", "half", "bfloat16", "bool", "complex64", "complex128"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 ]
 KIND_LIST = [kind for kind in KINDS.values() if kind.label in LABELS]
 EXAMPLES = Path(__file__).parents[2] / "examples"
