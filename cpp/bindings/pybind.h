@@ -26,11 +26,14 @@ void RegisterErrors();
 void RegisterChecksum(py::module_& module);
 void RegisterDlpack(py::module_& module);
 void RegisterArrays(py::module_& module);
+void RegisterCasts(py::module_& module);
 void RegisterTensor(py::module_& module);
 void RegisterStream(py::module_& module);
 void RegisterCheckpoint(py::module_& module);
 void RegisterNames(py::module_& module);
+void RegisterObjectGraph(py::module_& module);
 void RegisterAlign(py::module_& module);
+void RegisterWriter(py::module_& module);
 void RegisterVocabulary(py::module_& module);
 
 struct HeldByPython {

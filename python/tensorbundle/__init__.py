@@ -38,6 +38,7 @@ from tensorbundle.state import (
     checkpoints_iterator,
     get_checkpoint_state,
     latest_checkpoint,
+    update_checkpoint_state,
 )
 from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.version import __version__, show_versions
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tensorbundle import tf as tf
     from tensorbundle.conversion import ConvertReport, convert
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
+    from tensorbundle.writer import Writer, save
 
 # A star import must not hide the built-in `open` or the usual alias of TensorFlow, so `open` and
 # `tf` are omitted.
@@ -71,6 +73,7 @@ __all__ = [
     "UnsupportedError",
     "VerifyReport",
     "VocabInfo",
+    "Writer",
     "__version__",
     "align",
     "checkpoint_exists",
@@ -86,16 +89,19 @@ __all__ = [
     "load_checkpoint",
     "load_variable",
     "remap_vocab",
+    "save",
     "set_num_threads",
     "show_versions",
+    "update_checkpoint_state",
     "warm_start",
 ]
 
-# Names that few programs use, and functions that need TensorFlow, by module. They are imported on
-# first use.
+# Names that few programs need, by module. They are imported on first use.
 _LAZY_IMPORTS = {
     "ConvertReport": "tensorbundle.conversion",
+    "Writer": "tensorbundle.writer",
     "convert": "tensorbundle.conversion",
+    "save": "tensorbundle.writer",
     "init_from_checkpoint": "tensorbundle.tf.functions",
     "warm_start": "tensorbundle.tf.functions",
 }

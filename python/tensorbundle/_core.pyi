@@ -32,6 +32,25 @@ def similar_names(name: bytes, candidates: list[str], *, count: int, least: floa
     Takes milliseconds for 100,000 candidates. Only the first 256 bytes of names are compared.
     """
 
+def cast_bfloat16(source: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+    """Casts between float32 and bfloat16, given by their bits: arrays of uint32 and uint16.
+
+    Both arrays are C-contiguous.
+    """
+
+def edit_object_graph(
+    graph: bytes,
+    *,
+    dropped_keys: Sequence[bytes],
+    renamed_keys: dict[bytes, bytes],
+    renamed_full_names: dict[bytes, bytes],
+) -> bytes:
+    """Returns a serialized TrackableObjectGraph without some keys, and with new names.
+
+    Raises:
+        CorruptionError: The message is malformed.
+    """
+
 def set_dtypes(dtypes: tuple[np.dtype[Any], ...], converted: Sequence[int]) -> None:
     """Sets the dtype of every type number; the last dtype is that of all larger numbers.
 
@@ -361,3 +380,86 @@ def align(
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[int, int, int, int]:
     """Rewrites a checkpoint. Returns (slices, moved, data bytes before, data bytes after)."""
+
+@final
+class SliceWriter:
+    """A dense stored slice that arrives in parts, in order."""
+
+    @property
+    def left(self) -> int:
+        """The number of bytes that are missing."""
+
+    def append(self, array: np.ndarray[Any, Any]) -> None:
+        """Writes the next bytes, from a C-contiguous array. ValueError if they are too many."""
+
+    def finish(self) -> None:
+        """Adds the slice to the index. ValueError if bytes are missing."""
+
+    def abandon(self) -> None:
+        """Gives the name and the place back, unless the slice is finished."""
+
+@final
+class Writer:
+    """A checkpoint that is being written.
+
+    `offset` and `slice_shape` are the box of a stored slice; both are None for a whole tensor.
+    """
+
+    @staticmethod
+    def create(
+        prefix: bytes, *, shards: int, alignment: int, overwrite: bool, threads: int
+    ) -> Writer:
+        """Creates the temporary files."""
+
+    @property
+    def closed(self) -> bool: ...
+    def add(
+        self,
+        name: bytes,
+        type_number: int,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        array: np.ndarray[Any, Any],
+    ) -> None:
+        """Writes a slice from a C-contiguous array."""
+
+    def add_strings(
+        self,
+        name: bytes,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        strings: list[bytes | str],
+    ) -> None:
+        """Writes a slice of strings; a str is written as UTF-8."""
+
+    def begin(
+        self,
+        name: bytes,
+        type_number: int,
+        shape: Sequence[int],
+        offset: Sequence[int] | None,
+        slice_shape: Sequence[int] | None,
+        item_size: int,
+    ) -> SliceWriter:
+        """Begins a slice whose bytes arrive in parts."""
+
+    def copy(
+        self,
+        tensors: list[tuple[Tensor, bytes]],
+        progress: Callable[[int, int], object] | None = None,
+        done: int = 0,
+        total: int = 0,
+    ) -> None:
+        """Copies tensors with their slices and checksums, under new names."""
+
+    @staticmethod
+    def can_copy(tensor: Tensor) -> bool:
+        """Returns whether `copy` can copy a tensor; if not, it must be converted."""
+
+    def publish(self) -> None:
+        """Gives all files their names."""
+
+    def close(self) -> None:
+        """Removes all files that were not published. Later calls raise ValueError."""

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import SupportsIndex
 
 from tensorbundle import _core, arguments, paths
-from tensorbundle.errors import IOFailure, UnsupportedError
-from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, data_file_prefix, path_text
-
-
-class DestinationExistsError(IOFailure, FileExistsError):
-    """The destination already has a checkpoint, or a file of one."""
+from tensorbundle.errors import UnsupportedError
+from tensorbundle.filenames import AnyPath, destination_errors, destination_prefix
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,9 @@ def align(
     copies it byte for byte.
 
     All files are written under temporary names next to the destination, synced, and then renamed,
-    the index last. A killed process leaves either no checkpoint or a complete one; its other
-    leftovers (``*.tempstate*``, data files without an index) can be deleted. A call that raises
-    leaves no files. Existing files are never replaced.
+    the index last. A killed process leaves either no checkpoint or a complete one; the next write
+    to the same prefix removes its other leftovers. A call that raises leaves no files. Existing
+    files are never replaced.
 
     Args:
         src: The checkpoint, as any path that ``open`` accepts.
@@ -99,8 +94,8 @@ def align(
             "cannot be aligned. Restore it with TensorFlow and save it again as V2, the default of "
             "tf.compat.v1.train.Saver, then align the V2 checkpoint"
         )
-    prefix = _destination(dst, source.prefix)
-    try:
+    prefix = destination_prefix(dst, os.path.basename(source.prefix))
+    with destination_errors():
         counts = _core.align(
             os.fsencode(source.prefix),
             os.fsencode(prefix),
@@ -108,20 +103,4 @@ def align(
             threads=count,
             progress=progress,
         )
-    except IOFailure as error:
-        if error.errno != errno.EEXIST:
-            raise
-        raise DestinationExistsError(error._message, errno.EEXIST, error.filename) from None
     return AlignReport(prefix, *counts)
-
-
-def _destination(path: AnyPath, source: str) -> str:
-    """Returns the prefix of a destination path."""
-    text = path_text(path)
-    if not text or "\0" in text:
-        raise ValueError(f"the destination must be a path, not {text!r}")
-    if text.startswith("~") and not os.path.lexists(text.partition("/")[0]):
-        text = os.path.expanduser(text)
-    if text.endswith(os.sep) or os.path.isdir(text):
-        return os.path.join(text, os.path.basename(source))
-    return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)

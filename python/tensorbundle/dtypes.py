@@ -61,6 +61,14 @@ _FORMER_NAMES = {"float8_e4m3b11fnuz": "float8_e4m3b11"}
 
 _OBJECT = np.dtype(object)
 
+# Dtype name -> number. Plain integers are not quantized.
+_NUMBERS = {
+    name: number
+    for number, (stored, name, _, _) in _TYPES.items()
+    if not stored.startswith("q") and name != "object"
+}
+_NUMBERS |= {former: _NUMBERS[name] for name, former in _FORMER_NAMES.items()}
+
 # (code, bits) of DLPack's DLDataType, by kind for NumPy's types and by name for those of ml_dtypes.
 _DLPACK_KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _DLPACK_NAMES = {
@@ -134,6 +142,37 @@ def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
     if bits is not None:
         np.left_shift(array, 8 - bits, out=array)
         np.right_shift(array, 8 - bits, out=array)
+
+
+def number_of(dtype: np.dtype[Any]) -> int:
+    """Returns the type number with which elements of a NumPy dtype are stored.
+
+    Any byte order; ``STRING`` for NumPy's strings and for objects, which may be anything.
+
+    Raises:
+        TypeError: TensorFlow has no such type.
+    """
+    if dtype.kind in "SUOT":
+        return STRING
+    number = _NUMBERS.get(dtype.name)
+    if number is None:
+        raise TypeError(f"TensorFlow has no type for the dtype {dtype}")
+    return number
+
+
+# Bits of the types of which only the low bits of a byte are stored.
+_NARROW_BITS = {29: 4, 30: 4, 31: 2, 32: 2}
+
+
+def to_stored(number: int, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns the elements as they are stored: little-endian, and without high bits.
+
+    Example: the int4 value -1 is stored as 0b1111.
+    """
+    bits = _NARROW_BITS.get(number)
+    if bits is not None:
+        return np.asarray(array.view(np.uint8) & np.uint8((1 << bits) - 1))
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def dlpack_type(dtype: np.dtype[Any]) -> tuple[int, int] | None:

@@ -144,5 +144,9 @@ class IOFailure(Error, OSError):
         return type(self), (self._message, self.errno, self.filename)
 
 
+class DestinationExistsError(IOFailure, FileExistsError):
+    """The destination already has a checkpoint, or a file of one."""
+
+
 class OutOfMemoryError(IOFailure, MemoryError):
     """The operating system has no memory or address space for a read or a mapping."""

@@ -8,13 +8,15 @@ checkpoint is the file ``P``, or the shards ``P-SSSSS-of-NNNNN``, whose pattern 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import TypeAlias
 
-from tensorbundle.errors import IOFailure, UnsupportedError
+from tensorbundle.errors import DestinationExistsError, IOFailure, UnsupportedError
 
 AnyPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -153,3 +155,39 @@ def v1_shards_on_disk(stem: str) -> dict[int, set[int]]:
         if parts is not None and parts[0] == base:
             found.setdefault(parts[2], set()).add(parts[1])
     return found
+
+
+def destination_prefix(path: AnyPath, base: str | None = None) -> str:
+    """Returns the prefix of a checkpoint to be written.
+
+    Args:
+        path: The prefix, or one of its file names (``.index``, ``.data-...``).
+        base: The base name in a directory, or in a path that ends in a slash.
+
+    Raises:
+        ValueError: The path is empty, has a null character, or is a directory and `base` is None.
+    """
+    text = path_text(path)
+    if not text or "\0" in text:
+        raise ValueError(f"the destination must be a path, not {text!r}")
+    if text.startswith("~") and not os.path.lexists(text.partition("/")[0]):
+        text = os.path.expanduser(text)
+    if text.endswith(os.sep) or os.path.isdir(text):
+        if base is None:
+            raise ValueError(
+                f"{text!r} is a directory: append the name of the checkpoint, such as "
+                f"{os.path.join(text, 'model.ckpt')!r}"
+            )
+        return os.path.join(text, base)
+    return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)
+
+
+@contextlib.contextmanager
+def destination_errors() -> Iterator[None]:
+    """Raises DestinationExistsError in place of an IOFailure about an existing file."""
+    try:
+        yield
+    except IOFailure as error:
+        if error.errno != errno.EEXIST:
+            raise
+        raise DestinationExistsError(error._message, errno.EEXIST, error.filename) from None

@@ -8,6 +8,7 @@ together with its state file is found.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import math
@@ -15,11 +16,11 @@ import numbers
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tensorbundle import path_errors
-from tensorbundle.errors import CorruptionError
+from tensorbundle.errors import CorruptionError, IOFailure
 from tensorbundle.filenames import (
     INDEX_SUFFIX,
     AnyPath,
@@ -28,7 +29,12 @@ from tensorbundle.filenames import (
     v1_pattern_parts,
     v1_shards_on_disk,
 )
-from tensorbundle.text_format import CheckpointState, ParseError, parse_checkpoint_state
+from tensorbundle.text_format import (
+    CheckpointState,
+    ParseError,
+    format_checkpoint_state,
+    parse_checkpoint_state,
+)
 
 if TYPE_CHECKING:
     import logging
@@ -42,6 +48,7 @@ __all__ = [
     "latest_checkpoint",
     "latest_in",
     "read_state",
+    "update_checkpoint_state",
 ]
 
 DEFAULT_STATE_FILE = "checkpoint"
@@ -197,6 +204,55 @@ def find_latest(state: CheckpointState, directory: str, *, moved: bool = True) -
             _logger().warning("Checkpoint %s does not exist; using %s instead", recorded, path)
             return path
     return None
+
+
+def update_checkpoint_state(
+    directory: AnyPath,
+    prefix: AnyPath,
+    all_model_checkpoint_paths: Iterable[AnyPath] | None = None,
+) -> None:
+    """Write a directory's state file, as ``tf.compat.v1.train.update_checkpoint_state`` does.
+
+    The file is replaced at once, after it was synced to the disk. If `directory` is relative,
+    relative paths are rewritten to be relative to it.
+
+    Args:
+        directory: The directory.
+        prefix: The prefix of the latest checkpoint.
+        all_model_checkpoint_paths: The prefixes of all checkpoints, oldest first; `prefix` is
+            appended if it is not the last one.
+
+    Raises:
+        IOFailure: The system failed a write.
+        RuntimeError: `prefix` is the path of the state file itself.
+    """
+    folder = path_text(directory)
+    latest = path_text(prefix)
+    paths = [path_text(path) for path in all_model_checkpoint_paths or ()]
+    if not paths or paths[-1] != latest:
+        paths.append(latest)
+    if not os.path.isabs(folder):
+        latest, *paths = (
+            path if os.path.isabs(path) else os.path.relpath(path, folder)
+            for path in (latest, *paths)
+        )
+    state_file = os.path.join(folder, DEFAULT_STATE_FILE)
+    if state_file == latest:
+        raise RuntimeError(f"the prefix {latest!r} is the path of the state file")
+    text = format_checkpoint_state(CheckpointState(latest, paths, [], 0.0))
+    temporary = f"{state_file}.tempstate{os.getpid()}-{os.urandom(8).hex()}"
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, state_file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise IOFailure(
+            f"cannot write {state_file}", error.errno or errno.EIO, state_file
+        ) from None
 
 
 def checkpoint_exists(checkpoint_prefix: AnyPath) -> bool:

@@ -189,6 +189,7 @@ class _Owner(Protocol):
     _core: _core.Checkpoint
 
     def __getitem__(self, name: str, /) -> Tensor: ...
+    def verify(self, names: list[str], /) -> Any: ...
 
 
 class Tensor(ScalarConversions):

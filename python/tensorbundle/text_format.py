@@ -65,6 +65,12 @@ class ParseError(CorruptionError):
     """The text is not a state file; the message begins with line and column, counted from 1."""
 
 
+_QUOTED = {ord(c): f"\\{e}" for c, e in zip("\n\r\t\"'\\", "nrt\"'\\", strict=True)}
+_QUOTED |= {byte: f"\\{byte:03o}" for byte in (*range(32), 127) if byte not in _QUOTED}
+# Bytes that are not UTF-8.
+_QUOTED |= {0xDC00 + byte: f"\\{byte:03o}" for byte in range(128, 256)}
+
+
 def parse_checkpoint_state(text: str) -> CheckpointState:
     """Parse the text of a state file. The last occurrence of a singular field wins.
 
@@ -78,6 +84,19 @@ def parse_checkpoint_state(text: str) -> CheckpointState:
         if not tokens.take(","):
             tokens.take(";")
     return state
+
+
+def format_checkpoint_state(state: CheckpointState) -> str:
+    """Return the text that TensorFlow writes for a state."""
+    lines = [f"model_checkpoint_path: {_quote(state.model_checkpoint_path)}"]
+    paths = state.all_model_checkpoint_paths
+    lines += [f"all_model_checkpoint_paths: {_quote(path)}" for path in paths]
+    return "\n".join([*lines, ""])
+
+
+def _quote(text: str) -> str:
+    """Return the string literal of a path, as the newest protobuf writes it."""
+    return f'"{text.translate(_QUOTED)}"'
 
 
 def _read_field(tokens: _Tokens, state: CheckpointState) -> CheckpointState:

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/bundle/messages.h"
 
+#include <span>
+
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/wire.h"
@@ -176,24 +178,11 @@ bool DecodeEntryFast(ByteSpan message, BundleEntry* entry) {
   return AsInt32(dtype, &entry->dtype) && AsInt32(shard, &entry->shard);
 }
 
-// Appends a field as it was read.
-void PutField(const WireField& field, std::string* out) {
-  PutTag(field.number, field.type, out);
-  switch (field.type) {
-    case WireType::kVarint:
-      PutVarint64(field.value, out);
-      return;
-    case WireType::kFixed64:
-      PutFixed64(field.value, out);
-      return;
-    case WireType::kFixed32:
-      PutFixed32(static_cast<uint32_t>(field.value), out);
-      return;
-    case WireType::kBytes:
-      PutVarint64(field.bytes.size(), out);
-      out->append(AsText(field.bytes));
-      return;
-  }
+// Appends a number, unless it is zero: proto3 omits zeros.
+void PutNumber(uint32_t number, int64_t value, std::string* out) {
+  if (value == 0) return;
+  PutTag(number, WireType::kVarint, out);
+  PutVarint64(static_cast<uint64_t>(value), out);
 }
 
 // ---- Header and version.
@@ -308,6 +297,41 @@ bool DecodeBundleEntry(ByteSpan message, BundleEntry* entry) {
   return reader.ok() && ranks_agree && (entry->num_slices == 0 || slice_rank == entry->dims.size());
 }
 
+std::string EncodeBundleEntry(const BundleEntry& entry) {
+  std::string record;
+  std::string message;  // of the shape, then of each slice
+  std::string part;
+  PutNumber(entry_field::kDtype, entry.dtype, &record);
+  for (const int64_t dim : entry.dims) {
+    part.clear();
+    PutNumber(dim_field::kSize, dim, &part);
+    PutBytes(shape_field::kDim, part, &message);
+  }
+  PutBytes(entry_field::kShape, message, &record);
+  PutNumber(entry_field::kShard, entry.shard, &record);
+  PutNumber(entry_field::kOffset, entry.offset, &record);
+  PutNumber(entry_field::kSize, entry.size, &record);
+  if (entry.masked_checksum != 0) {
+    PutTag(entry_field::kCrc32c, WireType::kFixed32, &record);
+    PutFixed32(entry.masked_checksum, &record);
+  }
+  const size_t rank = entry.dims.size();
+  for (uint64_t i = 0; i < entry.num_slices; ++i) {
+    message.clear();
+    for (const Extent& extent : std::span(entry.slice_extents).subspan(i * rank, rank)) {
+      part.clear();
+      if (extent.length != kFullLength) {
+        PutNumber(extent_field::kStart, extent.start, &part);
+        PutTag(extent_field::kLength, WireType::kVarint, &part);  // in a oneof: also if it is zero
+        PutVarint64(static_cast<uint64_t>(extent.length), &part);
+      }
+      PutBytes(slice_field::kExtent, part, &message);
+    }
+    PutBytes(entry_field::kSlices, message, &record);
+  }
+  return record;
+}
+
 std::string WithOffset(ByteSpan record, uint64_t offset) {
   std::string result;
   bool placed = offset == 0;  // proto3 omits zeros
@@ -393,6 +417,16 @@ BundleHeader DecodeBundleHeader(ByteSpan message, const std::string& path) {
   }
   header.big_endian = endianness == 1;
   return header;
+}
+
+std::string EncodeBundleHeader(const BundleHeader& header) {
+  std::string version;
+  PutNumber(version_field::kProducer, kReaderVersion, &version);
+  std::string record;
+  PutNumber(header_field::kNumShards, header.num_shards, &record);
+  PutNumber(header_field::kEndianness, header.big_endian ? 1 : 0, &record);
+  PutBytes(header_field::kVersion, version, &record);
+  return record;
 }
 
 // ---- Object graph.

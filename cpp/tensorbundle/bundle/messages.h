@@ -55,6 +55,10 @@ bool DecodeShape(ByteSpan message, std::vector<int64_t>* dims);
 // Returns false if it is malformed.
 bool DecodeSlice(ByteSpan message, std::vector<Extent>* extents, size_t* rank);
 
+// Returns the bytes that TensorFlow writes for a record: fields in ascending order, without zeros.
+// Requires: the extents of slices are normalized or {0, kFullLength}.
+std::string EncodeBundleEntry(const BundleEntry& entry);
+
 // Returns a record with another offset. Every other field is unchanged, also the unknown ones.
 // Requires: DecodeBundleEntry accepts the record.
 std::string WithOffset(ByteSpan record, uint64_t offset);
@@ -72,6 +76,9 @@ struct BundleHeader {
 // Decodes the header of the index `path`.
 // Throws: CorruptionError; UnsupportedError if its version excludes this reader.
 BundleHeader DecodeBundleHeader(ByteSpan message, const std::string& path);
+
+// Returns the header that TensorFlow writes.
+std::string EncodeBundleHeader(const BundleHeader& header);
 
 // Checks a VersionDef of the file `path` against the version of this reader,
 // TF_CHECKPOINT_VERSION 1. Throws: CorruptionError if it is malformed; UnsupportedError if it

@@ -182,6 +182,18 @@ DecodedElements DecodeElements(ByteSpan bytes, Encoding encoding, uint64_t num_e
   return std::move(decoder).Result();
 }
 
+std::string EncodeStringLengths(std::span<const ByteSpan> strings, ElementsChecksum* checksum) {
+  std::string bytes;
+  for (const ByteSpan string : strings) {
+    PutVarint64(string.size(), &bytes);
+    checksum->AddLength(string.size());
+  }
+  const size_t end = bytes.size();
+  PutFixed32(crc32c::Mask(checksum->value()), &bytes);
+  checksum->AddChecksum(AsBytes(bytes).data() + end);
+  return bytes;
+}
+
 StreamingElements::StreamingElements(Encoding encoding, uint64_t num_elements, bool big_endian)
     : encoding_(encoding), checksum_(encoding, big_endian), lengths_left_(num_elements) {
   const Phase when_empty = encoding == Encoding::kStrings ? Phase::kChecksum : Phase::kEnd;

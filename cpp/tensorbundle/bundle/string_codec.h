@@ -16,6 +16,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
@@ -91,6 +93,10 @@ struct DecodedElements {
 // Requires: bytes.size() >= MinElementsSize(encoding, num_elements).
 DecodedElements DecodeElements(ByteSpan bytes, Encoding encoding, uint64_t num_elements,
                                bool big_endian, bool verify);
+
+// Returns what precedes the payloads of strings: their lengths and the checksum of the lengths, all
+// in little-endian order. Adds both to `checksum`, to which the payloads must be added next.
+std::string EncodeStringLengths(std::span<const ByteSpan> strings, ElementsChecksum* checksum);
 
 // Verifies the stored bytes of a slice as they come.
 class StreamingElements {

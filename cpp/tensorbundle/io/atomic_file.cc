@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <random>
 
@@ -18,6 +19,8 @@ namespace {
 constexpr uint64_t kMaxWriteSize = uint64_t{1}
                                    << 30;  // Linux moves at most 2^31 - 4096 bytes at once
 constexpr int kMaxNameAttempts = 100;
+constexpr std::string_view kTemporaryStart = ".tempstate";
+constexpr std::string_view kTemporaryEnd = "-tb";
 
 [[noreturn]] void ThrowFailed(const std::string& what, const std::string& path) {
   const int error = errno;  // composing the message may change it
@@ -46,25 +49,55 @@ std::string DirectoryOf(const std::string& path) {
 
 }  // namespace
 
-std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path) {
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), process_(::getpid()) {}
+
+uint64_t AtomicFile::RandomNumber() {
   std::random_device random;
-  std::unique_ptr<AtomicFile> file(new AtomicFile(path));
-  for (int attempt = 1;; ++attempt) {
-    const uint64_t number = uint64_t{random()} << 32 | random();
-    std::string temporary = path + ".tempstate" + std::to_string(number);
-    file->descriptor_ = Uninterrupted(
-        [&] { return ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
-    if (file->descriptor_ >= 0) {
-      file->temporary_ = std::move(temporary);
-      return file;
-    }
-    if (errno != EEXIST || attempt == kMaxNameAttempts) ThrowFailed("create", temporary);
+  return uint64_t{random()} << 32 | random();
+}
+
+std::optional<uint64_t> AtomicFile::NumberOf(std::string_view temporary, std::string_view name) {
+  const std::string start = std::string(name) + std::string(kTemporaryStart);
+  if (!temporary.starts_with(start) || !temporary.ends_with(kTemporaryEnd)) return std::nullopt;
+  temporary.remove_prefix(start.size());
+  const char* end = temporary.data() + temporary.size() - kTemporaryEnd.size();
+  uint64_t number = 0;
+  const auto [stop, error] = std::from_chars(temporary.data(), end, number);
+  if (error != std::errc{} || stop != end) return std::nullopt;
+  return number;
+}
+
+bool AtomicFile::CreateTemporary(uint64_t number) {
+  std::string name =
+      path_ + std::string(kTemporaryStart) + std::to_string(number) + std::string(kTemporaryEnd);
+  descriptor_ = Uninterrupted(
+      [&] { return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+  if (descriptor_ >= 0) {
+    temporary_ = std::move(name);
+    return true;
   }
+  if (errno != EEXIST) ThrowFailed("create", name);
+  return false;
+}
+
+std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path) {
+  std::unique_ptr<AtomicFile> file(new AtomicFile(path));
+  for (int attempt = 1; attempt < kMaxNameAttempts; ++attempt) {
+    if (file->CreateTemporary(RandomNumber())) return file;
+  }
+  errno = EEXIST;
+  ThrowFailed("create a temporary file for", path);
+}
+
+std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path, uint64_t number) {
+  std::unique_ptr<AtomicFile> file(new AtomicFile(path));
+  if (!file->CreateTemporary(number)) ThrowFailed("create a temporary file for", path);
+  return file;
 }
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
-  if (kept_) return;
+  if (kept_ || process_ != ::getpid()) return;
   if (published_) ::unlink(path_.c_str());
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
@@ -114,11 +147,13 @@ void AtomicFile::Finish() {
   if (failed != 0 && errno != EINTR) ThrowFailed("close", path_);
 }
 
-void AtomicFile::Publish() {
+void AtomicFile::PublishAs(const std::string& path) {
+  path_ = path;
   // Adds the final name, then removes the temporary one. Unlike rename(), this replaces no file.
   if (::link(temporary_.c_str(), path_.c_str()) == 0) {
     published_ = true;
     if (::unlink(temporary_.c_str()) != 0) ThrowFailed("remove", temporary_);
+    temporary_.clear();
   } else if (IsUnsupported(errno)) {
     // The file system has no hard links. A file that appears between lstat() and rename() is
     // replaced.
@@ -127,13 +162,19 @@ void AtomicFile::Publish() {
       errno = EEXIST;
       ThrowFailed("create", path_);
     }
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) ThrowFailed("create", path_);
-    published_ = true;
+    Replace();
   } else {
     ThrowFailed("create", path_);
   }
+}
+
+void AtomicFile::Replace() {
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) ThrowFailed("create", path_);
+  published_ = true;
   temporary_.clear();
 }
+
+AtomicDirectory::AtomicDirectory(std::string path) : path_(std::move(path)), process_(::getpid()) {}
 
 std::unique_ptr<AtomicDirectory> AtomicDirectory::For(const std::string& path) {
   std::unique_ptr<AtomicDirectory> directory(new AtomicDirectory(DirectoryOf(path)));
@@ -152,7 +193,7 @@ std::unique_ptr<AtomicDirectory> AtomicDirectory::For(const std::string& path) {
 }
 
 AtomicDirectory::~AtomicDirectory() {
-  if (!kept_) ::rmdir(path_.c_str());
+  if (!kept_ && process_ == ::getpid()) ::rmdir(path_.c_str());
 }
 
 void AtomicDirectory::Sync() const {

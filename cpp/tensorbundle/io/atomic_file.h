@@ -2,27 +2,40 @@
 // Files that appear under their names only when they are complete.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "tensorbundle/base/bytes.h"
 
 namespace tensorbundle {
 
-// A new file, written under a temporary name in the same directory: its name, ".tempstate" and a
-// number, as TensorFlow's writer names its files. The destructor removes the file, under whichever
-// name it has, unless Keep() was called.
-// Throws: every function throws IOFailure with the system's error number.
+// A new file, written under a temporary name in the same directory: its name, ".tempstate", a
+// number and "-tb". TensorFlow's writer names its files in the same way, without the end. The
+// destructor removes the file, under whichever name it has, unless Keep() was called. It does
+// nothing in a child of fork(2): the file is the parent's. Throws: every function throws IOFailure
+// with the system's error number.
 class AtomicFile {
  public:
-  // Creates the temporary file; nothing at `path`.
+  // Creates the temporary file; nothing at `path`. `number` is part of the temporary name.
   static std::unique_ptr<AtomicFile> Create(const std::string& path);
+  static std::unique_ptr<AtomicFile> Create(const std::string& path, uint64_t number);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
+  // Returns a number that no other temporary file is likely to have.
+  static uint64_t RandomNumber();
+
+  // Returns the number in the temporary name of the file `name`, or nothing for other names.
+  static std::optional<uint64_t> NumberOf(std::string_view temporary, std::string_view name);
+
   const std::string& path() const { return path_; }
+  const std::string& temporary() const { return temporary_; }
 
   // Sets the size. Where the file system supports it, allocates the space now, so that a full disk
   // is reported before anything is written.
@@ -37,25 +50,33 @@ class AtomicFile {
   // Calls fsync(2) and closes the file.
   void Finish();
 
-  // Renames the finished file to `path`. Fails with EEXIST if there is another file.
-  void Publish();
+  // Renames the finished file to `path`, by default that of Create(), which becomes path(). Fails
+  // with EEXIST if there is another file.
+  void Publish() { PublishAs(path_); }
+  void PublishAs(const std::string& path);
+
+  // Renames the finished file to path(), in place of the file that is there.
+  void Replace();
 
   // Makes the destructor leave the file in place.
   void Keep() { kept_ = true; }
 
  private:
   // Opens no file. Create() opens it later, so that a failed allocation leaks no descriptor.
-  explicit AtomicFile(std::string path) : path_(std::move(path)) {}
+  explicit AtomicFile(std::string path);
+
+  bool CreateTemporary(uint64_t number);
 
   std::string path_;
   std::string temporary_;  // empty: there is no temporary file
   int descriptor_ = -1;
+  pid_t process_;
   bool published_ = false;
   bool kept_ = false;
 };
 
 // The directory of a new file. The destructor removes it if it was created here, is empty, and
-// Keep() was not called.
+// Keep() was not called. It does nothing in a child of fork(2).
 class AtomicDirectory {
  public:
   // Creates the directory of the file `path` if it is missing. Its parent must exist. Throws
@@ -70,9 +91,10 @@ class AtomicDirectory {
   void Keep() { kept_ = true; }
 
  private:
-  explicit AtomicDirectory(std::string path) : path_(std::move(path)) {}
+  explicit AtomicDirectory(std::string path);
 
   std::string path_;
+  pid_t process_;
   bool kept_ = true;
 };
 

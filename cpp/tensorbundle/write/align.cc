@@ -5,40 +5,23 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "tensorbundle/base/checked.h"
-#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/base/parallel.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/messages.h"
-#include "tensorbundle/bundle/string_codec.h"
 #include "tensorbundle/io/byte_source.h"
-#include "tensorbundle/io/parallel_read.h"
-#include "tensorbundle/table/table_builder.h"
 
 namespace tensorbundle {
-
-struct SliceCopyOptions {
-  bool big_endian = false;
-  int threads = 1;
-  std::function<std::string(const PlacedSlice&)> name_of;  // the name of a slice in messages
-  std::function<void(uint64_t)> progress;  // called from any thread; may throw to stop
-};
-
 namespace {
 
 // ---- Placement.
-
-constexpr auto kMaxFileSize = static_cast<uint64_t>(INT64_MAX);
 
 auto OrderOf(const PlacedSlice& slice) {
   return std::tie(slice.shard, slice.offset, slice.size, slice.encoding, slice.num_elements,
@@ -61,11 +44,6 @@ PlacedSlice SliceOf(const BundleEntry& entry, size_t record) {
 bool IsPossible(const BundleEntry& entry, const BundleHeader& header) {
   return entry.shard >= 0 && entry.shard < header.num_shards && entry.offset >= 0 &&
          entry.size >= 0 && entry.size <= INT64_MAX - entry.offset && CheckedVolume(entry.dims);
-}
-
-// The multiple of `alignment`, a power of two, at or after `position`. Neither exceeds INT64_MAX.
-uint64_t RoundUp(uint64_t position, uint64_t alignment) {
-  return (position + alignment - 1) & ~(alignment - 1);
 }
 
 // Whether two neighbours in the order of PlaceSlices are the same bytes, to be verified in the same
@@ -102,7 +80,7 @@ std::vector<PlacedSlice> PlaceSlices(const TableEntries& entries, const BundleHe
     if (IsDuplicate(slice, before)) {
       slice.new_offset = before->new_offset;
     } else if (slice.size > 0) {  // an empty slice gets offset 0, which is inside every file
-      slice.new_offset = RoundUp(end, slice.size >= kLargeSlice ? alignment : kSmallAlignment);
+      slice.new_offset = AlignedOffset(end, slice.size, alignment);
       if (!RangeFits(slice.new_offset, slice.size, kMaxFileSize)) {
         throw CorruptionError(path + ": the record " + EscapeBytes(entries.key(slice.record)) +
                               " and those before it would need a file of more than " +
@@ -115,129 +93,15 @@ std::vector<PlacedSlice> PlaceSlices(const TableEntries& entries, const BundleHe
   return slices;
 }
 
-// ---- Copying the slices of a shard.
-
-// Bounds the memory of a copy: each thread has one chunk.
-constexpr int kMaxThreads = 32;
-// Tasks that are copied before their checksums are compared: few enough to detect corruption soon,
-// enough to make the cost of starting threads negligible.
-constexpr size_t kMaxBatch = 256;
-
-// A range of a slice that one thread copies.
-struct CopyTask {
-  const PlacedSlice* slice;
-  uint64_t start;  // in the slice
-  uint64_t size;
-  std::optional<uint32_t> checksum{};
-};
-
-class ShardCopier {
- public:
-  ShardCopier(const File& source, const AtomicFile& out, const SliceCopyOptions& options)
-      : source_(source), out_(out), options_(options) {}
-
-  void Add(const PlacedSlice& slice) {
-    if (slice.encoding != Encoding::kDense || slice.size == 0) {
-      AddTask({&slice, 0, slice.size});  // StreamingElements needs all bytes in order
-      return;
-    }
-    for (uint64_t start = 0; start < slice.size; start += kReadChunkSize) {
-      AddTask({&slice, start, std::min(kReadChunkSize, slice.size - start)});
-    }
-  }
-
-  // Copies the slices that were added since the last call.
-  void Flush() {
-    ParallelFor(batch_.size(), std::min(options_.threads, kMaxThreads),
-                [&](size_t i) { Copy(&batch_[i]); });
-    for (const CopyTask& task : batch_) VerifyChecksum(task);
-    batch_.clear();
-    out_.StartWriteback();
-  }
-
- private:
-  void AddTask(const CopyTask& task) {
-    batch_.push_back(task);
-    if (batch_.size() == kMaxBatch) Flush();
-  }
-
-  void Copy(CopyTask* task) const {
-    const PlacedSlice& slice = *task->slice;
-    const uint64_t chunk = std::min(kReadChunkSize, task->size);
-    const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(chunk);
-    const auto read = [&](uint64_t at, uint64_t size) {
-      const MutableByteSpan bytes(buffer.get(), size);
-      source_.ReadAt(slice.offset + at, bytes);
-      out_.WriteAt(slice.new_offset + at, bytes);
-      options_.progress(size);
-      return ByteSpan(bytes);
-    };
-    if (slice.encoding == Encoding::kDense) {
-      const ByteSpan bytes = read(task->start, task->size);
-      task->checksum = crc32c::Value(bytes.data(), bytes.size());
-      return;
-    }
-    StreamingElements elements(slice.encoding, slice.num_elements, options_.big_endian);
-    for (uint64_t at = 0; at < slice.size; at += chunk) {
-      elements.Extend(read(at, std::min(chunk, slice.size - at)));
-    }
-    task->checksum = elements.Value();
-  }
-
-  // Combines the checksum of a task with those of the tasks before it. Compares the checksum of the
-  // slice after its last task.
-  void VerifyChecksum(const CopyTask& task) {
-    const PlacedSlice& slice = *task.slice;
-    if (!task.checksum) Throw(slice, "its elements are malformed, or a checksum in them differs");
-    if (task.start == 0) checksum_ = 0;
-    checksum_ = crc32c::Combine(checksum_, *task.checksum, task.size);
-    if (task.start + task.size < slice.size) return;
-    if (!slice.has_checksum) Throw(slice, "the index stores no checksum to verify it with");
-    const uint32_t expected = crc32c::Unmask(slice.masked_checksum);
-    if (checksum_ != expected) {
-      Throw(slice, "the stored CRC32C is " + std::to_string(expected) + ", the bytes give " +
-                       std::to_string(checksum_));
-    }
-  }
-
-  [[noreturn]] void Throw(const PlacedSlice& slice, const std::string& what) const {
-    throw CorruptionError(source_.path() + ": " + options_.name_of(slice) + " at offset " +
-                          std::to_string(slice.offset) + ", " + std::to_string(slice.size) +
-                          " bytes: " + what);
-  }
-
-  const File& source_;
-  const AtomicFile& out_;
-  const SliceCopyOptions& options_;
-  std::vector<CopyTask> batch_;
-  uint32_t checksum_ = 0;  // of the current slice, up to the current task
-};
-
 // Throws CorruptionError unless all slices are inside `source`.
 void CheckInside(const File& source, std::span<const PlacedSlice> slices,
-                 const SliceCopyOptions& options) {
+                 const std::function<std::string(const PlacedSlice&)>& name_of) {
   for (const PlacedSlice& slice : slices) {
     if (RangeFits(slice.offset, slice.size, source.size())) continue;
     throw CorruptionError(source.path() + " has " + std::to_string(source.size()) + " bytes, but " +
-                          options.name_of(slice) + " takes " + std::to_string(slice.size) +
-                          " at offset " + std::to_string(slice.offset) +
-                          "; was the file truncated?");
+                          name_of(slice) + " takes " + std::to_string(slice.size) + " at offset " +
+                          std::to_string(slice.offset) + "; was the file truncated?");
   }
-}
-
-// Copies the slices to their new offsets in `out`. Reads every byte once.
-// Requires: the slices are inside `source`, and `out` has its final size.
-// Throws: CorruptionError if a slice does not have the checksum in its record, or if the record has
-// no checksum; IOFailure.
-void CopySlices(const File& source, std::span<const PlacedSlice> slices, const AtomicFile& out,
-                const SliceCopyOptions& options) {
-  ShardCopier copier(source, out, options);
-  const PlacedSlice* before = nullptr;
-  for (const PlacedSlice& slice : slices) {
-    if (!IsDuplicate(slice, before)) copier.Add(slice);
-    before = &slice;
-  }
-  copier.Flush();
 }
 
 // ---- The plan.
@@ -289,22 +153,11 @@ void CheckOverlaps(const File& source, std::span<const PlacedSlice> shard) {
                          " in all, because they overlap; such a checkpoint is not aligned");
 }
 
-// Returns the status of a path without following links, or nothing if it does not exist.
-std::optional<struct stat> LinkStatus(const std::string& path) {
-  struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
-  return status;
-}
-
 bool AreSameFile(const std::string& a, const std::string& b) {
   struct stat at_a{};
   struct stat at_b{};
   return ::stat(a.c_str(), &at_a) == 0 && ::stat(b.c_str(), &at_b) == 0 &&
          at_a.st_dev == at_b.st_dev && at_a.st_ino == at_b.st_ino;
-}
-
-[[noreturn]] void ThrowExists(const std::string& path) {
-  throw IOFailure("will not replace " + path + "; remove it or choose another name", path, EEXIST);
 }
 
 }  // namespace
@@ -324,14 +177,14 @@ AlignPlan::AlignPlan(std::string source, uint64_t alignment) : source_(std::move
 
 AlignSummary AlignPlan::Write(const std::string& destination, int threads,
                               const std::function<void(uint64_t)>& progress) const {
-  const SliceCopyOptions options{header_.big_endian, threads,
-                                 [this](const PlacedSlice& slice) { return NameOf(slice); },
-                                 progress};
   AlignSummary summary{.slices = slices_.size()};
-  CheckDestination(destination);
+  if (AreSameFile(destination + ".index", index_path_)) {
+    throw std::invalid_argument("the destination " + destination +
+                                " is the source: an aligned checkpoint needs a name of its own");
+  }
   for (const Shard& shard : shards_) {  // all shards before the first copy
     const std::shared_ptr<const File> file = OpenShard(shard);
-    CheckInside(*file, shard, options);
+    CheckInside(*file, shard, [this](const PlacedSlice& slice) { return NameOf(slice); });
     CheckOverlaps(*file, shard);
     summary.bytes_before += file->size();
     summary.bytes_after += NewSize(shard);
@@ -340,49 +193,49 @@ AlignSummary AlignPlan::Write(const std::string& destination, int threads,
     summary.moved += slice.size > 0 && slice.offset != slice.new_offset;
   }
 
-  // Destroyed in reverse order: the index is removed first, the directory last.
-  const std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(destination);
-  std::vector<std::unique_ptr<AtomicFile>> files;
-  for (const Shard& shard : shards_) files.push_back(CopyShard(shard, destination, options));
-  const std::unique_ptr<AtomicFile> index = WriteIndex(destination);
-
-  for (const std::unique_ptr<AtomicFile>& file : files) file->Publish();
-  directory->Sync();
-  index->Publish();
-  directory->Sync();
-  index->Keep();
-  for (const std::unique_ptr<AtomicFile>& file : files) file->Keep();
-  directory->Keep();
+  BundleWriter writer(destination, {.num_shards = header_.num_shards, .threads = threads});
+  for (const Shard& shard : shards_) {
+    writer.CreateDataFile(shard.front().shard, NewSize(shard));
+    CopyShard(shard, &writer, progress);
+  }
+  PutRecords(&writer);
+  writer.Publish();
   return summary;
 }
 
-std::unique_ptr<AtomicFile> AlignPlan::CopyShard(const Shard& shard, const std::string& destination,
-                                                 const SliceCopyOptions& options) const {
+void AlignPlan::CopyShard(const Shard& shard, BundleWriter* writer,
+                          const WriteProgress& progress) const {
   const std::shared_ptr<const File> source = OpenShard(shard);
-  CheckInside(*source, shard, options);
-  std::unique_ptr<AtomicFile> file =
-      AtomicFile::Create(ShardPath(destination, shard.front().shard));
-  file->Resize(NewSize(shard));
-  CopySlices(*source, shard, *file, options);
-  file->Finish();
-  return file;
+  CheckInside(*source, shard, [this](const PlacedSlice& slice) { return NameOf(slice); });
+  std::vector<SliceCopy> copies;
+  const PlacedSlice* before = nullptr;
+  for (const PlacedSlice& slice : shard) {
+    if (!IsDuplicate(slice, before)) {
+      copies.push_back({source,
+                        slice.offset,
+                        slice.encoding,
+                        slice.num_elements,
+                        header_.big_endian,
+                        slice.has_checksum,
+                        slice.masked_checksum,
+                        {slice.shard, slice.new_offset, slice.size},
+                        [this, &slice] { return NameOf(slice); }});
+    }
+    before = &slice;
+  }
+  writer->Copy(copies, progress);
 }
 
-std::unique_ptr<AtomicFile> AlignPlan::WriteIndex(const std::string& destination) const {
+void AlignPlan::PutRecords(BundleWriter* writer) const {
   std::vector<const PlacedSlice*> slice_of(entries_.size());
   for (const PlacedSlice& slice : slices_) slice_of[slice.record] = &slice;
-  TableBuilder table;
   for (size_t i = 0; i < entries_.size(); ++i) {
-    if (slice_of[i] == nullptr) {
-      table.Add(entries_.key(i), AsText(entries_.value(i)));
-    } else {
-      table.Add(entries_.key(i), WithOffset(entries_.value(i), slice_of[i]->new_offset));
-    }
+    const std::string_view record = AsText(entries_.value(i));
+    writer->PutRecord(std::string(entries_.key(i)),
+                      slice_of[i] == nullptr
+                          ? std::string(record)
+                          : WithOffset(entries_.value(i), slice_of[i]->new_offset));
   }
-  std::unique_ptr<AtomicFile> file = AtomicFile::Create(destination + ".index");
-  file->WriteAt(0, AsBytes(table.Finish()));
-  file->Finish();
-  return file;
 }
 
 // Returns the name of a slice as in other messages. Slow: only for errors.
@@ -421,22 +274,6 @@ std::shared_ptr<const File> AlignPlan::OpenShard(const Shard& shard) const {
 
 std::string AlignPlan::ShardPath(const std::string& prefix, int32_t shard) const {
   return DataFilePath(prefix, shard, header_.num_shards);
-}
-
-// Throws if a file exists that would be written, or a V1 checkpoint of that name.
-void AlignPlan::CheckDestination(const std::string& destination) const {
-  const std::string index = destination + ".index";
-  if (AreSameFile(index, index_path_)) {
-    throw std::invalid_argument("the destination " + destination +
-                                " is the source: an aligned checkpoint needs a name of its own");
-  }
-  if (LinkStatus(index)) ThrowExists(index);
-  const std::optional<struct stat> namesake = LinkStatus(destination);
-  if (namesake && S_ISREG(namesake->st_mode)) ThrowExists(destination);
-  for (const Shard& shard : shards_) {
-    const std::string path = ShardPath(destination, shard.front().shard);
-    if (LinkStatus(path)) ThrowExists(path);
-  }
 }
 
 }  // namespace tensorbundle

@@ -3,7 +3,7 @@
 // slice at a multiple of the alignment.
 //
 //   plan:  read the index once, and assign a new offset to every stored slice, in file order
-//   write: copy the slices of each shard and compare their checksums; sync; publish the index last
+//   write: copy the slices of each shard and compare their checksums; publish (BundleWriter)
 #pragma once
 
 #include <cstddef>
@@ -16,17 +16,11 @@
 
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/bundle/messages.h"
-#include "tensorbundle/io/atomic_file.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/table/table.h"
+#include "tensorbundle/write/bundle_writer.h"
 
 namespace tensorbundle {
-
-// Slices of at least kLargeSlice bytes are aligned to the requested alignment, all others to
-// kSmallAlignment.
-inline constexpr uint64_t kLargeSlice = 1'000'000;
-inline constexpr uint64_t kSmallAlignment = 64;
-inline constexpr uint64_t kMaxAlignment = uint64_t{1} << 30;
 
 struct AlignSummary {
   uint64_t slices = 0;        // stored slices; each slice of a partitioned tensor counts
@@ -47,8 +41,6 @@ struct PlacedSlice {
   Encoding encoding = Encoding::kDense;
   uint64_t new_offset = 0;
 };
-
-struct SliceCopyOptions;
 
 // The plan for an aligned copy. It is based on the index at construction.
 class AlignPlan {
@@ -79,13 +71,11 @@ class AlignPlan {
  private:
   using Shard = std::span<const PlacedSlice>;  // all slices of one shard, never empty
 
-  std::unique_ptr<AtomicFile> CopyShard(const Shard& shard, const std::string& destination,
-                                        const SliceCopyOptions& options) const;
-  std::unique_ptr<AtomicFile> WriteIndex(const std::string& destination) const;
+  void CopyShard(const Shard& shard, BundleWriter* writer, const WriteProgress& progress) const;
+  void PutRecords(BundleWriter* writer) const;
   std::shared_ptr<const File> OpenShard(const Shard& shard) const;
   std::string ShardPath(const std::string& prefix, int32_t shard) const;
   std::string NameOf(const PlacedSlice& slice) const;
-  void CheckDestination(const std::string& destination) const;
 
   std::string source_;
   std::string index_path_;

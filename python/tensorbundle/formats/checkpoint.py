@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import casts
-from tensorbundle.filenames import INDEX_SUFFIX, data_file_prefix
 from tensorbundle.formats.tensors import Advance, Array
 from tensorbundle.planned_tensor import PlannedTensor
+from tensorbundle.writer import Writer
 
 
 def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
@@ -35,16 +35,13 @@ def write(
     Returns:
         The prefix, as the only element.
     """
-    prefix = data_file_prefix(path) or path.removesuffix(INDEX_SUFFIX)
-    from tensorbundle.writer import Writer
-
-    with Writer(prefix, shards=shards, alignment=alignment, overwrite=overwrite) as writer:
+    with Writer(path, shards=shards, alignment=alignment, overwrite=overwrite) as writer:
         for tensor in source:
             _add(writer, tensor, advance)
-    return (prefix,)
+    return (writer.path,)
 
 
-def _add(writer: Any, tensor: PlannedTensor, advance: Advance) -> None:
+def _add(writer: Writer, tensor: PlannedTensor, advance: Advance) -> None:
     if not tensor.shape:
         for value in tensor.blocks():
             writer.add(tensor.name, value)

@@ -25,8 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tensorbundle.alignment import DestinationExistsError
-from tensorbundle.errors import Error, IOFailure
+from tensorbundle.errors import DestinationExistsError, Error, IOFailure
 from tensorbundle.filenames import names_in
 
 _TEMPORARY = re.compile(r"(?P<name>.+)\.tempstate(?P<number>\d+)-tb", re.DOTALL)

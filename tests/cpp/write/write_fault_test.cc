@@ -23,7 +23,10 @@
 
 #include "bundle_builder.h"
 #include "temp_dir.h"
+#include "tensorbundle/base/bytes.h"
+#include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/write/align.h"
 
 namespace {
@@ -204,6 +207,128 @@ TEST_F(AlignFault, ShortAndInterruptedWrites) {
   script = {Mode::kStutter};
   Run();
   EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
+}
+
+// Replaces the checkpoint `c`, whose tensor "x" has the bytes "old", by one with the bytes "new".
+class ReplaceFault : public ::testing::Test {
+ protected:
+  ReplaceFault() {
+    Save("old", 1);
+    old_ = FilesIn(dir_ / "");
+  }
+  ~ReplaceFault() override { script = {}; }
+
+  void Save(const std::string& bytes, int32_t num_shards) const {
+    BundleWriter writer(dir_ / "c", {.num_shards = num_shards, .overwrite = true});
+    for (int32_t shard = 0; shard < num_shards; ++shard) writer.CreateDataFile(shard);
+    const SliceInfo info{"x", DataType::kUint8, {3}, {}};
+    writer.Reserve(info);
+    const Placement place = writer.Allocate(3);
+    writer.Record(info, place, crc32c::Mask(writer.Write(place, 0, AsBytes(bytes))));
+    writer.Publish();
+  }
+
+  // Returns the bytes of "x". Throws if they are not those of the index.
+  std::string Load() const {
+    const auto checkpoint = Checkpoint::OpenBundle(dir_ / "c", IoMode::kPread);
+    const Catalog& catalog = checkpoint->catalog();
+    const StoredSlice& slice = catalog.Slices(catalog.tensors.at(0))[0];
+    std::string bytes(slice.size, ' ');
+    checkpoint->files()
+        .Get(slice.file)
+        .ReadAt(slice.offset, {reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()});
+    EXPECT_EQ(slice.masked_checksum, crc32c::Mask(crc32c::Value(bytes.data(), bytes.size())));
+    return bytes;
+  }
+
+  TempDir dir_;
+  Files old_;
+};
+
+TEST_F(ReplaceFault, KilledProcessLeavesTheOldOrTheNewCheckpoint) {
+  for (const int32_t num_shards : {1, 2}) {
+    int old_ones = 0;
+    int new_ones = 0;
+    bool finished = false;
+    for (int at = 1; !finished; ++at) {
+      const pid_t child = ::fork();
+      if (child == 0) {
+        script = {Mode::kKill, at};
+        Save("new", num_shards);
+        ::_exit(0);
+      }
+      int status = 0;
+      ASSERT_EQ(::waitpid(child, &status, 0), child);
+      finished = WIFEXITED(status);
+      const std::string bytes = Load();
+      EXPECT_TRUE(bytes == "old" || bytes == "new") << at;
+      (bytes == "old" ? old_ones : new_ones) += 1;
+      Save("old", 1);  // removes what the killed process left
+      EXPECT_EQ(FilesIn(dir_ / ""), old_) << at;
+    }
+    EXPECT_GT(old_ones, 5);
+    EXPECT_GT(new_ones, 2);
+  }
+}
+
+TEST_F(ReplaceFault, FailedCallLeavesTheOldOrTheNewCheckpoint) {
+  for (const int error : {ENOSPC, EIO}) {
+    bool finished = false;
+    int failures = 0;
+    for (int at = 1; !finished; ++at) {
+      script = {Mode::kFail, at, error};
+      try {
+        Save("new", 1);
+        finished = script.calls < at;
+        script = {};
+        EXPECT_EQ(Load(), "new") << at;
+      } catch (const IOFailure& failure) {
+        script = {};
+        EXPECT_EQ(failure.error_number(), error) << at;
+        const std::string bytes = Load();
+        EXPECT_TRUE(bytes == "old" || bytes == "new") << at;
+        ++failures;
+      }
+      Save("old", 1);
+      EXPECT_EQ(FilesIn(dir_ / ""), old_) << at;
+    }
+    EXPECT_GT(failures, 5);
+  }
+}
+
+TEST_F(ReplaceFault, FileSystemsWithoutLinks) {
+  script = {Mode::kRefuseFeatures};
+  Save("new", 1);
+  EXPECT_EQ(Load(), "new");
+  script = {};
+  Save("old", 1);
+  EXPECT_EQ(Load(), "old");
+}
+
+TEST_F(ReplaceFault, NewWriterRemovesWhatAKilledFirstWriterLeft) {
+  std::filesystem::remove_all(dir_ / "c.index");
+  std::filesystem::remove_all(dir_ / "c.data-00000-of-00001");
+  for (int at = 1;; ++at) {
+    const pid_t child = ::fork();
+    const auto save = [&] {
+      BundleWriter writer(dir_ / "c", {});
+      writer.CreateDataFile(0);
+      writer.Publish();
+    };
+    if (child == 0) {
+      script = {Mode::kKill, at};
+      save();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    if (WIFEXITED(status)) break;
+    if (!std::filesystem::exists(dir_ / "c.index")) save();  // without overwrite
+    Save("new", 1);
+    EXPECT_EQ(FilesIn(dir_ / "").size(), 2U) << at;
+    std::filesystem::remove_all(dir_ / "c.index");
+    std::filesystem::remove_all(dir_ / "c.data-00000-of-00001");
+  }
 }
 
 }  // namespace

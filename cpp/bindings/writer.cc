@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// The classes _core.Writer and _core.SliceWriter: a checkpoint that is being written, and a stored
+// slice of it that arrives in parts.
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "bindings/checkpoint.h"
+#include "bindings/progress.h"
+#include "bindings/pybind.h"
+#include "tensorbundle/base/checked.h"
+#include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/string_codec.h"
+#include "tensorbundle/write/bundle_writer.h"
+
+namespace tensorbundle {
+namespace {
+
+using Shape = std::vector<int64_t>;
+
+// A writer that is open, published or abandoned.
+class BoundWriter : public HeldByPython {
+ public:
+  BoundWriter(const std::string& prefix, const BundleWriterOptions& options)
+      : writer_(std::make_shared<BundleWriter>(prefix, options)) {}
+
+  // Returns the writer, which the caller may use without the GIL. Call it with the GIL.
+  std::shared_ptr<BundleWriter> open() const {
+    if (writer_ == nullptr) throw std::invalid_argument("the writer is closed");
+    return writer_;
+  }
+
+  void Publish() {
+    const std::shared_ptr<BundleWriter> writer = open();
+    const py::gil_scoped_release release;
+    writer->Publish();
+  }
+  // Removes all files that were not published.
+  void Close() { writer_.reset(); }
+  bool closed() const { return writer_ == nullptr; }
+
+ private:
+  std::shared_ptr<BundleWriter> writer_;
+};
+
+// Returns the tensor and the box of a slice. `offset` is None for a whole tensor.
+SliceInfo InfoOf(std::string name, int32_t type_number, Shape shape,
+                 const std::optional<Shape>& offset, const std::optional<Shape>& slice_shape) {
+  SliceInfo info{std::move(name), static_cast<DataType>(type_number), std::move(shape), {}};
+  if (!CheckedVolume(info.dims)) throw std::invalid_argument("the shape is negative or too large");
+  if (!offset) return info;
+  const Shape& starts = *offset;
+  const Shape& lengths = slice_shape.value();
+  if (starts.size() != info.dims.size() || lengths.size() != info.dims.size()) {
+    throw std::invalid_argument("the slice has another rank than the tensor");
+  }
+  Box box;
+  for (size_t axis = 0; axis < starts.size(); ++axis) {
+    box.push_back({starts[axis], lengths[axis]});
+  }
+  if (!NormalizeSlice(box, info.dims)) {
+    throw std::invalid_argument(DescribeInvalidSlice(box, info.dims));
+  }
+  // TensorFlow stores a slice that is the whole tensor as a tensor without slices.
+  if (box != WholeBox(info.dims)) info.box = std::move(box);
+  return info;
+}
+
+uint64_t NumElements(const SliceInfo& info) {
+  return info.box ? Volume(*info.box) : *CheckedVolume(info.dims);
+}
+
+// The name of a slice is reserved in the checkpoint until the slice is recorded.
+class Reservation {
+ public:
+  Reservation(BundleWriter& writer, const SliceInfo& info) : writer_(writer), info_(info) {
+    writer_.Reserve(info_);
+  }
+  ~Reservation() {
+    if (!kept_) writer_.Unreserve(info_);
+  }
+  Reservation(const Reservation&) = delete;
+  Reservation& operator=(const Reservation&) = delete;
+  void Keep() { kept_ = true; }
+
+ private:
+  BundleWriter& writer_;
+  const SliceInfo& info_;
+  bool kept_ = false;
+};
+
+// Writes a dense slice that is in memory.
+void Add(const BoundWriter& self, std::string name, int32_t type_number, Shape shape,
+         const std::optional<Shape>& offset, const std::optional<Shape>& slice_shape,
+         const py::array& array) {
+  const SliceInfo info =
+      InfoOf(std::move(name), type_number, std::move(shape), offset, slice_shape);
+  if ((array.flags() & py::array::c_style) == 0) {
+    throw std::invalid_argument("the array is not C-contiguous");
+  }
+  const ByteSpan bytes = BytesOf(array);
+  const std::shared_ptr<BundleWriter> writer = self.open();
+  const py::gil_scoped_release release;
+  Reservation reservation(*writer, info);
+  const Placement place = writer->Allocate(bytes.size());
+  writer->Record(info, place, crc32c::Mask(writer->Write(place, 0, bytes)));
+  reservation.Keep();
+}
+
+// Writes a slice of strings, which are a list of bytes and str; a str is written as UTF-8.
+void AddStrings(const BoundWriter& self, std::string name, Shape shape,
+                const std::optional<Shape>& offset, const std::optional<Shape>& slice_shape,
+                const py::list& strings) {
+  const SliceInfo info = InfoOf(std::move(name), static_cast<int32_t>(DataType::kString),
+                                std::move(shape), offset, slice_shape);
+  std::vector<ByteSpan> spans;
+  spans.reserve(strings.size());
+  for (const py::handle each : strings) {
+    char* bytes = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_Check(each.ptr())) {
+      PyBytes_AsStringAndSize(each.ptr(), &bytes, &size);
+    } else if (const char* text = PyUnicode_AsUTF8AndSize(each.ptr(), &size)) {
+      bytes = const_cast<char*>(text);
+    } else {
+      throw py::error_already_set();
+    }
+    spans.emplace_back(reinterpret_cast<const uint8_t*>(bytes), static_cast<size_t>(size));
+  }
+  if (spans.size() != NumElements(info)) throw std::invalid_argument("wrong number of strings");
+  const std::shared_ptr<BundleWriter> writer = self.open();
+  const py::gil_scoped_release release;
+  Reservation reservation(*writer, info);
+  ElementsChecksum checksum(Encoding::kStrings, false);
+  const std::string lengths = EncodeStringLengths(spans, &checksum);
+  uint64_t size = lengths.size();
+  for (const ByteSpan span : spans) size += span.size();
+  const Placement place = writer->Allocate(size);
+  writer->Write(place, 0, AsBytes(lengths));
+  uint64_t at = lengths.size();
+  for (const ByteSpan span : spans) {
+    writer->Write(place, at, span);
+    checksum.AddPayload(span);
+    at += span.size();
+  }
+  writer->Record(info, place, crc32c::Mask(checksum.value()));
+  reservation.Keep();
+}
+
+// A dense slice that arrives in parts, in order.
+class SliceWriter : public HeldByPython {
+ public:
+  SliceWriter(std::shared_ptr<BoundWriter> owner, SliceInfo info, uint64_t size)
+      : owner_(std::move(owner)), info_(std::move(info)) {
+    const std::shared_ptr<BundleWriter> writer = owner_->open();
+    writer->Reserve(info_);
+    try {
+      place_ = writer->Allocate(size);
+    } catch (...) {
+      writer->Unreserve(info_);
+      throw;
+    }
+  }
+  ~SliceWriter() { Abandon(); }
+  SliceWriter(const SliceWriter&) = delete;
+  SliceWriter& operator=(const SliceWriter&) = delete;
+
+  // Writes the next bytes.
+  void Append(const py::array& array) {
+    if ((array.flags() & py::array::c_style) == 0) {
+      throw std::invalid_argument("the array is not C-contiguous");
+    }
+    const ByteSpan bytes = BytesOf(array);
+    const std::shared_ptr<BundleWriter> writer = owner_->open();
+    if (is_done_) throw std::invalid_argument("the slice is complete");
+    const py::gil_scoped_release release;
+    const uint32_t checksum = writer->Write(place_, written_, bytes);
+    checksum_ = crc32c::Combine(checksum_, checksum, bytes.size());
+    written_ += bytes.size();
+  }
+
+  void Finish() {
+    if (written_ != place_.size) throw std::invalid_argument("the slice is not complete");
+    if (is_done_) return;
+    owner_->open()->Record(info_, place_, crc32c::Mask(checksum_));
+    is_done_ = true;
+  }
+
+  void Abandon() {
+    if (is_done_ || owner_->closed()) return;
+    is_done_ = true;
+    owner_->open()->Unreserve(info_);
+    owner_->open()->Release(place_);
+  }
+
+  uint64_t left() const { return place_.size - written_; }
+
+ private:
+  std::shared_ptr<BoundWriter> owner_;
+  SliceInfo info_;
+  Placement place_;
+  uint64_t written_ = 0;
+  uint32_t checksum_ = 0;
+  bool is_done_ = false;
+};
+
+std::shared_ptr<SliceWriter> Begin(const std::shared_ptr<BoundWriter>& self, std::string name,
+                                   int32_t type_number, Shape shape,
+                                   const std::optional<Shape>& offset,
+                                   const std::optional<Shape>& slice_shape, uint64_t item_size) {
+  SliceInfo info = InfoOf(std::move(name), type_number, std::move(shape), offset, slice_shape);
+  const std::optional<uint64_t> size = CheckedMul(NumElements(info), item_size);
+  if (!size) throw std::invalid_argument("the tensor is too large");
+  return std::make_shared<SliceWriter>(self, std::move(info), *size);
+}
+
+// Copies tensors with their slices and checksums: [(tensor, new name), ...]. `done` bytes of
+// `total` were reported before.
+void Copy(const BoundWriter& self, const py::list& tensors, py::object callback, uint64_t done,
+          uint64_t total) {
+  std::vector<TensorCopy> copies;
+  for (const py::handle each : tensors) {
+    const auto [tensor, name] = each.cast<std::pair<py::object, std::string>>();
+    const OpenTensor opened(tensor.cast<const BoundTensor&>());
+    if (!CanCopyTensors(*opened.checkpoint)) {
+      throw std::invalid_argument("the tensor must be converted");
+    }
+    copies.push_back({opened.checkpoint, &opened.tensor, name});
+  }
+  const std::shared_ptr<BundleWriter> writer = self.open();
+  Progress progress(std::move(callback), total);
+  const py::gil_scoped_release release;
+  if (done > 0) progress.Add(done);
+  CopyTensors(writer.get(), copies, [&](uint64_t bytes) { progress.Add(bytes); });
+}
+
+bool CanCopyTensor(const BoundTensor& tensor) {
+  const OpenTensor opened(tensor);
+  return CanCopyTensors(*opened.checkpoint);
+}
+
+std::shared_ptr<BoundWriter> NewWriter(const std::string& prefix, int32_t shards,
+                                       uint64_t alignment, bool overwrite, int threads) {
+  auto writer = std::make_shared<BoundWriter>(
+      prefix, BundleWriterOptions{shards, alignment, overwrite, threads});
+  // TensorFlow's readers and tools expect a file of every shard.
+  for (int32_t shard = 0; shard < shards; ++shard) writer->open()->CreateDataFile(shard);
+  return writer;
+}
+
+}  // namespace
+
+void RegisterWriter(py::module_& module) {
+  py::class_<SliceWriter, std::shared_ptr<SliceWriter>>(module, "SliceWriter", py::is_final(),
+                                                        MadeByCore())
+      .def("append", &SliceWriter::Append, "array"_a)
+      .def("finish", &SliceWriter::Finish)
+      .def("abandon", &SliceWriter::Abandon)
+      .def_property_readonly("left", &SliceWriter::left);
+  py::class_<BoundWriter, std::shared_ptr<BoundWriter>>(module, "Writer", py::is_final(),
+                                                        MadeByCore())
+      .def_static("create", &NewWriter, "prefix"_a, py::kw_only(), "shards"_a, "alignment"_a,
+                  "overwrite"_a, "threads"_a)
+      .def("add", &Add, "name"_a, "type_number"_a, "shape"_a, "offset"_a, "slice_shape"_a,
+           "array"_a)
+      .def("add_strings", &AddStrings, "name"_a, "shape"_a, "offset"_a, "slice_shape"_a,
+           "strings"_a)
+      .def("begin", &Begin, "name"_a, "type_number"_a, "shape"_a, "offset"_a, "slice_shape"_a,
+           "item_size"_a)
+      .def("copy", &Copy, "tensors"_a, "progress"_a = py::none(), "done"_a = 0, "total"_a = 0)
+      .def_static("can_copy", &CanCopyTensor, "tensor"_a)
+      .def("publish", &BoundWriter::Publish)
+      .def("close", &BoundWriter::Close)
+      .def_property_readonly("closed", &BoundWriter::closed);
+}
+
+}  // namespace tensorbundle
