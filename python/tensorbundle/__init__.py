@@ -32,6 +32,7 @@ from tensorbundle.errors import (
     TensorNotFoundError,
     UnsupportedError,
 )
+from tensorbundle.stand_in import stand_in
 from tensorbundle.state import (
     CheckpointState,
     checkpoint_exists,
@@ -48,7 +49,10 @@ if TYPE_CHECKING:
     from tensorbundle import tf as tf
     from tensorbundle.averaging import AverageReport, average
     from tensorbundle.comparison import diff
+    from tensorbundle.conversion import ConvertReport, convert
     from tensorbundle.diff_report import DiffReport
+    from tensorbundle.edit_plan import EditError, EditWarning
+    from tensorbundle.editing import EditReport, edit
     from tensorbundle.summary import Summary
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
     from tensorbundle.writer import Writer, save
@@ -62,9 +66,13 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointReader",
     "CheckpointState",
+    "ConvertReport",
     "CorruptionError",
     "Damage",
     "DiffReport",
+    "EditError",
+    "EditReport",
+    "EditWarning",
     "Error",
     "IOFailure",
     "NewCheckpointReader",
@@ -85,7 +93,9 @@ __all__ = [
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "convert",
     "diff",
+    "edit",
     "get_checkpoint_state",
     "init_from_checkpoint",
     "latest_checkpoint",
@@ -98,6 +108,7 @@ __all__ = [
     "save",
     "set_num_threads",
     "show_versions",
+    "stand_in",
     "update_checkpoint_state",
     "warm_start",
 ]
@@ -106,13 +117,19 @@ __all__ = [
 # also sets a name of the package, so no module has the name of a function.
 _LAZY_IMPORTS = {
     "AverageReport": "tensorbundle.averaging",
+    "ConvertReport": "tensorbundle.conversion",
     "DiffReport": "tensorbundle.diff_report",
+    "EditError": "tensorbundle.edit_plan",
+    "EditReport": "tensorbundle.editing",
+    "EditWarning": "tensorbundle.edit_plan",
     "Summary": "tensorbundle.summary",
     "Writer": "tensorbundle.writer",
     "average": "tensorbundle.averaging",
+    "convert": "tensorbundle.conversion",
     "diff": "tensorbundle.comparison",
-    "save": "tensorbundle.writer",
+    "edit": "tensorbundle.editing",
     "init_from_checkpoint": "tensorbundle.tf.functions",
+    "save": "tensorbundle.writer",
     "warm_start": "tensorbundle.tf.functions",
 }
 

@@ -19,11 +19,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tensorbundle import dtypes
+from tensorbundle import _core, dtypes
 
 Array = np.ndarray[Any, Any]
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
+_FAST = {"float32", "bfloat16"}
 _NARROW_FLOATS = ("float8_", "float4_", "float6_")
 
 
@@ -51,6 +52,14 @@ BY_NAME: dict[str, np.dtype[Any]] = {
     for number, dtype in enumerate(dtypes.BY_NUMBER)
     if not dtypes.stored_name(number).startswith("unknown")
 }
+_NUMBERS: dict[str, int] = {
+    dtypes.stored_name(number): number for number in range(len(dtypes.BY_NUMBER))
+}
+
+
+def number_of(name: str) -> int:
+    """Returns the type number of a name that `dtype_of` returned."""
+    return _NUMBERS[name]
 
 
 def stored_name(dtype: np.dtype[Any]) -> str:
@@ -122,10 +131,29 @@ def check_values(blocks: Iterable[Array], limits: tuple[int, int]) -> str | None
     return None
 
 
+def _cast_bfloat16(array: Array, dtype: np.dtype[Any]) -> Array:
+    source = np.asarray(array.view(f"u{array.dtype.itemsize}"), order="C")
+    result = np.empty(array.shape, f"u{dtype.itemsize}")
+    _core.cast_bfloat16(source, result)
+    return result.view(dtype)
+
+
+def bits(array: Array) -> Array:
+    """Returns a view of elements of ml_dtypes as integers.
+
+    NumPy copies integers fast and without the GIL, but not the elements of ml_dtypes.
+    """
+    if array.dtype.isbuiltin == 1:  # NumPy's own types, also object
+        return array
+    return array.view(f"u{array.dtype.itemsize}")
+
+
 def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Returns an array with another type; the same array if it has the type already."""
     if array.dtype == dtype:
         return array
+    if {array.dtype.name, dtype.name} == _FAST:
+        return _cast_bfloat16(array, dtype)
     # An overflow to infinity is a value of the result, as in TensorFlow.
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(dtype)

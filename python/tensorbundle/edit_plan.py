@@ -24,18 +24,26 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import casts, naming
+from tensorbundle import _core, casts, naming
 from tensorbundle import slots as optimizer_slots
 from tensorbundle.arguments import integer
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error
-from tensorbundle.naming import OBJECT_GRAPH
+from tensorbundle.naming import OBJECT_GRAPH, VALUE_SUFFIX
 from tensorbundle.planned_tensor import Box, PlannedTensor, row_slices, transposed, whole
 from tensorbundle.renaming import Names, Renaming
 from tensorbundle.rules import Glob, Patterns, Rule, Selection, globs, is_transpose, read_rules
 from tensorbundle.tensor import Tensor
 
 __all__ = ["EditError", "EditPlan", "EditWarning", "PlannedTensor", "plan_edit"]
+
+# The types that TensorFlow's RestoreV2 reads in slices; it refuses all others.
+SLICEABLE = frozenset(
+    {
+        *("float32", "float64", "bfloat16", "complex64", "complex128", "bool"),
+        *("int8", "int16", "int32", "int64", "uint8", "int4", "uint4", "qint8", "quint8", "qint32"),
+    }
+)
 
 # The number of problems of one kind that a message lists.
 _MAX_LISTED = 50
@@ -91,6 +99,23 @@ class EditPlan:
     graph: bytes | None = None
     renamed_full_names: Mapping[str, str] = field(default_factory=dict)
 
+    def edited_graph(self) -> bytes | None:
+        """Returns the object graph with the keys and full names of the result.
+
+        Raises:
+            CorruptionError: The object graph is malformed.
+        """
+        if self.graph is None:
+            return None
+        if not (self.dropped or self.renamed or self.renamed_full_names):
+            return self.graph
+        return _core.edit_object_graph(
+            self.graph,
+            dropped_keys=[_encode(key) for key in self.dropped],
+            renamed_keys={_encode(a): _encode(b) for a, b in self.renamed.items()},
+            renamed_full_names={_encode(a): _encode(b) for a, b in self.renamed_full_names.items()},
+        )
+
 
 def plan_edit(
     checkpoint: Checkpoint,
@@ -137,6 +162,10 @@ def plan_edit(
     for text in plan.warnings:
         python_warnings.warn(text, EditWarning, stacklevel=3)
     return plan
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _flag(option: str, value: object) -> bool:
@@ -336,7 +365,13 @@ class _Planner:
             else tuple(tensor.shape[axis] for axis in permutation)
         )
         stored: tuple[Box, ...] = tuple((part.offset, part.shape) for part in tensor.slices)
-        slices = self._slices(names, rule, shape, transposed(stored, permutation))
+        slices = self._slices(
+            names,
+            rule,
+            shape,
+            transposed(stored, permutation),
+            (tensor.stored_dtype, stored_dtype),
+        )
         is_unchanged = (
             stored_dtype == tensor.stored_dtype and permutation is None and slices == stored
         )
@@ -419,25 +454,49 @@ class _Planner:
         return None if permutation == axes else permutation
 
     def _slices(
-        self, names: Names, rule: Rule | None, shape: tuple[int, ...], stored: tuple[Box, ...]
+        self,
+        names: Names,
+        rule: Rule | None,
+        shape: tuple[int, ...],
+        stored: tuple[Box, ...],
+        types: tuple[str, str],
     ) -> tuple[Box, ...]:
+        """Returns the slices of a tensor whose stored slices have been transposed.
+
+        `types` are the types in the source and in the result.
+        """
         found = self.partition.find(names.all)
         count = found[0] if found else None
         if rule is not None and rule.split is not None:
             count = rule.split
+        is_readable = types[1] in SLICEABLE
         if count is None:
-            return (whole(shape),) if self.merge else stored
+            merges = self.merge or not (is_readable or types[0] == types[1])
+            return (whole(shape),) if merges else stored
+        slices = self._partitioned(names.key, shape, count, types[1])
+        return stored if slices is None else slices
+
+    def _partitioned(
+        self, name: str, shape: tuple[int, ...], count: int, stored_dtype: str
+    ) -> tuple[Box, ...] | None:
+        """Returns the slices of a tensor that ``partition`` names, or None after a problem."""
         if not shape:
-            self.problems.append(f"{names.key!r} is a scalar and cannot be partitioned")
-            return stored
-        return row_slices(shape, count)
+            self.problems.append(f"{name!r} is a scalar and cannot be partitioned")
+            return None
+        slices = row_slices(shape, count)
+        if len(slices) > 1 and stored_dtype not in SLICEABLE:
+            self.problems.append(
+                f"{name!r} cannot be partitioned: TensorFlow reads no slices of type {stored_dtype}"
+            )
+            return None
+        return slices
 
     def _apply_updates(self, planned: list[PlannedTensor], graph: bytes | None) -> None:
         positions = {tensor.name: number for number, tensor in enumerate(planned)}
         for name, value in self.update.items():
             position = positions.get(name)
             if position is None:
-                position = self._position_of_full_name(name, planned)
+                position = self._position_of_alias(name, planned)
             replaced = None if position is None else planned[position]
             new = self._updated(name if replaced is None else replaced.name, value, replaced)
             if new is None:
@@ -452,11 +511,16 @@ class _Planner:
             else:
                 planned[position] = new
 
-    def _position_of_full_name(self, name: str, planned: list[PlannedTensor]) -> int | None:
+    def _position_of_alias(self, name: str, planned: list[PlannedTensor]) -> int | None:
+        """Returns the position of the tensor with that path or full name in an object graph."""
         if self.flatten:
             return None
         keys = set(self.full.keys.get(name, ()))
-        found = [number for number, tensor in enumerate(planned) if tensor.source_name in keys]
+        found = [
+            number
+            for number, tensor in enumerate(planned)
+            if tensor.name == name + VALUE_SUFFIX or tensor.source_name in keys
+        ]
         return found[0] if len(found) == 1 else None
 
     def _updated(
@@ -483,8 +547,8 @@ class _Planner:
             if replaced is not None and replaced.dtype == dtype:
                 stored_dtype = replaced.stored_dtype  # perhaps a quantized type
         count = self.partition.find([name])
-        if count and shape:
-            slices = row_slices(shape, count[0])
+        if count:
+            slices = self._partitioned(name, shape, count[0], stored_dtype) or slices
         elif self.merge:
             slices = (whole(shape),)
         if replaced is not None and replaced.stored_dtype != stored_dtype:

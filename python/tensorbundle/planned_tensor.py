@@ -33,6 +33,8 @@ Box = tuple[tuple[int, ...], tuple[int, ...]]
 BLOCK_BYTES = 8 << 20
 # Blocks of a transposition are larger, because each of them reads a part of every row.
 _TRANSPOSED_FACTOR = 4
+# Bytes of the source that are transposed at once: they fit into the second-level cache.
+_TILE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -88,92 +90,111 @@ class PlannedTensor:
             CorruptionError: The source does not match its checksum. The last block that has been
                 yielded may already be wrong.
         """
-        return map(self.finish, self.source_blocks(max_bytes))
+        return map(self.finish, self._source_blocks(max_bytes))
 
     def slice_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[Box, Iterator[Array]]]:
-        """Yields each slice of the result, with the row blocks of its values.
+        """Yields each slice of the result, with its values in row-major order.
 
         The blocks of a slice must be consumed before the next slice is requested. They have not
-        been transposed and cast: `finish` does that, which may run on any thread.
+        been transposed and cast: `finish` does that, which may run on any thread. They are row
+        blocks, or parts of rows that are larger than `max_bytes`.
 
         Raises:
             CorruptionError: As for `blocks`.
         """
         if not self.shape or len(self.slices) == 1:
-            yield self.slices[0], self.source_blocks(max_bytes)
-        elif self._slices_are_row_ranges():
-            rows = _RowSplitter(self.source_blocks(max_bytes), self._first_axis())
+            yield self.slices[0], self._source_blocks(max_bytes, splits_rows=True)
+        elif self._slices_are_row_ranges() and not self._has_large_rows(self.shape, max_bytes):
+            rows = _RowSplitter(self._source_blocks(max_bytes), self._first_axis)
             for box in self.slices:
                 yield box, rows.take(box[1][0])
         else:
             self._verify()
             for box in self.slices:
-                yield box, self._boxes(box, max_bytes)
+                yield box, self._boxes(box, max_bytes, splits_rows=True)
 
     def finish(self, block: Array) -> Array:
-        """Transposes and casts a block of the source."""
-        if self.permutation is not None:
-            block = np.transpose(block, self.permutation)
-        return np.ascontiguousarray(casts.cast(block, self.dtype)).reshape(block.shape)
+        """Transposes and casts a block of the source. Returns a C-contiguous array."""
+        if self.permutation is None:
+            array = casts.cast(block, self.dtype)
+            return np.asarray(casts.bits(array), order="C").view(array.dtype)
+        view = np.transpose(block, self.permutation)
+        result = np.empty(view.shape, self.dtype)
+        # In tiles of source rows that fit into the cache: each of them is read once.
+        axis = self.permutation.index(0)
+        rows = max(1, _TILE_BYTES * view.shape[axis] // max(block.nbytes, 1))
+        for start in range(0, view.shape[axis], rows):
+            tile = (*(slice(None),) * axis, slice(start, start + rows))
+            casts.bits(result)[tile] = casts.bits(casts.cast(view[tile], self.dtype))
+        return result
 
-    def source_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """Yields what `finish` turns into the row blocks of the whole tensor."""
-        if not isinstance(self.source, Tensor):
-            return self._boxes(whole(self.shape), max_bytes)
-        if not self.shape:
-            return iter([self._read_scalar(self.source)])
-        if self._first_axis() == 0:
-            return self._chunks(self.source, self._rows_per_block(max_bytes, self.shape))
-        return self._verified_boxes(max_bytes)
-
+    @property
     def _first_axis(self) -> int:
         return 0 if self.permutation is None else self.permutation[0]
 
-    def _read_scalar(self, source: Tensor) -> Array:
-        return np.array(source.read(), source.dtype)
+    def _source_blocks(self, max_bytes: int, splits_rows: bool = False) -> Iterator[Array]:
+        """Yields what `finish` turns into the blocks of the whole tensor."""
+        box = whole(self.shape)
+        if not isinstance(self.source, Tensor):
+            yield from self._boxes(box, max_bytes, splits_rows)
+        elif not self.shape:
+            yield _scalar(self.source.read(), self.source.dtype)
+        elif self._first_axis == 0 and not (
+            splits_rows and self._has_large_rows(self.shape, max_bytes)
+        ):
+            with self.source.chunks(self._rows_per_block(max_bytes, self.shape)) as chunks:
+                for _, block in chunks:
+                    yield block
+        else:
+            self._verify()
+            yield from self._boxes(box, max_bytes * _TRANSPOSED_FACTOR, splits_rows)
 
-    def _chunks(self, source: Tensor, rows: int) -> Iterator[Array]:
-        with source.chunks(rows) as chunks:
-            for _, block in chunks:
-                yield block
-
-    def _verified_boxes(self, max_bytes: int) -> Iterator[Array]:
-        self._verify()
-        yield from self._boxes(whole(self.shape), max_bytes * _TRANSPOSED_FACTOR)
-
-    def _boxes(self, box: Box, max_bytes: int) -> Iterator[Array]:
-        """Yields the source of the row blocks of a box of the result."""
+    def _boxes(self, box: Box, max_bytes: int, splits_rows: bool) -> Iterator[Array]:
+        """Yields the source of the blocks of a box of the result."""
         offset, shape = box
         if not shape:
             yield self._read_box(offset, shape)
             return
-        rows = self._rows_per_block(max_bytes, shape)
-        for start in range(0, shape[0], rows):
-            count = min(rows, shape[0] - start)
-            yield self._read_box((offset[0] + start, *offset[1:]), (count, *shape[1:]))
+        axis = 0  # the axis to cut; all axes before it have the length 1 in a block
+        while (
+            splits_rows and axis + 1 < len(shape) and self._has_large_rows(shape[axis:], max_bytes)
+        ):
+            axis += 1
+        rows = self._rows_per_block(max_bytes, shape[axis:])
+        for head in np.ndindex(*shape[:axis]):
+            first = tuple(start + i for start, i in zip(offset, head, strict=False))
+            for start in range(0, shape[axis], rows):
+                count = min(rows, shape[axis] - start)
+                yield self._read_box(
+                    (*first, offset[axis] + start, *offset[axis + 1 :]),
+                    (*(1,) * axis, count, *shape[axis + 1 :]),
+                )
 
     def _read_box(self, offset: Sequence[int], shape: Sequence[int]) -> Array:
+        if isinstance(self.source, bytes):
+            return _scalar(self.source, np.dtype(object))
         index: list[slice] = [slice(None)] * len(shape)
         for axis, (start, count) in enumerate(zip(offset, shape, strict=True)):
             source_axis = axis if self.permutation is None else self.permutation[axis]
             index[source_axis] = slice(start, start + count)
+        # A view if the box is mapped: `finish` makes the only copy.
+        block = self.source[tuple(index)] if index else self.source
+        return np.asarray(block)
+
+    def _item_bytes(self) -> int:
+        """Returns the size of an element in memory, in the source or in the result."""
         if isinstance(self.source, Tensor):
-            # A view if the box is mapped: `finish` makes the only copy.
-            return np.asarray(self.source[tuple(index)])
-        if isinstance(self.source, bytes):
-            scalar = np.empty((), object)
-            scalar[()] = self.source
-            return scalar
-        return self.source[tuple(index)]
+            if self.dtype == object:
+                return max(1, self.source.nbytes // max(self.source.size, 1))
+            return max(self.dtype.itemsize, self.source.dtype.itemsize)
+        return self.dtype.itemsize
+
+    def _has_large_rows(self, shape: Sequence[int], max_bytes: int) -> bool:
+        return math.prod(shape[1:]) * self._item_bytes() > max_bytes
 
     def _rows_per_block(self, max_bytes: int, shape: Sequence[int]) -> int:
-        itemsize = self.dtype.itemsize
-        if isinstance(self.source, Tensor):
-            itemsize = max(itemsize, self.source.dtype.itemsize)
-            if self.dtype == object:
-                itemsize = max(1, self.source.nbytes // max(self.source.size, 1))
-        row = math.prod(shape[1:]) * itemsize
-        return max(1, max_bytes // row if row else shape[0])
+        row_bytes = math.prod(shape[1:]) * self._item_bytes()
+        return max(1, max_bytes // row_bytes if row_bytes else shape[0])
 
     def _slices_are_row_ranges(self) -> bool:
         """Returns whether the slices are consecutive ranges of whole rows."""
@@ -186,9 +207,10 @@ class PlannedTensor:
 
     def _verify(self) -> None:
         if isinstance(self.source, Tensor) and self.source._core.verify:
+            core = self.source._core
             checkpoint = self.source._checkpoint
-            bound = self.source._core
-            verify_tensors(checkpoint._core, bound.name, [bound], None).raise_for_damage()
+            path = getattr(checkpoint, "path", "")
+            verify_tensors(checkpoint._core, path, [core], None).raise_for_damage()
 
 
 class _RowSplitter:
@@ -210,6 +232,13 @@ class _RowSplitter:
             self._rest = block[tuple(after)] if count < block.shape[self._axis] else None
             rows -= count
             yield block[tuple(before)]
+
+
+def _scalar(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Returns an array without axes. ``np.array`` would remove trailing zero bytes of a string."""
+    array = np.empty((), dtype)
+    array[()] = value
+    return array
 
 
 def whole(shape: tuple[int, ...]) -> Box:

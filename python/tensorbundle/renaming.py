@@ -142,7 +142,7 @@ def _rows(value: Any) -> list[Any]:
     try:
         rows = list(value)
     except TypeError:
-        rows = []
+        rows = [None]
     if isinstance(value, (str, bytes)) or not all(
         isinstance(row, (tuple, list)) and len(row) == 2 for row in rows
     ):

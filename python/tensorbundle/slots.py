@@ -107,7 +107,7 @@ class _Names:
             return True
         scope, _, last = name.rpartition("/")
         if scope and _LAST_COMPONENT.fullmatch(last):
-            return self._has_variable(scope)
+            return self._has_variable(scope) or self._is_below_variable(scope)
         stem = _LAST_SUFFIX.sub("", name)
         if stem != name:
             return self._has_variable(stem)
@@ -134,6 +134,18 @@ class _Names:
             if not found:
                 return False
         return True
+
+    def _is_below_variable(self, scope: str) -> bool:
+        """Returns whether the name of a variable is the beginning of a scope.
+
+        TensorFlow cuts the names of a partitioned variable's slots at the wrong place if they were
+        created in a scope: those of ``emb`` are ``emb/art_0/Adam`` and the like.
+        """
+        while scope:
+            scope = scope.rpartition("/")[0]
+            if scope in self.names:
+                return True
+        return False
 
     def _is_keras_full_name(self, parts: list[str]) -> bool:
         if len(parts) < 2:

@@ -6,6 +6,7 @@ import ast
 # A module may import from its own layer and from the layers listed before it.
 LAYERS = [
     {"_core", "errors"},
+    {"error_classes"},
     {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
     {"casts", "load_plan", "rules", "slots", "path_errors", "tables", "text_format", "version"},
     {"state", "variables"},
@@ -16,8 +17,11 @@ LAYERS = [
     {"checkpoint"},
     {"assignment", "compat", "planned_tensor", "renaming", "vocab", "writer"},
     {"blocks", "value_diff", "diff_report"},
-    {"averaging", "comparison", "edit_plan"},
-    {"vocab_diagnosis", "warm_plan"},
+    {"averaging", "comparison", "edit_plan", "formats"},
+    {"conversion", "editing"},
+    {"strict_reader", "vocab_diagnosis", "warm_plan"},
+    {"tensorflow_api"},
+    {"stand_in"},
     {"tf"},
     {"__init__"},
     {"terminal"},
@@ -30,7 +34,10 @@ ONLY_IN = {
     "tensorflow": {"tf"},
     "click": {"cli", "terminal"},
     "rich": {"terminal"},
+    "h5py": {"formats"},
+    "pyarrow": {"formats"},
     "argparse": set(),
+    "absl": {"tensorflow_api"},
     "torch": set(),
     "jax": set(),
 }
