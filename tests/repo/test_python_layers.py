@@ -17,7 +17,7 @@ LAYERS = [
     {"checkpoint"},
     {"assignment", "compat", "planned_tensor", "renaming", "vocab", "writer"},
     {"blocks", "value_diff", "diff_report"},
-    {"averaging", "comparison", "edit_plan", "formats"},
+    {"averaging", "comparison", "edit_plan", "formats", "tensor_stats"},
     {"conversion", "editing"},
     {"strict_reader", "vocab_diagnosis", "warm_plan"},
     {"tensorflow_api"},
@@ -25,6 +25,9 @@ LAYERS = [
     {"tf"},
     {"__init__"},
     {"terminal"},
+    {"cli_options"},
+    {"cli_check", "cli_ls", "cli_system", "cli_write"},
+    {"cli_show"},
     {"cli"},
     {"__main__"},
 ]
@@ -32,7 +35,16 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 # Third-party packages, and the modules that may import them.
 ONLY_IN = {
     "tensorflow": {"tf"},
-    "click": {"cli", "terminal"},
+    "click": {
+        "cli",
+        "cli_check",
+        "cli_ls",
+        "cli_options",
+        "cli_show",
+        "cli_system",
+        "cli_write",
+        "terminal",
+    },
     "rich": {"terminal"},
     "h5py": {"formats"},
     "pyarrow": {"formats"},
