@@ -232,6 +232,8 @@ def print_line(*cells: object) -> None:
 
 def print_error(message: str) -> None:
     """Prints an error as one line on stderr. Its lines are joined by semicolons."""
+    if sys.stderr is None:
+        return
     text = ""
     for line in filter(None, map(str.strip, message.splitlines())):
         text += f"{'' if not text else ' ' if text.endswith(':') else '; '}{line}"
