@@ -33,10 +33,13 @@ HEADINGS = {
     "join": "Joining vocabularies",
     "stream": "Streaming",
     "write": "Saving",
+    "convert": "Converting to safetensors",
     "cold": "Reading with an empty page cache",
     "init": "Initialising variables",
     "warm": "Warm starting",
     "restore": "TensorFlow's own functions",
+    "diff": "Comparing checkpoints",
+    "average": "Averaging checkpoints",
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"

@@ -173,6 +173,8 @@ INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
 WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
 WARM_LARGE, WARM_LARGE_SPLIT = r"warm large/.*, one variable", r"warm large/.*, \d+ partitions"
+DIFF, DIFF_VALUES = (rf"diff/BERT of \d+ layers, {what}" for what in ("equal", "all changed"))
+AVERAGE = r"average/\d+ BERTs of \d+ layers"
 
 SUMMARY = (OPEN, SMALL, READ, LOAD, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
 
@@ -229,6 +231,11 @@ TARGETS = (
     _memory(WARM_LARGE, "1.3 times the table", 0, 1.3 * 4 * 16),
     _memory(WARM_LARGE_SPLIT, "1.3 times the table", 0, 1.3 * 4 * 16),
     _memory(WARM_SPLIT, "1.25 times the table", 0, 1.25 * 4 * DIM),
+    _speedup(DIFF, 80, "TensorFlow reader"),
+    _speedup(DIFF_VALUES, 1, "TensorFlow reader"),
+    _memory(DIFF_VALUES, "32 MB", 32 * MB),
+    _speedup(AVERAGE, 1, "TensorFlow"),
+    _memory(AVERAGE, "96 MB", 96 * MB),
     Target(WARM, "at every size at most 50 ms for building the graph",
            lambda run, _: max(it.own.get("building") for it in run.find_all(r"warm/.*")),
            "s", most=0.05),

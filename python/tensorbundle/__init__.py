@@ -47,6 +47,13 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.averaging import AverageReport, average
+    from tensorbundle.comparison import diff
+    from tensorbundle.conversion import ConvertReport, convert
+    from tensorbundle.diff_report import DiffReport
+    from tensorbundle.edit_plan import EditError, EditWarning
+    from tensorbundle.editing import EditReport, edit
+    from tensorbundle.summary import Summary
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
     from tensorbundle.writer import Writer, save
 
@@ -54,12 +61,18 @@ if TYPE_CHECKING:
 # `tf` are omitted.
 __all__ = [
     "AlignReport",
+    "AverageReport",
     "Checkpoint",
     "CheckpointNotFoundError",
     "CheckpointReader",
     "CheckpointState",
+    "ConvertReport",
     "CorruptionError",
     "Damage",
+    "DiffReport",
+    "EditError",
+    "EditReport",
+    "EditWarning",
     "Error",
     "IOFailure",
     "NewCheckpointReader",
@@ -67,6 +80,7 @@ __all__ = [
     "Remap",
     "ShapeMismatchError",
     "StoredSlice",
+    "Summary",
     "Tensor",
     "TensorNotFoundError",
     "UnsupportedError",
@@ -75,9 +89,13 @@ __all__ = [
     "Writer",
     "__version__",
     "align",
+    "average",
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "convert",
+    "diff",
+    "edit",
     "get_checkpoint_state",
     "init_from_checkpoint",
     "latest_checkpoint",
@@ -95,11 +113,23 @@ __all__ = [
     "warm_start",
 ]
 
-# Names that few programs need, by module. They are imported on first use.
+# Names that few programs need, by module. They are imported on first use. The import of a submodule
+# also sets a name of the package, so no module has the name of a function.
 _LAZY_IMPORTS = {
+    "AverageReport": "tensorbundle.averaging",
+    "ConvertReport": "tensorbundle.conversion",
+    "DiffReport": "tensorbundle.diff_report",
+    "EditError": "tensorbundle.edit_plan",
+    "EditReport": "tensorbundle.editing",
+    "EditWarning": "tensorbundle.edit_plan",
+    "Summary": "tensorbundle.summary",
     "Writer": "tensorbundle.writer",
-    "save": "tensorbundle.writer",
+    "average": "tensorbundle.averaging",
+    "convert": "tensorbundle.conversion",
+    "diff": "tensorbundle.comparison",
+    "edit": "tensorbundle.editing",
     "init_from_checkpoint": "tensorbundle.tf.functions",
+    "save": "tensorbundle.writer",
     "warm_start": "tensorbundle.tf.functions",
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from tensorbundle import _core, naming, paths, streaming
+from tensorbundle import _core, naming, paths, streaming, tables
 from tensorbundle.arguments import check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
@@ -20,9 +21,12 @@ from tensorbundle.errors import (
     TensorNotFoundError,
 )
 from tensorbundle.naming import OBJECT_GRAPH
+from tensorbundle.summary import Summary, count_tensors
 from tensorbundle.tensor import Tensor, row_of
 
 _VERIFY = ("none", "lazy", "full")
+# The columns of a verification.
+_HEADER = ("", "tensor", "file", "offset", "bytes", "message")
 _IO = ("auto", "mmap", "pread", "direct")
 
 Default = TypeVar("Default")
@@ -76,6 +80,31 @@ class VerifyReport:
     def ok(self) -> bool:
         """Whether every byte was read and matches its checksum."""
         return not (self.damaged or self.unreadable)
+
+    @property
+    def summary(self) -> str:
+        """One line: ``"ok: 437.9 MiB checked"`` or ``"1 damaged, 2 unreadable: ..."``."""
+        counts = [
+            f"{len(findings):,} {kind}"
+            for kind, findings in (("damaged", self.damaged), ("unreadable", self.unreadable))
+            if findings
+        ]
+        return f"{', '.join(counts) or 'ok'}: {tables.size_text(self.checked_bytes)} checked"
+
+    def __str__(self) -> str:
+        rows = self._rows()
+        return f"{self.summary}\n{tables.text_table(_HEADER, rows)}" if rows else self.summary
+
+    def _repr_html_(self) -> str:
+        return tables.html_table(f"{self.path}: {self.summary}", _HEADER, self._rows())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            (kind, each.tensor, each.file, f"{each.offset:,}", f"{each.nbytes:,}", each.message)
+            for kind, findings in (("damaged", self.damaged), ("unreadable", self.unreadable))
+            for each in findings
+        ]
+        return rows + [("warning", "", "", "", "", text) for text in self.warnings]
 
     def raise_for_damage(self) -> None:
         """Raises CorruptionError if bytes are corrupted, IOFailure if the system failed a read.
@@ -435,6 +464,25 @@ class Checkpoint(Mapping[str, Tensor]):
             tensors = [tensor for _, tensor in found]
             names_by_index = {tensor.index: name for name, tensor in found}
         return streaming.stream(self._core, names_by_index, tensors, max_bytes)
+
+    def summary(self) -> Summary:
+        """Counts tensors, parameters and bytes, by type and by scope, from the index.
+
+        Slots of optimizers, which are recognized by their names, are also counted apart.
+        """
+        return count_tensors(self.path, self._core.tensors())
+
+    def _repr_html_(self) -> str:
+        if self.closed:
+            return tables.html_table(repr(self), (), ())
+        tensors = itertools.islice(self.values(), tables.MAX_HTML_ROWS)
+        rows = [
+            (each.name, each.stored_dtype, tables.shape_text(each.shape), f"{each.nbytes:,}")
+            for each in tensors
+        ]
+        title = f"{self.path}: {self.summary().line}"
+        header = ("tensor", "dtype", "shape", "bytes")
+        return tables.html_table(title, header, rows, more=len(self) - len(rows))
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self)} tensors"

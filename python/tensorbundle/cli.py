@@ -1,43 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command-line program: `tensorbundle ls`, `verify`, `align` and `plugin`.
+"""The command-line program ``tensorbundle``: its commands, errors, exit status and completion.
 
-The output is a table on a terminal, tab-separated lines elsewhere, and one JSON document with
-`--json`. Exit status: 0, success; 1, corruption was found; 2, bad usage or unreadable input, with a
-one-line error on stderr.
+People at a terminal see tables, colours and progress bars. A pipe gets tab-separated lines, and
+``--json`` prints one JSON document. Exit status: 0, success; 1, a difference or damage was found;
+2, bad usage or unreadable input, with a one-line error on stderr.
+
+The commands are functions in ``cli_ls``, ``cli_show``, ``cli_check``, ``cli_write`` and
+``cli_system`` that return the exit status.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import fnmatch
 import io
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
 
 import click
 
 import tensorbundle
-from tensorbundle import plugin
-from tensorbundle.checkpoint import group_by_cause, summarize
-from tensorbundle.terminal import escape_text, print_json, print_line, print_rows, progress
+from tensorbundle import cli_check, cli_ls, cli_show, cli_system, cli_write, terminal
+from tensorbundle.cli_options import OK, UNREADABLE
 
-if TYPE_CHECKING:
-    from tensorbundle import Checkpoint, Tensor
-
-OK = 0
-DAMAGED = 1
-UNREADABLE = 2
 # The exit statuses that shells report for a program killed by SIGINT or SIGPIPE.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
-# The kind of error of a tensor with elements that are stored nowhere, or twice.
-_PARTLY_STORED = "stored in part"
+_NAME = "tensorbundle"
+# The variable by which click's completion scripts call the program.
+_COMPLETE = "_TENSORBUNDLE_COMPLETE"
+
+# The commands by topic, in the order of the help.
+_TOPICS: dict[str, tuple[click.Command, ...]] = {
+    "Look": (cli_ls.ls, cli_show.show),
+    "Check": (cli_check.verify, cli_check.diff, cli_check.plan),
+    "Write": (cli_write.edit, cli_write.convert, cli_write.average, cli_write.align),
+    "Scripts that import TensorFlow": (cli_system.run, cli_system.plugin_group),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
             # The terminal's encoding may lack characters of a tensor's name.
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None or sys.stdout.closed:
-        return _print_error("standard output is closed")
+        return _error("standard output is closed")
     with _suppress_log():
         status = _run_to_status(sys.argv[1:] if args is None else args)
     try:
@@ -73,22 +74,42 @@ def _run_to_status(args: Sequence[str]) -> int:
         return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except click.UsageError as error:
+        return _usage_error(error, args)
     except click.ClickException as error:
-        return _print_error(error.format_message())
+        return _error(error.format_message())
     except MemoryError:
-        return _print_error("there is not enough memory")
-    except (tensorbundle.Error, ValueError) as error:
-        return _print_error(str(error))
+        return _error("there is not enough memory")
+    except (tensorbundle.Error, ValueError, ImportError) as error:
+        return _error(str(error))
     except OSError as error:
         # Errors of the checkpoint's files are tensorbundle.Error. An OSError without a file name
         # comes from stdout.
-        has_name = error.filename is not None
-        return _print_error(
-            str(error) if has_name else f"cannot write the output: {error.strerror}"
-        )
+        if error.filename is None:
+            return _error(f"cannot write the output: {error.strerror}")
+        return _error(f"{error.strerror}: {error.filename!r}")
     except Exception as error:
-        return _print_error(f"{type(error).__name__}: {error}")
+        return _error(f"{type(error).__name__}: {error}")
     return status
+
+
+def _error(message: str) -> int:
+    terminal.print_error(message)
+    return UNREADABLE
+
+
+def _usage_error(error: click.UsageError, args: Sequence[str]) -> int:
+    """Prints an error with the usage; for a command without arguments, its help to people."""
+    message = error.format_message().rstrip(".")
+    if error.ctx is None:
+        return _error(message)
+    path = error.ctx.command_path
+    if isinstance(error, click.MissingParameter):
+        if terminal.for_people() and len(args) < len(path.split()):
+            click.echo(error.ctx.get_help() + "\n")
+        usage = " ".join(error.ctx.get_usage().split())
+        return _error(f"{message}. {usage} (-h for help)")
+    return _error(f"{message}. For help: {path} -h")
 
 
 @contextlib.contextmanager
@@ -112,292 +133,83 @@ def _discard_stdout() -> None:
 
 
 def _run(args: Sequence[str]) -> int:
+    instruction = os.environ.get(_COMPLETE)
+    if instruction:
+        return _complete(instruction)
     # click's own main() returns 1 for a closed pipe, which is the status for corruption here.
     try:
-        with program.make_context("tensorbundle", list(args)) as context:
+        with program.make_context(_NAME, list(args)) as context:
             status: int = program.invoke(context)
     except click.exceptions.Exit as end:  # --help, --version
         return end.exit_code
     return status
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(tensorbundle.__version__, prog_name="tensorbundle")
-def program() -> None:
-    """Reads TensorFlow checkpoints without TensorFlow."""
+def _complete(instruction: str) -> int:
+    """Answers a shell that completes a command, or prints the script that makes it ask."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(program, {}, _NAME, _COMPLETE, instruction)
 
 
-@program.command("ls")
-@click.argument("path")
-@click.argument("patterns", metavar="[PATTERN]...", nargs=-1)
-@click.option("--long", is_flag=True, help="One line per stored slice: its range, file and offset.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def list_tensors(path: str, patterns: tuple[str, ...], long: bool, as_json: bool) -> int:
-    """Lists the tensors of a checkpoint.
+class _Program(click.Group):
+    """The program, whose help lists the commands by topic."""
 
-    PATH is a prefix, a directory, or one of the checkpoint's files. PATTERN selects tensors by
-    name, with *, ? and []; it is also matched with the full names of an object graph.
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the commands in the order of the help."""
+        del ctx
+        return [str(command.name) for commands in _TOPICS.values() for command in commands]
 
-    Exit status 1: elements of a listed tensor are stored nowhere, or twice. Missing and corrupted
-    data files are reported, but do not change the exit status.
-    """
-    with tensorbundle.open(path, verify="none") as checkpoint:
-        tensors = [checkpoint[name] for name in _select(checkpoint, patterns)]
-        if as_json:
-            print_json({"path": path, "tensors": [_describe(tensor) for tensor in tensors]})
-        else:
-            header, rows = _slices(tensors) if long else _summaries(tensors)
-            print_rows(header, rows)
-        return DAMAGED if any(map(_is_partly_stored, tensors)) else OK
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the commands by topic."""
+        names = self.list_commands(ctx)
+        width = max(map(len, names))
+        limit = formatter.width - 6 - width
+        for topic, commands in _TOPICS.items():
+            with formatter.section(topic):
+                formatter.write_dl(
+                    [
+                        (str(command.name).ljust(width), command.get_short_help_str(limit))
+                        for command in commands
+                    ]
+                )
 
 
-@program.command()
-@click.argument("path")
-@click.option(
-    "--names", "patterns", multiple=True, metavar="PATTERN", help="Verify only these tensors."
+def _print_script(context: click.Context, _: click.Parameter, shell: str | None) -> None:
+    if shell is not None and not context.resilient_parsing:
+        status = _complete(f"{shell}_source")
+        context.exit(status)
+
+
+@click.group(
+    cls=_Program,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def verify(path: str, patterns: tuple[str, ...], as_json: bool) -> int:
-    """Compares every byte of a checkpoint with its checksums.
-
-    PATH is a prefix, a directory, or one of the checkpoint's files. --names can be repeated.
-    """
-    with tensorbundle.open(path, verify="none") as checkpoint:
-        names = _select(checkpoint, patterns) if patterns else None
-        with progress(path, "verify") as report_progress:
-            report = checkpoint.verify(names, progress=report_progress)
-    if as_json:
-        print_json(
-            {
-                "path": path,
-                "ok": report.ok,
-                "checked_bytes": report.checked_bytes,
-                "damaged": [dataclasses.asdict(item) for item in report.damaged],
-                "unreadable": [dataclasses.asdict(item) for item in report.unreadable],
-                "warnings": list(report.warnings),
-            }
-        )
-    else:
-        for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable)):
-            for text, group in group_by_cause(findings).items():
-                # The cause of several findings is printed once, before them.
-                shared = len(group) > 1
-                if shared:
-                    print_line("cause", group[0].file, text)
-                for item in group:
-                    message = "same cause as above" if shared else item.message
-                    print_line(kind, item.tensor, item.file, item.offset, item.nbytes, message)
-        for warning in report.warnings:
-            print_line("warning", warning)
-        counts = [
-            f"{len(findings)} {kind}"
-            for kind, findings in (("damaged", report.damaged), ("unreadable", report.unreadable))
-            if findings
-        ]
-        click.echo(f"{', '.join(counts) or 'ok'}: {report.checked_bytes} bytes checked")
-    if report.damaged or report.ok:
-        return DAMAGED if report.damaged else OK
-    return _print_error("; ".join(summarize(report.unreadable)))
-
-
-@program.command()
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DEST")
 @click.option(
-    "--alignment",
-    type=int,
-    default=4096,
-    show_default=True,
-    metavar="N",
-    help="Start tensors of 1 MB or more at a multiple of N bytes, a power of two.",
+    "--completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    expose_value=False,
+    is_eager=True,
+    callback=_print_script,
+    help="Print the script that completes commands, options and names of tensors. In ~/.bashrc or "
+    '~/.zshrc: eval "$(tensorbundle --completion bash)", or zsh. For fish: tensorbundle '
+    "--completion fish > ~/.config/fish/completions/tensorbundle.fish",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def align(source: str, destination: str, alignment: int, as_json: bool) -> int:
-    """Rewrites a checkpoint so that its tensors can be mapped.
+@click.version_option(tensorbundle.__version__, prog_name=_NAME)
+@click.pass_context
+def program(context: click.Context) -> int:
+    """Reads, checks, edits and converts TensorFlow checkpoints, without TensorFlow.
 
-    SRC is a prefix, a directory, or one of the checkpoint's files. DEST is the new prefix; for a
-    directory, SRC's base name is appended. No file is replaced; every checksum is verified.
+    A checkpoint is given as its prefix (model.ckpt-1000), its directory, or one of its files.
+    A command with -h prints its help.
     """
-    with tensorbundle.open(source, verify="none"):
-        pass  # an error of the index means unreadable input, not corruption (exit status 2)
-    try:
-        with progress(source, "align") as report_progress:
-            report = tensorbundle.align(
-                source, destination, alignment=alignment, progress=report_progress
-            )
-    except tensorbundle.CorruptionError as error:
-        _print_error(str(error))
-        return DAMAGED
-    except ValueError as error:  # invalid alignment or destination
-        raise click.UsageError(str(error)) from None
-    if as_json:
-        print_json(dataclasses.asdict(report))
-    else:
-        click.echo(
-            f"{escape_text(report.path)}: {report.moved} of {report.slices} stored slices moved, "
-            f"{report.bytes_after} bytes (before: {report.bytes_before})"
-        )
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
     return OK
 
 
-@program.group("plugin", no_args_is_help=False)
-def plugin_group() -> None:
-    """Manages the link that makes `import tensorflow` load tensorbundle.
-
-    For scripts that cannot be changed: their restores are served by tensorbundle, and parameter
-    servers have its ops. The commands use the TensorFlow of the Python that runs this program.
-    """
-
-
-@plugin_group.command("enable")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def enable_plugin(as_json: bool) -> int:
-    """Creates the link, or replaces a stale one."""
-    return _report_plugin(plugin.enable(), as_json)
-
-
-@plugin_group.command("disable")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def disable_plugin(as_json: bool) -> int:
-    """Removes the link."""
-    return _report_plugin(plugin.disable(), as_json)
-
-
-@plugin_group.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def plugin_status(as_json: bool) -> int:
-    """Prints the state of the link, its target, and the ops of TensorFlow that are served.
-
-    Exit status 1: the link is stale, or there is a file in its place that is not a link.
-    """
-    return _report_plugin(plugin.status(), as_json)
-
-
-def _report_plugin(status: plugin.Status, as_json: bool) -> int:
-    paths = {"library": status.library, "link": status.link, "target": status.target}
-    texts = {name: None if path is None else str(path) for name, path in paths.items()}
-    if as_json:
-        print_json({"state": status.state, **texts, "serves": status.serves})
-    else:
-        click.echo(status.state)
-        for name, text in texts.items():
-            print_line(name, "none" if text is None else text)
-        print_line("serves", ", ".join(status.serves) or "none")
-    return DAMAGED if status.state in ("stale", "foreign") else OK
-
-
-def _select(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
-    """Returns the names that match any of the patterns; without patterns, all names.
-
-    Raises:
-        click.UsageError: A pattern matches no name.
-    """
-    selected: set[str] = set()
-    for pattern in patterns:
-        # Try the exact name first, because names may contain brackets.
-        exact = checkpoint.get(pattern)
-        selected.update(_matches(checkpoint, pattern) if exact is None else [exact.name])
-    return [name for name in checkpoint if name in selected] if patterns else list(checkpoint)
-
-
-def _matches(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """Returns the keys of the tensors whose key or full name matches a pattern."""
-    if not any(character in pattern for character in "*?["):
-        return [checkpoint[pattern].name]  # raises an error that lists the nearest names
-    missing = ""
-    full_names: Mapping[str, str] = {}
-    try:
-        full_names = checkpoint.full_names
-    except tensorbundle.Error as error:
-        missing = f"; full names may be missing: {error}"
-    try:
-        found = fnmatch.filter(checkpoint, pattern)
-        found += [key for key, name in full_names.items() if fnmatch.fnmatchcase(name, pattern)]
-    except re.error as error:
-        raise click.UsageError(f"{pattern!r} is not a pattern: {error}") from None
-    if not found:
-        raise click.UsageError(f"no tensor has a name that matches {pattern!r}{missing}")
-    return found
-
-
-def _describe(tensor: Tensor) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "dtype": _dtype(tensor),
-        "shape": list(tensor.shape),
-        "nbytes": tensor.nbytes,
-        "slices": [
-            {**stored._asdict(), "offset": list(stored.offset), "shape": list(stored.shape)}
-            for stored in tensor.slices
-        ],
-        "error": tensor.error,
-    }
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.stored_dtype or tensor.dtype)
-
-
-def _summaries(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header, and one row per tensor."""
-    errors = _Errors()
-    rows = [
-        [
-            tensor.name,
-            _dtype(tensor),
-            _shape(tensor),
-            str(tensor.nbytes),
-            str(len(tensor.slices)),
-            errors.describe(tensor),
-        ]
-        for tensor in tensors
-    ]
-    return ["name", "dtype", "shape", "bytes", "slices", "error"], rows
-
-
-def _slices(tensors: Iterable[Tensor]) -> tuple[list[str], list[list[str]]]:
-    """Returns the header, and one row per stored slice with its ``start:end`` per axis."""
-    rows = []
-    errors = _Errors()
-    for tensor in tensors:
-        for stored in tensor.slices:
-            axes = zip(stored.offset, stored.shape, strict=True)
-            bounds = ",".join(f"{start}:{start + length}" for start, length in axes)
-            row = [tensor.name, _dtype(tensor), _shape(tensor), f"[{bounds}]", str(stored.nbytes)]
-            rows.append([*row, stored.file, str(stored.file_offset), errors.describe(tensor)])
-    return ["name", "dtype", "shape", "slice", "bytes", "file", "offset", "error"], rows
-
-
-def _is_partly_stored(tensor: Tensor) -> bool:
-    error = tensor._core.error()
-    return error is not None and error[0] == _PARTLY_STORED
-
-
-class _Errors:
-    """Errors of tensors for a list: the full message of a cause once, then only its kind."""
-
-    def __init__(self) -> None:
-        self._listed_causes: set[str] = set()
-
-    def describe(self, tensor: Tensor) -> str:
-        error = tensor._core.error()
-        if error is None:
-            return ""
-        kind, message = error
-        # The message of a file's error differs between its tensors only in their names.
-        cause = message if kind == _PARTLY_STORED else message.partition(": ")[2]
-        if cause in self._listed_causes:
-            return kind
-        self._listed_causes.add(cause)
-        return message
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"[{','.join(map(str, tensor.shape))}]"
-
-
-def _print_error(message: str) -> int:
-    """Prints an error as one line on stderr, and returns the exit status."""
-    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
-        click.echo(f"tensorbundle: {escape_text(' '.join(message.split()))}", err=True)
-    return UNREADABLE
+for _commands in _TOPICS.values():
+    for _command in _commands:
+        program.add_command(_command)

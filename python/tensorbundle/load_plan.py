@@ -273,21 +273,18 @@ def format_table(rows: Sequence[Row], policy: Policy) -> str:
     if not rows:
         return ""
     cells = [["tensor", "variable", "shape", "dtype", "action"]]
-    cells += [
-        list(
-            map(
-                escape_text,
-                (row.tensor, row.variable, _shapes(row), _types(row), _action(row, policy)),
-            )
-        )
-        for row in rows
-    ]
+    cells += [list(map(escape_text, table_cells(row, policy))) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         for line in cells
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def table_cells(row: Row, policy: Policy) -> tuple[str, ...]:
+    """Returns the tensor, the variable, the shapes, the types and the action of a row."""
+    return row.tensor, row.variable, _shapes(row), _types(row), _action(row, policy)
 
 
 def format_list(title: str, texts: Sequence[str]) -> str:

@@ -20,6 +20,9 @@ from tensorbundle.errors import AmbiguousNameError
 # The key of the object graph in a checkpoint of ``tf.train.Checkpoint``.
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
+# The end of a variable's key in such a checkpoint.
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
 # Limits of a message: nearest names, keys of one full name, and characters of the absent name.
 _MAX_NEAREST = 3
 _MAX_KEYS = 5

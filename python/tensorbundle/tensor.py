@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming
+from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming, tables
 from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
 
@@ -270,6 +270,16 @@ class Tensor(ScalarConversions):
 
     def __repr__(self) -> str:
         return f"<tensorbundle.Tensor {self.name!r} {self.stored_dtype} {self.shape}>"
+
+    def _repr_html_(self) -> str:
+        if self._checkpoint._core.closed:
+            return tables.html_table(repr(self), (), ())
+        header = ("slice at", "shape", "bytes", "offset", "file")
+        rows = [
+            (str(offset), tables.shape_text(shape), f"{nbytes:,}", f"{file_offset:,}", file)
+            for offset, shape, file, file_offset, nbytes, _ in self._core.slices()
+        ]
+        return tables.html_table(f"{self!r}: {tables.size_text(self.nbytes)}", header, rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._checkpoint, self.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import run
 from craft.bundle import Bundle, shard_path
 
 import tensorbundle as tb
@@ -36,13 +36,6 @@ def corrupt(tmp_path: Path) -> Path:
     data[offset + 5] ^= 0x10
     (folder / SHARD).write_bytes(data)
     return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """Runs the program; returns its exit status, stdout and stderr."""
-    status = cli.main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def pretend_terminal(monkeypatch: pytest.MonkeyPatch, name: str) -> io.StringIO:
@@ -95,6 +88,8 @@ def test_ls_prints_json(capsys):
         "shape": [32],
         "nbytes": 128,
         "error": None,
+        "full_name": None,
+        "slot": False,
     }
     assert (stored["offset"], stored["shape"], stored["nbytes"]) == ([0], [32], 128)
 
@@ -102,9 +97,10 @@ def test_ls_prints_json(capsys):
 def test_ls_prints_table_to_terminal(monkeypatch):
     terminal = pretend_terminal(monkeypatch, "stdout")
     assert cli.main(["ls", str(MNIST), "conv2d/bias"]) == 0
-    header, row = unstyled(terminal.getvalue()).splitlines()
-    assert header.split() == ["name", "dtype", "shape", "bytes", "slices"]
-    assert row.split() == ["conv2d/bias", "float32", "[32]", "128", "1"]
+    header, row, empty, totals = unstyled(terminal.getvalue()).splitlines()
+    assert header.split() == ["name", "dtype", "shape", "parameters", "size"]
+    assert row.split() == ["conv2d/bias", "float32", "[32]", "32", "128", "B"]
+    assert (empty, totals) == ("", "1 tensor, 32 parameters, 128 B (of 27 tensors)")
 
 
 def test_ls_prints_error_of_unreadable_tensor(tmp_path, capsys):
@@ -133,7 +129,7 @@ def test_reports_incompletely_stored_tensors(tmp_path, capsys):
     status, out, _ = run(capsys, "verify", prefix)
     assert status == 1
     assert "stored in part" in out
-    assert out.splitlines()[-1] == f"1 damaged: {12 + 32} bytes checked"
+    assert out.splitlines()[0] == f"1 damaged: {12 + 32} bytes checked"
     assert run(capsys, "verify", prefix, "--names", "whole")[0] == 0
 
 
@@ -147,8 +143,8 @@ def test_verify_prints_shared_cause_once(tmp_path, capsys):
     lines = [line.split("\t") for line in out.splitlines()]
     assert status == 1
     assert out.count("HTML page") == 1
-    assert [line[0] for line in lines[:-1]] == ["cause"] + ["damaged"] * 10
-    assert lines[-1] == [f"10 damaged: {10 * 12} bytes checked"]
+    assert lines[0] == [f"10 damaged: {10 * 12} bytes checked"]
+    assert [line[0] for line in lines[1:]] == ["cause"] + ["damaged"] * 10
     status, out, _ = run(capsys, "verify", "--json", prefix)
     assert len({item["cause"] for item in json.loads(out)["damaged"]}) == 1
 
@@ -178,7 +174,7 @@ def test_verify_prints_corrupt_slice(corrupt, capsys):
     assert [each[1] for each in slices] == ["conv2d/kernel"]
     assert slices[0][2].endswith(SHARD)
     assert slices[0][4] == "1152"
-    assert lines[-1][0].startswith("1 damaged: ")
+    assert lines[0][0].startswith("1 damaged: ")
 
 
 def test_verify_checks_only_given_names(corrupt, capsys):
@@ -240,15 +236,14 @@ def test_align_draws_progress_on_stderr(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        ([], "Missing command"),
         (["frobnicate"], "frobnicate"),
-        (["ls"], "PATH"),
+        (["ls"], "CKPT"),
         (["ls", "--wide", "x"], "--wide"),
         (["ls", "no/such/checkpoint"], "no/such/checkpoint"),
         (["verify", "no/such/checkpoint"], "no/such/checkpoint"),
         (["ls", str(MNIST), "no_such_*"], "no_such_*"),
         (["verify", str(MNIST), "--names", "no_such"], "no_such"),
-        (["align", str(MNIST)], "DEST"),
+        (["align", str(MNIST)], "DST"),
         (["align", "no/such/checkpoint", "x"], "no/such/checkpoint"),
         (["align", str(MNIST), str(MNIST / PREFIX)], "is the source"),
         (["align", str(MNIST), "x", "--alignment", "63"], "power of two"),
@@ -265,10 +260,21 @@ def test_failure_prints_one_line_to_stderr(args, expected, capsys):
 
 def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
     (tmp_path / "model.index").write_bytes(b"not a table" * 10)
-    for args in (["ls", tmp_path / "model"], ["align", tmp_path / "model", tmp_path / "x"]):
+    model = tmp_path / "model"
+    for args in (
+        ["ls", model],
+        ["show", model, "w"],
+        ["verify", model],
+        ["diff", model, MNIST],
+        ["plan", model, "--variables", __file__],
+        ["align", model, tmp_path / "x"],
+        ["edit", model, tmp_path / "x"],
+        ["convert", model, tmp_path / "x.npz"],
+        ["average", tmp_path / "x", MNIST, model],
+    ):
         status, out, err = run(capsys, *args)
         assert (status, out, err.count("\n")) == (2, "", 1)
-        assert "model.index" in err
+        assert "model.index" in err or args[0] == "plan"
 
 
 @pytest.mark.parametrize(
@@ -283,14 +289,6 @@ def test_corrupt_index_prints_one_line_to_stderr(tmp_path, capsys):
 )
 def test_escapes_control_characters_in_names(name, expected):
     assert terminal.escape_text(name) == expected
-
-
-def test_help_is_printed_to_stdout():
-    runner = CliRunner()
-    for args in (["--help"], ["ls", "--help"], ["verify", "--help"], ["align", "--help"]):
-        result = runner.invoke(cli.program, args)
-        assert result.exit_code == 0
-        assert "Usage: " in result.output
 
 
 def test_prints_version(capsys):

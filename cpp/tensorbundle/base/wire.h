@@ -110,4 +110,24 @@ inline void PutBytes(uint32_t number, std::string_view bytes, std::string* out) 
   out->append(bytes);
 }
 
+// Appends a field as it was read.
+inline void PutField(const WireField& field, std::string* out) {
+  PutTag(field.number, field.type, out);
+  switch (field.type) {
+    case WireType::kVarint:
+      PutVarint64(field.value, out);
+      return;
+    case WireType::kFixed64:
+      PutFixed64(field.value, out);
+      return;
+    case WireType::kFixed32:
+      PutFixed32(static_cast<uint32_t>(field.value), out);
+      return;
+    case WireType::kBytes:
+      PutVarint64(field.bytes.size(), out);
+      out->append(AsText(field.bytes));
+      return;
+  }
+}
+
 }  // namespace tensorbundle

@@ -185,26 +185,6 @@ void PutNumber(uint32_t number, int64_t value, std::string* out) {
   PutVarint64(static_cast<uint64_t>(value), out);
 }
 
-// Appends a field as it was read.
-void PutField(const WireField& field, std::string* out) {
-  PutTag(field.number, field.type, out);
-  switch (field.type) {
-    case WireType::kVarint:
-      PutVarint64(field.value, out);
-      return;
-    case WireType::kFixed64:
-      PutFixed64(field.value, out);
-      return;
-    case WireType::kFixed32:
-      PutFixed32(static_cast<uint32_t>(field.value), out);
-      return;
-    case WireType::kBytes:
-      PutVarint64(field.bytes.size(), out);
-      out->append(AsText(field.bytes));
-      return;
-  }
-}
-
 // ---- Header and version.
 
 // Sets `listed` if bad_consumers, packed or not, contains kReaderVersion. Returns false if the

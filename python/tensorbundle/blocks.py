@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work on the elements of tensors in small blocks, on several threads, in bounded memory.
+
+A block is a box whose elements are contiguous in row-major order, so blocks in order are the
+tensor, whatever its shape: a block may be many rows, or a part of one. ``tensor[box]`` is a view of
+the file where that is possible, else a copy of the box.
+
+Reading a part of a stored slice compares no checksum, so ``damage`` verifies whole tensors before
+their blocks are used.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from tensorbundle import _core
+from tensorbundle.tensor import Tensor
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Array = np.ndarray[Any, Any]
+Box = tuple[slice, ...]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# The elements of a block. A few arrays of float64 of that length fit into a processor's L2 cache,
+# and the overhead of a block, some 20 us, is small beside the work on it.
+BLOCK_ELEMENTS = 1 << 16
+# More threads than that do not help, because memory is the limit.
+_MAX_THREADS = 16
+# Tensors are verified together up to this size, and are then still in the page cache.
+_BATCH_BYTES = 64 << 20
+
+
+def boxes(
+    shape: Sequence[int], offset: Sequence[int] | None = None, elements: int = BLOCK_ELEMENTS
+) -> Iterator[Box]:
+    """Yields the boxes of at most `elements` elements that make up a box, in row-major order.
+
+    Args:
+        shape: The shape of the whole box.
+        offset: Its first element; default: zeros.
+        elements: The limit, at least 1.
+    """
+    start = tuple(offset) if offset is not None else (0,) * len(shape)
+    if math.prod(shape) == 0:
+        return
+    if not shape:
+        yield ()
+        return
+    # The first axis that is cut: its rows are small enough.
+    axis = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= elements)
+    rows = min(shape[axis], elements // math.prod(shape[axis + 1 :]))
+    rows = -(-shape[axis] // -(-shape[axis] // rows))  # of equal size
+    inner = [slice(start[i], start[i] + shape[i]) for i in range(axis + 1, len(shape))]
+    for outer in itertools.product(*(range(start[i], start[i] + shape[i]) for i in range(axis))):
+        for first in range(start[axis], start[axis] + shape[axis], rows):
+            end = min(first + rows, start[axis] + shape[axis])
+            yield (*(slice(i, i + 1) for i in outer), slice(first, end), *inner)
+
+
+def read_box(tensor: Tensor, box: Box) -> Array:
+    """Returns the elements of a box, flat and contiguous: read-only where they are a view."""
+    return np.ascontiguousarray(tensor[box]).reshape(-1)
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[Result, None, None]:
+    """Yields ``function(item)`` for each item, in order, with a few items per thread in flight.
+
+    Closing the generator waits for the items in flight.
+    """
+    threads = min(threads, _MAX_THREADS)
+    if threads == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # it imports many modules
+
+    pending: collections.deque[Future[Result]] = collections.deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="tensorbundle") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def batches(items: Iterable[Item], nbytes: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yields lists of consecutive items with a few dozen megabytes in all, or one larger item."""
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        size = nbytes(item)
+        if batch and total + size > _BATCH_BYTES:
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size
+    if batch:
+        yield batch
+
+
+def damage(core: _core.Checkpoint, tensors: Sequence[Tensor]) -> dict[str, tuple[str, int]]:
+    """Compares the checksums of tensors of one checkpoint, with all of its threads.
+
+    Returns:
+        The message, and the system's error number or 0, for each tensor that cannot be read.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    checked = [tensor._core for tensor in tensors if tensor._core.verify]
+    if checked:
+        _, rows = core.verify(checked)
+        for name, _, _, _, message, _, number in rows:
+            found.setdefault(name, (message, number))
+    return found
+
+
+def file_order(tensor: Tensor) -> tuple[str, int]:
+    """Returns the place of the first stored byte, for reading tensors in the order of the files."""
+    return min(((row[2], row[3]) for row in tensor._core.slices()), default=("", 0))

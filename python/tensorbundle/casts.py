@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Element types by name, the casts between them that ``edit`` allows, and the casts themselves.
+
+===================  =============================================================================
+float to float       always, with NumPy's rounding, which is TensorFlow's: to nearest, ties to even
+integer to integer   if every value fits; bool counts as an integer from 0 to 1, but not as a target
+complex to complex   always
+other casts          only if NumPy's ``can_cast(..., "safe")`` allows them: int32 to float64
+===================  =============================================================================
+
+Strings, variants and quantized types are never cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tensorbundle import _core, dtypes
+
+Array = np.ndarray[Any, Any]
+
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+_FAST = {"float32", "bfloat16"}
+_NARROW_FLOATS = ("float8_", "float4_", "float6_")
+
+
+def dtype_of(value: object) -> tuple[str, np.dtype[Any]] | None:
+    """Returns TensorFlow's name of a type, and its dtype; None if TensorFlow has no such type.
+
+    `value` is a name such as ``"bfloat16"``, a dtype, a scalar type of NumPy or ml_dtypes, or a
+    ``tf.DType``. ``"float"`` and other names that differ between NumPy and TensorFlow are not
+    accepted.
+    """
+    if isinstance(value, str):
+        return (value, BY_NAME[value]) if value in BY_NAME else None
+    name = getattr(value, "name", None) if not isinstance(value, type) else None
+    if isinstance(name, str) and not isinstance(value, np.dtype):
+        return dtype_of(name)
+    try:
+        dtype = np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        return None
+    return dtype_of(dtype.name)
+
+
+BY_NAME: dict[str, np.dtype[Any]] = {
+    dtypes.stored_name(number): dtype
+    for number, dtype in enumerate(dtypes.BY_NUMBER)
+    if not dtypes.stored_name(number).startswith("unknown")
+}
+_NUMBERS: dict[str, int] = {
+    dtypes.stored_name(number): number for number in range(len(dtypes.BY_NUMBER))
+}
+
+
+def number_of(name: str) -> int:
+    """Returns the type number of a name that `dtype_of` returned."""
+    return _NUMBERS[name]
+
+
+def stored_name(dtype: np.dtype[Any]) -> str:
+    """Returns TensorFlow's name of a type; ``"string"`` for objects."""
+    found = dtype_of(dtype)
+    return "string" if found is None else found[0]
+
+
+def _kind(name: str) -> str:
+    """Returns the kind of a type: float, integer, complex, or "" for one that is not cast."""
+    if name in _FLOATS or name.startswith(_NARROW_FLOATS):
+        return "float" if _is_native(name) else ""
+    if name == "bool":
+        return "integer"
+    if name.startswith(("int", "uint")):
+        return "integer" if _is_native(name) else ""
+    return "complex" if name.startswith("complex") else ""
+
+
+def _is_native(name: str) -> bool:
+    """Returns whether the installed ml_dtypes has the type, so that its values can be computed."""
+    return BY_NAME[name].name.startswith(name) or name.startswith(BY_NAME[name].name)
+
+
+def obstacle(source: str, target: str) -> str | None:
+    """Returns why no value of a type can be cast to another type, or None."""
+    kinds = _kind(source), _kind(target)
+    if "" in kinds:
+        name = target if kinds[0] else source
+        return f"{name} cannot be cast"
+    if target == "bool":
+        return "bool is not a target of casts"
+    if kinds in (("float", "float"), ("complex", "complex"), ("integer", "integer")):
+        return None
+    if np.can_cast(BY_NAME[source], BY_NAME[target], "safe"):
+        return None
+    return f"{source} to {target} would lose values"
+
+
+def limits(source: str, target: str) -> tuple[int, int] | None:
+    """Returns the smallest and largest value of an integer type, or None.
+
+    None means that every value of the source type fits, or that the types are not integers.
+    """
+    if "integer" not in (_kind(source), _kind(target)) or _kind(source) != _kind(target):
+        return None
+    low, high = _integer_range(target)
+    source_low, source_high = _integer_range(source)
+    return None if low <= source_low and source_high <= high else (low, high)
+
+
+def _integer_range(name: str) -> tuple[int, int]:
+    if name == "bool":
+        return 0, 1
+    info: Any = ml_dtypes.iinfo(BY_NAME[name])  # type: ignore[no-untyped-call]
+    return int(info.min), int(info.max)
+
+
+def check_values(blocks: Iterable[Array], limits: tuple[int, int]) -> str | None:
+    """Returns which value does not fit between two limits, or None."""
+    low, high = limits
+    for block in blocks:
+        if block.size == 0:
+            continue
+        values = block.astype(np.int64) if block.dtype.itemsize == 1 else block
+        for value in (int(values.min()), int(values.max())):
+            if not low <= value <= high:
+                return f"the value {value} is not in [{low}, {high}]"
+    return None
+
+
+def _cast_bfloat16(array: Array, dtype: np.dtype[Any]) -> Array:
+    source = np.asarray(array.view(f"u{array.dtype.itemsize}"), order="C")
+    result = np.empty(array.shape, f"u{dtype.itemsize}")
+    _core.cast_bfloat16(source, result)
+    return result.view(dtype)
+
+
+def bits(array: Array) -> Array:
+    """Returns a view of elements of ml_dtypes as integers.
+
+    NumPy copies integers fast and without the GIL, but not the elements of ml_dtypes.
+    """
+    if array.dtype.isbuiltin == 1:  # NumPy's own types, also object
+        return array
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Returns an array with another type; the same array if it has the type already."""
+    if array.dtype == dtype:
+        return array
+    if {array.dtype.name, dtype.name} == _FAST:
+        return _cast_bfloat16(array, dtype)
+    # An overflow to infinity is a value of the result, as in TensorFlow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One tensor of a planned checkpoint, and the stream of its values in row blocks.
+
+A row block is a C-contiguous array of consecutive rows along axis 0. Three ways produce them from a
+tensor of a checkpoint; all compare the checksums of the source:
+
+===============================  ===================================================================
+axis 0 stays the first axis      ``Tensor.chunks``, which reads ahead and compares while it reads;
+                                 the other axes are transposed within each block
+axis 0 moves                     the tensor is verified first; then each block is a box of the
+                                 source that has all of its rows
+slices cut along several axes    the tensor is verified first; then each block is a box of a slice
+===============================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorbundle import casts
+from tensorbundle.checkpoint import verify_tensors
+from tensorbundle.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+# Offset and shape, per axis.
+Box = tuple[tuple[int, ...], tuple[int, ...]]
+
+BLOCK_BYTES = 8 << 20
+# Blocks of a transposition are larger, because each of them reads a part of every row.
+_TRANSPOSED_FACTOR = 4
+# Bytes of the source that are transposed at once: they fit into the second-level cache.
+_TILE_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the result, and what it is made from.
+
+    Attributes:
+        name: The name in the result.
+        source: A tensor of the source, or the caller's value: an array, or ``bytes`` for a scalar
+            string.
+        source_name: The key in the source; None for a tensor that ``update`` adds.
+        dtype: The type of the elements in the result.
+        stored_dtype: TensorFlow's name of that type.
+        shape: The shape in the result.
+        permutation: The axis of the source for each axis of the result; None if they are the same.
+        slices: (offset, shape) of each slice in which the tensor is to be stored.
+        is_unchanged: Whether the stored bytes and slices are those of the source, so that they can
+            be copied with their checksums.
+    """
+
+    name: str
+    source: Tensor | Array | bytes
+    source_name: str | None
+    dtype: np.dtype[Any]
+    stored_dtype: str
+    shape: tuple[int, ...]
+    permutation: tuple[int, ...] | None
+    slices: tuple[Box, ...]
+    is_unchanged: bool
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the values in the result; of the source for strings."""
+        if self.dtype == object:
+            return self.source.nbytes if isinstance(self.source, Tensor) else 0
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
+        """Yields the values in row blocks, in order.
+
+        Every byte of the source is compared with its checksum, unless the checkpoint was opened
+        with ``verify="none"``.
+
+        Args:
+            max_bytes: The size of a block, in the source and in the result. A block has at least
+                one row.
+
+        Yields:
+            Arrays of shape ``(rows, *shape[1:])`` that nothing else uses, or that are read-only; a
+            single array of shape ``()`` for a scalar.
+
+        Raises:
+            CorruptionError: The source does not match its checksum. The last block that has been
+                yielded may already be wrong.
+        """
+        return map(self.finish, self._source_blocks(max_bytes))
+
+    def slice_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[Box, Iterator[Array]]]:
+        """Yields each slice of the result, with its values in row-major order.
+
+        The blocks of a slice must be consumed before the next slice is requested. They have not
+        been transposed and cast: `finish` does that, which may run on any thread. They are row
+        blocks, or parts of rows that are larger than `max_bytes`.
+
+        Raises:
+            CorruptionError: As for `blocks`.
+        """
+        if not self.shape or len(self.slices) == 1:
+            yield self.slices[0], self._source_blocks(max_bytes, splits_rows=True)
+        elif self._slices_are_row_ranges() and not self._has_large_rows(self.shape, max_bytes):
+            rows = _RowSplitter(self._source_blocks(max_bytes), self._first_axis)
+            for box in self.slices:
+                yield box, rows.take(box[1][0])
+        else:
+            self._verify()
+            for box in self.slices:
+                yield box, self._boxes(box, max_bytes, splits_rows=True)
+
+    def finish(self, block: Array) -> Array:
+        """Transposes and casts a block of the source. Returns a C-contiguous array."""
+        if self.permutation is None:
+            array = casts.cast(block, self.dtype)
+            return np.asarray(casts.bits(array), order="C").view(array.dtype)
+        view = np.transpose(block, self.permutation)
+        result = np.empty(view.shape, self.dtype)
+        # In tiles of source rows that fit into the cache: each of them is read once.
+        axis = self.permutation.index(0)
+        rows = max(1, _TILE_BYTES * view.shape[axis] // max(block.nbytes, 1))
+        for start in range(0, view.shape[axis], rows):
+            tile = (*(slice(None),) * axis, slice(start, start + rows))
+            casts.bits(result)[tile] = casts.bits(casts.cast(view[tile], self.dtype))
+        return result
+
+    @property
+    def _first_axis(self) -> int:
+        return 0 if self.permutation is None else self.permutation[0]
+
+    def _source_blocks(self, max_bytes: int, splits_rows: bool = False) -> Iterator[Array]:
+        """Yields what `finish` turns into the blocks of the whole tensor."""
+        box = whole(self.shape)
+        if not isinstance(self.source, Tensor):
+            yield from self._boxes(box, max_bytes, splits_rows)
+        elif not self.shape:
+            yield _scalar(self.source.read(), self.source.dtype)
+        elif self._first_axis == 0 and not (
+            splits_rows and self._has_large_rows(self.shape, max_bytes)
+        ):
+            with self.source.chunks(self._rows_per_block(max_bytes, self.shape)) as chunks:
+                for _, block in chunks:
+                    yield block
+        else:
+            self._verify()
+            yield from self._boxes(box, max_bytes * _TRANSPOSED_FACTOR, splits_rows)
+
+    def _boxes(self, box: Box, max_bytes: int, splits_rows: bool) -> Iterator[Array]:
+        """Yields the source of the blocks of a box of the result."""
+        offset, shape = box
+        if not shape:
+            yield self._read_box(offset, shape)
+            return
+        axis = 0  # the axis to cut; all axes before it have the length 1 in a block
+        while (
+            splits_rows and axis + 1 < len(shape) and self._has_large_rows(shape[axis:], max_bytes)
+        ):
+            axis += 1
+        rows = self._rows_per_block(max_bytes, shape[axis:])
+        for head in np.ndindex(*shape[:axis]):
+            first = tuple(start + i for start, i in zip(offset, head, strict=False))
+            for start in range(0, shape[axis], rows):
+                count = min(rows, shape[axis] - start)
+                yield self._read_box(
+                    (*first, offset[axis] + start, *offset[axis + 1 :]),
+                    (*(1,) * axis, count, *shape[axis + 1 :]),
+                )
+
+    def _read_box(self, offset: Sequence[int], shape: Sequence[int]) -> Array:
+        if isinstance(self.source, bytes):
+            return _scalar(self.source, np.dtype(object))
+        index: list[slice] = [slice(None)] * len(shape)
+        for axis, (start, count) in enumerate(zip(offset, shape, strict=True)):
+            source_axis = axis if self.permutation is None else self.permutation[axis]
+            index[source_axis] = slice(start, start + count)
+        # A view if the box is mapped: `finish` makes the only copy.
+        block = self.source[tuple(index)] if index else self.source
+        return np.asarray(block)
+
+    def _item_bytes(self) -> int:
+        """Returns the size of an element in memory, in the source or in the result."""
+        if isinstance(self.source, Tensor):
+            if self.dtype == object:
+                return max(1, self.source.nbytes // max(self.source.size, 1))
+            return max(self.dtype.itemsize, self.source.dtype.itemsize)
+        return self.dtype.itemsize
+
+    def _has_large_rows(self, shape: Sequence[int], max_bytes: int) -> bool:
+        return math.prod(shape[1:]) * self._item_bytes() > max_bytes
+
+    def _rows_per_block(self, max_bytes: int, shape: Sequence[int]) -> int:
+        row_bytes = math.prod(shape[1:]) * self._item_bytes()
+        return max(1, max_bytes // row_bytes if row_bytes else shape[0])
+
+    def _slices_are_row_ranges(self) -> bool:
+        """Returns whether the slices are consecutive ranges of whole rows."""
+        end = 0
+        for offset, shape in self.slices:
+            if offset != (end, *(0 for _ in offset[1:])) or shape[1:] != self.shape[1:]:
+                return False
+            end += shape[0]
+        return end == self.shape[0]
+
+    def _verify(self) -> None:
+        if isinstance(self.source, Tensor) and self.source._core.verify:
+            core = self.source._core
+            checkpoint = self.source._checkpoint
+            path = getattr(checkpoint, "path", "")
+            verify_tensors(checkpoint._core, path, [core], None).raise_for_damage()
+
+
+class _RowSplitter:
+    """Divides a stream of row blocks at the boundaries of slices."""
+
+    def __init__(self, blocks: Iterator[Array], axis: int) -> None:
+        self._blocks = blocks
+        self._axis = axis  # of the rows, in the blocks
+        self._rest: Array | None = None
+
+    def take(self, rows: int) -> Iterator[Array]:
+        """Yields the blocks of the next rows."""
+        while rows:
+            block = next(self._blocks) if self._rest is None else self._rest
+            count = min(rows, block.shape[self._axis])
+            before: list[Any] = [slice(None)] * block.ndim
+            after = list(before)
+            before[self._axis], after[self._axis] = slice(0, count), slice(count, None)
+            self._rest = block[tuple(after)] if count < block.shape[self._axis] else None
+            rows -= count
+            yield block[tuple(before)]
+
+
+def _scalar(value: Any, dtype: np.dtype[Any]) -> Array:
+    """Returns an array without axes. ``np.array`` would remove trailing zero bytes of a string."""
+    array = np.empty((), dtype)
+    array[()] = value
+    return array
+
+
+def whole(shape: tuple[int, ...]) -> Box:
+    """Returns the box of a whole tensor."""
+    return (0,) * len(shape), shape
+
+
+def row_slices(shape: tuple[int, ...], count: int) -> tuple[Box, ...]:
+    """Returns the slices of a tensor that is cut along axis 0, as TensorFlow cuts it.
+
+    The rows are divided evenly, and the first slices get one row more, as by
+    ``fixed_size_partitioner``. There are at most as many slices as rows.
+    """
+    count = max(1, min(count, shape[0]))
+    size, larger = divmod(shape[0], count)
+    slices, start = [], 0
+    for number in range(count):
+        rows = size + (number < larger)
+        offset = (start, *(0 for _ in shape[1:]))
+        slices.append((offset, (rows, *shape[1:])))
+        start += rows
+    return tuple(slices)
+
+
+def transposed(boxes: Sequence[Box], permutation: tuple[int, ...] | None) -> tuple[Box, ...]:
+    """Returns the boxes of a transposed tensor."""
+    if permutation is None:
+        return tuple(boxes)
+
+    def permute(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(values[axis] for axis in permutation)
+
+    return tuple((permute(offset), permute(shape)) for offset, shape in boxes)
