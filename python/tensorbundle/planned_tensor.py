@@ -31,6 +31,8 @@ Array = np.ndarray[Any, Any]
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 BLOCK_BYTES = 8 << 20
+# Tensors of this size are read at once: a stream starts a thread.
+_SMALL_BYTES = 1 << 20
 # Blocks of a transposition are larger, because each of them reads a part of every row.
 _TRANSPOSED_FACTOR = 4
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
@@ -139,6 +141,8 @@ class PlannedTensor:
             yield from self._boxes(box, max_bytes, splits_rows)
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
+        elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
+            yield self.source.read(tuple(slice(length) for length in self.source.shape))
         elif self._first_axis == 0 and not (
             splits_rows and self._has_large_rows(self.shape, max_bytes)
         ):
