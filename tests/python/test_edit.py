@@ -174,6 +174,7 @@ def test_large_tensors_are_cut_into_blocks(
     monkeypatch.setattr(editing, "_BLOCK_BYTES", 1000)
     monkeypatch.setattr(editing, "_SMALL", 0)
     monkeypatch.setattr(planned_tensor, "_TILE_BYTES", 300)
+    monkeypatch.setattr(planned_tensor, "_TRANSPOSED_BYTES", 4000)
     shape = (1000, 37) if permutation is None or len(permutation) == 2 else (3, 1000, 7)
     array = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     for boxes in (None, tilings.guillotine(shape, 5, random.Random(1))):
