@@ -6,6 +6,7 @@ import ast
 # A module may import from its own layer and from the layers listed before it.
 LAYERS = [
     {"_core", "errors"},
+    {"error_classes"},
     {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
     {"casts", "load_plan", "rules", "slots", "path_errors", "text_format", "version"},
     {"state", "variables"},
@@ -17,7 +18,9 @@ LAYERS = [
     {"assignment", "compat", "planned_tensor", "renaming", "vocab", "writer"},
     {"edit_plan"},
     {"editing"},
-    {"vocab_diagnosis", "warm_plan"},
+    {"strict_reader", "vocab_diagnosis", "warm_plan"},
+    {"tensorflow_api"},
+    {"stand_in"},
     {"tf"},
     {"__init__"},
     {"terminal"},
@@ -31,6 +34,7 @@ ONLY_IN = {
     "click": {"cli", "terminal"},
     "rich": {"terminal"},
     "argparse": set(),
+    "absl": {"tensorflow_api"},
     "torch": set(),
     "jax": set(),
 }
