@@ -9,7 +9,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterErrors();
   tensorbundle::RegisterChecksum(module);
   tensorbundle::RegisterArrays(module);
-  tensorbundle::RegisterCasts(module);
   tensorbundle::RegisterDlpack(module);
   tensorbundle::RegisterTensor(module);
   tensorbundle::RegisterCheckpoint(module);

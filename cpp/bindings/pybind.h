@@ -26,7 +26,6 @@ void RegisterErrors();
 void RegisterChecksum(py::module_& module);
 void RegisterDlpack(py::module_& module);
 void RegisterArrays(py::module_& module);
-void RegisterCasts(py::module_& module);
 void RegisterTensor(py::module_& module);
 void RegisterStream(py::module_& module);
 void RegisterCheckpoint(py::module_& module);

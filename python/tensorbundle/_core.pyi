@@ -32,12 +32,6 @@ def similar_names(name: bytes, candidates: list[str], *, count: int, least: floa
     Takes milliseconds for 100,000 candidates. Only the first 256 bytes of names are compared.
     """
 
-def cast_bfloat16(source: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
-    """Casts between float32 and bfloat16, given by their bits: arrays of uint32 and uint16.
-
-    Both arrays are C-contiguous.
-    """
-
 def edit_object_graph(
     graph: bytes,
     *,

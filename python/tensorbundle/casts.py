@@ -19,12 +19,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tensorbundle import _core, dtypes
+from tensorbundle import dtypes
 
 Array = np.ndarray[Any, Any]
 
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-_FAST = {"float32", "bfloat16"}
 _NARROW_FLOATS = ("float8_", "float4_", "float6_")
 
 
@@ -131,13 +130,6 @@ def check_values(blocks: Iterable[Array], limits: tuple[int, int]) -> str | None
     return None
 
 
-def _cast_bfloat16(array: Array, dtype: np.dtype[Any]) -> Array:
-    source = np.asarray(array.view(f"u{array.dtype.itemsize}"), order="C")
-    result = np.empty(array.shape, f"u{dtype.itemsize}")
-    _core.cast_bfloat16(source, result)
-    return result.view(dtype)
-
-
 def bits(array: Array) -> Array:
     """Returns a view of elements of ml_dtypes as integers.
 
@@ -152,8 +144,6 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     """Returns an array with another type; the same array if it has the type already."""
     if array.dtype == dtype:
         return array
-    if {array.dtype.name, dtype.name} == _FAST:
-        return _cast_bfloat16(array, dtype)
     # An overflow to infinity is a value of the result, as in TensorFlow.
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(dtype)

@@ -34,8 +34,9 @@ from tensorbundle.writer import Writer
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], object]
 
-# Bytes of a block, in the source or in the result.
-_BLOCK_BYTES = 4 << 20
+# Bytes of a block, in the source or in the result. The allocator returns larger ones to the system,
+# which costs a page fault per page of the next one.
+_BLOCK_BYTES = 1 << 20
 # Smaller tensors are cast on the calling thread.
 _SMALL = 1 << 20
 # Bytes of all blocks that are transposed and cast at the same time.

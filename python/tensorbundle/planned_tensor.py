@@ -31,8 +31,10 @@ Array = np.ndarray[Any, Any]
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 BLOCK_BYTES = 8 << 20
-# Blocks of a transposition are larger, because each of them reads a part of every row.
-_TRANSPOSED_FACTOR = 4
+# Tensors of this size are read at once: a stream starts a thread.
+_SMALL_BYTES = 1 << 20
+# Blocks of a transposition that moves axis 0 are larger: each of them reads a part of every row.
+_TRANSPOSED_BYTES = 16 << 20
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
 _TILE_BYTES = 1 << 18
 
@@ -79,8 +81,8 @@ class PlannedTensor:
         with ``verify="none"``.
 
         Args:
-            max_bytes: The size of a block, in the source and in the result. A block has at least
-                one row.
+            max_bytes: The size of a block, in the source and in the result; at least 16 MB if the
+                transposition moves axis 0. A block has at least one row.
 
         Yields:
             Arrays of shape ``(rows, *shape[1:])`` that nothing else uses, or that are read-only; a
@@ -139,6 +141,8 @@ class PlannedTensor:
             yield from self._boxes(box, max_bytes, splits_rows)
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
+        elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
+            yield self.source.read(tuple(slice(length) for length in self.source.shape))
         elif self._first_axis == 0 and not (
             splits_rows and self._has_large_rows(self.shape, max_bytes)
         ):
@@ -147,7 +151,7 @@ class PlannedTensor:
                     yield block
         else:
             self._verify()
-            yield from self._boxes(box, max_bytes * _TRANSPOSED_FACTOR, splits_rows)
+            yield from self._boxes(box, max_bytes, splits_rows)
 
     def _boxes(self, box: Box, max_bytes: int, splits_rows: bool) -> Iterator[Array]:
         """Yields the source of the blocks of a box of the result."""
@@ -155,6 +159,8 @@ class PlannedTensor:
         if not shape:
             yield self._read_box(offset, shape)
             return
+        if self._first_axis != 0:
+            max_bytes = max(max_bytes, _TRANSPOSED_BYTES)
         axis = 0  # the axis to cut; all axes before it have the length 1 in a block
         while (
             splits_rows and axis + 1 < len(shape) and self._has_large_rows(shape[axis:], max_bytes)

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import resource
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -169,6 +174,7 @@ def test_large_tensors_are_cut_into_blocks(
     monkeypatch.setattr(editing, "_BLOCK_BYTES", 1000)
     monkeypatch.setattr(editing, "_SMALL", 0)
     monkeypatch.setattr(planned_tensor, "_TILE_BYTES", 300)
+    monkeypatch.setattr(planned_tensor, "_TRANSPOSED_BYTES", 4000)
     shape = (1000, 37) if permutation is None or len(permutation) == 2 else (3, 1000, 7)
     array = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     for boxes in (None, tilings.guillotine(shape, 5, random.Random(1))):
@@ -286,3 +292,61 @@ def test_nan_infinity_and_overflow(tmp_path: Path) -> None:
     result = edited(bundle.write(tmp_path / "c"), tmp_path / "d", cast={"float32": "float16"})
     with np.errstate(all="ignore"):
         assert same_bits(result["t"], values.astype(np.float16))
+
+
+EDIT_FOREVER = """
+import sys
+import tensorbundle as tb
+
+print(flush=True)
+while True:
+    for target in ("bfloat16", "float16"):
+        tb.edit(sys.argv[1], sys.argv[2], cast={"float32": target}, merge=True, overwrite=True)
+"""
+
+
+def test_killed_edit_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> None:
+    bundle = Bundle()
+    for number in range(4):
+        boxes = tilings.cut(TABLE.shape, 0, [number + 1, 999 - number])
+        bundle.add_sliced(f"t{number}", TABLE + number, boxes)
+    src, dst = bundle.write(tmp_path / "c"), tmp_path / "d"
+    tb.edit(src, dst, cast={"float32": "float16"}, merge=True)
+    expected = {
+        np.dtype(target): [(TABLE + number).astype(target) for number in range(4)]
+        for target in (np.float16, ml_dtypes.bfloat16)
+    }
+    rng = random.Random(4)
+    for _ in range(20):
+        command = [sys.executable, "-c", EDIT_FOREVER, str(src), str(dst)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(rng.uniform(0, 0.1))
+            child.kill()
+        with tb.open(dst, verify="full") as ck:
+            tables = [ck[f"t{number}"].read() for number in range(4)]
+        for table, other in zip(tables, expected[tables[0].dtype], strict=True):
+            assert same_bits(table, other)
+    tb.edit(src, dst, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for name in ("c", "d") for path in (index_path(tmp_path / name),
+                                                      shard_path(tmp_path / name))
+    )  # fmt: skip
+
+
+def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("t", TABLE)
+    src = bundle.write(tmp_path / "c")
+    before = sorted(tmp_path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for options in ({}, {"cast": "float64"}):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+        try:
+            with pytest.raises(tb.IOFailure) as caught:
+                tb.edit(src, tmp_path / "d", **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert caught.value.errno == errno.EFBIG
+        assert sorted(tmp_path.iterdir()) == before
