@@ -46,6 +46,7 @@ from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, r
 
 if TYPE_CHECKING:
     from tensorbundle import tf as tf
+    from tensorbundle.conversion import ConvertReport, convert
     from tensorbundle.edit_plan import EditError, EditWarning
     from tensorbundle.editing import EditReport, edit
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
@@ -59,6 +60,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "CheckpointReader",
     "CheckpointState",
+    "ConvertReport",
     "CorruptionError",
     "Damage",
     "EditError",
@@ -82,6 +84,7 @@ __all__ = [
     "checkpoint_exists",
     "checkpoints_iterator",
     "clear_caches",
+    "convert",
     "edit",
     "get_checkpoint_state",
     "init_from_checkpoint",
@@ -101,13 +104,15 @@ __all__ = [
 
 # Names that few programs need, by module. They are imported on first use.
 _LAZY_IMPORTS = {
+    "ConvertReport": "tensorbundle.conversion",
     "EditError": "tensorbundle.edit_plan",
     "EditReport": "tensorbundle.editing",
     "EditWarning": "tensorbundle.edit_plan",
-    "edit": "tensorbundle.editing",
     "Writer": "tensorbundle.writer",
-    "save": "tensorbundle.writer",
+    "convert": "tensorbundle.conversion",
+    "edit": "tensorbundle.editing",
     "init_from_checkpoint": "tensorbundle.tf.functions",
+    "save": "tensorbundle.writer",
     "warm_start": "tensorbundle.tf.functions",
 }
 

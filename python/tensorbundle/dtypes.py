@@ -82,8 +82,8 @@ _DLPACK_NAMES = {
 }
 
 
-def _find(name: str) -> np.dtype[Any] | None:
-    """Returns the dtype of that name in NumPy or ml_dtypes, or None."""
+def find(name: str) -> np.dtype[Any] | None:
+    """Returns the dtype of a name in NumPy or ml_dtypes, or None."""
     for candidate in (name, _FORMER_NAMES.get(name, name)):
         scalar_type: type | None = getattr(ml_dtypes, candidate, None)
         if scalar_type is not None:
@@ -96,7 +96,7 @@ def _find(name: str) -> np.dtype[Any] | None:
 
 def _resolve(number: int) -> np.dtype[Any]:
     _, name, fallback, _ = _TYPES[number]
-    found = _find(name)
+    found = find(name)
     if found is not None:
         return found
     assert fallback is not None
@@ -113,7 +113,7 @@ BY_NUMBER: tuple[np.dtype[Any], ...] = tuple(
 SIGN_EXTENDED: dict[int, int] = {
     number: bits
     for number, (_, name, _, bits) in _TYPES.items()
-    if bits is not None and _find(name) is None
+    if bits is not None and find(name) is None
 }
 
 _core.set_dtypes(BY_NUMBER, [STRING, VARIANT, *SIGN_EXTENDED])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -106,6 +106,21 @@ class ShapeMismatchError(Error, ValueError):
 
 class UnsupportedError(Error, NotImplementedError):
     """The file is valid but uses a feature that tensorbundle does not read."""
+
+
+class LeftOutError(UnsupportedError):
+    """A conversion with ``strict=True`` would leave something out. Nothing has been written.
+
+    Attributes:
+        left_out: Why each tensor or other object would be left out, by name.
+    """
+
+    def __init__(self, message: str, left_out: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.left_out = dict(left_out)
+
+    def __reduce__(self) -> tuple[type[LeftOutError], tuple[str, dict[str, str]]]:
+        return type(self), (str(self), self.left_out)
 
 
 class IOFailure(Error, OSError):
