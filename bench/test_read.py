@@ -284,7 +284,7 @@ def _v1(nbytes: int) -> Case:
 
 
 # The shapes of BERT-base: 201 tensors, 438 MB; two layers for a test.
-def _bert_shapes(layers: int) -> dict[str, tuple[int, ...]]:
+def bert_shapes(layers: int) -> dict[str, tuple[int, ...]]:
     width, words = (768, 30_522) if layers == 12 else (24, 100)
     shapes: dict[str, tuple[int, ...]] = {
         "bert/embeddings/word_embeddings": (words, width),
@@ -314,7 +314,7 @@ def _bert_shapes(layers: int) -> dict[str, tuple[int, ...]]:
 def _bert(folder: Path, layers: int) -> None:
     """Writes the model as a checkpoint and, if safetensors is installed, as such a file."""
     bundle, arrays = Bundle(), {}
-    for i, (name, shape) in enumerate(_bert_shapes(layers).items()):
+    for i, (name, shape) in enumerate(bert_shapes(layers).items()):
         arrays[name] = data.elements(i << 20, (i << 20) + math.prod(shape)).reshape(shape)
         bundle.add(name, arrays[name])
     bundle.write(folder / "ckpt")
@@ -326,7 +326,7 @@ def _bert(folder: Path, layers: int) -> None:
 
 def _load(layers: int) -> Case:
     """Loads a model in a fresh process, because that is what users do; its memory is new."""
-    shapes = _bert_shapes(layers)
+    shapes = bert_shapes(layers)
 
     def contender(name: str, load: Callable[[Path], Any], **options: Any) -> Contender:
         @contextmanager
