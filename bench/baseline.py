@@ -45,14 +45,14 @@ def call(name: str, *arguments: int | Array | None) -> int:
     """Calls a function that takes int64 numbers and pointers and returns an int64.
 
     Raises:
-        OSError: The function returned -1 because a file is too short.
+        OSError: The function returned -1: a file is too short, or has another number of lines.
     """
     function = getattr(library(), name)
     function.restype = ctypes.c_int64
     values = (each.ctypes.data if isinstance(each, np.ndarray) else each for each in arguments)
     result: int = function(*(ctypes.c_int64(value or 0) for value in values))
     if result < 0:
-        raise OSError("the file ends early")
+        raise OSError("the file ends early, or has another number of lines")
     return result
 
 
@@ -80,9 +80,11 @@ def gather(
     return out
 
 
-def probe_lines(text: Array, slots: Array, threads: int) -> int:
-    """Counts the lines of a text, and reads one pseudo-random slot per line."""
-    return call("baseline_probe_lines", text, text.nbytes, slots, slots.size, threads)
+def join(new: Array, old: Array, slots: int, ids: Array, threads: int) -> Array:
+    """Sets `ids` to the line of `old`, or -1, for every line of `new`, by a table of `slots`."""
+    table = new_memory((slots, 2), huge=True).view(np.uint64)
+    call("baseline_join", new, new.nbytes, old, old.nbytes, table, slots, ids, ids.size, threads)
+    return ids
 
 
 def pread_checked(file: int, offset: int, nbytes: int, out: Array | None, threads: int) -> None:

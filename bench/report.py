@@ -32,6 +32,7 @@ HEADINGS = {
     "remap": "Remapping a table",
     "join": "Joining vocabularies",
     "stream": "Streaming",
+    "write": "Saving",
     "convert": "Converting to safetensors",
     "cold": "Reading with an empty page cache",
     "init": "Initialising variables",

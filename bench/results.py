@@ -167,11 +167,12 @@ REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, fr
 JOIN = r"join/\d+ tokens"
 STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
 STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
+SAVE = r"save/\S+ GiB"
 COLD = [rf"cold/{what}" for what in (r"\S+ \S+", "stream of .*", ".* random rows .*", "one row .*")]
 INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
 WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
-WARM_LARGE = r"warm large/.*, \d+ partitions"
+WARM_LARGE, WARM_LARGE_SPLIT = r"warm large/.*, one variable", r"warm large/.*, \d+ partitions"
 
 SUMMARY = (OPEN, SMALL, READ, LOAD, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
 
@@ -209,6 +210,8 @@ TARGETS = (
     _share(STREAM_COLD, 0.8),
     _memory(STREAM_MEMORY.format("cold"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
     *(_share(case, 0.9) for case in COLD),
+    _speedup(SAVE, 1.5, "TensorFlow SaveV2, no sync"),
+    _memory(SAVE, "64 MB", 64 * MB),
     _speedup(INIT, 15, "TensorFlow"),
     _memory(INIT, "1.1 times the table", 0, 1.1),
     _speedup(INIT_MAPPED, 300, "TensorFlow"),
@@ -222,7 +225,9 @@ TARGETS = (
     _speedup(WARM, 28, "TensorFlow"),
     _speedup(WARM_SPLIT, 80, "TensorFlow"),
     _share(WARM_LARGE, 0.7),
+    _share(WARM_LARGE_SPLIT, 0.7),
     _memory(WARM_LARGE, "1.3 times the table", 0, 1.3 * 4 * 16),
+    _memory(WARM_LARGE_SPLIT, "1.3 times the table", 0, 1.3 * 4 * 16),
     _memory(WARM_SPLIT, "1.25 times the table", 0, 1.25 * 4 * DIM),
     Target(WARM, "at every size at most 50 ms for building the graph",
            lambda run, _: max(it.own.get("building") for it in run.find_all(r"warm/.*")),

@@ -148,6 +148,22 @@ def test_baseline_gathers_rows(streaming: bool, threads: int, slices: int) -> No
     assert np.array_equal(out, np.where(ids[:, None] < 0, fill, table[ids]))
 
 
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_baseline_joins_tokens_of_any_length(threads: int) -> None:
+    rng = np.random.default_rng(1)
+    tokens = [b"x" * int(size) + b"%d" % i for i, size in enumerate(rng.integers(0, 50, 3_000))]
+    old = [tokens[i] for i in rng.permutation(2_000)]
+    new = [tokens[i] for i in rng.permutation(3_000)]
+    lines = {token: line for line, token in enumerate(old)}
+    texts = [np.frombuffer(b"".join(b"%s\n" % token for token in each), np.uint8)
+             for each in (new, old)]  # fmt: skip
+    ids = baseline.join(*texts, 4_096, np.empty(len(new), np.int64), threads)
+    assert ids.tolist() == [lines.get(token, -1) for token in new]
+    with pytest.raises(OSError, match="number of lines"):
+        baseline.join(*texts, 4_096, np.empty(len(new) - 1, np.int64), threads)
+
+
 def test_comparison_of_a_package_with_itself() -> None:
     package = Path(tensorbundle.__file__).parents[1]
     rows = {row.name: row for row in compare.compare([package] * 2, ["smoke"], "view/", 3)}

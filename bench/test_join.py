@@ -102,7 +102,7 @@ def _case(count: int) -> Case:
             contender("TensorFlow GenerateVocabRemapping", _tensorflow, needs=("tensorflow",)),
             contender("pyarrow, csv.read_csv and index_in", with_arrow, needs=("pyarrow",)),
             contender("Python dict", _dictionary),
-            contender("C: read, find lines, one probe each", _probe, role=BASELINE),
+            contender("C: hash join, tokens not compared", _hash_join, role=BASELINE),
         ],
         check=lambda phases: _check(phases.result, count),
         unit="tokens",
@@ -115,10 +115,7 @@ def _case(count: int) -> Case:
 
 
 def _check(result: Any, count: int) -> None:
-    if isinstance(result, int):  # the number of lines, of the baseline
-        assert result == 2 * count
-    else:
-        assert np.array_equal(np.asarray(result), expected(count))
+    assert np.array_equal(np.asarray(result), expected(count))
 
 
 @contextmanager
@@ -163,14 +160,16 @@ def _dictionary(new: Path, old: Path, _: int) -> list[int]:
     return [old_lines.get(token, -1) for token in new.read_bytes().split(b"\n")[:-1]]
 
 
-def _probe(new: Path, old: Path, tokens: int) -> int:
-    """Reads both files, finds their lines, and causes one cache miss per token."""
-    buffer = np.empty(max(path.stat().st_size for path in (new, old)), np.uint8)
-    slots = np.zeros(1 << (tokens * 11 // 8).bit_length(), np.uint64)
-    count = 0
-    for path in (new, old):
-        text = buffer[: path.stat().st_size]
-        with path.open("rb") as file:
-            baseline.pread(file.fileno(), 0, text, THREADS)
-        count += baseline.probe_lines(text, slots, THREADS)
-    return count
+def hash_join(new: Path, old: Path, new_lines: int, old_lines: int) -> Array:
+    """Joins in C, with a table of eight bytes per slot and at most 0.73 used slots.
+
+    It does not compare the tokens, but only 32 bits of their hashes and the positions in the table.
+    """
+    ids = np.empty(new_lines, np.int64)
+    slots = 1 << (old_lines * 11 // 8).bit_length()
+    texts = [np.memmap(path, np.uint8, "r") for path in (new, old)]
+    return baseline.join(*texts, slots, ids, THREADS)
+
+
+def _hash_join(new: Path, old: Path, count: int) -> Array:
+    return hash_join(new, old, count, count)

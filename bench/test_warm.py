@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,14 +123,14 @@ def _contender(old: int, variable: Variable, name: str) -> Contender:
 def _baseline(old: int, variable: Variable, *, huge: bool) -> Contender:
     """The sum of the steps that every implementation needs.
 
-    Reads both vocabularies, finds their lines and reads one random slot of a table per line; reads
-    the old table once for its checksum; gathers its rows, with known ids, into new memory.
+    Joins both vocabularies; reads the old table once for its checksum; gathers its rows into new
+    memory.
     """
 
     @contextmanager
     def start() -> Iterator[Run]:
         new, dim = variable.rows, variable.dim
-        table, lines = Table(old, dim), test_join.lines(old, new, MISSING)
+        table = Table(old, dim)
         _, paths = _warmed(old, new, dim)
         baseline.library()
         fill = np.zeros(dim, np.float32)
@@ -140,7 +139,7 @@ def _baseline(old: int, variable: Variable, *, huge: bool) -> Contender:
             def run() -> Phases:
                 phases = Phases()
                 with phases.phase("running"):
-                    _probe(paths, old)
+                    lines = test_join.hash_join(*paths, new, old)
                     baseline.pread_checked(file, table.offset, table.nbytes, None, THREADS)
                     out = baseline.new_memory((new, dim), huge=huge)
                     baseline.gather(out, table.maps(), lines, THREADS, fill=fill)
@@ -150,12 +149,5 @@ def _baseline(old: int, variable: Variable, *, huge: bool) -> Contender:
             yield run
 
     pages = "huge pages" if huge else "4 KiB pages"
-    name = f"C: probe, check and gather into new {pages}"
+    name = f"C: join, check and gather into new {pages}"
     return Contender(name, start, BASELINE, VERIFIED)
-
-
-def _probe(paths: list[Path], old: int) -> None:
-    slots = np.zeros(1 << (old * 11 // 8).bit_length(), np.uint64)
-    for path in paths:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
-            baseline.probe_lines(np.frombuffer(text, np.uint8), slots, THREADS)

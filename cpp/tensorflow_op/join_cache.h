@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "tensorbundle/vocab/join.h"
 #include "tensorflow_op/kernel.h"
@@ -31,11 +32,27 @@ struct Joined {
   int64_t old_lines;  // number of lines used
 };
 
-// For consecutive rows of the new vocabulary their row in the old one, or -1.
-// Lifetime: `owner` keeps `ids` valid.
-struct JoinedIds {
-  std::shared_ptr<const Joined> owner;
-  std::span<const int64_t> ids;
+// For consecutive rows of the new vocabulary their row in the old one, or -1. Tensors get copies:
+// TensorFlow may write to the memory of a tensor, and so may the consumer of a fetched array.
+class JoinedIds {
+ public:
+  // Requires: the rows exist.
+  JoinedIds(std::shared_ptr<const Joined> joined, int64_t offset, int64_t count)
+      : joined_(std::move(joined)),
+        offset_(static_cast<size_t>(offset)),
+        size_(static_cast<size_t>(count)) {}
+
+  size_t size() const { return size_; }
+
+  // Copies the ids, on all processors. Returns how many are not -1.
+  // Requires: out.size() == size().
+  int64_t CopyTo(std::span<int64_t> out) const;
+  int64_t CountPresent() const;
+
+ private:
+  std::shared_ptr<const Joined> joined_;
+  size_t offset_;
+  size_t size_;
 };
 
 // Returns the ids of the new rows [offset, offset + count). A file that was rewritten is read

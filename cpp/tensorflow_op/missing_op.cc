@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // TensorbundleMissingV1: the number of cells in a remapped table whose row or column is not in the
 // old vocabulary.
-#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -25,8 +24,7 @@ class MissingKernel {
 
   void Compute(const Run& run) const {
     const JoinedIds joined = IdsOf(request_, offset_, num_new_);
-    const auto missing =
-        static_cast<uint64_t>(std::count(joined.ids.begin(), joined.ids.end(), int64_t{-1}));
+    const auto missing = static_cast<uint64_t>(num_new_ - joined.CountPresent());
     const std::optional<uint64_t> cells =
         CheckedMul(missing, static_cast<uint64_t>(cells_per_entry_));
     const bool is_int32 = type_ == static_cast<TypeNumber>(DataType::kInt32);

@@ -9,6 +9,7 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/remap.h"
@@ -66,7 +67,10 @@ class RemapKernel {
     CheckBytes(item_size);
     const JoinedIds joined =
         axis_ == 0 ? IdsOf(request_, offset_, num_rows_) : IdsOf(request_, 0, num_cols_);
-    const Remapping remapping = RemappingOf(joined.ids);
+    const PageBuffer memory(joined.size() * sizeof(int64_t));
+    const std::span<int64_t> ids(reinterpret_cast<int64_t*>(memory.data()), joined.size());
+    joined.CopyTo(ids);
+    const Remapping remapping = RemappingOf(ids);
     RowLayout layout;
     const bool is_empty = CheckedVolume(shape_) == 0;
     if (!is_empty) layout = LayOut(source, remapping);

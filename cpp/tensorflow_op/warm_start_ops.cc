@@ -5,8 +5,8 @@
 // parallel; a matrix in remote files is read into memory first. Both accept what TensorFlow's
 // kernels accept, and also ids that occur twice.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
+#include <mutex>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -29,6 +29,9 @@ namespace {
 constexpr auto kFloat = static_cast<TypeNumber>(DataType::kFloat);
 constexpr auto kInt32 = static_cast<TypeNumber>(DataType::kInt32);
 constexpr auto kInt64 = static_cast<TypeNumber>(DataType::kInt64);
+
+// Ids that a thread examines at a time.
+constexpr size_t kIdsPerTask = size_t{1} << 17;
 
 // The ids of at most this many rows may become a constant of a graph.
 constexpr int64_t kMaxFoldedRows = 4096;
@@ -65,7 +68,9 @@ class VocabRemappingKernel {
     const JoinedIds joined = IdsOf({new_vocab, old_vocab, -1, old_size_}, offset_, count_);
     const TensorPtr remapping = run.Allocate(0, kInt64, std::span(&count_, 1));
     const TensorPtr num_present = run.Allocate(1, kInt32, {});
-    const int64_t found = CopyIds(joined.ids, MutableBytesOf(remapping.get()));
+    const MutableByteSpan out = MutableBytesOf(remapping.get());
+    const int64_t found =
+        joined.CopyTo({reinterpret_cast<int64_t*>(out.data()), out.size() / sizeof(int64_t)});
     // TensorFlow's LoadAndRemapMatrix needs the fill values. Both kernels are ours, or neither.
     const bool all = options_.zero_fill && NumCalls(StockOp::kRemapMatrix) >= 0;
     const auto present = static_cast<int32_t>(all ? count_ : found);
@@ -73,20 +78,6 @@ class VocabRemappingKernel {
   }
 
  private:
-  // Returns how many of the ids are not -1.
-  static int64_t CopyIds(std::span<const int64_t> ids, MutableByteSpan out) {
-    constexpr size_t kIdsPerTask = size_t{1} << 17;
-    std::atomic<int64_t> found{0};
-    const size_t num_tasks = (ids.size() + kIdsPerTask - 1) / kIdsPerTask;
-    ParallelFor(num_tasks, ThreadsFor(0, out.size()), [&](size_t task) {
-      const size_t first = task * kIdsPerTask;
-      const auto part = ids.subspan(first, std::min(kIdsPerTask, ids.size() - first));
-      std::memcpy(out.data() + first * sizeof(int64_t), part.data(), part.size_bytes());
-      found += std::count_if(part.begin(), part.end(), [](int64_t id) { return id >= 0; });
-    });
-    return found;
-  }
-
   // TensorFlow considers the op a function of constants. It would make constants of the ids and of
   // the fill values that depend on their number, and copy and hash them several times, which takes
   // longer than a warm start. With `zero_fill`, the number of present rows must come from the
@@ -110,7 +101,16 @@ class Ids {
   explicit Ids(const TF_Tensor* tensor) {
     const ByteSpan bytes = BytesOf(tensor);
     ids_ = {reinterpret_cast<const int64_t*>(bytes.data()), bytes.size() / sizeof(int64_t)};
-    if (std::all_of(ids_.begin(), ids_.end(), [](int64_t id) { return id >= -1; })) return;
+    const size_t num_tasks = (ids_.size() + kIdsPerTask - 1) / kIdsPerTask;
+    std::mutex mutex;
+    ParallelFor(num_tasks, ThreadsFor(0, bytes.size()), [&](size_t task) {
+      const size_t first = task * kIdsPerTask;
+      const Bounds bounds =
+          BoundsOf(ids_.subspan(first, std::min(kIdsPerTask, ids_.size() - first)));
+      const std::lock_guard<std::mutex> lock(mutex);
+      bounds_.Add(bounds);
+    });
+    if (bounds_.lowest >= -1) return;
     copy_.assign(ids_.begin(), ids_.end());
     for (int64_t& id : copy_) id = std::max<int64_t>(id, -1);
     ids_ = copy_;
@@ -120,7 +120,31 @@ class Ids {
 
   std::span<const int64_t> span() const { return ids_; }
 
+  // The rows from the first one that is wanted to the last one, as TensorFlow reads them.
+  RowRange range() const {
+    return {static_cast<int64_t>(std::min<uint64_t>(bounds_.first, INT64_MAX)), bounds_.last + 1};
+  }
+
  private:
+  struct Bounds {
+    int64_t lowest = 0;           // of all ids, and 0
+    uint64_t first = UINT64_MAX;  // the smallest id, with negative ids above all others
+    int64_t last = -1;            // the largest id, and -1
+
+    void Add(const Bounds& other) {
+      lowest = std::min(lowest, other.lowest);
+      first = std::min(first, other.first);
+      last = std::max(last, other.last);
+    }
+  };
+
+  static Bounds BoundsOf(std::span<const int64_t> ids) {
+    Bounds bounds;
+    for (const int64_t id : ids) bounds.Add({id, static_cast<uint64_t>(id), id});
+    return bounds;
+  }
+
+  Bounds bounds_;
   std::span<const int64_t> ids_;  // of the tensor, or of the copy
   std::vector<int64_t> copy_;
 };
@@ -172,7 +196,7 @@ class RemapMatrixKernel {
     const int64_t dims[] = {num_rows_, num_cols_};
     const TensorPtr out = run.Allocate(0, kFloat, dims);
     const MutableByteSpan bytes = MutableBytesOf(out.get());
-    const RowRange range = RangeOf(rows);
+    const RowRange range = row_ids.range();
     // As TensorFlow's kernel, which reads the slices whole. LayOutRows() verifies remote ones.
     if (options_.verify == NodeOptions::Verify::kFull && !source.is_remote &&
         range.begin < range.end) {
@@ -230,17 +254,6 @@ class RemapMatrixKernel {
                       (given < missing ? "more missing values remain."
                                        : "only " + std::to_string(missing) +
                                              " elements were used to fill in missing values."));
-  }
-
-  // Returns the rows from the first one that is wanted to the last one, as TensorFlow reads them.
-  static RowRange RangeOf(std::span<const int64_t> rows) {
-    RowRange range{INT64_MAX, 0};
-    for (const int64_t row : rows) {
-      if (row < 0) continue;
-      range.begin = std::min(range.begin, row);
-      range.end = std::max(range.end, row + 1);
-    }
-    return range;
   }
 
   static void RequireRows(const RowLayout& layout, const RowRange& range) {

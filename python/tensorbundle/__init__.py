@@ -32,6 +32,7 @@ from tensorbundle.errors import (
     TensorNotFoundError,
     UnsupportedError,
 )
+from tensorbundle.stand_in import stand_in
 from tensorbundle.state import (
     CheckpointState,
     checkpoint_exists,
@@ -98,6 +99,7 @@ __all__ = [
     "save",
     "set_num_threads",
     "show_versions",
+    "stand_in",
     "update_checkpoint_state",
     "warm_start",
 ]

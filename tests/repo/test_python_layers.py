@@ -6,6 +6,7 @@ import ast
 # A module may import from its own layer and from the layers listed before it.
 LAYERS = [
     {"_core", "errors"},
+    {"error_classes"},
     {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
     {"casts", "load_plan", "rules", "slots", "path_errors", "text_format", "version"},
     {"state", "variables"},
@@ -18,7 +19,9 @@ LAYERS = [
     {"edit_plan", "formats"},
     {"editing"},
     {"conversion"},
-    {"vocab_diagnosis", "warm_plan"},
+    {"strict_reader", "vocab_diagnosis", "warm_plan"},
+    {"tensorflow_api"},
+    {"stand_in"},
     {"tf"},
     {"__init__"},
     {"terminal"},
@@ -34,6 +37,7 @@ ONLY_IN = {
     "h5py": {"formats"},
     "pyarrow": {"formats"},
     "argparse": set(),
+    "absl": {"tensorflow_api"},
     "torch": set(),
     "jax": set(),
 }

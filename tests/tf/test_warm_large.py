@@ -90,6 +90,23 @@ def test_our_kernels_read_no_zeros(folder: Path, fill: str, count: int) -> None:
 
 
 @needs_library
+def test_ids_that_a_graph_changes_are_not_those_of_the_next_start(folder: Path) -> None:
+    """A fetched array and the tensor of a slice may be changed in place; the join is shared."""
+    for _ in range(2):
+        with tf.Graph().as_default() as graph, tf1.Session() as session:
+            variable = build(tb, folder, 1, FILLS["zeros"]())
+            (remap,) = [op for op in graph.get_operations() if op.type == "LoadAndRemapMatrix"]
+            ids = remap.inputs[2]
+            session.run((ids[8:] + 1)[1:] + 1)
+            fetched = session.run(ids)
+            assert np.array_equal(fetched, np.where(tokens() < OLD, tokens(), -1))
+            fetched[:] = 0
+            session.run(tf1.global_variables_initializer())
+            values = session.run(tf.convert_to_tensor(variable))
+            assert np.array_equal(values, expected(0.0))
+
+
+@needs_library
 def test_zeros_of_another_type_are_an_error_as_before(folder: Path) -> None:
     wrong = tf1.zeros_initializer(tf.float64)
     with tf.Graph().as_default(), pytest.raises(TypeError, match="float64"):

@@ -8,7 +8,6 @@
 
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/nontemporal_copy.h"
-#include "tensorbundle/io/page_buffer.h"
 
 namespace tensorbundle {
 namespace {
@@ -36,17 +35,20 @@ bool IsAliased(const uint8_t* destination, uint64_t offset) {
 // Lifetime: the destination must outlive the object.
 class BounceBuffer {
  public:
-  // `must_bounce`: also if the destination could be read into.
-  BounceBuffer(MutableByteSpan destination, bool must_bounce)
-      : destination_(destination), must_bounce_(must_bounce) {}
+  // `must_bounce`: also if the destination could be read into. `pool` may be null.
+  BounceBuffer(MutableByteSpan destination, bool must_bounce, BouncePool* pool)
+      : destination_(destination), must_bounce_(must_bounce), pool_(pool) {}
+  ~BounceBuffer() {
+    if (pooled_.data() != nullptr) pool_->GiveBack(std::move(pooled_));
+  }
+  BounceBuffer(const BounceBuffer&) = delete;
+  BounceBuffer& operator=(const BounceBuffer&) = delete;
 
   // Reads, and returns the bytes, in the buffer or in the destination.
   MutableByteSpan Read(const File& file, uint64_t offset) {
     const uint64_t size = destination_.size();
     if (file.mode() == ReadMode::kDirect) {
-      buffer_.emplace(size + 3 * kDirectAlignment);
-      const auto address = reinterpret_cast<uintptr_t>(buffer_->data());
-      bytes_ = file.ReadBlocks(offset, size, buffer_->data() + -address % kDirectAlignment);
+      bytes_ = file.ReadBlocks(offset, size, NewBlocks(size));
       return bytes_;
     }
     bytes_ = destination_;
@@ -62,19 +64,49 @@ class BounceBuffer {
 
   // Copies the bytes to the destination, if they are not there.
   void CopyOut() const {
-    if (!buffer_) return;
+    if (bytes_.data() == destination_.data()) return;
     NontemporalCopy(destination_.data(), bytes_.data(), bytes_.size());
     FenceNontemporalStores();
   }
 
  private:
+  // Returns aligned memory for the blocks of `size` bytes.
+  uint8_t* NewBlocks(uint64_t size) {
+    if (pool_ != nullptr && size + 2 * kDirectAlignment <= BouncePool::kBufferSize) {
+      pooled_ = pool_->Take();
+      return static_cast<uint8_t*>(pooled_.data());
+    }
+    buffer_.emplace(size + 3 * kDirectAlignment);
+    return buffer_->data() + -reinterpret_cast<uintptr_t>(buffer_->data()) % kDirectAlignment;
+  }
+
   const MutableByteSpan destination_;
   const bool must_bounce_;
+  BouncePool* const pool_;
   MutableByteSpan bytes_;
   std::optional<PageBuffer> buffer_;
+  HugePageBuffer pooled_;  // of the pool
 };
 
 }  // namespace
+
+HugePageBuffer BouncePool::Take() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!free_.empty()) {
+      HugePageBuffer last = std::move(free_.back());
+      free_.pop_back();
+      return last;
+    }
+    free_.reserve(free_.capacity() + 1);  // so that GiveBack() allocates nothing
+  }
+  return HugePageBuffer(kBufferSize);
+}
+
+void BouncePool::GiveBack(HugePageBuffer buffer) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  free_.push_back(std::move(buffer));
+}
 
 void ReadPlan::Add(SliceRead read) {
   const CopyLayout& layout = read.layout;
@@ -150,7 +182,7 @@ void ReadPlan::ReadPartOfSpan(const SliceRead& read, ReadTask* task) const {
   if (read.file->mode() == ReadMode::kRanges && !swaps_bytes()) {
     return CopyBorrowed(read, offset, part, &task->crc);
   }
-  BounceBuffer buffer(part, read.uffd != nullptr);
+  BounceBuffer buffer(part, read.uffd != nullptr, read.pool);
   const MutableByteSpan bytes = buffer.Read(*read.file, offset);
   FinishRead(read, bytes, &task->crc);
   if (read.uffd != nullptr) {

@@ -9,16 +9,35 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/data_type.h"
+#include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/io/uffd_buffer.h"
 #include "tensorbundle/read/copy_layout.h"
 
 namespace tensorbundle {
+
+// Buffers that direct I/O reads into. They are reused, because new memory would cost a page fault
+// per 4 KiB, and are huge pages, because a device gets a request as pieces of contiguous memory: a
+// request for many small pages exceeds the pieces that it takes, and is split.
+// Threads: thread-safe.
+class BouncePool {
+ public:
+  static constexpr size_t kBufferSize = size_t{2} << 20;
+
+  // Takes a buffer of kBufferSize bytes, aligned to kDirectAlignment. Throws: std::bad_alloc.
+  HugePageBuffer Take();
+  void GiveBack(HugePageBuffer buffer);
+
+ private:
+  std::mutex mutex_;
+  std::vector<HugePageBuffer> free_;
+};
 
 // What a plan reads of one stored slice.
 struct SliceRead {
@@ -30,6 +49,7 @@ struct SliceRead {
   bool scans_slice = false;    // one task reads the whole slice, for its CRC32C, in any layout
   uint64_t chunk_size = kReadChunkSize;  // bytes per task
   std::unique_ptr<UffdBuffer> uffd{};    // over the destination, or null; requires one span
+  BouncePool* pool = nullptr;            // buffers for direct I/O; null: each task has its own
   size_t first_task = 0;                 // the tasks, set by ReadPlan::Add()
   size_t num_tasks = 0;
 };

@@ -17,8 +17,8 @@ namespace tensorbundle {
 namespace {
 
 // Threads that wait for a device use no processor, so direct I/O runs on this many times the
-// threads. At most kMaxWaitingThreads: each has a bounce buffer of 1 MiB, and a few requests of
-// that size keep any device busy. A caller that asks for one thread gets one.
+// threads. At most kMaxWaitingThreads: each has a bounce buffer of 2 MiB, and a few requests of
+// half that size keep any device busy. A caller that asks for one thread gets one.
 constexpr int kWaitingThreadsPerThread = 2;
 constexpr int kMaxWaitingThreads = 6;
 
@@ -116,6 +116,7 @@ void RowReader::PlanSlice(StreamedSlice* streamed, const Box& box, RowBatch* bat
     read.file = &file;
     read.has_checksum = streamed->has_checksum;
     read.chunk_size = is_direct ? kDirectChunkSize : kReadChunkSize;
+    read.pool = &bounce_pool_;
   }
   batch->slices.push_back(streamed);
   batch->plan.Add(std::move(read));

@@ -100,6 +100,7 @@ class RowReader {
   std::vector<StreamedSlice> slices_;  // by first row; those before first_open_ are planned
   size_t first_open_ = 0;
   std::map<uint32_t, PageCachePolicy> policies_;  // by file
+  BouncePool bounce_pool_;
 };
 
 }  // namespace tensorbundle

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -111,14 +112,17 @@ JoinResult JoinRows(const auto& new_vocabulary, const Vocabulary& old_vocabulary
   const Range rows = CheckedRows(new_vocabulary, options);
   const TokenTable table = OldTable(old_vocabulary, rows.count, options);
 
-  JoinResult result(rows.count);
+  const bool is_compact =
+      options.compact && old_vocabulary.size() <= std::numeric_limits<int32_t>::max();
+  JoinResult result(rows.count, is_compact);
   std::atomic<uint64_t> num_present{0};
-  new_vocabulary.ForEachBatch(
-      rows.first, rows.count, options.threads,
-      [&](uint64_t row, std::span<const std::string_view> tokens) {
-        num_present +=
-            table.FindAll(tokens, result.mutable_ids().subspan(row - rows.first, tokens.size()));
-      });
+  new_vocabulary.ForEachBatch(rows.first, rows.count, options.threads,
+                              [&](uint64_t row, std::span<const std::string_view> tokens) {
+                                result.Visit([&](auto ids) {
+                                  num_present += table.FindAll(
+                                      tokens, ids.subspan(row - rows.first, tokens.size()));
+                                });
+                              });
   result.num_present = num_present;
   return result;
 }

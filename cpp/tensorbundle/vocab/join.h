@@ -25,27 +25,45 @@ struct JoinOptions {
   int64_t new_offset = 0;   // the first row of the new vocabulary to join
   int64_t num_new = kAll;   // how many rows to join; kAll: all that follow
   int64_t old_size = kAll;  // how many rows of the old vocabulary to use; kAll: all
+  bool compact = false;     // store ids in four bytes each, if the old vocabulary is that small
   Duplicates old_duplicates = Duplicates::kRefuse;
   int threads = 1;
 };
 
-// Owns the row ids of a join.
+// Owns the row ids of a join: for each requested row of the new vocabulary, its row in the old one,
+// or -1.
 class JoinResult {
  public:
-  explicit JoinResult(uint64_t size)
-      : memory_(static_cast<size_t>(size) * sizeof(int64_t)), size_(static_cast<size_t>(size)) {}
+  JoinResult(uint64_t size, bool is_compact)
+      : size_(static_cast<size_t>(size)), is_compact_(is_compact), memory_(num_bytes()) {}
 
-  // For each requested row of the new vocabulary: its row in the old one, or -1.
-  std::span<const int64_t> ids() const {
-    return {static_cast<const int64_t*>(memory_.data()), size_};
+  size_t size() const { return size_; }
+  size_t num_bytes() const { return size_ * (is_compact_ ? sizeof(int32_t) : sizeof(int64_t)); }
+
+  // Requires: the ids are not compact.
+  std::span<const int64_t> ids() const { return As<const int64_t>(); }
+
+  // Returns visit(ids), with a span of int32_t if they are compact, and of int64_t otherwise.
+  template <typename Visitor>
+  auto Visit(const Visitor& visit) const {
+    return is_compact_ ? visit(As<const int32_t>()) : visit(As<const int64_t>());
   }
-  std::span<int64_t> mutable_ids() { return {static_cast<int64_t*>(memory_.data()), size_}; }
+  template <typename Visitor>
+  auto Visit(const Visitor& visit) {
+    return is_compact_ ? visit(As<int32_t>()) : visit(As<int64_t>());
+  }
 
   uint64_t num_present = 0;  // how many ids are not -1
 
  private:
-  HugePageBuffer memory_;
+  template <typename Id>
+  std::span<Id> As() const {
+    return {static_cast<Id*>(memory_.data()), size_};
+  }
+
   size_t size_;
+  bool is_compact_;
+  HugePageBuffer memory_;
 };
 
 // Joins two vocabularies. Accepts and rejects the same inputs as TensorFlow's

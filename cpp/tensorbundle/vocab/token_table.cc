@@ -233,10 +233,10 @@ inline int64_t TokenTable::Confirm(const Lookup& lookup) const {
 // count: each address depends on the access before it, and each access is a cache miss. So the
 // steps of look-ups are interleaved, kDistance apart, to overlap the misses of some with the
 // computation of others.
-uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens,
-                             std::span<int64_t> rows) const {
+template <typename Row>
+uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens, std::span<Row> rows) const {
   if (vocabulary_.size() == 0) {
-    std::fill(rows.begin(), rows.end(), kAbsent);
+    std::fill(rows.begin(), rows.end(), static_cast<Row>(kAbsent));
     return 0;
   }
   std::array<Lookup, kRingSize> ring;
@@ -253,11 +253,14 @@ uint64_t TokenTable::FindAll(std::span<const std::string_view> tokens,
     if (Lookup* lookup = behind(2 * kDistance)) LookIntoNextLine(lookup);
     if (Lookup* lookup = behind(3 * kDistance)) {
       const int64_t row = Confirm(*lookup);
-      rows[step - 3 * kDistance] = row;
+      rows[step - 3 * kDistance] = static_cast<Row>(row);
       found += row != kAbsent;
     }
   }
   return found;
 }
+
+template uint64_t TokenTable::FindAll(std::span<const std::string_view>, std::span<int32_t>) const;
+template uint64_t TokenTable::FindAll(std::span<const std::string_view>, std::span<int64_t>) const;
 
 }  // namespace tensorbundle

@@ -37,8 +37,9 @@ class TokenTable {
 
   // Stores Find() of each token in `rows`. Returns the number of tokens that were found. Faster
   // than single look-ups, because the cache misses of a batch overlap. Requires: rows.size() ==
-  // tokens.size().
-  uint64_t FindAll(std::span<const std::string_view> tokens, std::span<int64_t> rows) const;
+  // tokens.size(); `Row` is int32_t or int64_t, and holds every row of the vocabulary.
+  template <typename Row>
+  uint64_t FindAll(std::span<const std::string_view> tokens, std::span<Row> rows) const;
 
  private:
   struct Insertion;

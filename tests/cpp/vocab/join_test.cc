@@ -49,18 +49,23 @@ class JoinTest : public testing::VocabularyFiles {
     return Join(*Vocabulary::OfFile(*new_file, 2), *Vocabulary::OfFile(*old_file, 2), options);
   }
 
+  // The ids of both sizes must agree, too.
   Ids JoinFiles(std::string_view new_bytes, std::string_view old_bytes,
-                const JoinOptions& options = {}) const {
-    Ids ids;
+                JoinOptions options = {}) const {
+    std::vector<Ids> all;
     for (const bool hold : {true, false}) {
-      const JoinResult result = Joined(new_bytes, old_bytes, options, hold);
-      const Ids found(result.ids().begin(), result.ids().end());
-      EXPECT_EQ(result.num_present,
-                found.size() - static_cast<size_t>(std::count(found.begin(), found.end(), -1)));
-      EXPECT_TRUE(hold || found == ids);
-      ids = found;
+      for (options.compact = false;; options.compact = true) {
+        const JoinResult result = Joined(new_bytes, old_bytes, options, hold);
+        const Ids found = result.Visit([](auto ids) { return Ids(ids.begin(), ids.end()); });
+        EXPECT_EQ(result.num_bytes(), found.size() * (options.compact ? 4 : 8));
+        EXPECT_EQ(result.num_present,
+                  found.size() - static_cast<size_t>(std::count(found.begin(), found.end(), -1)));
+        all.push_back(found);
+        EXPECT_EQ(all.front(), all.back());
+        if (options.compact) break;
+      }
     }
-    return ids;
+    return all.front();
   }
 
   // Returns the message of the E that the join throws, or "" if it throws no E.

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -60,7 +61,7 @@ TEST(TokenTableTest, ManyTokensOfEveryLength) {
   for (const uint64_t num_rows : {0u, 1u, 2u, 7u, 8u, 9u, 63u, 64u, 65u, 3000u}) {
     const TokenTable table(*vocabulary, num_rows, num_rows % 2 == 0 ? 0 : tokens.size(), 2);
     std::vector<int64_t> rows(tokens.size());
-    EXPECT_EQ(table.FindAll(ViewsOf(*vocabulary), rows), num_rows);
+    EXPECT_EQ(table.FindAll(ViewsOf(*vocabulary), std::span(rows)), num_rows);
     for (uint64_t row = 0; row < tokens.size(); ++row) {
       EXPECT_EQ(rows[row], row < num_rows ? static_cast<int64_t>(row) : TokenTable::kAbsent);
       EXPECT_EQ(table.Find(vocabulary->token(row)), rows[row]);
@@ -112,14 +113,16 @@ TEST(TokenTableTest, DistinguishesTokensWithEqualTags) {
   const VocabularyPtr half = OfTokens(firsts);
   const VocabularyPtr other_half = OfTokens(seconds);
   std::vector<int64_t> rows(firsts.size());
-  EXPECT_EQ(TokenTable(*half, half->size(), 0, 1, hasher).FindAll(ViewsOf(*other_half), rows), 0u);
+  EXPECT_EQ(
+      TokenTable(*half, half->size(), 0, 1, hasher).FindAll(ViewsOf(*other_half), std::span(rows)),
+      0u);
 
   firsts.insert(firsts.end(), seconds.begin(), seconds.end());
   const VocabularyPtr both = OfTokens(firsts);
   rows.resize(firsts.size());
   const TokenTable table(*both, both->size(), 0, 1, hasher);
   EXPECT_EQ(table.first_duplicate(), std::nullopt);
-  EXPECT_EQ(table.FindAll(ViewsOf(*both), rows), rows.size());
+  EXPECT_EQ(table.FindAll(ViewsOf(*both), std::span(rows)), rows.size());
   for (size_t row = 0; row < rows.size(); ++row) EXPECT_EQ(rows[row], static_cast<int64_t>(row));
 }
 
