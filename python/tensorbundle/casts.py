@@ -135,7 +135,7 @@ def bits(array: Array) -> Array:
 
     NumPy copies integers fast and without the GIL, but not the elements of ml_dtypes.
     """
-    if array.dtype.isbuiltin == 1:  # NumPy's own types, also object
+    if array.dtype.isbuiltin != 2:  # not a type of ml_dtypes
         return array
     return array.view(f"u{array.dtype.itemsize}")
 

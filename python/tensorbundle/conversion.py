@@ -11,23 +11,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from tensorbundle import arguments, dtypes, edit_plan
+from tensorbundle import arguments, casts, dtypes, edit_plan, editing
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.checkpoint import open as open_checkpoint
 from tensorbundle.errors import LeftOutError
-from tensorbundle.filenames import AnyPath, path_text
-from tensorbundle.formats import checkpoint as checkpoint_format
+from tensorbundle.filenames import AnyPath, destination_prefix, path_text
 from tensorbundle.formats import hdf5, npz, parquet, safetensors
-from tensorbundle.formats.tensors import ForeignFile, nbytes_of
+from tensorbundle.formats.tensors import ForeignFile
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.planned_tensor import PlannedTensor
 from tensorbundle.tensor import Tensor
+from tensorbundle.writer import Writer
 
 FORMATS = ("checkpoint", "safetensors", "npz", "hdf5", "parquet")
 
@@ -222,8 +222,13 @@ def convert(
                 left_out |= source.left_out
             if strict and left_out:
                 raise LeftOutError(_left_out_message(left_out, source.path), left_out)
-        output = _Output(path, target_format, tensors, overwrite, tokens, limit, shards, alignment)
-        if not dry_run:
+        output = _Output(path, target_format, tensors, overwrite, tokens, limit)
+        if not dry_run and target_format == "checkpoint":
+            part = replace(plan, tensors=tuple(tensors), graph=None)
+            with Writer(path, shards=shards, alignment=alignment, overwrite=overwrite) as writer:
+                threads = arguments.num_threads(None)
+                editing.write_plan(writer, part, source, threads=threads, progress=progress)  # type: ignore[arg-type]
+        elif not dry_run:
             output.write(progress)
         return ConvertReport(
             path=output.path,
@@ -241,7 +246,7 @@ def convert(
 
 @dataclass
 class _Output:
-    """What a call writes."""
+    """The files that a call writes, in another format than that of checkpoints."""
 
     path: str
     format: str
@@ -249,23 +254,16 @@ class _Output:
     overwrite: bool
     tokens: parquet.Tokens | None
     max_bytes: int | None
-    shards: int
-    alignment: int
     files: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        return sum(map(nbytes_of, self.tensors))
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def write(self, progress: Callable[[int, int], object] | None) -> None:
         """Writes the files, and sets `files`."""
         advance, overwrite = _progress_callback(progress, self.nbytes), self.overwrite
-        if self.format == "checkpoint":
-            (self.path,) = checkpoint_format.write(
-                self.path, self.tensors, shards=self.shards, alignment=self.alignment,
-                overwrite=overwrite, advance=advance,
-            )  # fmt: skip
-        elif self.format == "safetensors":
+        if self.format == "safetensors":
             self.files = safetensors.write(
                 self.path, self.tensors, overwrite=overwrite, max_bytes=self.max_bytes,
                 advance=advance,
@@ -348,17 +346,17 @@ def _open_source(path: str, source: str) -> Iterator[Checkpoint | ForeignFile]:
 
 
 def _target_path(path: str, target: str, source: str) -> str:
-    """Returns the path of the new file. The writer of checkpoints takes directories itself."""
+    """Returns the path of the new file, or the prefix of the new checkpoint."""
+    stem = os.path.basename(source).removesuffix(safetensors.INDEX_SUFFIX)
+    known = next((suffix for suffix in _SUFFIXES if stem.endswith(suffix)), "")
+    stem = stem.removesuffix(known)
+    if target == "checkpoint":
+        return destination_prefix(path, stem)
     if not path or "\0" in path:
         raise ValueError(f"the destination must be a path, not {path!r}")
     path = _expand(path)
     if not (path.endswith(os.sep) or os.path.isdir(path)):
         return path
-    stem = os.path.basename(source).removesuffix(safetensors.INDEX_SUFFIX)
-    known = next((suffix for suffix in _SUFFIXES if stem.endswith(suffix)), "")
-    stem = stem.removesuffix(known)
-    if target == "checkpoint":
-        return os.path.join(path, stem)
     if target == "safetensors":
         stem = "model"  # as transformers reads it
     suffix = next(suffix for suffix, each in _SUFFIXES.items() if each == target)
@@ -384,7 +382,7 @@ def _split(
 ) -> tuple[list[PlannedTensor], dict[str, str]]:
     """Returns the tensors that the format can store, and why the others are left out."""
     reason_of = {
-        "checkpoint": checkpoint_format.unsupported_reason,
+        "checkpoint": _checkpoint_reason,
         "safetensors": safetensors.unsupported_reason,
         "npz": npz.unsupported_reason,
         "hdf5": hdf5.unsupported_reason,
@@ -392,7 +390,8 @@ def _split(
     }[target]
     stored, left_out = [], {}
     for tensor in tensors:
-        reason = _source_reason(tensor) or reason_of(tensor.name, tensor.dtype)
+        reason = None if target == "checkpoint" else _source_reason(tensor)
+        reason = reason or reason_of(tensor.name, tensor.dtype)
         if reason is None:
             stored.append(tensor)
         else:
@@ -401,6 +400,15 @@ def _split(
             hint = _cast_hint(name, reason_of) if is_type else None
             left_out[tensor.name] = f"{reason}; cast it, {hint}" if hint else reason
     return stored, left_out
+
+
+def _checkpoint_reason(name: str, dtype: np.dtype[Any]) -> str | None:
+    """Returns why a checkpoint cannot store a tensor, or None."""
+    if not name:
+        return "its name is empty"
+    if dtype == np.dtype(object):  # strings, which the caller has passed
+        return None
+    return None if casts.dtype_of(dtype) else f"TensorFlow has no type {dtype.name}"
 
 
 def _source_reason(tensor: PlannedTensor) -> str | None:

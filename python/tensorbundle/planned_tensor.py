@@ -74,8 +74,8 @@ class PlannedTensor:
             return self.source.nbytes if isinstance(self.source, Tensor) else 0
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """Yields the values in row blocks, in order.
+    def blocks(self, max_bytes: int = BLOCK_BYTES, *, splits_rows: bool = False) -> Iterator[Array]:
+        """Yields the values in row blocks, in row-major order.
 
         Every byte of the source is compared with its checksum, unless the checkpoint was opened
         with ``verify="none"``.
@@ -83,6 +83,8 @@ class PlannedTensor:
         Args:
             max_bytes: The size of a block, in the source and in the result; at least 16 MB if the
                 transposition moves axis 0. A block has at least one row.
+            splits_rows: Whether parts of rows are yielded if rows are larger than `max_bytes`: with
+                the lengths 1 along the first axes.
 
         Yields:
             Arrays of shape ``(rows, *shape[1:])`` that nothing else uses, or that are read-only; a
@@ -92,7 +94,7 @@ class PlannedTensor:
             CorruptionError: The source does not match its checksum. The last block that has been
                 yielded may already be wrong.
         """
-        return map(self.finish, self._source_blocks(max_bytes))
+        return map(self.finish, self._source_blocks(max_bytes, splits_rows))
 
     def slice_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[Box, Iterator[Array]]]:
         """Yields each slice of the result, with its values in row-major order.

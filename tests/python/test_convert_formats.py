@@ -35,7 +35,7 @@ class Item:
         self.name, self.array = name, array
         self.dtype, self.shape = array.dtype, array.shape
 
-    def blocks(self, max_bytes=1 << 23):
+    def blocks(self, max_bytes=1 << 23, splits_rows=False):
         if not self.shape:
             yield self.array
         else:
@@ -334,7 +334,7 @@ def test_missing_and_foreign_files_raise(module, file, tmp_path):
 @formats
 def test_failed_write_leaves_nothing(module, file, tmp_path):
     class Failing(Item):
-        def blocks(self, max_bytes=0):
+        def blocks(self, max_bytes=0, splits_rows=False):
             yield self.array[:1]
             raise ZeroDivisionError
 
@@ -355,7 +355,7 @@ import tensorbundle as tb
 from tensorbundle.formats import {module.__name__.rpartition(".")[2]} as module
 class Item:
     name, dtype, shape = "a", np.dtype(np.float64), (1 << 20,)
-    def blocks(self, max_bytes=0):
+    def blocks(self, max_bytes=0, splits_rows=False):
         yield from np.ones((8, 1 << 17))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

@@ -157,3 +157,39 @@ def test_directory_gets_the_name_of_the_file(tmp_path):
     assert tb.convert(tmp_path / "x.safetensors", f"{tmp_path}/out/").path == str(
         tmp_path / "out" / "x"
     )
+
+
+def test_update_adds_strings_to_a_new_checkpoint(tmp_path):
+    write_file(tmp_path / "x.safetensors", ARRAYS)
+    update = {"words": np.array([b"a", b"\0"], object), "note": b"b", "step": np.int64(8)}
+    report = tb.convert(tmp_path / "x.safetensors", tmp_path / "m.index", update=update)
+    assert not report.left_out and report.path == str(tmp_path / "m")
+    with tb.open(tmp_path / "m") as found:
+        assert found["words"].read().tolist() == [b"a", b"\0"]
+        assert found["note"].read() == b"b" and int(found["step"]) == 8
+        assert len(found) == 5
+
+
+@suffixes
+def test_rows_larger_than_a_block(tmp_path, suffix):
+    """They are written, read and transposed in parts."""
+    values = np.arange(2 * 3_000_000, dtype=np.float32).reshape(1, 2, 3_000_000)
+    bundle = Bundle()
+    bundle.add("a", values)
+    prefix, file = bundle.write(tmp_path / "m"), tmp_path / f"x.{suffix}"
+    tb.convert(prefix, file)
+    tb.convert(file, tmp_path / "back")
+    with tb.open(tmp_path / "back", verify="full") as found:
+        assert same_bits(np.asarray(found["a"]), values)
+    tb.convert(prefix, file, transpose={"a": (1, 2, 0)}, overwrite=True)
+    tb.convert(file, tmp_path / "back", transpose={"a": (2, 0, 1)}, overwrite=True)
+    with tb.open(tmp_path / "back", verify="full") as found:
+        assert same_bits(np.asarray(found["a"]), values)
+
+
+def test_compressed_npz_with_large_rows(tmp_path):
+    values = np.arange(2 * 3_000_000, dtype=np.float32).reshape(2, 3_000_000)
+    np.savez_compressed(tmp_path / "x.npz", a=values)
+    tb.convert(tmp_path / "x.npz", tmp_path / "m")
+    with tb.open(tmp_path / "m", verify="full") as found:
+        assert same_bits(np.asarray(found["a"]), values)

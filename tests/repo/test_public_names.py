@@ -20,7 +20,7 @@ READER_NAMES = {
     "get_checkpoint_state",
     "checkpoints_iterator",
 }
-REWRITING_NAMES = {"align", "AlignReport", "edit", "EditReport"}
+REWRITING_NAMES = {"align", "AlignReport", "convert", "ConvertReport", "edit", "EditReport"}
 VOCABULARY_NAMES = {"VocabInfo", "load_and_remap", "remap_vocab"}
 ERROR_NAMES = {
     "Error",

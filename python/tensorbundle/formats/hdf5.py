@@ -115,14 +115,14 @@ def _write_tensor(file: Any, path: str, tensor: SourceTensor, advance: Advance) 
         dataset.attrs[_NAME] = tensor.name
     if stored is not dtype:
         dataset.attrs[_TYPE] = dtype.name
-    start = 0
-    for block in tensor.blocks():
+    done = 0
+    for block in tensor.blocks(splits_rows=True):
         array = tensors.raw(block)
-        if not tensor.shape:
-            dataset[()] = array
-        elif array.size:
-            dataset[start : start + len(array)] = array
-            start += len(array)
+        if array.size:
+            start = np.unravel_index(done, tensor.shape)
+            box = (slice(i, i + n) for i, n in zip(start, array.shape, strict=True))
+            dataset[tuple(box)] = array
+        done += array.size
         advance(array.nbytes)
 
 

@@ -69,7 +69,7 @@ def write(
                     info.comment = tensor.dtype.name.encode()
                 with archive.open(info, "w", force_zip64=True) as member:
                     _write_header(member, tensor)
-                    for block in tensor.blocks():
+                    for block in tensor.blocks(splits_rows=True):
                         advance(write_array(member, block))
         files.publish()
     return (path,)
@@ -90,51 +90,54 @@ class _Member(ForeignTensor):
         super().__init__(info.filename.removesuffix(_MEMBER_SUFFIX), header.shape, header.dtype)
         self._archive, self._info, self._header = archive, info, header
         self._array: Array | None = None
-        self._file: _Reader | None = None  # of the stream of rows
-        self._next_row = 0
+        self._file: _Reader | None = None  # of the stream
+        self._next = 0  # its next element
 
     def __getitem__(self, index: Any) -> Any:
         """Returns elements by a basic index.
 
-        Blocks of rows in order, from the first to the last, are streamed, and the checksum is
-        compared at the end. Otherwise the whole array is compared first. It is then mapped, or kept
-        in memory if it is compressed.
+        Blocks in row-major order, from the first element to the last, are streamed, and the
+        checksum is compared at the end. Otherwise the whole array is compared first. It is then
+        mapped, or kept in memory if it is compressed.
         """
         if self._array is None:
-            rows = self._rows_of(index)
-            if rows is not None and rows[0] in (0, self._next_row):
-                return self._stream_rows(*rows)
+            elements = self._range_of(index)
+            if elements is not None and elements[0] in (0, self._next):
+                return self._stream(*elements)
             data = self._archive.whole(self._info)[self._header.size :]
             header = self._header
             self._array = tensors.array_over(data, header.stored, self.shape, header.order)
         found = self._array[index]
         return found if found.dtype == self.dtype else found.astype(self.dtype)
 
-    def _rows_of(self, index: Any) -> tuple[int, int] | None:
-        """Returns the first row and the end of an index of whole rows, or None."""
+    def _range_of(self, index: Any) -> tuple[int, int, tuple[int, ...]] | None:
+        """Returns the first element, the end and the shape of a box without gaps, or None."""
         parts = index if isinstance(index, tuple) else (index,)
         if not self.size or self._header.order != "C" or len(parts) > self.ndim or not parts:
             return None
-        bounds = []
-        for part, length in zip(parts, self.shape, strict=False):
-            if not isinstance(part, slice) or part.step not in (None, 1):
-                return None
-            bounds.append(part.indices(length)[:2])
-        whole = all(row == (0, n) for row, n in zip(bounds[1:], self.shape[1:], strict=False))
-        return bounds[0] if whole and bounds[0][0] < bounds[0][1] else None
+        if any(not isinstance(part, slice) or part.step not in (None, 1) for part in parts):
+            return None
+        parts += (slice(None),) * (self.ndim - len(parts))
+        bounds = [part.indices(n)[:2] for part, n in zip(parts, self.shape, strict=True)]
+        shape = tuple(end - start for start, end in bounds)
+        first = next((axis for axis, n in enumerate(shape) if n != 1), self.ndim - 1)
+        if shape[first + 1 :] != self.shape[first + 1 :] or min(shape) < 1:
+            return None
+        start = int(np.ravel_multi_index([start for start, _ in bounds], self.shape))
+        return start, start + math.prod(shape), shape
 
-    def _stream_rows(self, start: int, end: int) -> Array:
+    def _stream(self, start: int, end: int, shape: tuple[int, ...]) -> Array:
         if start == 0:
             self._file = self._archive.open(self._info)
             _read_exactly(self._file, self._header.size)
         assert self._file is not None
-        buffer = np.empty((end - start) * (self.nbytes // self.shape[0]), np.uint8)
+        buffer = np.empty((end - start) * self.dtype.itemsize, np.uint8)
         _read_into(self._file, buffer)
-        self._next_row = end
-        if end == self.shape[0]:
+        self._next = end
+        if end == self.size:
             self._file.read(1)  # compares the checksum
-            self._file, self._next_row = None, 0
-        array = buffer.view(self._header.stored).reshape(end - start, *self.shape[1:])
+            self._file, self._next = None, 0
+        array = buffer.view(self._header.stored).reshape(shape)
         return array.astype(self.dtype, copy=False)
 
 
@@ -189,13 +192,22 @@ class _Archive:
             raise IOFailure(f"cannot read {path!r}", error.errno or errno.EIO, path) from error
         except zipfile.BadZipFile as error:
             raise CorruptionError(f"{path!r} is not an npz file: {error}") from error
-        self.close = self._zip.close
+        self._readers: list[_Reader] = []
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+        self._zip.close()
 
     def members(self) -> list[zipfile.ZipInfo]:
         return [info for info in self._zip.infolist() if not info.is_dir()]
 
     def open(self, info: zipfile.ZipInfo) -> _Reader:
-        return _Reader(self._path, self._zip, info)
+        """Opens a member; only the last one that was opened can be read."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = [_Reader(self._path, self._zip, info)]
+        return self._readers[0]
 
     def whole(self, info: zipfile.ZipInfo) -> Array:
         """Returns the bytes of a member: mapped, or inflated if it is compressed."""
@@ -239,6 +251,9 @@ class _Reader:
         except OSError as error:
             number = error.errno or errno.EIO
             raise IOFailure(f"cannot read {self._path!r}", number, self._path) from error
+
+    def close(self) -> None:
+        self._file.close()
 
     def fail(self) -> None:
         raise CorruptionError(f"{self._what} ends too early")

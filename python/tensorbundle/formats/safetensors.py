@@ -185,7 +185,7 @@ def _split(source: Iterable[SourceTensor], max_bytes: int | None) -> list[_Shard
 
 
 def _write_tensor(file: IO[bytes], tensor: SourceTensor, advance: Advance) -> None:
-    for block in tensor.blocks():
+    for block in tensor.blocks(splits_rows=True):
         advance(write_array(file, block))
 
 

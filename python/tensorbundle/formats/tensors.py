@@ -43,8 +43,8 @@ class SourceTensor(Protocol):
     def shape(self) -> tuple[int, ...]:
         """The number of elements per axis."""
 
-    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
-        """Yields blocks of rows in order; one array for a scalar."""
+    def blocks(self, max_bytes: int = BLOCK_BYTES, *, splits_rows: bool = False) -> Iterator[Array]:
+        """Yields blocks of rows in order, or parts of large rows; one array for a scalar."""
 
 
 def nbytes_of(tensor: SourceTensor) -> int:
