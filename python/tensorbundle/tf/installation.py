@@ -22,7 +22,7 @@ import tensorflow as tf
 from tensorflow.python.training import checkpoint_utils, py_checkpoint_reader, warm_starting_util
 
 from tensorbundle.tf import backend, init_from_checkpoint, op_library, tf_reader, warm_start
-from tensorbundle.tf import checkpoint_index as remote_paths
+from tensorbundle.tf.checkpoint_index import is_remote
 
 Function = Callable[..., Any]
 
@@ -147,7 +147,6 @@ def _release(*keys: object) -> None:
         if not _holds:
             for name, (original, patched) in _replaced.items():
                 _swap(name, patched, original)
-            remote_paths.set_original_functions({})
 
 
 def _patch() -> None:
@@ -155,7 +154,6 @@ def _patch() -> None:
         function = getattr(patch.module, name)
         if function not in _replaced.get(name, ()):
             _replaced[name] = (function, _patched(name, function))
-    remote_paths.set_original_functions({name: pair[0] for name, pair in _replaced.items()})
     for name, (original, patched) in _replaced.items():
         _swap(name, original, patched)
 
@@ -191,4 +189,4 @@ def _is_passed_on(name: str, path: Any, keywords: dict[str, Any]) -> bool:
     """Whether a call is passed on to TensorFlow's function. Never if only ours has its keywords."""
     if _EXTENSION_KEYWORDS & keywords.keys():
         return False
-    return remote_paths.is_remote(path) or tf_reader.is_handled_by_tensorflow(name, path)
+    return is_remote(path) or tf_reader.is_handled_by_tensorflow(name, path)

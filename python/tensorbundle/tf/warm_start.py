@@ -46,7 +46,7 @@ def run(
         as_tensorflow: Accept only the paths that TensorFlow's function accepts.
     """
     if checkpoint_index.is_remote(path) and policy.is_default:
-        checkpoint_index.original_function("warm_start")(path, wanted, infos, names)
+        tf.compat.v1.train.warm_start(path, wanted, infos, names)
         return report_by_names(wanted, infos or {}, names or {})
     tf.compat.v1.logging.info("Warm-starting from: %s", path)
     return _prepared(
