@@ -90,28 +90,28 @@ PermissionDeniedError = _create(
 
 def translated(error: errors.Error) -> Exception:
     """Converts an exception to its class in this module; returns others unchanged."""
-    kind: type[Exception]
+    if type(error).__module__ == __name__:
+        return error
     if isinstance(error, errors.TensorNotFoundError):
         is_ambiguous = isinstance(error, errors.AmbiguousNameError)
         kind = AmbiguousNameError if is_ambiguous else TensorNotFoundError
         return kind(error._source)  # formatted when it is shown
-    message = str(error)
     # For a directory without a checkpoint TensorFlow raises ValueError, not OpError.
-    if isinstance(error, errors.CheckpointNotFoundError) and not isinstance(error, ValueError):
-        return CheckpointNotFoundError(message, error.filename)
-    if isinstance(error, errors.VocabularyNotFoundError):
-        return VocabularyNotFoundError(message, error.filename)
-    if isinstance(error, errors.IOFailure) and not isinstance(error, errors.OutOfMemoryError):
-        is_refused = error.errno in (errno.EACCES, errno.EPERM)
-        kind = PermissionDeniedError if is_refused else InternalError
-        return kind(message, error.filename, error.errno)
+    is_directory = isinstance(error, ValueError) and isinstance(error, FileNotFoundError)
+    if is_directory or isinstance(error, errors.OutOfMemoryError):
+        return error
+    filename, number = getattr(error, "filename", None), getattr(error, "errno", None)
+    is_refused = number in (errno.EACCES, errno.EPERM)
     for own, kind in (
+        (errors.CheckpointNotFoundError, CheckpointNotFoundError),
+        (errors.VocabularyNotFoundError, VocabularyNotFoundError),
+        (errors.IOFailure, PermissionDeniedError if is_refused else InternalError),
         (errors.CorruptionError, DataLossError),
         (errors.ShapeMismatchError, ShapeMismatchError),
         (errors.UnsupportedError, UnimplementedError),
     ):
         if isinstance(error, own):
-            return kind(message)
+            return kind(str(error), filename, number)
     return error
 
 
@@ -122,7 +122,7 @@ def as_tensorflow_raises() -> Iterator[None]:
         yield
     except errors.Error as error:
         other = translated(error)
-        if other is error or type(error).__module__ == __name__:
+        if other is error:
             raise
         raise other from error
 

@@ -10,7 +10,6 @@ TensorFlow's code and tests match.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -63,7 +62,7 @@ class CheckpointReader(compat.CheckpointReader):
             raise errors.translated(self._as_tensorflow_words(error, tensor_str)) from error
         except CorruptionError as error:
             if self._ends_early(tensor_str):
-                raise _truncation()(f"Read less bytes than requested: {error}") from error
+                raise _TruncationError(f"Read less bytes than requested: {error}") from error
             raise errors.translated(error) from error
         except Error as error:
             raise errors.translated(error) from error
@@ -132,20 +131,16 @@ def _opening(path: compat.PathLike) -> Iterator[None]:
         )
         raise errors.translated(CheckpointNotFoundError(words, error.filename)) from error
     except CorruptionError as error:
-        raise errors.translated(CorruptionError(_unable(path, error))) from error
+        words = f"Unable to open table file {os.fsdecode(path)}: {error}"
+        raise errors.translated(CorruptionError(words)) from error
     except Error as error:
         raise errors.translated(error) from error
 
 
-def _unable(path: compat.PathLike, error: Error) -> str:
-    return f"Unable to open table file {os.fsdecode(path)}: {error}"
-
-
-@functools.cache
-def _truncation() -> type[Exception]:
-    """Returns a ``DataLossError`` that is also an ``IndexError``; created at first use."""
-    return type("DataLossError", (errors.DataLossError, IndexError), {"__module__": __name__})
-
+# A ``DataLossError`` that is also an ``IndexError``.
+_TruncationError = type(
+    "DataLossError", (errors.DataLossError, IndexError), {"__module__": __name__}
+)
 
 _SPECIAL = frozenset("*?[\\")
 _FILE = "file://"
@@ -167,17 +162,9 @@ def is_handled_by_tensorflow(function: str, path: Any) -> bool:
     pattern = v1_pattern_parts(text)
     if _SPECIAL & set(text if pattern is None else pattern[0]):
         return True
-    if isinstance(path, str) and not _is_utf8(text):
+    if isinstance(path, str) and text.encode(errors="replace").decode() != text:  # not UTF-8
         return True
     if os.path.isdir(text):
         # A prefix and a directory may have the same name.
         return os.path.exists(text + INDEX_SUFFIX) if is_reader else isinstance(path, bytes)
     return text.endswith(INDEX_SUFFIX) and os.path.exists(text)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
