@@ -18,6 +18,7 @@ from tensorflow.python.training import checkpoint_utils, saver
 
 from tensorbundle import assignment, paths, warm_plan
 from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.errors import CheckpointNotFoundError
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.naming import OBJECT_GRAPH
@@ -115,12 +116,15 @@ class CheckpointIndex:
         return assignment.Source(self.label, self.find, self.names)
 
 
-def open_index(path: AnyPath, *, as_tensorflow: bool = False) -> CheckpointIndex:
+def open_index(
+    path: AnyPath, *, as_tensorflow: bool = False, must_exist: bool = True
+) -> CheckpointIndex:
     """Opens a checkpoint for the plans of one call.
 
     Args:
         path: The checkpoint.
         as_tensorflow: Accept only the paths that TensorFlow's functions accept.
+        must_exist: Whether a local checkpoint that does not exist, but might later, is an error.
 
     Raises:
         CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
@@ -132,10 +136,15 @@ def open_index(path: AnyPath, *, as_tensorflow: bool = False) -> CheckpointIndex
     text = path_text(path)
     if "\0" in text:
         raise path_with_nul(text)
-    with as_tensorflow_raises():
-        where = paths.resolve(path, as_tensorflow=as_tensorflow)
-        # Used for the index only: maps no data file.
-        return _LocalIndex(str(path), Checkpoint(where, verify="none", io="pread"))
+    try:
+        with as_tensorflow_raises():
+            where = paths.resolve(path, as_tensorflow=as_tensorflow)
+            # Used for the index only: maps no data file.
+            return _LocalIndex(str(path), Checkpoint(where, verify="none", io="pread"))
+    except CheckpointNotFoundError as error:
+        if must_exist or isinstance(error, ValueError):  # the path can never become a checkpoint's
+            raise
+        return CheckpointIndex(str(path), os.fsencode(path), error)
 
 
 class _LocalIndex(CheckpointIndex):

@@ -44,13 +44,15 @@ _PATCHES = {
     "list_variables": _Patch(checkpoint_utils, tf_reader.list_variables),
     "load_variable": _Patch(checkpoint_utils, tf_reader.load_variable),
     "init_from_checkpoint": _Patch(
-        checkpoint_utils, init_from_checkpoint.patched_init_from_checkpoint
+        checkpoint_utils, functools.partial(init_from_checkpoint.run, as_tensorflow=True)
     ),
     "NewCheckpointReader": _Patch(
         py_checkpoint_reader, tf_reader.NewCheckpointReader, keyword="filepattern"
     ),
     "warm_start": _Patch(
-        warm_starting_util, warm_start.patched_warm_start, keyword="ckpt_to_initialize_from"
+        warm_starting_util,
+        functools.partial(warm_start.run, as_tensorflow=True),
+        keyword="ckpt_to_initialize_from",
     ),
     "_warm_start_var_with_vocab": _Patch(
         warm_starting_util, warm_start.warm_start_var_with_vocab, 3, "prev_ckpt"
