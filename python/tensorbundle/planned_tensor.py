@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tensor of a planned checkpoint, and the stream of its values in row blocks.
 
-A row block is a C-contiguous array of consecutive rows along axis 0. Three ways produce them from a
+A row block is a C-contiguous array of consecutive rows along axis 0. Four ways produce them from a
 tensor of a checkpoint; all compare the checksums of the source:
 
 ===============================  ===================================================================
+unchanged, and up to 64 MB       the tensor is verified first; then each block is a view of the file
 axis 0 stays the first axis      ``Tensor.chunks``, which reads ahead and compares while it reads;
                                  the other axes are transposed within each block
 axis 0 moves                     the tensor is verified first; then each block is a box of the
@@ -35,6 +36,8 @@ BLOCK_BYTES = 8 << 20
 _SMALL_BYTES = 1 << 20
 # Blocks of a transposition that moves axis 0 are larger: each of them reads a part of every row.
 _TRANSPOSED_BYTES = 16 << 20
+# Up to this size, an unchanged tensor stays in the page cache between the comparison and the copy.
+_VIEWED_BYTES = 64 << 20
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
 _TILE_BYTES = 1 << 18
 
@@ -143,6 +146,9 @@ class PlannedTensor:
             yield from self._boxes(box, max_bytes, splits_rows)
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
+        elif self._is_viewed():
+            self._verify()
+            yield from self._boxes(box, max_bytes, splits_rows)
         elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
             yield self.source.read(tuple(slice(length) for length in self.source.shape))
         elif self._first_axis == 0 and not (
@@ -154,6 +160,16 @@ class PlannedTensor:
         else:
             self._verify()
             yield from self._boxes(box, max_bytes, splits_rows)
+
+    def _is_viewed(self) -> bool:
+        """Returns whether blocks are views of the file that have been compared before."""
+        source = self.source
+        return (
+            self.is_unchanged
+            and isinstance(source, Tensor)
+            and source.nbytes <= _VIEWED_BYTES
+            and source._core.view() is not None
+        )
 
     def _boxes(self, box: Box, max_bytes: int, splits_rows: bool) -> Iterator[Array]:
         """Yields the source of the blocks of a box of the result."""
