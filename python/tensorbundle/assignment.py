@@ -117,8 +117,7 @@ def plan_assignments(
         # wins.
         ordered = sorted(pairs, key=lambda pair: pair[0])
     except TypeError as error:
-        saved = error  # Python deletes `error` at the end of the except clause.
-        return Plan((), (Problem("setting", lambda: saved),), ())
+        return Plan((), (Problem.from_error(error),), ())
     for tensor, target in ordered:
         planner.add(tensor, target)
     return Plan(tuple(planner.rows), tuple(planner.problems), tuple(planner.warnings))
@@ -249,8 +248,7 @@ class _Planner:
         try:
             stored = self._source.find(tensor)
         except Error as error:
-            saved = error  # Python deletes `error` at the end of the except clause.
-            return None, Problem("setting", lambda: saved)
+            return None, Problem.from_error(error)
         return stored, None if stored is not None else Problem("missing", not_found)
 
     def _fail(self, kind: str, error: Callable[[], Exception]) -> None:

@@ -97,28 +97,28 @@ class ErrorClasses:
 
     def translated(self, error: errors.Error) -> Exception:
         """Converts one of our exceptions to its class here; returns others unchanged."""
-        kind: type[Exception]
+        if type(error).__module__ == self._module:
+            return error
         if isinstance(error, errors.TensorNotFoundError):
             is_ambiguous = isinstance(error, errors.AmbiguousNameError)
             kind = self.AmbiguousNameError if is_ambiguous else self.TensorNotFoundError
             return kind(error._source)  # formatted when it is shown
-        message = str(error)
         # For a directory without a checkpoint TensorFlow raises ValueError, not OpError.
-        if isinstance(error, errors.CheckpointNotFoundError) and not isinstance(error, ValueError):
-            return self.CheckpointNotFoundError(message, error.filename)
-        if isinstance(error, errors.VocabularyNotFoundError):
-            return self.VocabularyNotFoundError(message, error.filename)
-        if isinstance(error, errors.IOFailure) and not isinstance(error, errors.OutOfMemoryError):
-            is_refused = error.errno in (errno.EACCES, errno.EPERM)
-            kind = self.PermissionDeniedError if is_refused else self.InternalError
-            return kind(message, error.filename, error.errno)
+        is_directory = isinstance(error, ValueError) and isinstance(error, FileNotFoundError)
+        if is_directory or isinstance(error, errors.OutOfMemoryError):
+            return error
+        filename, number = getattr(error, "filename", None), getattr(error, "errno", None)
+        is_refused = number in (errno.EACCES, errno.EPERM)
         for own, kind in (
+            (errors.CheckpointNotFoundError, self.CheckpointNotFoundError),
+            (errors.VocabularyNotFoundError, self.VocabularyNotFoundError),
+            (errors.IOFailure, self.PermissionDeniedError if is_refused else self.InternalError),
             (errors.CorruptionError, self.DataLossError),
             (errors.ShapeMismatchError, self.ShapeMismatchError),
             (errors.UnsupportedError, self.UnimplementedError),
         ):
             if isinstance(error, own):
-                return kind(message)
+                return kind(str(error), filename, number)
         return error
 
     @contextlib.contextmanager
@@ -128,7 +128,7 @@ class ErrorClasses:
             yield
         except errors.Error as error:
             other = self.translated(error)
-            if other is error or type(error).__module__ == self._module:
+            if other is error:
                 raise
             raise other from error
 

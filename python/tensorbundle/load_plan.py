@@ -156,6 +156,11 @@ class Problem:
         self.kind = kind
         self._create_error = error
 
+    @classmethod
+    def from_error(cls, error: Exception) -> Problem:
+        """Returns the problem of an exception that a setting has raised."""
+        return cls("setting", lambda: error)
+
     @functools.cached_property
     def error(self) -> Exception:
         """The exception."""

@@ -188,10 +188,12 @@ class Group(NamedTuple):
     Attributes:
         partitions: The partitions in the order of selection.
         trainable: Whether the variable is trainable, and thus not a slot of another variable.
+        given: The objects that the caller selected.
     """
 
     partitions: tuple[Variable, ...]
     trainable: bool = True
+    given: Sequence[Any] = ()
 
 
 class Remap(NamedTuple):
@@ -325,7 +327,7 @@ def find_keys(
         try:
             stored = find(name)
         except Error as error:
-            problems.append(_problem(error))
+            problems.append(Problem.from_error(error))
             continue
         if stored is None:
             missing.add(name)
@@ -366,7 +368,7 @@ def plan_warm_start(
         try:
             planner.add(name, group, load_others)
         except (ValueError, TypeError, AttributeError) as error:
-            planner.problems.append(_problem(error))
+            planner.problems.append(Problem.from_error(error))
     return Plan(
         tuple(planner.steps), tuple(groups), tuple(planner.problems), tuple(planner.unused())
     )
@@ -423,17 +425,13 @@ class _Planner:
         ):
             unused = settings.keys() - {name for name in self._groups if settings.get(name)}
             if unused:
-                yield _problem(
+                yield Problem.from_error(
                     ValueError(
                         f"You provided the following variables in {setting} that were not used: "
                         f"{set(unused)}.  Perhaps you misspelled them?  Here is the list of viable "
                         f"variable names: {list(self._groups)}{_output_hint(unused)}"
                     )
                 )
-
-
-def _problem(error: Exception) -> Problem:
-    return Problem("setting", lambda: error)
 
 
 def _output_hint(unused: Iterable[str]) -> str:

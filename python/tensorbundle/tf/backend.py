@@ -1,26 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creation of the ops that read a checkpoint: one protocol for two backends, and their choice.
+"""Creation of the ops that read a checkpoint: requests, a protocol, and the choice of the ops.
 
-``stock_backend`` creates ops of TensorFlow, which our kernels serve in processes that have loaded
-the op library, and TensorFlow's own kernels in others. ``native_backend`` creates our ops. With
-both, corruption is detected before any value of the tensor is available.
+`StockBackend` creates ops of TensorFlow, in graphs that any process can load. Our kernels serve
+them in processes that have loaded the op library, and TensorFlow's own kernels in others.
+`NativeBackend` (``native_backend``) creates our ops. With both, corruption is detected before any
+value of the tensor is available.
+
+One ``RestoreV2`` per task reads all that the task needs. Options travel as attributes of the nodes
+whose names begin with an underscore: our kernels read them, TensorFlow's ignore them.
+``LoadAndRemapMatrix`` takes out-of-vocabulary entries as missing ones.
+
+A mapping has one extra row, which is sliced off: TensorFlow owns a slice, but would copy a tensor
+that it does not own at the first update. TensorFlow's kernel returns no extra row, and the slice is
+the whole value. The size of the slice is not a constant, because Grappler would then remove the
+slice: it takes the shape of the value from the slice specification.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework.ops import get_default_graph
 
 from tensorbundle import assignment
+from tensorbundle.errors import UnsupportedError
 from tensorbundle.load_plan import type_text
 from tensorbundle.tf import op_library
-from tensorbundle.tf.checkpoint_index import CheckpointIndex
+from tensorbundle.tf.checkpoint_index import CheckpointIndex, key_of
 from tensorbundle.tf.fill_values import FillValues
+from tensorbundle.tf.op_library import create_constant, create_op
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.variables import on_another_job
 from tensorbundle.variables import Slice, Variable, slice_spec
@@ -97,6 +111,20 @@ class Table(NamedTuple):
     old_size: int
 
 
+class RemapRequest(NamedTuple):
+    """What to remap for one variable.
+
+    Attributes:
+        table: The stored table.
+        partition: The part of the remapped table.
+        variable: The TensorFlow variable.
+    """
+
+    table: Table
+    partition: PartitionRemap
+    variable: Any
+
+
 class Backend(Protocol):
     """Creates the ops that read one checkpoint."""
 
@@ -107,12 +135,10 @@ class Backend(Protocol):
         before any value of its tensor is available.
         """
 
-    def num_missing(self, table: Table, partition: PartitionRemap, variable: Any, /) -> Any:
+    def num_missing(self, request: RemapRequest) -> Any:
         """Returns the number of missing cells of a partition, as int32 if it fits."""
 
-    def remap(
-        self, table: Table, partition: PartitionRemap, fill: FillValues, variable: Any
-    ) -> Any:
+    def remap(self, request: RemapRequest, fill: FillValues) -> Any:
         """Returns the remapped partition in the table's type; shape: `partition.remapped_shape`."""
 
     def verification(self, table: Table, near: Any, /) -> Any:
@@ -128,6 +154,38 @@ def on_cpu_of(variable: Any) -> Iterator[None]:
     # Two scopes: fields that the variable's device does not set come from the caller's scope.
     with tf.compat.v1.device(variable.device), tf.compat.v1.device("/cpu:0"):
         yield
+
+
+def after(check: Any, value: Any, variable: Any) -> Any:
+    """Returns a variable's value, which is available after `check`. In eager mode that has run."""
+    if check is None or tf.executing_eagerly():
+        return value
+    with on_cpu_of(variable), tf.control_dependencies([check]):
+        return tf.identity(value, name=NAME)
+
+
+def read_in_groups(
+    requests: Sequence[ReadRequest],
+    key: Callable[[ReadRequest], Any],
+    read: Callable[[Any, list[ReadRequest]], Sequence[Any]],
+) -> list[Any]:
+    """Returns a value per request. `read` returns those of all requests with the same key."""
+    groups: dict[Any, list[ReadRequest]] = {}
+    for request in requests:
+        groups.setdefault(key(request), []).append(request)
+    values: dict[int, Any] = {}
+    for each, some in groups.items():
+        values.update(zip(map(id, some), read(each, some), strict=True))
+    return [values[id(request)] for request in requests]
+
+
+def without_extra_row(request: ReadRequest, value: Any, begin: Any, size: Any, name: str) -> Any:
+    """Returns a mapping without the extra row that our kernels add."""
+    if tf.executing_eagerly():
+        return tf.slice(value, begin, size)
+    (value,) = create_op("Slice", [value, begin, size], [request.dtype], name).outputs
+    value.set_shape(request.extent)
+    return value
 
 
 def plan_read(
@@ -241,9 +299,8 @@ def library_is_usable() -> bool:
 
 
 def _library_missing_reason() -> str | None:
-    if op_library.load() is not None:
-        return None
-    return f"the op library is not there: {op_library.unavailable_reason()}"
+    reason = op_library.unavailable_reason()
+    return reason and f"the op library is not there: {reason}"
 
 
 def _kernels_unusable_reason(variable: Any, options: Options) -> str | None:
@@ -256,3 +313,226 @@ def _kernels_unusable_reason(variable: Any, options: Options) -> str | None:
             "install(remote=True) says that it has"
         )
     return _library_missing_reason()
+
+
+def can_remap(dtype: Any, partition: PartitionRemap) -> bool:
+    """Whether TensorFlow's ops can express a remap."""
+    return bool(dtype == tf.float32) and len(partition.remapped_shape) == 2
+
+
+class StockBackend:
+    """A `Backend`. Reads run on the CPU of each variable's task.
+
+    Remaps run on the caller's device, as in TensorFlow, and values are sent to other tasks.
+    """
+
+    def __init__(self, prefix: bytes, options: Options) -> None:
+        """Stores the checkpoint and the options."""
+        self._prefix = prefix
+        self._options = options
+        # The ops of all partitions share the results.
+        self._constant = functools.cache(tf.constant)
+        self._path = functools.cache(_path)
+        self._join = functools.cache(self._join_vocabularies)
+
+    def read(self, requests: Sequence[ReadRequest]) -> list[Any]:
+        """Implements `Backend`."""
+        return read_in_groups(
+            requests, lambda each: (each.variable.device, each.mapped), self._restore
+        )
+
+    def num_missing(self, request: RemapRequest) -> Any:
+        """Implements `Backend`."""
+        return self._num_missing(request.table, request.partition)
+
+    def _num_missing(self, table: Table, partition: PartitionRemap, *, zero: bool = False) -> Any:
+        # Overflows at 2**31 like TensorFlow's count: its op does not support more cells.
+        _, present = self._old_ids(table, partition, zero=zero)
+        return (partition.num_entries - present) * partition.cells_per_entry
+
+    def remap(self, request: RemapRequest, fill: FillValues) -> Any:
+        """Implements `Backend`.
+
+        Raises:
+            UnsupportedError: TensorFlow's op does not support the table.
+        """
+        table, partition, variable = request
+        if not can_remap(table.dtype, partition):
+            raise UnsupportedError(
+                f"{variable.name}: TensorFlow's own op remaps float32 matrices, not "
+                f"{table.dtype.name} of rank {len(partition.remapped_shape)}; ours, which is used "
+                "with op='auto' where it can be loaded, does"
+            )
+        zero = fill.layout == "zero"
+        ids, _ = self._old_ids(table, partition, zero=zero)
+        if partition.num_oov:
+            ids = tf.pad(ids, [[0, partition.num_oov]], constant_values=-1)
+        rows, columns = ids, self._constant((), tf.int64)
+        if partition.axis == 1:
+            first = partition.offset
+            rows = tf.range(first, first + partition.num_rows, dtype=tf.int64)
+            columns = ids
+        num_rows, num_columns = partition.remapped_shape
+        value = tf.raw_ops.LoadAndRemapMatrix(
+            ckpt_path=self._constant(self._prefix),
+            old_tensor_name=self._constant(table.tensor),
+            row_remapping=rows,
+            col_remapping=columns,
+            initializing_values=self._missing_cells(table, partition, fill, ids),
+            num_rows=num_rows,
+            num_cols=num_columns,
+            name=NAME,
+        )
+        self._set_options(value, fill="zero" if zero else None)
+        return value
+
+    def verification(self, *_: Any) -> None:
+        """Implements `Backend`: the op compares the checksums itself."""
+
+    def _restore(self, _task: Any, requests: Sequence[ReadRequest]) -> list[Any]:
+        """Returns values of one task, from one op."""
+        # An eager op has no attributes for our options.
+        mapped = requests[0].mapped and not tf.executing_eagerly()
+        with on_cpu_of(requests[0].variable):
+            values = _restore_op(
+                self._prefix,
+                [key_of(request.tensor) for request in requests],
+                [request.spec.encode() for request in requests],
+                [request.dtype for request in requests],
+                f"{NAME}_map" if mapped else NAME,
+            )
+            self._set_options(values[0], mode="map" if mapped else None)
+            if mapped:
+                values = _without_extra_rows(values, requests)
+            elif not tf.executing_eagerly():
+                # TensorFlow's function creates an op per value: names of later ops stay the same.
+                for _ in requests[1:]:
+                    get_default_graph().unique_name(NAME)
+        for request, value in zip(requests, values, strict=True):
+            if request.fixed:
+                value.set_shape(request.extent)
+        return values
+
+    def _set_options(self, value: Any, *, mode: str | None = None, fill: str | None = None) -> None:
+        """Sets the attributes of the op that our kernels read."""
+        verify = self._options.verification(mapped=mode is not None)
+        _set_attributes(
+            value,
+            fill=fill,
+            mode=mode,
+            verify=None if verify == "full" else verify,
+            threads=self._options.threads,
+        )
+
+    def _old_ids(
+        self, table: Table, partition: PartitionRemap, *, zero: bool = False
+    ) -> tuple[Any, Any]:
+        """Returns the old rows, or columns, of a partition's entries, and how many are not -1.
+
+        Our kernel takes them from the join that the process shares. TensorFlow's reads both
+        vocabularies each time: where it runs, one op serves all partitions.
+
+        Args:
+            table: The table.
+            partition: The partition.
+            zero: The number is only used to build zeros, which our kernels do not need: it is that
+                of all entries then.
+        """
+        first, count = partition.first_entry, partition.num_entries
+        if library_is_usable():
+            return self._join(table, first, count, zero=zero)
+        ids = tf.slice(self._join(table, 0, table.new_size)[0], [first], [count])
+        return ids, tf.reduce_sum(tf.cast(ids >= 0, tf.int32))
+
+    def _join_vocabularies(
+        self, table: Table, first: int, count: int, *, zero: bool = False
+    ) -> tuple[Any, Any]:
+        """Returns the outputs of one op."""
+        ids, present = tf.raw_ops.GenerateVocabRemapping(
+            new_vocab_file=self._path(table.new_vocab),
+            old_vocab_file=self._path(table.old_vocab),
+            new_vocab_offset=first,
+            num_new_vocab=count,
+            old_vocab_size=table.old_size,
+        )
+        _set_attributes(ids, fill="zero" if zero else None)
+        return ids, present
+
+    def _missing_cells(
+        self, table: Table, partition: PartitionRemap, fill: FillValues, ids: Any
+    ) -> Any:
+        """Returns the values of all missing cells, in row-major order."""
+        if fill.layout == "full":
+            return tf.reshape(tf.boolean_mask(fill.tensors[0], ids < 0, axis=partition.axis), [-1])
+        if fill.layout == "zero":
+            # With our kernels none are missing: they fill with zeros without reading zeros.
+            count = self._num_missing(table, partition, zero=True)
+            return tf.zeros([count + partition.num_oov * partition.cells_per_entry])
+        if len(fill.tensors) == 1:
+            return tf.reshape(fill.tensors[0], [-1])
+        parts = list(fill.tensors)
+        if partition.axis == 1:
+            parts = [tf.reshape(part, [partition.num_rows, -1]) for part in parts]
+            return tf.reshape(tf.concat(parts, 1), [-1])
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
+
+
+def _path(path: bytes) -> Any:
+    """Returns a path that TensorFlow takes for no constant: a stateful op prints nothing.
+
+    TensorFlow would evaluate a function of constants, and so read the vocabularies, while the graph
+    is built and again when a session optimizes it.
+    """
+    return tf.raw_ops.Print(input=path, data=[], first_n=0)
+
+
+def _restore_op(
+    prefix: bytes, names: list[bytes], specs: list[bytes], dtypes: list[Any], name: str
+) -> list[Any]:
+    """Returns the outputs of a ``RestoreV2``. Its inputs have the names that TensorFlow gives."""
+    if tf.executing_eagerly():
+        eager: list[Any] = tf.raw_ops.RestoreV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=specs, dtypes=dtypes, name=name
+        )
+        return eager
+    scope = get_default_graph().unique_name(name)
+    inputs = [
+        create_constant([prefix], [], f"{scope}/prefix/"),
+        create_constant(names, [len(names)], f"{scope}/tensor_names/"),
+        create_constant(specs, [len(specs)], f"{scope}/shape_and_slices/"),
+    ]
+    return list(create_op("RestoreV2", inputs, dtypes, f"{scope}/", {"dtypes": dtypes}).outputs)
+
+
+def _set_attributes(value: Any, **attributes: Any) -> None:
+    """Sets those attributes of a tensor's op that are not None. An eager op has none."""
+    if tf.executing_eagerly():
+        return
+    for name, attribute in attributes.items():
+        if attribute is not None:
+            value.op._set_attr(f"_tensorbundle_{name}", op_library.encoded(attribute))
+
+
+def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) -> list[Any]:
+    @functools.cache
+    def begin(rank: int) -> Any:
+        return create_constant([0] * rank, [rank], f"{NAME}_begin")
+
+    @functools.cache
+    def size(extent: tuple[int, ...]) -> Any:
+        return _not_constant(create_constant(extent, [len(extent)], f"{NAME}_size"))
+
+    return [
+        without_extra_row(each, value, begin(len(each.extent)), size(each.extent), NAME)
+        for value, each in zip(values, requests, strict=True)
+    ]
+
+
+def _not_constant(constant: Any) -> Any:
+    """Returns a tensor that TensorFlow does not fold as a constant."""
+    shape = tf.compat.v1.AttrValue(shape=constant.shape.as_proto())
+    op = create_op(
+        "PlaceholderWithDefault", [constant], [constant.dtype], f"{constant.op.name}_default",
+        {"dtype": constant.dtype, "shape": shape},
+    )  # fmt: skip
+    return op.outputs[0]

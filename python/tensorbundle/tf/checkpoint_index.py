@@ -6,19 +6,19 @@ The package's reader opens local paths, TensorFlow's reader opens remote ones.
 
 from __future__ import annotations
 
-import abc
 import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.training import checkpoint_utils, saver
 
-from tensorbundle import _core, assignment, paths, warm_plan
+from tensorbundle import assignment, paths, warm_plan
 from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.errors import CheckpointNotFoundError
 from tensorbundle.filenames import AnyPath, path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.naming import OBJECT_GRAPH
@@ -29,9 +29,6 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 
 # The alignment that TensorFlow requires of a buffer.
 ALIGNMENT = 64
-
-# TensorFlow's original functions by name, while they are patched.
-_originals: dict[str, Callable[..., Any]] = {}
 
 
 def is_remote(path: Any) -> bool:
@@ -47,76 +44,62 @@ def is_remote(path: Any) -> bool:
     return found is not None and found["scheme"].lower() != "file"
 
 
-def set_original_functions(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """Stores TensorFlow's functions before they are patched; an empty mapping clears them."""
-    _originals.clear()
-    _originals.update(functions)
-
-
-def original_function(name: str) -> Callable[..., Any]:
-    """Returns the original function of that name in ``tf.compat.v1.train``, patched or not."""
-    function: Callable[..., Any] = _originals.get(name) or getattr(tf.compat.v1.train, name)
-    return function
-
-
 def key_of(tensor: str) -> bytes:
     """Encodes a tensor's name as in checkpoints and in op attributes: bytes, not always UTF-8."""
     return tensor.encode("utf-8", "surrogateescape")
 
 
-class CheckpointIndex(abc.ABC):
-    """An open checkpoint. Only its index is read.
+class CheckpointIndex:
+    """A checkpoint whose index has been read. This class is one that does not exist (yet).
 
     Attributes:
         label: Its name in messages and the log.
         prefix: The prefix that ops get. Relative if the caller's path is.
+        absent: The exception for the missing checkpoint; None if it exists.
         is_remote: Whether only TensorFlow's own reader can read it.
     """
 
     is_remote = False
 
-    def __init__(self, label: str, prefix: bytes) -> None:
-        """Stores both."""
+    def __init__(self, label: str, prefix: bytes, absent: Exception | None = None) -> None:
+        """Stores the attributes."""
         self.label = label
         self.prefix = prefix
+        self.absent = absent
 
-    @abc.abstractmethod
-    def find(self, name: Any) -> Stored | None:
+    def find(self, _name: Any) -> Stored | None:
         """Returns the tensor with that key, else with that full name in the object graph, or None.
 
         Raises:
             TensorNotFoundError: Several variables have that full name.
         """
+        return None
 
-    @abc.abstractmethod
     def names(self) -> Sequence[str]:
         """Returns the keys of all tensors, sorted."""
+        return ()
 
-    @abc.abstractmethod
-    def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
+    def unmappable_reason(self, _key: str, _part: Slice | None) -> str | None:
         """Returns why a tensor, or a box of it, cannot be mapped, or None if it can.
 
-        Scalars, empty tensors and strings are copied in every mode; the result for them is None.
-
-        Raises:
-            KeyError: There is no such key.
+        Requires that it is not always copied.
         """
+        return "the checkpoint is not on a local file system"
 
-    @abc.abstractmethod
-    def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
-        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size.
+    def is_always_copied(self, _key: str, _extent: Sequence[int]) -> bool:
+        """Whether a tensor is never mapped: scalars, empty tensors, elements of variable size."""
+        return False  # mapping is refused for another reason
 
-        Raises:
-            KeyError: There is no such key.
-        """
-
-    @abc.abstractmethod
     def is_object_based(self) -> bool:
         """Whether the checkpoint has an object graph.
 
         Raises:
             DataLossError: The object graph is corrupt.
         """
+        return OBJECT_GRAPH in self.names()
+
+    def close(self) -> None:
+        """Closes the checkpoint."""
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         """Returns the shape of the tensor of that name, or None."""
@@ -132,16 +115,16 @@ class CheckpointIndex(abc.ABC):
         """Returns the interface that plans use."""
         return assignment.Source(self.label, self.find, self.names)
 
-    def close(self) -> None:  # noqa: B027 (a remote index has nothing to close)
-        """Closes the checkpoint."""
 
-
-def open_index(path: AnyPath, *, as_tensorflow: bool = False) -> CheckpointIndex:
+def open_index(
+    path: AnyPath, *, as_tensorflow: bool = False, must_exist: bool = True
+) -> CheckpointIndex:
     """Opens a checkpoint for the plans of one call.
 
     Args:
         path: The checkpoint.
         as_tensorflow: Accept only the paths that TensorFlow's functions accept.
+        must_exist: Whether a local checkpoint that does not exist, but might later, is an error.
 
     Raises:
         CheckpointNotFoundError, DataLossError, ...: As ``tensorbundle.open``, and as TensorFlow.
@@ -153,10 +136,15 @@ def open_index(path: AnyPath, *, as_tensorflow: bool = False) -> CheckpointIndex
     text = path_text(path)
     if "\0" in text:
         raise path_with_nul(text)
-    with as_tensorflow_raises():
-        where = paths.resolve(path, as_tensorflow=as_tensorflow)
-        # Used for the index only: maps no data file.
-        return _LocalIndex(str(path), Checkpoint(where, verify="none", io="pread"))
+    try:
+        with as_tensorflow_raises():
+            where = paths.resolve(path, as_tensorflow=as_tensorflow)
+            # Used for the index only: maps no data file.
+            return _LocalIndex(str(path), Checkpoint(where, verify="none", io="pread"))
+    except CheckpointNotFoundError as error:
+        if must_exist or isinstance(error, ValueError):  # the path can never become a checkpoint's
+            raise
+        return CheckpointIndex(str(path), os.fsencode(path), error)
 
 
 class _LocalIndex(CheckpointIndex):
@@ -177,11 +165,9 @@ class _LocalIndex(CheckpointIndex):
         return list(self._checkpoint)
 
     def unmappable_reason(self, key: str, part: Slice | None) -> str | None:
-        tensor = self._tensor(key)
+        tensor = self._checkpoint._require(key)
         offset = (0,) * len(tensor.shape) if part is None else part.offset
         extent = tensor.shape if part is None else part.shape
-        if _is_always_copied(tensor, extent):
-            return None
         file, start, reason = tensor.locate_box(offset, extent)
         if reason:
             return reason
@@ -193,7 +179,8 @@ class _LocalIndex(CheckpointIndex):
         return None
 
     def is_always_copied(self, key: str, extent: Sequence[int]) -> bool:
-        return _is_always_copied(self._tensor(key), extent)
+        tensor = self._checkpoint._require(key)
+        return math.prod(extent) == 0 or not extent or tensor.dtype == object
 
     def is_object_based(self) -> bool:
         with as_tensorflow_raises():
@@ -202,16 +189,6 @@ class _LocalIndex(CheckpointIndex):
     def close(self) -> None:
         self._checkpoint.close()
 
-    def _tensor(self, key: str) -> _core.Tensor:
-        found = self._checkpoint._core.find(key)
-        if found is None:
-            raise KeyError(key)
-        return found
-
-
-def _is_always_copied(tensor: _core.Tensor, extent: Sequence[int]) -> bool:
-    return not extent or math.prod(extent) == 0 or tensor.dtype == object
-
 
 class _RemoteIndex(CheckpointIndex):
     """What TensorFlow's own reader reports, with its exceptions."""
@@ -219,7 +196,7 @@ class _RemoteIndex(CheckpointIndex):
     is_remote = True
 
     def __init__(self, path: Any) -> None:
-        reader = original_function("load_checkpoint")(path)
+        reader = tf.train.load_checkpoint(path)
         super().__init__(str(path), os.fsencode(checkpoint_utils._get_checkpoint_filename(path)))
         self._shapes: Mapping[str, list[int]] = reader.get_variable_to_shape_map()
         self._dtypes: Mapping[str, Any] = reader.get_variable_to_dtype_map()
@@ -242,12 +219,3 @@ class _RemoteIndex(CheckpointIndex):
 
     def names(self) -> Sequence[str]:
         return sorted(self._shapes)
-
-    def unmappable_reason(self, *_: Any) -> str:
-        return "the checkpoint is not on a local file system"
-
-    def is_always_copied(self, *_: Any) -> bool:
-        return False  # mapping is refused for another reason
-
-    def is_object_based(self) -> bool:
-        return OBJECT_GRAPH in self._shapes

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
-from tensorflow.python.ops import init_ops, init_ops_v2
+from tensorflow.python.ops import init_ops, init_ops_v2, op_selector
 
+from tensorbundle.tf.op_library import create_op
 from tensorbundle.warm_plan import PartitionRemap
 
 _OURS = "Tensorbundle"  # what the types of our ops begin with: they read the checkpoint alone
@@ -39,11 +40,6 @@ _READS = frozenset(
 )
 
 
-def version() -> int:
-    """Returns the version of the graph that is being built: the id of its latest op."""
-    return int(tf.compat.v1.get_default_graph().version)
-
-
 def independent(value: Any, since: int) -> Any | None:
     """Returns a tensor that is computed like `value`, from the same seeds.
 
@@ -57,74 +53,39 @@ def independent(value: Any, since: int) -> Any | None:
         ``tf.random.Generator``, a graph function that draws random numbers), or an op to copy is in
         a loop or branch of control flow v1, which cannot be copied in part.
     """
-    ops = _made_for(value.op, since)
-    if any(_has_own_state(op) for op in ops):
+    ops = op_selector.get_backward_walk_ops(
+        [value.op], control_inputs=True, within_ops_fn=lambda op: op._id > since
+    )
+    if any(_kind(op.type) == "stateful" for op in ops):
         return None
-    path = _path_from_random(ops)
+    # The seeded ops, and all between them and the value. A dict keeps their order.
+    path: dict[Any, None] = {}
+    for op in sorted(ops, key=lambda each: each._id):
+        is_seeded = _kind(op.type) == "random" and (op.get_attr("seed") or op.get_attr("seed2"))
+        sources = [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+        if is_seeded or any(before in path for before in sources):
+            path[op] = None
     if any(op._get_control_flow_context() is not None for op in path):
         return None
     copies: dict[Any, Any] = {}
-    for op in sorted(path, key=lambda each: each._id):
+    for op in path:
         copies[op] = _copy(op, copies)
     return copies[value.op].outputs[value.value_index] if copies else value
 
 
-def _made_for(end: Any, since: int) -> list[Any]:
-    """Returns the ops that `end` depends on and that were created since, with `end`."""
-    order: list[Any] = []
-    seen = {end}
-    open_ops = [end]
-    while open_ops:
-        op = open_ops.pop()
-        order.append(op)
-        for before in _sources(op):
-            if before not in seen and before._id > since:
-                seen.add(before)
-                open_ops.append(before)
-    return order
-
-
-def _path_from_random(ops: list[Any]) -> set[Any]:
-    """The seeded ops among those that lead to one op, and all between them and it."""
-    path: set[Any] = set()
-    for op in sorted(ops, key=lambda each: each._id):
-        if _is_seeded(op) or any(before in path for before in _sources(op)):
-            path.add(op)
-    return path
-
-
-def _sources(op: Any) -> list[Any]:
-    return [*(tensor.op for tensor in op.inputs), *op.control_inputs]
-
-
-def _is_seeded(op: Any) -> bool:
-    """Whether an op is random and has a seed."""
-    return _is_random(op.type) and bool(op.get_attr("seed") or op.get_attr("seed2"))
-
-
-def _has_own_state(op: Any) -> bool:
-    """Whether a second op of the kind would give other values, or change those of the first."""
-    if not _is_stateful(op.type) or _is_random(op.type):
-        return False
-    return op.type not in _READS and not op.type.startswith(_OURS)
-
-
 @functools.cache
-def _is_stateful(kind: str) -> bool:
-    definition = op_def_registry.get(kind)
-    return definition is not None and bool(definition.is_stateful)
-
-
-@functools.cache
-def _is_random(kind: str) -> bool:
-    definition = op_def_registry.get(kind)
+def _kind(op_type: str) -> str:
+    """Returns ``"random"``; ``"stateful"``, if a second op would give other values; or ``""``."""
+    definition = op_def_registry.get(op_type)
     if definition is None or not definition.is_stateful:
-        return False
-    return {"seed", "seed2"} <= {attribute.name for attribute in definition.attr}
+        return ""
+    if op_type in _READS or op_type.startswith(_OURS):
+        return ""
+    has_seeds = {"seed", "seed2"} <= {attribute.name for attribute in definition.attr}
+    return "random" if has_seeds else "stateful"
 
 
 def _copy(op: Any, copies: dict[Any, Any]) -> Any:
-    graph = tf.compat.v1.get_default_graph()
     inputs = [
         copies[tensor.op].outputs[tensor.value_index] if tensor.op in copies else tensor
         for tensor in op.inputs
@@ -135,13 +96,8 @@ def _copy(op: Any, copies: dict[Any, Any]) -> Any:
         tf.control_dependencies(waits),
         tf.compat.v1.device(op.device) if op.device else contextlib.nullcontext(),
     ):
-        copy = graph._create_op_internal(
-            op.type,
-            inputs,
-            [tensor.dtype for tensor in op.outputs],
-            name=f"{op.name}_again/",
-            attrs=dict(op.node_def.attr),
-        )
+        dtypes = [tensor.dtype for tensor in op.outputs]
+        copy = create_op(op.type, inputs, dtypes, f"{op.name}_again/", dict(op.node_def.attr))
     for old, new in zip(op.outputs, copy.outputs, strict=True):
         new.set_shape(old.shape)
     return copy
@@ -187,9 +143,9 @@ def build_fill_values(
     call = _callable(initializer)
     if _is_zeros(call, dtype):
         return FillValues("zero", ())
-    element = _constant_of(call)
-    if element is not None:
-        call = _constant_fill(element, dtype)
+    if isinstance(call, (init_ops.Constant, init_ops_v2.Constant)) and np.ndim(call.value) == 0:
+        # It would create a constant as large as the table, which stays in the graph.
+        call = _filler(call.value, dtype)
     if partition.is_window:
         return from_whole_partition(_called(call, list(partition.shape), dtype), partition)
     try:
@@ -255,9 +211,9 @@ def may_be_seeded(initializer: Any) -> bool:
     if initializer is None or tf.executing_eagerly():
         return False
     kind = initializer if inspect.isclass(initializer) else type(initializer)
-    if issubclass(kind, (init_ops.Zeros, init_ops.Ones, init_ops.Constant)):
-        return False
-    if issubclass(kind, (init_ops_v2.Zeros, init_ops_v2.Ones, init_ops_v2.Constant)):
+    v1 = (init_ops.Zeros, init_ops.Ones, init_ops.Constant)
+    v2 = (init_ops_v2.Zeros, init_ops_v2.Ones, init_ops_v2.Constant)
+    if issubclass(kind, v1 + v2):
         return False
     seed = getattr(initializer, "seed", 0)
     return seed is not None or tf.compat.v1.get_default_graph().seed is not None
@@ -284,23 +240,8 @@ def _is_zeros(initializer: Any, dtype: Any) -> bool:
     return type(initializer) is init_ops_v2.Zeros
 
 
-def _constant_of(initializer: Any) -> Any:
-    """Returns the scalar of a constant initializer, or None for other initializers.
-
-    Called with the real shape, it would create a constant as large as the table, which stays in the
-    graph.
-    """
-    if not isinstance(initializer, (init_ops.Constant, init_ops_v2.Constant)):
-        return None
-    value = initializer.value
-    return value if np.ndim(value) == 0 else None
-
-
-def _constant_fill(element: Any, dtype: Any) -> Callable[[Any], Any]:
-    def fill(shape: Any) -> Any:
-        return tf.fill(shape, tf.cast(element, dtype))
-
-    return fill
+def _filler(element: Any, dtype: Any) -> Callable[[Any], Any]:
+    return lambda shape: tf.fill(shape, tf.cast(element, dtype))
 
 
 def _called(initializer: Any, shape: list[Any], dtype: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorbundle.assignment import AssignmentMap
 from tensorbundle.filenames import AnyPath
-from tensorbundle.load_plan import LoadReport, Policy
+from tensorbundle.load_plan import LoadReport
 
 if TYPE_CHECKING:
     from tensorbundle.tf.plans import LoadPlan
@@ -57,7 +57,7 @@ def init_from_checkpoint(
     from tensorbundle.tf import init_from_checkpoint
 
     return init_from_checkpoint.run(
-        ckpt_dir_or_file, assignment_map, Policy(missing, mismatch, cast)
+        ckpt_dir_or_file, assignment_map, missing=missing, mismatch=mismatch, cast=cast
     )
 
 
@@ -117,7 +117,9 @@ def warm_start(
         vars_to_warm_start,
         var_name_to_vocab_info,
         var_name_to_prev_var_name,
-        Policy(missing, mismatch, cast),
+        missing=missing,
+        mismatch=mismatch,
+        cast=cast,
     )
 
 
@@ -154,7 +156,7 @@ def plan_init(
     from tensorbundle.tf import init_from_checkpoint
 
     return init_from_checkpoint.plan(
-        ckpt_dir_or_file, assignment_map, Policy(missing, mismatch, cast)
+        ckpt_dir_or_file, assignment_map, missing=missing, mismatch=mismatch, cast=cast
     )
 
 
@@ -199,5 +201,7 @@ def plan_warm_start(
         vars_to_warm_start,
         var_name_to_vocab_info,
         var_name_to_prev_var_name,
-        Policy(missing, mismatch, cast),
+        missing=missing,
+        mismatch=mismatch,
+        cast=cast,
     )

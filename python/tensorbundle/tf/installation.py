@@ -22,7 +22,7 @@ import tensorflow as tf
 from tensorflow.python.training import checkpoint_utils, py_checkpoint_reader, warm_starting_util
 
 from tensorbundle.tf import backend, init_from_checkpoint, op_library, tf_reader, warm_start
-from tensorbundle.tf import checkpoint_index as remote_paths
+from tensorbundle.tf.checkpoint_index import is_remote
 
 Function = Callable[..., Any]
 
@@ -44,13 +44,15 @@ _PATCHES = {
     "list_variables": _Patch(checkpoint_utils, tf_reader.list_variables),
     "load_variable": _Patch(checkpoint_utils, tf_reader.load_variable),
     "init_from_checkpoint": _Patch(
-        checkpoint_utils, init_from_checkpoint.patched_init_from_checkpoint
+        checkpoint_utils, functools.partial(init_from_checkpoint.run, as_tensorflow=True)
     ),
     "NewCheckpointReader": _Patch(
         py_checkpoint_reader, tf_reader.NewCheckpointReader, keyword="filepattern"
     ),
     "warm_start": _Patch(
-        warm_starting_util, warm_start.patched_warm_start, keyword="ckpt_to_initialize_from"
+        warm_starting_util,
+        functools.partial(warm_start.run, as_tensorflow=True),
+        keyword="ckpt_to_initialize_from",
     ),
     "_warm_start_var_with_vocab": _Patch(
         warm_starting_util, warm_start.warm_start_var_with_vocab, 3, "prev_ckpt"
@@ -147,7 +149,6 @@ def _release(*keys: object) -> None:
         if not _holds:
             for name, (original, patched) in _replaced.items():
                 _swap(name, patched, original)
-            remote_paths.set_original_functions({})
 
 
 def _patch() -> None:
@@ -155,7 +156,6 @@ def _patch() -> None:
         function = getattr(patch.module, name)
         if function not in _replaced.get(name, ()):
             _replaced[name] = (function, _patched(name, function))
-    remote_paths.set_original_functions({name: pair[0] for name, pair in _replaced.items()})
     for name, (original, patched) in _replaced.items():
         _swap(name, original, patched)
 
@@ -191,4 +191,4 @@ def _is_passed_on(name: str, path: Any, keywords: dict[str, Any]) -> bool:
     """Whether a call is passed on to TensorFlow's function. Never if only ours has its keywords."""
     if _EXTENSION_KEYWORDS & keywords.keys():
         return False
-    return remote_paths.is_remote(path) or tf_reader.is_handled_by_tensorflow(name, path)
+    return is_remote(path) or tf_reader.is_handled_by_tensorflow(name, path)

@@ -135,6 +135,9 @@ def c_library() -> Any:
     library = ctypes.CDLL(str(find()), os.RTLD_NOLOAD)
     library.tensorbundle_tf_error.restype = ctypes.c_char_p
     library.tensorbundle_tf_op_calls.restype = ctypes.c_int64
+    text, number = ctypes.c_char_p, ctypes.c_int64
+    arguments = (text, text, number, number, number, ctypes.POINTER(number), text, ctypes.c_size_t)
+    library.tensorbundle_tf_join.argtypes = arguments
     return library
 
 
@@ -147,14 +150,7 @@ def join(new: bytes, old: bytes, old_size: int, wanted: int, table_rows: int) ->
     summary = (ctypes.c_int64 * len(JoinResult._fields))()
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
     code = c_library().tensorbundle_tf_join(
-        new,
-        old,
-        ctypes.c_int64(old_size),
-        ctypes.c_int64(wanted),
-        ctypes.c_int64(table_rows),
-        summary,
-        message,
-        ctypes.c_size_t(_MESSAGE_BYTES),
+        new, old, old_size, wanted, table_rows, summary, message, _MESSAGE_BYTES
     )
     if code != 0:
         raise Error(message.value.decode("utf-8", "replace"))
@@ -226,8 +222,8 @@ def create_op(
         The ``tf.Operation``.
     """
     graph = tf.compat.v1.get_default_graph()
-    encoded = {key: _encoded(value) for key, value in (attributes or {}).items()}
-    return graph._create_op_internal(kind, inputs, dtypes, name=name, attrs=encoded)
+    attrs = {key: encoded(value) for key, value in (attributes or {}).items()}
+    return graph._create_op_internal(kind, inputs, dtypes, name=name, attrs=attrs)
 
 
 def create_constant(
@@ -256,18 +252,19 @@ def create_constant(
     return create_op("Const", [], [dtype], name, {"dtype": dtype, "value": encoded}).outputs[0]
 
 
-def _encoded(value: Any) -> Any:
-    encoded = tf.compat.v1.AttrValue()
+def encoded(value: Any) -> Any:
+    """Returns the value of an op's attribute as a message."""
     if isinstance(value, tf.compat.v1.AttrValue):
         return value
+    message = tf.compat.v1.AttrValue()
     if isinstance(value, tf.DType):
-        encoded.type = value.as_datatype_enum
+        message.type = value.as_datatype_enum
     elif isinstance(value, list) and isinstance(value[0], tf.DType):
-        encoded.list.type.extend([dtype.as_datatype_enum for dtype in value])
+        message.list.type.extend([dtype.as_datatype_enum for dtype in value])
     elif isinstance(value, list):
-        encoded.list.s.extend(value)
+        message.list.s.extend(value)
     elif isinstance(value, int):
-        encoded.i = value
+        message.i = value
     else:
-        encoded.s = value if isinstance(value, bytes) else value.encode()
-    return encoded
+        message.s = value if isinstance(value, bytes) else value.encode()
+    return message

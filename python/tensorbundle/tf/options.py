@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from tensorbundle.arguments import check_threads
 
@@ -102,7 +103,7 @@ def options(
         >>> with tb.tf.options(mode="map"):
         ...     tb.init_from_checkpoint(path, {"emb": table})
     """
-    chosen = _changed(current(), mode, verify, threads, op)
+    chosen = _changed(current(), mode=mode, verify=verify, threads=threads, op=op)
     token = _context.set(chosen)
     try:
         yield chosen
@@ -122,12 +123,9 @@ def set_options(
     Args and Raises: As for ``options``.
     """
     global _process
-    _process = _changed(_process, mode, verify, threads, op)
+    _process = _changed(_process, mode=mode, verify=verify, threads=threads, op=op)
 
 
-def _changed(
-    base: Options, mode: str | None, verify: str | None, threads: int | None, op: str | None
-) -> Options:
-    given = {"mode": mode, "verify": verify, "threads": threads, "op": op}
+def _changed(base: Options, **given: Any) -> Options:
     # All at once: only the resulting combination must be valid.
-    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})

@@ -68,17 +68,9 @@ def is_handled_by_tensorflow(function: str, path: Any) -> bool:
     pattern = v1_pattern_parts(text)
     if _SPECIAL & set(text if pattern is None else pattern[0]):
         return True
-    if isinstance(path, str) and not _is_utf8(text):
+    if isinstance(path, str) and text.encode(errors="replace").decode() != text:  # not UTF-8
         return True
     if os.path.isdir(text):
         # A prefix and a directory may have the same name.
         return os.path.exists(text + INDEX_SUFFIX) if is_reader else isinstance(path, bytes)
     return text.endswith(INDEX_SUFFIX) and os.path.exists(text)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -23,7 +23,6 @@ from tensorflow.python.training.saving import saveable_object_util
 from tensorflow.python.util import tf_decorator
 
 from tensorbundle.assignment import Target
-from tensorbundle.load_plan import LoadReport, StaticShape
 from tensorbundle.tf.op_library import create_op
 from tensorbundle.variables import Slice, Variable
 from tensorbundle.warm_plan import Group, select_variables
@@ -48,24 +47,15 @@ def check_graph(variable: Any) -> None:
         return
     if graph is here:
         return
-    if not isinstance(here, FuncGraph):
-        if graph is None:
-            raise RuntimeError(
-                f"variable {variable.name} is an eager variable, and a graph is being built: call "
-                "this in eager mode, or with a variable of the graph"
-            )
-        raise _foreign(variable, ValueError)
-    _check_in_function(variable, graph, here)
-
-
-def _check_in_function(variable: Any, graph: Any, here: Any) -> None:
     with tf.init_scope():
         eager, outside = tf.executing_eagerly(), get_default_graph()
     if graph is None:
         if not eager:
+            is_function = isinstance(here, FuncGraph)
+            what = "the function is traced for a graph" if is_function else "a graph is being built"
             raise RuntimeError(
-                f"variable {variable.name} is an eager variable, and the function is traced for a "
-                "graph: call this in eager mode, or with a variable of the graph"
+                f"variable {variable.name} is an eager variable, and {what}: call this in eager "
+                "mode, or with a variable of the graph"
             )
         return
     around = here
@@ -74,14 +64,11 @@ def _check_in_function(variable: Any, graph: Any, here: Any) -> None:
             return
         around = getattr(around, "outer_graph", None)
     if eager or graph is not outside:
-        raise _foreign(variable, TypeError if eager else ValueError)
-
-
-def _foreign(variable: Any, kind: type[Exception]) -> Exception:
-    return kind(
-        f"variable {variable.name} belongs to another graph than the one in which its initializer "
-        "would be made: call this where its graph is the default graph"
-    )
+        kind = TypeError if eager else ValueError
+        raise kind(
+            f"variable {variable.name} belongs to another graph than the one in which its "
+            "initializer would be made: call this where its graph is the default graph"
+        )
 
 
 def initializer_dropped_by_tracing(variable: Any) -> bool:
@@ -108,32 +95,24 @@ def check_initializer_is_kept(variable: Any) -> None:
         ValueError: The variable is being created by the function that is being traced, and it is
             unknown whether the function will be traced again.
     """
-    watch = _watches.get(id(variable))
     if not initializer_dropped_by_tracing(variable):
-        if watch is not None:
+        for watch in _watches:
             watch.variables.pop(id(variable), None)
         return
     function = _function_that_creates(variable)
     if function is None:
         raise ValueError(_dropped(variable))
-    if watch is None:
-        watch = next((each for each in _watches.values() if each.function is function), None)
-        _watches[id(variable)] = watch = watch or _Watch(function)
-    watch.variables[id(variable)] = variable
+    known = next((watch for watch in _watches if watch.function is function), None)
+    (known or _Watch(function)).variables[id(variable)] = variable
 
 
-def is_assignment_pruned(variable: Any) -> bool:
-    """Whether a function's assignment to a variable from outside of it would be pruned.
+def are_pruned(variables: Sequence[Any]) -> bool:
+    """Whether a function's assignments to variables from outside of it would be pruned.
 
     This is so under ``wrap_function``, which keeps only the ops that its results depend on.
     """
     runs_everything = getattr(get_default_graph(), "_add_control_dependencies", True)
-    return not runs_everything and _handle_from_outside(variable) is not None
-
-
-def are_pruned(variables: Sequence[Any]) -> bool:
-    """Whether the assignments to all of the variables would be pruned."""
-    return all(map(is_assignment_pruned, variables))
+    return not runs_everything and all(_handle_from_outside(each) is not None for each in variables)
 
 
 def outside_if_pruned(variables: Sequence[Any]) -> contextlib.AbstractContextManager[Any]:
@@ -157,7 +136,7 @@ class _Watch:
 
     Attributes:
         function: The ``tf.function``.
-        variables: The variables that the next trace must still initialize.
+        variables: The variables that the next trace must still initialize, by id.
     """
 
     def __init__(self, function: Any) -> None:
@@ -175,20 +154,19 @@ class _Watch:
         decorated = tf_decorator.make_decorator(original, traced)
         function._python_function = decorated
         self._original = original
+        _watches.append(self)
 
     def _end(self) -> None:
-        for key in [key for key, watch in _watches.items() if watch is self]:
-            del _watches[key]
-        if self.function is not None:
-            self.function._python_function = self._original
-            self.function = None
-        left, self.variables = self.variables, {}
-        for variable in left.values():
+        if self not in _watches:  # a later trace
+            return
+        _watches.remove(self)
+        self.function._python_function = self._original
+        for variable in self.variables.values():
             raise ValueError(_dropped(variable))
 
 
-# By the id of a variable that is being created. Removed when the function's second trace ends.
-_watches: dict[int, _Watch] = {}
+# Of functions whose second trace has not ended.
+_watches: list[_Watch] = []
 
 
 def _function_that_creates(variable: Any) -> Any:
@@ -227,12 +205,10 @@ def plain(thing: Any) -> Any:
         TypeError: A variable of another Keras backend.
         ValueError: A Keras variable that has no value yet.
     """
-    kind = _kind_in_keras(type(thing))  # type: ignore[arg-type]
-    if kind is None:
+    attribute = _wrapping_attribute(type(thing))  # type: ignore[arg-type]
+    if attribute is None:
         return thing
-    if kind == "AutoCastVariable":
-        return plain(thing._variable)
-    value = getattr(thing, "_value", None)
+    value = plain(getattr(thing, attribute, None))
     if value is None:
         raise ValueError(f"Keras variable {thing.path!r} has no value yet: build its layer first")
     if not is_variable(value):
@@ -244,14 +220,14 @@ def plain(thing: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _kind_in_keras(kind: type) -> str | None:
-    """Returns the name of the Keras class that wraps a variable, or None for other types."""
+def _wrapping_attribute(kind: type) -> str | None:
+    """Returns the attribute of a Keras class that is the wrapped variable; None for other types."""
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
         if base.__name__ == "AutoCastVariable":
-            return "AutoCastVariable"
+            return "_variable"
         if package == "keras" and base.__name__ in ("KerasVariable", "Variable"):
-            return "Variable"
+            return "_value"
     return None
 
 
@@ -267,7 +243,7 @@ def of_variable(variable: Any) -> Variable:
     name = handle.name if handle is variable else getattr(variable, "path", handle.name)
     return Variable(
         name,
-        _static_shape(handle.shape),
+        None if handle.shape.rank is None else tuple(handle.shape.as_list()),
         _slice_of(handle),
         handle,
         handle.dtype.base_dtype.as_datatype_enum,
@@ -357,10 +333,6 @@ def wrapped_variables(variable: Any) -> list[Any]:
     return [variable]
 
 
-def _static_shape(shape: Any) -> StaticShape:
-    return None if shape.rank is None else tuple(shape.as_list())
-
-
 def _slice_of(variable: Any) -> Slice | None:
     info = getattr(variable, "_save_slice_info", None)
     if info is None:
@@ -376,32 +348,20 @@ def _slice_of(variable: Any) -> Slice | None:
 def _shards_of(sharded: Any) -> list[Variable]:
     """Derives each shard's offset from the order of the shards along axis 0."""
     full_shape = tuple(sharded.shape.as_list())
-    found: list[Variable] = []
+    shards = [of_variable(shard) for shard in sharded.variables]
     row = 0
-    for shard in sharded.variables:
-        extent = tuple(shard.shape.as_list())
-        offset = (row, *[0] * (len(extent) - 1))
-        slice_info = Slice(sharded.name, full_shape, offset, extent)
-        check_graph(shard)
-        dtype = shard.dtype.base_dtype.as_datatype_enum
-        found.append(Variable(shard.name, extent, slice_info, shard, dtype))
+    for shard in shards:
+        extent = tuple(shard.handle.shape.as_list())
+        shard.slice = Slice(sharded.name, full_shape, (row, *[0] * (len(extent) - 1)), extent)
         row += extent[0]
-    return found
+    return shards
 
 
-def report_by_names(wanted: Any, infos: Mapping[str, Any], names: Mapping[str, str]) -> LoadReport:
-    """Returns the report after TensorFlow's own function succeeded, based on names alone."""
-    groups = grouped(wanted)[0]
-    loaded = {name: names.get(name) or name for name in groups if wanted or infos.get(name)}
-    return LoadReport(loaded, {}, (), {})
-
-
-def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]], bool]:
+def grouped(wanted: Any) -> tuple[dict[str, Group], bool]:
     """Returns the selected variables by name, in the order of selection.
 
     Returns:
-        The partitions of each; the objects that were selected; whether the selection is limited to
-        trainable variables.
+        The groups; whether the selection is limited to trainable variables.
     """
 
     def collection(key: str, scope: str | None) -> list[Any]:
@@ -411,14 +371,17 @@ def grouped(wanted: Any) -> tuple[dict[str, list[Variable]], dict[str, list[Any]
         return is_variable(plain(thing)) or partitions_of(thing) is not None
 
     found, from_trainable = select_variables(wanted, collection, is_variable_or_partitions)
-    by_name: dict[str, list[Variable]] = {}
-    originals: dict[str, list[Any]] = {}
+    groups: dict[str, Group] = {}
     for variable in found:
         partitions = partitions_of(variable) or [of_variable(variable)]
         name = name_of(partitions[0])
-        by_name.setdefault(name, []).extend(partitions)
-        originals.setdefault(name, []).append(variable)
-    return by_name, originals, from_trainable
+        before = groups.get(name, Group((), not isinstance(wanted, list)))
+        groups[name] = Group(
+            (*before.partitions, *partitions),
+            before.trainable or any(partition.handle.trainable for partition in partitions),
+            [*before.given, variable],
+        )
+    return groups, from_trainable
 
 
 def name_of(partition: Variable) -> str:
@@ -431,23 +394,17 @@ def name_of(partition: Variable) -> str:
     return str(names[0])
 
 
-def target(partitions: list[Variable], given: list[Any]) -> Variable | list[Variable]:
+def target(group: Group) -> Target:
     """Returns a variable that was selected alone as such, even if it is a partition."""
-    is_single = len(partitions) == len(given) == 1 and partitions_of(given[0]) is None
-    return partitions[0] if is_single else partitions
+    is_single = len(group.partitions) == len(group.given) == 1
+    if is_single and partitions_of(group.given[0]) is None:
+        return group.partitions[0]
+    return group.partitions
 
 
-def as_given(variables: list[Any]) -> Any:
+def as_given(group: Group) -> Any:
     """Returns one variable, or a list of several, for log lines."""
-    return variables[0] if len(variables) == 1 else variables
-
-
-def group_of(partitions: list[Variable], wanted: Any) -> Group:
-    """Returns a variable's group for ``warm_plan``."""
-    trainable = not isinstance(wanted, list) or any(
-        partition.handle.trainable for partition in partitions
-    )
-    return Group(tuple(partitions), trainable)
+    return group.given[0] if len(group.given) == 1 else group.given
 
 
 def nothing_selected(wanted: Any) -> str:
