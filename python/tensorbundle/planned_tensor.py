@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tensor of a planned checkpoint, and the stream of its values in row blocks.
 
-A row block is a C-contiguous array of consecutive rows along axis 0. Three ways produce them from a
+A row block is a C-contiguous array of consecutive rows along axis 0. Four ways produce them from a
 tensor of a checkpoint; all compare the checksums of the source:
 
 ===============================  ===================================================================
+axis 0 stays, and up to 64 MB    the tensor is verified first; then each block is a view of the file
 axis 0 stays the first axis      ``Tensor.chunks``, which reads ahead and compares while it reads;
                                  the other axes are transposed within each block
 axis 0 moves                     the tensor is verified first; then each block is a box of the
@@ -31,10 +32,14 @@ Array = np.ndarray[Any, Any]
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 
 BLOCK_BYTES = 8 << 20
+# Blocks that are cast or transposed, if the caller takes any size: they stay in the cache.
+_COMPUTED_BYTES = 1 << 20
 # Tensors of this size are read at once: a stream starts a thread.
 _SMALL_BYTES = 1 << 20
 # Blocks of a transposition that moves axis 0 are larger: each of them reads a part of every row.
 _TRANSPOSED_BYTES = 16 << 20
+# Up to this size, a tensor stays in the page cache between the comparison and the copy.
+_VIEWED_BYTES = 64 << 20
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
 _TILE_BYTES = 1 << 18
 
@@ -83,8 +88,9 @@ class PlannedTensor:
         Args:
             max_bytes: The size of a block, in the source and in the result; at least 16 MB if the
                 transposition moves axis 0. A block has at least one row.
-            splits_rows: Whether parts of rows are yielded if rows are larger than `max_bytes`: with
-                the lengths 1 along the first axes.
+            splits_rows: Whether the caller takes blocks of any size: parts of rows that are larger
+                than `max_bytes`, with the lengths 1 along the first axes; and small blocks of
+                tensors that are cast.
 
         Yields:
             Arrays of shape ``(rows, *shape[1:])`` that nothing else uses, or that are read-only; a
@@ -94,7 +100,9 @@ class PlannedTensor:
             CorruptionError: The source does not match its checksum. The last block that has been
                 yielded may already be wrong.
         """
-        return map(self.finish, self._source_blocks(max_bytes, splits_rows))
+        if splits_rows and not self.is_unchanged:
+            max_bytes = min(max_bytes, _COMPUTED_BYTES)
+        return map(self.finish, self._source_blocks(max_bytes, splits_rows, views=True))
 
     def slice_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[Box, Iterator[Array]]]:
         """Yields each slice of the result, with its values in row-major order.
@@ -136,13 +144,22 @@ class PlannedTensor:
     def _first_axis(self) -> int:
         return 0 if self.permutation is None else self.permutation[0]
 
-    def _source_blocks(self, max_bytes: int, splits_rows: bool = False) -> Iterator[Array]:
-        """Yields what `finish` turns into the blocks of the whole tensor."""
+    def _source_blocks(
+        self, max_bytes: int, splits_rows: bool = False, *, views: bool = False
+    ) -> Iterator[Array]:
+        """Yields what `finish` turns into the blocks of the whole tensor.
+
+        With `views`, they may be views of the file. A thread that reads ahead for others that cast
+        is faster without.
+        """
         box = whole(self.shape)
         if not isinstance(self.source, Tensor):
             yield from self._boxes(box, max_bytes, splits_rows)
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
+        elif views and self._is_viewed():
+            self._verify()
+            yield from self._boxes(box, max_bytes, splits_rows)
         elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
             yield self.source.read(tuple(slice(length) for length in self.source.shape))
         elif self._first_axis == 0 and not (
@@ -154,6 +171,16 @@ class PlannedTensor:
         else:
             self._verify()
             yield from self._boxes(box, max_bytes, splits_rows)
+
+    def _is_viewed(self) -> bool:
+        """Returns whether blocks are views of the file that have been compared before."""
+        source = self.source
+        return (
+            self._first_axis == 0
+            and isinstance(source, Tensor)
+            and source.nbytes <= _VIEWED_BYTES
+            and source._core.view() is not None
+        )
 
     def _boxes(self, box: Box, max_bytes: int, splits_rows: bool) -> Iterator[Array]:
         """Yields the source of the blocks of a box of the result."""
