@@ -33,6 +33,7 @@ HEADINGS = {
     "join": "Joining vocabularies",
     "stream": "Streaming",
     "write": "Saving",
+    "edit": "Editing a checkpoint",
     "convert": "Converting to safetensors",
     "cold": "Reading with an empty page cache",
     "init": "Initialising variables",

@@ -174,6 +174,7 @@ INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
 WARM, WARM_SPLIT = r"warm/.*, one variable", r"warm/.*, \d+ partitions"
 WARM_LARGE, WARM_LARGE_SPLIT = r"warm large/.*, one variable", r"warm large/.*, \d+ partitions"
 DIFF, DIFF_VALUES = (rf"diff/BERT of \d+ layers, {what}" for what in ("equal", "all changed"))
+EDIT, CONVERT = r"edit/.*", r"convert/.*"
 AVERAGE = r"average/\d+ BERTs of \d+ layers"
 
 SUMMARY = (OPEN, SMALL, READ, LOAD, ROWS, ROW, GATHER, REMAP, JOIN, STREAM, INIT, WARM_SPLIT)
@@ -234,6 +235,10 @@ TARGETS = (
     _speedup(DIFF, 80, "TensorFlow reader"),
     _speedup(DIFF_VALUES, 1, "TensorFlow reader"),
     _memory(DIFF_VALUES, "32 MB", 32 * MB),
+    _speedup(EDIT, 1, "RestoreV2"),
+    _memory(EDIT, "96 MB", 96 * MB),
+    _speedup(CONVERT, 1, "TensorFlow and safetensors"),
+    _memory(CONVERT, "96 MB", 96 * MB),
     _speedup(AVERAGE, 1, "TensorFlow"),
     _memory(AVERAGE, "96 MB", 96 * MB),
     Target(WARM, "at every size at most 50 ms for building the graph",

@@ -36,18 +36,18 @@ def cases(size: str) -> list[Case]:
     return [_convert(LAYERS[size], weights_only=False), _convert(LAYERS[size], weights_only=True)]
 
 
-def _tensors(layers: int) -> dict[str, tuple[int, ...]]:
+def trained_tensors(layers: int) -> dict[str, tuple[int, ...]]:
     shapes = bert_shapes(layers)
     slots = {f"{name}/{slot}": shape for name, shape in shapes.items() for slot in SLOTS}
     return dict(sorted({**shapes, **slots}.items()))
 
 
 @data.stored
-def _trained_bert(folder: Path, layers: int) -> None:
+def trained_bert(folder: Path, layers: int) -> None:
     """Writes a BERT model with its optimizer slots."""
     prefix, bundle, offset = folder / "ckpt", Bundle(), 0
     bundle.write_shards(prefix)
-    for i, (name, shape) in enumerate(_tensors(layers).items()):
+    for i, (name, shape) in enumerate(trained_tensors(layers).items()):
         count = math.prod(shape)
         crc = data.write_elements(shard_path(prefix), offset, i << 20, (i << 20) + count)
         entry = bundle.add_payload(name, FLOAT, shape, b"", crc=crc)
@@ -57,7 +57,7 @@ def _trained_bert(folder: Path, layers: int) -> None:
 
 
 def _convert(layers: int, *, weights_only: bool) -> Case:
-    shapes = _tensors(layers)
+    shapes = trained_tensors(layers)
     positions = {name: i for i, name in enumerate(shapes)}
     if weights_only:
         shapes = bert_shapes(layers)
@@ -67,7 +67,7 @@ def _convert(layers: int, *, weights_only: bool) -> Case:
     def contender(name: str, convert: Callable[[Path], None], **options: Any) -> Contender:
         @contextmanager
         def start() -> Iterator[Run]:
-            prefix = _trained_bert(layers) / "ckpt"
+            prefix = trained_bert(layers) / "ckpt"
             data.warm(prefix.parent.iterdir())
 
             def run() -> Path:

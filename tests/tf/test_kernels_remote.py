@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import signal
 import random
 import subprocess
 import sys
@@ -385,6 +386,7 @@ def bad_functions(folder: Path) -> None:
     """Sizes and bytes from Python are checked like those from a file."""
     from tensorbundle.tf import remote_files
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     upload_table(folder, np.ones(1000, np.float32))
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])  # registers the functions

@@ -139,6 +139,7 @@ void AtomicFile::StartWriteback() const {
 }
 
 void AtomicFile::Finish() {
+  if (descriptor_ < 0) return;
   if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
     ThrowFailed("bring to the disk", path_);
   }

@@ -47,7 +47,7 @@ class AtomicFile {
   // Starts to write dirty pages to the disk without waiting, so that Finish() takes less time.
   void StartWriteback() const;
 
-  // Calls fsync(2) and closes the file.
+  // Calls fsync(2) and closes the file. Does nothing at a second call.
   void Finish();
 
   // Renames the finished file to `path`, by default that of Create(), which becomes path(). Fails

@@ -224,6 +224,7 @@ void AlignPlan::CopyShard(const Shard& shard, BundleWriter* writer,
     before = &slice;
   }
   writer->Copy(copies, progress);
+  writer->FinishDataFile(shard.front().shard);
 }
 
 void AlignPlan::PutRecords(BundleWriter* writer) const {

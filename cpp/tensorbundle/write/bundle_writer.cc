@@ -223,6 +223,14 @@ void BundleWriter::CreateDataFile(int32_t shard, uint64_t size) {
   if (size > 0) file.Resize(size);
 }
 
+void BundleWriter::FinishDataFile(int32_t number) {
+  const std::lock_guard lock(mutex_);
+  Shard& shard = shards_.at(static_cast<size_t>(number));
+  if (shard.file == nullptr) return;
+  FlushTail(&shard);
+  shard.file->Finish();
+}
+
 AtomicFile& BundleWriter::FileOf(int32_t number) {
   Shard& shard = shards_.at(static_cast<size_t>(number));
   if (shard.file == nullptr) shard.file = &files_.DataFile(number);

@@ -107,6 +107,10 @@ class BundleWriter {
   // Creates the file of a shard, and takes its space on the disk if that is known.
   void CreateDataFile(int32_t shard, uint64_t size = 0);
 
+  // Syncs and closes the file of a shard, which Publish() does for all others. Thousands of shards
+  // need it: the number of open files is limited. Requires: nothing is written to it afterwards.
+  void FinishDataFile(int32_t shard);
+
   // Writes bytes at a position in a slice. Returns their CRC32C. Throws: IOFailure.
   uint32_t Write(const Placement& place, uint64_t start, ByteSpan bytes);
 

@@ -2,6 +2,7 @@
 #include "tensorbundle/write/align.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cerrno>
@@ -260,6 +261,23 @@ TEST(Align, InvalidAlignments) {
        {uint64_t{0}, uint64_t{1}, uint64_t{32}, uint64_t{96}, uint64_t{1} << 31, UINT64_MAX}) {
     EXPECT_THROW(AlignPlan(dir / "a", alignment), std::invalid_argument) << alignment;
   }
+}
+
+TEST(Align, MoreShardsThanOpenFiles) {
+  constexpr int32_t kShards = 100;
+  const TempDir dir;
+  BundleBuilder builder(kShards);
+  for (int32_t i = 0; i < kShards; ++i) {
+    builder.Add(std::to_string(i), DataType::kUint8, {1}, "x", i);
+  }
+  builder.Write(dir / "a");
+  struct rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  struct rlimit few = before;
+  few.rlim_cur = 50;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  EXPECT_EQ(Align(dir / "a", dir / "b").slices, static_cast<uint64_t>(kShards));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(Align, CheckpointWithoutTensors) {
