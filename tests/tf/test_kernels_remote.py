@@ -9,8 +9,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import signal
 import random
+import signal
 import subprocess
 import sys
 import time
