@@ -139,7 +139,7 @@ def test_state_file_equals_that_of_tensorflow(
     def arguments(directory: str) -> tuple[Any, ...]:
         return {
             "relative": (directory, f"{directory}/m-1"),
-            "absolute": (str(tmp_path / directory), str(tmp_path / directory / 'm "2"\n\u00e9')),
+            "absolute": (str(tmp_path / directory), str(tmp_path / directory / 'm "2"\n\t\'\x01')),
             "outside": (str(tmp_path / directory), str(tmp_path / "elsewhere" / "m-3")),
             "history": (directory, f"{directory}/m-3", [f"{directory}/m-1", f"{directory}/m-2"]),
             "bytes": (directory, f"{directory}/m-1", [f"{directory}/m-1"]),
