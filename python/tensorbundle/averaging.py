@@ -30,6 +30,8 @@ Array = np.ndarray[Any, Any]
 Group = tuple[Tensor, ...]
 
 _AVERAGED = ("float", "half", "bfloat", "complex")
+# Weights are scaled if the largest is beyond 2**_MAX_EXPONENT or its reciprocal.
+_MAX_EXPONENT = 100
 # The least sum of weights, as a fraction of the sum of their absolute values.
 _MIN_SUM = 1e-12
 # Problems that one message lists.
@@ -160,12 +162,17 @@ def _weights(weights: Iterable[float] | None, count: int) -> list[float]:
     for weight in weights:
         try:
             found.append(float(weight))
+        except OverflowError:
+            raise ValueError(f"weights must be finite, not {weight!r:.40}") from None
         except (TypeError, ValueError):
             raise TypeError(f"weights must be numbers, not {weight!r}") from None
     if len(found) != count:
         raise ValueError(f"there are {len(found)} weights for {plural(count, 'checkpoint')}")
     if not all(map(math.isfinite, found)):
         raise ValueError(f"weights must be finite, not {found}")
+    exponent = math.frexp(max(map(abs, found)))[1]
+    if abs(exponent) > _MAX_EXPONENT:  # products with values could overflow, or lose digits
+        found = [math.ldexp(weight, -exponent) for weight in found]
     # A sum that is only the rounding error of its terms would scale the result by 1e16.
     if not _MIN_SUM * sum(map(abs, found)) < abs(sum(found)) < math.inf:
         raise ValueError(f"the sum of the weights must be finite and not 0, but they are {found}")

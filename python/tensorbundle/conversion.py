@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from tensorbundle import arguments, casts, dtypes, edit_plan, editing
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.checkpoint import open as open_checkpoint
 from tensorbundle.errors import LeftOutError
-from tensorbundle.filenames import AnyPath, destination_prefix, path_text
+from tensorbundle.filenames import AnyPath, destination_prefix, names_in, path_text
 from tensorbundle.formats import hdf5, npz, parquet, safetensors
 from tensorbundle.formats.tensors import ForeignFile
 from tensorbundle.naming import OBJECT_GRAPH
@@ -193,7 +194,7 @@ def convert(
     _import_libraries(target_format)
     with _open_source(source_path, source_format) as source:
         path = _target_path(path_text(dst), target_format, source.path)
-        _check_not_source(path, source)
+        _check_not_source(path, target_format, source)
         plan = edit_plan.plan_edit(
             source,  # type: ignore[arg-type]
             keep=keep,
@@ -363,18 +364,38 @@ def _target_path(path: str, target: str, source: str) -> str:
     return os.path.join(path, stem + suffix)
 
 
-def _check_not_source(path: str, source: Checkpoint | ForeignFile) -> None:
-    """Raises ValueError if the destination is a file of the source."""
-    if not os.path.exists(path):
-        return
+def _check_not_source(path: str, target: str, source: Checkpoint | ForeignFile) -> None:
+    """Raises ValueError if a file that the call may replace is a file of the source."""
     if isinstance(source, ForeignFile):
         files: Iterable[str] = source.files
     else:
         stored = {part.file for tensor in source.values() for part in tensor.slices}
         files = {*stored, f"{source.path}.index", source.path}
-    for file in files:
-        if os.path.exists(file) and os.path.samefile(path, file):
-            raise ValueError(f"the destination {path!r} is a file of the source")
+    directory, base = os.path.split(path)
+    belongs: Callable[[str], object] = _never
+    if target == "safetensors":
+        belongs = safetensors.belongs_to(path)
+    if target == "checkpoint":
+        belongs = re.compile(rf"{re.escape(base)}\.(index|data-.*)", re.DOTALL).fullmatch
+    replaced = [path, *(os.path.join(directory, n) for n in names_in(directory) if belongs(n))]
+    identities = {_identity(file) for file in files} - {None}
+    for file in replaced:
+        if _identity(file) in identities:
+            raise ValueError(
+                f"the destination {path!r} would replace {file!r}, which is a file of the source"
+            )
+
+
+def _never(_: str) -> bool:
+    return False
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _split(

@@ -86,6 +86,8 @@ class Writer:
         self._lock = threading.RLock()
         self._error: BaseException | None = None
         self._sliced: set[bytes] = set()  # names of tensors with several slices
+        self._is_discarded = False
+        self._process = os.getpid()
         self.path: str = destination_prefix(prefix)
         number = arguments.integer(alignment, "alignment")
         if not 1 <= number <= 1 << 30 or number & (number - 1):
@@ -94,7 +96,7 @@ class Writer:
         count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
         with destination_errors():
             self._core = _core.Writer.create(
-                os.fsencode(self.path),
+                os.fsencode(os.path.abspath(self.path)),  # the working directory may change
                 shards=arguments.size(shards, "shards", 1, 100_000),
                 alignment=number,
                 overwrite=bool(overwrite),
@@ -263,11 +265,15 @@ class Writer:
         Raises:
             DestinationExistsError: Another process has written the prefix meanwhile.
             IOFailure: The system failed a call. All files are removed.
-            ValueError: An earlier call failed, so that the files were removed.
+            ValueError: An earlier call failed, or `discard` was called, so that the files were
+                removed; or the writer was created by another process, before ``fork``.
         """
         with self._lock:
+            self._check_process()
             if self._error is not None:
                 raise ValueError(_discarded(self.path, self._error)) from self._error
+            if self._is_discarded:
+                raise ValueError(f"nothing is written to {self.path!r}: it was discarded")
             if self._core is None:
                 return
             core, self._core = self._core, None
@@ -285,7 +291,13 @@ class Writer:
         with self._lock:
             core, self._core = self._core, None
             if core is not None:
+                self._is_discarded = True
                 core.close()
+
+    def _check_process(self) -> None:
+        """A child of ``fork`` has the parent's files; both would write to them."""
+        if self._process != os.getpid():
+            raise ValueError(f"the writer of {self.path!r} belongs to another process")
 
     def __enter__(self) -> Writer:
         return self
@@ -296,20 +308,24 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.close()
-        else:
+        if error is not None:
             self.discard()
+        elif not self._is_discarded or self._error is not None:
+            self.close()
 
     def _call(self, write: Callable[[_core.Writer], Result]) -> Result:
         """Runs a call that writes. A failed one discards the checkpoint: it may be incomplete."""
         with self._lock:
             if self._error is not None:
                 raise ValueError(_discarded(self.path, self._error)) from self._error
+            self._check_process()
             if self._core is None:
                 raise ValueError(f"the writer of {self.path!r} is closed")
             try:
-                return write(self._core)
+                result = write(self._core)
+                if self._core is None:
+                    raise ValueError(f"the writer of {self.path!r} was closed during the call")
+                return result
             except BaseException as error:
                 self._error = error
                 self.discard()
@@ -435,7 +451,11 @@ def as_array(value: Any) -> Array:
         array = np.empty((), object)
         array[()] = value
         return array
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("TensorFlow has no masked arrays: use filled() to choose a value")
     array = np.asarray(value)
+    if array.dtype.kind in "SU" and not isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(value, object)  # keeps trailing zero bytes, and numbers among strings
     dtypes.number_of(array.dtype)
     return array
 
@@ -526,7 +546,9 @@ def _checked_blocks(
     """Yields the blocks of rows after checking each, and that they are all rows."""
     row = 0
     for chunk in chunks:
-        array = chunk[1] if isinstance(chunk, tuple) and len(chunk) == 2 else chunk
+        first, array = chunk if isinstance(chunk, tuple) and len(chunk) == 2 else (row, chunk)
+        if first != row:
+            raise ShapeMismatchError(f"{label}: a block begins at row {first}, expected {row}")
         array = np.asarray(array, dtype if dtypes.number_of(dtype) == dtypes.STRING else None)
         if array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
             raise TypeError(f"{label}: a block of rows has the dtype {array.dtype}, not {dtype}")

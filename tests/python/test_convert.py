@@ -320,3 +320,21 @@ def test_table_for_parquet_is_chosen_by_name(tmp_path):
     assert tb.convert(prefix, path, name="dense/kernel", overwrite=True).tensors == 1
     with pytest.raises(ValueError, match="cannot be converted"):
         tb.convert(path, tmp_path / "back")
+
+
+def test_no_file_of_the_source_is_replaced(tmp_path: Path) -> None:
+    """Also not one of several files of a source, or one under another name."""
+    tb.save(tmp_path / "s", {"a": np.zeros(8, np.float32), "b": np.ones(8, np.float32)})
+    shards = tb.convert(tmp_path / "s", tmp_path / "o.safetensors", max_bytes=40)
+    assert len(shards.files) > 2
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "l.index")
+    (tmp_path / "l.index").symlink_to(tmp_path / "s.index")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for source, target in [
+        ("o.safetensors.index.json", "o.safetensors"),
+        ("s", "link.safetensors"),
+        ("s", "s.data-00000-of-00001"),
+    ]:
+        with pytest.raises(ValueError, match="is a file of the source"):
+            tb.convert(tmp_path / source, tmp_path / target, to="safetensors", overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

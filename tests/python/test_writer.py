@@ -352,6 +352,68 @@ def test_child_process_keeps_the_files_of_its_parent(tmp_path: Path) -> None:
     assert_reads(tmp_path / "m", {"x": np.arange(3)})
 
 
+def test_child_process_cannot_write_to_the_files_of_its_parent(tmp_path: Path) -> None:
+    with tb.Writer(tmp_path / "m") as writer:
+        writer.add("x", np.arange(3))
+        child = os.fork()
+        if child == 0:
+            failures = 0
+            for call in (lambda: writer.add("y", 1), writer.close):
+                try:
+                    call()
+                except ValueError as error:
+                    failures += "belongs to another process" in str(error)
+            os._exit(0 if failures == 2 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        writer.add("z", 2)
+    assert_reads(tmp_path / "m", {"x": np.arange(3), "z": 2})
+
+
+def test_working_directory_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    writer = tb.Writer("m")
+    writer.add("x", 1)
+    monkeypatch.chdir(tmp_path / "other")
+    writer.close()
+    assert writer.path == "m"
+    assert_reads(tmp_path / "m", {"x": 1})
+
+
+def test_discarded_writer_says_so(tmp_path: Path) -> None:
+    writer = tb.Writer(tmp_path / "m")
+    writer.add("x", 1)
+    writer.discard()
+    with pytest.raises(ValueError, match="it was discarded"):
+        writer.close()
+    with tb.Writer(tmp_path / "m") as writer:
+        writer.discard()
+    assert names_in(tmp_path) == []
+
+
+def test_callback_that_discards_is_an_error(tmp_path: Path) -> None:
+    tb.save(tmp_path / "a", {"x": np.arange(10)})
+    writer = tb.Writer(tmp_path / "b")
+    with (
+        tb.open(tmp_path / "a") as ck,
+        pytest.raises(ValueError, match="closed during the call"),
+    ):
+        writer.copy(dict(ck), progress=lambda _done, _total: writer.discard())
+    assert names_in(tmp_path) == ["a.data-00000-of-00001", "a.index"]
+
+
+def test_lists_of_strings_keep_zero_bytes(tmp_path: Path) -> None:
+    tb.save(tmp_path / "m", {"x": [b"a\0", b"b"], "y": [["u"], ["\0"]]})
+    assert tb.load(tmp_path / "m")["x"].tolist() == [b"a\0", b"b"]
+    assert tb.load(tmp_path / "m")["y"].tolist() == [[b"u"], [b"\0"]]
+
+
+def test_blocks_must_be_in_order(tmp_path: Path) -> None:
+    writer = tb.Writer(tmp_path / "m")
+    with pytest.raises(tb.ShapeMismatchError, match="begins at row 1, expected 0"):
+        writer.add_chunks("x", (2,), np.float64, [(1, np.zeros(1)), (0, np.zeros(1))])
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error", "message"),
     [
@@ -361,6 +423,8 @@ def test_child_process_keeps_the_files_of_its_parent(tmp_path: Path) -> None:
         ("x", np.zeros(2, "M8[s]"), TypeError, "no type for the dtype"),
         ("x", np.zeros(2, "f4,i4"), TypeError, "no type for the dtype"),
         ("x", None, TypeError, "type NoneType is not a string"),
+        ("x", ["a", 1], TypeError, "type int is not a string"),
+        ("x", np.ma.array([1, 2], mask=[0, 1]), TypeError, "no masked arrays"),
         ("x", np.array([b"a", 3], object), TypeError, "type int is not a string"),
         ("x", "\ud800", UnicodeEncodeError, "surrogates not allowed"),
     ],
