@@ -114,19 +114,17 @@ def test_gathers_rows_that_are_not_in_the_page_cache(
     boxes = None if cuts is None else tilings.cut(shape, cuts[0], halves[cuts[0]])
     prefix = _write(tmp_path, source, boxes, FLOAT)
     rng = np.random.default_rng(0)
-    some_missing = np.where(rng.random(20_000) < 0.2, -1, np.arange(0, shape[0], 2))
     requests = [rng.integers(-1, shape[0], 20_000), np.arange(0, shape[0], 12), np.arange(100)]
-    for ids in [*requests, some_missing]:
+    for ids in requests:
         for path in tmp_path.iterdir():
             file = os.open(path, os.O_RDONLY)
             os.fsync(file)  # the page cache cannot drop dirty pages
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(file)
         expected = source[ids]
-        fill = rng.random((int((ids < 0).sum()), shape[1]), np.float32)
-        expected[ids < 0] = fill
+        expected[ids < 0] = 7
         with tb.open(prefix, threads=2) as ck:
-            assert same_bits(ck["t"].take(ids, fill=fill), expected)
+            assert same_bits(ck["t"].take(ids, fill=7), expected)
 
 
 def test_invalid_arguments_leave_destination_unchanged(tmp_path: Path) -> None:

@@ -32,10 +32,6 @@ constexpr size_t kMaxSamples = 32;
 // Bytes from one row to the next, of ascending rows, that the system's read-ahead bridges.
 constexpr uint64_t kShortGap = uint64_t{32} << 10;
 
-// Bytes of the file that a thread takes in turn, for such rows. The system reads ahead of one
-// sequence of accesses per file: if threads are far apart, it makes half as long requests.
-constexpr uint64_t kBytesPerTurn = uint64_t{1} << 20;
-
 // Rows that are requested together: enough to keep a disk busy, and to have neighbors to join.
 constexpr size_t kMaxRowsOfWindow = 4096;
 constexpr uint64_t kBytesOfWindow = uint64_t{8} << 20;
@@ -122,21 +118,16 @@ class Gatherer {
     CheckFillValues();
     if (out_.empty()) return;
     for (const File* file : layout_.mapped_files) file->CheckNotShrunk();
-    const Access access = InspectAccess();
-    is_cold_ = access == Access::kCold;
-    if (access == Access::kColdSequence) {
-      rows_per_task_ = std::clamp<uint64_t>(kBytesPerTurn / BytesPerRow(), 1, kRowsPerTask);
-      CheckAll(threads);  // counts the missing rows of these tasks
-    }
+    is_cold_ = IsCold();
     ParallelFor(NumTasks(), threads, [this](size_t task) { Copy(task); });
   }
 
  private:
-  size_t NumTasks() const { return (ids_.size() + rows_per_task_ - 1) / rows_per_task_; }
+  size_t NumTasks() const { return (ids_.size() + kRowsPerTask - 1) / kRowsPerTask; }
 
   std::span<const Id> IdsOf(size_t task) const {
-    const size_t begin = task * rows_per_task_;
-    return ids_.subspan(begin, std::min(rows_per_task_, ids_.size() - begin));
+    const size_t begin = task * kRowsPerTask;
+    return ids_.subspan(begin, std::min(kRowsPerTask, ids_.size() - begin));
   }
 
   // Returns the least valid number. Unsigned numbers above INT64_MAX become negative as int64_t, so
@@ -200,45 +191,37 @@ class Gatherer {
     return [this, ids = IdsOf(task).data(), least, range, from_end, has_errors, task](size_t i) {
       const auto row = static_cast<int64_t>(ReadOnce(ids[i]));
       // One comparison checks both bounds: numbers below the least one wrap around.
-      if (static_cast<uint64_t>(row) - least >= range) ThrowBadId(row, task * rows_per_task_ + i);
+      if (static_cast<uint64_t>(row) - least >= range) ThrowBadId(row, task * kRowsPerTask + i);
       const int64_t found = row < 0 ? row + from_end : row;
       if (has_errors && found >= 0) layout_.RequireRow(found);
       return found;
     };
   }
 
-  // kCold: pages of the rows are missing from the page cache. kColdSequence: and the rows ascend
-  // with short gaps, so that the system reads them ahead itself, and faster than RowReadahead.
-  enum class Access { kCached, kCold, kColdSequence };
-
-  // Returns the bytes of the table per row that is read, on average.
-  uint64_t BytesPerRow() const {
-    const uint64_t step = static_cast<uint64_t>(num_rows_) / ids_.size();
-    return std::max<uint64_t>(1, step * layout_.row_size);
-  }
-
-  // Judges by a sample of the rows.
-  Access InspectAccess() const {
-    if (ids_.size() < kMinColdRows || layout_.mapped_files.empty()) return Access::kCached;
+  // Whether pages of the rows are missing from the page cache, judged by a sample of the rows.
+  // False for ascending rows with short gaps, which the system reads ahead itself, and faster.
+  bool IsCold() const {
+    if (ids_.size() < kMinColdRows || layout_.mapped_files.empty()) return false;
     const size_t step = std::max(kRowsPerSample, ids_.size() / kMaxSamples);
     bool is_missing = false;
     bool is_ascending = true;
     int64_t previous = -1;
     for (size_t i = 0; i < ids_.size(); i += step) {
-      const int64_t row = RowAt(i / rows_per_task_)(i % rows_per_task_);
+      const int64_t row = RowAt(i / kRowsPerTask)(i % kRowsPerTask);
       if (row < 0) continue;
       is_missing = is_missing || RowReadahead::IsMissing(layout_, row);
       is_ascending = is_ascending && row > previous;
       previous = row;
     }
-    if (!is_missing) return Access::kCached;
-    return is_ascending && BytesPerRow() <= kShortGap ? Access::kColdSequence : Access::kCold;
+    const uint64_t bytes_per_row =
+        static_cast<uint64_t>(num_rows_) / ids_.size() * layout_.row_size;
+    return is_missing && !(is_ascending && bytes_per_row <= kShortGap);
   }
 
   void Copy(size_t task) const {
     const auto row_at = RowAt(task);
     const size_t count = IdsOf(task).size();
-    uint8_t* out = out_.data() + task * rows_per_task_ * layout_.row_size;
+    uint8_t* out = out_.data() + task * kRowsPerTask * layout_.row_size;
     uint64_t missing = missing_before_[task];
     const auto fill = [&](uint8_t* row) { Fill(missing++, row); };
     RowCopier copier(layout_, big_endian_ ? info_.swap_size : 1, HintFor(out_.size()));
@@ -288,7 +271,6 @@ class Gatherer {
   const RowFillValues& fill_values_;
   const MutableByteSpan out_;
   std::vector<uint64_t> missing_before_;  // rows before each task, and in total
-  size_t rows_per_task_ = kRowsPerTask;
   bool is_cold_ = false;
 };
 
