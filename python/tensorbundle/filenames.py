@@ -13,7 +13,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from tensorbundle.errors import DestinationExistsError, IOFailure, UnsupportedError
@@ -180,6 +180,45 @@ def destination_prefix(path: AnyPath, base: str | None = None) -> str:
             )
         return os.path.join(text, base)
     return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)
+
+
+def check_not_source(prefix: str, sources: Iterable[str]) -> None:
+    """Raises ValueError if a file of a destination is also a file that will be read.
+
+    Writing replaces all files of the destination's prefix. Symbolic and hard links are other names
+    of the same file, so the files are compared and not their names.
+
+    Args:
+        prefix: The prefix of the destination.
+        sources: The files of the sources: indexes and data files, not prefixes.
+
+    Raises:
+        ValueError: A file of a source is ``<prefix>.index`` or ``<prefix>.data-SSSSS-of-NNNNN``.
+    """
+    directory, base = os.path.split(prefix)
+    replaced: dict[tuple[int, int], str] = {}
+    for name in names_in(directory):
+        if name == base + INDEX_SUFFIX or name.startswith(base + ".data-"):
+            path = os.path.join(directory, name)
+            identity = _identity(path)
+            if identity is not None:
+                replaced[identity] = path
+    for source in sources if replaced else ():
+        identity = _identity(source)
+        if identity in replaced:
+            raise ValueError(
+                f"the destination {prefix!r} is the source: {replaced[identity]!r} and {source!r} "
+                "are the same file; choose another prefix"
+            )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Returns the device and the inode of a file, following links; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
