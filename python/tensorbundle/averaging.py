@@ -21,7 +21,7 @@ import numpy as np
 from tensorbundle import _core, arguments, blocks, checkpoint
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import CorruptionError, IOFailure
-from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, destination_prefix
+from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, check_not_source, destination_prefix
 from tensorbundle.tables import html_table, plural, size_text
 from tensorbundle.tensor import StoredSlice, Tensor
 from tensorbundle.writer import Writer
@@ -243,11 +243,10 @@ def _is_averaged(tensor: Tensor) -> bool:
 
 def _check_destination(prefix: str, sources: Sequence[Checkpoint]) -> None:
     for source in sources:
-        same = os.path.realpath(prefix) == os.path.realpath(source.path)
-        with contextlib.suppress(OSError):  # one of them does not exist
-            same = same or os.path.samefile(prefix + INDEX_SUFFIX, source.path + INDEX_SUFFIX)
-        if same:
+        if os.path.realpath(prefix) == os.path.realpath(source.path):
             raise ValueError(f"the destination {prefix!r} is one of the sources")
+        data = {stored.file for tensor in source.values() for stored in tensor.slices}
+        check_not_source(prefix, [source.path + INDEX_SUFFIX, *sorted(data)])
 
 
 class _Averager:

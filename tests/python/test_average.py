@@ -426,3 +426,12 @@ def test_weight_beyond_floats(tmp_path: Path) -> None:
     tb.save(tmp_path / "a", {"x": np.float32(1)})
     with pytest.raises(ValueError, match="must be finite"):
         tb.average([tmp_path / "a"], tmp_path / "b", weights=[10**400])
+
+
+def test_data_file_that_is_a_link_to_the_destination(tmp_path: Path) -> None:
+    tb.save(tmp_path / "s", {"x": np.float32(1)})
+    (tmp_path / "link.index").write_bytes((tmp_path / "s.index").read_bytes())
+    (tmp_path / "link.data-00000-of-00001").symlink_to(tmp_path / "s.data-00000-of-00001")
+    with pytest.raises(ValueError, match="is the source"):
+        tb.average([tmp_path / "link"], tmp_path / "s", overwrite=True)
+    assert tb.load(tmp_path / "link")["x"] == 1
