@@ -2,7 +2,7 @@
 """Element types by name, the casts between them that ``edit`` allows, and the casts themselves.
 
 ===================  =============================================================================
-float to float       always, with NumPy's rounding, which is TensorFlow's: to nearest, ties to even
+float to float       always, rounded once, as by TensorFlow: to nearest, ties to even
 integer to integer   if every value fits; bool counts as an integer from 0 to 1, but not as a target
 complex to complex   always
 other casts          only if NumPy's ``can_cast(..., "safe")`` allows them: int32 to float64
@@ -145,5 +145,61 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == dtype:
         return array
     # An overflow to infinity is a value of the result, as in TensorFlow.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if array.dtype.kind == "f" and array.dtype.itemsize == 8 and dtype.isbuiltin == 2:
+            array = _rounded_to_odd(array)
         return array.astype(dtype)
+
+
+def _rounded_to_odd(array: Array) -> Array:
+    """Returns float64 as float32, from which a narrower type gets the nearest value of the float64.
+
+    ml_dtypes casts float64 through float32, and so rounds twice. Here an inexact value is truncated
+    and gets the lowest bit 1: it stays on the side of a tie on which it was.
+    """
+    result = np.asarray(array.astype(np.float32))
+    exact = result.astype(np.float64)
+    inexact = np.isfinite(result) & (exact != array)
+    pattern = result.view(np.uint32)
+    pattern -= inexact & (np.abs(exact) > np.abs(array))
+    pattern |= inexact
+    return result
+
+
+def stored_as(array: Array, name: str) -> Array | str:
+    """Returns numbers as another type, or which of them the type cannot hold.
+
+    Only floats and complex numbers are rounded.
+
+    Args:
+        array: Bools, integers, floats or complex numbers; Python's integers as objects.
+        name: The type, as returned by `dtype_of`.
+    """
+    dtype = BY_NAME[name]
+    if array.dtype == dtype:
+        return array
+    kind = "integer" if array.dtype == object else _kind(stored_name(array.dtype))
+    is_integer = dtype.kind in "biu" or _kind(name) == "integer"
+    if kind == "complex" and dtype.kind != "c":
+        return f"complex numbers cannot be stored as {name}"
+    if is_integer:
+        low, high = _integer_range(dtype.name)
+        # The power of two is exact as a float, other than the maximum.
+        fits = (array >= low) & (array < (high + 1 if kind == "integer" else float(high + 1)))
+        if kind == "float":
+            fits &= array == np.trunc(array)
+        result = None if not np.all(fits) else array.astype(dtype)
+    elif array.dtype == object:
+        result = array.astype(np.float64)
+        fits = result.astype(object) == array
+        result = cast(result, dtype)
+        fits = fits & (result.astype(object) == array)
+    else:
+        result = cast(array, dtype)
+        fits = np.isfinite(result) | ~np.isfinite(array)
+        if kind == "integer":
+            fits &= result.astype(object) == array.astype(object)
+    if np.all(fits) and result is not None:
+        return result
+    wrong = array[np.logical_not(fits)].flat[0]
+    return f"the value {wrong} does not fit into {name}"

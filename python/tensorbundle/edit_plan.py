@@ -16,6 +16,7 @@ The plan reads no values, except those of integers that are cast to a smaller ty
 
 from __future__ import annotations
 
+import operator
 import re
 import warnings as python_warnings
 from collections.abc import Mapping, Sequence
@@ -231,7 +232,9 @@ class _CastOption:
         for source, target in (value or {}).items():
             found = casts.dtype_of(target)
             if found is None:
-                self.problems.append(f"cast to {target!r}: TensorFlow has no such type")
+                problem = f"cast to {target!r}: TensorFlow has no such type"
+                if problem not in self.problems:
+                    self.problems.append(problem)
                 continue
             by_type = casts.dtype_of(source)
             if by_type is not None:
@@ -297,6 +300,8 @@ class _Planner:
                 planned.append(self._plan_tensor(tensor, names, rule, full_names))
         if graph is None:
             full_names.clear()
+        for old, new in full_names.items():
+            self._check_encoding(new, old)
         self._apply_updates(planned, graph)
         self._find_collisions(planned)
         if source and not planned and graph is None:
@@ -349,6 +354,12 @@ class _Planner:
         if self.full.error is not None:
             self.problems.append(
                 f"{self.full.error}; drop {OBJECT_GRAPH!r}, or write full names (flatten)"
+            )
+            return None
+        if not hasattr(self.checkpoint, "_read_graph"):  # a file in another format
+            self.problems.append(
+                f"{OBJECT_GRAPH!r} is the name of object graphs, which only checkpoints have: "
+                "drop it"
             )
             return None
         return self.checkpoint._read_graph()
@@ -444,7 +455,8 @@ class _Planner:
         if value is True:
             permutation = axes[::-1]
         else:
-            permutation = tuple(axis + tensor.ndim if axis < 0 else axis for axis in value)
+            numbers = [operator.index(axis) for axis in value]
+            permutation = tuple(axis + tensor.ndim if axis < 0 else axis for axis in numbers)
         if tuple(sorted(permutation)) != axes:
             self.problems.append(
                 f"{tensor.name!r} of shape {tensor.shape} cannot be transposed by {tuple(value)}: "
@@ -528,7 +540,8 @@ class _Planner:
     ) -> PlannedTensor | None:
         """Returns the tensor of a value that the caller passed."""
         source: Tensor | np.ndarray[Any, Any] | bytes
-        if isinstance(value, (Tensor, bytes)):
+        is_number = replaced is not None and replaced.dtype != object
+        if isinstance(value, Tensor) or (isinstance(value, bytes) and not is_number):
             source = value
         else:
             found = _as_array(value, replaced)
@@ -572,6 +585,7 @@ class _Planner:
         for tensor in planned:
             sources.setdefault(tensor.name, []).append(tensor.source_name or "update")
         for name, keys in sources.items():
+            self._check_encoding(name, keys[0])
             if not name:
                 self.problems.append(f"{keys[0]!r} would get an empty name")
             elif name == OBJECT_GRAPH:
@@ -579,6 +593,12 @@ class _Planner:
             elif len(keys) > 1:
                 first = ", ".join(map(repr, keys[:5])) + ", ..." * (len(keys) > 5)
                 self.problems.append(f"{len(keys)} tensors would be named {name!r}: {first}")
+
+    def _check_encoding(self, name: str, old: str) -> None:
+        try:
+            _encode(name)
+        except UnicodeEncodeError:
+            self._problem_once(f"{old!r} would get the name {name!r}, which has no UTF-8 encoding")
 
     def _problem_once(self, text: str) -> None:
         if text not in self.problems:
@@ -632,23 +652,36 @@ class _Planner:
 def _as_array(value: Any, replaced: PlannedTensor | None) -> np.ndarray[Any, Any] | str:
     """Converts a caller's value to an array that can be stored, or returns why that fails."""
     try:
+        if isinstance(value, np.ma.MaskedArray):
+            return "masked arrays have elements without a value"
         if isinstance(value, (np.ndarray, np.generic)):
             array = np.asarray(value)
+        elif replaced is not None and replaced.dtype != object:
+            return _as_numbers(value, replaced)  # numbers and lists have no type of their own
         elif isinstance(value, str):
-            array = np.array(value.encode("utf-8", "surrogateescape"), object)
-        elif replaced is not None:
-            array = np.asarray(value, replaced.dtype)  # numbers and lists have no type of their own
+            array = np.array(value, object)
         else:
-            array = np.asarray(value)
+            array = np.asarray(value, None if replaced is None else object)
+        if array.dtype.kind in "SU":
+            array = array.astype(object)
+        if array.dtype == object:
+            return _encoded_strings(array)
     except (TypeError, ValueError, OverflowError) as error:
         return str(error)
-    if array.dtype.kind in "SU":
-        array = array.astype(object)
-    if array.dtype == object:
-        return _encoded_strings(array)
     if casts.dtype_of(array.dtype) is None:
         return f"TensorFlow has no type {array.dtype}"
     return array
+
+
+def _as_numbers(value: Any, replaced: PlannedTensor) -> np.ndarray[Any, Any] | str:
+    """Converts numbers to the type of the tensor that they replace, or returns why that fails."""
+    array = np.asarray(value)
+    if array.dtype == object or casts.dtype_of(array.dtype) is None:
+        # Integers that no type of NumPy has are objects.
+        for element in array.flat:
+            if not isinstance(element, int):
+                return f"{element!r:.100} is not a number of type {replaced.stored_dtype}"
+    return casts.stored_as(array, replaced.dtype.name)
 
 
 def _encoded_strings(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | str:

@@ -25,7 +25,12 @@ import numpy as np
 
 from tensorbundle import _core, arguments, casts, checkpoint, dtypes
 from tensorbundle.edit_plan import EditPlan, plan_edit
-from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, destination_prefix
+from tensorbundle.filenames import (
+    INDEX_SUFFIX,
+    AnyPath,
+    check_not_source,
+    destination_prefix,
+)
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.planned_tensor import PlannedTensor, whole
 from tensorbundle.tensor import Tensor
@@ -151,7 +156,7 @@ def edit(
         DestinationExistsError: `dst` exists, and `overwrite` is False.
         IOFailure: The system failed a call. No file is left.
         TypeError: An argument has the wrong type.
-        ValueError: `dst` equals `src`, or an argument is invalid.
+        ValueError: `dst` equals `src`, or has files of it (links count); or an argument is invalid.
 
     Example:
         >>> report = tb.edit("model.ckpt-1000", "small/model.ckpt", slots=False,
@@ -162,7 +167,7 @@ def edit(
     count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
     prefix = destination_prefix(dst)
     with checkpoint.open(src, threads=threads) as source:
-        _check_destination(source.path, prefix)
+        _check_destination(source, prefix)
         plan = plan_edit(
             source,
             keep=keep,
@@ -316,14 +321,9 @@ class _ChangedTensor:
                 future.cancel()
 
 
-def _check_destination(source: str, destination: str) -> None:
-    """Raises ValueError if a destination is the source itself."""
-    for suffix in ("", INDEX_SUFFIX):
-        try:
-            is_same = os.path.samefile(source + suffix, destination + suffix)
-        except OSError:
-            is_same = False
-        if is_same or os.path.abspath(source) == os.path.abspath(destination):
-            raise ValueError(
-                f"the destination {destination!r} is the source: choose another prefix"
-            )
+def _check_destination(source: checkpoint.Checkpoint, prefix: str) -> None:
+    """Raises ValueError if a destination is the source itself, or has files of it."""
+    if os.path.abspath(source.path) == os.path.abspath(prefix):
+        raise ValueError(f"the destination {prefix!r} is the source: choose another prefix")
+    data = {part.file for tensor in source.values() for part in tensor.slices}
+    check_not_source(prefix, [source.path, source.path + INDEX_SUFFIX, *sorted(data)])

@@ -26,13 +26,17 @@ counts, and the others are not tried for that tensor::
 
 from __future__ import annotations
 
+import errno
 import fnmatch
+import operator
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from tensorbundle.errors import CheckpointNotFoundError, IOFailure
 
 Value = TypeVar("Value")
 
@@ -148,7 +152,8 @@ def read_rules(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> 
     """Reads a rules file, or a sequence of mappings that are rules already.
 
     Raises:
-        OSError: The file cannot be read.
+        CheckpointNotFoundError: The file does not exist. It is a FileNotFoundError.
+        IOFailure: The file cannot be read.
         ValueError: The file is not TOML, or has invalid rules; the message lists all of them.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -176,11 +181,16 @@ def _read_toml(path: str) -> list[Any]:
         import tomllib
     else:
         import tomli as tomllib
-    with open(path, "rb") as file:
-        try:
+    try:
+        with open(path, "rb") as file:
             content = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from None
+    except FileNotFoundError:
+        raise CheckpointNotFoundError(f"the rules file {path!r} does not exist", path) from None
+    except OSError as error:
+        message = f"cannot read the rules file {path!r}"
+        raise IOFailure(message, error.errno or errno.EIO, path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from None
     unknown = sorted(set(content) - {"rule"})
     tables = content.get("rule", [])
     if unknown or not isinstance(tables, list):
@@ -221,9 +231,17 @@ def _problems_of(table: object) -> list[str]:
 def is_transpose(value: object) -> bool:
     """Returns whether a value is a bool or a list of axes."""
     return isinstance(value, bool) or (
-        isinstance(value, (list, tuple))
-        and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in value)
+        isinstance(value, (list, tuple)) and all(_is_integer(axis) for axis in value)
     )
+
+
+def _is_integer(value: object) -> bool:
+    """Returns whether a value is an integer of any type, such as ``np.int64``, but not a bool."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def check_template(regex: re.Pattern[str], template: str) -> list[str]:
