@@ -91,7 +91,8 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tf215(session: nox.Session) -> None:
     """Runs the Python suite with the last TensorFlow with Estimator, and NumPy 1.26."""
-    install(session, "test", "tensorflow-cpu==2.15.1", "numpy==1.26.*")
+    # Newer versions of pyarrow need NumPy 2.
+    install(session, "test", "tensorflow-cpu==2.15.1", "numpy==1.26.*", "pyarrow<19")
     session.run("pytest", *session.posargs)
 
 
