@@ -37,7 +37,7 @@ _COMPUTED_BYTES = 1 << 20
 # Tensors of this size are read at once: a stream starts a thread.
 _SMALL_BYTES = 1 << 20
 # Blocks of a transposition that moves axis 0 are larger: each of them reads a part of every row.
-_TRANSPOSED_BYTES = 16 << 20
+_TRANSPOSED_BYTES = 12 << 20
 # Up to this size, a tensor stays in the page cache between the comparison and the copy.
 _VIEWED_BYTES = 64 << 20
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
@@ -86,7 +86,7 @@ class PlannedTensor:
         with ``verify="none"``.
 
         Args:
-            max_bytes: The size of a block, in the source and in the result; at least 16 MB if the
+            max_bytes: The size of a block, in the source and in the result; at least 12 MB if the
                 transposition moves axis 0. A block has at least one row.
             splits_rows: Whether the caller takes blocks of any size: parts of rows that are larger
                 than `max_bytes`, with the lengths 1 along the first axes; and small blocks of
