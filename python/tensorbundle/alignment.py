@@ -80,13 +80,9 @@ def align(
         >>> tb.align("model.ckpt-1000", "aligned/model.ckpt-1000").path
         'aligned/model.ckpt-1000'
     """
-    number = arguments.integer(alignment, "alignment")
-    if not 64 <= number <= 1 << 30:
-        text = arguments.format_value(number)
-        raise ValueError(f"alignment must be a power of two from 64 to 2**30, not {text}")
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
+    number = arguments.check_alignment(alignment, 64)
+    arguments.check_progress(progress)
+    count = arguments.thread_count(threads)
     source = paths.resolve(src)
     if source.format != 2:
         raise UnsupportedError(

@@ -105,6 +105,40 @@ def check_threads(n: SupportsIndex) -> int:
     return size(n, "threads", 1, _MAX_THREADS)
 
 
+def thread_count(n: SupportsIndex | None) -> int:
+    """Returns the threads of a call: `n` after checking it, else as ``num_threads(None)``.
+
+    Raises:
+        TypeError, ValueError: As by ``check_threads``.
+    """
+    return num_threads(None if n is None else check_threads(n))
+
+
+def check_alignment(value: SupportsIndex, minimum: int) -> int:
+    """Returns a power of two from `minimum` to 2**30.
+
+    Raises:
+        TypeError: `value` is not an integer.
+        ValueError: `value` is another integer.
+    """
+    number = integer(value, "alignment")
+    if not minimum <= number <= 1 << 30 or number & (number - 1):
+        raise ValueError(
+            f"alignment must be a power of two from {minimum} to 2**30, not {format_value(number)}"
+        )
+    return number
+
+
+def check_progress(progress: object) -> None:
+    """Checks a callback.
+
+    Raises:
+        TypeError: `progress` is neither None nor callable.
+    """
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
+
+
 def num_threads(requested: int | None) -> int:
     """Returns the threads of a call: `requested`, else the default, else all processors."""
     return requested or _core.default_threads() or _core.available_processors()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tensorbundle import _core, naming, paths, streaming, tables
-from tensorbundle.arguments import check_threads
+from tensorbundle.arguments import check_progress, check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
     CorruptionError,
@@ -20,6 +21,7 @@ from tensorbundle.errors import (
     IOFailure,
     TensorNotFoundError,
 )
+from tensorbundle.filenames import INDEX_SUFFIX, AnyPath
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.summary import Summary, count_tensors
 from tensorbundle.tensor import Tensor, row_of
@@ -158,8 +160,7 @@ def verify_tensors(
     progress: Callable[[int, int], object] | None,
 ) -> VerifyReport:
     """Implements ``Checkpoint.verify``. `tensors` is None for all tensors."""
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
+    check_progress(progress)
     checked_bytes, rows = core.verify(tensors, progress=progress)
     findings = [Damage(*row) for row in rows]
     return VerifyReport(
@@ -242,6 +243,17 @@ def load(
     """
     with open(path, verify=verify, io=io, threads=threads) as checkpoint:
         return checkpoint.load(names)
+
+
+def opened(source: AnyPath | Checkpoint) -> contextlib.AbstractContextManager[Checkpoint]:
+    """Opens a path. An open checkpoint stays open afterwards."""
+    return contextlib.nullcontext(source) if isinstance(source, Checkpoint) else open(source)
+
+
+def files_of(source: Checkpoint) -> list[str]:
+    """Returns the paths of a checkpoint's index and of the files that hold its slices."""
+    stored = {part.file for tensor in source.values() for part in tensor.slices}
+    return [source.path + INDEX_SUFFIX, source.path, *sorted(stored)]
 
 
 class Checkpoint(Mapping[str, Tensor]):

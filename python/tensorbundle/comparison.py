@@ -11,7 +11,6 @@ renames  tensors without a partner are paired by type, shape and checksum
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -87,9 +86,8 @@ def diff(
         >>> assert report.same, report
     """
     tolerance = Tolerance(_tolerance(rtol, "rtol"), _tolerance(atol, "atol"))
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    with _opened(a) as first, _opened(b) as second:
+    arguments.check_progress(progress)
+    with checkpoint.opened(a) as first, checkpoint.opened(b) as second:
         return _Comparison(first, second, rename, tolerance, bool(values), progress).run()
 
 
@@ -101,13 +99,6 @@ def _tolerance(value: Any, name: str) -> float:
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0, not {number}")
     return number
-
-
-def _opened(source: AnyPath | Checkpoint) -> contextlib.AbstractContextManager[Checkpoint]:
-    """Opens a path. An open checkpoint stays open afterwards."""
-    if isinstance(source, Checkpoint):
-        return contextlib.nullcontext(source)
-    return checkpoint.open(source)
 
 
 class _Fingerprint(NamedTuple):

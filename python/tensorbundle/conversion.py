@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -19,10 +18,17 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import arguments, casts, dtypes, edit_plan, editing
-from tensorbundle.checkpoint import Checkpoint
+from tensorbundle.checkpoint import Checkpoint, files_of
 from tensorbundle.checkpoint import open as open_checkpoint
 from tensorbundle.errors import LeftOutError
-from tensorbundle.filenames import AnyPath, destination_prefix, names_in, path_text
+from tensorbundle.filenames import (
+    AnyPath,
+    checkpoint_files,
+    destination_prefix,
+    names_in,
+    path_text,
+    shared_file,
+)
 from tensorbundle.formats import hdf5, npz, parquet, safetensors
 from tensorbundle.formats.tensors import ForeignFile
 from tensorbundle.naming import OBJECT_GRAPH
@@ -181,7 +187,7 @@ def convert(
         >>> report.left_out
         {}
     """
-    _check_callable(progress)
+    arguments.check_progress(progress)
     source_path = _expand(path_text(src))
     source_format = _source_format(source_path)
     target_format = _target_format(path_text(dst), to, source_format)
@@ -279,11 +285,6 @@ class _Output:
             self.files = write(self.path, self.tensors, overwrite=overwrite, advance=advance)
 
 
-def _check_callable(progress: object) -> None:
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-
-
 def _expand(path: str) -> str:
     starts = path.startswith("~") and not os.path.lexists(path.partition("/")[0])
     return os.path.expanduser(path) if starts else path
@@ -313,8 +314,8 @@ def _target_format(path: str, to: object, source: str) -> str:
         found = "checkpoint"
     if found is None:
         raise ValueError(
-            f"the suffix of {path!r} is none of {', '.join(_SUFFIXES)}: choose one, or the format "
-            "with to="
+            f"the suffix of {path!r} selects no format: use one of {', '.join(_SUFFIXES)}, or "
+            "choose the format with to="
         )
     if found == source == "checkpoint":
         raise ValueError("both are checkpoints: use edit, which has the same arguments")
@@ -366,36 +367,19 @@ def _target_path(path: str, target: str, source: str) -> str:
 
 def _check_not_source(path: str, target: str, source: Checkpoint | ForeignFile) -> None:
     """Raises ValueError if a file that the call may replace is a file of the source."""
-    if isinstance(source, ForeignFile):
-        files: Iterable[str] = source.files
-    else:
-        stored = {part.file for tensor in source.values() for part in tensor.slices}
-        files = {*stored, f"{source.path}.index", source.path}
-    directory, base = os.path.split(path)
-    belongs: Callable[[str], object] = _never
-    if target == "safetensors":
-        belongs = safetensors.belongs_to(path)
+    files = source.files if isinstance(source, ForeignFile) else files_of(source)
+    replaced = [path]
     if target == "checkpoint":
-        belongs = re.compile(rf"{re.escape(base)}\.(index|data-.*)", re.DOTALL).fullmatch
-    replaced = [path, *(os.path.join(directory, n) for n in names_in(directory) if belongs(n))]
-    identities = {_identity(file) for file in files} - {None}
-    for file in replaced:
-        if _identity(file) in identities:
-            raise ValueError(
-                f"the destination {path!r} would replace {file!r}, which is a file of the source"
-            )
-
-
-def _never(_: str) -> bool:
-    return False
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        replaced = checkpoint_files(path)
+    elif target == "safetensors":
+        directory = os.path.dirname(path)
+        belongs = safetensors.belongs_to(path)
+        replaced += [os.path.join(directory, name) for name in names_in(directory) if belongs(name)]
+    shared = shared_file(replaced, files)
+    if shared is not None:
+        raise ValueError(
+            f"the destination {path!r} would replace {shared[0]!r}, which is a file of the source"
+        )
 
 
 def _split(

@@ -112,9 +112,11 @@ class EditPlan:
             return self.graph
         return _core.edit_object_graph(
             self.graph,
-            dropped_keys=[_encode(key) for key in self.dropped],
-            renamed_keys={_encode(a): _encode(b) for a, b in self.renamed.items()},
-            renamed_full_names={_encode(a): _encode(b) for a, b in self.renamed_full_names.items()},
+            dropped_keys=[naming.as_bytes(key) for key in self.dropped],
+            renamed_keys={naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed.items()},
+            renamed_full_names={
+                naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed_full_names.items()
+            },
         )
 
 
@@ -163,10 +165,6 @@ def plan_edit(
     for text in plan.warnings:
         python_warnings.warn(text, EditWarning, stacklevel=3)
     return plan
-
-
-def _encode(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
 
 
 def _flag(option: str, value: object) -> bool:
@@ -596,7 +594,7 @@ class _Planner:
 
     def _check_encoding(self, name: str, old: str) -> None:
         try:
-            _encode(name)
+            naming.as_bytes(name)
         except UnicodeEncodeError:
             self._problem_once(f"{old!r} would get the name {name!r}, which has no UTF-8 encoding")
 

@@ -23,10 +23,9 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from tensorbundle import _core, arguments, casts, checkpoint, dtypes
+from tensorbundle import _core, arguments, casts, checkpoint, dtypes, naming
 from tensorbundle.edit_plan import EditPlan, plan_edit
 from tensorbundle.filenames import (
-    INDEX_SUFFIX,
     AnyPath,
     check_not_source,
     destination_prefix,
@@ -162,9 +161,8 @@ def edit(
         >>> report = tb.edit("model.ckpt-1000", "small/model.ckpt", slots=False,
         ...                  cast={"float32": "bfloat16"}, rename=[("^bert/", "")])
     """
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
-    count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
+    arguments.check_progress(progress)
+    count = arguments.thread_count(threads)
     prefix = destination_prefix(dst)
     with checkpoint.open(src, threads=threads) as source:
         _check_destination(source, prefix)
@@ -280,7 +278,7 @@ class _ChangedTensor:
     def write(self, core: _core.Writer) -> None:
         """Writes all slices."""
         tensor = self.tensor
-        name = tensor.name.encode("utf-8", "surrogateescape")
+        name = naming.as_bytes(tensor.name)
         number = casts.number_of(tensor.stored_dtype)
         for box, blocks in tensor.slice_blocks(_BLOCK_BYTES):
             offset, shape = (None, None) if box == whole(tensor.shape) else box
@@ -325,5 +323,4 @@ def _check_destination(source: checkpoint.Checkpoint, prefix: str) -> None:
     """Raises ValueError if a destination is the source itself, or has files of it."""
     if os.path.abspath(source.path) == os.path.abspath(prefix):
         raise ValueError(f"the destination {prefix!r} is the source: choose another prefix")
-    data = {part.file for tensor in source.values() for part in tensor.slices}
-    check_not_source(prefix, [source.path, source.path + INDEX_SUFFIX, *sorted(data)])
+    check_not_source(prefix, checkpoint.files_of(source))

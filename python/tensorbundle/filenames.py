@@ -182,11 +182,34 @@ def destination_prefix(path: AnyPath, base: str | None = None) -> str:
     return data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)
 
 
+def checkpoint_files(prefix: str) -> list[str]:
+    """Returns the paths of the index and the data files that a prefix has on the disk."""
+    directory, base = os.path.split(prefix)
+    return [
+        os.path.join(directory, name)
+        for name in names_in(directory)
+        if name == base + INDEX_SUFFIX or name.startswith(base + ".data-")
+    ]
+
+
+def shared_file(paths: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
+    """Returns a path of each list that are the same file, or None.
+
+    Symbolic and hard links are other names of the same file, so the files are compared and not
+    their names. Paths without a file are ignored.
+    """
+    found = {_identity(path): path for path in paths}
+    for other in others:
+        identity = _identity(other)
+        if identity is not None and identity in found:
+            return found[identity], other
+    return None
+
+
 def check_not_source(prefix: str, sources: Iterable[str]) -> None:
     """Raises ValueError if a file of a destination is also a file that will be read.
 
-    Writing replaces all files of the destination's prefix. Symbolic and hard links are other names
-    of the same file, so the files are compared and not their names.
+    Writing replaces all files of the destination's prefix.
 
     Args:
         prefix: The prefix of the destination.
@@ -195,25 +218,16 @@ def check_not_source(prefix: str, sources: Iterable[str]) -> None:
     Raises:
         ValueError: A file of a source is ``<prefix>.index`` or ``<prefix>.data-SSSSS-of-NNNNN``.
     """
-    directory, base = os.path.split(prefix)
-    replaced: dict[tuple[int, int], str] = {}
-    for name in names_in(directory):
-        if name == base + INDEX_SUFFIX or name.startswith(base + ".data-"):
-            path = os.path.join(directory, name)
-            identity = _identity(path)
-            if identity is not None:
-                replaced[identity] = path
-    for source in sources if replaced else ():
-        identity = _identity(source)
-        if identity in replaced:
-            raise ValueError(
-                f"the destination {prefix!r} is the source: {replaced[identity]!r} and {source!r} "
-                "are the same file; choose another prefix"
-            )
+    shared = shared_file(checkpoint_files(prefix), sources)
+    if shared is not None:
+        raise ValueError(
+            f"the destination {prefix!r} is the source: {shared[0]!r} and {shared[1]!r} are the "
+            "same file; choose another prefix"
+        )
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Returns the device and the inode of a file, following links; None if there is none."""
+    """Returns the device and the inode of a file, following links; None without a file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -81,6 +81,19 @@ def as_text(name: str | bytes) -> str:
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
+def as_bytes(name: str | bytes) -> bytes:
+    """Converts a name to its bytes in a checkpoint and in op attributes, which may not be UTF-8.
+
+    Raises:
+        TypeError: `name` is of another type.
+    """
+    if isinstance(name, bytes):
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a tensor must be a str or bytes, not {type(name).__name__}")
+    return name.encode("utf-8", "surrogateescape")
+
+
 def check_names(names: object) -> Iterable[str | bytes]:
     """Returns `names` after checking that it is a collection.
 

@@ -10,7 +10,7 @@ path        ``model/dense/kernel``, the key without its ending
 full name   ``dense/kernel``, from the object graph
 ==========  ========================================================================
 
-A flattened checkpoint has one name per tensor, the full name, or the path if there is none.
+A flattened checkpoint has one name per tensor: the full name, else the path.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ class TensorStats:
 
     Attributes:
         count: The number of elements.
-        min: The least value that is not NaN; None if there is none. An int for integer types.
+        min: The least value that is not NaN, or None. An int for integer types.
         max: The greatest value that is not NaN.
-        mean: The mean of the finite values; None if there is none.
+        mean: The mean of the finite values; None without finite values.
         std: Their standard deviation, as by ``np.std``.
         zeros: The number of zeros.
         nan: The number of NaNs.

@@ -284,7 +284,7 @@ def adder(
 
 @contextlib.contextmanager
 def progress(title: str, task: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Shows a progress bar on stderr, and yields its callback; None if nobody would see it.
+    """Shows a progress bar on stderr, and yields its callback; None where it cannot be shown.
 
     Args:
         title: The path of the file that is worked on.

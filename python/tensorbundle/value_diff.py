@@ -35,7 +35,7 @@ class ValueDiff:
             from a NaN with other bits. With one, 0.0 equals -0.0 and NaN equals NaN.
         not_finite: How many of the different elements are NaN or infinite on either side.
         max_abs: The largest ``abs(a - b)``, also within the tolerance, where both are finite. None
-            if there is none, or for types without numbers.
+            without such elements, and for types without numbers.
         max_rel: The largest ``abs(a - b) / abs(b)`` where b is not 0, likewise.
     """
 

@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 
-from tensorbundle import _core, arguments, dtypes, naming
+from tensorbundle import _core, arguments, blocks, dtypes, naming
 from tensorbundle.errors import ShapeMismatchError, UnsupportedError
 from tensorbundle.filenames import AnyPath, destination_errors, destination_prefix
 from tensorbundle.tensor import StoredSlice, Tensor
@@ -89,18 +89,13 @@ class Writer:
         self._is_discarded = False
         self._process = os.getpid()
         self.path: str = destination_prefix(prefix)
-        number = arguments.integer(alignment, "alignment")
-        if not 1 <= number <= 1 << 30 or number & (number - 1):
-            text = arguments.format_value(number)
-            raise ValueError(f"alignment must be a power of two from 1 to 2**30, not {text}")
-        count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
         with destination_errors():
             self._core = _core.Writer.create(
                 os.fsencode(os.path.abspath(self.path)),  # the working directory may change
                 shards=arguments.size(shards, "shards", 1, 100_000),
-                alignment=number,
+                alignment=arguments.check_alignment(alignment, 1),
                 overwrite=bool(overwrite),
-                threads=count,
+                threads=arguments.thread_count(threads),
             )
 
     @property
@@ -177,9 +172,9 @@ class Writer:
         _check_cover(label, whole, [(offset, size) for offset, size, _ in parts])
 
         def write(core: _core.Writer) -> None:
-            if _encode(name) in self._sliced:
+            if naming.as_bytes(name) in self._sliced:
                 raise ValueError(f"the tensor {label} was added before: a name can be used once")
-            self._sliced.add(_encode(name))
+            self._sliced.add(naming.as_bytes(name))
             for offset, size, value in parts:
                 box = (offset, size)
                 if isinstance(value, np.ndarray):
@@ -247,7 +242,7 @@ class Writer:
 
             for name, tensor in tensors.items():
                 if core.can_copy(tensor._core):
-                    batch.append((tensor._core, _encode(name)))
+                    batch.append((tensor._core, naming.as_bytes(name)))
                     batch_bytes += tensor.nbytes
                     continue
                 flush()
@@ -342,12 +337,12 @@ class Writer:
         number = dtypes.number_of(array.dtype)
         offset, size = box or (None, None)
         if number == dtypes.STRING:
-            core.add_strings(_encode(name), shape, offset, size, _strings(array, name))
+            core.add_strings(naming.as_bytes(name), shape, offset, size, _strings(array, name))
         elif array.flags.c_contiguous and array.nbytes <= _MAX_BYTES_PER_CALL:
             stored = dtypes.to_stored(number, array)
-            core.add(_encode(name), number, shape, offset, size, stored)
+            core.add(naming.as_bytes(name), number, shape, offset, size, stored)
         else:
-            part = core.begin(_encode(name), number, shape, offset, size, array.itemsize)
+            part = core.begin(naming.as_bytes(name), number, shape, offset, size, array.itemsize)
             for block in _contiguous_blocks(array):
                 part.append(dtypes.to_stored(number, block))
             part.finish()
@@ -370,9 +365,9 @@ class Writer:
         arrays = _checked_blocks(label, size_or_shape, dtype, chunks)
         if number == dtypes.STRING:
             strings = [text for array in arrays for text in _strings(array, name)]
-            core.add_strings(_encode(name), shape, offset, size, strings)
+            core.add_strings(naming.as_bytes(name), shape, offset, size, strings)
             return
-        part = core.begin(_encode(name), number, shape, offset, size, dtype.itemsize)
+        part = core.begin(naming.as_bytes(name), number, shape, offset, size, dtype.itemsize)
         for array in arrays:
             for block in _contiguous_blocks(array):
                 part.append(dtypes.to_stored(number, block))
@@ -388,17 +383,16 @@ class Writer:
             )
         tensor._checkpoint.verify([tensor.name]).raise_for_damage()
         for stored in tensor.slices:
-            box = None if stored.shape == tensor.shape else (stored.offset, stored.shape)
-            offset, size = box or (None, None)
             if number == dtypes.STRING:
+                is_whole = stored.shape == tensor.shape
+                offset, size = (None, None) if is_whole else (stored.offset, stored.shape)
                 texts = _strings(np.asarray(tensor.read(_index(stored)), object), name)
-                core.add_strings(_encode(name), tensor.shape, offset, size, texts)
+                core.add_strings(naming.as_bytes(name), tensor.shape, offset, size, texts)
                 continue
-            part = core.begin(
-                _encode(name), number, tensor.shape, offset, size, tensor.dtype.itemsize
-            )
-            for block in read_blocks(tensor, stored.offset, stored.shape):
-                part.append(dtypes.to_stored(number, block))
+            part = begin_slice(core, name, tensor, stored)
+            elements = _BLOCK_BYTES // tensor.dtype.itemsize
+            for box in blocks.boxes(stored.shape, stored.offset, elements):
+                part.append(dtypes.to_stored(number, np.asarray(tensor.read(box))))
             part.finish()
 
 
@@ -460,45 +454,23 @@ def as_array(value: Any) -> Array:
     return array
 
 
-def read_blocks(
-    tensor: Tensor, offset: Shape, shape: Shape, max_bytes: int = _BLOCK_BYTES
-) -> Iterator[Array]:
-    """Yields the elements of a box in row-major order, as C-contiguous arrays of bounded size.
-
-    The bytes are not compared with checksums. Requires: the elements have a fixed size.
-    """
-    itemsize = tensor.dtype.itemsize
-    # Split the first axes until the rest of the box fits into a block.
-    axis = 0
-    while axis < len(shape) and math.prod(shape[axis + 1 :]) * itemsize > max_bytes:
-        axis += 1
-    if axis == len(shape):
-        axis = max(len(shape) - 1, 0)
-    if not shape:
-        yield np.asarray(tensor.read())
-        return
-    step = max(1, max_bytes // max(1, math.prod(shape[axis + 1 :]) * itemsize))
-    tail = tuple(
-        slice(o, o + n) for o, n in zip(offset[axis + 1 :], shape[axis + 1 :], strict=True)
+def begin_slice(
+    core: _core.Writer, name: str, tensor: Tensor, stored: StoredSlice
+) -> _core.SliceWriter:
+    """Starts to write a slice of a tensor that gets the type and the slices of a stored one."""
+    is_whole = stored.shape == tensor.shape
+    return core.begin(
+        naming.as_bytes(name),
+        tensor._core.type_number,
+        tensor.shape,
+        None if is_whole else stored.offset,
+        None if is_whole else stored.shape,
+        tensor.dtype.itemsize,
     )
-    for head in np.ndindex(*shape[:axis]):
-        first = tuple(slice(o + i, o + i + 1) for o, i in zip(offset[:axis], head, strict=True))
-        start, end = offset[axis], offset[axis] + shape[axis]
-        for row in range(start, end, step):
-            yield tensor.read((*first, slice(row, min(row + step, end)), *tail))
 
 
 def _index(stored: StoredSlice) -> tuple[slice, ...]:
     return tuple(slice(o, o + n) for o, n in zip(stored.offset, stored.shape, strict=True))
-
-
-def _encode(name: str | bytes) -> bytes:
-    """Returns the bytes of a name; surrogates stand for bytes that are not UTF-8."""
-    if isinstance(name, bytes):
-        return name
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a tensor must be a str or bytes, not {type(name).__name__}")
-    return name.encode("utf-8", "surrogateescape")
 
 
 def _as_shape(shape: Any) -> Shape:
@@ -517,7 +489,7 @@ def _strings(array: Array, name: str | bytes) -> list[Any]:
     """
     strings: list[Any] = array.ravel().tolist()
     for text in strings:
-        if type(text) not in (bytes, str) and not isinstance(text, (bytes, str)):
+        if not isinstance(text, (bytes, str)):
             raise TypeError(
                 f"{naming.as_text(name)!r}: an object of type {type(text).__name__} is not a "
                 "string, and TensorFlow stores no other objects"

@@ -28,11 +28,11 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.ops import get_default_graph
 
-from tensorbundle import assignment
+from tensorbundle import assignment, naming
 from tensorbundle.errors import UnsupportedError
 from tensorbundle.load_plan import type_text
 from tensorbundle.tf import op_library
-from tensorbundle.tf.checkpoint_index import CheckpointIndex, key_of
+from tensorbundle.tf.checkpoint_index import CheckpointIndex
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.op_library import create_constant, create_op
 from tensorbundle.tf.options import Options
@@ -396,7 +396,7 @@ class StockBackend:
         with on_cpu_of(requests[0].variable):
             values = _restore_op(
                 self._prefix,
-                [key_of(request.tensor) for request in requests],
+                [naming.as_bytes(request.tensor) for request in requests],
                 [request.spec.encode() for request in requests],
                 [request.dtype for request in requests],
                 f"{NAME}_map" if mapped else NAME,

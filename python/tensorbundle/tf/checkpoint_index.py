@@ -44,11 +44,6 @@ def is_remote(path: Any) -> bool:
     return found is not None and found["scheme"].lower() != "file"
 
 
-def key_of(tensor: str) -> bytes:
-    """Encodes a tensor's name as in checkpoints and in op attributes: bytes, not always UTF-8."""
-    return tensor.encode("utf-8", "surrogateescape")
-
-
 class CheckpointIndex:
     """A checkpoint whose index has been read. This class is one that does not exist (yet).
 

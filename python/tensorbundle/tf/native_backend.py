@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tensorbundle import naming
 from tensorbundle.tf import op_library
 from tensorbundle.tf.backend import (
     NAME,
@@ -25,7 +26,6 @@ from tensorbundle.tf.backend import (
     read_in_groups,
     without_extra_row,
 )
-from tensorbundle.tf.checkpoint_index import key_of
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.options import Options
 
@@ -113,7 +113,7 @@ class NativeBackend:
         with on_cpu_of(request.variable):
             value, parts = self._ops.tensorbundle_read_v1(
                 prefix=self._prefix,
-                tensor=key_of(request.tensor),
+                tensor=naming.as_bytes(request.tensor),
                 slice_spec=request.spec,
                 dtype=request.dtype,
                 verify=verify,
@@ -147,7 +147,7 @@ class NativeBackend:
         with on_cpu_of(first.variable):
             values, begin, sizes = self._ops.tensorbundle_map_v1(
                 prefix=self._prefix,
-                tensor=key_of(first.tensor),
+                tensor=naming.as_bytes(first.tensor),
                 slice_specs=[request.spec for request in requests],
                 dtype=first.dtype,
                 verify=verify,
@@ -165,7 +165,7 @@ class NativeBackend:
     ) -> list[Any]:
         """Returns values of one tensor that are available if its checksums are right."""
         first = requests[0]
-        ok = self._verified(key_of(first.tensor), first.dtype, parts, first.variable)
+        ok = self._verified(naming.as_bytes(first.tensor), first.dtype, parts, first.variable)
         return [
             after(ok, value, request.variable)
             for request, value in zip(requests, values, strict=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import tensorflow as tf
 
+from tensorbundle import naming
 from tensorbundle.filenames import path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.tf import fill_values
@@ -28,7 +29,7 @@ from tensorbundle.tf.backend import (
     is_native_for_remaps,
     on_cpu_of,
 )
-from tensorbundle.tf.checkpoint_index import is_remote, key_of
+from tensorbundle.tf.checkpoint_index import is_remote
 from tensorbundle.tf.errors import path_with_nul
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.native_backend import NativeBackend
@@ -100,7 +101,7 @@ class TableRemap(NamedTuple):
             dtype = tf.as_dtype(self.stored.dtype)
         info = self.step.info
         return Table(
-            key_of(self.step.tensor if self.stored is None else self.stored.key),
+            naming.as_bytes(self.step.tensor if self.stored is None else self.stored.key),
             dtype,
             path_in_ops(info.new_vocab),
             path_in_ops(info.old_vocab),
