@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import _core, arguments, blocks, checkpoint
+from tensorbundle import _core, arguments, blocks, casts, checkpoint
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import CorruptionError, IOFailure
-from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, check_not_source, destination_prefix
+from tensorbundle.filenames import AnyPath, check_not_source, destination_prefix
 from tensorbundle.tables import html_table, plural, size_text
 from tensorbundle.tensor import StoredSlice, Tensor
-from tensorbundle.writer import Writer
+from tensorbundle.writer import Writer, begin_slice
 
 Array = np.ndarray[Any, Any]
 Group = tuple[Tensor, ...]
@@ -125,16 +125,15 @@ def average(
     """
     if isinstance(srcs, (str, bytes, os.PathLike, Checkpoint)):
         raise TypeError(f"srcs must be a sequence of checkpoints, not {type(srcs).__name__}")
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress must be callable, not {type(progress).__name__}")
+    arguments.check_progress(progress)
     paths = list(srcs)
     if not paths:
         raise ValueError("srcs must have at least one checkpoint")
     factors = _weights(weights, len(paths))
     prefix = destination_prefix(dst)
-    count = arguments.num_threads(None if threads is None else arguments.check_threads(threads))
+    count = arguments.thread_count(threads)
     with contextlib.ExitStack() as stack:
-        sources = [stack.enter_context(_opened(path)) for path in paths]
+        sources = [stack.enter_context(checkpoint.opened(path)) for path in paths]
         _check_destination(prefix, sources)
         groups = _matched(sources)
         averager = _Averager(sources, factors, count, progress)
@@ -177,13 +176,6 @@ def _weights(weights: Iterable[float] | None, count: int) -> list[float]:
     if not _MIN_SUM * sum(map(abs, found)) < abs(sum(found)) < math.inf:
         raise ValueError(f"the sum of the weights must be finite and not 0, but they are {found}")
     return found
-
-
-def _opened(source: AnyPath | Checkpoint) -> contextlib.AbstractContextManager[Checkpoint]:
-    """Opens a path. An open checkpoint stays open afterwards."""
-    if isinstance(source, Checkpoint):
-        return contextlib.nullcontext(source)
-    return checkpoint.open(source)
 
 
 def _matched(sources: Sequence[Checkpoint]) -> list[Group]:
@@ -245,8 +237,7 @@ def _check_destination(prefix: str, sources: Sequence[Checkpoint]) -> None:
     for source in sources:
         if os.path.realpath(prefix) == os.path.realpath(source.path):
             raise ValueError(f"the destination {prefix!r} is one of the sources")
-        data = {stored.file for tensor in source.values() for stored in tensor.slices}
-        check_not_source(prefix, [source.path + INDEX_SUFFIX, *sorted(data)])
+        check_not_source(prefix, checkpoint.files_of(source))
 
 
 class _Averager:
@@ -295,7 +286,7 @@ class _Averager:
         part = None
         with contextlib.closing(blocks.map_in_order(mean, tasks, self._threads)) as results:
             for group, stored, array in results:
-                part = part or _begin(core, group[-1], stored)
+                part = part or begin_slice(core, group[-1].name, group[-1], stored)
                 part.append(array)
                 self._advance(array.nbytes * len(group))
                 if part.left == 0:
@@ -306,19 +297,6 @@ class _Averager:
         self._done += nbytes
         if self._progress is not None:
             self._progress(self._done, self._total)
-
-
-def _begin(core: _core.Writer, tensor: Tensor, stored: StoredSlice) -> _core.SliceWriter:
-    """Starts to write a slice of the result."""
-    is_whole = stored.shape == tensor.shape
-    return core.begin(
-        tensor.name.encode("utf-8", "surrogateescape"),
-        tensor._core.type_number,
-        tensor.shape,
-        None if is_whole else stored.offset,
-        None if is_whole else stored.shape,
-        tensor.dtype.itemsize,
-    )
 
 
 def _source_bytes(group: Group) -> int:
@@ -351,4 +329,4 @@ def weighted_mean(arrays: Sequence[Any], weights: Sequence[float]) -> Array:
                 product *= weight
             total += product
         total /= sum(weights)
-        return total.astype(first.dtype)
+        return casts.cast(total, first.dtype)

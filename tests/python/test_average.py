@@ -435,3 +435,12 @@ def test_data_file_that_is_a_link_to_the_destination(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is the source"):
         tb.average([tmp_path / "link"], tmp_path / "s", overwrite=True)
     assert tb.load(tmp_path / "link")["x"] == 1
+
+
+def test_mean_is_rounded_once(tmp_path: Path) -> None:
+    """The mean is just above the middle of two bfloat16; as float32 it is the middle."""
+    for name, value in (("a", 1), ("b", 1.0078125)):
+        tb.save(tmp_path / name, {"x": np.array([value], ml_dtypes.bfloat16)})
+    weights = [0.5 - 2**-40, 0.5 + 2**-40]
+    tb.average([tmp_path / "a", tmp_path / "b"], tmp_path / "c", weights=weights)
+    assert tb.load(tmp_path / "c")["x"] == 1.0078125
