@@ -77,25 +77,6 @@ uint64_t NumElements(const SliceInfo& info) {
   return info.box ? Volume(*info.box) : *CheckedVolume(info.dims);
 }
 
-// The name of a slice is reserved in the checkpoint until the slice is recorded.
-class Reservation {
- public:
-  Reservation(BundleWriter& writer, const SliceInfo& info) : writer_(writer), info_(info) {
-    writer_.Reserve(info_);
-  }
-  ~Reservation() {
-    if (!kept_) writer_.Unreserve(info_);
-  }
-  Reservation(const Reservation&) = delete;
-  Reservation& operator=(const Reservation&) = delete;
-  void Keep() { kept_ = true; }
-
- private:
-  BundleWriter& writer_;
-  const SliceInfo& info_;
-  bool kept_ = false;
-};
-
 // Writes a dense slice that is in memory.
 void Add(const BoundWriter& self, std::string name, int32_t type_number, Shape shape,
          const std::optional<Shape>& offset, const std::optional<Shape>& slice_shape,
@@ -108,10 +89,9 @@ void Add(const BoundWriter& self, std::string name, int32_t type_number, Shape s
   const ByteSpan bytes = BytesOf(array);
   const std::shared_ptr<BundleWriter> writer = self.open();
   const py::gil_scoped_release release;
-  Reservation reservation(*writer, info);
+  writer->Reserve(info);
   const Placement place = writer->Allocate(bytes.size());
   writer->Record(info, place, crc32c::Mask(writer->Write(place, 0, bytes)));
-  reservation.Keep();
 }
 
 // Writes a slice of strings, which are a list of bytes and str; a str is written as UTF-8.
@@ -137,7 +117,7 @@ void AddStrings(const BoundWriter& self, std::string name, Shape shape,
   if (spans.size() != NumElements(info)) throw std::invalid_argument("wrong number of strings");
   const std::shared_ptr<BundleWriter> writer = self.open();
   const py::gil_scoped_release release;
-  Reservation reservation(*writer, info);
+  writer->Reserve(info);
   ElementsChecksum checksum(Encoding::kStrings, false);
   const std::string lengths = EncodeStringLengths(spans, &checksum);
   uint64_t size = lengths.size();
@@ -151,7 +131,6 @@ void AddStrings(const BoundWriter& self, std::string name, Shape shape,
     at += span.size();
   }
   writer->Record(info, place, crc32c::Mask(checksum.value()));
-  reservation.Keep();
 }
 
 // A dense slice that arrives in parts, in order.
@@ -161,14 +140,8 @@ class SliceWriter : public HeldByPython {
       : owner_(std::move(owner)), info_(std::move(info)) {
     const std::shared_ptr<BundleWriter> writer = owner_->open();
     writer->Reserve(info_);
-    try {
-      place_ = writer->Allocate(size);
-    } catch (...) {
-      writer->Unreserve(info_);
-      throw;
-    }
+    place_ = writer->Allocate(size);
   }
-  ~SliceWriter() { Abandon(); }
   SliceWriter(const SliceWriter&) = delete;
   SliceWriter& operator=(const SliceWriter&) = delete;
 
@@ -191,13 +164,6 @@ class SliceWriter : public HeldByPython {
     if (is_done_) return;
     owner_->open()->Record(info_, place_, crc32c::Mask(checksum_));
     is_done_ = true;
-  }
-
-  void Abandon() {
-    if (is_done_ || owner_->closed()) return;
-    is_done_ = true;
-    owner_->open()->Unreserve(info_);
-    owner_->open()->Release(place_);
   }
 
   uint64_t left() const { return place_.size - written_; }
@@ -262,7 +228,6 @@ void RegisterWriter(py::module_& module) {
                                                         MadeByCore())
       .def("append", &SliceWriter::Append, "array"_a)
       .def("finish", &SliceWriter::Finish)
-      .def("abandon", &SliceWriter::Abandon)
       .def_property_readonly("left", &SliceWriter::left);
   py::class_<BoundWriter, std::shared_ptr<BoundWriter>>(module, "Writer", py::is_final(),
                                                         MadeByCore())

@@ -389,9 +389,6 @@ class SliceWriter:
     def finish(self) -> None:
         """Adds the slice to the index. ValueError if bytes are missing."""
 
-    def abandon(self) -> None:
-        """Gives the name and the place back, unless the slice is finished."""
-
 @final
 class Writer:
     """A checkpoint that is being written.

@@ -176,12 +176,6 @@ void BundleWriter::Reserve(const SliceInfo& info) {
   }
 }
 
-void BundleWriter::Unreserve(const SliceInfo& info) {
-  const std::lock_guard lock(mutex_);
-  const auto place = tensors_.find(info.name);
-  if (place != tensors_.end() && !place->second.is_complete) tensors_.erase(place);
-}
-
 Placement BundleWriter::Allocate(uint64_t size) {
   const std::lock_guard lock(mutex_);
   const auto smallest = std::min_element(
@@ -206,14 +200,6 @@ Placement BundleWriter::AllocateIn(int32_t number, uint64_t size) {
   const Placement place{number, offset, size, offset - shard.end};
   shard.end = offset + size;
   return place;
-}
-
-void BundleWriter::Release(const Placement& place) {
-  const std::lock_guard lock(mutex_);
-  Shard& shard = shards_.at(static_cast<size_t>(place.shard));
-  if (shard.end != place.offset + place.size) return;
-  FlushTail(&shard);  // it may have bytes of the slice
-  shard.end = place.offset - place.padding;
 }
 
 void BundleWriter::CreateDataFile(int32_t shard, uint64_t size) {
@@ -390,39 +376,31 @@ void CopyTensors(BundleWriter* writer, std::span<const TensorCopy> tensors,
                  const WriteProgress& progress) {
   std::vector<SliceInfo> infos;
   std::vector<SliceCopy> copies;
-  size_t num_recorded = 0;
-  try {
-    for (const TensorCopy& each : tensors) {
-      const Catalog& catalog = each.checkpoint->catalog();
-      const Tensor& tensor = *each.tensor;
-      const std::span<const int64_t> dims = catalog.Shape(tensor);
-      for (const StoredSlice& slice : catalog.Slices(tensor)) {
-        each.checkpoint->CheckSlice(tensor, slice, Compared::kYes);
-        SliceInfo info{each.name, tensor.dtype, {dims.begin(), dims.end()}, {}};
-        const Box box = catalog.BoxOf(tensor, slice);
-        if (slice.first_extent != StoredSlice::kWholeTensor) info.box = box;
-        writer->Reserve(info);
-        infos.push_back(std::move(info));
-        copies.push_back(
-            {{each.checkpoint, &each.checkpoint->files().Get(slice.file)},
-             slice.offset,
-             slice.encoding,
-             Volume(box),
-             false,
-             slice.has_checksum,
-             slice.masked_checksum,
-             writer->Allocate(slice.size),
-             [&catalog, &tensor, &slice] { return Describe(catalog, tensor, slice); }});
-      }
+  for (const TensorCopy& each : tensors) {
+    const Catalog& catalog = each.checkpoint->catalog();
+    const Tensor& tensor = *each.tensor;
+    const std::span<const int64_t> dims = catalog.Shape(tensor);
+    for (const StoredSlice& slice : catalog.Slices(tensor)) {
+      each.checkpoint->CheckSlice(tensor, slice, Compared::kYes);
+      SliceInfo info{each.name, tensor.dtype, {dims.begin(), dims.end()}, {}};
+      const Box box = catalog.BoxOf(tensor, slice);
+      if (slice.first_extent != StoredSlice::kWholeTensor) info.box = box;
+      writer->Reserve(info);
+      infos.push_back(std::move(info));
+      copies.push_back({{each.checkpoint, &each.checkpoint->files().Get(slice.file)},
+                        slice.offset,
+                        slice.encoding,
+                        Volume(box),
+                        false,
+                        slice.has_checksum,
+                        slice.masked_checksum,
+                        writer->Allocate(slice.size),
+                        [&catalog, &tensor, &slice] { return Describe(catalog, tensor, slice); }});
     }
-    writer->Copy(copies, progress);
-    for (; num_recorded < infos.size(); ++num_recorded) {
-      const SliceCopy& copy = copies[num_recorded];
-      writer->Record(infos[num_recorded], copy.to, copy.masked_checksum);
-    }
-  } catch (...) {
-    for (size_t i = num_recorded; i < infos.size(); ++i) writer->Unreserve(infos[i]);
-    throw;
+  }
+  writer->Copy(copies, progress);
+  for (size_t i = 0; i < infos.size(); ++i) {
+    writer->Record(infos[i], copies[i].to, copies[i].masked_checksum);
   }
 }
 

@@ -83,7 +83,9 @@ struct SliceCopy {
 // Called from any thread with the number of bytes just written; may throw to stop.
 using WriteProgress = std::function<void(uint64_t)>;
 
-// Writes the stored slices of one checkpoint. Threads: thread-safe, except Publish().
+// Writes the stored slices of one checkpoint. A name that was reserved must be recorded before
+// Publish(): a caller whose slice fails gives the whole checkpoint up. Threads: thread-safe, except
+// Publish().
 class BundleWriter {
  public:
   // Throws: std::invalid_argument unless the alignment is a power of two from 1 to kMaxAlignment
@@ -94,15 +96,11 @@ class BundleWriter {
   // std::invalid_argument if the name is empty or taken, or if the slices of a tensor differ in
   // type or shape.
   void Reserve(const SliceInfo& info);
-  void Unreserve(const SliceInfo& info);
 
   // Places a slice in a shard; by default in the smallest one. Throws: IOFailure with EFBIG if the
   // file would exceed kMaxFileSize.
   Placement Allocate(uint64_t size);
   Placement Allocate(int32_t shard, uint64_t size);
-
-  // Takes the place back if nothing was placed after it.
-  void Release(const Placement& place);
 
   // Creates the file of a shard, and takes its space on the disk if that is known.
   void CreateDataFile(int32_t shard, uint64_t size = 0);
@@ -125,7 +123,8 @@ class BundleWriter {
   // Adds a record that was encoded elsewhere. Replaces the record of that key.
   void PutRecord(std::string key, std::string record);
 
-  // Publishes the checkpoint. Requires: nothing is called afterwards. Throws: IOFailure.
+  // Publishes the checkpoint. Requires: nothing is called afterwards. Throws: IOFailure;
+  // std::invalid_argument if a reserved tensor was not recorded.
   void Publish();
 
  private:

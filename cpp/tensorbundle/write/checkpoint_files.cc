@@ -87,6 +87,15 @@ struct CheckpointFiles::Names {
   std::map<uint64_t, std::vector<std::string>> temporary;  // of our writers, by their numbers
 };
 
+// Returns the first data file with this number of shards in its name.
+std::vector<std::string>::const_iterator CheckpointFiles::FindDataFile(const Names& names,
+                                                                       int32_t num_shards) {
+  const std::string name = DataFilePath("", 0, num_shards);
+  const std::string_view ending = std::string_view(name).substr(name.rfind("-of-"));
+  return std::find_if(names.data.begin(), names.data.end(),
+                      [&](const std::string& each) { return each.ends_with(ending); });
+}
+
 CheckpointFiles::CheckpointFiles(std::string prefix, int32_t num_shards, bool overwrite)
     : prefix_(std::move(prefix)),
       directory_path_(prefix_.substr(0, prefix_.rfind('/') + 1)),
@@ -182,12 +191,9 @@ void CheckpointFiles::CheckDestination(const Names& names) const {
     if (!overwrite_) ThrowExists(index, "remove it or choose another name");
   }
   if (overwrite_) return;
-  const std::string ending =
-      DataFilePath("", 0, num_shards_).substr(std::string(".data-00000").size());
-  for (const std::string& name : names.data) {
-    if (name.ends_with(ending)) {
-      ThrowExists(InDirectory(name), "remove it or choose another name");
-    }
+  const auto found = FindDataFile(names, num_shards_);
+  if (found != names.data.end()) {
+    ThrowExists(InDirectory(*found), "remove it or choose another name");
   }
 }
 
@@ -223,12 +229,9 @@ AtomicFile& CheckpointFiles::DataFile(int32_t shard) {
 
 // Returns the first number from num_shards() on that no data file has in its name.
 int32_t CheckpointFiles::FreeNumberOfShards(const Names& names) const {
-  for (int32_t number = num_shards_;; ++number) {
-    const std::string path = DataFilePath("", 0, number);
-    const std::string_view ending = std::string_view(path).substr(path.rfind("-of-"));
-    const auto has_ending = [&](const std::string& name) { return name.ends_with(ending); };
-    if (std::none_of(names.data.begin(), names.data.end(), has_ending)) return number;
-  }
+  int32_t number = num_shards_;
+  while (FindDataFile(names, number) != names.data.end()) ++number;
+  return number;
 }
 
 void CheckpointFiles::Publish(const IndexOf& index_of) {

@@ -53,6 +53,8 @@ class CheckpointFiles {
  private:
   struct Names;  // what the directory has
 
+  static std::vector<std::string>::const_iterator FindDataFile(const Names& names,
+                                                               int32_t num_shards);
   Names ListNames() const;
   void RemoveLeftovers(Names* names) const;
   void CheckDestination(const Names& names) const;
