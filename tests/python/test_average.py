@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from craft import tilings
-from craft.bundle import Bundle, index_path, shard_path
+from craft.bundle import Bundle, index_path, shard_path, write_tensors
 from craft.compare import same_bits
 from craft.dtypes import KINDS, Kind, sample
 from craft.v1 import V1File
@@ -33,18 +33,8 @@ repeatable = settings(
 FLOATS = {1, 2, 8, 14, 18, 19, 24, 25, 26, 27, 28, 33}
 
 
-def write(path: Path, tensors: dict[str, Any]) -> Path:
-    bundle = Bundle()
-    for name, value in tensors.items():
-        if isinstance(value, list):
-            bundle.add_strings(name, value, (len(value),))
-        else:
-            bundle.add(name, value)
-    return bundle.write(path)
-
-
 def write_all(tmp_path: Path, *checkpoints: dict[str, Any]) -> list[Path]:
-    return [write(tmp_path / f"s{i}", tensors) for i, tensors in enumerate(checkpoints)]
+    return [write_tensors(tmp_path / f"s{i}", tensors) for i, tensors in enumerate(checkpoints)]
 
 
 def mean(arrays: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

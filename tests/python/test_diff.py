@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from craft import tilings
-from craft.bundle import Bundle, shard_path
+from craft.bundle import Bundle, shard_path, write_tensors
 from craft.dtypes import KINDS, Kind, sample
 from craft.v1 import FIELDS, V1File
 from hypothesis import HealthCheck, given, settings
@@ -28,18 +28,8 @@ repeatable = settings(
 COMPLEX = {8: np.complex128, 18: np.complex128}
 
 
-def write(path: Path, tensors: dict[str, Any], **options: Any) -> Path:
-    bundle = Bundle(**options)
-    for name, value in tensors.items():
-        if isinstance(value, list):
-            bundle.add_strings(name, value, (len(value),))
-        else:
-            bundle.add(name, value)
-    return bundle.write(path)
-
-
 def write_both(tmp_path: Path, a: dict[str, Any], b: dict[str, Any]) -> tuple[Path, Path]:
-    return write(tmp_path / "a", a), write(tmp_path / "b", b)
+    return write_tensors(tmp_path / "a", a), write_tensors(tmp_path / "b", b)
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,12 +76,12 @@ def test_slices_along_axis_0_are_compared_by_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: tuple[int, ...]
 ) -> None:
     array = np.arange(30, dtype=np.float32).reshape(10, 3)
-    whole = write(tmp_path / "a", {"t": array})
+    whole = write_tensors(tmp_path / "a", {"t": array})
     bundle = Bundle(2)
     boxes = tilings.cut(array.shape, 0, cuts)
     bundle.add_sliced("t", array, boxes[::-1], shard_of=lambda i: i % 2)
     sliced = bundle.write(tmp_path / "b")
-    changed = write(tmp_path / "c", {"t": array + 1})
+    changed = write_tensors(tmp_path / "c", {"t": array + 1})
     forbid_reading(monkeypatch)
     assert tb.diff(whole, sliced).same
     assert tb.diff(sliced, whole).same
@@ -292,7 +282,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     array = np.arange(8 << 20, dtype=np.float32).reshape(2, -1)
     bundle = Bundle()
     bundle.add_sliced("w", array, tilings.cut(array.shape, 1, [1 << 20, 3 << 20]))
-    a, b = write(tmp_path / "a", {"w": array}), bundle.write(tmp_path / "b")
+    a, b = write_tensors(tmp_path / "a", {"w": array}), bundle.write(tmp_path / "b")
     del bundle
     before = anonymous_memory()
     peak = 0
@@ -342,7 +332,7 @@ def test_names_of_one_side_are_listed(tmp_path: Path) -> None:
 
 def test_renamed_tensors_are_paired_by_their_contents(tmp_path: Path) -> None:
     old, twins = np.arange(20.0).reshape(5, 4), np.zeros(4)
-    a = write(tmp_path / "a", {"old": old, "z1": twins, "z2": twins, "gone": np.ones(9)})
+    a = write_tensors(tmp_path / "a", {"old": old, "z1": twins, "z2": twins, "gone": np.ones(9)})
     bundle = Bundle()
     bundle.add_sliced("new", old, tilings.cut(old.shape, 1, [1, 3]))  # no combined checksum
     for name in ("y1", "y2"):
@@ -360,8 +350,8 @@ def test_renamed_tensors_are_paired_by_their_contents(tmp_path: Path) -> None:
 
 def test_renamed_strings_and_other_formats_are_paired(tmp_path: Path) -> None:
     array = np.arange(7, dtype=np.int32)
-    a = write(tmp_path / "a", {"s": [b"x", b"yy"], "n": array})
-    b = write(tmp_path / "b", {"t": [b"x", b"yy"], "m": array})
+    a = write_tensors(tmp_path / "a", {"s": [b"x", b"yy"], "n": array})
+    b = write_tensors(tmp_path / "b", {"t": [b"x", b"yy"], "m": array})
     assert tb.diff(a, b).renamed == (("n", "m"), ("s", "t"))
     file = V1File()
     file.add("m", 3, array)
@@ -461,7 +451,7 @@ def test_progress_counts_the_bytes_that_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_arguments(tmp_path: Path, options: Any, error: type[Exception]) -> None:
-    a = write(tmp_path / "a", {"w": np.zeros(3)})
+    a = write_tensors(tmp_path / "a", {"w": np.zeros(3)})
     with pytest.raises(error, match=next(iter(options))):
         tb.diff(a, a, **options)
 

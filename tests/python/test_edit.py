@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from craft import tilings
 from craft.bundle import Bundle, index_path, shard_path
-from craft.compare import same_bits
+from craft.compare import same_bits, stored_tensors
 from craft.dtypes import KINDS, sample
 from craft.ordered_code import slice_key
 from craft.specimen import specimen
@@ -45,24 +45,10 @@ def edited(src: Any, dst: Any, **options: Any) -> dict[str, Any]:
         return ck.load()
 
 
-def stored(path: Any) -> dict[str, Any]:
-    """Returns the type, the slices and the bytes of every tensor."""
-    result = {}
-    with tb.open(path) as ck:
-        for name, tensor in ck.items():
-            slices = []
-            for part in tensor.slices:
-                with open(part.file, "rb") as file:
-                    file.seek(part.file_offset)
-                    slices.append((part.offset, part.shape, part.crc32c, file.read(part.nbytes)))
-            result[name] = tensor.stored_dtype, tensor.shape, slices
-    return result
-
-
 @pytest.mark.parametrize("index", GOLDEN, ids=lambda path: path.parent.name)
 def test_nothing_to_do_keeps_the_bytes_of_every_tensor(index: Path, tmp_path: Path) -> None:
     tb.edit(index, tmp_path / "c")
-    assert stored(tmp_path / "c") == stored(index)
+    assert stored_tensors(tmp_path / "c") == stored_tensors(index)
 
 
 def test_nothing_to_do_keeps_every_kind_of_tensor(tmp_path: Path) -> None:
@@ -72,7 +58,7 @@ def test_nothing_to_do_keeps_every_kind_of_tensor(tmp_path: Path) -> None:
     bundle.add_variants("variant", [b"abc", b""], [2])
     bundle.add_sliced("part", TABLE, [((0, 3), (0, 37))])  # incomplete
     tb.edit(bundle.write(tmp_path / "c"), tmp_path / "d", shards=2)
-    assert stored(tmp_path / "d") == stored(tmp_path / "c")
+    assert stored_tensors(tmp_path / "d") == stored_tensors(tmp_path / "c")
 
 
 def test_everything_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from craft.bundle import Bundle
-from craft.compare import same_bits
+from craft.compare import same_bits, stored_tensors
 from craft.dtypes import KINDS, sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,20 +35,6 @@ DTYPES = ["float32", "float64", "bfloat16", "float16", "int32", "int64", "uint8"
 def read_all(prefix: Any) -> dict[str, Any]:
     reader = tf.train.load_checkpoint(str(prefix))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-def stored(path: Any) -> dict[str, Any]:
-    """Returns the type, the slices and the bytes of every tensor."""
-    result = {}
-    with tb.open(path) as ck:
-        for name, tensor in ck.items():
-            slices = []
-            for part in tensor.slices:
-                with open(part.file, "rb") as file:
-                    file.seek(part.file_offset)
-                    slices.append((part.offset, part.shape, part.crc32c, file.read(part.nbytes)))
-            result[name] = tensor.stored_dtype, tensor.shape, slices
-    return result
 
 
 @pytest.mark.parametrize("index", GOLDEN, ids=lambda path: path.parent.name)
@@ -86,7 +72,7 @@ def test_random_checkpoints(
             tensors[f"t{number}"] = tf.cast(tf.random.uniform(shape, 0, 100, tf.int32), dtype)
     prefix = save(folder / "c", tensors)
     tb.edit(prefix, folder / "same", alignment=data.draw(st.sampled_from([1, 64, 4096])))
-    assert stored(folder / "same") == stored(prefix)
+    assert stored_tensors(folder / "same") == stored_tensors(prefix)
     values = read_all(prefix)
     with tb.open(prefix) as ck:
         axes = {
@@ -338,7 +324,7 @@ def test_partitions_are_those_of_tensorflow(rows: int, count: int, tmp_path: Pat
         tb.edit(prefix, tmp_path / "merged", merge=True)
         assert len(tb.open(tmp_path / "merged")["emb"].slices) == 1
         tb.edit(tmp_path / "merged", tmp_path / "d", partition={"emb": count})
-        assert stored(tmp_path / "d") == stored(prefix)
+        assert stored_tensors(tmp_path / "d") == stored_tensors(prefix)
         session.run(v1.global_variables_initializer())
         saver.restore(session, str(tmp_path / "d"))
         assert same_bits(session.run(v1.convert_to_tensor(table)), value)

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/base/error.h"
 
+#include <cerrno>
 #include <cstdio>
 
 namespace tensorbundle {
+
+void ThrowSystemError(const std::string& what, const std::string& path) {
+  const int error = errno;  // composing the message may change it
+  throw IOFailure("cannot " + what + " " + path, path, error);
+}
 
 std::string EscapeBytes(std::string_view name) {
   std::string text = "'";

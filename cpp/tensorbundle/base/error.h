@@ -84,6 +84,9 @@ class IOFailure : public Error {
   int error_number_;
 };
 
+// Throws an IOFailure with errno: "cannot <what> <path>".
+[[noreturn]] void ThrowSystemError(const std::string& what, const std::string& path);
+
 // Returns 'name' in quotes, for messages: bytes that are not printable ASCII become \xNN, because a
 // name in a file is arbitrary bytes.
 std::string EscapeBytes(std::string_view name);

@@ -22,11 +22,6 @@ constexpr int kMaxNameAttempts = 100;
 constexpr std::string_view kTemporaryStart = ".tempstate";
 constexpr std::string_view kTemporaryEnd = "-tb";
 
-[[noreturn]] void ThrowFailed(const std::string& what, const std::string& path) {
-  const int error = errno;  // composing the message may change it
-  throw IOFailure("cannot " + what + " " + path, path, error);
-}
-
 // Repeats a system call while signals interrupt it.
 template <typename Call>
 auto Uninterrupted(Call call) {
@@ -76,7 +71,7 @@ bool AtomicFile::CreateTemporary(uint64_t number) {
     temporary_ = std::move(name);
     return true;
   }
-  if (errno != EEXIST) ThrowFailed("create", name);
+  if (errno != EEXIST) ThrowSystemError("create", name);
   return false;
 }
 
@@ -86,12 +81,12 @@ std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path) {
     if (file->CreateTemporary(RandomNumber())) return file;
   }
   errno = EEXIST;
-  ThrowFailed("create a temporary file for", path);
+  ThrowSystemError("create a temporary file for", path);
 }
 
 std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path, uint64_t number) {
   std::unique_ptr<AtomicFile> file(new AtomicFile(path));
-  if (!file->CreateTemporary(number)) ThrowFailed("create a temporary file for", path);
+  if (!file->CreateTemporary(number)) ThrowSystemError("create a temporary file for", path);
   return file;
 }
 
@@ -108,12 +103,12 @@ void AtomicFile::Resize(uint64_t size) {
     const auto length = static_cast<off_t>(size);
     if (Uninterrupted([&] { return ::fallocate(descriptor_, 0, 0, length); }) == 0) return;
     if (!IsUnsupported(errno)) {
-      ThrowFailed("take " + std::to_string(size) + " bytes of disk space for", path_);
+      ThrowSystemError("take " + std::to_string(size) + " bytes of disk space for", path_);
     }
   }
 #endif
   if (Uninterrupted([&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); }) != 0) {
-    ThrowFailed("make " + std::to_string(size) + " bytes of", path_);
+    ThrowSystemError("make " + std::to_string(size) + " bytes of", path_);
   }
 }
 
@@ -126,7 +121,7 @@ void AtomicFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
     });
     if (written == 0) errno = EIO;  // prevents an endless loop; no system returns 0
     if (written <= 0)
-      ThrowFailed("write at offset " + std::to_string(offset + done) + " to", path_);
+      ThrowSystemError("write at offset " + std::to_string(offset + done) + " to", path_);
     done += static_cast<uint64_t>(written);
   }
 }
@@ -141,11 +136,11 @@ void AtomicFile::StartWriteback() const {
 void AtomicFile::Finish() {
   if (descriptor_ < 0) return;
   if (Uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
-    ThrowFailed("bring to the disk", path_);
+    ThrowSystemError("bring to the disk", path_);
   }
   const int failed = ::close(descriptor_);  // closes the descriptor even if it fails
   descriptor_ = -1;
-  if (failed != 0 && errno != EINTR) ThrowFailed("close", path_);
+  if (failed != 0 && errno != EINTR) ThrowSystemError("close", path_);
 }
 
 void AtomicFile::PublishAs(const std::string& path) {
@@ -153,7 +148,7 @@ void AtomicFile::PublishAs(const std::string& path) {
   // Adds the final name, then removes the temporary one. Unlike rename(), this replaces no file.
   if (::link(temporary_.c_str(), path_.c_str()) == 0) {
     published_ = true;
-    if (::unlink(temporary_.c_str()) != 0) ThrowFailed("remove", temporary_);
+    if (::unlink(temporary_.c_str()) != 0) ThrowSystemError("remove", temporary_);
     temporary_.clear();
   } else if (IsUnsupported(errno)) {
     // The file system has no hard links. A file that appears between lstat() and rename() is
@@ -161,16 +156,16 @@ void AtomicFile::PublishAs(const std::string& path) {
     struct stat ignored{};
     if (::lstat(path_.c_str(), &ignored) == 0) {
       errno = EEXIST;
-      ThrowFailed("create", path_);
+      ThrowSystemError("create", path_);
     }
     Replace();
   } else {
-    ThrowFailed("create", path_);
+    ThrowSystemError("create", path_);
   }
 }
 
 void AtomicFile::Replace() {
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) ThrowFailed("create", path_);
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) ThrowSystemError("create", path_);
   published_ = true;
   temporary_.clear();
 }
@@ -187,7 +182,7 @@ std::unique_ptr<AtomicDirectory> AtomicDirectory::For(const std::string& path) {
     struct stat status{};
     if (::stat(name, &status) != 0) {
       errno = error;
-      ThrowFailed("make the directory", directory->path_);
+      ThrowSystemError("make the directory", directory->path_);
     }
   }
   return directory;
@@ -200,13 +195,13 @@ AtomicDirectory::~AtomicDirectory() {
 void AtomicDirectory::Sync() const {
   const int descriptor =
       Uninterrupted([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-  if (descriptor < 0) ThrowFailed("open the directory", path_);
+  if (descriptor < 0) ThrowSystemError("open the directory", path_);
   const int failed = Uninterrupted([&] { return ::fsync(descriptor); });
   const int error = errno;
   ::close(descriptor);
   if (failed == 0 || IsUnsupported(error)) return;  // some file systems cannot sync directories
   errno = error;
-  ThrowFailed("bring to the disk the directory", path_);
+  ThrowSystemError("bring to the disk the directory", path_);
 }
 
 }  // namespace tensorbundle

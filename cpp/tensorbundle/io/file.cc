@@ -115,10 +115,7 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   if (file->descriptor_ < 0) ThrowOpenFailure(path, errno, mode);
 
   struct stat status{};
-  if (::fstat(file->descriptor_, &status) != 0) {
-    const int error = errno;  // composing the message may change it
-    throw IOFailure("cannot stat " + path, path, error);
-  }
+  if (::fstat(file->descriptor_, &status) != 0) ThrowSystemError("stat", path);
   file->identity_ = IdentityOf(status);
   if (!S_ISREG(status.st_mode)) {
     throw IOFailure(path + " is " + KindOf(status.st_mode) + ", not a regular file", path,

@@ -24,11 +24,6 @@ namespace {
 
 constexpr int kMaxClaims = 100;
 
-[[noreturn]] void ThrowFailed(const std::string& what, const std::string& path) {
-  const int error = errno;  // composing the message may change it
-  throw IOFailure("cannot " + what + " " + path, path, error);
-}
-
 [[noreturn]] void ThrowExists(const std::string& path, const char* advice) {
   throw IOFailure("will not replace " + path + "; " + advice, path, EEXIST);
 }
@@ -212,11 +207,11 @@ void CheckpointFiles::Claim() {
       ::close(lock_);
       lock_ = -1;
     } else if (errno != ENOENT) {
-      ThrowFailed("open", index_->temporary());
+      ThrowSystemError("open", index_->temporary());
     }
   }
   errno = EBUSY;
-  ThrowFailed("create", prefix_ + ".index");
+  ThrowSystemError("create", prefix_ + ".index");
 }
 
 AtomicFile& CheckpointFiles::DataFile(int32_t shard) {
@@ -282,7 +277,8 @@ void CheckpointFiles::GiveUsualNames(const IndexOf& index_of) {
     for (size_t i = 0; i < data_files_.size(); ++i) {
       if (data_files_[i] == nullptr) continue;
       const std::string path = DataFilePath(prefix_, static_cast<int32_t>(i), num_shards_);
-      if (::link(data_files_[i]->path().c_str(), path.c_str()) != 0) ThrowFailed("create", path);
+      if (::link(data_files_[i]->path().c_str(), path.c_str()) != 0)
+        ThrowSystemError("create", path);
       added.push_back(path);
     }
     directory_->Sync();

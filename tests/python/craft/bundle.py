@@ -168,3 +168,14 @@ def index_path(prefix: Path) -> Path:
 
 def shard_path(prefix: Path, shard: int = 0, count: int = 1) -> Path:
     return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{count:05d}")
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], **options: Any) -> Path:
+    """Writes a checkpoint of arrays, and of lists of strings."""
+    bundle = Bundle(**options)
+    for name, value in tensors.items():
+        if isinstance(value, list):
+            bundle.add_strings(name, value, (len(value),))
+        else:
+            bundle.add(name, value)
+    return bundle.write(path)

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import tensorbundle as tb
 
 
 def same_bits(left: Any, right: Any) -> bool:
@@ -44,3 +47,17 @@ def mapped_file(array: np.ndarray) -> tuple[str, str] | None:
             if begin <= address < end:
                 return (fields[5].strip(), fields[1]) if len(fields) > 5 else None
     return None
+
+
+def stored_tensors(path: str | Path) -> dict[str, Any]:
+    """Returns the type, the slices and the bytes of every tensor."""
+    result = {}
+    with tb.open(path) as ck:
+        for name, tensor in ck.items():
+            slices = []
+            for part in tensor.slices:
+                with open(part.file, "rb") as file:
+                    file.seek(part.file_offset)
+                    slices.append((part.offset, part.shape, part.crc32c, file.read(part.nbytes)))
+            result[name] = tensor.stored_dtype, tensor.shape, slices
+    return result
