@@ -13,12 +13,12 @@ namespace {
 py::tuple Align(const std::string& source, const std::string& destination, uint64_t alignment,
                 int threads, py::object callback) {
   const AlignPlan plan = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return AlignPlan(source, alignment);
   }();
   Progress progress(std::move(callback), plan.bytes_to_copy());
   const AlignSummary summary = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return plan.Write(destination, threads, [&](uint64_t bytes) { progress.Add(bytes); });
   }();
   progress.Finish();

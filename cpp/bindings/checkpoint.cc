@@ -240,7 +240,7 @@ py::list Load(const BoundCheckpoint& self, const py::list& tensors, int threads)
   }
   const ReadOptions options{threads != 0 ? threads : self.threads(), self.verify()};
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     ReadTensors(*opened, reads, options);
   }
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -421,7 +421,7 @@ py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::obj
   }
   Progress progress(std::move(callback), total);
   const VerifyResult result = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return VerifyTensors(*opened, indices, self.threads(),
                          [&](uint64_t bytes) { progress.Add(bytes); });
   }();
@@ -450,7 +450,7 @@ void RegisterCheckpoint(py::module_& module) {
           [](const std::string& prefix, const std::string& io, std::string name, bool verify,
              int threads) {
             const IoMode mode = ParseMode(io);
-            const py::gil_scoped_release release;
+            const GilReleased released;
             return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode),
                                                      std::move(name), verify, threads);
           },
@@ -460,7 +460,7 @@ void RegisterCheckpoint(py::module_& module) {
           [](const std::vector<std::string>& files, const std::string& io, std::string name,
              bool verify, int threads) {
             const IoMode mode = ParseMode(io);
-            const py::gil_scoped_release release;
+            const GilReleased released;
             return std::make_shared<BoundCheckpoint>(OpenV1(files, mode), std::move(name), verify,
                                                      threads);
           },

@@ -11,7 +11,7 @@ void RegisterChecksum(py::module_& module) {
       [](const py::buffer& data, uint32_t value) {
         const py::buffer_info info =
             data.request();  // keeps the memory exported while the GIL is away
-        const py::gil_scoped_release release;
+        const GilReleased released;
         return crc32c::Extend(value, info.ptr, static_cast<size_t>(info.size * info.itemsize));
       },
       "data"_a, "value"_a = 0);

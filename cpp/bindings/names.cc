@@ -73,7 +73,7 @@ py::list SimilarNames(const py::bytes& name, const py::list& candidates, size_t 
     texts[i] = {text, static_cast<size_t>(size)};
   }
   const std::vector<Candidate> best = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return MostSimilar(wanted, texts, count, least);
   }();
   py::list found;

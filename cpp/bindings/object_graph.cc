@@ -21,7 +21,7 @@ py::bytes EditGraph(const py::bytes& graph, const std::vector<std::string>& drop
                              std::move(renamed_full_names)};
   const auto message = static_cast<std::string_view>(graph);
   const std::string result = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return EditObjectGraph(AsBytes(message), edit);
   }();
   return py::bytes(result);

@@ -16,6 +16,8 @@
 
 #include <string_view>
 
+#include "tensorbundle/base/interrupt.h"
+
 namespace tensorbundle {
 
 namespace py = pybind11;
@@ -69,5 +71,18 @@ inline py::str TextOf(std::string_view bytes) {
 inline py::str PathOf(std::string_view path) {
   return Steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
 }
+
+// Releases the GIL. Long work of this thread then hears of signals: CheckInterrupt() throws what
+// their handlers raise, such as KeyboardInterrupt.
+class GilReleased {
+ private:
+  static void CheckSignals() {
+    const py::gil_scoped_acquire acquire;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+
+  py::gil_scoped_release release_;
+  InterruptScope scope_{&CheckSignals};
+};
 
 }  // namespace tensorbundle

@@ -47,7 +47,7 @@ class Stream : public HeldByPython {
     StreamItem item;
     while (true) {
       const Prefetcher::Status status = [&] {
-        const py::gil_scoped_release release;
+        const GilReleased released;
         return stream_->Next(kTimeout, &item);
       }();
       if (status == Prefetcher::Status::kReady) break;
@@ -64,7 +64,7 @@ class Stream : public HeldByPython {
   }
 
   void Close() {
-    const py::gil_scoped_release release;  // the thread may be in the middle of a read
+    const GilReleased released;  // the thread may be in the middle of a read
     stream_->Stop();
   }
 

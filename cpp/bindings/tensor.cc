@@ -163,7 +163,7 @@ ReadError FindError(const Checkpoint& checkpoint, const Tensor& tensor) {
 py::object GetError(const OpenTensor& t) {
   ReadError error;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     error = FindError(*t.checkpoint, t.tensor);
   }
   if (error.kind == nullptr) return py::none();
@@ -174,7 +174,7 @@ py::object GetError(const OpenTensor& t) {
 
 // Opening and mapping a file can block, and a file that may be newer than its index is verified.
 TensorView WithoutGil(TensorView (*view)(const Checkpoint&, const Tensor&), const OpenTensor& t) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return view(*t.checkpoint, t.tensor);
 }
 
@@ -241,7 +241,7 @@ py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& length
   TensorView view;
   std::vector<SliceOverlap> overlaps;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     overlaps = FindOverlaps(catalog, t.tensor, box);
     if (overlaps.size() == 1) view = ViewSlice(*t.checkpoint, t.tensor, *overlaps[0].slice);
   }
@@ -278,7 +278,7 @@ py::object CopyOnWrite(const OpenTensor& t) {
 
 void CheckBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
   const Box box = BoxOf(t, offset, lengths);
-  const py::gil_scoped_release release;
+  const GilReleased released;
   RequireBox(*t.checkpoint, t.tensor, box);
 }
 
@@ -286,7 +286,7 @@ void Read(const OpenTensor& t, const Sizes& offset, const Sizes& lengths, py::ar
   const Box box = BoxOf(t, offset, lengths);
   const MutableByteSpan destination = Destination(out);
   const ReadOptions options{t.bound.checkpoint->threads(), t.bound.checkpoint->verify()};
-  const py::gil_scoped_release release;
+  const GilReleased released;
   ReadBox(*t.checkpoint, t.tensor, box, destination, options);
 }
 
@@ -298,7 +298,7 @@ py::object ReadNew(const BoundCheckpoint& bound, const Checkpoint& checkpoint, c
   py::array array = NewBoxArray(checkpoint, tensor, box, shape);
   const MutableByteSpan destination = Destination(array);
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     ReadBox(checkpoint, tensor, box, destination, options);
   }
   return ArrayOrScalar(std::move(array));
@@ -324,7 +324,7 @@ py::object ReadRow(const BoundTensor& self, const py::object& index) {
 py::bytes ToBytes(std::string_view text) { return {text.data(), text.size()}; }
 
 StringElements ReadSlice(const OpenTensor& t, const StoredSlice& slice) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return ReadStrings(*t.checkpoint, t.tensor, slice, t.bound.checkpoint->verify());
 }
 
@@ -362,7 +362,7 @@ py::array ReadStringBox(const OpenTensor& t, const Sizes& offset, const Sizes& l
   const Box box = BoxOf(t, offset, lengths);
   std::vector<SliceOverlap> overlaps;
   if (Volume(box) != 0) {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     overlaps = FindOverlaps(t.checkpoint->catalog(), t.tensor, box);
   }
   py::array array = NewObjects(lengths);  // only for elements that are stored
@@ -388,7 +388,7 @@ py::array ReadStringRows(const OpenTensor& t, const RowArray& rows) {
   const uint64_t row_size = Volume(row_box);
   if (row_size == 0 || wanted.empty()) return NewObjects(shape);
   const RowCover cover = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     RowCover found = CoverRows(t.checkpoint->catalog(), t.tensor);
     for (const int64_t row : wanted) {
       const CoveredRows& group = found.At(row);
@@ -445,7 +445,7 @@ std::shared_ptr<const RowTable> RowsOf(const BoundTensor& self) {
 
 // Whether some rows cannot be read.
 bool HasRowErrors(const BoundTensor& self) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return RowsOf(self)->layout.has_errors;
 }
 
@@ -457,7 +457,7 @@ py::array Take(const BoundTensor& self, const py::array& ids, const py::object& 
   const int threads = self.checkpoint->threads();
   std::shared_ptr<const RowTable> rows;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     rows = RowsOf(self);
     if (rows->layout.has_errors && out.is_none()) {
       // Raise before memory is allocated for rows that are not stored.
@@ -474,7 +474,7 @@ py::array Take(const BoundTensor& self, const py::array& ids, const py::object& 
     result = py::reinterpret_borrow<py::array>(out);
   }
   const MutableByteSpan destination = Destination(result);
-  const py::gil_scoped_release release;
+  const GilReleased released;
   GatherRows(*rows->checkpoint, rows->tensor, rows->layout, row_ids, fill, destination, threads);
   return result;
 }
@@ -484,7 +484,7 @@ void CheckRemap(const BoundTensor& self, const py::object& row_ids, uint64_t num
                 const py::object& columns) {
   const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
   const int threads = self.checkpoint->threads();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   const auto rows = RowsOf(self);
   RequireRemappable(*rows->checkpoint, rows->tensor, rows->layout, remapping, threads);
 }
@@ -494,7 +494,7 @@ uint64_t MissingCells(const OpenTensor& t, const py::object& row_ids, uint64_t n
                       const py::object& columns) {
   const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
   const int threads = t.bound.checkpoint->threads();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return CountMissingCells(*t.checkpoint, t.tensor, remapping, threads);
 }
 
@@ -507,7 +507,7 @@ void Remap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows
       BytesOf(fill_values)};
   const MutableByteSpan destination = Destination(out);
   const int threads = self.checkpoint->threads();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   const auto rows = RowsOf(self);
   RemapTable(*rows->checkpoint, rows->tensor, rows->layout, remapping, fill, destination,
              out_stride, threads);
@@ -515,7 +515,7 @@ void Remap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows
 
 // Bytes of a row. Raises what streaming the rows would raise before it reads.
 uint64_t RowSize(const OpenTensor& t) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return RowReader(*t.checkpoint, t.tensor, {}).row_size();
 }
 
@@ -538,7 +538,7 @@ RangeArray BoxRanges(const OpenTensor& t, const Sizes& offset, const Sizes& leng
   const Box box = BoxOf(t, offset, lengths);
   std::vector<FileRange> ranges;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     ranges = RangesOfBox(*t.checkpoint, t.tensor, box);
   }
   return ToArray(ranges);
@@ -553,7 +553,7 @@ RangeArray RowRanges(const OpenTensor& t, const RowArray& rows) {
   }
   std::vector<FileRange> ranges;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     ranges = RangesOfRows(*t.checkpoint, t.tensor, ids);
   }
   return ToArray(ranges);
@@ -568,7 +568,7 @@ py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
     ranges.push_back({static_cast<uint32_t>(array.at(i, 0)), array.at(i, 1), array.at(i, 2)});
   }
   const RangeStats facts = [&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return InspectRanges(*t.checkpoint, t.tensor, ranges);
   }();
   return py::dict("slices"_a = facts.num_slices, "whole"_a = facts.num_whole,
@@ -584,7 +584,7 @@ py::array NewBoxArray(const Checkpoint& checkpoint, const Tensor& tensor, const 
   // Memory of this size is allocated only for elements that are known to be stored.
   constexpr uint64_t kLarge = uint64_t{1} << 20;
   if (Volume(box) >= kLarge / RequireKnownType(tensor).item_size) {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     RequireBox(checkpoint, tensor, box);
   }
   return NewArray(DtypeOf(static_cast<int32_t>(tensor.dtype)), shape);

@@ -35,7 +35,7 @@ struct Source : HeldByPython {
 };
 
 std::shared_ptr<Source> OfFile(const std::string& path) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   auto source = std::make_shared<Source>();
   source->file = File::Open(path);
   return source;
@@ -65,7 +65,7 @@ py::tuple JoinVocabularies(const Source& new_vocabulary, const Source& old_vocab
   options.old_size = old_size;
   options.threads = threads;
   return ToTuple([&] {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     return JoinSources(new_vocabulary, old_vocabulary, options);
   }());
 }

@@ -40,7 +40,7 @@ class BoundWriter : public HeldByPython {
 
   void Publish() {
     const std::shared_ptr<BundleWriter> writer = open();
-    const py::gil_scoped_release release;
+    const GilReleased released;
     writer->Publish();
   }
   // Removes all files that were not published.
@@ -89,7 +89,7 @@ void Add(const BoundWriter& self, std::string name, int32_t type_number, Shape s
   }
   const ByteSpan bytes = BytesOf(array);
   const std::shared_ptr<BundleWriter> writer = self.open();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   writer->Reserve(info);
   const Placement place = writer->Allocate(bytes.size());
   writer->Record(info, place, crc32c::Mask(writer->Write(place, 0, bytes)));
@@ -117,7 +117,7 @@ void AddStrings(const BoundWriter& self, std::string name, Shape shape,
   }
   if (spans.size() != NumElements(info)) throw std::invalid_argument("wrong number of strings");
   const std::shared_ptr<BundleWriter> writer = self.open();
-  const py::gil_scoped_release release;
+  const GilReleased released;
   writer->Reserve(info);
   ElementsChecksum checksum(Encoding::kStrings, false);
   const std::string lengths = EncodeStringLengths(spans, &checksum);
@@ -154,7 +154,7 @@ class SliceWriter : public HeldByPython {
     const ByteSpan bytes = BytesOf(array);
     const std::shared_ptr<BundleWriter> writer = owner_->open();
     if (is_done_) throw std::invalid_argument("the slice is complete");
-    const py::gil_scoped_release release;
+    const GilReleased released;
     const uint32_t checksum = writer->Write(place_, written_, bytes);
     checksum_ = crc32c::Combine(checksum_, checksum, bytes.size());
     written_ += bytes.size();
@@ -203,7 +203,7 @@ void Copy(const BoundWriter& self, const py::list& tensors, py::object callback,
   }
   const std::shared_ptr<BundleWriter> writer = self.open();
   Progress progress(std::move(callback), total);
-  const py::gil_scoped_release release;
+  const GilReleased released;
   if (done > 0) progress.Add(done);
   CopyTensors(writer.get(), copies, [&](uint64_t bytes) { progress.Add(bytes); });
 }
@@ -245,7 +245,7 @@ void CopyRows(std::string path, int descriptor, const py::list& tensors, int thr
   }
   Progress progress(std::move(callback), total);
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     CopySlices(copies, threads, [&](uint64_t bytes) { progress.Add(bytes); });
   }
   progress.Finish();

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -280,19 +281,21 @@ class _ChangedTensor:
         tensor = self.tensor
         name = naming.as_bytes(tensor.name)
         number = casts.number_of(tensor.stored_dtype)
-        for box, blocks in tensor.slice_blocks(_BLOCK_BYTES):
-            offset, shape = (None, None) if box == whole(tensor.shape) else box
-            if tensor.dtype == object:
-                strings = [text for block in blocks for text in tensor.finish(block).ravel()]
-                core.add_strings(name, tensor.shape, offset, shape, strings)
-                self.counter.add(tensor.nbytes // len(tensor.slices))
-                continue
-            itemsize = tensor.dtype.itemsize
-            part = core.begin(name, number, tensor.shape, offset, shape, itemsize)
-            for array in self._finished(blocks):
-                part.append(dtypes.to_stored(number, array))
-                self.counter.add(array.nbytes)
-            part.finish()
+        # Closed at once, because an exception may be in a cycle of references with it.
+        with contextlib.closing(tensor.slice_blocks(_BLOCK_BYTES)) as slices:
+            for box, blocks in slices:
+                offset, shape = (None, None) if box == whole(tensor.shape) else box
+                if tensor.dtype == object:
+                    strings = [text for block in blocks for text in tensor.finish(block).ravel()]
+                    core.add_strings(name, tensor.shape, offset, shape, strings)
+                    self.counter.add(tensor.nbytes // len(tensor.slices))
+                    continue
+                itemsize = tensor.dtype.itemsize
+                part = core.begin(name, number, tensor.shape, offset, shape, itemsize)
+                for array in self._finished(blocks):
+                    part.append(dtypes.to_stored(number, array))
+                    self.counter.add(array.nbytes)
+                part.finish()
 
     def _finished(self, blocks: Iterable[Array]) -> Iterator[Array]:
         """Yields the transposed and cast blocks, in order, which are computed on all threads."""

@@ -16,8 +16,9 @@ slices cut along several axes    the tensor is verified first; then each block i
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,12 @@ class PlannedTensor:
             max_bytes = min(max_bytes, _COMPUTED_BYTES)
         return map(self.finish, self._source_blocks(max_bytes, splits_rows, views=True))
 
-    def slice_blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[Box, Iterator[Array]]]:
+    def slice_blocks(
+        self, max_bytes: int = BLOCK_BYTES
+    ) -> Generator[tuple[Box, Iterator[Array]], None, None]:
         """Yields each slice of the result, with its values in row-major order.
+
+        Closing the generator stops the read-ahead.
 
         The blocks of a slice must be consumed before the next slice is requested. They have not
         been transposed and cast: `finish` does that, which may run on any thread. They are row
@@ -123,11 +128,13 @@ class PlannedTensor:
             CorruptionError: As for `blocks`.
         """
         if not self.shape or len(self.slices) == 1:
-            yield self.slices[0], self._source_blocks(max_bytes, splits_rows=True)
+            with contextlib.closing(self._source_blocks(max_bytes, splits_rows=True)) as blocks:
+                yield self.slices[0], blocks
         elif self._slices_are_row_ranges() and not self._has_large_rows(self.shape, max_bytes):
-            rows = _RowSplitter(self._source_blocks(max_bytes), self._first_axis)
-            for box in self.slices:
-                yield box, rows.take(box[1][0])
+            with contextlib.closing(self._source_blocks(max_bytes)) as blocks:
+                rows = _RowSplitter(blocks, self._first_axis)
+                for box in self.slices:
+                    yield box, rows.take(box[1][0])
         else:
             self._verify()
             for box in self.slices:
@@ -154,7 +161,7 @@ class PlannedTensor:
 
     def _source_blocks(
         self, max_bytes: int, splits_rows: bool = False, *, views: bool = False
-    ) -> Iterator[Array]:
+    ) -> Generator[Array, None, None]:
         """Yields what `finish` turns into the blocks of the whole tensor.
 
         With `views`, they may be views of the file. A thread that reads ahead for others that cast

@@ -16,6 +16,8 @@
 #include <sched.h>
 #endif
 
+#include "tensorbundle/base/interrupt.h"
+
 namespace tensorbundle {
 namespace {
 
@@ -31,11 +33,14 @@ struct Shared {
 constexpr size_t kThreadStateSize = 4096;
 
 void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared) {
+  const StopScope scope(&shared->stop);
   try {
-    while (!shared->stop.load(std::memory_order_relaxed)) {
+    while (true) {
       const size_t i = shared->next.fetch_add(1, std::memory_order_relaxed);
       if (i >= count) return;
+      if (shared->stop.load(std::memory_order_relaxed)) return;
       body(i);
+      if (i + 1 < count) CheckInterrupt();
     }
   } catch (...) {
     const std::lock_guard<std::mutex> lock(shared->mutex);

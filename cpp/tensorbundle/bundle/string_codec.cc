@@ -7,11 +7,14 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/interrupt.h"
 
 namespace tensorbundle {
 namespace {
 
 constexpr uint64_t kChecksumSize = sizeof(uint32_t);
+// CheckInterrupt() is called after so many elements.
+constexpr uint64_t kElementsPerCheck = uint64_t{1} << 20;
 
 // Returns the new cursor, or null if the length is malformed. A redundant last byte of 0 is an
 // error: no writer makes it, so it is a flipped bit.
@@ -38,6 +41,7 @@ class ElementsDecoder {
     for (uint64_t i = 0; i < count; ++i) {
       uint64_t length = 0;
       if (!TakeLength(&length)) return false;
+      if (i % kElementsPerCheck == 0) CheckInterrupt();
       end = length > UINT64_MAX - end ? UINT64_MAX : end + length;
       offsets.push_back(end);
     }
@@ -58,6 +62,7 @@ class ElementsDecoder {
     for (; result_.number < count; ++result_.number) {
       uint64_t length = 0;
       if (!TakeLength(&length) || !HasLeft(length)) return false;
+      if (result_.number % kElementsPerCheck == 0) CheckInterrupt();
       offsets.push_back(Position());
       if (verify_) checksum_.AddPayload({cursor_, length});
       cursor_ += length;

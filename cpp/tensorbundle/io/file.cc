@@ -13,14 +13,15 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/interrupt.h"
 
 namespace tensorbundle {
 namespace {
 
 static_assert(sizeof(off_t) == 8, "build with 64-bit file offsets");
 
-constexpr uint64_t kMaxReadSize = uint64_t{1}
-                                  << 30;  // Linux moves at most 2^31 - 4096 bytes at once
+// CheckInterrupt() is called after so many bytes.
+constexpr uint64_t kMaxReadSize = uint64_t{16} << 20;
 constexpr uint64_t kDirectBufferSize = uint64_t{1} << 20;
 
 #ifdef O_DIRECT
@@ -87,6 +88,7 @@ uint64_t ReadUpTo(int descriptor, const std::string& path, uint64_t offset, uint
     if (got == 0) break;
     done += static_cast<uint64_t>(got);
     if (done % alignment != 0) break;
+    if (done < size) CheckInterrupt();
   }
   return done;
 }

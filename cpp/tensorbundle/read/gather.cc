@@ -10,6 +10,7 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/read_box.h"
@@ -225,7 +226,16 @@ class Gatherer {
     uint64_t missing = missing_before_[task];
     const auto fill = [&](uint8_t* row) { Fill(missing++, row); };
     RowCopier copier(layout_, big_endian_ ? info_.swap_size : 1, HintFor(out_.size()));
-    if (!is_cold_) return copier.Copy(count, row_at, fill, out, layout_.row_size);
+    const size_t step = RowsPerCheck(layout_.row_size);
+    const auto copy = [&](size_t begin, size_t end) {
+      for (size_t first = begin; first < end; first += step) {
+        if (first > 0) CheckInterrupt();
+        copier.Copy(
+            std::min(step, end - first), [&](size_t i) { return row_at(first + i); }, fill,
+            out + first * layout_.row_size, layout_.row_size);
+      }
+    };
+    if (!is_cold_) return copy(0, count);
 
     // While the rows of a window are copied, those of the next one are being read.
     const auto window = static_cast<size_t>(
@@ -240,9 +250,7 @@ class Gatherer {
     start_reading(0);
     for (size_t begin = 0; begin < count; begin += window) {
       if (begin + window < count) start_reading(begin + window);
-      copier.Copy(
-          std::min(window, count - begin), [&](size_t i) { return row_at(begin + i); }, fill,
-          out + begin * layout_.row_size, layout_.row_size);
+      copy(begin, std::min(begin + window, count));
     }
   }
 

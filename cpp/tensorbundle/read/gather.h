@@ -63,6 +63,12 @@ enum class StoreHint { kCached, kStreaming };
 // Rows per task of a thread: enough to make handing out tasks cheap, few enough to balance threads.
 inline constexpr size_t kRowsPerTask = 16384;
 
+// Rows to copy between two calls of CheckInterrupt(): few enough to read them from a slow disk,
+// enough to make filling the prefetch queue again negligible.
+inline size_t RowsPerCheck(uint64_t row_size) {
+  return static_cast<size_t>(std::max<uint64_t>(1, (uint64_t{1} << 20) / row_size));
+}
+
 // Output of 8 MiB or more is not expected to be in a cache when it is read.
 inline StoreHint HintFor(uint64_t output_size) {
   return output_size >= uint64_t{8} << 20 ? StoreHint::kStreaming : StoreHint::kCached;

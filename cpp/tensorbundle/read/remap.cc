@@ -10,6 +10,7 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/page_buffer.h"
@@ -355,9 +356,14 @@ class Remapper {
                  uint64_t out_stride, StoreHint hint) const {
     if (columns_.is_identity()) {
       RowCopier copier(layout, swap_unit_, hint);
-      copier.Copy(
-          rows.count, RowAt(layout, rows.first),
-          [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out, out_stride);
+      const uint64_t window = RowsPerCheck(layout.row_size);
+      for (uint64_t done = 0; done < rows.count; done += window) {
+        if (done > 0) CheckInterrupt();
+        copier.Copy(
+            std::min(window, rows.count - done), RowAt(layout, rows.first + done),
+            [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out + done * out_stride,
+            out_stride);
+      }
     } else {
       OrderRows(layout, rows, fill, out, out_stride);
     }
@@ -406,6 +412,7 @@ class Remapper {
     std::vector<uint8_t> is_missing(batch);
     RowCopier copier(layout, swap_unit_, StoreHint::kCached);
     for (uint64_t done = 0; done < rows.count; done += batch) {
+      if (done > 0) CheckInterrupt();
       const uint64_t count = std::min(batch, rows.count - done);
       const auto row_at = [&, next = RowAt(layout, rows.first + done)](size_t i) {
         const int64_t row = next(i);

@@ -6,6 +6,7 @@
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/table/snappy.h"
 
 namespace tensorbundle {
@@ -102,6 +103,7 @@ void Table::ReadBlockIndex() {
 }
 
 Block Table::ReadBlock(const BlockHandle& handle, Block used) const {
+  CheckInterrupt();
   std::vector<uint8_t> memory = std::move(used).TakeMemory();
   const ByteSpan stored = source_->Read(handle.offset, handle.size + kTrailerSize, &memory);
   const uint8_t* trailer = stored.data() + handle.size;

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/base/interrupt.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "tensorbundle/base/parallel.h"
+
+namespace tensorbundle {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Interrupted {};
+
+[[noreturn]] void Interrupt() { throw Interrupted(); }
+void DoNotInterrupt() {}
+
+void Wait() { std::this_thread::sleep_for(2ms); }
+
+TEST(Interrupt, NothingHappensWithoutAScope) {
+  for (int i = 0; i < 40; ++i) {
+    CheckInterrupt();
+    Wait();
+  }
+}
+
+TEST(Interrupt, ChecksAfterAnInterval) {
+  const InterruptScope scope(&Interrupt);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_THROW(
+      while (true) {
+        CheckInterrupt();
+        Wait();
+      },
+      Interrupted);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, 50ms);
+}
+
+TEST(Interrupt, ShortWorkIsNotInterrupted) {
+  const InterruptScope scope(&Interrupt);
+  CheckInterrupt();
+  CheckInterrupt();
+}
+
+TEST(Interrupt, InnerScopeReplacesOuter) {
+  const InterruptScope outer(&Interrupt);
+  {
+    const InterruptScope inner(&DoNotInterrupt);
+    for (int i = 0; i < 40; ++i) {
+      CheckInterrupt();
+      Wait();
+    }
+  }
+  EXPECT_THROW(
+      while (true) {
+        CheckInterrupt();
+        Wait();
+      },
+      Interrupted);
+}
+
+TEST(Interrupt, LoopEndsBetweenIndices) {
+  const InterruptScope scope(&Interrupt);
+  for (const int threads : {1, 2}) {
+    std::atomic<int> calls{0};
+    EXPECT_THROW(ParallelFor(100'000, threads,
+                             [&](size_t) {
+                               ++calls;
+                               Wait();
+                             }),
+                 Interrupted);
+    EXPECT_LT(calls, 10'000);
+  }
+}
+
+TEST(Interrupt, LoopOfOneIndexIsNotChecked) {
+  const InterruptScope scope(&Interrupt);
+  CheckInterrupt();
+  std::this_thread::sleep_for(60ms);
+  ParallelFor(1, 1, [](size_t) {});
+}
+
+TEST(Interrupt, FailureOfOneThreadStopsLongBodiesOfOthers) {
+  std::atomic<bool> has_begun{false};
+  try {
+    ParallelFor(2, 2, [&](size_t i) {
+      if (i == 1) {
+        while (!has_begun) Wait();
+        throw std::invalid_argument("the first");
+      }
+      has_begun = true;
+      while (true) {
+        CheckInterrupt();
+        Wait();
+      }
+    });
+    FAIL();
+  } catch (const std::invalid_argument& error) {
+    EXPECT_EQ(std::string(error.what()), "the first");
+  }
+  CheckInterrupt();  // the loop's flag is forgotten
+}
+
+}  // namespace
+}  // namespace tensorbundle
