@@ -12,6 +12,7 @@
 #include <random>
 
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/io/file.h"
 
 namespace tensorbundle {
 namespace {
@@ -21,14 +22,6 @@ constexpr uint64_t kMaxWriteSize = uint64_t{1}
 constexpr int kMaxNameAttempts = 100;
 constexpr std::string_view kTemporaryStart = ".tempstate";
 constexpr std::string_view kTemporaryEnd = "-tb";
-
-// Repeats a system call while signals interrupt it.
-template <typename Call>
-auto Uninterrupted(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
 
 // Whether a file system uses this error for operations that it does not support.
 bool IsUnsupported(int error) {

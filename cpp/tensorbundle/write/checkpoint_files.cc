@@ -18,6 +18,7 @@
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/io/file.h"
 
 namespace tensorbundle {
 namespace {
@@ -116,11 +117,21 @@ std::string CheckpointFiles::InDirectory(const std::string& name) const {
 
 CheckpointFiles::Names CheckpointFiles::ListNames() const {
   Names names;
-  DIR* directory = ::opendir(directory_path_.empty() ? "." : directory_path_.c_str());
-  // A directory that cannot be listed may still be written: Publish() replaces no file.
-  if (directory == nullptr) return names;
+  const std::string path = directory_path_.empty() ? "." : directory_path_;
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) {
+    // A directory that must not be listed may still be written: Publish() replaces no file.
+    if (errno == ENOENT || errno == ENOTDIR || errno == EACCES || errno == EPERM) return names;
+    ThrowSystemError("list the directory", path);
+  }
+  const auto next = [&] {
+    errno = 0;  // readdir() returns null at the end too
+    const dirent* entry = ::readdir(directory);
+    if (entry == nullptr && errno != 0) ThrowSystemError("list the directory", path);
+    return entry;
+  };
   try {
-    while (const dirent* entry = ::readdir(directory)) {
+    while (const dirent* entry = next()) {
       const std::string_view name = entry->d_name;
       bool is_index = false;
       const size_t length = LengthOfCheckpointName(name, base_, &is_index);
@@ -155,8 +166,8 @@ void CheckpointFiles::RemoveLeftovers(Names* names) const {
     LengthOfCheckpointName(group.back(), base_, &is_index);
     if (is_index) {  // data files without one are those of a dead writer
       const std::string path = InDirectory(group.back());
-      locks.push_back(std::make_unique<const Descriptor>(
-          ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)));
+      locks.push_back(std::make_unique<const Descriptor>(Uninterrupted(
+          [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); })));
       const int lock = locks.back()->number();
       if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
         is_claimed = true;
@@ -197,7 +208,8 @@ void CheckpointFiles::Claim() {
     number_ = AtomicFile::RandomNumber();
     index_ = AtomicFile::Create(prefix_ + ".index", number_);
     // A lock on a descriptor of its own, because Finish() closes that of the file.
-    lock_ = ::open(index_->temporary().c_str(), O_RDONLY | O_CLOEXEC);
+    lock_ =
+        Uninterrupted([&] { return ::open(index_->temporary().c_str(), O_RDONLY | O_CLOEXEC); });
     if (lock_ >= 0) {
       // File systems without locks: leftovers stay. Another writer may have taken the new file for
       // a leftover: then it has no name any more.

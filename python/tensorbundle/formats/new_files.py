@@ -158,7 +158,7 @@ class NewFiles:
             raise
         except OSError as error:
             path = self.path if path is None else path
-            number = error.errno or _errno_in(str(error))
+            number = error.errno or errno_in(str(error))
             raise IOFailure(f"cannot {verb} {path!r}", number, path) from error
 
     def publish(self, *, revoke: Iterable[str] = ()) -> None:
@@ -227,7 +227,8 @@ class NewFiles:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         if self._claim is not None:
-            os.close(self._claim)
+            with contextlib.suppress(OSError):  # it is closed even then, and holds no data
+                os.close(self._claim)
         if not self._done:
             self._remove_directory()
 
@@ -265,7 +266,7 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def _errno_in(message: str) -> int:
+def errno_in(message: str) -> int:
     """Returns the error number in a message of the HDF5 library, or EIO."""
     match = re.search(r"errno = (\d+)", message)
     return int(match[1]) if match else errno.EIO
