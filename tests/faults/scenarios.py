@@ -210,6 +210,13 @@ def save_old_in_two_shards(out: Path) -> None:
     tb.save(out / "c", OLD, shards=2)
 
 
+def save_old_and_leftovers(out: Path) -> None:
+    """Also leaves the files of a writer that was killed while it published."""
+    save_old(out)
+    (out / "c.index.tempstate123-tb").write_bytes(b"an index")
+    (out / "c.data-00000-of-00001.tempstate123-tb").write_bytes(b"data")
+
+
 def edit(src: Path, out: Path, *, overwrite: bool = False) -> None:
     tb.edit(
         src / "c", out / "c", slots=False, rename={"half": "renamed"}, cast={"table": "bfloat16"},
@@ -241,6 +248,12 @@ WRITES: dict[str, Write] = {
         lambda _, out: tb.save(out / "c", VALUES, shards=2, overwrite=True),
         load_checkpoint,
         save_old_in_two_shards,
+        True,
+    ),
+    "save_over_leftovers": Write(
+        lambda _, out: tb.save(out / "c", VALUES, overwrite=True),
+        load_checkpoint,
+        save_old_and_leftovers,
         True,
     ),
     "edit": Write(edit, load_checkpoint),

@@ -147,10 +147,8 @@ void AtomicFile::PublishAs(const std::string& path) {
     // The file system has no hard links. A file that appears between lstat() and rename() is
     // replaced.
     struct stat ignored{};
-    if (::lstat(path_.c_str(), &ignored) == 0) {
-      errno = EEXIST;
-      ThrowSystemError("create", path_);
-    }
+    if (::lstat(path_.c_str(), &ignored) == 0) errno = EEXIST;
+    if (errno != ENOENT) ThrowSystemError("create", path_);
     Replace();
   } else {
     ThrowSystemError("create", path_);

@@ -29,9 +29,11 @@ constexpr int kMaxClaims = 100;
   throw IOFailure("will not replace " + path + "; " + advice, path, EEXIST);
 }
 
-// Whether a path exists, without following links.
+// Whether a path exists, without following links. Throws: IOFailure if the system does not tell.
 bool Exists(const std::string& path, struct stat* status) {
-  return ::lstat(path.c_str(), status) == 0;
+  if (::lstat(path.c_str(), status) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) ThrowSystemError("stat", path);
+  return false;
 }
 
 // Removes at least five digits from the start of the text. Returns whether it has them.
@@ -215,9 +217,12 @@ void CheckpointFiles::Claim() {
       // a leftover: then it has no name any more.
       (void)::flock(lock_, LOCK_EX | LOCK_NB);
       struct stat status{};
-      if (::fstat(lock_, &status) == 0 && status.st_nlink > 0) return;
-      ::close(lock_);
-      lock_ = -1;
+      const bool failed = ::fstat(lock_, &status) != 0;
+      if (!failed && status.st_nlink > 0) return;
+      const int error = errno;
+      ::close(std::exchange(lock_, -1));
+      errno = error;
+      if (failed) ThrowSystemError("stat", index_->temporary());
     } else if (errno != ENOENT) {
       ThrowSystemError("open", index_->temporary());
     }

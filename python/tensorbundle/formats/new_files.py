@@ -118,10 +118,16 @@ class NewFiles:
             claim = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.lexists(name):  # another writer may have taken it for a leftover
+            try:
+                is_ours = os.fstat(claim).st_nlink > 0
+            except OSError:
+                os.close(claim)
+                os.unlink(name)
+                raise
+            if is_ours:
                 self._claim = claim
                 return number
-            os.close(claim)
+            os.close(claim)  # another writer has taken it for a leftover
 
     def temporary(self, path: str | None = None) -> str:
         """Returns the temporary name of a file, for a library that opens it itself.
@@ -197,7 +203,7 @@ class NewFiles:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                if os.path.lexists(path):
+                if _exists(path):
                     message = f"cannot create {path!r}"
                     raise DestinationExistsError(message, errno.EEXIST, path) from None
             else:
@@ -239,6 +245,15 @@ def write_array(file: IO[bytes], array: np.ndarray[Any, Any]) -> int:
         return 0
     # Arrays of ml_dtypes' types have no buffer.
     return file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _exists(path: str) -> bool:
+    """Unlike os.path.lexists, raises OSError if the system does not tell."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_locked(path: str) -> bool:
