@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one scenario again and again; in run number n, call number n of a group of functions fails.
+"""Runs scenarios; in run number n of one, call number n of a group of functions fails.
 
-Usage: child.py SHIM SCENARIO DIRECTORY DEPTH. Prints a line per group of functions and error.
+Usage: child.py SHIM SCENARIO,SCENARIO,... DIRECTORY DEPTH. Prints a line per kind of fault.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ class Driver:
             print(f"= {self.name}: {kind}: {injected}", flush=True)
 
     def stride(self, kind: str, at: int) -> int:
-        """In a sample, allocations with ever larger numbers: 1, 2, 3, ..., and a fifth is added."""
-        return 1 if self.deep or kind != "memory" else 1 + at // 5
+        """In a sample, allocations with ever larger numbers: a third is added each time."""
+        return 1 if self.deep or kind != "memory" else 1 + at // 3
 
     def attempt(self, kind: str, fault: Any, at: int, body: Any) -> tuple[bool, Any, bool]:
         """Returns whether a fault was injected, the result, and whether the run failed."""
@@ -260,16 +260,20 @@ class Driver:
 
 
 def main() -> None:
-    library, name, folder, depth = sys.argv[1:]
+    library, names, folder, depth = sys.argv[1:]
     directory = Path(folder).resolve()
     source = directory / "src"
     shutil.rmtree(directory, ignore_errors=True)
     source.mkdir(parents=True)
     scenarios.write_sources(source)
-    driver = Driver(Shim(library, directory), name, directory, depth == "deep")
-    driver.run_all()
-    print(*driver.found, sep="\n")
-    sys.exit(1 if driver.found else 0)
+    shim = Shim(library, directory)
+    found = []
+    for name in names.split(","):
+        driver = Driver(shim, name, directory, depth == "deep")
+        driver.run_all()
+        found += driver.found
+    print(*found, sep="\n")
+    sys.exit(1 if found else 0)
 
 
 if __name__ == "__main__":

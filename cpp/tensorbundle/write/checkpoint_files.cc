@@ -62,19 +62,22 @@ size_t LengthOfCheckpointName(std::string_view name, std::string_view base, bool
   return TakeNumber(&name) ? size - name.size() : 0;
 }
 
-// A descriptor that is closed by the destructor.
+// A descriptor that is closed by the destructor. Open() may be called once.
 class Descriptor {
  public:
-  explicit Descriptor(int number) : number_(number) {}
+  Descriptor() = default;
   ~Descriptor() {
     if (number_ >= 0) ::close(number_);
   }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
+  int Open(const std::string& path, int flags) {
+    number_ = Uninterrupted([&] { return ::open(path.c_str(), flags); });
+    return number_;
+  }
 
  private:
-  int number_;
+  int number_ = -1;
 };
 
 }  // namespace
@@ -160,17 +163,17 @@ void CheckpointFiles::RemoveLeftovers(Names* names) const {
   struct stat status{};
   const bool has_index = Exists(prefix_ + ".index", &status);
   bool was_publishing = false;
-  bool is_claimed = false;                               // by a writer that lives
-  std::vector<std::unique_ptr<const Descriptor>> locks;  // of the dead, until all is removed
+  bool is_claimed = false;                         // by a writer that lives
+  std::vector<std::unique_ptr<Descriptor>> locks;  // of the dead, until all is removed
   std::vector<const std::vector<std::string>*> dead;
   for (const auto& [number, group] : names->temporary) {
     bool is_index = false;
     LengthOfCheckpointName(group.back(), base_, &is_index);
     if (is_index) {  // data files without one are those of a dead writer
       const std::string path = InDirectory(group.back());
-      locks.push_back(std::make_unique<const Descriptor>(Uninterrupted(
-          [&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); })));
-      const int lock = locks.back()->number();
+      // Opened when its owner exists, so that a failed allocation leaks no descriptor.
+      locks.push_back(std::make_unique<Descriptor>());
+      const int lock = locks.back()->Open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
       if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
         is_claimed = true;
         continue;
