@@ -19,6 +19,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/string_codec.h"
 #include "tensorbundle/write/bundle_writer.h"
+#include "tensorbundle/write/slice_copier.h"
 
 namespace tensorbundle {
 namespace {
@@ -195,7 +196,7 @@ void Copy(const BoundWriter& self, const py::list& tensors, py::object callback,
   for (const py::handle each : tensors) {
     const auto [tensor, name] = each.cast<std::pair<py::object, std::string>>();
     const OpenTensor opened(tensor.cast<const BoundTensor&>());
-    if (!CanCopyTensors(*opened.checkpoint)) {
+    if (!CanCopySlices(*opened.checkpoint)) {
       throw std::invalid_argument("the tensor must be converted");
     }
     copies.push_back({opened.checkpoint, &opened.tensor, name});
@@ -209,7 +210,45 @@ void Copy(const BoundWriter& self, const py::list& tensors, py::object callback,
 
 bool CanCopyTensor(const BoundTensor& tensor) {
   const OpenTensor opened(tensor);
-  return CanCopyTensors(*opened.checkpoint);
+  return CanCopySlices(*opened.checkpoint);
+}
+
+// Whether CopyRows() can copy a tensor.
+bool CanCopyRows(const BoundTensor& tensor) {
+  const OpenTensor opened(tensor);
+  return CanCopySlices(*opened.checkpoint) &&
+         RowRangeOffsets(opened.checkpoint->catalog(), opened.tensor).has_value();
+}
+
+// Writes the elements of tensors, in row-major order, to a file: [(tensor, offset in the file),
+// ...].
+void CopyRows(std::string path, int descriptor, const py::list& tensors, int threads,
+              py::object callback) {
+  const OutputFile to(std::move(path), descriptor);
+  std::vector<SliceCopy> copies;
+  uint64_t total = 0;
+  for (const py::handle each : tensors) {
+    const auto [tensor, start] = each.cast<std::pair<py::object, uint64_t>>();
+    const OpenTensor opened(tensor.cast<const BoundTensor&>());
+    const Catalog& catalog = opened.checkpoint->catalog();
+    const std::optional<std::vector<uint64_t>> offsets = RowRangeOffsets(catalog, opened.tensor);
+    if (!CanCopySlices(*opened.checkpoint) || !offsets) {
+      throw std::invalid_argument("the tensor is not stored in rows");
+    }
+    const std::span<const StoredSlice> slices = catalog.Slices(opened.tensor);
+    for (size_t i = 0; i < slices.size(); ++i) {
+      copies.push_back(CopyOf(opened.checkpoint, opened.tensor, slices[i]));
+      copies.back().to = &to;
+      copies.back().to_offset = CheckedAdd(start, (*offsets)[i]).value();
+      total += slices[i].size;
+    }
+  }
+  Progress progress(std::move(callback), total);
+  {
+    const py::gil_scoped_release release;
+    CopySlices(copies, threads, [&](uint64_t bytes) { progress.Add(bytes); });
+  }
+  progress.Finish();
 }
 
 std::shared_ptr<BoundWriter> NewWriter(const std::string& prefix, int32_t shards,
@@ -224,6 +263,9 @@ std::shared_ptr<BoundWriter> NewWriter(const std::string& prefix, int32_t shards
 }  // namespace
 
 void RegisterWriter(py::module_& module) {
+  module.def("can_copy_rows", &CanCopyRows, "tensor"_a);
+  module.def("copy_rows", &CopyRows, "path"_a, "descriptor"_a, "tensors"_a, py::kw_only(),
+             "threads"_a, "progress"_a = py::none());
   py::class_<SliceWriter, std::shared_ptr<SliceWriter>>(module, "SliceWriter", py::is_final(),
                                                         MadeByCore())
       .def("append", &SliceWriter::Append, "array"_a)

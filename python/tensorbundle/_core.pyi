@@ -375,6 +375,22 @@ def align(
 ) -> tuple[int, int, int, int]:
     """Rewrites a checkpoint. Returns (slices, moved, data bytes before, data bytes after)."""
 
+def can_copy_rows(tensor: Tensor) -> bool:
+    """Returns whether `copy_rows` can copy a tensor: it is stored in dense ranges of rows."""
+
+def copy_rows(
+    path: bytes,
+    descriptor: int,
+    tensors: list[tuple[Tensor, int]],
+    *,
+    threads: int,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
+    """Writes the elements of tensors, in row-major order, to a file at offsets.
+
+    All bytes are compared with their checksums. `path` is for messages.
+    """
+
 @final
 class SliceWriter:
     """A dense stored slice that arrives in parts, in order."""

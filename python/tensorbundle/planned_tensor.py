@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import casts
+from tensorbundle import _core, casts
 from tensorbundle.checkpoint import verify_tensors
 from tensorbundle.tensor import Tensor
 
@@ -78,6 +78,14 @@ class PlannedTensor:
         if self.dtype == object:
             return self.source.nbytes if isinstance(self.source, Tensor) else 0
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def stored_rows(self) -> Tensor | None:
+        """The tensor of the source if ``_core.copy_rows`` can write the result, else None."""
+        source = self.source
+        if not self.is_unchanged or not isinstance(source, Tensor):
+            return None
+        return source if _core.can_copy_rows(source._core) else None
 
     def blocks(self, max_bytes: int = BLOCK_BYTES, *, splits_rows: bool = False) -> Iterator[Array]:
         """Yields the values in row blocks, in row-major order.

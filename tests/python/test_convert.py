@@ -82,6 +82,27 @@ def test_every_dtype_and_shape_is_written(tmp_path, suffix):
     assert report.files == (str(path),) and report.path == str(path)
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [((3, 3), (0, 4)), ((0, 1), (0, 4)), ((1, 2), (0, 4))],
+        [((0, 6), (2, 2)), ((0, 6), (0, 2))],
+        [((0, 4), (0, 3)), ((0, 4), (3, 1)), ((4, 2), (0, 4))],
+    ],
+    ids=["rows", "columns", "grid"],
+)
+def test_slices_are_merged(tmp_path, suffix, boxes, big_endian):
+    table = np.arange(24, dtype=np.float32).reshape(6, 4)
+    bundle = Bundle(2, big_endian=big_endian)
+    bundle.add("first", np.arange(5))
+    bundle.add_sliced("table", table, boxes, shard_of=lambda index: index % 2)
+    tb.convert(bundle.write(tmp_path / "m"), tmp_path / f"x.{suffix}")
+    found = read(tmp_path / f"x.{suffix}")
+    assert same_bits(found["table"], table)
+    assert same_bits(found["first"], np.arange(5))
+
+
 def test_what_no_format_stores_is_left_out(tmp_path, suffix):
     bundle = Bundle()
     bundle.add("kept", np.arange(3.0))

@@ -33,6 +33,7 @@ class Item:
 
     def __init__(self, name, array):
         self.name, self.array = name, array
+        self.stored_rows = None
         self.dtype, self.shape = array.dtype, array.shape
 
     def blocks(self, max_bytes=1 << 23, splits_rows=False):
@@ -354,7 +355,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 import tensorbundle as tb
 from tensorbundle.formats import {module.__name__.rpartition(".")[2]} as module
 class Item:
-    name, dtype, shape = "a", np.dtype(np.float64), (1 << 20,)
+    name, dtype, shape, stored_rows = "a", np.dtype(np.float64), (1 << 20,), None
     def blocks(self, max_bytes=0, splits_rows=False):
         yield from np.ones((8, 1 << 17))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

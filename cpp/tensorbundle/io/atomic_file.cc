@@ -37,7 +37,28 @@ std::string DirectoryOf(const std::string& path) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), process_(::getpid()) {}
+void OutputFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
+  uint64_t done = 0;
+  while (done < bytes.size()) {
+    const auto wanted = static_cast<size_t>(std::min(bytes.size() - done, kMaxWriteSize));
+    const ssize_t written = Uninterrupted([&] {
+      return ::pwrite(descriptor_, bytes.data() + done, wanted, static_cast<off_t>(offset + done));
+    });
+    if (written == 0) errno = EIO;  // prevents an endless loop; no system returns 0
+    if (written <= 0)
+      ThrowSystemError("write at offset " + std::to_string(offset + done) + " to", path_);
+    done += static_cast<uint64_t>(written);
+  }
+}
+
+void OutputFile::StartWriteback() const {
+#ifdef __linux__
+  // Ignores errors: a later fsync() reports them.
+  (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+AtomicFile::AtomicFile(std::string path) : OutputFile(std::move(path), -1), process_(::getpid()) {}
 
 uint64_t AtomicFile::RandomNumber() {
   std::random_device random;
@@ -103,27 +124,6 @@ void AtomicFile::Resize(uint64_t size) {
   if (Uninterrupted([&] { return ::ftruncate(descriptor_, static_cast<off_t>(size)); }) != 0) {
     ThrowSystemError("make " + std::to_string(size) + " bytes of", path_);
   }
-}
-
-void AtomicFile::WriteAt(uint64_t offset, ByteSpan bytes) const {
-  uint64_t done = 0;
-  while (done < bytes.size()) {
-    const auto wanted = static_cast<size_t>(std::min(bytes.size() - done, kMaxWriteSize));
-    const ssize_t written = Uninterrupted([&] {
-      return ::pwrite(descriptor_, bytes.data() + done, wanted, static_cast<off_t>(offset + done));
-    });
-    if (written == 0) errno = EIO;  // prevents an endless loop; no system returns 0
-    if (written <= 0)
-      ThrowSystemError("write at offset " + std::to_string(offset + done) + " to", path_);
-    done += static_cast<uint64_t>(written);
-  }
-}
-
-void AtomicFile::StartWriteback() const {
-#ifdef __linux__
-  // Ignores errors: fsync in Finish() reports them.
-  (void)::sync_file_range(descriptor_, 0, 0, SYNC_FILE_RANGE_WRITE);
-#endif
 }
 
 void AtomicFile::Finish() {

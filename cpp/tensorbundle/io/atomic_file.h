@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that appear under their names only when they are complete.
+// Files that are written at any position, and files that appear under their names only when they
+// are complete.
 #pragma once
 
 #include <sys/types.h>
@@ -9,17 +10,39 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "tensorbundle/base/bytes.h"
 
 namespace tensorbundle {
+
+// A descriptor that is open for writing. Does not own it. Throws: WriteAt() throws IOFailure with
+// the system's error number.
+class OutputFile {
+ public:
+  // `path` is for messages.
+  OutputFile(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
+
+  const std::string& path() const { return path_; }
+
+  // Threads: any number, in ranges that do not overlap.
+  void WriteAt(uint64_t offset, ByteSpan bytes) const;
+
+  // Starts to write dirty pages to the disk without waiting, so that a later fsync(2) takes less
+  // time.
+  void StartWriteback() const;
+
+ protected:
+  std::string path_;
+  int descriptor_ = -1;
+};
 
 // A new file, written under a temporary name in the same directory: its name, ".tempstate", a
 // number and "-tb". TensorFlow's writer names its files in the same way, without the end. The
 // destructor removes the file, under whichever name it has, unless Keep() was called. It does
 // nothing in a child of fork(2): the file is the parent's. Throws: every function throws IOFailure
 // with the system's error number.
-class AtomicFile {
+class AtomicFile : public OutputFile {
  public:
   // Creates the temporary file; nothing at `path`. `number` is part of the temporary name.
   static std::unique_ptr<AtomicFile> Create(const std::string& path);
@@ -34,18 +57,11 @@ class AtomicFile {
   // Returns the number in the temporary name of the file `name`, or nothing for other names.
   static std::optional<uint64_t> NumberOf(std::string_view temporary, std::string_view name);
 
-  const std::string& path() const { return path_; }
   const std::string& temporary() const { return temporary_; }
 
   // Sets the size. Where the file system supports it, allocates the space now, so that a full disk
   // is reported before anything is written.
   void Resize(uint64_t size);
-
-  // Threads: any number, in ranges that do not overlap.
-  void WriteAt(uint64_t offset, ByteSpan bytes) const;
-
-  // Starts to write dirty pages to the disk without waiting, so that Finish() takes less time.
-  void StartWriteback() const;
 
   // Calls fsync(2) and closes the file. Does nothing at a second call.
   void Finish();
@@ -67,9 +83,7 @@ class AtomicFile {
 
   bool CreateTemporary(uint64_t number);
 
-  std::string path_;
   std::string temporary_;  // empty: there is no temporary file
-  int descriptor_ = -1;
   pid_t process_;
   bool published_ = false;
   bool kept_ = false;

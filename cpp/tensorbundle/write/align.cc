@@ -207,23 +207,28 @@ void AlignPlan::CopyShard(const Shard& shard, BundleWriter* writer,
                           const WriteProgress& progress) const {
   const std::shared_ptr<const File> source = OpenShard(shard);
   CheckInside(*source, shard, [this](const PlacedSlice& slice) { return NameOf(slice); });
+  const OutputFile& to = writer->DataFile(shard.front().shard);
   std::vector<SliceCopy> copies;
   const PlacedSlice* before = nullptr;
   for (const PlacedSlice& slice : shard) {
     if (!IsDuplicate(slice, before)) {
-      copies.push_back({source,
-                        slice.offset,
-                        slice.encoding,
-                        slice.num_elements,
-                        header_.big_endian,
-                        slice.has_checksum,
-                        slice.masked_checksum,
-                        {slice.shard, slice.new_offset, slice.size},
-                        [this, &slice] { return NameOf(slice); }});
+      copies.push_back({
+          .source = source,
+          .offset = slice.offset,
+          .size = slice.size,
+          .encoding = slice.encoding,
+          .num_elements = slice.num_elements,
+          .big_endian = header_.big_endian,
+          .has_checksum = slice.has_checksum,
+          .masked_checksum = slice.masked_checksum,
+          .describe = [this, &slice] { return NameOf(slice); },
+          .to = &to,
+          .to_offset = slice.new_offset,
+      });
     }
     before = &slice;
   }
-  writer->Copy(copies, progress);
+  CopySlices(copies, writer->threads(), progress);
   writer->FinishDataFile(shard.front().shard);
 }
 

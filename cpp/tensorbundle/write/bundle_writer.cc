@@ -25,12 +25,6 @@ constexpr uint64_t kTailSize = uint64_t{1} << 20;
 constexpr uint64_t kMinDirectWrite = uint64_t{64} << 10;
 constexpr uint64_t kWritebackInterval = uint64_t{64} << 20;
 
-// Bounds the memory of a copy: each thread has one chunk.
-constexpr int kMaxThreads = 32;
-// Tasks that are copied before their checksums are compared: few enough to detect corruption soon,
-// enough to make the cost of starting threads negligible.
-constexpr size_t kMaxBatch = 256;
-
 const BundleWriterOptions& Checked(const BundleWriterOptions& options) {
   if (!std::has_single_bit(options.alignment) || options.alignment > kMaxAlignment) {
     throw std::invalid_argument("the alignment must be a power of two from 1 to " +
@@ -44,100 +38,6 @@ const BundleWriterOptions& Checked(const BundleWriterOptions& options) {
   }
   return options;
 }
-
-// A range of a slice that one thread copies.
-struct CopyTask {
-  const SliceCopy* slice;
-  uint64_t start;  // in the slice
-  uint64_t size;
-  std::optional<uint32_t> checksum{};
-};
-
-class SliceCopier {
- public:
-  using FileOf = std::function<const AtomicFile&(int32_t shard)>;
-
-  SliceCopier(FileOf file_of, int threads, const WriteProgress& progress)
-      : file_of_(std::move(file_of)), threads_(threads), progress_(progress) {}
-
-  void Add(const SliceCopy& slice) {
-    const uint64_t size = slice.to.size;
-    if (slice.encoding != Encoding::kDense || size == 0) {
-      AddTask({&slice, 0, size});  // StreamingElements needs all bytes in order
-      return;
-    }
-    for (uint64_t start = 0; start < size; start += kReadChunkSize) {
-      AddTask({&slice, start, std::min(kReadChunkSize, size - start)});
-    }
-  }
-
-  // Copies the slices that were added since the last call.
-  void Flush() {
-    ParallelFor(batch_.size(), std::min(threads_, kMaxThreads),
-                [&](size_t i) { Copy(&batch_[i]); });
-    for (const CopyTask& task : batch_) VerifyChecksum(task);
-    if (!batch_.empty()) file_of_(batch_.back().slice->to.shard).StartWriteback();
-    batch_.clear();
-  }
-
- private:
-  void AddTask(const CopyTask& task) {
-    batch_.push_back(task);
-    if (batch_.size() == kMaxBatch) Flush();
-  }
-
-  void Copy(CopyTask* task) const {
-    const SliceCopy& slice = *task->slice;
-    const AtomicFile& out = file_of_(slice.to.shard);
-    const uint64_t chunk = std::min(kReadChunkSize, task->size);
-    const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(chunk);
-    const auto read = [&](uint64_t at, uint64_t size) {
-      const MutableByteSpan bytes(buffer.get(), size);
-      slice.source->ReadAt(slice.offset + at, bytes);
-      out.WriteAt(slice.to.offset + at, bytes);
-      progress_(size);
-      return ByteSpan(bytes);
-    };
-    if (slice.encoding == Encoding::kDense) {
-      const ByteSpan bytes = read(task->start, task->size);
-      task->checksum = crc32c::Value(bytes.data(), bytes.size());
-      return;
-    }
-    StreamingElements elements(slice.encoding, slice.num_elements, slice.big_endian);
-    for (uint64_t at = 0; at < task->size; at += chunk) {
-      elements.Extend(read(at, std::min(chunk, task->size - at)));
-    }
-    task->checksum = elements.Value();
-  }
-
-  // Combines the checksum of a task with those of the tasks before it. Compares the checksum of the
-  // slice after its last task.
-  void VerifyChecksum(const CopyTask& task) {
-    const SliceCopy& slice = *task.slice;
-    if (!task.checksum) Throw(slice, "its elements are malformed, or a checksum in them differs");
-    if (task.start == 0) checksum_ = 0;
-    checksum_ = crc32c::Combine(checksum_, *task.checksum, task.size);
-    if (task.start + task.size < slice.to.size) return;
-    if (!slice.has_checksum) Throw(slice, "the index stores no checksum to verify it with");
-    const uint32_t expected = crc32c::Unmask(slice.masked_checksum);
-    if (checksum_ != expected) {
-      Throw(slice, "the stored CRC32C is " + std::to_string(expected) + ", the bytes give " +
-                       std::to_string(checksum_));
-    }
-  }
-
-  [[noreturn]] static void Throw(const SliceCopy& slice, const std::string& what) {
-    throw CorruptionError(slice.source->path() + ": " + slice.describe() + " at offset " +
-                          std::to_string(slice.offset) + ", " + std::to_string(slice.to.size) +
-                          " bytes: " + what);
-  }
-
-  const FileOf file_of_;
-  const int threads_;
-  const WriteProgress& progress_;
-  std::vector<CopyTask> batch_;
-  uint32_t checksum_ = 0;  // of the current slice, up to the current task
-};
 
 bool IsSameTensor(const BundleEntry& entry, const SliceInfo& info) {
   return entry.dtype == static_cast<int32_t>(info.dtype) && entry.dims == info.dims;
@@ -241,7 +141,7 @@ uint32_t BundleWriter::Write(const Placement& place, uint64_t start, ByteSpan by
     const uint64_t at = i * kReadChunkSize;
     return bytes.subspan(at, std::min<uint64_t>(kReadChunkSize, bytes.size() - at));
   };
-  ParallelFor(count, std::min(options_.threads, kMaxThreads), [&](size_t i) {
+  ParallelFor(count, std::min(options_.threads, kMaxCopyThreads), [&](size_t i) {
     const ByteSpan chunk = chunk_of(i);
     checksums[i] = crc32c::Value(chunk.data(), chunk.size());
     file.WriteAt(place.offset + start + i * kReadChunkSize, chunk);
@@ -289,18 +189,9 @@ void BundleWriter::CountWritten(Shard* shard, uint64_t bytes) {
   shard->file->StartWriteback();
 }
 
-void BundleWriter::Copy(std::span<const SliceCopy> slices, const WriteProgress& progress) {
-  {
-    const std::lock_guard lock(mutex_);
-    for (const SliceCopy& slice : slices) FileOf(slice.to.shard);
-  }
-  SliceCopier copier(
-      [this](int32_t shard) -> const AtomicFile& {
-        return *shards_[static_cast<size_t>(shard)].file;
-      },
-      options_.threads, progress);
-  for (const SliceCopy& slice : slices) copier.Add(slice);
-  copier.Flush();
+const OutputFile& BundleWriter::DataFile(int32_t shard) {
+  const std::lock_guard lock(mutex_);
+  return FileOf(shard);
 }
 
 void BundleWriter::Record(const SliceInfo& info, const Placement& place, uint32_t masked_checksum) {
@@ -367,40 +258,31 @@ std::string BundleWriter::BuildIndex(int32_t num_shards) const {
   return table.Finish();
 }
 
-bool CanCopyTensors(const Checkpoint& checkpoint) {
-  const bool is_v1 = checkpoint.records() != nullptr;  // its checksums are of blocks, not slices
-  return !is_v1 && !checkpoint.catalog().big_endian;
-}
-
 void CopyTensors(BundleWriter* writer, std::span<const TensorCopy> tensors,
                  const WriteProgress& progress) {
   std::vector<SliceInfo> infos;
+  std::vector<Placement> places;
   std::vector<SliceCopy> copies;
   for (const TensorCopy& each : tensors) {
     const Catalog& catalog = each.checkpoint->catalog();
     const Tensor& tensor = *each.tensor;
     const std::span<const int64_t> dims = catalog.Shape(tensor);
     for (const StoredSlice& slice : catalog.Slices(tensor)) {
-      each.checkpoint->CheckSlice(tensor, slice, Compared::kYes);
+      SliceCopy copy = CopyOf(each.checkpoint, tensor, slice);
       SliceInfo info{each.name, tensor.dtype, {dims.begin(), dims.end()}, {}};
-      const Box box = catalog.BoxOf(tensor, slice);
-      if (slice.first_extent != StoredSlice::kWholeTensor) info.box = box;
+      if (slice.first_extent != StoredSlice::kWholeTensor) info.box = catalog.BoxOf(tensor, slice);
       writer->Reserve(info);
+      const Placement place = writer->Allocate(slice.size);
+      copy.to = &writer->DataFile(place.shard);
+      copy.to_offset = place.offset;
       infos.push_back(std::move(info));
-      copies.push_back({{each.checkpoint, &each.checkpoint->files().Get(slice.file)},
-                        slice.offset,
-                        slice.encoding,
-                        Volume(box),
-                        false,
-                        slice.has_checksum,
-                        slice.masked_checksum,
-                        writer->Allocate(slice.size),
-                        [&catalog, &tensor, &slice] { return Describe(catalog, tensor, slice); }});
+      places.push_back(place);
+      copies.push_back(std::move(copy));
     }
   }
-  writer->Copy(copies, progress);
+  CopySlices(copies, writer->threads(), progress);
   for (size_t i = 0; i < infos.size(); ++i) {
-    writer->Record(infos[i], copies[i].to, copies[i].masked_checksum);
+    writer->Record(infos[i], places[i], copies[i].masked_checksum);
   }
 }
 

@@ -3,7 +3,7 @@
 // index is built at the end.
 //
 //   Allocate   reserves the bytes of one stored slice in a shard
-//   Write      writes bytes of it, and returns their checksum; or Copy() copies it from a file
+//   Write      writes bytes of it, and returns their checksum; or CopySlices() copies it
 //   Record     adds the slice to the index
 //   Publish    gives all files their names (write/checkpoint_files.h)
 //
@@ -13,7 +13,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,8 +27,8 @@
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/bundle/tensor_slice.h"
-#include "tensorbundle/io/file.h"
 #include "tensorbundle/write/checkpoint_files.h"
+#include "tensorbundle/write/slice_copier.h"
 
 namespace tensorbundle {
 
@@ -67,22 +66,6 @@ struct SliceInfo {
   std::optional<Box> box;  // nothing: the whole tensor
 };
 
-// A slice to be copied from a file with the checksum in its record.
-struct SliceCopy {
-  std::shared_ptr<const File> source;
-  uint64_t offset = 0;
-  Encoding encoding = Encoding::kDense;
-  uint64_t num_elements = 0;
-  bool big_endian = false;
-  bool has_checksum = false;
-  uint32_t masked_checksum = 0;
-  Placement to;
-  std::function<std::string()> describe;  // the name of the slice in messages
-};
-
-// Called from any thread with the number of bytes just written; may throw to stop.
-using WriteProgress = std::function<void(uint64_t)>;
-
 // Writes the stored slices of one checkpoint. A name that was reserved must be recorded before
 // Publish(): a caller whose slice fails gives the whole checkpoint up. Threads: thread-safe, except
 // Publish().
@@ -112,10 +95,10 @@ class BundleWriter {
   // Writes bytes at a position in a slice. Returns their CRC32C. Throws: IOFailure.
   uint32_t Write(const Placement& place, uint64_t start, ByteSpan bytes);
 
-  // Copies slices in parallel. Reads every byte once.
-  // Throws: CorruptionError if a slice does not have the checksum in its record, or if the record
-  // has no checksum; IOFailure; what `progress` throws.
-  void Copy(std::span<const SliceCopy> slices, const WriteProgress& progress);
+  // Returns the data file of a shard, for CopySlices(). Creates it at the first call.
+  const OutputFile& DataFile(int32_t shard);
+
+  int threads() const { return options_.threads; }
 
   // Adds a slice to the index. Requires: Reserve().
   void Record(const SliceInfo& info, const Placement& place, uint32_t masked_checksum);
@@ -164,12 +147,8 @@ struct TensorCopy {
   std::string name;
 };
 
-// Whether CopyTensors() can copy the tensors of a checkpoint: they are stored as this writer would
-// store them.
-bool CanCopyTensors(const Checkpoint& checkpoint);
-
-// Copies tensors with their stored slices and checksums. Requires: CanCopyTensors().
-// Throws: as BundleWriter::Reserve and Copy(); as Checkpoint::CheckSlice.
+// Copies tensors with their stored slices and checksums. Requires: CanCopySlices().
+// Throws: as BundleWriter::Reserve, CopyOf() and CopySlices().
 void CopyTensors(BundleWriter* writer, std::span<const TensorCopy> tensors,
                  const WriteProgress& progress);
 

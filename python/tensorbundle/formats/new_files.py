@@ -19,14 +19,16 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
+from tensorbundle import _core, arguments
 from tensorbundle.errors import DestinationExistsError, Error, IOFailure
 from tensorbundle.filenames import names_in
+from tensorbundle.tensor import Tensor
 
 _TEMPORARY = re.compile(r"(?P<name>.+)\.tempstate(?P<number>\d+)-tb", re.DOTALL)
 # The errors of link(2) on file systems without hard links.
@@ -254,6 +256,41 @@ def _exists(path: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def copy_rows(
+    file: IO[bytes],
+    path: str,
+    tensors: Sequence[tuple[Tensor, int]],
+    advance: Callable[[int], None],
+) -> None:
+    """Writes the stored rows of tensors at offsets of a file, on all threads.
+
+    Args:
+        file: The file. Its position does not change.
+        path: Its final path, for messages.
+        tensors: Tensors for which ``_core.can_copy_rows`` is true, and their offsets.
+        advance: Called with the number of bytes that were written.
+
+    Raises:
+        CorruptionError: Stored bytes do not match their checksum.
+        IOFailure: The system failed a read or a write.
+    """
+    done = 0
+
+    def report(now: int, _: int) -> None:
+        nonlocal done
+        advance(now - done)
+        done = now
+
+    file.flush()
+    _core.copy_rows(
+        os.fsencode(path),
+        file.fileno(),
+        [(tensor._core, offset) for tensor, offset in tensors],
+        threads=arguments.num_threads(None),
+        progress=report,
+    )
 
 
 def _is_locked(path: str) -> bool:

@@ -19,14 +19,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from tensorbundle import dtypes
 from tensorbundle.errors import CheckpointNotFoundError, CorruptionError, UnsupportedError
 from tensorbundle.formats import tensors
-from tensorbundle.formats.new_files import NewFiles, write_array
+from tensorbundle.formats.new_files import NewFiles, copy_rows, write_array
 from tensorbundle.formats.tensors import (
     Advance,
     ForeignFile,
@@ -36,6 +36,7 @@ from tensorbundle.formats.tensors import (
     nbytes_of,
     require,
 )
+from tensorbundle.tensor import Tensor
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -156,9 +157,16 @@ def write(
         for shard, (header, offsets) in zip(shards, layouts, strict=True):
             with files.open(shard.path) as file:
                 write_array(file, np.frombuffer(header, np.uint8))
+                copies: list[tuple[Tensor, int]] = []
                 for tensor in shard.tensors:
+                    stored = tensor.stored_rows
+                    if stored is not None:
+                        copies.append((stored, offsets[tensor.name]))
+                        continue
                     file.seek(offsets[tensor.name])
-                    _write_tensor(file, tensor, advance)
+                    for block in tensor.blocks(splits_rows=True):
+                        advance(write_array(file, block))
+                copy_rows(file, shard.path, copies, advance)
         if index is not None:
             with files.open(index) as file:
                 write_array(file, np.frombuffer(_index_text(shards), np.uint8))
@@ -182,11 +190,6 @@ def _split(source: Iterable[SourceTensor], max_bytes: int | None) -> list[_Shard
     if current.tensors or not shards:
         shards.append(current)
     return shards
-
-
-def _write_tensor(file: IO[bytes], tensor: SourceTensor, advance: Advance) -> None:
-    for block in tensor.blocks(splits_rows=True):
-        advance(write_array(file, block))
 
 
 def _index_text(shards: list[_Shard]) -> bytes:

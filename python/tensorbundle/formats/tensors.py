@@ -19,7 +19,7 @@ import numpy as np
 from tensorbundle import dtypes
 from tensorbundle.errors import CheckpointNotFoundError, CorruptionError, IOFailure
 from tensorbundle.naming import FullNames
-from tensorbundle.tensor import StoredSlice
+from tensorbundle.tensor import StoredSlice, Tensor
 
 Array = np.ndarray[Any, Any]
 Advance = Callable[[int], None]  # called with the number of bytes that were written
@@ -42,6 +42,10 @@ class SourceTensor(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """The number of elements per axis."""
+
+    @property
+    def stored_rows(self) -> Tensor | None:
+        """The tensor of a checkpoint whose stored rows are the elements; None: use `blocks`."""
 
     def blocks(self, max_bytes: int = BLOCK_BYTES, *, splits_rows: bool = False) -> Iterator[Array]:
         """Yields blocks of rows in order, or parts of large rows; one array for a scalar."""
