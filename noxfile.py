@@ -59,6 +59,13 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def deep(session: nox.Session) -> None:
+    """Runs what takes too long for every change: all faults of tests/faults."""
+    install(session, "test")
+    session.run("pytest", "tests/faults", *session.posargs, env={"TENSORBUNDLE_DEEP": "1"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks the style of Python and C++; `-- fix` corrects it where possible."""
     project = nox.project.load_toml("pyproject.toml")["project"]

@@ -23,7 +23,7 @@ from tensorbundle import _core
 from tensorbundle.tensor import Tensor
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Executor, Future
 
 Array = np.ndarray[Any, Any]
 Box = tuple[slice, ...]
@@ -76,7 +76,8 @@ def map_in_order(
 ) -> Generator[Result, None, None]:
     """Yields ``function(item)`` for each item, in order, with a few items per thread in flight.
 
-    Closing the generator waits for the items in flight.
+    If the system refuses to start a thread, the others do its work. Closing the generator waits for
+    the items in flight.
     """
     threads = min(threads, _MAX_THREADS)
     if threads == 1:
@@ -88,7 +89,7 @@ def map_in_order(
     with ThreadPoolExecutor(threads, thread_name_prefix="tensorbundle") as pool:
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(submit(pool, function, item))
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
             while pending:
@@ -96,6 +97,21 @@ def map_in_order(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def submit(pool: Executor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    """Submits a call to a pool, or makes it now if the system refuses to start a thread.
+
+    The function may run twice: a thread that the pool has already may call it too.
+    """
+    from concurrent.futures import Future
+
+    try:
+        return pool.submit(function, item)
+    except RuntimeError:  # "can't start new thread"
+        future: Future[Result] = Future()
+        future.set_result(function(item))
+        return future
 
 
 def batches(items: Iterable[Item], nbytes: Callable[[Item], int]) -> Iterator[list[Item]]:

@@ -25,6 +25,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from tensorbundle import _core, arguments, casts, checkpoint, dtypes, naming
+from tensorbundle.blocks import submit
 from tensorbundle.edit_plan import EditPlan, plan_edit
 from tensorbundle.filenames import (
     AnyPath,
@@ -308,7 +309,7 @@ class _ChangedTensor:
         try:
             for block in blocks:
                 nbytes = max(block.nbytes, block.size * self.tensor.dtype.itemsize)
-                running.append((nbytes, self.pool.submit(self.tensor.finish, block)))
+                running.append((nbytes, submit(self.pool, self.tensor.finish, block)))
                 in_flight += nbytes
                 del block  # its memory is reused as soon as it has been cast
                 while len(running) > self.threads or in_flight > _MAX_BYTES_IN_FLIGHT:

@@ -12,6 +12,7 @@
 #include <random>
 
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/io/file.h"
 
 namespace tensorbundle {
 namespace {
@@ -21,14 +22,6 @@ constexpr uint64_t kMaxWriteSize = uint64_t{1}
 constexpr int kMaxNameAttempts = 100;
 constexpr std::string_view kTemporaryStart = ".tempstate";
 constexpr std::string_view kTemporaryEnd = "-tb";
-
-// Repeats a system call while signals interrupt it.
-template <typename Call>
-auto Uninterrupted(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
 
 // Whether a file system uses this error for operations that it does not support.
 bool IsUnsupported(int error) {
@@ -154,10 +147,8 @@ void AtomicFile::PublishAs(const std::string& path) {
     // The file system has no hard links. A file that appears between lstat() and rename() is
     // replaced.
     struct stat ignored{};
-    if (::lstat(path_.c_str(), &ignored) == 0) {
-      errno = EEXIST;
-      ThrowSystemError("create", path_);
-    }
+    if (::lstat(path_.c_str(), &ignored) == 0) errno = EEXIST;
+    if (errno != ENOENT) ThrowSystemError("create", path_);
     Replace();
   } else {
     ThrowSystemError("create", path_);

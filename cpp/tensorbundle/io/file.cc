@@ -111,9 +111,7 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   const int flags =
       O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | (mode == ReadMode::kDirect ? kDirectFlag : 0);
   const std::shared_ptr<File> file(new File(path, mode));
-  do {
-    file->descriptor_ = ::open(path.c_str(), flags);
-  } while (file->descriptor_ < 0 && errno == EINTR);
+  file->descriptor_ = Uninterrupted([&] { return ::open(path.c_str(), flags); });
   if (file->descriptor_ < 0) ThrowOpenFailure(path, errno, mode);
 
   struct stat status{};

@@ -2,6 +2,7 @@
 // A file, open for reading: a regular file of the system, or one that a RangeReader serves.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,6 +12,14 @@
 #include "tensorbundle/base/bytes.h"
 
 namespace tensorbundle {
+
+// Repeats a system call while signals interrupt it. Returns its result.
+template <typename Call>
+auto Uninterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
 
 // How ReadAt() reads.
 enum class ReadMode {

@@ -18,6 +18,7 @@
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/io/file.h"
 
 namespace tensorbundle {
 namespace {
@@ -28,9 +29,11 @@ constexpr int kMaxClaims = 100;
   throw IOFailure("will not replace " + path + "; " + advice, path, EEXIST);
 }
 
-// Whether a path exists, without following links.
+// Whether a path exists, without following links. Throws: IOFailure if the system does not tell.
 bool Exists(const std::string& path, struct stat* status) {
-  return ::lstat(path.c_str(), status) == 0;
+  if (::lstat(path.c_str(), status) == 0) return true;
+  if (errno != ENOENT && errno != ENOTDIR) ThrowSystemError("stat", path);
+  return false;
 }
 
 // Removes at least five digits from the start of the text. Returns whether it has them.
@@ -59,19 +62,22 @@ size_t LengthOfCheckpointName(std::string_view name, std::string_view base, bool
   return TakeNumber(&name) ? size - name.size() : 0;
 }
 
-// A descriptor that is closed by the destructor.
+// A descriptor that is closed by the destructor. Open() may be called once.
 class Descriptor {
  public:
-  explicit Descriptor(int number) : number_(number) {}
+  Descriptor() = default;
   ~Descriptor() {
     if (number_ >= 0) ::close(number_);
   }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
+  int Open(const std::string& path, int flags) {
+    number_ = Uninterrupted([&] { return ::open(path.c_str(), flags); });
+    return number_;
+  }
 
  private:
-  int number_;
+  int number_ = -1;
 };
 
 }  // namespace
@@ -116,11 +122,21 @@ std::string CheckpointFiles::InDirectory(const std::string& name) const {
 
 CheckpointFiles::Names CheckpointFiles::ListNames() const {
   Names names;
-  DIR* directory = ::opendir(directory_path_.empty() ? "." : directory_path_.c_str());
-  // A directory that cannot be listed may still be written: Publish() replaces no file.
-  if (directory == nullptr) return names;
+  const std::string path = directory_path_.empty() ? "." : directory_path_;
+  DIR* directory = ::opendir(path.c_str());
+  if (directory == nullptr) {
+    // A directory that must not be listed may still be written: Publish() replaces no file.
+    if (errno == ENOENT || errno == ENOTDIR || errno == EACCES || errno == EPERM) return names;
+    ThrowSystemError("list the directory", path);
+  }
+  const auto next = [&] {
+    errno = 0;  // readdir() returns null at the end too
+    const dirent* entry = ::readdir(directory);
+    if (entry == nullptr && errno != 0) ThrowSystemError("list the directory", path);
+    return entry;
+  };
   try {
-    while (const dirent* entry = ::readdir(directory)) {
+    while (const dirent* entry = next()) {
       const std::string_view name = entry->d_name;
       bool is_index = false;
       const size_t length = LengthOfCheckpointName(name, base_, &is_index);
@@ -147,17 +163,17 @@ void CheckpointFiles::RemoveLeftovers(Names* names) const {
   struct stat status{};
   const bool has_index = Exists(prefix_ + ".index", &status);
   bool was_publishing = false;
-  bool is_claimed = false;                               // by a writer that lives
-  std::vector<std::unique_ptr<const Descriptor>> locks;  // of the dead, until all is removed
+  bool is_claimed = false;                         // by a writer that lives
+  std::vector<std::unique_ptr<Descriptor>> locks;  // of the dead, until all is removed
   std::vector<const std::vector<std::string>*> dead;
   for (const auto& [number, group] : names->temporary) {
     bool is_index = false;
     LengthOfCheckpointName(group.back(), base_, &is_index);
     if (is_index) {  // data files without one are those of a dead writer
       const std::string path = InDirectory(group.back());
-      locks.push_back(std::make_unique<const Descriptor>(
-          ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)));
-      const int lock = locks.back()->number();
+      // Opened when its owner exists, so that a failed allocation leaks no descriptor.
+      locks.push_back(std::make_unique<Descriptor>());
+      const int lock = locks.back()->Open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
       if (lock < 0 || ::flock(lock, LOCK_EX | LOCK_NB) != 0) {
         is_claimed = true;
         continue;
@@ -197,15 +213,19 @@ void CheckpointFiles::Claim() {
     number_ = AtomicFile::RandomNumber();
     index_ = AtomicFile::Create(prefix_ + ".index", number_);
     // A lock on a descriptor of its own, because Finish() closes that of the file.
-    lock_ = ::open(index_->temporary().c_str(), O_RDONLY | O_CLOEXEC);
+    lock_ =
+        Uninterrupted([&] { return ::open(index_->temporary().c_str(), O_RDONLY | O_CLOEXEC); });
     if (lock_ >= 0) {
       // File systems without locks: leftovers stay. Another writer may have taken the new file for
       // a leftover: then it has no name any more.
       (void)::flock(lock_, LOCK_EX | LOCK_NB);
       struct stat status{};
-      if (::fstat(lock_, &status) == 0 && status.st_nlink > 0) return;
-      ::close(lock_);
-      lock_ = -1;
+      const bool failed = ::fstat(lock_, &status) != 0;
+      if (!failed && status.st_nlink > 0) return;
+      const int error = errno;
+      ::close(std::exchange(lock_, -1));
+      errno = error;
+      if (failed) ThrowSystemError("stat", index_->temporary());
     } else if (errno != ENOENT) {
       ThrowSystemError("open", index_->temporary());
     }

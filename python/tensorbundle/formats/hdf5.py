@@ -10,15 +10,15 @@ opaque bytes (``V1``, ``V2`` in h5py), with the type in the attribute ``dtype``.
 from __future__ import annotations
 
 import contextlib
-import errno
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tensorbundle.errors import CheckpointNotFoundError, IOFailure
 from tensorbundle.formats import tensors
-from tensorbundle.formats.new_files import NewFiles
+from tensorbundle.formats.new_files import NewFiles, errno_in
 from tensorbundle.formats.tensors import (
     Advance,
     ForeignFile,
@@ -83,28 +83,99 @@ def write(
     h5py = import_h5py()
     paths = paths_of([tensor.name for tensor in source])
     with NewFiles(path, overwrite=overwrite) as files:
-        with files.failures(), _new_file(h5py, files.temporary()) as file:
+        with files.failures(), _new_file(h5py, files.temporary()) as (file, sink):
             for tensor in source:
                 _write_tensor(file, paths[tensor.name], tensor, advance)
+                sink.raise_error()
         files.sync()
         files.publish()
     return (path,)
 
 
 @contextlib.contextmanager
-def _new_file(h5py: Any, path: str) -> Iterator[Any]:
-    """Creates a file. A file that cannot be closed raises OSError; h5py raises RuntimeError."""
-    file = h5py.File(path, "w", locking=False)  # the writer has locked its files already
-    try:
-        yield file
-    except BaseException:
-        with contextlib.suppress(OSError, RuntimeError):
+def _new_file(h5py: Any, path: str) -> Iterator[tuple[Any, _Sink]]:
+    with contextlib.closing(_Sink(path)) as sink:
+        file = h5py.File(sink, "w")
+        try:
+            yield file, sink
+        finally:
             file.close()
-        raise
-    try:
-        file.close()
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+        sink.raise_error()
+
+
+class _Sink:
+    """A new file for the HDF5 library, whose operations do not fail.
+
+    The library crashes if it cannot write a file while it closes it. The first error of the system
+    is kept, and ``raise_error`` raises it. After an error nothing more is written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
+        self._position = self._size = 0
+        self._error: OSError | None = None
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def truncate(self, size: int) -> int:
+        def cut(_: int) -> int:
+            os.ftruncate(self._file.fileno(), size)
+            return 1
+
+        self._move(cut, 1)
+        self._size = size
+        return size
+
+    def flush(self) -> None:
+        """Does nothing: there is no buffer."""
+
+    def read(self, count: int) -> bytes:
+        """Makes h5py take this object for a file; it calls ``readinto``."""
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(buffer)])
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
+        start, number = self._position, self._file.fileno()
+        self._move(lambda done: os.preadv(number, [view[done:]], start + done), len(view))
+        self._position += len(view)
+        return len(view)
+
+    def write(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        start, number = self._position, self._file.fileno()
+        self._move(lambda done: os.pwrite(number, view[done:], start + done), len(view))
+        self._position += len(view)
+        self._size = max(self._size, self._position)
+        return len(view)
+
+    def _move(self, call: Callable[[int], int], size: int) -> None:
+        """Calls the system until `size` bytes have been moved, the file ends or a call fails."""
+        done = 0
+        while done < size and self._error is None:
+            try:
+                count = call(done)
+            except InterruptedError:
+                continue  # Python does not repeat ftruncate()
+            except OSError as error:
+                self._error = error
+                return
+            if count == 0:
+                return
+            done += count
 
 
 def _write_tensor(file: Any, path: str, tensor: SourceTensor, advance: Advance) -> None:
@@ -138,8 +209,10 @@ class _Dataset(ForeignTensor):
             found = self._dataset[index]
         except OSError as error:
             name = self._dataset.file.filename
-            raise IOFailure(f"cannot read {self.name!r} in {name!r}: {error}", filename=name,
-                            errno=error.errno or errno.EIO) from error  # fmt: skip
+            number = error.errno or errno_in(str(error))
+            raise IOFailure(
+                f"cannot read {self.name!r} in {name!r}: {error}", number, name
+            ) from error
         array = np.asarray(found)
         if is_extension(self.dtype):
             array = array.view(self.dtype)
@@ -167,11 +240,11 @@ def read(path: str) -> ForeignFile:
     """
     h5py = import_h5py()
     try:
-        file = h5py.File(path, "r")
+        file = _open(h5py, path)
     except FileNotFoundError:
         raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
     except OSError as error:
-        number = error.errno or errno.EIO
+        number = error.errno or errno_in(str(error))
         raise IOFailure(f"cannot read {path!r} as an HDF5 file: {error}", number, path) from error
     found: dict[str, ForeignTensor] = {}
     left_out: dict[str, str] = {}
@@ -190,10 +263,28 @@ def read(path: str) -> ForeignFile:
 
     try:
         file.visititems(visit)
+    except (RuntimeError, KeyError, OSError) as error:  # h5py's, when the system fails a read
+        _close(file)
+        number = errno_in(str(error))
+        raise IOFailure(f"cannot read {path!r} as an HDF5 file: {error}", number, path) from error
     except BaseException:
-        file.close()
+        _close(file)
         raise
-    return ForeignFile(path, found, left_out, close=file.close)
+    return ForeignFile(path, found, left_out, close=lambda: _close(file))
+
+
+def _open(h5py: Any, path: str) -> Any:
+    while True:
+        try:
+            return h5py.File(path, "r")
+        except InterruptedError:
+            continue  # the library does not repeat open()
+
+
+def _close(file: Any) -> None:
+    """Closes a file that was only read, whatever the system reports."""
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
 
 
 def _tensor_type(dataset: Any) -> np.dtype[Any] | str:

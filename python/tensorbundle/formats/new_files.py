@@ -120,10 +120,16 @@ class NewFiles:
             claim = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.lexists(name):  # another writer may have taken it for a leftover
+            try:
+                is_ours = os.fstat(claim).st_nlink > 0
+            except OSError:
+                os.close(claim)
+                os.unlink(name)
+                raise
+            if is_ours:
                 self._claim = claim
                 return number
-            os.close(claim)
+            os.close(claim)  # another writer has taken it for a leftover
 
     def temporary(self, path: str | None = None) -> str:
         """Returns the temporary name of a file, for a library that opens it itself.
@@ -160,7 +166,7 @@ class NewFiles:
             raise
         except OSError as error:
             path = self.path if path is None else path
-            number = error.errno or _errno_in(str(error))
+            number = error.errno or errno_in(str(error))
             raise IOFailure(f"cannot {verb} {path!r}", number, path) from error
 
     def publish(self, *, revoke: Iterable[str] = ()) -> None:
@@ -199,7 +205,7 @@ class NewFiles:
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                if os.path.lexists(path):
+                if _exists(path):
                     message = f"cannot create {path!r}"
                     raise DestinationExistsError(message, errno.EEXIST, path) from None
             else:
@@ -229,7 +235,8 @@ class NewFiles:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         if self._claim is not None:
-            os.close(self._claim)
+            with contextlib.suppress(OSError):  # it is closed even then, and holds no data
+                os.close(self._claim)
         if not self._done:
             self._remove_directory()
 
@@ -240,6 +247,15 @@ def write_array(file: IO[bytes], array: np.ndarray[Any, Any]) -> int:
         return 0
     # Arrays of ml_dtypes' types have no buffer.
     return file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _exists(path: str) -> bool:
+    """Unlike os.path.lexists, raises OSError if the system does not tell."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def copy_rows(
@@ -302,7 +318,7 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def _errno_in(message: str) -> int:
+def errno_in(message: str) -> int:
     """Returns the error number in a message of the HDF5 library, or EIO."""
     match = re.search(r"errno = (\d+)", message)
     return int(match[1]) if match else errno.EIO

@@ -8,6 +8,7 @@ comment of the member, which ``read`` uses.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import math
@@ -191,13 +192,18 @@ class _Archive:
         except OSError as error:
             raise IOFailure(f"cannot read {path!r}", error.errno or errno.EIO, path) from error
         except zipfile.BadZipFile as error:
+            cause = error.__context__
+            if isinstance(cause, OSError):  # zipfile hides the error of a read
+                number = cause.errno or errno.EIO
+                raise IOFailure(f"cannot read {path!r}", number, path) from error
             raise CorruptionError(f"{path!r} is not an npz file: {error}") from error
         self._readers: list[_Reader] = []
 
     def close(self) -> None:
         for reader in self._readers:
             reader.close()
-        self._zip.close()
+        with contextlib.suppress(OSError):  # the file is closed even then, and was only read
+            self._zip.close()
 
     def members(self) -> list[zipfile.ZipInfo]:
         return [info for info in self._zip.infolist() if not info.is_dir()]
@@ -240,6 +246,9 @@ class _Reader:
         self._path = path
         try:
             self._file = archive.open(info)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise IOFailure(f"cannot read {path!r}", number, path) from error
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise CorruptionError(f"{self._what} cannot be read: {error}") from error
 
