@@ -329,4 +329,22 @@ def weighted_mean(arrays: Sequence[Any], weights: Sequence[float]) -> Array:
                 product *= weight
             total += product
         total /= sum(weights)
+        if first.dtype.itemsize == total.dtype.itemsize and not np.isfinite(total).all():
+            total = _without_overflow(total, arrays, weights)
         return casts.cast(total, first.dtype)
+
+
+def _without_overflow(mean: Array, arrays: Sequence[Any], weights: Sequence[float]) -> Array:
+    """Returns a mean in which parts that are not finite are computed from smaller terms.
+
+    A power of two scales the terms, which loses nothing beside the terms that overflow.
+    """
+    factor = 2.0 ** -(math.frexp(sum(map(abs, weights)))[1] + 1)
+    parts = np.atleast_1d(mean).view(np.float64)  # of complex numbers: both
+    total = np.zeros_like(parts)
+    for array, weight in zip(arrays, weights, strict=True):
+        terms = np.atleast_1d(np.ascontiguousarray(array, mean.dtype)).view(np.float64)
+        total += terms * factor * weight
+    total = total / sum(weights) / factor
+    np.copyto(parts, total, where=~np.isfinite(parts))
+    return parts.view(mean.dtype).reshape(mean.shape)

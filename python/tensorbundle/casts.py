@@ -5,7 +5,8 @@
 float to float       always, rounded once, as by TensorFlow: to nearest, ties to even
 integer to integer   if every value fits; bool counts as an integer from 0 to 1, but not as a target
 complex to complex   always
-other casts          only if NumPy's ``can_cast(..., "safe")`` allows them: int32 to float64
+other casts          if NumPy's ``can_cast(..., "safe")`` allows them (int32 to float64) and every
+                     value is kept: NumPy calls int64 to float64 safe
 ===================  =============================================================================
 
 Strings, variants and quantized types are never cast.
@@ -117,9 +118,33 @@ def _integer_range(name: str) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-def check_values(blocks: Iterable[Array], limits: tuple[int, int]) -> str | None:
-    """Returns which value does not fit between two limits, or None."""
-    low, high = limits
+def depends_on_values(source: str, target: str) -> bool:
+    """Returns whether only some values of a type can be cast, by `check_values`.
+
+    Requires: `obstacle` returned None.
+    """
+    return limits(source, target) is not None or _digits_of_target(source, target) is not None
+
+
+def _digits_of_target(source: str, target: str) -> int | None:
+    """Returns the binary digits of a float type if integers of the source have more, or None."""
+    if _kind(source) != "integer" or _kind(target) not in ("float", "complex"):
+        return None
+    info: Any = ml_dtypes.finfo(BY_NAME[target])  # type: ignore[no-untyped-call]
+    digits = int(info.nmant) + 1
+    low, high = _integer_range(source)
+    return digits if max(-low, high) > 1 << digits else None
+
+
+def check_values(blocks: Iterable[Array], source: str, target: str) -> str | None:
+    """Returns which value another type does not have, or None."""
+    digits = _digits_of_target(source, target)
+    if digits is not None:
+        return _check_floats(blocks, digits, target)
+    bounds = limits(source, target)
+    if bounds is None:
+        return None
+    low, high = bounds
     for block in blocks:
         if block.size == 0:
             continue
@@ -127,6 +152,24 @@ def check_values(blocks: Iterable[Array], limits: tuple[int, int]) -> str | None
         for value in (int(values.min()), int(values.max())):
             if not low <= value <= high:
                 return f"the value {value} is not in [{low}, {high}]"
+    return None
+
+
+def _check_floats(blocks: Iterable[Array], digits: int, target: str) -> str | None:
+    """Returns which integer a float type, with that many binary digits, does not have, or None."""
+    for block in blocks:
+        if block.dtype.itemsize < 8:
+            # Types of few bits have no large values either; infinities and NaN differ from all.
+            result = cast(block, BY_NAME[target]).astype(np.complex128)
+            wrong = result != block.astype(np.complex128)
+        else:
+            # The magnitude of a negative int64, also the least, is that of its bits as uint64.
+            bits64 = block.view("u8")
+            size = np.where(block < 0, 0 - bits64, bits64)
+            without_zeros = size // np.maximum(size & (0 - size), 1)
+            wrong = without_zeros >= np.uint64(1 << digits)
+        if np.any(wrong):
+            return f"{target} does not have the value {block[wrong].flat[0]}"
     return None
 
 

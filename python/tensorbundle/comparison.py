@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorbundle import _core, arguments, blocks, checkpoint, naming
+from tensorbundle import _core, arguments, blocks, casts, checkpoint, naming
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.diff_report import Ambiguity, DiffReport, TensorDiff, Unreadable
+from tensorbundle.errors import Error
 from tensorbundle.filenames import AnyPath
 from tensorbundle.renaming import Names, Renaming
 from tensorbundle.tensor import Tensor
@@ -110,6 +111,8 @@ class _Fingerprint(NamedTuple):
 
 # The kind of error of a tensor whose type is not known. Its checksums can be compared.
 _NOT_SUPPORTED = "not supported"
+# The bytes of the largest tensor that is read to find out whether it is constant.
+_TINY = 1024
 # The layout of elements in row-major and little-endian order, with one checksum for all of them.
 _WHOLE = ("whole", False)
 
@@ -282,7 +285,11 @@ class _Comparison:
             for tensor, content in _contents(owner, candidates):
                 by_content[_kind(tensor), content][side].append(tensor.name)
         groups = [(names, others) for names, others in by_content.values() if names and others]
-        renamed = [(a[0], b[0]) for a, b in groups if len(a) == len(b) == 1]
+        renamed = [
+            (a[0], b[0])
+            for a, b in groups
+            if len(a) == len(b) == 1 and not _is_tiny_constant(self._tensors_a[a[0]])
+        ]
         ambiguous = [Ambiguity(tuple(a), tuple(b)) for a, b in groups if not len(a) == len(b) == 1]
         return renamed, ambiguous
 
@@ -303,6 +310,19 @@ def _are_numbers(pair: _Pair) -> bool:
 
 def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
     return tensor.stored_dtype, tensor.shape
+
+
+def _is_tiny_constant(tensor: Tensor) -> bool:
+    """Returns whether equal contents are no evidence that two tensors are the same."""
+    if tensor.size <= 1:
+        return True
+    if tensor.dtype == object or tensor.nbytes > _TINY:
+        return False
+    try:
+        data = casts.bits(np.asarray(tensor)).reshape(-1)
+    except Error:
+        return False
+    return bool((data == data[0]).all())
 
 
 def _contents(owner: Checkpoint, tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Hashable]]:

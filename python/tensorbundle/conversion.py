@@ -397,6 +397,8 @@ def _split(
     for tensor in tensors:
         reason = None if target == "checkpoint" else _source_reason(tensor)
         reason = reason or reason_of(tensor.name, tensor.dtype)
+        if target == "hdf5" and len(tensor.shape) > hdf5.MAX_RANK:
+            reason = reason or f"its rank is {len(tensor.shape)}, and HDF5 has {hdf5.MAX_RANK} axes"
         if reason is None:
             stored.append(tensor)
         else:

@@ -429,10 +429,10 @@ class _Planner:
         if target == tensor.stored_dtype:
             return target
         obstacle = casts.obstacle(tensor.stored_dtype, target)
-        limits = None if obstacle else casts.limits(tensor.stored_dtype, target)
-        if limits is not None and tensor.error is None:
+        is_checked = not obstacle and casts.depends_on_values(tensor.stored_dtype, target)
+        if is_checked and tensor.error is None:
             values = [np.asarray(tensor)] if not tensor.shape else (a for _, a in tensor.chunks())
-            obstacle = casts.check_values(values, limits)
+            obstacle = casts.check_values(values, tensor.stored_dtype, target)
         if obstacle is not None:
             self.problems.append(
                 f"{tensor.name!r} cannot be cast from {tensor.stored_dtype} to {target}: {obstacle}"
@@ -581,7 +581,9 @@ class _Planner:
     def _find_collisions(self, planned: list[PlannedTensor]) -> None:
         sources: dict[str, list[str]] = {}
         for tensor in planned:
-            sources.setdefault(tensor.name, []).append(tensor.source_name or "update")
+            sources.setdefault(tensor.name, []).append(
+                "update" if tensor.source_name is None else tensor.source_name
+            )
         for name, keys in sources.items():
             self._check_encoding(name, keys[0])
             if not name:

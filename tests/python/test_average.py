@@ -434,3 +434,25 @@ def test_mean_is_rounded_once(tmp_path: Path) -> None:
     weights = [0.5 - 2**-40, 0.5 + 2**-40]
     tb.average([tmp_path / "a", tmp_path / "b"], tmp_path / "c", weights=weights)
     assert tb.load(tmp_path / "c")["x"] == 1.0078125
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_mean_near_the_largest_number_is_finite(tmp_path: Path, dtype: Any) -> None:
+    large, small = np.finfo(np.float64).max, 5e-324
+    values = np.array([large, large, -large, 0.1, small, np.inf, np.nan]).astype(dtype)
+    other = np.array([large, large / 2, -large, 0.2, small, 1, 1]).astype(dtype)
+    tb.save(tmp_path / "a", {"w": values, "s": values[0]})
+    tb.save(tmp_path / "b", {"w": other, "s": other[1]})
+    expected = [large, large * 0.75, -large, (0.1 + 0.2) / 2, small, np.inf, np.nan]
+    for weights in (None, [7.0, 7.0], [1e30, 1e30], [2.0**-99, 2.0**-99]):
+        tb.average(
+            [tmp_path / "a", tmp_path / "b"], tmp_path / "m", weights=weights, overwrite=True
+        )
+        found = tb.load(tmp_path / "m")
+        if weights is None:
+            assert np.array_equal(found["w"].real, expected, equal_nan=True)
+        assert np.allclose(found["w"].real[:4], expected[:4], rtol=1e-15)
+        assert found["w"].dtype == found["s"].dtype == dtype and found["s"].shape == ()
+        assert np.isclose(found["s"].real, large * 0.75, rtol=1e-15)
+    tb.average([tmp_path / "a", tmp_path / "a"], tmp_path / "n", weights=[3, -1])
+    assert np.isnan(tb.load(tmp_path / "n")["w"][5].real)

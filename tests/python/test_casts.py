@@ -64,9 +64,33 @@ def test_limits_of_integers(source: str, target: str, expected: tuple[int, int] 
 
 def test_values_outside_the_limits_are_found() -> None:
     blocks = [np.array([], np.uint64), np.array([3, 2**64 - 1], np.uint64)]
-    assert casts.check_values(blocks, (0, 2**64 - 1)) is None
-    assert casts.check_values(blocks, (0, 5)) == f"the value {2**64 - 1} is not in [0, 5]"
-    assert casts.check_values([np.array([-3], ml_dtypes.int4)], (0, 5)) is not None
+    assert casts.check_values(blocks, "uint64", "uint64") is None
+    wrong = f"the value {2**64 - 1} is not in [0, 255]"
+    assert casts.check_values(blocks, "uint64", "uint8") == wrong
+    assert casts.check_values([np.array([-3], ml_dtypes.int4)], "int4", "uint4") is not None
+
+
+INTEGERS = ["bool", "int4", "int8", "int16", "int32", "int64", "uint4", "uint8", "uint32", "uint64"]
+FLOATS = [name for name in casts.BY_NAME if name.startswith(("float", "bfloat", "complex"))]
+
+
+@pytest.mark.parametrize("source", INTEGERS)
+@pytest.mark.parametrize("target", FLOATS)
+def test_integers_become_floats_only_if_every_value_is_kept(source: str, target: str) -> None:
+    if casts.obstacle(source, target) is not None:
+        return
+    low, high = casts._integer_range(source)
+    powers = [sign * (2**n + d) for n in range(65) for d in (-1, 0, 1) for sign in (-1, 1)]
+    powers += [2**62 + 2**9, 2**62 + 2**10, low, high - 1, high]
+    for value in {value for value in powers if low <= value <= high}:
+        wide = np.array([0, value], np.uint64 if value >= 0 else np.int64)
+        array = wide.astype(casts.BY_NAME[source])
+        result = complex(array.astype(casts.BY_NAME[target])[1]).real
+        is_kept = np.isfinite(result) and int(result) == value
+        assert is_kept or casts.depends_on_values(source, target)
+        assert (casts.check_values([array], source, target) is None) == is_kept
+    empty = np.zeros((0, 3), casts.BY_NAME[source])
+    assert casts.check_values([empty], source, target) is None
 
 
 @pytest.mark.parametrize("pair", [("string", "float32"), ("variant", "int8"), ("qint8", "int8"),

@@ -463,3 +463,15 @@ def test_report_escapes_names(tmp_path: Path) -> None:
     assert r"<b>\n\x1b[31m\xff" in str(report)
     assert r"&lt;b&gt;\n\x1b[31m\xff" in report._repr_html_()
     assert "<b>" not in report._repr_html_()
+
+
+def test_tiny_constants_are_no_evidence_of_a_renaming(tmp_path: Path) -> None:
+    shapes = [(), (1,), (0, 3), (40,), (2, 3)]
+    values: dict[str, Any] = {f"a{n}": np.zeros(shape) for n, shape in enumerate(shapes)}
+    values |= {"step": np.int64(1000), "large": np.zeros(300), "varied": np.array([0.0, 1.0])}
+    values["text"] = [b"x" * 50]
+    a = write_tensors(tmp_path / "a", values)
+    b = write_tensors(tmp_path / "b", {f"new_{name}": value for name, value in values.items()})
+    report = tb.diff(a, b)
+    assert report.renamed == (("large", "new_large"), ("varied", "new_varied"))
+    assert len(report.only_a) == len(report.only_b) == 7 and not report.ambiguous

@@ -81,3 +81,11 @@ def test_a_foreign_tensor_with_the_name_of_the_object_graph(tmp_path: Path) -> N
         source: Any = ForeignFile("c.npz", tensors)
         with pytest.raises(EditError, match="only checkpoints have"):
             plan_edit(source)
+
+
+def test_integers_that_float64_does_not_have_are_refused(tmp_path: Path) -> None:
+    tb.save(tmp_path / "c", {"small": np.int64(2**53), "big": np.array([3, 2**53 + 1])})
+    with pytest.raises(ValueError, match=r"'big' .*float64 does not have the value 90071992547409"):
+        tb.edit(tmp_path / "c", tmp_path / "d", cast={"int64": "float64"})
+    tb.edit(tmp_path / "c", tmp_path / "d", cast={"small": "float64"})
+    assert tb.load(tmp_path / "d")["small"] == 2.0**53

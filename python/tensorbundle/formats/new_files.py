@@ -28,6 +28,7 @@ import numpy as np
 from tensorbundle import _core, arguments
 from tensorbundle.errors import DestinationExistsError, Error, IOFailure
 from tensorbundle.filenames import names_in
+from tensorbundle.formats import tensors
 from tensorbundle.tensor import Tensor
 
 _TEMPORARY = re.compile(r"(?P<name>.+)\.tempstate(?P<number>\d+)-tb", re.DOTALL)
@@ -166,33 +167,74 @@ class NewFiles:
             raise
         except OSError as error:
             path = self.path if path is None else path
-            number = error.errno or errno_in(str(error))
+            number = error.errno or tensors.errno_in(error) or errno.EIO
             raise IOFailure(f"cannot {verb} {path!r}", number, path) from error
 
-    def publish(self, *, revoke: Iterable[str] = ()) -> None:
+    def exists(self, path: str) -> bool:
+        """Returns whether the old output had a file of that name."""
+        return path in self._old
+
+    def publish(self, finish: Callable[[], Iterable[str]] = tuple) -> None:
         """Names all files, in the order of their creation, and removes old ones of the output.
 
+        The last file is named when the others are on the disk. With it the new output is complete.
+
         Args:
-            revoke: Old files to remove first, because together with some of the new files they
-                would be a wrong output.
+            finish: Called after that, before old files are removed. It returns the paths to keep
+                if they are not those of the new files.
 
         Raises:
             DestinationExistsError: Another writer has created a file meanwhile.
             IOFailure: The system failed an operation.
         """
         with self._system_errors("create"):
-            for path in revoke:
+            for number, (path, temporary) in enumerate(self._temporary.items(), 1):
+                if 1 < number == len(self._temporary):
+                    self._sync_directory()
+                self._name(temporary, path)
+            if self._overwrite:  # the old output is gone, so the new one must stay
+                self._published.clear()
+            self._sync_directory()
+            keep = {*finish()} or {*self._temporary}
+            for path in {*self._old, *self._temporary} - keep:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-                    self._sync_directory()
-            for path, temporary in self._temporary.items():
-                self._name(temporary, path)
-            self._sync_directory()
-            for path in self._old:
-                if path not in self._temporary:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(path)
         self._done = True
+
+    def link(self, path: str, other: str) -> bool:
+        """Gives a new file a second name, also that of an old file.
+
+        Returns:
+            False if the file system has no hard links.
+        """
+        temporary = f"{other}.tempstate{self._number}-tb"
+        try:
+            os.link(path, temporary)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                return False
+            raise
+        self._replace(temporary, other)
+        return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Replaces a file at once, when all names that were given before are on the disk."""
+        temporary = f"{path}.tempstate{self._number}-tb"
+        with self.failures(path), open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._sync_directory()
+        self._replace(temporary, path)
+        self._sync_directory()
+
+    def _replace(self, temporary: str, path: str) -> None:
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
 
     def _name(self, temporary: str, path: str) -> None:
         if not self._overwrite:
@@ -213,7 +255,7 @@ class NewFiles:
                 os.unlink(temporary)
                 return
         os.rename(temporary, path)
-        if not self._overwrite:
+        if not self.exists(path):
             self._published.append(path)
 
     def _sync_directory(self) -> None:
@@ -316,9 +358,3 @@ def _sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def errno_in(message: str) -> int:
-    """Returns the error number in a message of the HDF5 library, or EIO."""
-    match = re.search(r"errno = (\d+)", message)
-    return int(match[1]) if match else errno.EIO

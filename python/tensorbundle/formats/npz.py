@@ -13,6 +13,7 @@ import errno
 import io
 import math
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,7 +22,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from tensorbundle.errors import CheckpointNotFoundError, CorruptionError, IOFailure
+from tensorbundle.errors import (
+    CheckpointNotFoundError,
+    CorruptionError,
+    Error,
+    IOFailure,
+    UnsupportedError,
+)
 from tensorbundle.formats import tensors
 from tensorbundle.formats.new_files import NewFiles, write_array
 from tensorbundle.formats.tensors import (
@@ -99,7 +106,7 @@ class _Member(ForeignTensor):
 
         Blocks in row-major order, from the first element to the last, are streamed, and the
         checksum is compared at the end. Otherwise the whole array is compared first. It is then
-        mapped, or kept in memory if it is compressed.
+        mapped; a compressed one from a temporary file.
         """
         if self._array is None:
             elements = self._range_of(index)
@@ -163,6 +170,8 @@ class _Header:
         if version not in readers:
             raise ValueError(f"version {version} of the npy format is not supported")
         self.shape, fortran, stored = readers[version](start)
+        if any(type(n) is not int or n < 0 for n in self.shape):
+            raise ValueError(f"its shape is {self.shape}")
         self.size = start.tell()
         self.order = "F" if fortran and len(self.shape) > 1 else "C"
         comment = info.comment.decode("utf-8", "replace")
@@ -186,17 +195,12 @@ class _Archive:
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            self._zip = zipfile.ZipFile(path)
-        except FileNotFoundError:
+            with tensors.library_errors(path, f"{path!r} as an npz file"):
+                self._zip = zipfile.ZipFile(path)
+        except IOFailure as error:
+            if error.errno != errno.ENOENT:
+                raise
             raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
-        except OSError as error:
-            raise IOFailure(f"cannot read {path!r}", error.errno or errno.EIO, path) from error
-        except zipfile.BadZipFile as error:
-            cause = error.__context__
-            if isinstance(cause, OSError):  # zipfile hides the error of a read
-                number = cause.errno or errno.EIO
-                raise IOFailure(f"cannot read {path!r}", number, path) from error
-            raise CorruptionError(f"{path!r} is not an npz file: {error}") from error
         self._readers: list[_Reader] = []
 
     def close(self) -> None:
@@ -206,7 +210,7 @@ class _Archive:
             self._zip.close()
 
     def members(self) -> list[zipfile.ZipInfo]:
-        return [info for info in self._zip.infolist() if not info.is_dir()]
+        return [info for info in self._zip.infolist() if info.filename[-1:] != "/"]
 
     def open(self, info: zipfile.ZipInfo) -> _Reader:
         """Opens a member; only the last one that was opened can be read."""
@@ -218,11 +222,7 @@ class _Archive:
     def whole(self, info: zipfile.ZipInfo) -> Array:
         """Returns the bytes of a member: mapped, or inflated if it is compressed."""
         if info.compress_type != zipfile.ZIP_STORED:
-            buffer = np.empty(info.file_size, np.uint8)
-            file = self.open(info)
-            _read_into(file, buffer)
-            file.read(1)
-            return buffer
+            return self._inflated(info)
         data = tensors.map_file(self._path)
         start = info.header_offset
         header = data[start : start + _LOCAL_HEADER.size].tobytes()
@@ -230,12 +230,35 @@ class _Archive:
         *_, name_size, extra_size = _LOCAL_HEADER.unpack(header)
         start += _LOCAL_HEADER.size + name_size + extra_size
         data = data[start : start + info.file_size]
+        require(data.size == info.file_size, self._path, "is truncated")
         checksum = 0
         for at in range(0, data.size, tensors.BLOCK_BYTES):
             checksum = zlib.crc32(data[at : at + tensors.BLOCK_BYTES].data, checksum)
         if checksum != info.CRC:
             raise CorruptionError(f"{self._path!r}: member {info.filename!r} has a wrong checksum")
         return data
+
+    def _inflated(self, info: zipfile.ZipInfo) -> Array:
+        """Inflates a member to a mapped file that has no name."""
+        file = self.open(info)
+        folder = tempfile.gettempdir()
+        try:
+            with tempfile.TemporaryFile(dir=folder) as copy:
+                left = info.file_size
+                while left:
+                    data = file.read(min(left, _INFLATED))
+                    if not data:
+                        file.fail()
+                    copy.write(data)
+                    left -= len(data)
+                file.read(1)  # compares the checksum
+                copy.flush()
+                return np.asarray(np.memmap(copy, np.uint8, "r"))
+        except OSError as error:
+            if isinstance(error, Error):
+                raise
+            message = f"cannot inflate {info.filename!r} of {self._path!r} in {folder!r}"
+            raise IOFailure(message, error.errno or errno.EIO, folder) from error
 
 
 class _Reader:
@@ -244,22 +267,14 @@ class _Reader:
     def __init__(self, path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
         self._what = f"{path!r}: member {info.filename!r}"
         self._path = path
-        try:
+        if info.flag_bits & 1:
+            raise UnsupportedError(f"{self._what} is encrypted")
+        with tensors.library_errors(path, self._what):
             self._file = archive.open(info)
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise IOFailure(f"cannot read {path!r}", number, path) from error
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise CorruptionError(f"{self._what} cannot be read: {error}") from error
 
     def read(self, count: int) -> bytes:
-        try:
+        with tensors.library_errors(self._path, self._what):
             return self._file.read(count)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise CorruptionError(f"{self._what} is corrupted: {error}") from error
-        except OSError as error:
-            number = error.errno or errno.EIO
-            raise IOFailure(f"cannot read {self._path!r}", number, self._path) from error
 
     def close(self) -> None:
         self._file.close()
@@ -304,12 +319,8 @@ def read(path: str) -> ForeignFile:
             if not info.filename.endswith(_MEMBER_SUFFIX):
                 left_out[name] = "not an array"
                 continue
-            try:
+            with tensors.library_errors(path, f"{path!r}: the header of {info.filename!r}"):
                 header = _Header(archive.open(info), info)
-            except CorruptionError:
-                raise
-            except ValueError as error:
-                raise CorruptionError(f"{path!r}: {info.filename!r}: {error}") from error
             if not header.is_tensor:
                 left_out[name] = _left_out_reason(header.stored)
                 continue
@@ -319,6 +330,10 @@ def read(path: str) -> ForeignFile:
                 f"has {info.file_size - header.size} bytes for array {name!r}, which needs "
                 f"{header.nbytes}",
             )
+            reason = tensors.shape_reason(header.shape, header.stored.itemsize)
+            if reason is not None:
+                left_out[name] = reason
+                continue
             found[name] = _Member(archive, info, header)
     except BaseException:
         archive.close()

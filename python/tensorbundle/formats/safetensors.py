@@ -15,6 +15,7 @@ This module writes the same bytes as the library, and reads by mapping.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -154,8 +155,10 @@ def write(
             shard.path = f"{stem}-{number:05d}-of-{len(shards):05d}{SUFFIX}"
     layouts = [shard.layout() for shard in shards]
     with NewFiles(path, overwrite=overwrite, belongs=belongs_to(path)) as files:
-        for shard, (header, offsets) in zip(shards, layouts, strict=True):
-            with files.open(shard.path) as file:
+        paths = [shard.path for shard in shards]
+        first = paths if index is None else _unused_paths(paths, stem, files)
+        for shard, name, (header, offsets) in zip(shards, first, layouts, strict=True):
+            with files.open(name) as file:
                 write_array(file, np.frombuffer(header, np.uint8))
                 copies: list[tuple[Tensor, int]] = []
                 for tensor in shard.tensors:
@@ -167,12 +170,41 @@ def write(
                     for block in tensor.blocks(splits_rows=True):
                         advance(write_array(file, block))
                 copy_rows(file, shard.path, copies, advance)
-        if index is not None:
-            with files.open(index) as file:
-                write_array(file, np.frombuffer(_index_text(shards), np.uint8))
-        # An old index must not lead to new shards.
-        files.publish(revoke=[] if index is None else [index])
-    return (*(shard.path for shard in shards), *([index] if index else []))
+        if index is None:
+            files.publish()
+            return tuple(paths)
+        text = _index_text(shards, first)
+        with files.open(index) as file:
+            write_array(file, np.frombuffer(text, np.uint8))
+
+        def finish() -> list[str]:
+            nonlocal paths
+            if first != paths:
+                links = (files.link(*names) for names in zip(first, paths, strict=True))
+                if all(links):
+                    files.replace(index, _index_text(shards, paths))
+                else:
+                    paths = first
+            return [*paths, index]
+
+        files.publish(finish)
+    return (*paths, index)
+
+
+def _unused_paths(paths: list[str], stem: str, files: NewFiles) -> list[str]:
+    """Returns paths for shards that the old output does not have.
+
+    An index names its own shards at all times: the new shards first have another number of shards
+    in their names, and the index that names them replaces the old output at once. Then they get
+    their usual names, as links, and a second index replaces the first.
+    """
+    found, count = paths, len(paths)
+    while any(map(files.exists, found)):
+        count += 1
+        found = [
+            f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, len(paths) + 1)
+        ]
+    return found
 
 
 def _split(source: Iterable[SourceTensor], max_bytes: int | None) -> list[_Shard]:
@@ -192,9 +224,11 @@ def _split(source: Iterable[SourceTensor], max_bytes: int | None) -> list[_Shard
     return shards
 
 
-def _index_text(shards: list[_Shard]) -> bytes:
+def _index_text(shards: list[_Shard], paths: list[str]) -> bytes:
     weight_map = {
-        tensor.name: os.path.basename(shard.path) for shard in shards for tensor in shard.tensors
+        tensor.name: os.path.basename(path)
+        for shard, path in zip(shards, paths, strict=True)
+        for tensor in shard.tensors
     }
     total = sum(shard.nbytes for shard in shards)
     document = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -239,8 +273,10 @@ def _read_index(path: str) -> dict[str, str]:
     weight_map: Any = document.get("weight_map", {})
     require(isinstance(weight_map, dict) and bool(weight_map), path, "has no weight_map")
     for name, file in weight_map.items():
+        _check_name(name, path)
         is_name = isinstance(file, str) and bool(file) and "\0" not in file
         is_name = is_name and file == os.path.basename(file)
+        is_name = is_name and tensors.invalid_utf8_reason(file) is None
         require(is_name, path, f"has {file!r:.100} as the file of {name!r:.100}")
     result: dict[str, str] = weight_map
     return result
@@ -281,14 +317,16 @@ def _read_file(path: str) -> tuple[dict[str, ForeignTensor], dict[str, str]]:
         if dtype is None:
             left_out[name] = f"type {code}, which cannot be read"
             continue
-        nbytes = dtype.itemsize
-        for length in shape:
-            nbytes *= length
+        nbytes = math.prod(shape) * dtype.itemsize
         require(
             end - begin == nbytes,
             path,
             f"has {end - begin} bytes for tensor {name!r}, which needs {nbytes}",
         )
+        reason = tensors.shape_reason(shape, dtype.itemsize)
+        if reason is not None:
+            left_out[name] = reason
+            continue
         array = tensors.array_over(payload[begin:end], dtype, shape)
         found[name] = MappedTensor(name, array)
     require(
@@ -301,12 +339,19 @@ def _read_file(path: str) -> tuple[dict[str, ForeignTensor], dict[str, str]]:
 
 def _parse_entry(name: str, entry: Any, path: str) -> tuple[int, int, str, tuple[int, ...]]:
     """Returns (begin, end, type, shape) of an entry of the header."""
+    _check_name(name, path)
     message = f"has an invalid entry for tensor {name!r:.100}: {entry!r:.200}"
     require(isinstance(entry, dict), path, message)
     code, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     require(isinstance(code, str) and _are_sizes(shape) and _are_sizes(offsets), path, message)
     require(len(offsets) == 2, path, message)
     return offsets[0], offsets[1], code, tuple(shape)
+
+
+def _check_name(name: str, path: str) -> None:
+    # JSON can have half of a surrogate pair, which is no character.
+    is_text = tensors.invalid_utf8_reason(name) is None
+    require(is_text, path, f"has a tensor name that is not Unicode: {name!r:.100}")
 
 
 def _are_sizes(values: Any) -> bool:

@@ -7,9 +7,12 @@ methods have the meaning of ``Tensor``'s. Its data are read when they are used.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
+import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,7 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from tensorbundle import dtypes
-from tensorbundle.errors import CheckpointNotFoundError, CorruptionError, IOFailure
+from tensorbundle.errors import (
+    CheckpointNotFoundError,
+    CorruptionError,
+    Error,
+    IOFailure,
+    OutOfMemoryError,
+    UnsupportedError,
+)
 from tensorbundle.naming import FullNames
 from tensorbundle.tensor import StoredSlice, Tensor
 
@@ -26,6 +36,8 @@ Advance = Callable[[int], None]  # called with the number of bytes that were wri
 
 BLOCK_BYTES = 8 << 20
 """The size of the blocks that are copied at a time."""
+
+_MAX_RANK = 64 if int(np.__version__.partition(".")[0]) >= 2 else 32
 
 
 class SourceTensor(Protocol):
@@ -249,3 +261,61 @@ def require(condition: bool, path: str, message: str) -> None:
     """Raises CorruptionError about a file unless a condition holds."""
     if not condition:
         raise CorruptionError(f"{path!r} {message}")
+
+
+@contextlib.contextmanager
+def library_errors(path: str, what: str) -> Iterator[None]:
+    """Raises errors of this package in place of those of a library that decodes a file.
+
+    The libraries raise nearly any exception for a damaged file.
+
+    Args:
+        path: The file.
+        what: The file, or the part of it that is read, for the message.
+
+    Raises:
+        CorruptionError: The library cannot decode the bytes.
+        IOFailure: The system failed a read.
+        OutOfMemoryError: There is not enough memory.
+        UnsupportedError: The library knows the feature, but does not implement it.
+    """
+    try:
+        yield
+    except Error:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(f"cannot read {what}", errno.ENOMEM, path) from error
+    except NotImplementedError as error:
+        raise UnsupportedError(f"cannot read {what}: {error}") from error
+    except Exception as error:
+        number = _system_error(error)
+        if number is not None:
+            raise IOFailure(f"cannot read {what}", number, path) from error
+        text = str(error) or type(error).__name__
+        raise CorruptionError(f"{what} is corrupted: {text:.300}") from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """Returns the error number of the system, or None if the bytes are wrong."""
+    # zipfile hides the error of a read behind its own.
+    hidden = error.__context__ if isinstance(error, zipfile.BadZipFile) else None
+    cause = hidden if isinstance(hidden, OSError) else error
+    number = cause.errno if isinstance(cause, OSError) else None
+    number = errno_in(error) if number is None else number
+    # A wrong offset in the file was given to lseek.
+    return None if number == errno.EINVAL else number
+
+
+def errno_in(error: Exception) -> int | None:
+    """Returns the error number of the system in a message of the HDF5 library, or None."""
+    match = re.search(r"errno = ([1-9]\d*)", str(error))
+    return int(match[1]) if match else None
+
+
+def shape_reason(shape: tuple[int, ...], itemsize: int) -> str | None:
+    """Returns why NumPy has no array of a shape, or None."""
+    if len(shape) > _MAX_RANK:
+        return f"its rank is {len(shape)}, and NumPy has at most {_MAX_RANK} axes"
+    if itemsize * math.prod(n for n in shape if n) >= 1 << 63:
+        return f"its shape {list(shape)} is too large for NumPy"
+    return None
