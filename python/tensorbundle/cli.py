@@ -101,6 +101,8 @@ def _error(message: str) -> int:
 def _usage_error(error: click.UsageError, args: Sequence[str]) -> int:
     """Prints an error with the usage; for a command without arguments, its help to people."""
     message = error.format_message().rstrip(".")
+    if message.endswith("?)"):
+        message = message.replace("(Did", "Did")[:-1]
     if error.ctx is None:
         return _error(message)
     path = error.ctx.command_path
@@ -109,7 +111,8 @@ def _usage_error(error: click.UsageError, args: Sequence[str]) -> int:
             click.echo(error.ctx.get_help() + "\n")
         usage = " ".join(error.ctx.get_usage().split())
         return _error(f"{message}. {usage} (-h for help)")
-    return _error(f"{message}. For help: {path} -h")
+    end = "" if message.endswith("?") else "."
+    return _error(f"{message}{end} For help: {path} -h")
 
 
 @contextlib.contextmanager

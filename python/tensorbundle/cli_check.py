@@ -58,8 +58,8 @@ _NUMBERS = {dtypes.stored_name(number): number for number in range(len(dtypes.BY
 def verify(checkpoint: str, patterns: tuple[str, ...], as_json: bool) -> int:
     """Compares every byte of a checkpoint with its checksums.
 
-    CKPT is a prefix, a directory, or one of the checkpoint's files. PATTERN selects tensors by
-    name, with *, ? and [].
+    CKPT is a prefix, a directory, or one of the checkpoint's files. PATTERN, of --names, selects
+    tensors by name, with *, ? and [].
 
     Exit status: 1 if bytes are damaged or missing, 2 if the system cannot read them.
     """

@@ -525,7 +525,8 @@ def _print_totals(opened: tensorbundle.Checkpoint, items: Sequence[_Item]) -> No
     summary = count_tensors(opened.path, [item.tensor._core for item in items])
     line = summary.line
     if len(items) < len(opened):
-        line += f" (of {plural(len(opened), 'tensor')})"
+        totals = line.partition(", ")[2]
+        line = f"{len(items):,} of {plural(len(opened), 'tensor')}, {totals}"
     terminal.print_text(line, "scope")
     errors = _Errors()
     kinds = {item.error[0] for item in items if item.error}

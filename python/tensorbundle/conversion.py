@@ -306,16 +306,26 @@ def _source_format(path: str) -> str:
     return found
 
 
+def _is_misspelled(path: str) -> bool:
+    """Returns whether the suffix of a path is similar to that of a format: .safetensor, .npy."""
+    import difflib  # only a conversion to a checkpoint needs it
+
+    suffix = os.path.splitext(path)[1]
+    similar = difflib.get_close_matches(suffix.lower(), _SUFFIXES, 1, 0.7)
+    return bool(similar) and not suffix[1:].isdecimal()  # model-0.5 is a name
+
+
 def _target_format(path: str, to: object, source: str) -> str:
     if to is not None and to not in FORMATS:
         raise ValueError(f"to must be one of {', '.join(map(repr, FORMATS))}, not {to!r:.50}")
     found = str(to) if to is not None else _format_of(path)
-    if found is None and source != "checkpoint":
+    if found is None and source != "checkpoint" and not _is_misspelled(path):
         found = "checkpoint"
     if found is None:
+        hint = "" if source == "checkpoint" else ", 'checkpoint' for the prefix of a checkpoint"
         raise ValueError(
             f"the suffix of {path!r} selects no format: use one of {', '.join(_SUFFIXES)}, or "
-            "choose the format with to="
+            f"choose the format with to={hint}"
         )
     if found == source == "checkpoint":
         raise ValueError("both are checkpoints: use edit, which has the same arguments")

@@ -622,6 +622,10 @@ class _Planner:
                 self.warnings.append(
                     f"{option}: {glob.text!r} matches only tensors that are dropped"
                 )
+            elif glob.is_literal and option == "cast":
+                self.problems.append(
+                    f"cast: there is no type and no tensor {self._absent(glob.text)}"
+                )
             elif glob.is_literal or option == "rename":
                 self.problems.append(f"{option}: there is no tensor {self._absent(glob.text)}")
             else:

@@ -34,6 +34,7 @@ from tensorbundle.filenames import (
 )
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.planned_tensor import PlannedTensor, whole
+from tensorbundle.tables import size_text
 from tensorbundle.tensor import Tensor
 from tensorbundle.writer import Writer
 
@@ -77,8 +78,8 @@ class EditReport:
         """Returns a summary, and a table of the changes."""
         counts = [f"{len(self.kept)} tensors kept", f"{len(self.dropped)} dropped"]
         counts += [f"{len(self.renamed)} renamed", f"{len(self.cast)} cast"]
-        before, after = self.bytes_before / 1e6, self.bytes_after / 1e6
-        lines = [f"{self.path}: {', '.join(counts)}; {before:,.1f} MB -> {after:,.1f} MB"]
+        before, after = size_text(self.bytes_before), size_text(self.bytes_after)
+        lines = [f"{self.path}: {', '.join(counts)}; {before} -> {after}"]
         rows = [("drop", name, "") for name in self.dropped]
         rows += [("rename", old, new) for old, new in self.renamed.items()]
         rows += [("cast", name, " -> ".join(types)) for name, types in self.cast.items()]

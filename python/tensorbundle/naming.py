@@ -32,6 +32,8 @@ _MAX_NAME_CHARS = 500
 _MIN_RATIO = 0.6
 # The lowest ratio for UTF-8 bytes: in the worst case, common characters have one byte, others four.
 _MIN_BYTE_RATIO = _MIN_RATIO / (_MIN_RATIO + 4 * (1 - _MIN_RATIO))
+# The fewest characters of a name with whose beginning a component is compared.
+_MIN_BEGINNING = 3
 # The number of candidates for difflib, which is exact but slow, after a fast preselection.
 _MAX_COMPARED = 24
 # difflib's time is quadratic in the length.
@@ -168,8 +170,14 @@ def nearest(name: str, candidates: list[str], count: int = _MAX_NEAREST) -> list
     near = [candidate for candidate, score in scores.items() if score >= _MIN_RATIO]
     near.sort(key=scores.__getitem__, reverse=True)
     if len(near) < count:
-        # A name in a scope is not similar to its last component, so compare the component itself.
+        # A long name is not similar to one of its components, so compare the components: all of
+        # the last one, or the beginning of any.
         ending = f"/{name}"
-        in_scopes = {other for other in candidates if other.endswith(ending)}
-        near += sorted(in_scopes.difference(near), key=lambda other: (len(other), other))
+        found_in = {other for other in candidates if other.endswith(ending)}
+        if len(name) >= _MIN_BEGINNING:
+            found_in.update(
+                other for other in candidates if other.startswith(name) or ending in other
+            )
+        found_in = found_in.difference(near, [name])
+        near += sorted(found_in, key=lambda each: (not each.endswith(ending), len(each), each))
     return near[:count]

@@ -100,7 +100,7 @@ def test_ls_prints_table_to_terminal(monkeypatch):
     header, row, empty, totals = unstyled(terminal.getvalue()).splitlines()
     assert header.split() == ["name", "dtype", "shape", "parameters", "size"]
     assert row.split() == ["conv2d/bias", "float32", "[32]", "32", "128", "B"]
-    assert (empty, totals) == ("", "1 tensor, 32 parameters, 128 B (of 27 tensors)")
+    assert (empty, totals) == ("", "1 of 27 tensors, 32 parameters, 128 B")
 
 
 def test_ls_prints_error_of_unreadable_tensor(tmp_path, capsys):

@@ -102,6 +102,14 @@ def test_unknown_option_names_the_help(capsys):
     assert err.endswith("For help: tensorbundle ls -h\n")
 
 
+def test_misspelled_command_is_one_sentence_after_another(capsys):
+    status, _, err = run(capsys, "lss", MNIST)
+    assert status == 2
+    assert "?." not in err
+    assert ")." not in err
+    assert err.endswith(" For help: tensorbundle -h\n")
+
+
 # --- completion
 
 

@@ -193,3 +193,19 @@ def test_compressed_npz_with_large_rows(tmp_path):
     tb.convert(tmp_path / "x.npz", tmp_path / "m")
     with tb.open(tmp_path / "m", verify="full") as found:
         assert same_bits(np.asarray(found["a"]), values)
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.safetensor", "m.hd5", "m.NPZ"])
+def test_a_misspelled_suffix_is_not_a_prefix(tmp_path, name):
+    np.savez(tmp_path / "x.npz", a=np.arange(3))
+    with pytest.raises(ValueError, match=r"selects no format.*to=, 'checkpoint' for the prefix"):
+        tb.convert(tmp_path / "x.npz", tmp_path / name)
+    tb.convert(tmp_path / "x.npz", tmp_path / name, to="checkpoint")
+    assert (tmp_path / f"{name}.index").exists()
+
+
+@pytest.mark.parametrize("name", ["m", "model.ckpt", "model.ckpt-10", "m-0.5", "m.v2", "m.pt"])
+def test_any_other_suffix_is_part_of_a_prefix(tmp_path, name):
+    np.savez(tmp_path / "x.npz", a=np.arange(3))
+    tb.convert(tmp_path / "x.npz", tmp_path / name)
+    assert (tmp_path / f"{name}.index").exists()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
     assert report.renamed
     text = str(report)
+    assert re.search(r"; [\d.]+ (B|KiB) -> [\d.]+ (B|KiB)\n", text)
     assert text.startswith(f"{tmp_path / 'd'}: {len(report.kept)} tensors kept, 0 dropped")
     assert all(new in text for new in report.renamed.values())
 

@@ -214,13 +214,15 @@ def test_all_problems_are_reported_at_once(dense: tb.Checkpoint) -> None:
         dense,
         drop=["nmaes"],
         rename={"dense/bias": "dense/kernel", "globalstep": "step"},
-        cast={"dense/bias": "string", "float32": "float33", "quantized": "int8"},
+        cast={"dense/bias": "string", "float32": "float33", "quantized": "int8"}
+        | {"flaot32": "float16"},
         transpose={"dense/kernel": (0, 2), "*bias": [1, 0]},
         partition={"global_step": 2},
         update={"dense/kernel": object(), "": 1},
     )
     expected = [
         "cast to 'float33': TensorFlow has no such type",
+        "cast: there is no type and no tensor 'flaot32'",
         "'dense/kernel' of shape (4, 3) cannot be transposed by (0, 2)",
         "'dense/bias' cannot be cast from float32 to string",
         "'dense/bias' of shape (3,) cannot be transposed by (1, 0)",

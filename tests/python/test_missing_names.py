@@ -97,6 +97,8 @@ def test_failed_lookup_takes_microseconds(checkpoint: tb.Checkpoint) -> None:
         ("layer_077777/attention/kernel", "model/layer_077777/attention/kernel"),
         ("ema/model/layer_000123/attention/kernel", "model/layer_000123/attention/kernel"),
         ("biass", "bias"),
+        ("layer_077777/att", "model/layer_077777/attention/kernel"),
+        ("model/layer_077777", "model/layer_077777/attention/kernel"),
     ],
 )
 def test_message_suggests_nearest_name_quickly(
