@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A driver of fuzz targets without a fuzzer: runs the files and directories on the command line,
 // every prefix of each file, and each file with one byte changed; and mutations of each file by the
-// target's own mutator, if it has one.
+// target's own mutator, if it has one. After --as-is, the files only, for targets that take long.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -9,6 +9,7 @@
 #include <iostream>
 #include <iterator>
 #include <random>
+#include <string_view>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
@@ -58,10 +59,11 @@ size_t RunMutations(const std::vector<uint8_t>& input) {
   return kMutations;
 }
 
-size_t RunFile(const std::filesystem::path& path) {
+size_t RunFile(const std::filesystem::path& path, bool as_is) {
   std::ifstream file(path, std::ios::binary);
   const std::vector<uint8_t> input{std::istreambuf_iterator<char>(file), {}};
   LLVMFuzzerTestOneInput(input.data(), input.size());
+  if (as_is) return 1;
   return 1 + RunMutations(input) + (input.size() <= kMaxVaried ? RunVariations(input) : 0);
 }
 
@@ -69,13 +71,18 @@ size_t RunFile(const std::filesystem::path& path) {
 
 int main(int argc, char** argv) {
   size_t count = 0;
+  bool as_is = false;
   for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--as-is") {
+      as_is = true;
+      continue;
+    }
     if (!std::filesystem::is_directory(argv[i])) {
-      count += RunFile(argv[i]);
+      count += RunFile(argv[i], as_is);
       continue;
     }
     for (const auto& entry : std::filesystem::recursive_directory_iterator(argv[i])) {
-      if (entry.is_regular_file()) count += RunFile(entry.path());
+      if (entry.is_regular_file()) count += RunFile(entry.path(), as_is);
     }
   }
   std::cout << count << " inputs\n";

@@ -75,7 +75,7 @@ def run_target(build: Path, target: str, options: list[str]) -> Result:
     found.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
     command = [
-        str(build / "tests" / "fuzz" / name), "-print_final_stats=1", "-timeout=30",
+        str(build / "tests" / "fuzz" / name), "-print_final_stats=1", "-timeout=30", "-entropic=0",
         "-malloc_limit_mb=256", "-rss_limit_mb=4096", f"-max_len={MAX_LENGTH.get(target, 2000)}",
         f"-artifact_prefix={crashes}/", *options, str(found), str(CORPUS / name),
     ]  # fmt: skip
