@@ -99,7 +99,7 @@ def run_target(build: Path, target: str, options: list[str]) -> Result:
 
 
 def minimize(build: Path, target: str) -> None:
-    """Replaces the corpus of a target; keeps the names of the files that stay."""
+    """Replaces the corpus of a target; keeps files with descriptive names."""
     name = f"fuzz_{target}"
     merged = FINDINGS / name / "merged"
     shutil.rmtree(merged, ignore_errors=True)
@@ -110,6 +110,10 @@ def minimize(build: Path, target: str) -> None:
          f"-max_len={MAX_LENGTH.get(target, 2000)}", str(merged), *map(str, sources)],
         check=True, capture_output=True, env={**os.environ, "ASAN_OPTIONS": ASAN_OPTIONS},
     )  # fmt: skip
+    kept = {path.read_bytes() for path in merged.iterdir()}
+    for path in (CORPUS / name).iterdir():
+        if re.fullmatch("[0-9a-f]{16}", path.name) and path.read_bytes() not in kept:
+            path.unlink()
     known = {path.read_bytes() for path in (CORPUS / name).iterdir()}
     for path in sorted(merged.iterdir()):
         if path.read_bytes() not in known:
