@@ -58,6 +58,39 @@ def sanitize(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+# Everything that is undefined in C++, bounds of local objects, and conversions that lose bits: the
+# compiler's warnings make those explicit. Not unsigned-integer-overflow, unsigned-shift-base and
+# implicit-integer-sign-change: hashes, checksums and varints wrap by design.
+FUZZ_SANITIZERS = "address,undefined,local-bounds,float-divide-by-zero,implicit-integer-truncation"
+
+
+def build_fuzzers(session: nox.Session) -> str:
+    """Builds the fuzz targets with Clang. Returns the build directory."""
+    session.install("cmake>=3.22", "ninja")
+    build = str(Path(session.cache_dir) / "fuzz")
+    session.run(
+        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
+        f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
+        "-DTENSORBUNDLE_BUILD_TESTS=ON", "-DTENSORBUNDLE_BUILD_FUZZERS=ON",
+        f"-DTENSORBUNDLE_SANITIZE={FUZZ_SANITIZERS}",
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+    )  # fmt: skip
+    session.run("cmake", "--build", build, "--target", "fuzzers")
+    return build
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzzes one target or all of them: `-- [TARGET] [SECONDS] [--jobs N] [--minimize]`."""
+    session.run("python", "tests/fuzz/run.py", build_fuzzers(session), *session.posargs)
+
+
+@nox.session(name="fuzz-record")
+def fuzz_record(session: nox.Session) -> None:
+    """Runs the fuzz targets for many inputs and writes the counts to docs/reliability.md."""
+    session.run("python", "tests/fuzz/run.py", build_fuzzers(session), "--record", *session.posargs)
+
+
 @nox.session
 def deep(session: nox.Session) -> None:
     """Runs what takes too long for every change: all faults of tests/faults."""

@@ -8,44 +8,25 @@
 #include <string>
 #include <vector>
 
+#include "fuzz_input.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/catalog.h"
 #include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/slice_cover.h"
 
-namespace tensorbundle {
+namespace tensorbundle::fuzz {
 namespace {
 
-void Require(bool condition) {
-  if (!condition) std::abort();
+// A box in a shape, from the input.
+Box BoxIn(const std::vector<int64_t>& shape, Input* input) {
+  Box box;
+  for (const int64_t dim : shape) {
+    const int64_t start = input->Below(dim);
+    box.push_back({start, 1 + input->Below(dim - start)});
+  }
+  return box;
 }
-
-// Hands out numbers from the input, 0 at its end.
-class Numbers {
- public:
-  Numbers(const uint8_t* data, size_t size) : p_(data), left_(size) {}
-  bool more() const { return left_ > 0; }
-
-  int64_t Below(int64_t limit) {
-    if (left_ == 0) return 0;
-    --left_;
-    return *p_++ % limit;
-  }
-
-  Box BoxIn(const std::vector<int64_t>& shape) {
-    Box box;
-    for (const int64_t dim : shape) {
-      const int64_t start = Below(dim);
-      box.push_back({start, 1 + Below(dim - start)});
-    }
-    return box;
-  }
-
- private:
-  const uint8_t* p_;
-  size_t left_;
-};
 
 // Calls body(index in the tensor) for every element of a box, row-major.
 template <typename Body>
@@ -70,16 +51,16 @@ struct Example {
   Box box;
 };
 
-Example MakeExample(Numbers numbers) {
+Example MakeExample(Input input) {
   Example example;
-  const int64_t rank = numbers.Below(5);
-  for (int64_t axis = 0; axis < rank; ++axis) example.shape.push_back(1 + numbers.Below(6));
-  example.box = numbers.BoxIn(example.shape);
+  const int64_t rank = input.Below(5);
+  for (int64_t axis = 0; axis < rank; ++axis) example.shape.push_back(1 + input.Below(6));
+  example.box = BoxIn(example.shape, &input);
   Catalog& catalog = example.catalog;
   catalog.dims = example.shape;
   uint64_t offset = 0;
-  while (numbers.more() && catalog.slices.size() < 64) {
-    const Box box = numbers.BoxIn(example.shape);
+  while (input.more() && catalog.slices.size() < 64) {
+    const Box box = BoxIn(example.shape, &input);
     StoredSlice slice;
     slice.first_extent = catalog.extents.size();
     slice.offset = offset;
@@ -153,11 +134,12 @@ void CheckFileRange(const Example& example, const Box& box) {
 }
 
 }  // namespace
-}  // namespace tensorbundle
+}  // namespace tensorbundle::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle;
-  const Example example = MakeExample(Numbers(data, size));
+  using namespace tensorbundle::fuzz;
+  const Example example = MakeExample(Input(data, size));
   CheckFileRange(example, WholeBox(example.shape));
   CheckFileRange(example, example.box);
   bool covered = true;

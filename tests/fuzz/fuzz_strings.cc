@@ -1,48 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bytes are stored strings or variants. The first byte selects the type, the byte order and the
 // number of elements.
-#include <unistd.h>
-
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <memory>
-#include <string>
+#include <optional>
+#include <string_view>
 #include <utility>
 
+#include "fuzz_input.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/read/read_strings.h"
 
-namespace tensorbundle {
+namespace tensorbundle::fuzz {
 namespace {
 
-// A data file into which every input is written, because every slice needs a file.
-class DataFile {
- public:
-  DataFile() : descriptor_(::mkstemp(path_.data())) {
-    if (descriptor_ < 0) std::abort();
-  }
-  ~DataFile() {
-    ::close(descriptor_);
-    ::unlink(path_.c_str());
-  }
-
-  const std::string& path() const { return path_; }
-
-  // The rest of a longer earlier input may follow: a data file may be longer than its slices.
-  void Set(const uint8_t* data, size_t size) {
-    if (::pwrite(descriptor_, data, size, 0) != static_cast<ssize_t>(size)) std::abort();
-  }
-
- private:
-  std::string path_ = std::filesystem::temp_directory_path() / "fuzz_strings-XXXXXX";
-  int descriptor_;
-};
-
 // The catalog of one tensor that takes the whole file. Applies the size check of the index.
-bool MakeCatalog(uint8_t choice, size_t size, const std::string& path, Catalog* catalog) {
+bool MakeCatalog(uint8_t choice, size_t size, Catalog* catalog) {
   const bool is_string = (choice & 1) != 0;
   const int64_t count = choice >> 2;
   const size_t least = is_string ? static_cast<size_t>(count) + 4 : static_cast<size_t>(count) * 5;
@@ -59,7 +34,7 @@ bool MakeCatalog(uint8_t choice, size_t size, const std::string& path, Catalog* 
   catalog->tensors = {tensor};
   catalog->dims = {count};
   catalog->slices = {slice};
-  catalog->files = {path};
+  catalog->files = {"fuzz.data"};
   catalog->big_endian = (choice & 2) != 0;
   return true;
 }
@@ -69,7 +44,7 @@ void ReadAll(const Checkpoint& checkpoint, size_t size, bool verify) {
   try {
     const StringElements elements =
         ReadStrings(checkpoint, tensor, checkpoint.catalog().slices[0], verify);
-    if (elements.size() != tensor.num_elements) std::abort();
+    Require(elements.size() == tensor.num_elements);
     size_t total = 0;
     uint8_t sum = 0;
     for (size_t i = 0; i < elements.size(); ++i) {
@@ -78,22 +53,40 @@ void ReadAll(const Checkpoint& checkpoint, size_t size, bool verify) {
     }
     volatile uint8_t used = sum;
     static_cast<void>(used);
-    if (total > size) std::abort();
+    Require(total <= size);
   } catch (const Error&) {
   }
 }
 
+// The decoder of whole slices and the one that takes chunks must agree about the checksum.
+void CompareDecoders(const Catalog& catalog, ByteSpan bytes) {
+  const Tensor& tensor = catalog.tensors[0];
+  const Encoding encoding = catalog.slices[0].encoding;
+  const DecodedElements whole =
+      DecodeElements(bytes, encoding, tensor.num_elements, catalog.big_endian, true);
+  for (const size_t chunk : {bytes.size() + 1, size_t{1}, size_t{7}}) {
+    StreamingElements streaming(encoding, tensor.num_elements, catalog.big_endian);
+    for (size_t at = 0; at < bytes.size(); at += chunk) {
+      streaming.Extend(bytes.subspan(at, std::min(chunk, bytes.size() - at)));
+    }
+    const std::optional<uint32_t> checksum = streaming.Value();
+    Require(checksum.has_value() == (whole.error == ElementsError::kNone));
+    if (checksum) Require(*checksum == whole.checksum);
+  }
+}
+
 }  // namespace
-}  // namespace tensorbundle
+}  // namespace tensorbundle::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle;
-  static DataFile file;
   Catalog catalog;
-  if (size == 0 || !MakeCatalog(data[0], size - 1, file.path(), &catalog)) return 0;
-  file.Set(data + 1, size - 1);
-  const Checkpoint checkpoint(std::move(catalog), 0, IoMode::kPread, nullptr);
-  ReadAll(checkpoint, size - 1, false);
-  ReadAll(checkpoint, size - 1, true);
+  if (size == 0 || !fuzz::MakeCatalog(data[0], size - 1, &catalog)) return 0;
+  const ByteSpan bytes(data + 1, size - 1);
+  fuzz::CompareDecoders(catalog, bytes);
+  const Checkpoint checkpoint(std::move(catalog), 0, IoMode::kPread, nullptr,
+                              fuzz::OpensMemory(AsText(bytes)));
+  fuzz::ReadAll(checkpoint, bytes.size(), false);
+  fuzz::ReadAll(checkpoint, bytes.size(), true);
   return 0;
 }

@@ -5,10 +5,6 @@
 // Layout of an input: seven bytes of options, the new vocabulary, the byte 0xff, the old one. Lines
 // of padding can be put before either, so that short inputs reach sizes near the limits in the
 // code: multiples of 64 bytes (a block) and of 64 KiB (a chunk).
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -22,40 +18,19 @@
 #include <utility>
 #include <vector>
 
+#include "fuzz_input.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/io/file.h"
 #include "tensorbundle/vocab/join.h"
 #include "tensorbundle/vocab/line_stream.h"
 #include "tensorbundle/vocab/vocabulary.h"
 
-namespace tensorbundle {
+namespace tensorbundle::fuzz {
 namespace {
 
 constexpr size_t kNumOptions = 7;
 constexpr char kSeparator = '\xff';
 constexpr uint8_t kManyThreads = 't';
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
-
-// A file without a name, rewritten for every input.
-class ScratchFile {
- public:
-  explicit ScratchFile(const char* name) : descriptor_(::memfd_create(name, 0)) {
-    Require(descriptor_ >= 0);
-  }
-
-  std::shared_ptr<const File> Open(std::string_view bytes) const {
-    Require(::ftruncate(descriptor_, 0) == 0);
-    Require(::pwrite(descriptor_, bytes.data(), bytes.size(), 0) ==
-            static_cast<ssize_t>(bytes.size()));
-    return File::Open("/proc/self/fd/" + std::to_string(descriptor_));
-  }
-
- private:
-  int descriptor_;
-};
 
 struct Example {
   std::string new_text;
@@ -212,10 +187,11 @@ void CheckRows(const Vocabulary& vocabulary, const std::vector<std::string>& tok
 }
 
 }  // namespace
-}  // namespace tensorbundle
+}  // namespace tensorbundle::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle;
+  using namespace tensorbundle::fuzz;
   static const ScratchFile new_scratch("new");
   static const ScratchFile old_scratch("old");
   const std::optional<Example> made = MakeExample({reinterpret_cast<const char*>(data), size});

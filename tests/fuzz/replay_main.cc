@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // A driver of fuzz targets without a fuzzer: runs the files and directories on the command line,
-// every prefix of each file, and each file with one byte changed.
+// every prefix of each file, and each file with one byte changed; and mutations of each file by the
+// target's own mutator, if it has one. After --as-is, the files only, for targets that take long.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <random>
+#include <string_view>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
+extern "C" __attribute__((weak)) size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size,
+                                                                size_t max_size, unsigned seed);
+
+// libFuzzer's mutation, for mutators of targets: here, one byte is changed or removed.
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t) {
+  static std::minstd_rand random(1);
+  if (size == 0) return 0;
+  if (random() % 4 == 0) return size - 1;
+  data[random() % size] = static_cast<uint8_t>(random());
+  return size;
+}
 
 namespace {
 
@@ -33,24 +47,42 @@ size_t RunVariations(std::vector<uint8_t> input) {
   return count;
 }
 
-size_t RunFile(const std::filesystem::path& path) {
+size_t RunMutations(const std::vector<uint8_t>& input) {
+  constexpr unsigned kMutations = 50;
+  if (LLVMFuzzerCustomMutator == nullptr) return 0;
+  for (unsigned seed = 1; seed <= kMutations; ++seed) {
+    std::vector<uint8_t> mutated = input;
+    mutated.resize(input.size() + kMaxVaried);
+    mutated.resize(LLVMFuzzerCustomMutator(mutated.data(), input.size(), mutated.size(), seed));
+    LLVMFuzzerTestOneInput(mutated.data(), mutated.size());
+  }
+  return kMutations;
+}
+
+size_t RunFile(const std::filesystem::path& path, bool as_is) {
   std::ifstream file(path, std::ios::binary);
   const std::vector<uint8_t> input{std::istreambuf_iterator<char>(file), {}};
   LLVMFuzzerTestOneInput(input.data(), input.size());
-  return 1 + (input.size() <= kMaxVaried ? RunVariations(input) : 0);
+  if (as_is) return 1;
+  return 1 + RunMutations(input) + (input.size() <= kMaxVaried ? RunVariations(input) : 0);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   size_t count = 0;
+  bool as_is = false;
   for (int i = 1; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--as-is") {
+      as_is = true;
+      continue;
+    }
     if (!std::filesystem::is_directory(argv[i])) {
-      count += RunFile(argv[i]);
+      count += RunFile(argv[i], as_is);
       continue;
     }
     for (const auto& entry : std::filesystem::recursive_directory_iterator(argv[i])) {
-      if (entry.is_regular_file()) count += RunFile(entry.path());
+      if (entry.is_regular_file()) count += RunFile(entry.path(), as_is);
     }
   }
   std::cout << count << " inputs\n";

@@ -75,11 +75,13 @@ void RowReader::AddSlice(const StoredSlice& slice) {
 }
 
 RowBatch RowReader::Plan(MutableByteSpan out) {
-  const int64_t count = out.empty() ? 0 : static_cast<int64_t>(out.size() / row_size_);
-  RowBatch batch{ReadPlan(checkpoint_, tensor_, info_, out), next_row_, next_row_ + count};
+  const uint64_t num_left = static_cast<uint64_t>(num_rows_ - next_row_);
+  const uint64_t count = out.empty() ? 0 : std::min(out.size() / row_size_, num_left);
+  RowBatch batch{ReadPlan(checkpoint_, tensor_, info_, out.first(count * row_size_)), next_row_,
+                 next_row_ + static_cast<int64_t>(count)};
   if (count == 0) return batch;
   Box box = WholeBox(checkpoint_.catalog().Shape(tensor_));
-  if (!box.empty()) box[0] = {next_row_, count};
+  if (!box.empty()) box[0] = {next_row_, static_cast<int64_t>(count)};
   next_row_ = batch.end_row;
   for (size_t i = first_open_; i < slices_.size() && slices_[i].first_row < next_row_; ++i) {
     if (slices_[i].end_row <= batch.first_row) continue;
