@@ -303,7 +303,7 @@ def _exists(path: str) -> bool:
 def copy_rows(
     file: IO[bytes],
     path: str,
-    tensors: Sequence[tuple[Tensor, int]],
+    copies: Sequence[tuple[Tensor, int]],
     advance: Callable[[int], None],
 ) -> None:
     """Writes the stored rows of tensors at offsets of a file, on all threads.
@@ -311,7 +311,7 @@ def copy_rows(
     Args:
         file: The file. Its position does not change.
         path: Its final path, for messages.
-        tensors: Tensors for which ``_core.can_copy_rows`` is true, and their offsets.
+        copies: Tensors for which ``_core.can_copy_rows`` is true, and their offsets.
         advance: Called with the number of bytes that were written.
 
     Raises:
@@ -329,7 +329,7 @@ def copy_rows(
     _core.copy_rows(
         os.fsencode(path),
         file.fileno(),
-        [(tensor._core, offset) for tensor, offset in tensors],
+        [(tensor._core, offset) for tensor, offset in copies],
         threads=arguments.num_threads(None),
         progress=report,
     )
