@@ -23,6 +23,7 @@ import click
 import tensorbundle
 from tensorbundle import cli_check, cli_ls, cli_show, cli_system, cli_write, terminal
 from tensorbundle.cli_options import OK, UNREADABLE
+from tensorbundle.errors import DestinationExistsError
 
 # The exit statuses that shells report for a program killed by SIGINT or SIGPIPE.
 INTERRUPTED = 130
@@ -80,6 +81,8 @@ def _run_to_status(args: Sequence[str]) -> int:
         return _error(error.format_message())
     except MemoryError:
         return _error("there is not enough memory")
+    except DestinationExistsError as error:
+        return _error(f"{error}{_overwrite_hint(args)}")
     except (tensorbundle.Error, ValueError, ImportError) as error:
         return _error(str(error))
     except OSError as error:
@@ -96,6 +99,13 @@ def _run_to_status(args: Sequence[str]) -> int:
 def _error(message: str) -> int:
     terminal.print_error(message)
     return UNREADABLE
+
+
+def _overwrite_hint(args: Sequence[str]) -> str:
+    """Returns the other cure for a destination that exists, if the command has it."""
+    command = next((each for each in program.commands.values() if each.name in args[:1]), None)
+    has_option = command is not None and any(each.name == "overwrite" for each in command.params)
+    return ", or replace it with --overwrite" if has_option else ""
 
 
 def _usage_error(error: click.UsageError, args: Sequence[str]) -> int:

@@ -111,6 +111,11 @@ def show(checkpoint: str, name: str, index: str, stats: bool, full: bool, as_jso
     """
     key = parse_index(index)
     with tensorbundle.open(checkpoint) as opened:
+        if any(character in name for character in "*?[") and name not in opened:
+            raise click.UsageError(
+                f"NAME is one tensor, not a pattern: `tensorbundle ls CKPT {name!r}` lists those "
+                "that match"
+            )
         tensor = opened[name]
         try:
             shown = _read(opened, tensor, index, key, stats, full)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -333,6 +334,10 @@ def average(
     Exit status: 1 if a checkpoint is damaged.
     """
     factors = None if weights is None else _weights(weights)
+    if len(sources) == 1 and not overwrite and os.path.exists(f"{destination}.index"):
+        raise click.UsageError(
+            f"{destination!r} is a checkpoint: give DST, the new one, first, and then each SRC"
+        )
     for source in sources:
         check_index(source)
     start = time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, dtypes, gather, indexing
+from tensorbundle.tables import plural
 
 Array = np.ndarray[Any, Any]
 
@@ -71,7 +72,7 @@ class ReadPlan:
             [
                 f"{self.name!r} {self.dtype} {self.shape}",
                 f"  means      {means}; streamed: {self.stream_means}",
-                f"  stored in  {self.slices} slices, {self.ranges} ranges",
+                f"  stored in  {plural(self.slices, 'slice')}, {plural(self.ranges, 'range')}",
                 f"  bytes      {self.bytes_asked:,} asked, {self.bytes_read:,} read, "
                 f"{self.bytes_touched:,} touched",
                 f"  in memory  {resident}",

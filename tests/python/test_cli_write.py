@@ -282,3 +282,24 @@ def test_average_of_different_or_damaged_checkpoints(capsys, source, tmp_path):
     status, out, err = run(capsys, "average", tmp_path / "mean", source, source)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert not list(tmp_path.glob("mean*"))
+
+
+def test_average_without_destination_names_the_order(capsys, source):
+    for words in ([source, source], [source, source, "--json"]):
+        status, out, err = run(capsys, "average", *words)
+        assert (status, out) == (2, "")
+        assert "is a checkpoint: give DST, the new one, first" in err
+
+
+def test_existing_destination_names_the_option_that_replaces_it(capsys, source, tmp_path):
+    for command, name in (("edit", "new"), ("convert", "new.npz"), ("align", "aligned")):
+        assert run(capsys, command, source, tmp_path / name)[0] == 0
+        status, out, err = run(capsys, command, source, tmp_path / name)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert ("--overwrite" in err) == (command != "align")
+
+
+def test_pattern_is_not_a_name(capsys, source):
+    status, out, err = run(capsys, "show", source, "dense/*")
+    assert (status, out) == (2, "")
+    assert "`tensorbundle ls CKPT 'dense/*'`" in err
