@@ -224,7 +224,7 @@ void WriteNew(const std::vector<Example>& examples, const std::string& prefix,
 
 void CopyAll(const std::shared_ptr<const Checkpoint>& checkpoint, const std::string& prefix,
              const BundleWriterOptions& options) {
-  Require(CanCopyTensors(*checkpoint));
+  Require(CanCopySlices(*checkpoint));
   BundleWriter writer(prefix, options);
   std::vector<TensorCopy> copies;
   for (const Tensor& tensor : checkpoint->catalog().tensors) {

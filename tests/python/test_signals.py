@@ -7,6 +7,7 @@ The data files are sparse: they have 4 GB of zeros, and take no space on the dis
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -78,7 +79,8 @@ def state() -> tuple[int, list[str]]:
 
 
 def settled_state() -> tuple[int, list[str]]:
-    """Returns the state without threads that are about to end."""
+    """Returns the state without threads that are about to end, and cycles of references."""
+    gc.collect()
     while True:
         before = state()
         time.sleep(0.02)

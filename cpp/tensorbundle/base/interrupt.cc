@@ -32,6 +32,8 @@ InterruptScope::~InterruptScope() {
   state.next_check = 0;
 }
 
+bool IsInterruptible() { return state.check != nullptr || state.stop != nullptr; }
+
 StopScope::StopScope(const std::atomic<bool>* stop) : outer_(state.stop) { state.stop = stop; }
 
 StopScope::~StopScope() { state.stop = outer_; }

@@ -3,7 +3,12 @@
 // has failed.
 //
 // Long work calls CheckInterrupt() at least every 10 MB or so. ParallelFor() does it between two
-// indices, so that only bodies that take long call it themselves.
+// indices, so that only bodies that take long call it themselves. It may wait for the caller's
+// lock (Python's GIL), so no lock may be held that a thread with that lock waits for.
+//
+// Only a thread with an InterruptScope is interrupted, and the threads of its loops. Work that
+// other callers may wait for, such as that of TensorFlow's kernels, has none: one caller's failure
+// must not end what others need.
 #pragma once
 
 #include <atomic>
@@ -26,7 +31,10 @@ class InterruptScope {
   InterruptCheck outer_;
 };
 
-// While it lives, CheckInterrupt() on this thread throws as soon as `stop` is set.
+// Whether CheckInterrupt() may throw on this thread.
+bool IsInterruptible();
+
+// While it lives, CheckInterrupt() on this thread throws as soon as `stop` is set; null: never.
 class StopScope {
  public:
   explicit StopScope(const std::atomic<bool>* stop);

@@ -25,6 +25,7 @@ namespace {
 struct Shared {
   std::atomic<size_t> next{0};
   std::atomic<bool> stop{false};
+  const bool is_interruptible = IsInterruptible();  // the caller
   std::mutex mutex;
   std::exception_ptr error;  // guarded by mutex
 };
@@ -33,7 +34,7 @@ struct Shared {
 constexpr size_t kThreadStateSize = 4096;
 
 void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared) {
-  const StopScope scope(&shared->stop);
+  const StopScope scope(shared->is_interruptible ? &shared->stop : nullptr);
   try {
     while (true) {
       const size_t i = shared->next.fetch_add(1, std::memory_order_relaxed);

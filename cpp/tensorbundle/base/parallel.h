@@ -11,8 +11,8 @@ namespace tensorbundle {
 // Runs body(i) for every i in [0, count) on at most `threads` threads, including the caller's.
 // Indices are taken in ascending order. If the system refuses to start a thread, the others do its
 // work. Throws: the first exception of `body`, after all threads have ended; no new index is
-// started after an exception. CheckInterrupt() is called after each index, and throws in long
-// bodies after an exception in another thread.
+// started after an exception. CheckInterrupt() is called after each index; if the
+// caller has an InterruptScope, it throws in long bodies after an exception in another thread.
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body);
 
 // Allocates the memory that the first exception of a thread needs, because glibc aborts the process

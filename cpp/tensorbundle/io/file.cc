@@ -88,7 +88,7 @@ uint64_t ReadUpTo(int descriptor, const std::string& path, uint64_t offset, uint
     if (got == 0) break;
     done += static_cast<uint64_t>(got);
     if (done % alignment != 0) break;
-    if (done < size) CheckInterrupt();
+    if (done < size && wanted == kMaxReadSize) CheckInterrupt();
   }
   return done;
 }

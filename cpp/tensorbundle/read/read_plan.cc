@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/nontemporal_copy.h"
 
 namespace tensorbundle {
@@ -253,6 +254,7 @@ void ReadPlan::ScanSlice(const SliceRead& read, ReadTask* task) const {
   uint64_t end = 0;
   uint32_t whole = 0;
   const auto read_next = [&] {
+    CheckInterrupt();
     begin = end;
     const MutableByteSpan bytes{buffer.get(), std::min(read.chunk_size, slice_size - begin)};
     end += bytes.size();

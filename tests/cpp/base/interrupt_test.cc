@@ -87,6 +87,7 @@ TEST(Interrupt, LoopOfOneIndexIsNotChecked) {
 }
 
 TEST(Interrupt, FailureOfOneThreadStopsLongBodiesOfOthers) {
+  const InterruptScope scope(&DoNotInterrupt);
   std::atomic<bool> has_begun{false};
   try {
     ParallelFor(2, 2, [&](size_t i) {
@@ -105,6 +106,25 @@ TEST(Interrupt, FailureOfOneThreadStopsLongBodiesOfOthers) {
     EXPECT_EQ(std::string(error.what()), "the first");
   }
   CheckInterrupt();  // the loop's flag is forgotten
+}
+
+TEST(Interrupt, FailureDoesNotStopBodiesWithoutAScope) {
+  std::atomic<bool> has_failed{false};
+  std::atomic<int> checks{0};
+  EXPECT_THROW(ParallelFor(2, 2,
+                           [&](size_t i) {
+                             if (i == 1) {
+                               has_failed = true;
+                               throw std::invalid_argument("the first");
+                             }
+                             while (!has_failed) Wait();
+                             for (int k = 0; k < 20; ++k, ++checks) {
+                               CheckInterrupt();
+                               Wait();
+                             }
+                           }),
+               std::invalid_argument);
+  EXPECT_EQ(checks, 20);
 }
 
 }  // namespace
