@@ -165,8 +165,9 @@ def _check_floats(blocks: Iterable[Array], digits: int, target: str) -> str | No
         else:
             # The magnitude of a negative int64, also the least, is that of its bits as uint64.
             bits64 = block.view("u8")
-            size = np.where(block < 0, 0 - bits64, bits64)
-            without_zeros = size // np.maximum(size & (0 - size), 1)
+            # Without Python's integers: NumPy 1 would make them int64, and then all of it float64.
+            size = np.where(block < 0, np.negative(bits64), bits64)
+            without_zeros = size // np.maximum(size & np.negative(size), np.uint64(1))
             wrong = without_zeros >= np.uint64(1 << digits)
         if np.any(wrong):
             return f"{target} does not have the value {block[wrong].flat[0]}"

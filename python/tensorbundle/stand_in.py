@@ -140,8 +140,8 @@ class _Installation:
         """Installs the finder at the first use, and returns the module ``tensorflow``."""
         from tensorbundle.tensorflow_api import logs, names
 
-        root = names.root()
         with self._lock:
+            root = names.root()  # two threads at once would make two of them
             if self._uses == 0:
                 _refuse_tensorflow(root)
                 self._removed = _remove_modules()

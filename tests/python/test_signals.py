@@ -132,7 +132,8 @@ def default_handler() -> Any:
 
 READS = {
     "read": lambda t: t.read(),
-    "array": lambda t: np.array(t),
+    # NumPy 1 copies the view itself, and hears of no signal.
+    **({"array": lambda t: np.array(t)} if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else {}),
     "take": lambda t: t.take(np.random.default_rng(0).permutation(ROWS)),
     "take in order": lambda t: t.take(np.arange(ROWS)),
     "chunks": lambda t: [None for _ in t.chunks()],
