@@ -29,7 +29,7 @@ void Progress::Add(uint64_t bytes) {
 void Progress::Finish() { Report(); }
 
 void Progress::Report() {
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  RaiseSignals();
   if (!callback_.is_none()) callback_(done_.load(std::memory_order_relaxed), total_);
 }
 

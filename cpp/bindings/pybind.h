@@ -72,13 +72,17 @@ inline py::str PathOf(std::string_view path) {
   return Steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
 }
 
-// Releases the GIL. Long work of this thread then hears of signals: CheckInterrupt() throws what
-// their handlers raise, such as KeyboardInterrupt.
+// Throws what the handlers of signals raise, such as KeyboardInterrupt. To be called with the GIL.
+inline void RaiseSignals() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+// Releases the GIL. Long work of this thread then hears of signals, by CheckInterrupt().
 class GilReleased {
  private:
   static void CheckSignals() {
     const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    RaiseSignals();
   }
 
   py::gil_scoped_release release_;

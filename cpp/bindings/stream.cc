@@ -52,7 +52,7 @@ class Stream : public HeldByPython {
       }();
       if (status == Prefetcher::Status::kReady) break;
       if (status == Prefetcher::Status::kEnd) throw py::stop_iteration();
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      RaiseSignals();
     }
     try {
       const py::object array = ArrayOf(&item);

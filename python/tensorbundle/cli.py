@@ -103,7 +103,7 @@ def _error(message: str) -> int:
 
 def _overwrite_hint(args: Sequence[str]) -> str:
     """Returns the other cure for a destination that exists, if the command has it."""
-    command = next((each for each in program.commands.values() if each.name in args[:1]), None)
+    command = program.commands.get(args[0])
     has_option = command is not None and any(each.name == "overwrite" for each in command.params)
     return ", or replace it with --overwrite" if has_option else ""
 

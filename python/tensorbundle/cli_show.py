@@ -24,6 +24,7 @@ from tensorbundle.cli_options import (
     examples,
     json_option,
 )
+from tensorbundle.rules import Glob
 from tensorbundle.tables import count_text, plural, shape_text, size_text
 from tensorbundle.tensor import Tensor
 from tensorbundle.tensor_stats import (
@@ -111,7 +112,7 @@ def show(checkpoint: str, name: str, index: str, stats: bool, full: bool, as_jso
     """
     key = parse_index(index)
     with tensorbundle.open(checkpoint) as opened:
-        if any(character in name for character in "*?[") and name not in opened:
+        if not Glob(name).is_literal and name not in opened:
             raise click.UsageError(
                 f"NAME is one tensor, not a pattern: `tensorbundle ls CKPT {name!r}` lists those "
                 "that match"

@@ -45,6 +45,8 @@ _SUFFIXES = {
     **dict.fromkeys(hdf5.SUFFIXES, "hdf5"),
     parquet.SUFFIX: "parquet",
 }
+# Returns why a format cannot store a tensor of a name, a type and a shape, or None.
+_ReasonOf = Callable[[str, np.dtype[Any], tuple[int, ...]], "str | None"]
 _READERS = {"safetensors": safetensors.read, "npz": npz.read, "hdf5": hdf5.read}
 
 # Type -> the types to cast to, the first that the format has. All keep the values but complex64
@@ -396,7 +398,7 @@ def _split(
     tensors: Iterable[PlannedTensor], target: str
 ) -> tuple[list[PlannedTensor], dict[str, str]]:
     """Returns the tensors that the format can store, and why the others are left out."""
-    reason_of = {
+    reason_of: _ReasonOf = {
         "checkpoint": _checkpoint_reason,
         "safetensors": safetensors.unsupported_reason,
         "npz": npz.unsupported_reason,
@@ -406,9 +408,7 @@ def _split(
     stored, left_out = [], {}
     for tensor in tensors:
         reason = None if target == "checkpoint" else _source_reason(tensor)
-        reason = reason or reason_of(tensor.name, tensor.dtype)
-        if target == "hdf5" and len(tensor.shape) > hdf5.MAX_RANK:
-            reason = reason or f"its rank is {len(tensor.shape)}, and HDF5 has {hdf5.MAX_RANK} axes"
+        reason = reason or reason_of(tensor.name, tensor.dtype, tensor.shape)
         if reason is None:
             stored.append(tensor)
         else:
@@ -419,8 +419,9 @@ def _split(
     return stored, left_out
 
 
-def _checkpoint_reason(name: str, dtype: np.dtype[Any]) -> str | None:
+def _checkpoint_reason(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
     """Returns why a checkpoint cannot store a tensor, or None."""
+    del shape
     if not name:
         return "its name is empty"
     if dtype == np.dtype(object):  # strings, which the caller has passed
@@ -440,11 +441,11 @@ def _source_reason(tensor: PlannedTensor) -> str | None:
     return None
 
 
-def _cast_hint(name: str, reason_of: Callable[[str, np.dtype[Any]], str | None]) -> str | None:
+def _cast_hint(name: str, reason_of: _ReasonOf) -> str | None:
     """Returns the cast that makes a type storable, as in ``cast={"int4": "int8"}``, or None."""
     for target in _CASTS.get(name, _FLOAT_CASTS if name.startswith(("float", "bfloat")) else ()):
         dtype = dtypes.find(target)
-        if dtype is not None and reason_of("x", dtype) is None:
+        if dtype is not None and reason_of("x", dtype, ()) is None:
             return f'cast={{"{name}": "{target}"}}'
     return None
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bundle_builder.h"
 #include "table_builder.h"
 #include "tensorbundle/bundle/data_type.h"
 #include "tensorbundle/bundle/slice_key.h"
@@ -17,37 +18,18 @@ namespace tensorbundle::testing {
 
 inline constexpr Extent kAll = {0, kFullLength};
 
-inline std::string SliceProto(const Box& encoded) {
-  std::string message;
-  for (const Extent& extent : encoded) {
-    std::string inner;
-    if (extent.start != 0) inner += VarintField(1, static_cast<uint64_t>(extent.start));
-    if (extent.length != kFullLength) inner += VarintField(2, static_cast<uint64_t>(extent.length));
-    message += BytesField(1, inner);
-  }
-  return message;
-}
-
-inline std::string ShapeProto(const std::vector<int64_t>& dims) {
-  std::string message;
-  for (const int64_t dim : dims) {
-    message += BytesField(2, dim == 0 ? "" : VarintField(1, static_cast<uint64_t>(dim)));
-  }
-  return message;
-}
-
 inline std::string ListingProto(const std::string& name, DataType dtype,
                                 const std::vector<int64_t>& dims, const std::vector<Box>& slices) {
-  std::string message = BytesField(1, name) + BytesField(2, ShapeProto(dims)) +
+  std::string message = BytesField(1, name) + BytesField(2, ShapeMessage(dims)) +
                         VarintField(3, static_cast<uint64_t>(dtype));
-  for (const Box& slice : slices) message += BytesField(4, SliceProto(slice));
+  for (const Box& slice : slices) message += BytesField(4, SliceMessage(slice));
   return BytesField(1, message);
 }
 
 inline std::string RecordProto(const std::string& name, const Box& slice,
                                const std::string& values) {
-  return BytesField(2,
-                    BytesField(1, name) + BytesField(2, SliceProto(slice)) + BytesField(3, values));
+  return BytesField(
+      2, BytesField(1, name) + BytesField(2, SliceMessage(slice)) + BytesField(3, values));
 }
 
 template <typename T>

@@ -6,7 +6,6 @@ Usage: child.py SHIM SCENARIO,SCENARIO,... DIRECTORY DEPTH. Prints a line per ki
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import gc
@@ -16,22 +15,15 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scenarios
+from craft.faults import FAIL, FAIL_FROM, INTERRUPT, OFF, SHORT, Shim
 
 import tensorbundle as tb
 
-OFF, FAIL, FAIL_FROM, SHORT, INTERRUPT = range(5)
-NAMES = (
-    "open", "read", "map", "stat", "write", "sync", "name", "remove", "size", "memory", "thread",
-    "list", "close", "lock", "seek",
-)  # fmt: skip
-GROUPS = {name: 1 << bit for bit, name in enumerate(NAMES)}
 # The kinds of faults: groups of functions, the mode and the error.
 READ_FAULTS = {
     "open EMFILE": (["open", "list"], FAIL, errno.EMFILE),
@@ -57,42 +49,6 @@ HARMLESS = {
     "interrupted": (["open", "read", "write", "sync", "size"], INTERRUPT, errno.EINTR),
 }
 LIMIT = 20_000
-
-
-class Shim:
-    """The variables of the preloaded library."""
-
-    def __init__(self, library: str, folder: Path) -> None:
-        shim = ctypes.CDLL(library)
-        self._mode = ctypes.c_int.in_dll(shim, "fault_mode")
-        self._groups = ctypes.c_uint32.in_dll(shim, "fault_groups")
-        self._at = ctypes.c_int64.in_dll(shim, "fault_at")
-        self._errno = ctypes.c_int.in_dll(shim, "fault_errno")
-        self._count = ctypes.c_int64.in_dll(shim, "fault_count")
-        (ctypes.c_char * 4096).in_dll(shim, "fault_folder").value = os.fsencode(folder)
-        code = (ctypes.c_size_t * 16).in_dll(shim, "fault_code")
-        code[:4] = [*code_range("/_core."), *code_range("/libstdc++")]
-
-    @property
-    def count(self) -> int:
-        return self._count.value
-
-    @contextmanager
-    def faults(self, groups: list[str], mode: int, number: int, at: int) -> Iterator[None]:
-        self._groups.value = sum(GROUPS[group] for group in groups)
-        self._errno.value, self._at.value, self._count.value = number, at, 0
-        self._mode.value = mode
-        try:
-            yield
-        finally:
-            self._mode.value = OFF
-
-
-def code_range(library: str) -> tuple[int, int]:
-    """Returns the address range of a mapped library."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    ranges = [line.split()[0].split("-") for line in lines if library in line]
-    return int(ranges[0][0], 16), int(ranges[-1][1], 16)
 
 
 def same(found: Any, wanted: Any) -> bool:

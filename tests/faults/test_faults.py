@@ -20,10 +20,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from craft import faults
 
 import tensorbundle as tb
 
 HERE = Path(__file__).parent
+CRAFT = str(HERE.parent / "python")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
@@ -48,13 +50,7 @@ spec.loader.exec_module(scenarios)
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    library = tmp_path_factory.mktemp("shim") / "shim.so"
-    options = ["-std=c++17", "-O1", "-shared", "-fPIC"]
-    subprocess.run([compiler, *options, "-o", library, HERE / "shim.cc", "-ldl"], check=True)
-    return library
+    return faults.build(tmp_path_factory.mktemp("shim"))
 
 
 def symbols(path: Path, option: str) -> set[str]:
@@ -106,7 +102,7 @@ def test_every_fault_is_reported_and_leaves_nothing(group: str, shim: Path, tmp_
     environment = {
         **os.environ,
         "LD_PRELOAD": str(shim),
-        "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([package, CRAFT, os.environ.get("PYTHONPATH", "")]),
         "PYTHONFAULTHANDLER": "1",
     }
     depth = "deep" if os.environ.get("TENSORBUNDLE_DEEP") else "sample"

@@ -3,11 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "fuzz_input.h"
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/catalog.h"
+#include "tensorbundle/bundle/index_reader.h"
+#include "tensorbundle/io/byte_source.h"
 #include "tensorbundle/read/locate.h"
 #include "tensorbundle/read/slice_cover.h"
 
@@ -43,6 +48,16 @@ inline void CheckCatalog(const Catalog& catalog) {
       FindOverlaps(catalog, tensor, whole);
     } catch (const Error&) {
     }
+  }
+}
+
+// Reads an index and checks its catalog, unless it is damaged.
+inline void CheckIndex(const std::string& file) {
+  try {
+    const auto source = std::make_shared<MemorySource>(
+        "fuzz.index", std::vector<uint8_t>(file.begin(), file.end()));
+    CheckCatalog(ReadBundleIndex("fuzz", source).catalog);
+  } catch (const Error&) {
   }
 }
 

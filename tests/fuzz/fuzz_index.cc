@@ -41,8 +41,6 @@ std::string AroundBlock(std::string_view block, char type) {
   return WithChecksums(file + footer);
 }
 
-bool IsFile(uint8_t kind) { return kind % 4 == 0 || kind % 4 == 3; }
-
 std::string MakeFile(uint8_t kind, std::string_view rest) {
   return IsFile(kind) ? WithChecksums(std::string(rest)) : AroundBlock(rest, kind % 4 == 1 ? 0 : 1);
 }
@@ -53,22 +51,11 @@ std::string MakeFile(uint8_t kind, std::string_view rest) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle;
   if (size == 0) return 0;
-  const std::string file = fuzz::MakeFile(data[0], AsText({data + 1, size - 1}));
-  try {
-    const auto source = std::make_shared<MemorySource>(
-        "fuzz.index", std::vector<uint8_t>(file.begin(), file.end()));
-    fuzz::CheckCatalog(ReadBundleIndex("fuzz", source).catalog);
-  } catch (const Error&) {
-  }
+  fuzz::CheckIndex(fuzz::MakeFile(data[0], AsText({data + 1, size - 1})));
   return 0;
 }
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed) {
-  using namespace tensorbundle;
-  if (size < 2 || !fuzz::IsFile(data[0])) return LLVMFuzzerMutate(data, size, max_size);
-  const std::string file =
-      fuzz::MutateTable(AsText({data + 1, size - 1}), max_size - 1, seed).substr(0, max_size - 1);
-  std::copy(file.begin(), file.end(), data + 1);
-  return file.size() + 1;
+  return tensorbundle::fuzz::MutateInput(data, size, max_size, seed);
 }

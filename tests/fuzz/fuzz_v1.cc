@@ -29,8 +29,6 @@ namespace {
 constexpr size_t kMaxRecords = 64;
 constexpr uint64_t kMaxRead = 1 << 16;  // bytes of a tensor
 
-bool IsFile(uint8_t kind) { return kind % 4 == 0 || kind % 4 == 3; }
-
 std::string OfRecords(Input input) {
   Records records;
   records[""] = input.String();
@@ -113,10 +111,5 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size,
                                           unsigned seed) {
-  using namespace tensorbundle;
-  if (size < 2 || !fuzz::IsFile(data[0])) return LLVMFuzzerMutate(data, size, max_size);
-  const std::string file =
-      fuzz::MutateTable(AsText({data + 1, size - 1}), max_size - 1, seed).substr(0, max_size - 1);
-  std::copy(file.begin(), file.end(), data + 1);
-  return file.size() + 1;
+  return tensorbundle::fuzz::MutateInput(data, size, max_size, seed);
 }

@@ -142,4 +142,16 @@ inline std::string MutateTable(std::string_view file, size_t max_size, unsigned 
   }
 }
 
+// Whether the first byte of an input says that a table file follows.
+inline bool IsFile(uint8_t kind) { return kind % 4 == 0 || kind % 4 == 3; }
+
+// The mutator of a target whose inputs are a kind and its bytes.
+inline size_t MutateInput(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
+  if (size < 2 || !IsFile(data[0])) return LLVMFuzzerMutate(data, size, max_size);
+  const std::string file =
+      MutateTable(AsText({data + 1, size - 1}), max_size - 1, seed).substr(0, max_size - 1);
+  std::copy(file.begin(), file.end(), data + 1);
+  return file.size() + 1;
+}
+
 }  // namespace tensorbundle::fuzz

@@ -89,7 +89,7 @@ def test_written_tensors_are_read_back(module, file, arrays):
     chosen = [
         Item(name, array)
         for name, array in arrays.items()
-        if module.unsupported_reason(name, array.dtype) is None
+        if module.unsupported_reason(name, array.dtype, array.shape) is None
     ]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, file)
@@ -116,7 +116,7 @@ def test_safetensors_file_equals_that_of_the_library(arrays):
     arrays = {
         name: array
         for name, array in arrays.items()
-        if safetensors.unsupported_reason(name, array.dtype) is None
+        if safetensors.unsupported_reason(name, array.dtype, array.shape) is None
     }
     expected = library.save(arrays, {"format": "pt"})
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +128,9 @@ def test_safetensors_file_equals_that_of_the_library(arrays):
 @settings(max_examples=40, deadline=None)
 @given(items)
 def test_numpy_reads_the_npz_file(arrays):
-    arrays = {k: a for k, a in arrays.items() if npz.unsupported_reason(k, a.dtype) is None}
+    arrays = {
+        k: a for k, a in arrays.items() if npz.unsupported_reason(k, a.dtype, a.shape) is None
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.npz")
         write(npz, path, [Item(*pair) for pair in arrays.items()])
@@ -420,7 +422,7 @@ def test_parquet_table(tmp_path, tokens):
 @pytest.mark.parametrize("kind", KIND_LIST, ids=lambda kind: kind.label)
 def test_parquet_keeps_types(tmp_path, kind):
     pq = pytest.importorskip("pyarrow.parquet")
-    if parquet.unsupported_reason("t", kind.dtype) is not None:
+    if parquet.unsupported_reason("t", kind.dtype, ()) is not None:
         pytest.skip("no such type")
     table = sample(kind, (3, 2))
     path = tmp_path / "t.parquet"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft import faults
 from craft.bundle import Bundle
 from craft.v1 import V1File
 
@@ -105,32 +107,7 @@ BY_CHECKPOINT: dict[str, Callable[[tb.Checkpoint], None]] = {
 }
 
 
-class Failures:
-    """The controls of the preloaded library."""
-
-    def __init__(self, library: str) -> None:
-        import ctypes
-
-        shim = ctypes.CDLL(library)
-        counted = (ctypes.c_size_t * 4).in_dll(shim, "counted")
-        counted[:] = [*code_range("_core."), *code_range("libstdc++")]
-        self.fail_at = ctypes.c_int64.in_dll(shim, "fail_at")
-        self.num_calls = ctypes.c_int64.in_dll(shim, "num_calls")
-        self.fail_threads = ctypes.c_int.in_dll(shim, "fail_threads")
-
-    def arm(self, call: int) -> None:
-        self.num_calls.value = 0
-        self.fail_at.value = call
-
-
-def code_range(library: str) -> tuple[int, int]:
-    """Returns the address range of a mapped library."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    ranges = [line.split()[0].split("-") for line in lines if library in line]
-    return int(ranges[0][0], 16), int(ranges[-1][1], 16)
-
-
-def fail_each_allocation(failures: Failures, body: Callable[[], None]) -> int:
+def fail_each_allocation(shim: faults.Shim, body: Callable[[], None]) -> int:
     """Runs `body` repeatedly; in each run a different allocation fails."""
     body()
     body()  # a second time, with warm caches
@@ -138,13 +115,12 @@ def fail_each_allocation(failures: Failures, body: Callable[[], None]) -> int:
     raised = 0
     call = 1
     while True:
-        failures.arm(call)
         try:
-            body()
+            with shim.faults(["memory"], faults.FAIL, errno.ENOMEM, call):
+                body()
         except MemoryError:
             raised += 1
-        failures.fail_at.value = 0
-        if failures.num_calls.value < call:
+        if shim.count < call:
             break
         body()
         call += 1
@@ -154,37 +130,30 @@ def fail_each_allocation(failures: Failures, body: Callable[[], None]) -> int:
 
 
 def main(library: str, directory: Path) -> None:
-    failures = Failures(library)
+    shim = faults.Shim(library)
     for name, by_path in BY_PATH.items():
-        print(name, fail_each_allocation(failures, lambda body=by_path: body(directory)))
+        print(name, fail_each_allocation(shim, lambda body=by_path: body(directory)))
     for io in ("auto", "pread"):
         with tb.open(directory / "c", threads=2, io=io) as ck:
             for name, body in BY_CHECKPOINT.items():
                 if io == "pread" and name == "copy_on_write":
                     continue  # not supported with pread
-                print(name, io, fail_each_allocation(failures, lambda body=body: body(ck)))
-    failures.fail_threads.value = 1
-    with tb.open(directory / "c", threads=2) as ck:
-        for name, body in BY_CHECKPOINT.items():
-            try:
-                body(ck)
-            except tb.IOFailure as error:
-                assert "Resource temporarily unavailable" in str(error), error
-                assert name in ("stream", "chunks"), name
-    remap(directory)
-    align(directory)
+                print(name, io, fail_each_allocation(shim, lambda body=body: body(ck)))
+    with shim.faults(["thread"], faults.FAIL_FROM, errno.EAGAIN, 1):
+        with tb.open(directory / "c", threads=2) as ck:
+            for name, body in BY_CHECKPOINT.items():
+                try:
+                    body(ck)
+                except tb.IOFailure as error:
+                    assert "Resource temporarily unavailable" in str(error), error
+                    assert name in ("stream", "chunks"), name
+        remap(directory)
+        align(directory)
 
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("c++")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs a C++ compiler and Linux")
-    library = tmp_path_factory.mktemp("shim") / "no_memory.so"
-    source = HERE / "preload" / "no_memory.cc"
-    command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"]
-    subprocess.run(command, check=True)
-    return library
+    return faults.build(tmp_path_factory.mktemp("shim"))
 
 
 def test_failed_allocation_raises_memory_error(shim: Path, tmp_path: Path) -> None:

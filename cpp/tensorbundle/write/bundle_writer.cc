@@ -13,7 +13,6 @@
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/slice_key.h"
-#include "tensorbundle/bundle/string_codec.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/table/table_builder.h"
 

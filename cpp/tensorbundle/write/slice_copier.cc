@@ -133,13 +133,13 @@ SliceCopy CopyOf(const std::shared_ptr<const Checkpoint>& checkpoint, const Tens
 std::optional<std::vector<uint64_t>> RowRangeOffsets(const Catalog& catalog, const Tensor& tensor) {
   const std::span<const int64_t> dims = catalog.Shape(tensor);
   const std::span<const StoredSlice> slices = catalog.Slices(tensor);
+  const Box whole = WholeBox(dims);
   std::vector<size_t> order(slices.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::vector<Extent> rows(slices.size());
   for (size_t i = 0; i < slices.size(); ++i) {
     if (slices[i].encoding != Encoding::kDense) return std::nullopt;
     const Box box = catalog.BoxOf(tensor, slices[i]);
-    const Box whole = WholeBox(dims);
     if (!dims.empty() && !std::equal(box.begin() + 1, box.end(), whole.begin() + 1)) {
       return std::nullopt;
     }

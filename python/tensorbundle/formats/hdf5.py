@@ -14,14 +14,13 @@ it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tensorbundle.errors import CheckpointNotFoundError, IOFailure, UnsupportedError
+from tensorbundle.errors import UnsupportedError
 from tensorbundle.formats import tensors
 from tensorbundle.formats.new_files import NewFiles
 from tensorbundle.formats.tensors import (
@@ -39,8 +38,8 @@ _KINDS = frozenset("biufc")
 _NAME, _TYPE = "name", "dtype"
 # The last part of an escaped path. No other part has a percent sign followed by these letters.
 _VALUE = "%value"
+# The most axes that the library has.
 MAX_RANK = 32
-"""The most axes that the library has."""
 # An attribute has at most 64 KiB.
 _MAX_NAME = 60_000
 # Hard links can lead to a group by exponentially many paths.
@@ -64,7 +63,7 @@ def import_h5py() -> Any:
     return h5py
 
 
-def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
+def unsupported_reason(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
     """Returns why the format cannot store a tensor, or None."""
     del dtype  # it stores the bytes of every type
     if "\0" in name:
@@ -73,7 +72,10 @@ def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
         return "its name is too long"
     if name.count("/") >= _MAX_DEPTH:
         return "its name has too many slashes"
-    return tensors.invalid_utf8_reason(name)
+    reason = tensors.invalid_utf8_reason(name)
+    if reason is None and len(shape) > MAX_RANK:
+        reason = f"its rank is {len(shape)}, and HDF5 has {MAX_RANK} axes"
+    return reason
 
 
 def paths_of(names: Sequence[str]) -> dict[str, str]:
@@ -256,13 +258,8 @@ def read(path: str) -> ForeignFile:
         UnsupportedError: Its links lead to too many paths.
     """
     h5py = import_h5py()
-    try:
-        with tensors.library_errors(path, f"{path!r} as an HDF5 file"):
-            file = _open(h5py, path)
-    except IOFailure as error:
-        if error.errno != errno.ENOENT:
-            raise
-        raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
+    with tensors.library_errors(path, f"{path!r} as an HDF5 file"):
+        file = _open(h5py, path)
 
     def close() -> None:
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # nothing was written

@@ -143,10 +143,8 @@ class NewFiles:
     @contextlib.contextmanager
     def open(self, path: str | None = None) -> Iterator[IO[bytes]]:
         """Opens a new file, and syncs it at the end of the ``with`` statement."""
-        with self.failures(path), open(self.temporary(path), "wb") as file:
+        with self.failures(path), _synced(self.temporary(path)) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
 
     def sync(self, path: str | None = None) -> None:
         """Syncs a file that a library has written and closed."""
@@ -170,8 +168,8 @@ class NewFiles:
             number = error.errno or tensors.errno_in(error) or errno.EIO
             raise IOFailure(f"cannot {verb} {path!r}", number, path) from error
 
-    def exists(self, path: str) -> bool:
-        """Returns whether the old output had a file of that name."""
+    def replaces(self, path: str) -> bool:
+        """Returns whether the old output has a file of that name."""
         return path in self._old
 
     def publish(self, finish: Callable[[], Iterable[str]] = tuple) -> None:
@@ -220,10 +218,8 @@ class NewFiles:
     def replace(self, path: str, data: bytes) -> None:
         """Replaces a file at once, when all names that were given before are on the disk."""
         temporary = f"{path}.tempstate{self._number}-tb"
-        with self.failures(path), open(temporary, "wb") as file:
+        with self.failures(path), _synced(temporary) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         self._sync_directory()
         self._replace(temporary, path)
         self._sync_directory()
@@ -255,7 +251,7 @@ class NewFiles:
                 os.unlink(temporary)
                 return
         os.rename(temporary, path)
-        if not self.exists(path):
+        if not self.replaces(path):
             self._published.append(path)
 
     def _sync_directory(self) -> None:
@@ -281,6 +277,14 @@ class NewFiles:
                 os.close(self._claim)
         if not self._done:
             self._remove_directory()
+
+
+@contextlib.contextmanager
+def _synced(path: str) -> Iterator[IO[bytes]]:
+    with open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_array(file: IO[bytes], array: np.ndarray[Any, Any]) -> int:

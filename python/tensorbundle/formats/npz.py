@@ -23,7 +23,6 @@ import numpy as np
 from numpy.lib import format as npy
 
 from tensorbundle.errors import (
-    CheckpointNotFoundError,
     CorruptionError,
     Error,
     IOFailure,
@@ -50,9 +49,9 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _INFLATED = 1 << 20
 
 
-def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
+def unsupported_reason(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
     """Returns why the format cannot store a tensor, or None."""
-    del dtype  # it stores the bytes of every type
+    del dtype, shape  # it stores the bytes of every type
     if "\0" in name:
         return "its name has a zero byte"
     if len(name.encode("utf-8", "surrogateescape")) + len(_MEMBER_SUFFIX) >= 1 << 16:
@@ -194,13 +193,8 @@ class _Archive:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        try:
-            with tensors.library_errors(path, f"{path!r} as an npz file"):
-                self._zip = zipfile.ZipFile(path)
-        except IOFailure as error:
-            if error.errno != errno.ENOENT:
-                raise
-            raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
+        with tensors.library_errors(path, f"{path!r} as an npz file"):
+            self._zip = zipfile.ZipFile(path)
         self._readers: list[_Reader] = []
 
     def close(self) -> None:

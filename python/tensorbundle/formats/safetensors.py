@@ -73,8 +73,9 @@ _WRITTEN_METADATA = {"format": "pt"}
 _MAX_HEADER = 100_000_000
 
 
-def unsupported_reason(name: str, dtype: np.dtype[Any]) -> str | None:
+def unsupported_reason(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
     """Returns why the format cannot store a tensor, or None."""
+    del shape  # any, for tensors that NumPy has
     if dtype.name not in _TYPES:
         return f"safetensors has no type {dtype.name}"
     if name == _METADATA:
@@ -151,8 +152,8 @@ def write(
         shards[0].path = path
     else:
         index = stem + INDEX_SUFFIX
-        for number, shard in enumerate(shards, 1):
-            shard.path = f"{stem}-{number:05d}-of-{len(shards):05d}{SUFFIX}"
+        for shard, name in zip(shards, _shard_paths(stem, len(shards), len(shards)), strict=True):
+            shard.path = name
     layouts = [shard.layout() for shard in shards]
     with NewFiles(path, overwrite=overwrite, belongs=belongs_to(path)) as files:
         paths = [shard.path for shard in shards]
@@ -198,13 +199,15 @@ def _unused_paths(paths: list[str], stem: str, files: NewFiles) -> list[str]:
     in their names, and the index that names them replaces the old output at once. Then they get
     their usual names, as links, and a second index replaces the first.
     """
-    found, count = paths, len(paths)
-    while any(map(files.exists, found)):
-        count += 1
-        found = [
-            f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, len(paths) + 1)
-        ]
+    found, total = paths, len(paths)
+    while any(map(files.replaces, found)):
+        total += 1
+        found = _shard_paths(stem, len(paths), total)
     return found
+
+
+def _shard_paths(stem: str, count: int, total: int) -> list[str]:
+    return [f"{stem}-{number:05d}-of-{total:05d}{SUFFIX}" for number in range(1, count + 1)]
 
 
 def _split(source: Iterable[SourceTensor], max_bytes: int | None) -> list[_Shard]:

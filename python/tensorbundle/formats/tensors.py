@@ -274,6 +274,7 @@ def library_errors(path: str, what: str) -> Iterator[None]:
         what: The file, or the part of it that is read, for the message.
 
     Raises:
+        CheckpointNotFoundError: The file does not exist.
         CorruptionError: The library cannot decode the bytes.
         IOFailure: The system failed a read.
         OutOfMemoryError: There is not enough memory.
@@ -289,6 +290,8 @@ def library_errors(path: str, what: str) -> Iterator[None]:
         raise UnsupportedError(f"cannot read {what}: {error}") from error
     except Exception as error:
         number = _system_error(error)
+        if number == errno.ENOENT:
+            raise CheckpointNotFoundError(f"{path!r} does not exist", path) from None
         if number is not None:
             raise IOFailure(f"cannot read {what}", number, path) from error
         text = str(error) or type(error).__name__

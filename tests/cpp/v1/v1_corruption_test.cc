@@ -27,7 +27,7 @@ using testing::Mixture;
 using testing::Raw;
 using testing::ReadAll;
 using testing::RecordProto;
-using testing::SliceProto;
+using testing::SliceMessage;
 using testing::TableBuilder;
 using testing::V1Test;
 using testing::V1Writer;
@@ -247,7 +247,7 @@ TEST_P(OverwrittenAfterOpen, CorruptedBytes) {
 }
 
 TEST_P(OverwrittenAfterOpen, RecordWithAnotherEncoding) {
-  const std::string slice = BytesField(2, SliceProto({kAll}));
+  const std::string slice = BytesField(2, SliceMessage(Box{kAll}));
   ReplaceBlock(SliceKey("f", Box{kAll}),
                BytesField(2, slice + BytesField(1, "f") + BytesField(3, values_)));
   EXPECT_NE(MessageOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
