@@ -44,7 +44,7 @@ def test_ci_runs_both_readme_commands(repo):
     commands = [line for block in blocks(readme(repo), "sh") for line in block.splitlines()]
     assert commands[:2] == [
         "pip install . && python examples/read_without_tensorflow.py",
-        "pip install '.[test]' && pytest",
+        "pip install '.[test]' && pytest -n 2",
     ]
     ci = (repo.root / ".ci" / "run").read_text(encoding="utf-8")
     lines = [line.strip() for line in ci.splitlines()]
