@@ -145,6 +145,14 @@ def tf_latest(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the site of the documentation into site/; `-- serve` shows it instead."""
+    session.install("mkdocs-material>=9.7", "mkdocstrings[python]>=1", "ruff")
+    command = session.posargs or ["build"]
+    session.run("mkdocs", *command, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Runs every benchmark with every competitor and writes docs/performance.md."""
     install(session, "test,bench", "matplotlib", *COMPETITORS)

@@ -41,6 +41,8 @@ PAGES = [
             "align",
             "lifetimes",
             "stand_in",
+            "index",
+            "migrating",
             "command_line",
         )
     ),
