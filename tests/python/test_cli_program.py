@@ -36,6 +36,28 @@ COMMANDS = [
 ]
 
 
+# --- what it needs
+
+
+@pytest.mark.parametrize(
+    ("absent", "named"),
+    [(["click"], "click"), (["rich"], "rich"), (["click", "rich"], "click and rich")],
+)
+def test_missing_packages_are_named(absent, named):
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from tensorbundle.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ls", str(MNIST)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"tensorbundle: the command line needs {named}: pip install 'tensorbundle[cli]'\n"
+    )
+
+
 # --- help
 
 
