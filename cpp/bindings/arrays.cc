@@ -15,7 +15,7 @@ struct DtypeTable {
   std::vector<bool> is_plain;  // by number
 };
 
-DtypeTable& Table() {
+DtypeTable& Dtypes() {
   static DtypeTable& table = *new DtypeTable;
   return table;
 }
@@ -25,7 +25,7 @@ void SetDtypes(const py::tuple& dtypes, const std::vector<size_t>& converted) {
   std::vector<bool> is_plain(dtypes.size(), true);
   for (const size_t number : converted) is_plain.at(number) = false;
   is_plain.back() = false;
-  DtypeTable& table = Table();
+  DtypeTable& table = Dtypes();
   Py_XDECREF(table.dtypes);
   table.is_plain = std::move(is_plain);
   table.dtypes = py::tuple(dtypes).release().ptr();
@@ -33,8 +33,8 @@ void SetDtypes(const py::tuple& dtypes, const std::vector<size_t>& converted) {
 
 // The place of a number in the table.
 Py_ssize_t PlaceOf(int32_t type_number) {
-  if (Table().dtypes == nullptr) throw std::logic_error("set_dtypes() was not called");
-  const Py_ssize_t last = PyTuple_GET_SIZE(Table().dtypes) - 1;
+  if (Dtypes().dtypes == nullptr) throw std::logic_error("set_dtypes() was not called");
+  const Py_ssize_t last = PyTuple_GET_SIZE(Dtypes().dtypes) - 1;
   return type_number < 0 || type_number > last ? last : type_number;
 }
 
@@ -62,11 +62,11 @@ std::span<const Id> SpanOf(const py::array& ids) {
 }  // namespace
 
 py::handle DtypeOf(int32_t type_number) {
-  return PyTuple_GET_ITEM(Table().dtypes, PlaceOf(type_number));
+  return PyTuple_GET_ITEM(Dtypes().dtypes, PlaceOf(type_number));
 }
 
 bool IsPlain(int32_t type_number) {
-  return Table().is_plain[static_cast<size_t>(PlaceOf(type_number))];
+  return Dtypes().is_plain[static_cast<size_t>(PlaceOf(type_number))];
 }
 
 py::array ArrayOver(std::shared_ptr<const Mapping> owner, const uint8_t* bytes, py::handle dtype,

@@ -70,21 +70,22 @@ void Delete(Managed* managed) {
 }
 
 template <typename Managed>
-struct Names;
+struct CapsuleNames;
 template <>
-struct Names<DLManagedTensor> {
+struct CapsuleNames<DLManagedTensor> {
   static constexpr const char* kUnused = "dltensor";
 };
 template <>
-struct Names<DLManagedTensorVersioned> {
+struct CapsuleNames<DLManagedTensorVersioned> {
   static constexpr const char* kUnused = "dltensor_versioned";
 };
 
 // Frees a capsule that was not consumed; a consumer renames it.
 template <typename Managed>
 void DestroyCapsule(PyObject* capsule) {
-  if (!PyCapsule_IsValid(capsule, Names<Managed>::kUnused)) return;
-  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, Names<Managed>::kUnused));
+  if (!PyCapsule_IsValid(capsule, CapsuleNames<Managed>::kUnused)) return;
+  auto* managed =
+      static_cast<Managed*>(PyCapsule_GetPointer(capsule, CapsuleNames<Managed>::kUnused));
   managed->deleter(managed);
 }
 
@@ -111,7 +112,7 @@ std::unique_ptr<Export<Managed>> NewExport(const py::array& array, DLDataType dt
 template <typename Managed>
 py::object NewCapsule(std::unique_ptr<Export<Managed>> exported) {
   PyObject* capsule =
-      PyCapsule_New(&exported->managed, Names<Managed>::kUnused, DestroyCapsule<Managed>);
+      PyCapsule_New(&exported->managed, CapsuleNames<Managed>::kUnused, DestroyCapsule<Managed>);
   if (capsule == nullptr) throw py::error_already_set();
   exported.release();  // now owned by the capsule
   return py::reinterpret_steal<py::object>(capsule);

@@ -45,6 +45,8 @@ void ForEachElement(const std::vector<int64_t>& shape, const Box& box, const Bod
   }
 }
 
+constexpr int64_t kMaxElements = 256;  // of the tensor: counting them takes most of the time
+
 struct Example {
   std::vector<int64_t> shape;
   Catalog catalog;
@@ -54,7 +56,10 @@ struct Example {
 Example MakeExample(Input input) {
   Example example;
   const int64_t rank = input.Below(5);
-  for (int64_t axis = 0; axis < rank; ++axis) example.shape.push_back(1 + input.Below(6));
+  for (int64_t axis = 0, room = kMaxElements; axis < rank; ++axis) {
+    example.shape.push_back(1 + input.Below(std::min<int64_t>(6, room)));
+    room /= example.shape.back();
+  }
   example.box = BoxIn(example.shape, &input);
   Catalog& catalog = example.catalog;
   catalog.dims = example.shape;

@@ -4,7 +4,7 @@
 //
 // Layout of an input: seven bytes of options, the new vocabulary, the byte 0xff, the old one. Lines
 // of padding can be put before either, so that short inputs reach sizes near the limits in the
-// code: multiples of 64 bytes (a block) and of 64 KiB (a chunk).
+// code: multiples of 64 bytes (a block) and, for one length of inputs in 16, of 64 KiB (a chunk).
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -64,11 +64,13 @@ std::optional<Example> MakeExample(std::string_view input) {
   example.new_text = texts.substr(0, middle);
   if (middle < texts.size()) example.old_text = texts.substr(middle + 1);
   constexpr int kPadToBlock = 25;  // and above
-  constexpr int kPadToChunk = 37;  // large files take most of the time, so they are rare
+  constexpr int kPadToChunk = 37;
+  // Large files take most of the time, and mutations keep their options: so they are rare.
+  const bool may_be_large = input.size() % 16 == 0;
   const auto pad = [&](std::string* text, uint8_t how) {
-    const size_t unit = how / 5 == kPadToChunk   ? LineIndex::kChunkSize
-                        : how / 5 >= kPadToBlock ? LineIndex::kBlockSize
-                                                 : 0;
+    const size_t unit = how / 5 == kPadToChunk && may_be_large ? LineIndex::kChunkSize
+                        : how / 5 >= kPadToBlock               ? LineIndex::kBlockSize
+                                                               : 0;
     *text = Padded(*text, unit, how % 5 - 2);
   };
   pad(&example.new_text, option(0));

@@ -2,8 +2,9 @@
 """Runs the fuzz targets of a build from their corpora.
 
     fuzz         python tests/fuzz/run.py BUILD [TARGET] [SECONDS] [--jobs N]
-    of record    the same with --record: as many inputs as RECORD_RUNS says, and the counts are
-                 written to docs/reliability.md. --runs N overrides the number of inputs
+    of record    the same with --record: as many inputs as RECORD_RUNS says. The row of each target
+                 in docs/reliability.md is replaced when its run ends. --runs N overrides the number
+                 of inputs
     minimize     the same with --minimize: the corpora are replaced by the smallest sets of inputs
                  with the same coverage, from the corpora and what earlier runs have found
 
@@ -22,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,9 +46,11 @@ RECORD_RUNS = {
     "vocab": LEAF,
 }
 MAX_LENGTH = {"checkpoints": 200, "slices": 300, "slice_spec": 300}  # of an input; others: 2000
-# A small quarantine keeps the allocator fast; libFuzzer looks for leaks on its own.
+# A small quarantine and no stacks of allocations keep the allocator fast; libFuzzer looks for leaks
+# on its own. Run the target with the crashing input alone for the stacks.
 ASAN_OPTIONS = (
     "quarantine_size_mb=4:thread_local_quarantine_size_kb=64:detect_stack_use_after_return=0"
+    ":malloc_context_size=0"
 )
 
 
@@ -131,29 +135,30 @@ def processor() -> str:
     return found[1] if found else platform.machine()
 
 
-def write_page(results: list[Result]) -> None:
-    """Writes the table of a run of record into docs/reliability.md, between its two marks."""
+def write_row(result: Result) -> None:
+    """Replaces the row of a target in docs/reliability.md, between the two marks."""
     git = ["git", "-C", str(ROOT)]
-    commit = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
+    commit = subprocess.check_output([*git, "rev-parse", "--short=10", "HEAD"], text=True).strip()
     if subprocess.check_output([*git, "status", "--porcelain", "cpp", "tests/fuzz"], text=True):
         commit += ", with changes"
     today = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
-    lines = [
-        BEGIN,
-        f"{today}, commit {commit}, {processor()}, {os.cpu_count()} cores.",
-        "",
-        "| target | inputs | inputs per second | files in the corpus | found |",
-        "|---|---:|---:|---:|---|",
-    ]
-    for result in results:
-        found = "a crash" if result.crash else "nothing"
-        lines.append(
-            f"| `fuzz_{result.target}` | {result.inputs:,} | {result.per_second:,} "
-            f"| {result.corpus} | {found} |"
-        )
     page = PAGE.read_text(encoding="utf-8")
     head, rest = page.split(BEGIN)
-    PAGE.write_text(head + "\n".join([*lines, END]) + rest.split(END)[1], encoding="utf-8")
+    old, tail = rest.split(END)
+    rows = {line.split("`")[1]: line for line in old.splitlines() if line.startswith("| `")}
+    found = "a crash" if result.crash else "nothing"
+    rows[f"fuzz_{result.target}"] = (
+        f"| `fuzz_{result.target}` | {result.inputs:,} | {found} | {result.per_second:,} "
+        f"| {result.corpus} | {today} | {commit} | {processor()}, {os.cpu_count()} cores |"
+    )
+    lines = [
+        BEGIN,
+        "| target | inputs | found | inputs per second | corpus files | date | commit | machine |",
+        "|---|---:|---|---:|---:|---|---|---|",
+        *(rows[name] for name in sorted(rows)),
+        END,
+    ]
+    PAGE.write_text(head + "\n".join(lines) + tail, encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -165,7 +170,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="write docs/reliability.md")
     parser.add_argument("--runs", type=int, help="inputs per target in a run of record")
     parser.add_argument("--minimize", action="store_true", help="replace the corpora")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:
@@ -183,6 +188,8 @@ def main() -> int:
             minimize(args.build, target)
         return 0
 
+    lock = threading.Lock()
+
     def run(target: str) -> Result:
         limit = f"-max_total_time={seconds}"
         if args.record:
@@ -192,12 +199,13 @@ def main() -> int:
         print(f"{text}: {f'FOUND {result.crash}' if result.crash else 'ok'}", flush=True)
         if result.crash:
             print("\n".join(result.log.splitlines()[-60:]), flush=True)
+        if args.record:
+            with lock:
+                write_row(result)
         return result
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         results = list(pool.map(run, targets))
-    if args.record:
-        write_page(results)
     return 1 if any(result.crash for result in results) else 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -104,9 +105,10 @@ def seconds_to_stop(call: Any) -> float | None:
         call()
     except KeyboardInterrupt:
         ended = time.perf_counter()
-    with contextlib.suppress(KeyboardInterrupt):
-        timer.join()
-        time.sleep(0.01)
+    finally:  # another error, too, must not leave a signal for pytest
+        with contextlib.suppress(KeyboardInterrupt):
+            timer.join()
+            time.sleep(0.01)
     if ended is None:
         return None
     assert settled_state() == before
@@ -196,6 +198,8 @@ WRITES = {
 
 @pytest.mark.parametrize("how", WRITES)
 def test_writes_stop_and_leave_nothing(folder, tmp_path, how):
+    if shutil.disk_usage(tmp_path).free < NBYTES + (1 << 30):
+        pytest.skip("align() reserves 4 GB on the disk, which has less")
     (tmp_path / "out").mkdir()
     stops_soon(lambda: WRITES[how](folder / "a", folder / "b", tmp_path / "out" / "x"))
     assert os.listdir(tmp_path / "out") == []

@@ -44,11 +44,43 @@ def test_ci_runs_both_readme_commands(repo):
     commands = [line for block in blocks(readme(repo), "sh") for line in block.splitlines()]
     assert commands[:2] == [
         "pip install . && python examples/read_without_tensorflow.py",
-        "pip install '.[test]' && pytest",
+        "pip install '.[test]' && pytest -n 2",
     ]
     ci = (repo.root / ".ci" / "run").read_text(encoding="utf-8")
     lines = [line.strip() for line in ci.splitlines()]
     assert all(command in lines for command in commands[:2])
+
+
+def test_build_downloads_nothing(repo):
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for path in repo.files()
+        if path.name == "CMakeLists.txt" or path.suffix == ".cmake"
+    )
+    assert "find_package(pybind11" in text
+    for command in ("FetchContent", "ExternalProject", "DOWNLOAD", "git clone", "curl"):
+        assert command not in text
+
+
+def test_release_pins_every_build_requirement_with_hashes(repo):
+    text = (repo.root / ".ci" / "build-requirements.txt").read_text(encoding="utf-8")
+    pinned = re.findall(
+        r"^([a-z0-9-]+)==[^\\]*\\\n +--hash=sha256:[0-9a-f]{64}", text, re.MULTILINE
+    )
+    assert len(pinned) == len(re.findall(r"^[a-z]", text, re.MULTILINE))
+    project = (repo.root / "pyproject.toml").read_text(encoding="utf-8")
+    required = re.search(r"^requires = \[(.*)\]$", project, re.MULTILINE).group(1)
+    assert {*re.findall(r'"([a-z0-9-]+)', required), "cmake", "ninja"} <= set(pinned)
+
+
+def test_limits_of_the_security_notes_are_where_they_say(repo):
+    text = (repo.root / "SECURITY.md").read_text(encoding="utf-8")
+    places = re.findall(r"\| `([\w/.]+)`, `(\w+)` \|$", text, re.MULTILINE)
+    assert len(places) > 9
+    for file, name in places:
+        folder = "python/tensorbundle" if file.endswith(".py") else "cpp/tensorbundle"
+        source = (repo.root / folder / file).read_text(encoding="utf-8")
+        assert re.search(rf"\b{name} ?[={{]", source), (file, name)
 
 
 def test_readme_example_runs(repo):

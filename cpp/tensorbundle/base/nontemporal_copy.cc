@@ -8,14 +8,14 @@
 #include <immintrin.h>
 
 // Compiled for this extension regardless of the build flags; Select() guards the call.
-#define TENSORBUNDLE_AVX512 __attribute__((target("avx512f")))
+#define TENSORBUNDLE_STREAM_AVX512 __attribute__((target("avx512f")))
 
 namespace tensorbundle {
 namespace {
 
 // Consecutive copies into one array all have the same misalignment: the end of one and the
 // beginning of the next fill a cache line together.
-TENSORBUNDLE_AVX512 void CopyAvx512(uint8_t* out, const uint8_t* in, uint64_t size) {
+TENSORBUNDLE_STREAM_AVX512 void CopyAvx512(uint8_t* out, const uint8_t* in, uint64_t size) {
   constexpr uint64_t kSmall = sizeof(__m128i);
   const uint64_t head = -reinterpret_cast<uintptr_t>(out) % kCacheLine;
   const auto copy_small = [&](uint64_t begin, uint64_t end) {

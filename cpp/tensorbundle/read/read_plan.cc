@@ -15,7 +15,7 @@ namespace {
 
 // Spans with smaller gaps are read together with the gaps: the gaps are on pages that the spans
 // touch anyway, and a system call costs as much as copying a page.
-constexpr uint64_t kMaxGap = 4096;
+constexpr uint64_t kMaxSpanGap = 4096;
 
 // Short spans of a slice are cut into about this many tasks at most, so that the plan stays small
 // compared with the data.
@@ -229,7 +229,7 @@ void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) con
   for (size_t first = 0; first < spans.size();) {
     size_t last = first;
     while (last + 1 < spans.size() &&
-           spans[last + 1].source - (spans[last].source + span_size) <= kMaxGap) {
+           spans[last + 1].source - (spans[last].source + span_size) <= kMaxSpanGap) {
       ++last;
     }
     const uint64_t start = spans[first].source;

@@ -17,7 +17,7 @@ namespace tensorbundle {
 namespace {
 
 constexpr uint64_t kFirstReadSize = 512;  // the head of a record with an ordinary name
-constexpr uint64_t kMaxGap = 512;         // a smaller gap is read, not skipped
+constexpr uint64_t kMaxSkipped = 512;     // a smaller gap is read, not skipped
 constexpr uint64_t kMaxReadAhead = uint64_t{64} << 10;
 
 constexpr uint64_t kRestartSize = sizeof(uint32_t);
@@ -79,7 +79,7 @@ ByteSpan ReadWindow::At(uint64_t offset, uint64_t size, uint64_t limit) {
   if (ahead && RangeFits(skipped, size, bytes_.size())) {
     return bytes_.subspan(skipped, std::min(bytes_.size() - skipped, limit - offset));
   }
-  const bool in_sequence = ahead && skipped <= bytes_.size() + kMaxGap;
+  const bool in_sequence = ahead && skipped <= bytes_.size() + kMaxSkipped;
   next_size_ =
       in_sequence ? std::clamp(2 * next_size_, kFirstReadSize, kMaxReadAhead) : kFirstReadSize;
   const uint64_t read_size = std::min(std::max(size, next_size_), limit - offset);

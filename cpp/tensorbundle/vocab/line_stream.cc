@@ -20,7 +20,7 @@ namespace {
 
 // Tokens per batch. TokenTable pipelines the look-ups of a batch: in a large batch, the time to
 // fill and drain the pipeline is negligible.
-constexpr size_t kBatchSize = 2048;
+constexpr size_t kTokensPerBatch = 2048;
 
 // The bytes before a chunk that determine whether its first line is empty.
 constexpr uint64_t kBytesBefore = 2;
@@ -41,7 +41,7 @@ struct LineStream::Scratch {
   }
 
   std::vector<uint8_t> text;
-  std::array<std::string_view, kBatchSize> batch;
+  std::array<std::string_view, kTokensPerBatch> batch;
 };
 
 // Reuses the scratch memory of finished tasks, because newly allocated memory is slow to fill.
@@ -177,8 +177,8 @@ void LineStream::VisitRange(const LineRange& range, uint64_t first, uint64_t cou
       if (row - first < count) scratch->batch[num_tokens++] = AsText({begin, end});
       ++row;
       begin = next;
-      if (num_tokens < kBatchSize) continue;
-      visit(row - kBatchSize, scratch->batch);
+      if (num_tokens < kTokensPerBatch) continue;
+      visit(row - kTokensPerBatch, scratch->batch);
       num_tokens = 0;
     }
   }

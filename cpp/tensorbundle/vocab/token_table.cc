@@ -14,7 +14,7 @@ namespace {
 static_assert(Vocabulary::kMaxSize <= kOffsetMask, "a slot holds every offset");
 
 // Tokens that are hashed before the first of them is inserted. By then, its line is in the cache.
-constexpr size_t kBatchSize = 128;
+constexpr size_t kRowsPerBatch = 128;
 
 // The number of look-ups between two steps of one look-up, by measurement.
 constexpr size_t kDistance = 12;
@@ -96,7 +96,7 @@ inline uint64_t* TokenTable::NextLine(uint64_t* line) const {
 // Requires: the first lines are prefetched.
 uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
   uint64_t duplicate = kNone;
-  std::array<size_t, kBatchSize> open;
+  std::array<size_t, kRowsPerBatch> open;
   size_t num_open = batch.size();
   for (size_t i = 0; i < num_open; ++i) open[i] = i;
   while (num_open > 0) {
@@ -117,7 +117,7 @@ uint64_t TokenTable::InsertBatch(std::span<Insertion> batch) {
 // that has an earlier occurrence, as far as this call found out, or kNone.
 uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
   uint64_t duplicate = kNone;
-  std::array<Insertion, kBatchSize> batch;
+  std::array<Insertion, kRowsPerBatch> batch;
   size_t n = 0;
   const auto insert = [&] {
     duplicate = std::min(duplicate, InsertBatch(std::span(batch).first(n)));
@@ -128,7 +128,7 @@ uint64_t TokenTable::InsertChunk(size_t chunk, uint64_t num_rows) {
     const uint64_t hash = hasher_(token);
     batch[n] = {token, offset, TagOf(hash), LineOf(hash)};
     __builtin_prefetch(batch[n].line, 1);
-    if (++n == kBatchSize) insert();
+    if (++n == kRowsPerBatch) insert();
     return true;
   });
   insert();
