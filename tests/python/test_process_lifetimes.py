@@ -48,12 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PRELUDE = """
-import os, signal, sys, threading, time
+import faulthandler, os, signal, sys, threading, time
 from pathlib import Path
 import numpy as np
 import tensorbundle as tb
 
-signal.alarm(100)
+signal.alarm(110)
 folder = Path(sys.argv[1])
 TABLE = np.arange(40_000 * 32, dtype=np.float32).reshape(40_000, 32)
 checkpoint = tb.open(folder / "c", threads=2)
@@ -112,7 +112,7 @@ for turn in range(60):
     time.sleep(0.003 * (turn % 4))
     child = os.fork()
     if child == 0:
-        signal.alarm(40)  # ends a child that waits
+        faulthandler.dump_traceback_later(60, exit=True)  # ends a child that waits
         status = 1
         try:
             for i in range(len(everything)):
