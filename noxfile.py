@@ -91,12 +91,68 @@ def fuzz_record(session: nox.Session) -> None:
     session.run("python", "tests/fuzz/run.py", build_fuzzers(session), "--record", *session.posargs)
 
 
+def run_threads(session: nox.Session, seconds: str) -> None:
+    """Builds the driver of many threads under ThreadSanitizer, and runs it."""
+    session.install("cmake>=3.22", "ninja")
+    build = str(Path(session.cache_dir) / "threads")
+    session.run(
+        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
+        f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
+        "-DTENSORBUNDLE_BUILD_THREADS=ON", "-DTENSORBUNDLE_SANITIZE=thread",
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+    )  # fmt: skip
+    session.run("cmake", "--build", build, "--target", "threads_driver")
+    session.run(f"{build}/tests/threads/threads_driver", seconds, external=True)
+
+
+@nox.session
+def threads(session: nox.Session) -> None:
+    """Runs all operations in 8 threads under ThreadSanitizer: `-- [SECONDS]`, by default 60."""
+    run_threads(session, session.posargs[0] if session.posargs else "60")
+
+
+def pytest_under_sanitizers(session: nox.Session, *options: str) -> None:
+    """Runs the Python suite with an extension under AddressSanitizer and UBSan."""
+    session.install(
+        "-v", ".[test]",
+        "-Ccmake.define.TENSORBUNDLE_SANITIZE=address,undefined",
+        "-Ccmake.build-type=RelWithDebInfo",
+        "-Ccmake.define.CMAKE_CXX_COMPILER=g++",  # its runtimes are preloaded
+        "-Ccmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+    )  # fmt: skip
+    runtimes = [
+        str(session.run("g++", f"-print-file-name={name}", silent=True, external=True)).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    sanitized = {
+        "LD_PRELOAD": ":".join(runtimes),
+        # Python does not free everything when it ends. Its own allocator would hide errors.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",
+    }
+    session.run(
+        "pytest", "-n", "2", "-m", "not unsanitized", "tests/python", *options, env=sanitized
+    )
+
+
+@nox.session(name="sanitize-python")
+def sanitize_python(session: nox.Session) -> None:
+    """Runs the Python suite under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    pytest_under_sanitizers(session, *session.posargs)
+
+
 @nox.session
 def deep(session: nox.Session) -> None:
-    """Runs what takes too long for every change: all faults of tests/faults."""
+    """Runs what takes too long for every change.
+
+    All faults of tests/faults, threads for 10 minutes, and the Python suite under sanitizers.
+    """
     install(session, "test")
     deep = {"TENSORBUNDLE_DEEP": "1"}
     session.run("pytest", "-n", "2", "tests/faults", *session.posargs, env=deep)
+    run_threads(session, "600")
+    pytest_under_sanitizers(session)
 
 
 @nox.session

@@ -465,7 +465,7 @@ void RegisterCheckpoint(py::module_& module) {
                                                      threads);
           },
           "files"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
-      .def("close", &BoundCheckpoint::Close, py::call_guard<py::gil_scoped_release>())
+      .def("close", &BoundCheckpoint::Close, py::call_guard<GilReleased>())
       .def_property_readonly("closed", &BoundCheckpoint::closed)
       .def_property_readonly("threads", &BoundCheckpoint::threads)
       .def("__len__", Of(+[](const Checkpoint& self) { return self.catalog().tensors.size(); }))

@@ -65,7 +65,7 @@ struct Export {
 template <typename Managed>
 void Delete(Managed* managed) {
   if (!Py_IsInitialized()) return;  // the consumer outlived the interpreter
-  const py::gil_scoped_acquire acquire;
+  const GilAcquired acquired;
   delete static_cast<Export<Managed>*>(managed->manager);
 }
 

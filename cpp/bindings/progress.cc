@@ -22,7 +22,7 @@ void Progress::Add(uint64_t bytes) {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_report_) return;
   next_report_ = now + kInterval;
-  const py::gil_scoped_acquire acquire;
+  const GilAcquired acquired;
   Report();
 }
 
@@ -30,7 +30,8 @@ void Progress::Finish() { Report(); }
 
 void Progress::Report() {
   RaiseSignals();
-  if (!callback_.is_none()) callback_(done_.load(std::memory_order_relaxed), total_);
+  if (callback_.is_none()) return;
+  CallPython([&] { callback_(done_.load(std::memory_order_relaxed), total_); });
 }
 
 }  // namespace tensorbundle

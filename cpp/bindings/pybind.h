@@ -10,9 +10,11 @@
 // - no bound class has a constructor for Python: static methods return the objects.
 #pragma once
 
+#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <string_view>
 
@@ -72,20 +74,57 @@ inline py::str PathOf(std::string_view path) {
   return Steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
 }
 
+// Calls a function that may wait for the GIL or run Python code. While the interpreter ends, Python
+// before 3.14 ends the daemon threads there by unwinding their stacks. That would end the process
+// with an error at the first destructor that waits for the GIL and at every `catch (...)`. Here the
+// thread sleeps until the process ends, as in Python 3.14.
+template <typename Call>
+auto CallPython(const Call& call) {
+#ifdef __GLIBCXX__
+  try {
+    return call();
+  } catch (abi::__forced_unwind&) {
+    while (true) ::pause();
+  }
+#else
+  return call();
+#endif
+}
+
 // Throws what the handlers of signals raise, such as KeyboardInterrupt. To be called with the GIL.
 inline void RaiseSignals() {
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  if (CallPython([] { return PyErr_CheckSignals(); }) != 0) throw py::error_already_set();
 }
+
+// Holds the GIL. For threads that may hold it already, and for those that do not know.
+class GilAcquired {
+ public:
+  GilAcquired() : state_(CallPython([] { return PyGILState_Ensure(); })) {}
+  ~GilAcquired() { PyGILState_Release(state_); }
+  GilAcquired(const GilAcquired&) = delete;
+  GilAcquired& operator=(const GilAcquired&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+};
 
 // Releases the GIL. Long work of this thread then hears of signals, by CheckInterrupt().
 class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased() {
+    CallPython([this] { PyEval_RestoreThread(state_); });
+  }
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
  private:
   static void CheckSignals() {
-    const py::gil_scoped_acquire acquire;
+    const GilAcquired acquired;
     RaiseSignals();
   }
 
-  py::gil_scoped_release release_;
+  PyThreadState* state_;
   InterruptScope scope_{&CheckSignals};
 };
 

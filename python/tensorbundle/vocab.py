@@ -178,8 +178,12 @@ class _JoinCache:
     """A bounded cache of joins. Each join is computed by one thread at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._ids: OrderedDict[Hashable, Array] = OrderedDict()
+        self.renew_locks()
+
+    def renew_locks(self) -> None:
+        """Replaces locks that a thread may hold which a child of fork() does not have."""
+        self._lock = threading.Lock()
         self._key_locks: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable, compute: Callable[[], Array]) -> Array:
@@ -211,6 +215,7 @@ class _JoinCache:
 
 
 _cache = _JoinCache()
+os.register_at_fork(after_in_child=_cache.renew_locks)
 
 
 def _is_path(source: Source) -> bool:

@@ -224,11 +224,16 @@ struct DataFiles::Entry {
   std::atomic<const File*> open{nullptr};  // set after `file` and `diagnosis`
   std::shared_ptr<const File> file;
   FileDiagnosis diagnosis;
-  std::shared_ptr<const Mapping> for_views;
-  std::shared_ptr<const Mapping> for_reading;
+  SharedMapping for_views{nullptr};
+  SharedMapping for_reading{nullptr};
   std::string missing_message;  // composed once, because it reads the directory
   std::atomic<bool> is_doubtful{false};
   bool is_wanted = true;
+
+  ~Entry() {
+    delete for_views.load(std::memory_order_relaxed);
+    delete for_reading.load(std::memory_order_relaxed);
+  }
 };
 
 DataFiles::DataFiles(const Catalog& catalog, IoMode mode, std::optional<IndexFile> index,
@@ -336,16 +341,18 @@ bool DataFiles::IsDoubtful(uint32_t file) const {
 void DataFiles::SetDoubtful(uint32_t file) { EntryOf(file).is_doubtful.store(true); }
 
 std::shared_ptr<const Mapping> DataFiles::MapOnce(
-    uint32_t file, std::shared_ptr<const Mapping> Entry::* place,
+    uint32_t file, SharedMapping Entry::* place,
     std::shared_ptr<const Mapping> (*map)(const File&)) const {
   const File& opened = Get(file);
   if (mode_ == IoMode::kPread || mode_ == IoMode::kDirect) return nullptr;
   if (opened.mode() == ReadMode::kRanges) return nullptr;
   opened.CheckNotShrunk();
-  Entry& entry = entries_[file];
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (entry.*place == nullptr) entry.*place = map(opened);
-  return entry.*place;
+  SharedMapping& shared = entries_[file].*place;
+  if (const auto* found = shared.load(std::memory_order_acquire)) return *found;
+  auto made = std::make_unique<const std::shared_ptr<const Mapping>>(map(opened));
+  const std::shared_ptr<const Mapping>* first = nullptr;
+  if (!shared.compare_exchange_strong(first, made.get(), std::memory_order_acq_rel)) return *first;
+  return *made.release();  // owned by the entry
 }
 
 std::shared_ptr<const Mapping> DataFiles::MapForViews(uint32_t file) const {

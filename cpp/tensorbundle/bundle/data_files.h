@@ -129,12 +129,15 @@ class DataFiles {
 
  private:
   struct Entry;
+  // Null until the file is mapped, and then never changed. Without a lock, because a child of
+  // fork(2) could not take it if another thread of its parent had it.
+  using SharedMapping = std::atomic<const std::shared_ptr<const Mapping>*>;
 
   Entry& EntryOf(uint32_t file) const;
   void Open(uint32_t file) const;
   void Close(uint32_t file);
   std::shared_ptr<const Mapping> MapOnce(
-      uint32_t file, std::shared_ptr<const Mapping> Entry::* place,
+      uint32_t file, SharedMapping Entry::* place,
       std::shared_ptr<const Mapping> (*map)(const File& file)) const;
 
   const Catalog& catalog_;
@@ -142,7 +145,7 @@ class DataFiles {
   const FileOpener opener_;
   const std::optional<IndexFile> index_;
   const size_t size_;
-  mutable std::mutex mutex_;          // guards all members of an entry except `open`
+  mutable std::mutex mutex_;          // held to open a file
   std::unique_ptr<Entry[]> entries_;  // by number of the file
 };
 

@@ -198,12 +198,13 @@ std::optional<StoredRecord> V1Shard::ReadRecord(std::string_view key) const {
 }
 
 std::shared_ptr<const BlockEntries> V1Shard::ReadEntries(const BlockHandle& handle) const {
-  {
+  const bool is_usable = last_->is_usable();
+  if (is_usable) {
     const std::lock_guard<std::mutex> lock(last_->mutex);
     if (last_->entries != nullptr && last_->offset == handle.offset) return last_->entries;
   }
   auto entries = std::make_shared<const BlockEntries>(BlockEntries::Read(table_, handle));
-  if (IsSmall(handle)) {
+  if (is_usable && IsSmall(handle)) {
     const std::lock_guard<std::mutex> lock(last_->mutex);
     last_->offset = handle.offset;
     last_->entries = entries;
@@ -214,6 +215,7 @@ std::shared_ptr<const BlockEntries> V1Shard::ReadEntries(const BlockHandle& hand
 bool V1Shard::IsSmall(const BlockHandle& handle) { return handle.size <= kMaxCachedSize; }
 
 void V1Shard::Forget() const {
+  if (!last_->is_usable()) return;
   const std::lock_guard<std::mutex> lock(last_->mutex);
   last_->entries = nullptr;
 }
