@@ -122,7 +122,8 @@ def coverage(session: nox.Session) -> None:
     cmake = session.run("python", "-m", "pybind11", "--cmakedir", silent=True).strip()
     ctest(
         session, "-DTENSORBUNDLE_COVERAGE=ON", "-DTENSORBUNDLE_BUILD_PYTHON=ON",
-        f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}", f"-Dpybind11_DIR={cmake}",
+        f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
+        f"-DPython_EXECUTABLE={Path(session.bin) / 'python'}", f"-Dpybind11_DIR={cmake}",
         "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -DNDEBUG",
         "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF",
     )  # fmt: skip
