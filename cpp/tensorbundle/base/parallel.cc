@@ -17,6 +17,7 @@
 #endif
 
 #include "tensorbundle/base/interrupt.h"
+#include "tensorbundle/base/parallel_internal.h"
 
 namespace tensorbundle {
 namespace {
@@ -50,21 +51,6 @@ void Work(size_t count, const std::function<void(size_t)>& body, Shared* shared)
   }
 }
 
-// Returns the processors that the quota of the cgroup allows, rounded up (cpu.max of version 2:
-// "<quota|max> <period>"), or 0 if there is no quota.
-int CgroupQuota() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string quota;
-  double period = 0;
-  if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
-  try {
-    const double whole = std::ceil(std::stod(quota) / period);
-    return static_cast<int>(std::clamp(whole, 1.0, 1e6));  // within an int, whatever the file says
-  } catch (const std::exception&) {
-    return 0;
-  }
-}
-
 int AffinityCount() {
 #ifdef __linux__
   cpu_set_t set;
@@ -75,6 +61,18 @@ int AffinityCount() {
 }
 
 }  // namespace
+
+int ProcessorsOfQuota(std::istream& cpu_max) {
+  std::string quota;
+  double period = 0;
+  if (!(cpu_max >> quota >> period) || quota == "max" || period <= 0) return 0;
+  try {
+    const double whole = std::ceil(std::stod(quota) / period);
+    return static_cast<int>(std::clamp(whole, 1.0, 1e6));  // within an int, whatever the file says
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
 
 bool PrepareToThrow() {
   // glibc aborts the process if it cannot allocate the thread-local variables of a library, so try
@@ -105,7 +103,8 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
 }
 
 int AvailableProcessors() {
-  const int quota = CgroupQuota();
+  std::ifstream cpu_max("/sys/fs/cgroup/cpu.max");
+  const int quota = ProcessorsOfQuota(cpu_max);
   const int affinity = AffinityCount();
   return quota > 0 ? std::min(quota, affinity) : affinity;
 }

@@ -19,7 +19,6 @@ namespace {
 
 constexpr uint64_t kMaxWriteSize = uint64_t{1}
                                    << 30;  // Linux moves at most 2^31 - 4096 bytes at once
-constexpr int kMaxNameAttempts = 100;
 constexpr std::string_view kTemporaryStart = ".tempstate";
 constexpr std::string_view kTemporaryEnd = "-tb";
 
@@ -87,15 +86,6 @@ bool AtomicFile::CreateTemporary(uint64_t number) {
   }
   if (errno != EEXIST) ThrowSystemError("create", name);
   return false;
-}
-
-std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path) {
-  std::unique_ptr<AtomicFile> file(new AtomicFile(path));
-  for (int attempt = 1; attempt < kMaxNameAttempts; ++attempt) {
-    if (file->CreateTemporary(RandomNumber())) return file;
-  }
-  errno = EEXIST;
-  ThrowSystemError("create a temporary file for", path);
 }
 
 std::unique_ptr<AtomicFile> AtomicFile::Create(const std::string& path, uint64_t number) {

@@ -45,7 +45,6 @@ class OutputFile {
 class AtomicFile : public OutputFile {
  public:
   // Creates the temporary file; nothing at `path`. `number` is part of the temporary name.
-  static std::unique_ptr<AtomicFile> Create(const std::string& path);
   static std::unique_ptr<AtomicFile> Create(const std::string& path, uint64_t number);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;

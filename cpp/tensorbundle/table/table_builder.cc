@@ -28,8 +28,7 @@ std::string Successor(std::string_view text, size_t at) {
 std::string SeparatorBetween(std::string_view last, std::string_view next) {
   const size_t at = SharedPrefix(last, next);
   if (at == last.size()) return std::string(last);  // a prefix of `next`
-  const auto byte = static_cast<uint8_t>(last[at]);
-  const bool room = byte < 0xff && byte + 1 < static_cast<uint8_t>(next[at]);
+  const bool room = static_cast<uint8_t>(last[at]) + 1 < static_cast<uint8_t>(next[at]);
   return room ? Successor(last, at) : std::string(last);
 }
 

@@ -127,5 +127,22 @@ TEST(Interrupt, FailureDoesNotStopBodiesWithoutAScope) {
   EXPECT_EQ(checks, 20);
 }
 
+// A thread of ParallelFor() has no scope of its own. Its loops stop with those of its caller.
+TEST(Interrupt, LoopsInsideThreadsAreInterruptible) {
+  EXPECT_FALSE(IsInterruptible());
+  const InterruptScope scope(&DoNotInterrupt);
+  EXPECT_TRUE(IsInterruptible());
+  std::atomic<int> num_started{0};
+  const auto caller = std::this_thread::get_id();
+  std::atomic<int> num_others{0};
+  ParallelFor(2, 2, [&](size_t) {
+    ++num_started;
+    while (num_started < 2) Wait();  // one index per thread
+    EXPECT_TRUE(IsInterruptible());
+    if (std::this_thread::get_id() != caller) ++num_others;
+  });
+  EXPECT_EQ(num_others, 1);
+}
+
 }  // namespace
 }  // namespace tensorbundle

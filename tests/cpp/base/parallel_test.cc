@@ -8,10 +8,13 @@
 #include <climits>
 #include <mutex>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "tensorbundle/base/parallel_internal.h"
 
 namespace tensorbundle {
 namespace {
@@ -104,6 +107,20 @@ TEST(Parallel, WritesOfThreadsAreVisible) {
 TEST(Parallel, AvailableProcessors) {
   EXPECT_GE(AvailableProcessors(), 1);
   EXPECT_LE(AvailableProcessors(), 1 << 20);
+}
+
+TEST(Parallel, ProcessorsOfQuota) {
+  const auto processors = [](const std::string& cpu_max) {
+    std::istringstream file(cpu_max);
+    return ProcessorsOfQuota(file);
+  };
+  EXPECT_EQ(processors("200000 100000"), 2);
+  EXPECT_EQ(processors("150000 100000"), 2) << "rounded up";
+  EXPECT_EQ(processors("1000 100000"), 1);
+  EXPECT_EQ(processors("1e300 1"), 1'000'000);
+  for (const char* none : {"", "max 100000", "100000", "100000 0", "100000 -5", "many 100000"}) {
+    EXPECT_EQ(processors(none), 0) << none;
+  }
 }
 
 }  // namespace

@@ -100,6 +100,7 @@ TEST(BundleIndexFile, SizesMustFitShapes) {
   EXPECT_FAULT(With({DataType::kVariant, {100}, 0, 0, 499}), "cannot take");
   EXPECT_EQ(ErrorOf(With({DataType::kVariant, {100}, 0, 0, 500})), "");
   EXPECT_FAULT(With({DataType::kString, {INT64_MAX}, 0, 0, 2}), "cannot take");
+  EXPECT_FAULT(With({DataType::kVariant, {INT64_MAX}, 0, 0, 2}), "cannot take");
 }
 
 TEST(BundleIndexFile, ImpossibleShapes) {
@@ -107,6 +108,7 @@ TEST(BundleIndexFile, ImpossibleShapes) {
   EXPECT_FAULT(With({DataType::kInt8, {INT64_MAX, 3}, 0, 0, 3}), "impossible shape");
   EXPECT_FAULT(With({DataType::kInt8, {0, INT64_MAX, 3}, 0, 0, 0}), "impossible shape");
   EXPECT_FAULT(With({DataType::kDouble, {int64_t{1} << 61}, 0, 0, 0}), "impossible shape");
+  EXPECT_FAULT(With({DataType::kDouble, {int64_t{1} << 60}, 0, 0, 0}), "impossible shape");
 }
 
 // 16 * (2^60 + 1) is 16 in 64 bits: a destination of 16 bytes would seem to be large enough.

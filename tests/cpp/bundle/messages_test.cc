@@ -186,6 +186,8 @@ TEST(BundleEntry, NumbersOutOfRange) {
     EXPECT_FALSE(Decodes(VarintField(field, (uint64_t{1} << 32) + 1))) << field;
   }
   EXPECT_TRUE(Decodes(VarintField(4, UINT64_MAX)));
+  EXPECT_FALSE(Decodes(VarintField(1, UINT32_MAX) + kShape23)) << "in an otherwise usual record";
+  EXPECT_FALSE(Decodes(VarintField(1, 1) + kShape23 + VarintField(3, UINT32_MAX)));
 }
 
 // ---- Entries with another offset.
@@ -232,6 +234,15 @@ TEST(BundleHeader, AsTensorFlowWritesIt) {
   const BundleHeader header = DecodeHeader(WithVersion(VarintField(1, 1)));
   EXPECT_EQ(header.num_shards, 1);
   EXPECT_FALSE(header.big_endian);
+}
+
+TEST(BundleHeader, ListsOfBadConsumers) {
+  EXPECT_EQ(DecodeHeader(WithVersion(VarintField(3, 77))).num_shards, 1);
+  EXPECT_EQ(DecodeHeader(WithVersion(BytesField(3, "\x4d\x4e"))).num_shards, 1) << "packed";
+  EXPECT_THROW(DecodeHeader(WithVersion(VarintField(3, UINT32_MAX))), CorruptionError);
+  EXPECT_THROW(DecodeHeader(WithVersion(Fixed32Field(3, 77))), CorruptionError);
+  EXPECT_THROW(DecodeHeader(WithVersion(BytesField(3, "\xff\xff\xff\xff\x0f"))), CorruptionError);
+  EXPECT_THROW(DecodeHeader(WithVersion(BytesField(3, "\xff"))), CorruptionError);
 }
 
 TEST(BundleHeader, NumberOfShards) {

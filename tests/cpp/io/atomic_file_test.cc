@@ -35,7 +35,8 @@ std::vector<std::string> NamesIn(const TempDir& dir) {
 TEST(AtomicFile, HasItsNameOnlyAfterPublish) {
   const TempDir dir;
   {
-    const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
+    const std::unique_ptr<AtomicFile> file =
+        AtomicFile::Create(dir / "f", AtomicFile::RandomNumber());
     file->Resize(6);
     file->WriteAt(3, AsBytes("def"));
     file->WriteAt(1, AsBytes("b"));
@@ -52,7 +53,8 @@ TEST(AtomicFile, HasItsNameOnlyAfterPublish) {
 TEST(AtomicFile, IsRemovedUnlessKept) {
   const TempDir dir;
   for (const int steps : {1, 2, 3}) {
-    const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
+    const std::unique_ptr<AtomicFile> file =
+        AtomicFile::Create(dir / "f", AtomicFile::RandomNumber());
     if (steps > 1) file->Finish();
     if (steps > 2) file->Publish();
   }
@@ -61,7 +63,8 @@ TEST(AtomicFile, IsRemovedUnlessKept) {
 
 TEST(AtomicFile, ReplacesNoFile) {
   const TempDir dir;
-  const std::unique_ptr<AtomicFile> file = AtomicFile::Create(dir / "f");
+  const std::unique_ptr<AtomicFile> file =
+      AtomicFile::Create(dir / "f", AtomicFile::RandomNumber());
   file->Finish();
   dir.Write("f", "mine");
   try {
@@ -77,7 +80,8 @@ TEST(AtomicFile, ReplacesNoFile) {
 TEST(AtomicFile, ManyFilesWithOneName) {
   const TempDir dir;
   std::vector<std::unique_ptr<AtomicFile>> files;
-  for (int i = 0; i < 20; ++i) files.push_back(AtomicFile::Create(dir / "f"));
+  for (int i = 0; i < 20; ++i)
+    files.push_back(AtomicFile::Create(dir / "f", AtomicFile::RandomNumber()));
   EXPECT_EQ(NamesIn(dir).size(), 20U);
 }
 

@@ -2,6 +2,7 @@
 #include "tensorbundle/read/locate.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
@@ -184,6 +186,119 @@ TEST(FindFileRange, BoxesOfSlices) {
   const Catalog swapped = CatalogOf({4}, {{{2, 2}}, {{0, 2}}});
   EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 2}}).reason, NoViewReason::kScattered);
   EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 1}}).range, (FileRange{0, 3, 1}));
+}
+
+TEST_F(TensorViewTest, SaysWhyThereIsNoView) {
+  BundleBuilder builder(1, /*big_endian=*/true);
+  builder.Add("wide", DataType::kInt16, {1}, "ab")
+      .Add("s", DataType::kString, {0}, "\xd8\xea\x82\xa2");
+  builder.AddSliced("apart", DataType::kInt8, {2, 2}, "abcd", {{{0, 2}, {0, 1}}, {{0, 2}, {1, 1}}});
+  builder.AddSliced("hole", DataType::kInt8, {4}, "abcd", {{{0, 1}}, {{2, 2}}});
+  Open(builder);
+  const auto reason = [&](const char* name) { return View(name).reason; };
+  EXPECT_EQ(reason("wide"), NoViewReason::kBigEndian);
+  EXPECT_EQ(reason("s"), NoViewReason::kVariableSize);
+  EXPECT_EQ(reason("apart"), NoViewReason::kScattered);
+  EXPECT_EQ(CopyOnWriteTensor(*checkpoint_, Get("apart")).reason, NoViewReason::kScattered);
+  EXPECT_EQ(reason("hole"), NoViewReason::kScattered);
+  EXPECT_THROW(CopyOnWriteTensor(*checkpoint_, Get("hole")), CorruptionError);
+  const StoredSlice& wide = checkpoint_->catalog().Slices(Get("wide"))[0];
+  EXPECT_EQ(ViewSlice(*checkpoint_, Get("wide"), wide).reason, NoViewReason::kBigEndian);
+  EXPECT_EQ(LocateBox(*checkpoint_, Get("wide"), {{0, 1}}).reason, NoViewReason::kBigEndian);
+  EXPECT_EQ(LocateBox(*checkpoint_, Get("apart"), {{1, 1}, {0, 1}}).range, (FileRange{0, 7, 1}));
+  EXPECT_EQ(LocateBox(*checkpoint_, Get("apart"), {{0, 1}, {0, 2}}).reason,
+            NoViewReason::kScattered);
+  EXPECT_THROW(LocateBox(*checkpoint_, Get("hole"), {{0, 2}}), CorruptionError);
+  Open(BundleBuilder().Add("t", DataType::kInt8, {2}, "ab"), IoMode::kPread);
+  EXPECT_EQ(reason("t"), NoViewReason::kNotMapped);
+  EXPECT_EQ(CopyOnWriteTensor(*checkpoint_, Get("t")).reason, NoViewReason::kNotMapped);
+}
+
+TEST(NoViewReason, HasAText) {
+  const std::pair<NoViewReason, const char*> texts[] = {
+      {NoViewReason::kNone, ""},
+      {NoViewReason::kVariableSize, "its elements have no fixed size"},
+      {NoViewReason::kBigEndian, "it is stored big-endian"},
+      {NoViewReason::kEncoded, "its stored form must be decoded"},
+      {NoViewReason::kStrided, "its rows are parts of longer stored rows"},
+      {NoViewReason::kScattered, "its stored slices are not adjacent"},
+      {NoViewReason::kNotMapped, "the checkpoint was opened without memory mapping"},
+  };
+  for (const auto& [reason, text] : texts) EXPECT_STREQ(ToString(reason), text);
+}
+
+// The ranges of boxes and of rows, and what is counted in them.
+class RangesTest : public TensorViewTest {
+ protected:
+  RangesTest() {
+    BundleBuilder builder(2);
+    builder.data() = "123";
+    builder.AddSliced("t", DataType::kInt8, {6, 4}, "abcdefghijklmnopqrstuvwx",
+                      {{{0, 2}, {0, 4}}, {{2, 2}, {0, 4}}, {{4, 2}, {0, 4}}});
+    builder.AddSliced("hole", DataType::kInt8, {6, 4}, "abcdefghijklmnopqrstuvwx",
+                      {{{0, 2}, {0, 4}}, {{4, 2}, {0, 4}}});
+    builder.Add("s", DataType::kString, {0}, "\xd8\xea\x82\xa2", 1);
+    builder.Put("u", Record{static_cast<DataType>(99), {2}, 0, 0, 8}.Message());
+    builder.Add("none", DataType::kInt8, {3, 0}, "");
+    Open(builder);
+  }
+
+  std::vector<FileRange> OfBox(const char* name, const Box& box) const {
+    return RangesOfBox(*checkpoint_, Get(name), box);
+  }
+  std::vector<FileRange> OfRows(const char* name, const std::vector<int64_t>& rows) const {
+    return RangesOfRows(*checkpoint_, Get(name), rows);
+  }
+};
+
+// Slices 0 and 2 of "t" are adjacent in the first file, from byte 3 on.
+TEST_F(RangesTest, OfBoxes) {
+  using Ranges = std::vector<FileRange>;
+  EXPECT_EQ(OfBox("t", {{0, 6}, {0, 4}}), (Ranges{{0, 3, 16}, {1, 0, 8}}));
+  EXPECT_EQ(OfBox("t", {{1, 4}, {0, 4}}), (Ranges{{0, 7, 8}, {1, 0, 8}}));
+  EXPECT_EQ(OfBox("t", {{0, 3}, {1, 2}}), (Ranges{{0, 4, 2}, {0, 8, 2}, {1, 1, 2}}));
+  EXPECT_EQ(OfBox("t", {{0, 0}, {1, 2}}), Ranges{});
+  EXPECT_THROW(OfBox("hole", {{1, 2}, {0, 4}}), CorruptionError);
+  EXPECT_THROW(OfBox("u", {{0, 1}}), UnsupportedError);
+}
+
+TEST_F(RangesTest, OfRows) {
+  using Ranges = std::vector<FileRange>;
+  EXPECT_EQ(OfRows("t", {5, 0, 1, 0}), (Ranges{{0, 3, 8}, {0, 15, 4}}));
+  EXPECT_EQ(OfRows("t", {1, 2, 3, 4}), (Ranges{{0, 7, 8}, {1, 0, 8}}));
+  EXPECT_EQ(OfRows("t", {2}), (Ranges{{1, 0, 4}}));
+  EXPECT_EQ(OfRows("t", {}), Ranges{});
+  EXPECT_EQ(OfRows("none", {1}), Ranges{});
+  EXPECT_EQ(OfRows("hole", {0, 1, 5}).size(), 2u);
+  EXPECT_THROW(OfRows("hole", {0, 2}), CorruptionError);
+  EXPECT_THROW(OfRows("u", {0}), UnsupportedError);
+}
+
+TEST_F(RangesTest, OfRowsOfAShortFile) {
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 1, 2), 4);
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  EXPECT_EQ(OfRows("t", {0}).size(), 1u);
+  EXPECT_THROW(OfRows("t", {3}), CorruptionError);
+}
+
+TEST_F(RangesTest, Inspected) {
+  const Tensor& tensor = Get("t");
+  checkpoint_->SetVerified(checkpoint_->catalog().Slices(tensor)[1]);
+  const std::vector<FileRange> ranges = OfBox("t", {{1, 4}, {0, 4}});
+  const RangeStats stats = InspectRanges(*checkpoint_, tensor, ranges);
+  EXPECT_EQ(stats.num_bytes, 16u);
+  EXPECT_EQ(stats.num_slices, 3u);
+  EXPECT_EQ(stats.num_whole, 1u);  // the second slice; the others in part
+  EXPECT_EQ(stats.num_verified, 1u);
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  EXPECT_EQ(stats.num_touched, 2 * page);
+  EXPECT_LE(stats.num_resident, stats.num_probed);
+  EXPECT_FALSE(stats.prefers_direct);
+  const RangeStats first = InspectRanges(*checkpoint_, tensor, OfBox("t", {{0, 1}, {0, 2}}));
+  EXPECT_EQ(first.num_slices, 1u);
+  EXPECT_EQ(first.num_whole, 0u);
+  const RangeStats none = InspectRanges(*checkpoint_, tensor, std::vector<FileRange>{{0, 0, 0}});
+  EXPECT_EQ(none.num_slices + none.num_bytes + none.num_touched, 0u);
 }
 
 }  // namespace

@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensorbundle/read/prefetch.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
+#include "forked_child.h"
 #include "random_boxes.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
@@ -192,6 +199,142 @@ TEST_F(PrefetchTest, AnErrorReplacesItsTensorOnly) {
   EXPECT_TRUE(Next(&stream, &item));
   EXPECT_EQ(item.tensor, options.tensors[1]);
   EXPECT_FALSE(Next(&stream, &item));
+}
+
+// Whole tensors, in the order of the files; elements without a fixed size are left to the consumer.
+TEST_F(PrefetchTest, WholeTensors) {
+  BundleBuilder builder(2, /*big_endian=*/true);
+  builder.Add("b", DataType::kInt16, {}, "hg", 1);
+  builder.Add("a", DataType::kInt16, {3}, "badcfe", 1);
+  builder.Add("c", DataType::kInt16, {0, 2}, "", 0);
+  builder.Add("d", DataType::kInt8, {2, 3}, "ijklmn", 0);
+  builder.Add("e", DataType::kString, {0}, "\xd8\xea\x82\xa2", 0);
+  builder.Write(dir_ / "w");
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "w", IoMode::kAuto);
+  PrefetchOptions options;
+  options.tensors = InFileOrder(checkpoint_->catalog(), {0, 1, 2, 3, 4});
+  const auto name = [&](size_t tensor) {
+    return std::string(checkpoint_->catalog().tensors[tensor].name);
+  };
+  for (const bool verify : {false, true}) {
+    options.verify = verify;
+    Prefetcher stream(checkpoint_, options);
+    std::map<std::string, std::string> found;
+    std::string order;
+    for (StreamItem item; Next(&stream, &item);) {
+      order += name(item.tensor);
+      std::string& bytes = found[name(item.tensor)];
+      const Tensor& tensor = checkpoint_->catalog().tensors[item.tensor];
+      EXPECT_EQ(item.has_bytes, name(item.tensor) != "e");
+      if (!item.has_bytes || tensor.num_elements == 0) continue;
+      const uint64_t size = tensor.num_elements * (tensor.dtype == DataType::kInt8 ? 1 : 2);
+      bytes.assign(reinterpret_cast<const char*>(item.buffer->data()), size);
+    }
+    EXPECT_EQ(found, (std::map<std::string, std::string>{
+                         {"a", "abcdef"}, {"b", "gh"}, {"c", ""}, {"d", "ijklmn"}, {"e", ""}}));
+    EXPECT_EQ(order, "bacde");
+  }
+}
+
+// Errors while a stream runs name the slice.
+TEST_F(PrefetchTest, NamesTheSliceThatCannotBeRead) {
+  Prefetcher stream(checkpoint_, OptionsFor(10));
+  StreamItem item;
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 2), 0);
+  try {
+    while (Next(&stream, &item)) {
+    }
+    FAIL() << "read an empty file";
+  } catch (const CorruptionError& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("tensor 't', slice [")) << error.what();
+  }
+}
+
+// A forked child has no thread that reads: its stream fails, and nothing waits for the thread.
+TEST_F(PrefetchTest, EndsInAForkedChild) {
+  auto stream = std::make_unique<Prefetcher>(checkpoint_, OptionsFor(10));
+  StreamItem item;
+  ASSERT_TRUE(Next(stream.get(), &item));
+  EXPECT_EQ(testing::RunInForkedChild([&] {
+              bool thrown = false;
+              StreamItem other;
+              try {
+                stream->Next(milliseconds(5), &other);
+              } catch (const std::runtime_error&) {
+                thrown = true;
+              }
+              stream->Stop();
+              item.buffer.reset();
+              stream.reset();
+              return thrown;
+            }),
+            0);
+  EXPECT_EQ(Actual(item), Expected(item));
+  EXPECT_TRUE(Next(stream.get(), &item));
+}
+
+// Buffers that are released after the end, or after the stream, are freed.
+TEST_F(PrefetchTest, BuffersMayOutliveTheStream) {
+  std::vector<StreamItem> kept(3);
+  {
+    Prefetcher stream(checkpoint_, OptionsFor(kRows));
+    ASSERT_TRUE(Next(&stream, &kept[0]));
+    StreamItem end;
+    ASSERT_FALSE(Next(&stream, &end));
+    EXPECT_EQ(Actual(kept[0]), bytes_);
+    kept[0].buffer.reset();
+  }
+  {
+    Prefetcher stream(checkpoint_, OptionsFor(10));
+    ASSERT_TRUE(Next(&stream, &kept[1]));
+  }
+  EXPECT_EQ(Actual(kept[1]), Expected(kept[1]));
+}
+
+// A long stream of a file that is not in the page cache, which uses direct I/O where it can.
+TEST_F(PrefetchTest, LongStreams) {
+  constexpr int64_t kLongRows = 65 << 10;
+  std::string bytes(kLongRows << 10, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 2654435761u >> 24);
+  BundleBuilder builder;
+  builder.data() = "odd";
+  builder.Add("t", DataType::kInt8, {kLongRows, 1024}, bytes);
+  builder.Write(dir_ / "long");
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "long", IoMode::kAuto);
+  for (const int threads : {1, 3}) {
+    const int descriptor = checkpoint_->files().Get(0).descriptor();
+    ::fdatasync(descriptor);
+    ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+    PrefetchOptions options;
+    options.tensors = {0};
+    options.rows = 8000;
+    options.max_ahead = 32 << 20;
+    options.threads = threads;
+    Prefetcher stream(checkpoint_, options);
+    int64_t rows = 0;
+    for (StreamItem item; Next(&stream, &item); rows += item.num_rows) {
+      ASSERT_EQ(item.first_row, rows);
+      ASSERT_EQ(std::memcmp(item.buffer->data(), bytes.data() + (rows << 10),
+                            static_cast<size_t>(item.num_rows) << 10),
+                0);
+    }
+    EXPECT_EQ(rows, kLongRows);
+  }
+}
+
+TEST_F(PrefetchTest, BuffersCanBeMoved) {
+  Prefetcher stream(checkpoint_, OptionsFor(10));
+  StreamItem item;
+  ASSERT_TRUE(Next(&stream, &item));
+  {
+    const PooledBuffer moved(std::move(*item.buffer));
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(moved.data()), 10 * kColumns),
+              Expected(item));
+    item.buffer.reset();  // releases nothing
+  }
+  EXPECT_TRUE(Next(&stream, &item));
+  stream.Stop();
+  EXPECT_EQ(stream.Next(milliseconds(5), &item), Prefetcher::Status::kEnd);
 }
 
 }  // namespace

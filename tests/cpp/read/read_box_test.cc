@@ -9,13 +9,14 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
 #include "random_boxes.h"
+#include "range_files.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
-#include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/read/copy_layout.h"
 
@@ -24,6 +25,8 @@ namespace {
 
 using testing::BundleBuilder;
 using testing::CutOut;
+using testing::LocalReader;
+using testing::OpenThroughRanges;
 using testing::Random;
 using testing::RandomTiling;
 using testing::Record;
@@ -79,40 +82,6 @@ TEST_F(ReadBoxTest, ReadsRandomBoxesOfRandomTilingsInEveryMode) {
       }
     }
   }
-}
-
-// Serves ranges of a local file, as a store does.
-class LocalReader final : public RangeReader {
- public:
-  explicit LocalReader(std::shared_ptr<const File> file) : file_(std::move(file)) {}
-  ByteSpan Read(uint64_t offset, uint64_t size) const override {
-    bytes_.assign(std::min<uint64_t>(size, file_->size() - offset), 0);
-    file_->ReadAt(offset, bytes_);
-    num_bytes += bytes_.size();
-    return bytes_;
-  }
-
-  inline static uint64_t num_bytes = 0;
-
- private:
-  std::shared_ptr<const File> file_;
-  mutable std::vector<uint8_t> bytes_;
-};
-
-std::shared_ptr<const File> OpenRanges(const std::string& path, ReadMode) {
-  auto file = File::Open(path);
-  const uint64_t size = file->size();
-  return File::OfRanges(path, size, std::make_unique<LocalReader>(std::move(file)));
-}
-
-// Opens all tensors of a checkpoint through RangeReaders.
-std::shared_ptr<const Checkpoint> OpenThroughRanges(const std::string& prefix) {
-  const auto file = OpenIndexFile(prefix, &OpenRanges);
-  const auto index = std::make_shared<const BundleIndex>(
-      ReadBundleIndex(prefix, std::make_shared<FileSource>(file)));
-  std::vector<const Tensor*> tensors;
-  for (const Tensor& tensor : index->catalog.tensors) tensors.push_back(&tensor);
-  return Checkpoint::OpenTensors(index, tensors, IoMode::kAuto, &OpenRanges);
 }
 
 TEST_F(ReadBoxTest, ReadsEachSliceOnceThroughRanges) {
@@ -185,14 +154,18 @@ TEST_F(ReadBoxTest, LargeTensors) {
                     {{{0, 40}, {0, 35'000}}, {{0, 40}, {35'000, 35'000}}});
   builder.AddSliced("rows", DataType::kInt8, shape, bytes,
                     {{{0, 7}, {0, 70'000}}, {{7, 33}, {0, 70'000}}});
+  std::vector<std::pair<Box, std::string>> wanted;
+  for (const Box& box : {Box{{3, 30}, {34'990, 20}}, Box{{0, 40}, {0, 69'999}},
+                         Box{{5, 1}, {1, 69'000}}, WholeBox(shape)}) {
+    wanted.emplace_back(box, CutOut(bytes, shape, box, 1));
+  }
   for (const IoMode mode : {IoMode::kAuto, IoMode::kPread}) {
     for (const bool verify : {true, false}) {
       const auto checkpoint = Open(builder, mode);
       for (const char* name : {"whole", "halves", "rows"}) {
-        for (const Box& box : {Box{{3, 30}, {34'990, 20}}, Box{{0, 40}, {0, 69'999}},
-                               Box{{5, 1}, {1, 69'000}}, WholeBox(shape)}) {
+        for (const auto& [box, expected] : wanted) {
           for (const int threads : {1, 4}) {
-            ASSERT_EQ(Read(*checkpoint, name, box, {threads, verify}), CutOut(bytes, shape, box, 1))
+            ASSERT_EQ(Read(*checkpoint, name, box, {threads, verify}), expected)
                 << name << ToString(box);
           }
         }
@@ -319,6 +292,80 @@ TEST_F(ReadBoxTest, RejectsInvalidArguments) {
                UnsupportedError);
 }
 
+// RequireBox() finds the errors of a read before there is memory for it.
+TEST_F(ReadBoxTest, RequiresWhatAReadNeeds) {
+  BundleBuilder builder(2);
+  builder.AddSliced("hole", DataType::kInt8, {4}, "abcd", {{{0, 1}}, {{2, 2}}});
+  builder.Add("gone", DataType::kInt8, {4}, "abcd", 1);
+  builder.Put("u", Record{static_cast<DataType>(99), {2}, 0, 0, 8}.Message());
+  builder.Write(dir_ / "p");
+  std::filesystem::remove(DataFilePath(dir_ / "p", 1, 2));
+  const auto checkpoint = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  const auto require = [&](const char* name, const Box& box) {
+    const Catalog& catalog = checkpoint->catalog();
+    RequireBox(*checkpoint, catalog.tensors.at(catalog.Find(name)), box);
+  };
+  require("hole", {{0, 1}});
+  EXPECT_THROW(require("hole", {{0, 2}}), CorruptionError);
+  EXPECT_THROW(require("gone", {{0, 1}}), CheckpointNotFoundError);
+  require("gone", {{1, 0}});  // nothing is read
+  EXPECT_THROW(require("u", {{0, 1}}), UnsupportedError);
+}
+
+// Contiguous rows of one slice are read without a plan, everything else with one.
+TEST_F(ReadBoxTest, SmallReads) {
+  const std::vector<int64_t> shape = {6, 5, 4};
+  const std::string bytes = RandomBytes(&random_, 6 * 5 * 4 * 2);
+  for (const bool big_endian : {false, true}) {
+    BundleBuilder builder(1, big_endian);
+    std::string stored = bytes;
+    if (big_endian) SwapBytes({reinterpret_cast<uint8_t*>(stored.data()), stored.size()}, 2);
+    builder.Add("whole", DataType::kHalf, shape, stored);
+    builder.AddSliced("one", DataType::kHalf, shape, stored, {WholeBox(shape)});
+    const auto checkpoint = Open(builder);
+    for (const char* name : {"whole", "one"}) {
+      for (const Box& box : {Box{{0, 6}, {0, 5}, {0, 4}}, Box{{2, 3}, {0, 5}, {0, 4}},
+                             Box{{2, 3}, {1, 4}, {0, 4}}, Box{{2, 1}, {0, 5}, {1, 2}}}) {
+        for (const bool verify : {false, true}) {
+          EXPECT_EQ(Read(*checkpoint, name, box, {.verify = verify}), CutOut(bytes, shape, box, 2))
+              << name << ToString(box);
+        }
+      }
+    }
+  }
+  BundleBuilder scalar;
+  scalar.Add("s", DataType::kHalf, {}, "ab");
+  EXPECT_EQ(Read(*Open(scalar), "s", {}), "ab");
+}
+
+// Large tensors are cut into tasks, small ones are tasks; both are compared with their checksums.
+TEST_F(ReadBoxTest, ReadsManyTensors) {
+  BundleBuilder builder(2);
+  std::vector<std::string> values;
+  for (const int64_t size : {3, 1'500'000, 0, 400'001, 10}) {
+    values.push_back(RandomBytes(&random_, static_cast<size_t>(size)));
+    builder.Add("t" + std::to_string(values.size()), DataType::kInt8, {size}, values.back(),
+                static_cast<int32_t>(values.size() % 2));
+  }
+  const auto read_all = [&](const Checkpoint& checkpoint, int threads) {
+    std::vector<std::string> out;
+    std::vector<TensorRead> reads;
+    for (const std::string& value : values) out.emplace_back(value.size(), 'x');
+    for (size_t i = values.size(); i-- > 0;) {
+      reads.push_back({&checkpoint.catalog().tensors[i],
+                       {reinterpret_cast<uint8_t*>(out[i].data()), out[i].size()}});
+    }
+    ReadTensors(checkpoint, reads, {.threads = threads});
+    return out;
+  };
+  for (const int threads : {0, 1, 3}) EXPECT_EQ(read_all(*Open(builder), threads), values);
+  for (const size_t at : {size_t{0}, size_t{1'000'000}}) {
+    BundleBuilder bad = builder;
+    bad.data(at == 0 ? 1 : 0)[at] ^= 1;
+    EXPECT_THROW(read_all(*Open(bad), 2), CorruptionError);
+  }
+}
+
 TEST_F(ReadBoxTest, RejectsAMissingChecksum) {
   BundleBuilder builder;
   builder.Store(DataType::kInt8, {2}, "ab");
@@ -352,6 +399,18 @@ TEST_F(ReadBoxTest, ManyThreadsReadOneCheckpoint) {
 }
 
 static_assert(kReadChunkSize < 400'000, "the tests above need tensors of more than one chunk");
+
+TEST_F(ReadBoxTest, FreshMemoryOfSmallSlices) {
+  const std::vector<int64_t> shape = {4, 4};
+  const std::string bytes = RandomBytes(&random_, 16);
+  BundleBuilder builder;
+  builder.AddSliced("t", DataType::kInt8, shape, bytes, {{{0, 2}, {0, 4}}, {{2, 2}, {0, 4}}});
+  const auto checkpoint = Open(builder);
+  EXPECT_EQ(Read(*checkpoint, "t", WholeBox(shape), {.fresh = true}), bytes);
+  EXPECT_TRUE(
+      ReadBoxWithChecksums(*checkpoint, checkpoint->catalog().tensors[0], {{1, 0}, {0, 4}}, {}, {})
+          .empty());
+}
 
 }  // namespace
 }  // namespace tensorbundle

@@ -5,18 +5,24 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
 #include "random_boxes.h"
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/read/read_box.h"
 
 namespace tensorbundle {
@@ -232,6 +238,7 @@ TEST_F(VerifyChecksumsTest, ReadReturnsOneForEachSliceInTheBox) {
   const auto checkpoint = Open();
   EXPECT_EQ(UnreadSlices(*checkpoint, TensorOf(*checkpoint), {{0, 1}, {0, 1}}),
             std::vector<PartialChecksum>{PartialChecksum{}});
+  EXPECT_TRUE(UnreadSlices(*checkpoint, TensorOf(*checkpoint), {{0, 0}, {0, 1}}).empty());
   EXPECT_EQ(UnreadSlices(TensorOf(*checkpoint)).size(), 2u);
 }
 
@@ -266,6 +273,91 @@ TEST_F(VerifyChecksumsTest, OpensOnlyTheFilesOfOneTensor) {
   ReadBox(*checkpoint, tensor, {{0, 1}}, out, {});
   EXPECT_EQ(AsText(out), "efgh");
   EXPECT_THROW(checkpoint->files().Get(0), std::out_of_range);
+}
+
+TEST_F(VerifyTest, SaysWhatIsWrongWithTheFile) {
+  builder_.AddSliced("hole", DataType::kInt8, {4}, "abcd", {{{0, 1}}, {{2, 2}}});
+  builder_.Put("u", Record{static_cast<DataType>(99), {2}, 1, 0, 8}.Message());
+  builder_.data(0)[0] = 'x';
+  builder_.Write(dir_ / "p");
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 2), 3000);
+  std::filesystem::remove(DataFilePath(dir_ / "p", 1, 2));
+  std::filesystem::create_directory(DataFilePath(dir_ / "p", 1, 2));
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+  std::vector<size_t> all(checkpoint_->catalog().tensors.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  std::map<std::string, Corruption> found;
+  for (const Corruption& corruption :
+       VerifyTensors(*checkpoint_, all, 2, [](uint64_t) {}).corruptions) {
+    found.emplace(NameOf(corruption), corruption);
+  }
+  // The bytes of "a" differ, in a file that was cut off behind them.
+  const Corruption& damaged = found.at("a");
+  EXPECT_NE(damaged.message.find("the bytes give"), std::string::npos) << damaged.message;
+  EXPECT_NE(damaged.message.find("was cut off"), std::string::npos) << damaged.message;
+  EXPECT_NE(damaged.cause.find("was cut off"), std::string::npos) << damaged.cause;
+  // The second file is a directory, and will remain one.
+  const Corruption& unread = found.at("large");
+  EXPECT_EQ(unread.error_number, 0);
+  EXPECT_TRUE(unread.message.starts_with("tensor 'large': " + unread.cause)) << unread.cause;
+  EXPECT_NE(unread.cause.find("directory"), std::string::npos);
+  EXPECT_EQ(found.at("hole").slice, nullptr);
+  EXPECT_EQ(found.at("u").cause, "");
+}
+
+// A failed system call tells nothing about the bytes.
+TEST_F(VerifyTest, ReportsFailedCallsWithTheirNumber) {
+  builder_.Write(dir_ / "p");
+  const auto index = std::make_shared<const BundleIndex>(ReadBundleIndex(dir_ / "p"));
+  const Tensor& tensor = index->catalog.tensors.at(0);
+  for (const auto& [error, reported] :
+       {std::pair(EIO, EIO), std::pair(EISDIR, 0), std::pair(EINVAL, 0), std::pair(ELOOP, 0)}) {
+    const FileOpener opener = [error = error](const std::string& path,
+                                              ReadMode) -> std::shared_ptr<const File> {
+      throw IOFailure("cannot open " + path, path, error);
+    };
+    const auto checkpoint =
+        Checkpoint::OpenTensors(index, std::vector{&tensor}, IoMode::kAuto, opener);
+    const std::vector<size_t> first{0};
+    const VerifyResult result = VerifyTensors(*checkpoint, first, 1, [](uint64_t) {});
+    ASSERT_EQ(result.corruptions.size(), 1u);
+    EXPECT_EQ(result.corruptions[0].error_number, reported);
+    EXPECT_EQ(result.num_bytes, 0u);
+  }
+}
+
+// Slices of a file that is newer than its index are compared before they are used in part.
+TEST_F(VerifyTest, ComparesDoubtfulSlicesOnce) {
+  BundleBuilder builder;
+  builder.Add("good", DataType::kInt8, {4}, "abcd").Add("bad", DataType::kInt8, {4}, "efgh");
+  builder.Add("none", DataType::kInt8, {0}, "");
+  builder.Put("unknown",
+              testing::VarintField(1, 6) +
+                  testing::BytesField(2, testing::ShapeMessage(std::vector<int64_t>{2})) +
+                  testing::VarintField(5, 2));
+  builder.Write(dir_ / "p");
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  std::filesystem::remove(DataFilePath(dir_ / "p", 0, 1));
+  dir_.Write("p.data-00000-of-00001", "abcdefgX");
+  checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kPread);
+  ASSERT_TRUE(checkpoint_->files().IsDoubtful(0));
+  const auto require = [&](const char* name) {
+    const Catalog& catalog = checkpoint_->catalog();
+    const Tensor& tensor = catalog.tensors.at(catalog.Find(name));
+    RequireReadable(*checkpoint_, tensor, catalog.Slices(tensor)[0]);
+  };
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_NO_THROW(require("good"));
+    EXPECT_NO_THROW(require("none"));
+    EXPECT_NO_THROW(require("unknown"));  // it has no checksum to compare
+    try {
+      require("bad");
+      ADD_FAILURE() << "used bytes of another checkpoint";
+    } catch (const CorruptionError& error) {
+      EXPECT_NE(std::string(error.what()).find("the file is newer than its index"),
+                std::string::npos);
+    }
+  }
 }
 
 }  // namespace

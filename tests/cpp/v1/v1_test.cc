@@ -3,18 +3,30 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "tensorbundle/base/parallel.h"
+#include "tensorbundle/read/gather.h"
+#include "tensorbundle/read/locate.h"
+#include "tensorbundle/read/prefetch.h"
+#include "tensorbundle/read/read_box.h"
+#include "tensorbundle/read/read_strings.h"
+#include "tensorbundle/read/row_readahead.h"
+#include "tensorbundle/read/verify.h"
+#include "tensorbundle/write/slice_copier.h"
 #include "v1_writer.h"
 
 namespace tensorbundle {
 namespace {
 
 using testing::AppendVarint;
+using testing::BlockPlace;
 using testing::BytesField;
 using testing::Elements;
 using testing::Find;
@@ -216,6 +228,205 @@ TEST_F(V1Test, CompressedBlocks) {
   for (const StoredSlice& slice : checkpoint->catalog().slices)
     EXPECT_EQ(slice.encoding, Encoding::kRecord);
   EXPECT_EQ(ReadAll(*checkpoint), expected);
+}
+
+// The readers of src/read read V1 as V2; some slices are decoded.
+TEST_F(V1Test, EveryReader) {
+  const auto checkpoint = Open(Mixture().Finish());
+  const auto bytes_of = [&](const std::string& name) {
+    const Tensor& tensor = Find(*checkpoint, name);
+    std::string all;
+    for (const StoredSlice& slice : checkpoint->catalog().Slices(tensor)) {
+      all += Elements(*checkpoint, tensor, slice);
+    }
+    return all;
+  };
+  const Tensor& ints = Find(*checkpoint, "ints");  // packed varints: decoded
+  const std::string values = bytes_of("ints");
+  ASSERT_EQ(values, Raw<int32_t>({-1, 300, 5}));
+  std::vector<uint8_t> out(8);
+  ReadBox(*checkpoint, ints, {{1, 2}}, out, {});
+  EXPECT_EQ(AsText(out), values.substr(4));
+  ReadBox(*checkpoint, ints, {{1, 2}}, out, {.fresh = true});
+  EXPECT_EQ(AsText(out), values.substr(4));
+  const Tensor& cut = Find(*checkpoint, "cut");
+  for (const Tensor* tensor : {&ints, &cut}) {
+    const StoredSlice& first = checkpoint->catalog().Slices(*tensor)[0];
+    EXPECT_NO_THROW(checkpoint->records()->RequireRecord(*tensor, first));
+  }
+  EXPECT_FALSE(RowReadahead::IsMissing(LayOutRows(*checkpoint, ints), 0)) << "not mapped";
+  EXPECT_FALSE(CanCopySlices(*checkpoint));
+  std::vector<uint8_t> floats(24);
+  for (const bool verify : {false, true}) {
+    ReadBox(*checkpoint, cut, {{0, 2}, {0, 3}}, floats, {.verify = verify});
+    EXPECT_EQ(AsText(floats), Raw<float>({1, 3, 4, 2, 5, 6}));
+  }
+
+  const std::vector<int64_t> ids{2, 0};
+  out.resize(8);
+  GatherRows(*checkpoint, ints, LayOutRows(*checkpoint, ints), std::span<const int64_t>(ids), {},
+             out, 1);
+  EXPECT_EQ(AsText(out), values.substr(8) + values.substr(0, 4));
+
+  EXPECT_EQ(ViewTensor(*checkpoint, ints).reason, NoViewReason::kEncoded);
+  EXPECT_EQ(CopyOnWriteTensor(*checkpoint, ints).reason, NoViewReason::kEncoded);
+  EXPECT_EQ(LocateBox(*checkpoint, ints, {{0, 1}}).reason, NoViewReason::kEncoded);
+  const StoredSlice& slice = checkpoint->catalog().Slices(ints)[0];
+  EXPECT_EQ(ViewSlice(*checkpoint, ints, slice).reason, NoViewReason::kEncoded);
+  const std::vector<FileRange> record{{slice.file, slice.offset, slice.size}};
+  EXPECT_EQ(RangesOfBox(*checkpoint, ints, {{1, 1}}), record);
+  EXPECT_EQ(RangesOfRows(*checkpoint, ints, std::vector<int64_t>{1}), record);
+  const StoredSlice& left = checkpoint->catalog().Slices(cut)[0];
+  ASSERT_EQ(left.encoding, Encoding::kDense);
+  EXPECT_EQ(AsText(ViewSlice(*checkpoint, cut, left).bytes), Raw<float>({1, 2}));
+
+  const Tensor& text = Find(*checkpoint, "text");
+  for (const bool verify : {false, true}) {
+    const StringElements strings =
+        ReadStrings(*checkpoint, text, checkpoint->catalog().Slices(text)[0], verify);
+    ASSERT_EQ(strings.size(), 2u);
+    EXPECT_EQ(strings[0], "ab");
+    EXPECT_EQ(strings[1], "");
+  }
+  EXPECT_TRUE(StorageWarnings(*checkpoint).empty());
+
+  // A stream delivers decoded rows, and strings for the consumer to read.
+  PrefetchOptions options;
+  options.rows = 2;
+  for (const char* name : {"cut", "ints", "text"}) {
+    options.tensors.push_back(checkpoint->catalog().Find(name));
+  }
+  for (const bool verify : {false, true}) {
+    options.verify = verify;
+    Prefetcher stream(checkpoint, options);
+    std::string streamed;
+    int num_texts = 0;
+    StreamItem item;
+    for (;;) {
+      const Prefetcher::Status status = stream.Next(std::chrono::milliseconds(50), &item);
+      if (status == Prefetcher::Status::kEnd) break;
+      if (status == Prefetcher::Status::kWaiting) continue;
+      num_texts += item.has_bytes ? 0 : 1;
+      if (!item.has_bytes) continue;
+      const auto size = static_cast<size_t>(item.num_rows) * (streamed.size() < 24 ? 12u : 4u);
+      streamed.append(reinterpret_cast<const char*>(item.buffer->data()), size);
+    }
+    EXPECT_EQ(streamed, Raw<float>({1, 3, 4, 2, 5, 6}) + values);
+    EXPECT_EQ(num_texts, 1);
+  }
+}
+
+// A damaged block is reported for each of its slices.
+TEST_F(V1Test, VerifiesBlocks) {
+  V1Writer writer = Mixture();
+  std::string bytes = writer.Finish(/*block_size=*/1);
+  const auto verify = [&] {
+    const auto checkpoint = Open(bytes);
+    std::vector<size_t> all(checkpoint->catalog().tensors.size());
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    std::vector<std::string> names;
+    for (const Corruption& corruption :
+         VerifyTensors(*checkpoint, all, 2, [](uint64_t) {}).corruptions) {
+      names.emplace_back(checkpoint->catalog().tensors[corruption.tensor].name);
+    }
+    for (const Tensor& tensor : checkpoint->catalog().tensors) {
+      const auto check = [&] { VerifyChecksums(*checkpoint, tensor, UnreadSlices(tensor), 1); };
+      if (std::count(names.begin(), names.end(), tensor.name) == 0) {
+        EXPECT_NO_THROW(check()) << tensor.name;
+      } else {
+        EXPECT_THROW(check(), CorruptionError) << tensor.name;
+      }
+    }
+    return names;
+  };
+  EXPECT_EQ(verify(), std::vector<std::string>{});
+  const size_t num_blocks = writer.places.size() - 2;  // without the metaindex and the index
+  const BlockPlace last = writer.places[num_blocks - 1];
+  bytes[last.offset + last.size - 9] ^= 1;  // the value, before the restarts
+  EXPECT_EQ(verify(), std::vector<std::string>{"z"});
+}
+
+// Blocks at the same offset of two files are two blocks.
+TEST_F(V1Test, VerifiesBlocksOfTwoFiles) {
+  V1Writer first, second;
+  first.Add("a", DataType::kInt32, {2}, Varints(7, {1, 2}));
+  second.Add("b", DataType::kInt32, {2}, Varints(7, {3, 4}));
+  const std::string one = first.Finish();
+  const std::string two = second.Finish();
+  const auto checkpoint = OpenV1({Write(one, "one"), Write(two, "two")}, IoMode::kAuto);
+  const VerifyResult both =
+      VerifyTensors(*checkpoint, std::vector<size_t>{0, 1}, 1, [](uint64_t) {});
+  EXPECT_TRUE(both.corruptions.empty());
+  const VerifyResult alone = VerifyTensors(*checkpoint, std::vector<size_t>{0}, 1, [](uint64_t) {});
+  EXPECT_EQ(both.num_bytes, 2 * alone.num_bytes);
+}
+
+// Blocks of more than a megabyte are not kept in memory: their slices are found by the heads of the
+// entries, and verified with the bytes that a reader has read anyway.
+TEST_F(V1Test, LargeBlocks) {
+  std::vector<float> a(600'000);
+  for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i);
+  std::vector<float> b(a.rbegin(), a.rend());
+  V1Writer writer;
+  writer.Add("a", DataType::kFloat, {600'000}, Floats(a));  // in one block with the meta
+  writer.Add("b", DataType::kFloat, {600, 1000}, Floats(b));
+  for (const bool snappy : {false, true}) {
+    const std::string bytes = writer.Finish(1 << 18, snappy);
+    for (const bool verify : {false, true}) {
+      const auto checkpoint = Open(bytes);
+      std::vector<uint8_t> out(2'400'000);
+      ReadBox(*checkpoint, Find(*checkpoint, "a"), {{0, 600'000}}, out, {.verify = verify});
+      EXPECT_TRUE(AsText(out) == Raw(a));
+      ReadBox(*checkpoint, Find(*checkpoint, "b"), {{0, 600}, {0, 1000}}, out, {.verify = verify});
+      EXPECT_TRUE(AsText(out) == Raw(b));
+      const StoredSlice& slice = checkpoint->catalog().Slices(Find(*checkpoint, "b"))[0];
+      EXPECT_EQ(checkpoint->IsVerified(slice), verify && !snappy);
+    }
+    const auto checkpoint = Open(bytes);
+    PrefetchOptions options;
+    options.rows = 100;
+    options.max_ahead = 1 << 20;
+    options.tensors = {checkpoint->catalog().Find("b")};
+    Prefetcher stream(checkpoint, options);
+    std::string streamed;
+    StreamItem item;
+    for (;;) {
+      const Prefetcher::Status status = stream.Next(std::chrono::milliseconds(50), &item);
+      if (status == Prefetcher::Status::kEnd) break;
+      if (status == Prefetcher::Status::kWaiting) continue;
+      streamed.append(reinterpret_cast<const char*>(item.buffer->data()), 400'000);
+    }
+    EXPECT_TRUE(streamed == Raw(b));
+    EXPECT_TRUE(VerifyTensors(*checkpoint, std::vector<size_t>{0, 1}, 2, [](uint64_t) {
+                }).corruptions.empty());
+  }
+}
+
+TEST_F(V1Test, DamagedLargeBlocks) {
+  const std::vector<float> values(600'000, 1);
+  V1Writer writer;
+  writer.Add("a", DataType::kFloat, {600'000}, Floats(values));
+  writer.Add("b", DataType::kFloat, {600'000}, Floats(values));
+  const std::string bytes = writer.Finish();
+  const auto damaged = [&](size_t block) {
+    std::string copy = bytes;
+    copy[writer.places[block].offset + writer.places[block].size / 2] ^= 1;
+    return copy;
+  };
+  EXPECT_THROW(Open(damaged(0)), CorruptionError) << "the block of the meta";
+  std::string malformed = bytes;
+  malformed[writer.places[0].offset] = 1;  // the first key shares a byte with no other
+  TableBuilder::FixChecksum(writer.places[0], &malformed);
+  EXPECT_THROW(Open(malformed), CorruptionError);
+  const auto checkpoint = Open(damaged(1));
+  std::vector<uint8_t> out(2'400'000);
+  const Tensor& b = Find(*checkpoint, "b");
+  EXPECT_NO_THROW(ReadBox(*checkpoint, b, {{0, 600'000}}, out, {.verify = false}));
+  EXPECT_THROW(ReadBox(*checkpoint, b, {{0, 600'000}}, out, {}), CorruptionError);
+  EXPECT_THROW(VerifyChecksums(*checkpoint, b, UnreadSlices(b), 1), CorruptionError);
+  EXPECT_EQ(
+      VerifyTensors(*checkpoint, std::vector<size_t>{0, 1}, 2, [](uint64_t) {}).corruptions.size(),
+      1u);
 }
 
 }  // namespace

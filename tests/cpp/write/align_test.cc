@@ -178,6 +178,49 @@ TEST(Align, CopiesUnlistedSliceRecords) {
   EXPECT_THROW(Align(dir / "beyond", dir / "c"), CorruptionError);
 }
 
+TEST(Align, RejectsImpossibleSliceRecords) {
+  const TempDir dir;
+  const std::string key = SliceKey("w", Box{{0, 2}});
+  const auto u8 = DataType::kUint8;
+  const std::string messages[] = {
+      Record{.dtype = u8, .dims = {2}, .shard = -1, .size = 2}.Message(),
+      Record{.dtype = u8, .dims = {2}, .offset = UINT64_MAX, .size = 2}.Message(),
+      Record{.dtype = u8, .dims = {2}, .size = UINT64_MAX}.Message(),
+      Record{.dtype = u8, .dims = {2}, .offset = 1, .size = INT64_MAX}.Message(),
+  };
+  for (const std::string& message : messages) {
+    BundleBuilder builder;
+    builder.Add("pad", u8, {1}, "x").Put(key, message).Write(dir / "a");
+    const auto error = Caught<CorruptionError>([&] { Align(dir / "a", dir / "b"); });
+    EXPECT_NE(std::string(error.what()).find("is impossible"), std::string::npos) << error.what();
+  }
+}
+
+// Slices at the same offset of other files, and ones that share bytes but not the checksum.
+TEST(Align, NamesTheDamagedSlice) {
+  const TempDir dir;
+  BundleBuilder builder(2);
+  builder.Add("a", DataType::kUint8, {3}, "abc", 0).Add("b", DataType::kUint8, {3}, "abc", 1);
+  builder.data(1)[0] ^= 1;
+  builder.Write(dir / "a");
+  auto error = Caught<CorruptionError>([&] { Align(dir / "a", dir / "x"); });
+  EXPECT_NE(std::string(error.what()).find("tensor 'b'"), std::string::npos) << error.what();
+  BundleBuilder shared;
+  shared.Add("a", DataType::kUint8, {3}, "abc");
+  shared.data() += "room for a second copy";
+  shared.Put("b", Record{DataType::kUint8, {3}, 0, 0, 3, 12345}.Message()).Write(dir / "b");
+  error = Caught<CorruptionError>([&] { Align(dir / "b", dir / "x"); });
+  EXPECT_NE(std::string(error.what()).find("tensor 'b'"), std::string::npos) << error.what();
+}
+
+TEST(Align, RejectsFilesOfAnotherKind) {
+  const TempDir dir;
+  BundleBuilder().Add("t", DataType::kUint8, {300}, std::string(300, 'x')).Write(dir / "a");
+  dir.Write("a.data-00000-of-00001", "version https://git-lfs.github.com/spec/v1\n");
+  const auto error = Caught<CorruptionError>([&] { Align(dir / "a", dir / "b"); });
+  EXPECT_NE(std::string(error.what()).find("Git-LFS"), std::string::npos) << error.what();
+}
+
 TEST(Align, CorruptionLeavesNoFile) {
   const TempDir dir;
   BundleBuilder builder = Mixed();

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -135,6 +136,51 @@ TEST_F(SliceCopier, FailedWritesThrow) {
     EXPECT_EQ(error.error_number(), EBADF);
     EXPECT_NE(std::string(error.what()).find("/nowhere/out"), std::string::npos);
   }
+}
+
+TEST_F(SliceCopier, MoreSlicesThanABatch) {
+  const std::string bytes = Pattern(1000);
+  std::vector<Box> rows;
+  for (int64_t i = 0; i < 1000; ++i) rows.push_back({{i, 1}});
+  Open(BundleBuilder(3).AddSliced("t", DataType::kUint8, {1000}, bytes, rows));
+  EXPECT_EQ(Copied().substr(5), bytes);
+}
+
+// The elements of strings are compared with the checksums in them.
+TEST_F(SliceCopier, StringsAreCopiedAndCompared) {
+  for (const bool is_damaged : {false, true}) {
+    std::string stored("\1\0\0\0\0a", 6);
+    const char length[] = "\1\0\0\0";
+    const uint32_t masked = crc32c::Mask(crc32c::Value(length, 4));
+    std::memcpy(stored.data() + 1, &masked, 4);
+    uint32_t crc = crc32c::Extend(crc32c::Value(length, 4), stored.data() + 1, 4);
+    crc = crc32c::Extend(crc, "a", 1);
+    if (is_damaged) stored[1] ^= 1;
+    BundleBuilder builder;
+    testing::Record record = builder.Store(DataType::kString, {1}, stored);
+    record.crc = crc;
+    Open(builder.Put("s", record.Message()));
+    const OutputFile out("out", ::open((dir_ / "out").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    SliceCopy copy = CopyOf(checkpoint_, tensor(), checkpoint_->catalog().Slices(tensor())[0]);
+    copy.to = &out;
+    if (is_damaged) {
+      EXPECT_THROW(CopySlices({&copy, 1}, 1, [](uint64_t) {}), CorruptionError);
+    } else {
+      CopySlices({&copy, 1}, 1, [](uint64_t) {});
+      std::ifstream file(dir_ / "out", std::ios::binary);
+      EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), stored);
+    }
+  }
+}
+
+TEST_F(SliceCopier, MissingChecksumsThrow) {
+  BundleBuilder builder;
+  builder.Store(DataType::kInt8, {2}, "ab");
+  builder.Put("t", testing::VarintField(1, 6) +
+                       testing::BytesField(2, testing::ShapeMessage(std::vector<int64_t>{2})) +
+                       testing::VarintField(5, 2));
+  Open(builder);
+  EXPECT_THROW(Copied(), CorruptionError);
 }
 
 }  // namespace

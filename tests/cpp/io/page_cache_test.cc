@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensorbundle/io/page_cache.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "temp_dir.h"
+#include "tensorbundle/base/bytes.h"
+
+namespace tensorbundle {
+namespace {
+
+using testing::TempDir;
+
+constexpr uint64_t kSize = uint64_t{4} << 20;
+
+class PageCacheTest : public ::testing::Test {
+ protected:
+  PageCacheTest()
+      : page_(static_cast<uint64_t>(::sysconf(_SC_PAGESIZE))),
+        path_(dir_.Write("f", std::string(kSize, 'x'))),
+        file_(File::Open(path_)) {
+    ::fdatasync(file_->descriptor());
+  }
+
+  // Returns false where pages cannot be dropped, or the system does not report them.
+  bool DropPages() const {
+    ::posix_fadvise(file_->descriptor(), 0, 0, POSIX_FADV_DONTNEED);
+    return ResidentBytes(*file_, 0, kSize) == 0;
+  }
+
+  const TempDir dir_;
+  const uint64_t page_;
+  const std::string path_;
+  const std::shared_ptr<const File> file_;
+};
+
+TEST_F(PageCacheTest, CountsResidentPages) {
+  EXPECT_EQ(ResidentBytes(*file_, 123, 0), 0u);
+  if (!DropPages()) GTEST_SKIP() << "pages stay in memory, or are not reported";
+  uint8_t byte = 0;
+  EXPECT_TRUE(IsMissingFromCache(*file_, kSize - 1));
+  ::posix_fadvise(file_->descriptor(), 0, 0, POSIX_FADV_RANDOM);  // no read-ahead
+  file_->ReadAt(kSize - 1, {&byte, 1});
+  EXPECT_FALSE(IsMissingFromCache(*file_, kSize - 1));
+  EXPECT_EQ(ResidentBytes(*file_, kSize - page_, page_), page_);
+  // A range inside a page counts as the page.
+  EXPECT_EQ(ResidentBytes(*file_, kSize - 10, 5), page_);
+}
+
+TEST_F(PageCacheTest, StartsToReadPages) {
+  if (!DropPages()) GTEST_SKIP() << "pages stay in memory, or are not reported";
+  StartReading(*file_, 0, kSize);
+  uint64_t resident = 0;
+  for (int i = 0; i < 1000 && resident < kSize; ++i) {
+    ::usleep(1000);
+    resident = ResidentBytes(*file_, 0, kSize).value_or(kSize);
+  }
+  EXPECT_GT(resident, 0u);
+}
+
+TEST_F(PageCacheTest, SelectsDirectIoForUncachedRangesOnly) {
+  const bool dropped = DropPages();
+  PageCachePolicy never(*file_, /*allow_direct=*/false);
+  EXPECT_EQ(&never.Select(0, kSize), file_.get());
+  PageCachePolicy policy(*file_, /*allow_direct=*/true);
+  EXPECT_EQ(&policy.Select(0, 4096), file_.get()) << "short ranges are read through the cache";
+  if (!dropped || !policy.PrefersDirect(0, kSize)) GTEST_SKIP() << "no local disk";
+  const File& direct = policy.Select(0, kSize);
+  if (&direct == file_.get()) GTEST_SKIP() << "no direct I/O";
+  EXPECT_EQ(direct.mode(), ReadMode::kDirect);
+  EXPECT_EQ(&policy.Select(kSize / 2, kSize / 2), &direct) << "opened once";
+  std::vector<uint8_t> bytes(kSize);
+  file_->ReadAt(0, bytes);
+  EXPECT_EQ(&policy.Select(0, kSize), file_.get()) << "in the cache now";
+}
+
+// The path has another file now: its bytes must not be read in place of the open ones.
+TEST_F(PageCacheTest, DoesNotReadAnotherFileWithDirectIo) {
+  for (const bool exists : {true, false}) {
+    std::filesystem::remove(path_);
+    if (exists) dir_.Write("f", std::string(kSize, 'y'));
+    if (!DropPages()) GTEST_SKIP() << "pages stay in memory, or are not reported";
+    PageCachePolicy policy(*file_, /*allow_direct=*/true);
+    if (!policy.PrefersDirect(0, kSize)) GTEST_SKIP() << "no local disk";
+    EXPECT_EQ(&policy.Select(0, kSize), file_.get());
+    EXPECT_FALSE(policy.PrefersDirect(0, kSize)) << "not tried again";
+  }
+}
+
+}  // namespace
+}  // namespace tensorbundle
