@@ -31,12 +31,11 @@ from tensorflow.python.framework.ops import get_default_graph
 from tensorbundle import assignment, naming
 from tensorbundle.errors import UnsupportedError
 from tensorbundle.load_plan import type_text
+from tensorbundle.load_source import LoadSource
 from tensorbundle.tf import op_library
-from tensorbundle.tf.checkpoint_index import CheckpointIndex
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.op_library import create_constant, create_op
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.variables import on_another_job
 from tensorbundle.variables import Slice, Variable, slice_spec
 from tensorbundle.warm_plan import PartitionRemap
 
@@ -189,7 +188,7 @@ def without_extra_row(request: ReadRequest, value: Any, begin: Any, size: Any, n
 
 
 def plan_read(
-    index: CheckpointIndex,
+    index: LoadSource,
     planned: assignment.Assignment,
     options: Options,
     variable: Variable,
@@ -234,7 +233,7 @@ def is_native_for_reads(variable: Any, options: Options) -> bool:
         return False
     if options.op == "native":
         return True
-    if on_another_job(variable):
+    if not is_here(variable.device):
         return bool(_remote_ops)
     # An eager op has no attributes for our options, and is in no graph that others might load.
     return bool(tf.executing_eagerly())
