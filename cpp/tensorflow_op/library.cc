@@ -108,7 +108,7 @@ int64_t tensorbundle_tf_op_calls(const char* op) {
 
 // Registers the functions of remote_files.h, or unregisters them if they are null.
 TENSORBUNDLE_TF_EXPORT void tensorbundle_tf_set_remote_files(
-    void (*open)(int64_t, const char*, int64_t*, void*),
+    void (*open)(int64_t, const char*, int64_t, int64_t*, void*),
     void (*read)(int64_t, int64_t, int64_t, const uint8_t**, int64_t*, void*),
     void (*close)(int64_t), void (*glob)(const char*, int64_t*, void*), void (*interrupt)()) {
   tensorbundle::op::SetRemoteFunctions({open, read, close, glob, interrupt});

@@ -26,6 +26,10 @@ constexpr std::chrono::seconds kMaxWait(5);
 
 constexpr uint64_t kReadAhead = uint64_t{256} << 10;
 
+// Files up to this size, such as most indexes, are read when they are opened: each call of Python
+// may have to wait for the GIL.
+constexpr uint64_t kMaxWhole = kReadAhead;
+
 constexpr int kMaxInterrupts = 100;  // of one call
 
 constexpr int64_t kMaxCode = 16;  // TF_UNAUTHENTICATED
@@ -167,10 +171,16 @@ class RemoteReader final : public RangeReader {
   // Returns the size.
   uint64_t Open() {
     is_open_ = true;  // perhaps; closing a file that is not open does nothing
-    const Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* out) {
-      functions.open(file_, path_.c_str(), &out->result, &out->reply);
+    Answer answer = Ask(path_, [&](const RemoteFunctions& functions, Answer* out) {
+      functions.open(file_, path_.c_str(), int64_t{kMaxWhole}, &out->result, &out->reply);
     });
-    return static_cast<uint64_t>(answer.result);
+    const auto size = static_cast<uint64_t>(answer.result);
+    if (size <= kMaxWhole) {
+      is_open_ = false;
+      whole_ = std::move(answer.reply);
+      read_ = AsBytes(whole_);
+    }
+    return size;
   }
 
   // Reads ahead if small reads follow one another: a call of Python costs as much as the copy of
@@ -185,6 +195,7 @@ class RemoteReader final : public RangeReader {
       return read_.subspan(offset - read_begin_, size);
     }
     const bool reads_ahead = is_next && size <= kReadAhead / 4;
+    if (!is_open_) return read_.subspan(std::min<size_t>(offset, read_.size()));
     read_ = {};
     read_ = Call(offset, reads_ahead ? kReadAhead : size);
     read_begin_ = offset;
@@ -211,6 +222,7 @@ class RemoteReader final : public RangeReader {
   const int64_t file_;
   const std::thread::id thread_ = std::this_thread::get_id();
   bool is_open_ = false;
+  std::string whole_;  // the contents, if the file is small
   // Used by one thread:
   mutable uint64_t next_ = UINT64_MAX;  // the end of the last read
   mutable ByteSpan read_;               // what the last call returned

@@ -27,8 +27,10 @@ namespace tensorbundle::op {
 // `reply` with AppendTo(). If a signal interrupts Python, they may write nothing: the return value
 // of a function would be undefined then.
 struct RemoteFunctions {
-  // Opens a file. The caller has chosen the number `file`. Result: the size.
-  void (*open)(int64_t file, const char* path, int64_t* result, void* reply) = nullptr;
+  // Opens a file. The caller has chosen the number `file`. A file of at most `max_whole` bytes is
+  // not kept open: its bytes are appended to `reply`. Result: the size.
+  void (*open)(int64_t file, const char* path, int64_t max_whole, int64_t* result,
+               void* reply) = nullptr;
   // Reads at most `size` bytes. Writes their address, which is valid until the next call for the
   // file, also while the interpreter ends. Result: the number of bytes read.
   void (*read)(int64_t file, int64_t offset, int64_t size, const uint8_t** data, int64_t* result,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tensorbundle.errors import Error, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Row, Stored, type_text
+from tensorbundle.load_source import LoadSource
 from tensorbundle.variables import Slice, Variable, compare
 
 _PARTITION_INFIX = "/part_"
@@ -78,23 +79,9 @@ class Plan(NamedTuple):
         return tuple(row.load for row in self.rows if row.load is not None)
 
 
-class Source(NamedTuple):
-    """The checkpoint that a plan reads from.
-
-    Attributes:
-        label: The caller's name for the checkpoint, for messages.
-        find: Returns the tensor of a name, or None. May raise an ``Error`` for an ambiguous name.
-        names: Returns all names. Called only to compose messages.
-    """
-
-    label: str
-    find: Callable[[str], Stored | None]
-    names: Callable[[], Sequence[str]]
-
-
 def plan_assignments(
     pairs: Iterable[tuple[str, Target]],
-    source: Source,
+    source: LoadSource,
     store: Mapping[str, Variable],
     *,
     cast: bool = False,
@@ -127,7 +114,7 @@ class _Planner:
     """Accumulates the rows, problems and warnings of a plan."""
 
     def __init__(
-        self, source: Source, store: Mapping[str, Variable], cast: bool, unnamed_reason: str
+        self, source: LoadSource, store: Mapping[str, Variable], cast: bool, unnamed_reason: str
     ) -> None:
         self.rows: list[Row] = []
         self.problems: list[Problem] = []

@@ -28,7 +28,8 @@ from tensorbundle.cli_options import (
     select,
 )
 from tensorbundle.diff_report import DiffReport
-from tensorbundle.load_plan import Policy, Row, Stored
+from tensorbundle.load_plan import Policy, Row
+from tensorbundle.load_source import LocalSource
 from tensorbundle.tables import NUMBERS, plural, size_text
 from tensorbundle.terminal import Cell, Column
 from tensorbundle.variables import Variable
@@ -251,14 +252,7 @@ def plan(
     """
     store = _read_variables(variables)
     with tensorbundle.open(checkpoint, verify="none") as opened:
-
-        def find(name: str) -> Stored | None:
-            tensor = opened.get(name)
-            if tensor is None:
-                return None
-            return Stored(tensor.name, tensor.shape, tensor._core.type_number)
-
-        source = assignment.Source(checkpoint, find, lambda: list(opened))
+        source = LocalSource(checkpoint, opened)
         planned = assignment.plan_assignments(pairs or [("/", "/")], source, store, cast=cast)
         used = {row.stored.key for row in planned.rows if row.is_loaded and row.stored}
         unused = [name for name in opened if name not in used]

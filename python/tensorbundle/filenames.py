@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tensorbundle.errors import DestinationExistsError, IOFailure, UnsupportedError
 
@@ -73,6 +73,19 @@ def path_text(path: AnyPath) -> str:
         f"{text!r} is on a remote file system; only local paths can be read: copy the checkpoint "
         "to a local directory, or mount it"
     )
+
+
+def is_remote(path: Any) -> bool:
+    """Return whether a path is a URL of a remote file system, such as ``gs://`` or ``ram://``.
+
+    ``file://`` is local. False for anything that is not a path.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        return False
+    scheme = _SCHEME.match(text)
+    return scheme is not None and scheme["scheme"].lower() != "file"
 
 
 def printable(text: str) -> str:

@@ -12,10 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import Error, ShapeMismatchError, TensorNotFoundError
 from tensorbundle.load_plan import Problem, Stored, can_cast, shape_text
-from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.variables import Variable, type_mismatch_error
 from tensorbundle.vocab import VocabInfo, check_vocab_info
 
@@ -27,7 +25,6 @@ __all__ = [
     "VocabInfo",
     "compare_table",
     "find_keys",
-    "is_object_based",
     "log_messages",
     "plan_warm_start",
     "select_variables",
@@ -292,19 +289,6 @@ def select_variables(
         "If `vars_to_warm_start` is a list, it must be all `Variable` or all `str`.  Given types "
         f"are {[type(each) for each in wanted]}"
     )
-
-
-def is_object_based(checkpoint: Checkpoint) -> bool:
-    """Returns whether the checkpoint has an object graph, which names its variables.
-
-    Raises:
-        CorruptionError: The object graph is corrupted.
-    """
-    graph = checkpoint.get(OBJECT_GRAPH)
-    if graph is None:
-        return False
-    graph.read()  # raises the error of the graph, without which its names would be missing
-    return True
 
 
 def find_keys(

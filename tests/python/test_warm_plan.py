@@ -2,7 +2,6 @@
 """Warm-start plans: selection, names, vocabularies, optimizer slots."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,11 @@ from tensorbundle.warm_plan import (
     VocabInfo,
     compare_table,
     find_keys,
-    is_object_based,
     log_messages,
     plan_warm_start,
     select_variables,
 )
 
-DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 EMB = VocabInfo("new", 5, 1, "old")
 
 
@@ -251,17 +248,6 @@ def test_ambiguous_full_name_is_a_problem():
 
     found, (problem,) = find_keys(find, ["a"], skip=True)
     assert found == {} and str(problem) == "a is several"
-
-
-def test_detects_object_based_checkpoints():
-    with tb.open(DATA / "mnist_tf1") as checkpoint:
-        assert not is_object_based(checkpoint)
-    found = []
-    for index in sorted(DATA.glob("*/*.index")):
-        with tb.open(index) as checkpoint:
-            assert is_object_based(checkpoint) == ("_CHECKPOINTABLE_OBJECT_GRAPH" in checkpoint)
-            found.append(is_object_based(checkpoint))
-    assert any(found)
 
 
 FLOAT32, FLOAT64, INT32 = 1, 2, 3

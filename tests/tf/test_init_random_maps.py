@@ -75,7 +75,7 @@ def assigned_by_tensorflow(prefix: str, pairs: Pairs, patch: pytest.MonkeyPatch)
 def assigned_by_plan(prefix: str, pairs: Pairs) -> Assigned | str:
     plan = assignment.plan_assignments(
         [(tensor, target_of(value)) for tensor, value in pairs],
-        open_index(prefix).for_plans(),
+        open_index(prefix),
         VariableStore(),
     )
     if plan.problems:

@@ -387,7 +387,7 @@ def bad_functions(folder: Path) -> None:
     from tensorbundle.tf import remote_files
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    upload_table(folder, np.ones(1000, np.float32))
+    upload_table(folder, np.ones(100_000, np.float32))
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])  # registers the functions
     opens, reads = (type(each) for each in remote_files._FUNCTIONS[:2])
@@ -400,12 +400,13 @@ def bad_functions(folder: Path) -> None:
             interrupted.remove(name)
             raise KeyboardInterrupt
 
-    def fake_open(number: int, path: bytes, result: int, reply: int) -> None:
+    def fake_open(number: int, path: bytes, max_whole: int, result: int, reply: int) -> None:
         interrupt("open")
-        remote_files._open(number, path, result, reply)
-        for end, size in sizes.items():
-            if path.decode().endswith(end):
-                remote_files._set(result, size)
+        size = next((sizes[end] for end in sizes if path.decode().endswith(end)), None)
+        is_whole = size is None or size <= max_whole
+        remote_files._open(number, path, max_whole if is_whole else -1, result, reply)
+        if size is not None:
+            remote_files._set(result, size)
 
     def fake_read(number: int, offset: int, size: int, data: int, result: int, reply: int) -> None:
         interrupt("read")
@@ -425,6 +426,7 @@ def bad_functions(folder: Path) -> None:
     for name, size, expected in [
         (data, -2, "UnknownError"),
         (data, -7, "PermissionDeniedError"),
+        (data, 399_999, "OutOfRangeError"),
         (data, 3999, "OutOfRangeError"),
         (data, 1 << 62, good),
         (".index", -99, "UnknownError"),

@@ -21,6 +21,9 @@ constexpr uint64_t kMaxSpanGap = 4096;
 // compared with the data.
 constexpr uint64_t kMaxTasksOfShortSpans = 65536;
 
+// Outputs from this size on are larger than the caches of a core.
+constexpr uint64_t kMinNontemporalOutput = uint64_t{4} << 20;
+
 // Whether a copy from the page cache at `offset` of a file would be slow. Processors compare the
 // addresses of loads and earlier stores modulo 4 KiB first. If the destination is slightly ahead of
 // the source modulo 4 KiB, each load seems to depend on a store just before it. On an AMD EPYC,
@@ -200,6 +203,9 @@ void ReadPlan::CopyBorrowed(const SliceRead& read, uint64_t offset, MutableByteS
   if (read.has_checksum) *crc = crc32c::Value(bytes.data(), bytes.size());
   if (read.uffd != nullptr) {
     read.uffd->Write(part.data(), bytes);
+  } else if (out_.size() >= kMinNontemporalOutput) {
+    NontemporalCopy(part.data(), bytes.data(), bytes.size());
+    FenceNontemporalStores();
   } else {
     std::memcpy(part.data(), bytes.data(), bytes.size());
   }
@@ -248,27 +254,35 @@ void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) con
 void ReadPlan::ScanSlice(const SliceRead& read, ReadTask* task) const {
   const uint64_t span_size = read.layout.span_size();
   const uint64_t slice_size = read.slice->size;
-  const auto buffer =
-      std::make_unique_for_overwrite<uint8_t[]>(std::min(read.chunk_size, slice_size));
-  uint64_t begin = 0;  // of the chunk in `buffer`
+  const bool borrows = read.file->mode() == ReadMode::kRanges && !swaps_bytes();
+  const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(
+      borrows ? 0 : std::min(read.chunk_size, slice_size));
+  const uint8_t* chunk = buffer.get();
+  uint64_t begin = 0;  // of the chunk
   uint64_t end = 0;
   uint32_t whole = 0;
   const auto read_next = [&] {
     CheckInterrupt();
     begin = end;
-    const MutableByteSpan bytes{buffer.get(), std::min(read.chunk_size, slice_size - begin)};
-    end += bytes.size();
-    read.file->ReadAt(read.slice->offset + begin, bytes);
+    const uint64_t size = std::min(read.chunk_size, slice_size - begin);
+    end += size;
     uint32_t crc = 0;
-    FinishRead(read, bytes, &crc);
-    whole = crc32c::Combine(whole, crc, bytes.size());
+    if (borrows) {
+      chunk = read.file->Borrow(read.slice->offset + begin, size).data();
+      crc = crc32c::Value(chunk, size);
+    } else {
+      const MutableByteSpan bytes{buffer.get(), size};
+      read.file->ReadAt(read.slice->offset + begin, bytes);
+      FinishRead(read, bytes, &crc);
+    }
+    whole = crc32c::Combine(whole, crc, size);
   };
   read.layout.ForEach(0, read.layout.count(), [&](const CopyLayout::Span& span) {
     for (uint64_t done = 0; done < span_size;) {
       const uint64_t position = span.source + done;
       while (position >= end) read_next();
       const uint64_t size = std::min(span_size - done, end - position);
-      std::memcpy(out_.data() + span.destination + done, buffer.get() + (position - begin), size);
+      std::memcpy(out_.data() + span.destination + done, chunk + (position - begin), size);
       done += size;
     }
   });

@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -31,16 +31,16 @@ from tensorflow.python.framework.ops import get_default_graph
 from tensorbundle import assignment, naming
 from tensorbundle.errors import UnsupportedError
 from tensorbundle.load_plan import type_text
+from tensorbundle.load_source import LoadSource
 from tensorbundle.tf import op_library
-from tensorbundle.tf.checkpoint_index import CheckpointIndex
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.op_library import create_constant, create_op
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.variables import on_another_job
 from tensorbundle.variables import Slice, Variable, slice_spec
 from tensorbundle.warm_plan import PartitionRemap
 
 NAME = "checkpoint_initializer"
+_PREFIX = "_tensorbundle_"  # of the attributes that our kernels read
 
 # Whether our ops may be placed on tasks of other processes: what install() said; None without it.
 _remote_ops: bool | None = None
@@ -189,7 +189,7 @@ def without_extra_row(request: ReadRequest, value: Any, begin: Any, size: Any, n
 
 
 def plan_read(
-    index: CheckpointIndex,
+    index: LoadSource,
     planned: assignment.Assignment,
     options: Options,
     variable: Variable,
@@ -234,7 +234,7 @@ def is_native_for_reads(variable: Any, options: Options) -> bool:
         return False
     if options.op == "native":
         return True
-    if on_another_job(variable):
+    if not is_here(variable.device):
         return bool(_remote_ops)
     # An eager op has no attributes for our options, and is in no graph that others might load.
     return bool(tf.executing_eagerly())
@@ -383,7 +383,7 @@ class StockBackend:
             num_cols=num_columns,
             name=NAME,
         )
-        self._set_options(value, fill="zero" if zero else None)
+        _set_attributes(value, self._attributes(fill="zero" if zero else None))
         return value
 
     def verification(self, *_: Any) -> None:
@@ -400,8 +400,8 @@ class StockBackend:
                 [request.spec.encode() for request in requests],
                 [request.dtype for request in requests],
                 f"{NAME}_map" if mapped else NAME,
+                self._attributes(mode="map" if mapped else None),
             )
-            self._set_options(values[0], mode="map" if mapped else None)
             if mapped:
                 values = _without_extra_rows(values, requests)
             elif not tf.executing_eagerly():
@@ -413,16 +413,16 @@ class StockBackend:
                 value.set_shape(request.extent)
         return values
 
-    def _set_options(self, value: Any, *, mode: str | None = None, fill: str | None = None) -> None:
-        """Sets the attributes of the op that our kernels read."""
+    def _attributes(self, *, mode: str | None = None, fill: str | None = None) -> dict[str, Any]:
+        """Returns the attributes of an op that our kernels read."""
         verify = self._options.verification(mapped=mode is not None)
-        _set_attributes(
-            value,
-            fill=fill,
-            mode=mode,
-            verify=None if verify == "full" else verify,
-            threads=self._options.threads,
-        )
+        options = {
+            "fill": fill,
+            "mode": mode,
+            "verify": None if verify == "full" else verify,
+            "threads": self._options.threads,
+        }
+        return {f"{_PREFIX}{name}": value for name, value in options.items() if value is not None}
 
     def _old_ids(
         self, table: Table, partition: PartitionRemap, *, zero: bool = False
@@ -455,7 +455,7 @@ class StockBackend:
             num_new_vocab=count,
             old_vocab_size=table.old_size,
         )
-        _set_attributes(ids, fill="zero" if zero else None)
+        _set_attributes(ids, {f"{_PREFIX}fill": "zero"} if zero else {})
         return ids, present
 
     def _missing_cells(
@@ -487,9 +487,18 @@ def _path(path: bytes) -> Any:
 
 
 def _restore_op(
-    prefix: bytes, names: list[bytes], specs: list[bytes], dtypes: list[Any], name: str
+    prefix: bytes,
+    names: list[bytes],
+    specs: list[bytes],
+    dtypes: list[Any],
+    name: str,
+    attributes: Mapping[str, Any],
 ) -> list[Any]:
-    """Returns the outputs of a ``RestoreV2``. Its inputs have the names that TensorFlow gives."""
+    """Returns the outputs of a ``RestoreV2``. Its inputs have the names that TensorFlow gives.
+
+    An eager op has no attributes. In a graph it gets them when it is created: to set one later
+    takes longer than to create an op.
+    """
     if tf.executing_eagerly():
         eager: list[Any] = tf.raw_ops.RestoreV2(
             prefix=prefix, tensor_names=names, shape_and_slices=specs, dtypes=dtypes, name=name
@@ -501,16 +510,15 @@ def _restore_op(
         create_constant(names, [len(names)], f"{scope}/tensor_names/"),
         create_constant(specs, [len(specs)], f"{scope}/shape_and_slices/"),
     ]
-    return list(create_op("RestoreV2", inputs, dtypes, f"{scope}/", {"dtypes": dtypes}).outputs)
+    attributes = {"dtypes": dtypes, **attributes}
+    return list(create_op("RestoreV2", inputs, dtypes, f"{scope}/", attributes).outputs)
 
 
-def _set_attributes(value: Any, **attributes: Any) -> None:
-    """Sets those attributes of a tensor's op that are not None. An eager op has none."""
-    if tf.executing_eagerly():
-        return
-    for name, attribute in attributes.items():
-        if attribute is not None:
-            value.op._set_attr(f"_tensorbundle_{name}", op_library.encoded(attribute))
+def _set_attributes(value: Any, attributes: Mapping[str, Any]) -> None:
+    """Sets attributes of a tensor's op. An eager op has none."""
+    if not tf.executing_eagerly():
+        for name, attribute in attributes.items():
+            value.op._set_attr(name, op_library.encoded(attribute))
 
 
 def _without_extra_rows(values: Sequence[Any], requests: Sequence[ReadRequest]) -> list[Any]:

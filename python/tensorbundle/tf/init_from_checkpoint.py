@@ -16,6 +16,7 @@ from tensorbundle import assignment
 from tensorbundle.assignment import Assignment, AssignmentMap, Target
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import LoadReport, Policy, Problem, Row
+from tensorbundle.load_source import LoadSource
 from tensorbundle.tf import variables
 from tensorbundle.tf.backend import (
     NAME,
@@ -27,7 +28,6 @@ from tensorbundle.tf.backend import (
     plan_read,
     read_in_groups,
 )
-from tensorbundle.tf.checkpoint_index import CheckpointIndex
 from tensorbundle.tf.native_backend import NativeBackend
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.plans import LoadPlan, with_plan
@@ -65,7 +65,7 @@ def plan(path: AnyPath, assignment_map: AssignmentMap, **policy: Any) -> LoadPla
 
 
 def _make_plan(
-    assignment_map: AssignmentMap, policy: Policy, index: CheckpointIndex, options: Options
+    assignment_map: AssignmentMap, policy: Policy, index: LoadSource, options: Options
 ) -> LoadPlan:
     targets, problems = _targets(assignment_map)
     loads = plan_loads(index, targets, options, policy, variables.VariableStore())
@@ -107,7 +107,7 @@ class Loads(NamedTuple):
         requests: For each assignment the reads of its variables.
     """
 
-    checkpoint: CheckpointIndex
+    checkpoint: LoadSource
     options: Options
     rows: Sequence[Row]
     problems: Sequence[Problem]
@@ -181,7 +181,7 @@ def _cast(request: ReadRequest, value: Any) -> Any:
 
 
 def plan_loads(
-    index: CheckpointIndex,
+    index: LoadSource,
     pairs: Iterable[tuple[str, Target]],
     options: Options,
     policy: Policy,
@@ -198,7 +198,7 @@ def plan_loads(
     """
     unnamed_reason = _NAMELESS if not store and tf.executing_eagerly() else ""
     plan = assignment.plan_assignments(
-        pairs, index.for_plans(), store, cast=policy.cast, unnamed_reason=unnamed_reason
+        pairs, index, store, cast=policy.cast, unnamed_reason=unnamed_reason
     )
     rows: list[Row] = []
     problems = list(plan.problems)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.training import checkpoint_utils, py_checkpoint_reader, warm_starting_util
 
+from tensorbundle.filenames import is_remote
 from tensorbundle.tf import backend, init_from_checkpoint, op_library, tf_reader, warm_start
-from tensorbundle.tf.checkpoint_index import is_remote
 
 Function = Callable[..., Any]
 

@@ -13,8 +13,9 @@ from tensorbundle import load_plan
 from tensorbundle.errors import TensorNotFoundError
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import LoadReport, Policy, Problem, Row
+from tensorbundle.load_source import LoadSource
 from tensorbundle.tf import errors
-from tensorbundle.tf.checkpoint_index import CheckpointIndex, open_index
+from tensorbundle.tf.checkpoint_index import open_index
 from tensorbundle.tf.options import Options, current, in_context
 from tensorbundle.tf.variables import whole_name
 
@@ -37,7 +38,7 @@ class LoadPlan:
     def __init__(
         self,
         function: str,
-        index: CheckpointIndex,
+        index: LoadSource,
         policy: Policy,
         rows: Sequence[Row],
         problems: Sequence[Problem],
@@ -127,7 +128,7 @@ class LoadPlan:
 def with_plan(
     finish: Callable[[LoadPlan], Result],
     path: AnyPath,
-    make: Callable[[CheckpointIndex, Options], LoadPlan],
+    make: Callable[[LoadSource, Options], LoadPlan],
     **opening: bool,
 ) -> Result:
     """Makes the plan of a call, and executes or completes it, once for all replicas.

@@ -16,7 +16,7 @@ import ml_dtypes
 import tensorflow as tf
 
 from tensorbundle import naming
-from tensorbundle.filenames import path_text
+from tensorbundle.filenames import is_remote, path_text
 from tensorbundle.load_plan import Stored
 from tensorbundle.tf import fill_values
 from tensorbundle.tf.backend import (
@@ -26,15 +26,15 @@ from tensorbundle.tf.backend import (
     Table,
     after,
     can_remap,
+    is_here,
     is_native_for_remaps,
     on_cpu_of,
 )
-from tensorbundle.tf.checkpoint_index import is_remote
 from tensorbundle.tf.errors import path_with_nul
 from tensorbundle.tf.fill_values import FillValues
 from tensorbundle.tf.native_backend import NativeBackend
 from tensorbundle.tf.options import Options
-from tensorbundle.tf.variables import on_another_job, outside_if_pruned, set_initializer
+from tensorbundle.tf.variables import outside_if_pruned, set_initializer
 from tensorbundle.warm_plan import Remap
 
 
@@ -164,7 +164,7 @@ def _fill_device(backend: Backend, variable: Any) -> contextlib.AbstractContextM
     For variables of this process it is the caller's device, as in TensorFlow: seeded values depend
     on it.
     """
-    if isinstance(backend, NativeBackend) and on_another_job(variable):
+    if isinstance(backend, NativeBackend) and not is_here(variable.device):
         return on_cpu_of(variable)
     return contextlib.nullcontext()
 

@@ -39,11 +39,18 @@ class _OpenFile:
 # nothing: the return value of a ctypes callback is undefined if a signal handler raises in it.
 
 
-def _open(number: int, path: bytes, result: int, reply: int) -> None:
+def _open(number: int, path: bytes, max_whole: int, result: int, reply: int) -> None:
     try:
-        found = tf.io.gfile.stat(path)
-        _files[number] = _OpenFile(path)
-        _set(result, found.length if found.length >= 0 else -_UNKNOWN)
+        size = tf.io.gfile.stat(path).length
+        opened = _OpenFile(path)
+        if size > max_whole:
+            _files[number] = opened
+        elif size >= 0:
+            with opened.file:
+                whole = opened.file.read(size)
+            size = len(whole)
+            _append(reply, whole)
+        _set(result, size if size >= 0 else -_UNKNOWN)
     except BaseException as error:
         _fail(error, result, reply)
 
@@ -105,7 +112,7 @@ _address_of = ctypes.pythonapi["PyBytes_AsString"]
 _address_of.argtypes, _address_of.restype = (ctypes.py_object,), _pointer
 # ctypes keeps no reference to them.
 _FUNCTIONS = (
-    ctypes.CFUNCTYPE(None, _int64, ctypes.c_char_p, _pointer, _pointer)(_open),
+    ctypes.CFUNCTYPE(None, _int64, ctypes.c_char_p, _int64, _pointer, _pointer)(_open),
     ctypes.CFUNCTYPE(None, _int64, _int64, _int64, _pointer, _pointer, _pointer)(_read),
     ctypes.CFUNCTYPE(None, _int64)(_close),
     ctypes.CFUNCTYPE(None, ctypes.c_char_p, _pointer, _pointer)(_glob),

@@ -318,11 +318,6 @@ def whole_name(variable: Any) -> str:
     return name.rpartition(":")[0] or name
 
 
-def on_another_job(variable: Any) -> bool:
-    """Whether a variable's device names a job other than this process."""
-    return tf.DeviceSpec.from_string(variable.device or "").job not in (None, "", "localhost")
-
-
 def wrapped_variables(variable: Any) -> list[Any]:
     """Returns the objects whose initializers a session runs for this variable.
 

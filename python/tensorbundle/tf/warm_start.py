@@ -11,12 +11,12 @@ import tensorflow as tf
 from tensorbundle import vocab_diagnosis, warm_plan
 from tensorbundle.arguments import format_value
 from tensorbundle.errors import Error, VocabularyNotFoundError
-from tensorbundle.filenames import AnyPath
+from tensorbundle.filenames import AnyPath, is_remote
 from tensorbundle.load_plan import LoadReport, Policy, Problem, Row, Stored, type_text
+from tensorbundle.load_source import LoadSource
 from tensorbundle.tf import fill_values, op_library, variables
-from tensorbundle.tf.backend import library_is_usable
-from tensorbundle.tf.checkpoint_index import CheckpointIndex, is_remote
-from tensorbundle.tf.errors import InvalidArgumentError, translated
+from tensorbundle.tf.backend import is_here, library_is_usable
+from tensorbundle.tf.errors import InvalidArgumentError, as_tensorflow_raises, translated
 from tensorbundle.tf.init_from_checkpoint import Loads, plan_loads
 from tensorbundle.tf.options import Options
 from tensorbundle.tf.plans import LoadPlan, with_plan
@@ -74,7 +74,7 @@ def plan(
     """Plans ``tensorbundle.warm_start``. Args: as for ``run``."""
     policy = Policy(**keywords)
 
-    def make(index: CheckpointIndex, options: Options) -> LoadPlan:
+    def make(index: LoadSource, options: Options) -> LoadPlan:
         call = WarmStart(index, options, policy, is_inspected=True)
         return call.plan(wanted, infos or {}, names or {})
 
@@ -137,7 +137,7 @@ def warm_start_var_with_vocab(
         raise TypeError(f"`var` holds several variables: {names}")
     group, renamed = Group(tuple(partitions)), prev_tensor_name
 
-    def make(index: CheckpointIndex, options: Options) -> LoadPlan:
+    def make(index: LoadSource, options: Options) -> LoadPlan:
         call = WarmStart(index, options, Policy())
         call.add_steps({names[0]: group}, {names[0]: info}, {names[0]: renamed} if renamed else {})
         return call.planned("warm_start of one variable", call.run)
@@ -153,7 +153,7 @@ class WarmStart:
     """
 
     def __init__(
-        self, index: CheckpointIndex, options: Options, policy: Policy, is_inspected: bool = False
+        self, index: LoadSource, options: Options, policy: Policy, is_inspected: bool = False
     ) -> None:
         """Starts with an empty plan.
 
@@ -191,7 +191,9 @@ class WarmStart:
         groups, from_trainable = variables.grouped(wanted)
         if from_trainable:
             preamble.append("Warm-starting variables only in TRAINABLE_VARIABLES.")
-        if not names and self.index.is_object_based():
+        with as_tensorflow_raises():
+            has_full_names = not names and self.index.is_object_based()
+        if has_full_names:
             names, problems = warm_plan.find_keys(
                 self.index.find, groups, skip=self.policy.missing == "skip"
             )
@@ -354,9 +356,7 @@ class WarmStart:
             raise translated(error) from error
         except (Error, ValueError) as error:
             raise InvalidArgumentError(f"{step.group!r}: {error}") from error
-        if answer.error is None or not any(
-            variables.on_another_job(each.handle) for each in partitions
-        ):
+        if answer.error is None or all(is_here(each.handle.device) for each in partitions):
             return answer
         # The other machine may have other files.
         return answer._replace(warnings=(*answer.warnings, answer.error), error=None)
