@@ -133,8 +133,9 @@ def pytest_under_sanitizers(session: nox.Session, *options: str) -> None:
         "PYTHONMALLOC": "malloc",
     }
     session.run(
-        "pytest", "-n", "2", "-m", "not unsanitized", "tests/python", *options, env=sanitized
-    )
+        "pytest", "-n", "2", "-m", "not unsanitized", "--hypothesis-profile=slow", "tests/python",
+        *options, env=sanitized,
+    )  # fmt: skip
 
 
 @nox.session(name="sanitize-python")

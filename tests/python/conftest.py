@@ -7,10 +7,56 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# For `nox -s sanitize-python`, which is slow: --hypothesis-profile=slow.
+settings.register_profile("slow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # A job in the background ignores Ctrl-C, and so do the processes that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tests that `nox -s sanitize-python` leaves out (`-m "not unsanitized"`), by reason: the name of a
+# module, and the beginning of the names of its tests.
+UNSANITIZED = {
+    "measures memory, of which the sanitizers use much more": [
+        ("align_errors", "test_memory_is_independent"),
+        ("average", "test_memory_is_bounded"),
+        ("convert", "test_memory_does_not_depend"),
+        ("diff", "test_memory_is_bounded"),
+        ("edit_memory", "test_memory_is_bounded"),
+        ("open_cost", "test_peak_memory"),
+        ("process_lifetimes", "test_thousands_of"),
+        ("stream_checkpoint", "test_memory_is_bounded"),
+        ("streaming", "test_peak_memory"),
+    ],
+    "limits the address space, of which the sanitizers reserve terabytes": [
+        ("incomplete_tensors", "test_huge_missing_elements"),
+        ("out_of_memory", "test_object_creation"),
+        ("private_views", "test_falls_back_to_shared_mappings"),
+        ("regressions", "test_exhausted_address_space"),
+    ],
+    "preloads another library, and replaces malloc": [
+        ("out_of_memory", "test_failed_allocation"),
+    ],
+    "leaves no descriptor, of which UBSan needs two to examine an object": [
+        ("system_errors", "test_too_many_open_files"),
+        ("system_errors", "test_cli_distinguishes"),
+    ],
+    "measures times": [
+        ("signals", "test_"),
+        ("threads", "test_read_and_verify_release_the_gil"),
+    ],
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        module = item.path.stem.removeprefix("test_")
+        for reason, tests in UNSANITIZED.items():
+            if any(module == name and item.name.startswith(start) for name, start in tests):
+                item.add_marker(pytest.mark.unsanitized(reason))
 
 
 @pytest.fixture(scope="session")

@@ -249,7 +249,7 @@ def test_ended_stream_stops_its_threads(prefix: Path, end: str) -> None:
     with tb.open(prefix) as ck:
         before = num_threads()
         stream = ck["t"].chunks(10)
-        assert num_threads() == before  # threads start at the first next()
+        assert num_threads() <= before  # threads start at the first next()
         next(stream)
         if end == "close":
             stream.close()
@@ -263,7 +263,7 @@ def test_ended_stream_stops_its_threads(prefix: Path, end: str) -> None:
         else:
             list(stream)
             del stream
-        assert num_threads() == before
+        assert num_threads() <= before  # a thread of another test may have ended meanwhile
 
 
 @linux
@@ -276,7 +276,7 @@ def test_dropped_stream_closes_files(prefix: Path) -> None:
     assert same_bits(next(stream)[1], SOURCE[10:20])  # the stream outlives the checkpoint
     del stream, ck
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert same_bits(kept, SOURCE[:10])
 
 

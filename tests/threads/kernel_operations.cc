@@ -2,6 +2,7 @@
 // The kernels of the op library. Their caches, and the ledger of checksums, are shared by all
 // threads of the process.
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -12,6 +13,8 @@
 #include <vector>
 
 #include "operations.h"
+#include "tensorbundle/base/parallel.h"
+#include "tensorbundle/bundle/index_reader.h"
 #include "tensorflow_op/kernel.h"
 #include "tensorflow_op/remote_files.h"
 
@@ -79,6 +82,33 @@ void CheckOutputs(const Result& result, const std::vector<Wanted>& wanted) {
 void Restore(Worker* worker) {
   const std::vector<Wanted> wanted = RandomBoxes(worker, SampleFiles::V2Tables());
   CheckOutputs(RunRestore(*worker->shared->restore, worker->shared->files.v2(), wanted), wanted);
+}
+
+// Makes the caches read the index again, and the ledgers verify the slices again.
+void Touch(Worker* worker) {
+  const auto now = std::filesystem::file_time_type::clock::now();
+  const std::string prefix = worker->shared->files.v2();
+  for (int32_t shard = 0; shard < 3; ++shard) {
+    std::filesystem::last_write_time(DataFilePath(prefix, shard, 3), now);
+  }
+  std::filesystem::last_write_time(prefix + ".index", now);
+}
+
+// Four ops that restore the partitions of one variable at the same time. They verify it together.
+void RestorePartitions(Worker* worker) {
+  const bool is_damaged = worker->Flip();
+  const Table& big = SampleFiles::V2Tables()[0];
+  const SampleFiles& files = worker->shared->files;
+  if (!is_damaged) Touch(worker);
+  ParallelFor(4, 4, [&](size_t i) {
+    const int64_t rows = big.rows / 4;
+    const std::vector<Wanted> wanted = {
+        {&big, {{static_cast<int64_t>(i) * rows, rows}, {0, big.columns}}}};
+    const std::string prefix = is_damaged ? files.damaged() : files.v2();
+    const Result result = RunRestore(*worker->shared->restore, prefix, wanted);
+    if (!is_damaged) return CheckOutputs(result, wanted);
+    Require(result.code == op::Code::kDataLoss, "a partition of a damaged tensor was restored");
+  });
 }
 
 void RestoreV1(Worker* worker) {
@@ -342,6 +372,8 @@ void RegisterKernels(Shared* shared) {
 const std::vector<Operation>& KernelOperations() {
   static const std::vector<Operation> operations = {
       {"RestoreV2", &Restore},
+      {"touch", &Touch},
+      {"RestoreV2 of partitions", &RestorePartitions},
       {"RestoreV2 of V1", &RestoreV1},
       {"RestoreV2 of remote files", &RestoreRemote},
       {"RestoreV2 of strings", &RestoreWords},

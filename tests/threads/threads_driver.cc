@@ -76,6 +76,15 @@ int Run(int seconds, int num_threads, unsigned seed) {
 }  // namespace
 }  // namespace tensorbundle::threads
 
+// ThreadSanitizer does not see how libstdc++ counts the references to an exception: it reports that
+// the thread which frees an exception races with those that have read its message.
+extern "C" const char* __tsan_default_suppressions();
+extern "C" const char* __tsan_default_suppressions() {
+  return "race:std::__exception_ptr::exception_ptr::_M_release\n"
+         "race:std::runtime_error::~runtime_error\n"
+         "race:::Translate()\n";  // in tensorflow_op/status.cc: reads the message
+}
+
 int main(int argc, char** argv) {
   const auto argument = [&](int index, int otherwise) {
     return argc > index ? std::atoi(argv[index]) : otherwise;
