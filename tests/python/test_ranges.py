@@ -118,6 +118,31 @@ def test_decoded_tensors_have_whole_ranges(tmp_path: Path) -> None:
         assert ck["s"].byte_ranges(slice(0, 0)) == []
 
 
+@pytest.mark.parametrize(
+    ("offset", "alignment"), [(0, 4096), (8192, 4096), (4096, 4096), (2048, 2048), (36, 4)]
+)
+def test_explain_reports_alignment_up_to_4096(tmp_path: Path, offset: int, alignment: int) -> None:
+    bundle = Bundle()
+    bundle.pad(offset)
+    bundle.add("t", np.arange(3, dtype=np.float32))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        assert ck["t"].explain().alignment == alignment
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "pages"),
+    [(0, 1, 1), (0, 8192, 2), (0, 8193, 3), (4095, 4097, 2), (4096, 5000, 1)],
+)
+def test_explain_counts_touched_pages(tmp_path: Path, first: int, last: int, pages: int) -> None:
+    page = os.sysconf("SC_PAGESIZE")
+    scale = page // 4096
+    bundle = Bundle()
+    bundle.add("t", np.zeros(16384 * scale, np.uint8))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        plan = ck["t"].explain(np.s_[first * scale : last * scale])
+    assert plan.bytes_touched == pages * page
+
+
 def test_byte_ranges_stays_inside_v1_slice(tmp_path: Path) -> None:
     file = V1File()
     source = np.arange(60, dtype=np.float32).reshape(12, 5)

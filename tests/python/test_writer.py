@@ -408,6 +408,15 @@ def test_lists_of_strings_keep_zero_bytes(tmp_path: Path) -> None:
     assert tb.load(tmp_path / "m")["y"].tolist() == [[b"u"], [b"\0"]]
 
 
+@pytest.mark.parametrize("counts", [(4,), (2, 2), (3, 1), (1, 9)])
+def test_blocks_with_more_rows_than_the_tensor_raise(
+    tmp_path: Path, counts: tuple[int, ...]
+) -> None:
+    writer = tb.Writer(tmp_path / "m")
+    with pytest.raises(tb.ShapeMismatchError, match="or more rows, expected 3"):
+        writer.add_chunks("x", (3,), np.float64, [np.zeros(count) for count in counts])
+
+
 def test_blocks_must_be_in_order(tmp_path: Path) -> None:
     writer = tb.Writer(tmp_path / "m")
     with pytest.raises(tb.ShapeMismatchError, match="begins at row 1, expected 0"):

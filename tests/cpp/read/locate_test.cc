@@ -2,6 +2,7 @@
 #include "tensorbundle/read/locate.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -184,6 +185,22 @@ TEST(FindFileRange, BoxesOfSlices) {
   const Catalog swapped = CatalogOf({4}, {{{2, 2}}, {{0, 2}}});
   EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 2}}).reason, NoViewReason::kScattered);
   EXPECT_EQ(FindFileRange(swapped, swapped.tensors[0], {{1, 1}}).range, (FileRange{0, 3, 1}));
+}
+
+TEST_F(TensorViewTest, CountsThePagesThatRangesTouch) {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  Open(BundleBuilder().Add("t", DataType::kUint8, {static_cast<int64_t>(4 * page)},
+                           std::string(4 * page, 'x')));
+  const auto touched = [&](uint64_t offset, uint64_t size) {
+    const std::vector<FileRange> ranges = {{0, offset, size}};
+    return InspectRanges(*checkpoint_, Get("t"), ranges).num_touched / page;
+  };
+  EXPECT_EQ(touched(0, 1), 1U);
+  EXPECT_EQ(touched(0, page), 1U);
+  EXPECT_EQ(touched(0, page + 1), 2U);
+  EXPECT_EQ(touched(page - 1, 2), 2U);
+  EXPECT_EQ(touched(page + 5, page), 2U);
+  EXPECT_EQ(touched(3 * page, page), 1U);
 }
 
 }  // namespace
