@@ -22,6 +22,7 @@ from craft.dtypes import KINDS, sample
 from craft.v1 import V1File
 
 import tensorbundle as tb
+from tensorbundle.formats import new_files
 
 THREADS = 8
 
@@ -129,6 +130,12 @@ class Job:
         self.writer = tb.Writer(folder / "w")
         self.stream = ck.stream(["t"])
 
+    def copy_rows(self) -> None:
+        """As ``convert`` does."""
+        path = str(self.folder / "rows")
+        with open(path, "wb") as file:
+            new_files.copy_rows(file, path, [(self.ck["t"], 0)], lambda _: None)
+
     def close(self) -> None:
         self.stream.close()
         self.writer.discard()
@@ -143,9 +150,11 @@ LONG_CALLS: dict[str, Callable[[Job], Any]] = {
     "stream": lambda job: next(job.stream),
     "align": lambda job: tb.align(job.ck.path, job.folder / "a", threads=1),
     "vocabularies": lambda job: tb.remap_vocab(job.tokens, job.tokens),
-    "add": lambda job: job.writer.add("t", job.out),
+    "add": lambda job: job.writer.add("t", job.out[: ROWS // 2]),
+    "add in parts": lambda job: job.writer.add("t", job.out),
     "copy": lambda job: job.writer.copy({"t": job.ck["t"]}),
-    "convert": lambda job: tb.convert(job.ck.path, job.folder / "x.safetensors"),
+    "copy rows": lambda job: job.copy_rows(),
+    "publish": lambda job: job.writer.close(),
 }
 
 
@@ -181,6 +190,8 @@ def test_long_calls_release_the_gil(large: Path, tokens: Path, tmp_path: Path, n
         folder.mkdir()
         with tb.open(large, threads=1) as ck, contextlib.closing(Job(ck, tokens, folder)) as job:
             call = LONG_CALLS[name]
+            if name == "publish":
+                job.writer.add("t", job.out)
             pauses.append(longest_pause(lambda call=call, job=job: call(job)))
         # If the call held the GIL, one pause would be nearly as long as the call.
         if pauses[-1][0] < 0.6 and pauses[-1][1] >= 3:
@@ -215,9 +226,11 @@ def most_threads(work: Callable[[], object]) -> int:
 def test_reads_use_as_many_threads_as_asked_for(
     large: Path, of_checkpoint: int, of_call: int | None, used: int
 ) -> None:
-    found = set()
+    found = {0}
     with tb.open(large, threads=of_checkpoint) as ck:
-        for _ in range(4):
+        for attempt in range(30):  # on a busy machine the other thread may see too little
+            if attempt > 3 and max(found) >= used:
+                break
             # The caller is one of them.
             found.add(1 + most_threads(lambda: ck.load(["t"], threads=of_call)))
             if of_call is None:
