@@ -578,3 +578,15 @@ def test_killed_process_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> 
             assert values[0] in range(-1, moment + 1)
     tb.save(tmp_path / "m", {"x": 1}, overwrite=True)
     assert names_in(tmp_path) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_incomplete_slice_is_not_recorded(tmp_path: Path) -> None:
+    with tb.Writer(tmp_path / "m") as writer:
+        assert writer._core is not None
+        part = writer._core.begin(b"t", 1, (4,), None, None, 4)
+        part.append(np.zeros(3, np.float32))
+        with pytest.raises(ValueError, match="not complete"):
+            part.finish()
+        part.append(np.ones(1, np.float32))
+        part.finish()
+    assert tb.load(tmp_path / "m")["t"].tolist() == [0, 0, 0, 1]
