@@ -147,6 +147,22 @@ def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None
 
 
 @needs_op
+@pytest.mark.parametrize("mode", ["copy", "map"])
+@pytest.mark.parametrize("op", ["auto", "native"])
+@pytest.mark.parametrize("shards", [0, 2])
+def test_ops_get_the_number_of_threads(prefix: str, shards: int, op: str, mode: str) -> None:
+    with tf.Graph().as_default() as graph:
+        table = partitioned(shards)
+        with tb.tf.options(mode=mode, op=op, threads=3):
+            tb.init_from_checkpoint(prefix, {"a": table if shards else table[0]})
+        found = [each for each in graph.get_operations() if each.type in READS[:3]]
+        assert found
+        for each in found:
+            name = "_tensorbundle_threads" if each.type == "RestoreV2" else "threads"
+            assert each.get_attr(name) == 3
+
+
+@needs_op
 @pytest.mark.parametrize("op", ["auto", "native"])
 @pytest.mark.parametrize("verify", ["full", None, "none"])
 def test_one_mapping_op_verifies_only_if_asked(prefix: str, verify: str | None, op: str) -> None:
