@@ -22,7 +22,7 @@ from craft.dtypes import KINDS, sample
 from craft.v1 import V1File
 
 import tensorbundle as tb
-from tensorbundle.formats import new_files
+from tensorbundle import _core
 
 THREADS = 8
 
@@ -131,10 +131,13 @@ class Job:
         self.stream = ck.stream(["t"])
 
     def copy_rows(self) -> None:
-        """As ``convert`` does."""
-        path = str(self.folder / "rows")
+        """As ``convert`` does, without progress, which would take the GIL from time to time."""
+        path = self.folder / "rows"
         with open(path, "wb") as file:
-            new_files.copy_rows(file, path, [(self.ck["t"], 0)], lambda _: None)
+            _core.copy_rows(
+                os.fsencode(path), file.fileno(), [(self.ck["t"]._core, 0)], threads=1,
+                progress=None,
+            )  # fmt: skip
 
     def close(self) -> None:
         self.stream.close()
