@@ -206,6 +206,15 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Applies deliberate bugs, which the tests must find: `-- [ID|SUITE|PATH...] [--record]`."""
+    session.install("cmake>=3.22", "ninja", "pybind11>=3", XDIST, "tensorflow-cpu>=2.21")
+    install(session, "test")
+    work = str(Path(session.cache_dir) / "mutants")
+    session.run("python", "tests/mutants/run.py", "--work", work, *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Checks the style of Python and C++; `-- fix` corrects it where possible."""
     project = nox.project.load_toml("pyproject.toml")["project"]

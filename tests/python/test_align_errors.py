@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from craft import user
 from craft.bundle import Bundle, index_path, shard_path
 from craft.specimen import TENSORS, specimen
 from craft.strings import encode_strings
@@ -118,12 +119,15 @@ def test_removes_created_directory_after_failure(valid: Path, tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_directory_raises_eacces(valid: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o555)
-    with pytest.raises(tb.IOFailure) as caught:
-        tb.align(valid, folder / "d")
+def test_read_only_directory_raises_eacces() -> None:
+    with user.normal_user() as home:
+        source = specimen().write(home / "c")
+        tb.align(source, home / "d")
+        folder = home / "locked"
+        folder.mkdir(mode=0o555)
+        with pytest.raises(tb.IOFailure) as caught:
+            tb.align(source, folder / "d")
+        assert list(folder.iterdir()) == []
     assert caught.value.errno == errno.EACCES
 
 

@@ -456,3 +456,18 @@ def test_mean_near_the_largest_number_is_finite(tmp_path: Path, dtype: Any) -> N
         assert np.isclose(found["s"].real, large * 0.75, rtol=1e-15)
     tb.average([tmp_path / "a", tmp_path / "a"], tmp_path / "n", weights=[3, -1])
     assert np.isnan(tb.load(tmp_path / "n")["w"][5].real)
+
+
+def test_error_is_that_of_the_first_damaged_slice(tmp_path: Path) -> None:
+    bundle = Bundle()
+    source = np.arange(12, dtype=np.float32).reshape(6, 2)
+    bundle.add_sliced("t", source, [((row, 2), (0, 2)) for row in (0, 2, 4)])
+    prefix = bundle.write(tmp_path / "c")
+    data = bytearray(shard_path(prefix).read_bytes())
+    with tb.open(prefix) as ck:
+        first, second, _ = ck["t"].slices
+        for stored in (first, second):
+            data[stored.file_offset] ^= 1
+    shard_path(prefix).write_bytes(data)
+    with pytest.raises(tb.CorruptionError, match=f"at offset {first.file_offset},"):
+        tb.average([prefix, prefix], tmp_path / "mean")

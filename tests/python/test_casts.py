@@ -23,6 +23,13 @@ def test_casts_are_those_of_numpy_without_warnings() -> None:
         assert same_bits(casts.cast(values, target), expected)
 
 
+def test_float64_is_rounded_once() -> None:
+    # bfloat16 has 8 digits: 1 + 2**-8 is a tie, and float32 has no digit for 2**-40.
+    values = np.array([1 + 2**-8 + 2**-40, 1 + 2**-8, 1 + 2**-8 - 2**-40, -1 - 2**-8 - 2**-40])
+    rounded = casts.cast(values, BFLOAT16).astype(np.float64)
+    assert rounded.tolist() == [1 + 2**-7, 1, 1, -1 - 2**-7]
+
+
 def test_bits_are_a_view() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3).astype(BFLOAT16).T
     view = casts.bits(array)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from craft import user
 from craft.bundle import Bundle
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
@@ -222,13 +224,15 @@ def test_corrupt_tensor_raises_and_leaves_nothing(tmp_path, suffix):
 
 
 def test_read_only_directory_raises(tmp_path, suffix):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    prefix = model(tmp_path)
-    folder = tmp_path / "locked"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(tb.IOFailure, match="locked"):
-        tb.convert(prefix, folder / f"x.{suffix}")
+    tb.convert(model(tmp_path), tmp_path / f"x.{suffix}")  # imports everything
+    with user.normal_user() as home:
+        prefix = model(home)
+        folder = home / "locked"
+        folder.mkdir(mode=0o500)
+        with pytest.raises(tb.IOFailure, match="locked") as caught:
+            tb.convert(prefix, folder / f"x.{suffix}")
+        assert list(folder.iterdir()) == []
+    assert caught.value.errno == errno.EACCES
 
 
 @pytest.mark.parametrize(

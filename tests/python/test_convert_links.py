@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import tensorbundle as tb
-from tensorbundle.errors import LeftOutError
+from tensorbundle.errors import DestinationExistsError, LeftOutError
 from tensorbundle.formats import hdf5, npz
 from tensorbundle.formats import tensors as tensors_module
+from tensorbundle.formats.new_files import NewFiles
 
 TABLE = np.arange(6.0).reshape(2, 3)
 
@@ -227,3 +228,67 @@ def test_shards_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         f"model-0000{i}-of-00004.safetensors" for i in (1, 2, 3)
     }
     assert state(target.parent) == {"t0": 0, "t1": 1, "t2": 2}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_everything_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tb.save(tmp_path / "m", {f"t{i}": np.full(4, i, "f4") for i in range(3)})
+    target = tmp_path / "out" / "model.safetensors"
+    target.parent.mkdir()
+    events: list[tuple[str, str]] = []
+    fsync, link, rename = os.fsync, os.link, os.rename
+
+    def recorded_fsync(descriptor: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append(("sync", name.partition(".tempstate")[0]))
+        fsync(descriptor)
+
+    def recorded_name(function: Any) -> Any:
+        def call(old: Any, new: Any) -> None:
+            events.append(("name", os.path.basename(new)))
+            function(old, new)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "link", recorded_name(link))
+    monkeypatch.setattr(os, "rename", recorded_name(rename))
+    report = tb.convert(tmp_path / "m", target, max_bytes=16)
+    *shards, index = map(os.path.basename, report.files)
+    assert len(shards) == 3
+    for name in (*shards, index):
+        assert events.index(("sync", name)) < events.index(("name", name))
+    last = max(events.index(("name", name)) for name in shards)
+    named = events.index(("name", index))
+    assert ("sync", "out") in events[last:named]
+    assert ("sync", "out") in events[named:]
+
+
+def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.npz")
+    files = NewFiles(path, overwrite=False, belongs=lambda _: False)
+    with pytest.raises(DestinationExistsError), files:
+        with files.open() as file:
+            file.write(b"ours")
+        Path(path).write_bytes(b"theirs")
+        files.publish()
+    assert Path(path).read_bytes() == b"theirs"
+    assert os.listdir(tmp_path) == ["x.npz"]
+
+
+def test_files_of_a_living_writer_stay(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.npz")
+    with NewFiles(path, overwrite=True, belongs=lambda _: False) as first:
+        with first.open() as file:
+            file.write(b"first")
+        with (
+            NewFiles(path, overwrite=True, belongs=lambda _: False) as second,
+            second.open() as file,
+        ):
+            file.write(b"second")
+        assert len(os.listdir(tmp_path)) == 1  # the second one was not published
+        first.publish()
+    assert Path(path).read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["x.npz"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from craft import user
 from craft.bundle import Bundle, index_path, shard_path
 from craft.compare import same_bits
 from craft.specimen import TENSORS, specimen
@@ -95,12 +96,13 @@ def test_special_file_as_index_raises_io_failure(
         assert caught.value.errno == errno.ELOOP
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_index_raises_eacces(tmp_path: Path) -> None:
-    prefix = specimen().write(tmp_path / "c")
-    index_path(prefix).chmod(0)
-    with pytest.raises(tb.IOFailure) as caught:
-        tb.open(prefix)
+def test_unreadable_index_raises_eacces() -> None:
+    with user.normal_user() as folder:
+        prefix = specimen().write(folder / "c")
+        tb.open(prefix).close()
+        index_path(prefix).chmod(0)
+        with pytest.raises(tb.IOFailure) as caught:
+            tb.open(prefix)
     assert caught.value.errno == errno.EACCES
 
 

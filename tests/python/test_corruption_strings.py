@@ -61,14 +61,19 @@ def resealed(payload: bytes, count: int) -> tuple[bytes, int]:
     )
 
 
-@pytest.mark.parametrize("verify", ["none", "lazy"])
-@pytest.mark.parametrize("case", payloads())
+@pytest.mark.parametrize(
+    ("case", "verify"),
+    [
+        (case, verify)
+        for case in payloads()
+        for verify in ("none", "lazy")
+        if (case, verify) != ("length checksum", "none")  # which compares no checksum
+    ],
+)
 @pytest.mark.parametrize("reseal", [False, True], ids=["wrong checksums", "correct checksums"])
 def test_corrupt_string_payload_raises_corruption_error(
     tmp_path: Path, case: str, verify: str, reseal: bool
 ) -> None:
-    if case == "length checksum" and verify == "none":
-        pytest.skip("no checksum is compared")
     payload, shape = payloads()[case]
     crc = 0
     if reseal and len(payload) > 4 and case != "length checksum":

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import tensorbundle as tb
 from tensorbundle import blocks
+from tensorbundle.value_diff import ValueDiff
 
 repeatable = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -475,3 +476,18 @@ def test_tiny_constants_are_no_evidence_of_a_renaming(tmp_path: Path) -> None:
     report = tb.diff(a, b)
     assert report.renamed == (("large", "new_large"), ("varied", "new_varied"))
     assert len(report.only_a) == len(report.only_b) == 7 and not report.ambiguous
+
+
+def test_sum_of_the_parts_of_a_tensor_has_the_largest_differences() -> None:
+    first, second = ValueDiff(2, 1, 0, 3.0, 0.5), ValueDiff(3, 2, 1, 2.0, 0.75)
+    assert first + second == second + first == ValueDiff(5, 3, 1, 3.0, 0.75)
+    assert first + ValueDiff(4) == ValueDiff(4) + first == ValueDiff(6, 1, 0, 3.0, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_imaginary_parts_are_compared(tmp_path: Path, dtype: type) -> None:
+    a, b = np.full(4, 1 + 2j, dtype), np.array([1 + 2j, 1 + 3j, 2 + 2j, 1 + 2j], dtype)
+    paths = [write_tensors(tmp_path / name, {"t": each}) for name, each in (("a", a), ("b", b))]
+    (row,) = tb.diff(*paths, values=True).changed
+    assert row.values is not None
+    assert (row.values.elements, row.values.different, row.values.max_abs) == (4, 2, 1)

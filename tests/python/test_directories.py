@@ -17,7 +17,7 @@ from craft.v1 import V1File
 
 import tensorbundle as tb
 from tensorbundle import paths, state
-from tensorbundle.paths import DirectoryWithoutCheckpointError
+from tensorbundle.paths import DirectoryWithoutCheckpointError, resolve
 
 
 def v2(prefix: Path) -> str:
@@ -94,6 +94,13 @@ def test_saved_model_has_precedence_over_prefix(tmp_path: Path) -> None:
     variables = v2(tmp_path / "variables" / "variables")
     assert tb.open(tmp_path).path == variables
     assert tb.open(tmp_path / "variables").path == variables  # its only prefix
+
+
+def test_saved_model_has_precedence_over_prefix_of_its_name(tmp_path: Path) -> None:
+    v2(tmp_path / "model")
+    variables = v2(tmp_path / "model" / "variables" / "variables")
+    assert resolve(tmp_path / "model").prefix == variables
+    assert tb.open(tmp_path / "model").path == variables
 
 
 def test_prefix_has_precedence_over_directory_of_same_name(tmp_path: Path) -> None:

@@ -65,6 +65,18 @@ def test_numpy_imports_every_supported_dtype(
         assert got.flags.aligned
 
 
+@pytest.mark.parametrize("offset", [4, 16, 32])
+def test_every_export_starts_at_a_multiple_of_64(tmp_path: Path, offset: int) -> None:
+    source = sample(KINDS[1], (40, 7))
+    bundle = Bundle()
+    bundle.pad(offset)
+    bundle.add("t", source)
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        got = np.from_dlpack(ck["t"])
+        assert same_bits(got, source)
+        assert got.ctypes.data % 64 == 0
+
+
 def test_misaligned_data_is_copied(tmp_path: Path) -> None:
     ck, source = open_aligned_and_misaligned(tmp_path)
     with ck:

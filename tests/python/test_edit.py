@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import random
 import re
 import resource
@@ -18,7 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from craft import tilings
+from craft import tilings, user
 from craft.bundle import Bundle, index_path, shard_path
 from craft.compare import same_bits, stored_tensors
 from craft.dtypes import KINDS, sample
@@ -178,6 +177,15 @@ def test_large_tensors_are_cut_into_blocks(
             assert same_bits(result["t"], np.ascontiguousarray(expected))
 
 
+def test_changed_and_unchanged_tensors_are_written_in_one_order(tmp_path: Path) -> None:
+    bundle = Bundle()
+    for name in "abcde":
+        bundle.add(name, np.ones(100, np.float32))
+    tb.edit(bundle.write(tmp_path / "c"), tmp_path / "d", cast={"b": "float64", "d": "float64"})
+    with tb.open(tmp_path / "d") as ck:
+        assert sorted(ck, key=lambda name: ck[name].slices[0].file_offset) == list("abcde")
+
+
 def test_graph_is_written_last(tmp_path: Path) -> None:
     (index,) = (DATA / "optimizer_slots").glob("*.index")
     tb.edit(index, tmp_path / "c", slots=False, update={"v": np.float32(3)})
@@ -223,11 +231,19 @@ def test_bad_destinations(tmp_path: Path) -> None:
         tb.edit(src, tmp_path / "absent" / "absent" / "c")
     with pytest.raises(TypeError, match="progress"):
         tb.edit(src, tmp_path / "e", progress=1)  # type: ignore[arg-type]
-    if os.geteuid() != 0:
-        (tmp_path / "closed").mkdir(0o500)
-        with pytest.raises(PermissionError):
-            tb.edit(src, tmp_path / "closed" / "c")
     tb.edit(src, other, overwrite=True)
+
+
+def test_read_only_directory_raises(tmp_path: Path) -> None:
+    tb.edit(specimen().write(tmp_path / "c"), tmp_path / "d")  # imports everything
+    with user.normal_user() as home:
+        source = specimen().write(home / "c")
+        tb.edit(source, home / "d", rename=str.upper)
+        (home / "closed").mkdir(0o500)
+        with pytest.raises(tb.IOFailure) as caught:
+            tb.edit(source, home / "closed" / "c", rename=str.upper)
+        assert list((home / "closed").iterdir()) == []
+    assert caught.value.errno == errno.EACCES
 
 
 def test_problems_leave_no_file(tmp_path: Path) -> None:

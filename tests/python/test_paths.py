@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tensorbundle import errors
+from tensorbundle.filenames import v1_shard_parts, v1_shards_on_disk
 from tensorbundle.paths import DirectoryWithoutCheckpointError, Location, resolve
 
 MAGIC = bytes.fromhex("57fb808b247547db")
@@ -145,6 +146,14 @@ def test_complete_shard_set_has_precedence_over_leftovers(tmp_path: Path) -> Non
     touch(tmp_path / "m-00000-of-00002")
     expected = tables(tmp_path / "m", 3)
     assert resolve(tmp_path / "m") == expected
+
+
+@pytest.mark.parametrize("name", ["m-0-of-00002", "m-000000-of-00002", "m-00000-of-2"])
+def test_shard_numbers_have_five_digits(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / name, MAGIC)
+    assert v1_shard_parts(name) is None
+    assert v1_shards_on_disk(f"{tmp_path}/m") == {}
+    assert resolve(tmp_path / name) == Location(1, f"{tmp_path}/{name}", (f"{tmp_path}/{name}",))
 
 
 def test_two_complete_shard_sets_raise_error(tmp_path: Path) -> None:

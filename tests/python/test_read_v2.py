@@ -14,6 +14,7 @@ from craft.dtypes import KINDS, Kind, sample
 from craft.messages import TrackableObjectGraph
 
 import tensorbundle as tb
+from tensorbundle import dtypes
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.label)
@@ -359,3 +360,26 @@ def test_checkpoint_implements_mapping_protocol(tmp_path: Path) -> None:
         assert "emb" in str(caught.value) and isinstance(caught.value, KeyError)
         with pytest.raises(TypeError):
             ck["emb"] = np.arange(3.0)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("number", "bits"), [(29, 4), (31, 2)])
+def test_narrow_integers_are_sign_extended_without_their_type(
+    monkeypatch: pytest.MonkeyPatch, number: int, bits: int
+) -> None:
+    """As with an ml_dtypes that does not have the type."""
+    monkeypatch.setitem(dtypes.SIGN_EXTENDED, number, bits)
+    values = np.arange(-(1 << bits - 1), 1 << bits - 1, dtype=np.int8)
+    stored = values & np.int8((1 << bits) - 1)
+    dtypes.sign_extend(number, stored)
+    assert stored.tolist() == values.tolist()
+
+
+def test_load_variable_removes_one_output_number(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add("x", np.array([1, 2], np.int32))
+    prefix = bundle.write(tmp_path / "c")
+    for name in ("x", "x:0", b"x:0"):
+        assert tb.load_variable(prefix, name).tolist() == [1, 2]
+    for name in ("x:1", "x:0:0"):
+        with pytest.raises(tb.TensorNotFoundError):
+            tb.load_variable(prefix, name)

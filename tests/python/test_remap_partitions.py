@@ -43,6 +43,14 @@ def test_small_table_uses_first_vocabulary_entries():
     assert (found.num_rows, found.num_oov) == (3, 0)
 
 
+@pytest.mark.parametrize(("rows", "width", "fits"), [
+    (2**31 - 1, 1, True), (2**31, 1, False), (2**30, 2, False), (2**29, 3, True),
+])  # fmt: skip
+def test_missing_cells_are_counted_in_int32_up_to_its_maximum(rows, width, fits):
+    (found,) = plan(partition((rows, width)), new_size=rows)
+    assert found.counts_in_int32 == fits
+
+
 def test_plans_rank_1_and_rank_3():
     (bias,) = plan(partition((6,)), num_oov=1)
     assert (bias.num_rows, bias.cells_per_entry, bias.oov_shape) == (5, 1, (1,))

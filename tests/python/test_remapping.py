@@ -155,6 +155,9 @@ def test_invalid_arguments_raise_and_leave_destination(tmp_path: Path) -> None:
         ):
             with pytest.raises(IndexError, match=message):
                 tb.load_and_remap(t, out=None if "num_rows" in options else out, **options)
+        assert tb.load_and_remap(t, rows=[0, 1], num_rows=2).shape == (2, 3)
+        with pytest.raises(ValueError, match="num_rows is 3, but the remap has 2 rows"):
+            tb.load_and_remap(t, rows=[0, 1], num_rows=3)
         with pytest.raises(ValueError, match="2 elements, but 3"):
             tb.load_and_remap(t, rows=[0, -1], fill=np.zeros(2, np.float32), out=out)
         with pytest.raises(ValueError, match="5 values instead of 3"):

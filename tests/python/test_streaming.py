@@ -132,6 +132,19 @@ def test_yields_strings_as_objects(tmp_path: Path) -> None:
         assert same_bits(joined(ck["t"].chunks(out=out), 7, source.shape), source)
 
 
+def test_fills_arrays_of_strings_in_turn(tmp_path: Path) -> None:
+    bundle = Bundle()
+    bundle.add_strings("t", [b"%d" % i for i in range(10)], (10,))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        outs = [np.empty(4, object) for _ in range(2)]
+        found = []
+        for number, (start, chunk) in enumerate(ck["t"].chunks(out=outs)):
+            assert np.shares_memory(chunk, outs[number % 2])
+            found.append((start, b"".join(chunk)))
+    assert found == [(0, b"0123"), (4, b"4567"), (8, b"89")]
+    assert outs[1].tolist() == [b"4", b"5", b"6", b"7"]
+
+
 def test_chunks_handles_tensors_without_rows(prefix: Path) -> None:
     with tb.open(prefix) as ck:
         with pytest.raises(ValueError, match="scalar"):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,22 @@ def test_joins_two_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tb.clear_caches()
     tb.remap_vocab(new, old)
     assert len(calls) == 4
+
+
+def test_file_of_same_size_that_was_rewritten_in_place_is_joined_again(tmp_path: Path) -> None:
+    new = lines(tmp_path / "new", [b"a", b"b"])
+    old = lines(tmp_path / "old", [b"a", b"x"])
+    assert tb.remap_vocab(new, old).ids.tolist() == [0, -1]
+    before = old.stat()
+    time.sleep(0.03)  # longer than a tick of the clock of file systems
+    lines(old, [b"b", b"a"])
+    after = old.stat()
+    assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
+    assert tb.remap_vocab(new, old).ids.tolist() == [1, 0]
+    time.sleep(0.03)
+    lines(old, [b"x", b"b"])
+    os.utime(old, ns=(after.st_atime_ns, after.st_mtime_ns))  # as some copying programs do
+    assert tb.remap_vocab(new, old).ids.tolist() == [-1, 1]
 
 
 def test_cache_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,8 @@ def test_reports_old_vocabulary_longer_than_table(diagnose):
     assert found.warnings[0] == (
         "'emb': old_vocab has 300 tokens, the table has 200 rows: set old_vocab_size=200"
     )
+    assert not diagnose(TOKENS[:10], table_rows=300).warnings
+    assert "has 300 tokens, the table has 299" in diagnose(TOKENS[:10], table_rows=299).warnings[0]
     found = diagnose([TOKENS[3], TOKENS[250]], table_rows=200)
     assert found.error is not None
     assert "old_vocab has 300 tokens, the table has 200 rows: set old_vocab_size=200" in found.error

@@ -151,6 +151,13 @@ def test_shared_tensor_is_assigned_repeatedly():
     ]
 
 
+def test_repeated_tensor_ends_the_batch_of_all_others():
+    groups = {name: group(variable(name, (2,))) for name in "abcdef"}
+    found = steps(groups, names={"a": "t", "b": "u", "c": "t", "d": "u", "e": "t"})
+    # "c" ends the batch of "a" and "b", so that "d" repeats nothing of the next one.
+    assert [step.repeats for step in found] == [None, None, "a", None, "c", None]
+
+
 def test_falsy_settings_are_unused():
     found = plan(MODEL, {"emb": None, "bias": ()}, {"emb": ""})
     assert [(type(step), step.tensor) for step in found.steps] == [(Load, "emb"), (Load, "bias")]

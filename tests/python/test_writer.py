@@ -408,6 +408,15 @@ def test_lists_of_strings_keep_zero_bytes(tmp_path: Path) -> None:
     assert tb.load(tmp_path / "m")["y"].tolist() == [[b"u"], [b"\0"]]
 
 
+@pytest.mark.parametrize("counts", [(4,), (2, 2), (3, 1), (1, 9)])
+def test_blocks_with_more_rows_than_the_tensor_raise(
+    tmp_path: Path, counts: tuple[int, ...]
+) -> None:
+    writer = tb.Writer(tmp_path / "m")
+    with pytest.raises(tb.ShapeMismatchError, match="or more rows, expected 3"):
+        writer.add_chunks("x", (3,), np.float64, [np.zeros(count) for count in counts])
+
+
 def test_blocks_must_be_in_order(tmp_path: Path) -> None:
     writer = tb.Writer(tmp_path / "m")
     with pytest.raises(tb.ShapeMismatchError, match="begins at row 1, expected 0"):
@@ -569,3 +578,15 @@ def test_killed_process_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> 
             assert values[0] in range(-1, moment + 1)
     tb.save(tmp_path / "m", {"x": 1}, overwrite=True)
     assert names_in(tmp_path) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_incomplete_slice_is_not_recorded(tmp_path: Path) -> None:
+    with tb.Writer(tmp_path / "m") as writer:
+        assert writer._core is not None
+        part = writer._core.begin(b"t", 1, (4,), None, None, 4)
+        part.append(np.zeros(3, np.float32))
+        with pytest.raises(ValueError, match="not complete"):
+            part.finish()
+        part.append(np.ones(1, np.float32))
+        part.finish()
+    assert tb.load(tmp_path / "m")["t"].tolist() == [0, 0, 0, 1]

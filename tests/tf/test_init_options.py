@@ -147,6 +147,43 @@ def test_shards_of_eager_variables_are_mapped(prefix: str, traced: bool) -> None
 
 
 @needs_op
+@pytest.mark.parametrize("mode", ["copy", "map"])
+@pytest.mark.parametrize("op", ["auto", "native"])
+@pytest.mark.parametrize("shards", [0, 2])
+def test_ops_get_the_number_of_threads(prefix: str, shards: int, op: str, mode: str) -> None:
+    with tf.Graph().as_default() as graph:
+        table = partitioned(shards)
+        with tb.tf.options(mode=mode, op=op, threads=3):
+            tb.init_from_checkpoint(prefix, {"a": table if shards else table[0]})
+        found = [each for each in graph.get_operations() if each.type in READS[:3]]
+        assert found
+        for each in found:
+            name = "_tensorbundle_threads" if each.type == "RestoreV2" else "threads"
+            assert each.get_attr(name) == 3
+
+
+@needs_op
+@pytest.mark.parametrize("op", ["auto", "native"])
+@pytest.mark.parametrize("verify", ["full", None, "none"])
+def test_one_mapping_op_verifies_only_if_asked(prefix: str, verify: str | None, op: str) -> None:
+    shard = Path(f"{prefix}.data-00000-of-00001")
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 1
+    shard.write_bytes(content)
+    with tf.Graph().as_default(), tf1.Session() as session:
+        table = tf1.get_variable("a", TABLE.shape)
+        with tb.tf.options(mode="map", verify=verify, op=op):
+            tb.init_from_checkpoint(prefix, {"a": table})
+        if verify == "full":
+            with pytest.raises(tf.errors.DataLossError):
+                session.run(table.initializer)
+            assert not session.run(tf1.is_variable_initialized(table))
+        else:  # by default, a mapped value is not read
+            session.run(table.initializer)
+            assert not same_bits(session.run(table), TABLE)
+
+
+@needs_op
 @pytest.mark.parametrize("flipped", [None, 5, 90], ids=["intact", "first", "last"])
 @pytest.mark.parametrize(("op", "kind"), [("auto", "RestoreV2"), ("native", "TensorbundleMapV1")])
 def test_corruption_fails_partitions_on_all_devices(

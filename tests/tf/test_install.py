@@ -136,8 +136,12 @@ def test_one_uninstall_undoes_two_installs() -> None:
 
 
 def test_uninstall_without_install_has_no_effect() -> None:
+    names = ("load_checkpoint", "list_variables", "load_variable", "NewCheckpointReader")
+    before = [getattr(tf.compat.v1.train, name) for name in names]
     installation.uninstall()
     installation.uninstall()
+    assert [getattr(tf.compat.v1.train, name) for name in names] == before
+    assert all(function.__module__.startswith("tensorflow.") for function in before)
 
 
 def test_with_statements_nest(prefix: str) -> None:

@@ -197,3 +197,15 @@ def test_keras_loads_weights_from_saved_model(tmp_path: Path) -> None:
         loaded = model()
         loaded.load_weights(os.fspath(tmp_path / "saved"))
     np.testing.assert_array_equal(loaded.get_weights()[0], saved.get_weights()[0])
+
+
+def test_remote_paths_are_passed_on() -> None:
+    tf.io.gfile.makedirs("ram://remote_paths")
+    tf.raw_ops.SaveV2(
+        prefix="ram://remote_paths/m", tensor_names=["s/a"], shape_and_slices=[""], tensors=[VALUE]
+    )
+    with tb.tf.installed():
+        before = tb.tf.calls()["NewCheckpointReader"]
+        reader = tf1.train.NewCheckpointReader("ram://remote_paths/m")
+        assert (reader.get_tensor("s/a") == VALUE).all()
+        assert tb.tf.calls()["NewCheckpointReader"] == before

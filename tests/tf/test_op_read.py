@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -343,3 +346,38 @@ def test_op_is_not_constant_folded(table: tuple[Path, np.ndarray], ops: ModuleTy
         with tf.compat.v1.Session(graph=graph) as session:
             for _ in range(2):
                 assert same_bits(session.run(value), values)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_reads_use_as_many_threads_as_asked_for(
+    threads: int, ops: ModuleType, tmp_path: Path
+) -> None:
+    bundle = Bundle()
+    bundle.add("t", np.zeros((1 << 17, 64), np.float32))
+    prefix = str(bundle.write(tmp_path / "ck"))
+
+    def read() -> None:
+        ops.tensorbundle_read_v1(prefix=prefix, tensor="t", dtype=tf.float32, threads=threads)
+
+    def count() -> None:
+        while not stop.is_set():
+            counts.append(len(os.listdir("/proc/self/task")))
+            started.set()
+
+    read()  # TensorFlow starts its own threads
+    added = 0
+    for attempt in range(30):  # on a busy machine the other thread may see too little
+        counts: list[int] = []
+        started, stop = threading.Event(), threading.Event()
+        counter = threading.Thread(target=count)
+        counter.start()
+        started.wait()
+        before = len(os.listdir("/proc/self/task"))
+        read()
+        stop.set()
+        counter.join()
+        added = max(added, max(counts) - before)
+        if attempt > 3 and added >= threads - 1:
+            break
+    assert added == threads - 1

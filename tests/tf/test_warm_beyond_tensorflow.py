@@ -216,6 +216,16 @@ def test_repeated_new_token_gets_the_row_twice(
     np.testing.assert_array_equal(value, [[2, 3], [2, 3], [0, 0], [0, 1], [2, 3]])
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_fill_values_keep_the_precision_of_the_variable(
+    folder: Path, own_backend: str, name: str
+) -> None:
+    """The stored type does not have 0.1 to as many digits."""
+    vocabulary = info(folder, backup_initializer=lambda shape, **_: tf.fill(shape, 0.1))
+    value = warm_started_value(folder, name, (5, 2), vocabulary, tf.float32, cast=True)
+    assert (value[ROWS < 0] == np.float32(0.1)).all() and (ROWS < 0).any()
+
+
 def test_old_vocab_size_limits_old_columns(folder: Path, own_backend: str) -> None:
     vocabulary = info(folder, axis=1, old_vocab_size=2)
     value = warm_started_value(folder, "classes", (3, 5), vocabulary)

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <climits>
+#include <condition_variable>
 #include <mutex>
 #include <set>
 #include <sstream>
@@ -32,22 +34,67 @@ TEST(Parallel, EveryIndexOnce) {
 TEST(Parallel, OneThreadRunsInTheCallerInAscendingOrder) {
   const std::thread::id caller = std::this_thread::get_id();
   std::vector<size_t> order;
+  std::mutex mutex;
   ParallelFor(100, 1, [&](size_t i) {
     EXPECT_EQ(std::this_thread::get_id(), caller);
+    const std::lock_guard<std::mutex> lock(mutex);
     order.push_back(i);
+    std::this_thread::sleep_for(std::chrono::microseconds(200));  // another thread would start
   });
   EXPECT_EQ(order.size(), 100U);
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
 
+// Each body waits until `count` bodies run at the same time.
+class Meeting {
+ public:
+  explicit Meeting(int count) : count_(count) {}
+
+  // Returns whether the others came within ten seconds.
+  bool Wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return arrived_ >= count_; });
+  }
+
+ private:
+  const int count_;
+  int arrived_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+};
+
+TEST(Parallel, AsManyThreadsAsAskedForRunAtOnce) {
+  for (const int threads : {2, 3, 8}) {
+    Meeting meeting(threads);
+    ParallelFor(static_cast<size_t>(threads), threads,
+                [&](size_t) { EXPECT_TRUE(meeting.Wait()) << threads << " threads"; });
+  }
+}
+
+// Another thread would take the only item before the caller does, because the caller starts it
+// first.
 TEST(Parallel, NoMoreThreadsThanItems) {
-  std::mutex mutex;
-  std::set<std::thread::id> ids;
-  ParallelFor(3, 1'000'000, [&](size_t) {
-    const std::lock_guard<std::mutex> lock(mutex);
-    ids.insert(std::this_thread::get_id());
-  });
-  EXPECT_LE(ids.size(), 3U);
+  for (int round = 0; round < 50; ++round) {
+    ParallelFor(1, 8, [caller = std::this_thread::get_id()](size_t) {
+      EXPECT_EQ(std::this_thread::get_id(), caller);
+    });
+  }
+  Meeting meeting(3);
+  ParallelFor(3, 1'000'000, [&](size_t) { EXPECT_TRUE(meeting.Wait()); });
+}
+
+TEST(Parallel, NothingBeginsAfterAnException) {
+  std::atomic<size_t> done{0};
+  EXPECT_THROW(ParallelFor(1000, 2,
+                           [&](size_t i) {
+                             if (i == 0) throw std::runtime_error("at zero");
+                             ++done;
+                             std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                           }),
+               std::runtime_error);
+  EXPECT_LT(done.load(), 900U);
 }
 
 TEST(Parallel, ThrowsTheFirstExceptionAfterAllThreadsEnded) {

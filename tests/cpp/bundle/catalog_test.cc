@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,13 +57,34 @@ TEST(DataTypes, AreFoundByNumber) {
     ASSERT_NE(info, nullptr) << number;
     EXPECT_EQ(info->number, number);
     EXPECT_EQ(DataTypeName(static_cast<DataType>(number)), info->name);
-    if (info->item_size > 0) {
-      EXPECT_EQ(info->item_size % info->swap_size, 0);
-    }
   }
   for (const int32_t number : {0, -1, 20, 34, 101, INT32_MAX, INT32_MIN}) {
     EXPECT_EQ(FindDataType(static_cast<DataType>(number)), nullptr) << number;
   }
+}
+
+// The numbers of TensorFlow's types with elements of each size, and those that are swapped in
+// halves. The narrow types take one byte per element.
+TEST(DataTypes, Sizes) {
+  const std::map<int, std::vector<int32_t>> numbers = {
+      {0, {7, 21}},
+      {1, {4, 6, 10, 11, 12, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33}},
+      {2, {5, 14, 15, 16, 17, 19}},
+      {4, {1, 3, 13, 22}},
+      {8, {2, 8, 9, 23}},
+      {16, {18}},
+  };
+  size_t count = 0;
+  for (const auto& [size, types] : numbers) {
+    for (const int32_t number : types) {
+      ++count;
+      const DataTypeInfo& info = *FindDataType(static_cast<DataType>(number));
+      EXPECT_EQ(info.item_size, size) << info.name;
+      const bool is_complex = number == 8 || number == 18;
+      EXPECT_EQ(info.swap_size, size == 0 ? 1 : is_complex ? size / 2 : size) << info.name;
+    }
+  }
+  EXPECT_EQ(count, 32U);
 }
 
 }  // namespace

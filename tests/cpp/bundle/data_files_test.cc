@@ -333,6 +333,29 @@ TEST(DataFiles, ReplacedIndex) {
   EXPECT_THROW(files.Get(0), CorruptionError);
 }
 
+TEST(DataFiles, ReplacedIndexOfTheSameSize) {
+  const TempDir dir;
+  const std::string path = dir.Write("p.index", "old");
+  const IndexFile index{path, File::Open(path)->identity()};
+  std::filesystem::rename(dir.Write("aside", "new"), path);
+  EXPECT_TRUE(index.WasReplaced());
+}
+
+TEST(DataFiles, RecognizesArchives) {
+  const TempDir dir;
+  const std::string tar = std::string(257, 'x') + "ustar" + std::string(300, 'x');
+  const Catalog catalog =
+      CatalogOf({dir.Write("gzip", "\x1f\x8b\x08 more"), dir.Write("zip", "PK\x03\x04"),
+                 dir.Write("xz", std::string("\xfd\x37zXZ\0", 6)), dir.Write("tar", tar)},
+                {3, 400, 400, 400});  // archives are longer or shorter than the data
+  const DataFiles files(catalog, IoMode::kAuto);
+  const char* const kinds[] = {"gzip", "zip", "xz", "tar"};
+  for (uint32_t file = 0; file < 4; ++file) {
+    EXPECT_NE(files.DescribeError(file).find(kinds[file]), std::string::npos);
+    EXPECT_FALSE(files.Diagnosis(file).is_certain);
+  }
+}
+
 TEST(DataFiles, FailsInSeveralThreads) {
   const TempDir dir;
   const Catalog catalog = CatalogOf({dir / "gone"});

@@ -120,6 +120,21 @@ TEST(BundleEntry, Slices) {
   EXPECT_EQ(SliceMessage(slices[1]), std::string("\x0a\x04\x08\x04\x10\x03\x0a\x02\x10\x04", 10));
 }
 
+TEST(BundleEntry, EncodesSlicesAsTensorFlow) {
+  const Box slices = {{0, 2}, {0, kFullLength}, {4, 3}, {0, 4}, {5, 0}, {0, 0}};
+  BundleEntry entry;
+  entry.dtype = 1;
+  entry.dims = {7, 4};
+  entry.num_slices = 3;
+  entry.slice_extents = slices;
+  const std::string record = EncodeBundleEntry(entry);
+  BundleEntry decoded;
+  ASSERT_TRUE(DecodeBundleEntry(AsBytes(record), &decoded));
+  EXPECT_EQ(decoded.slice_extents, slices);
+  EXPECT_NE(record.find(SliceMessage(std::span(slices).first(2))), std::string::npos);
+  EXPECT_NE(record.find(SliceMessage(std::span(slices).subspan(4))), std::string::npos);
+}
+
 TEST(BundleEntry, RanksMustAgree) {
   const auto slice = [](const Box& box) { return BytesField(7, SliceMessage(box)); };
   EXPECT_TRUE(Decodes(kShape23 + slice({{0, 1}, {0, 1}})));

@@ -123,6 +123,34 @@ TEST(StreamingElements, DetectsCorruption) {
   }
 }
 
+// The lengths do not have their checksum, although the elements have theirs.
+TEST(StreamingElements, ComparesTheChecksumOfTheLengths) {
+  std::mt19937 random(3);
+  const std::vector<std::string> elements = {"one", "", "three"};
+  const Stored good = StoreStrings(elements, false);
+  const size_t at = elements.size();  // of the checksum, because each length takes one byte
+  std::string bytes = good.bytes;
+  bytes[at] = static_cast<char>(bytes[at] ^ 1);
+  EXPECT_EQ(InSlices(Encoding::kStrings, elements.size(), false, bytes, &random), std::nullopt);
+  const DecodedElements decoded =
+      DecodeElements(AsBytes(bytes), Encoding::kStrings, elements.size(), false, true);
+  EXPECT_EQ(decoded.error, ElementsError::kLengthsChecksum);
+}
+
+TEST(DecodeElements, RefusesWhatNoWriterEncodes) {
+  const Stored good = StoreStrings({"one"}, false);
+  const auto error_of = [](const std::string& bytes) {
+    return DecodeElements(AsBytes(bytes), Encoding::kStrings, 1, false, false).error;
+  };
+  EXPECT_EQ(error_of(good.bytes), ElementsError::kNone);
+  EXPECT_EQ(error_of(good.bytes + 'x'), ElementsError::kTrailingBytes);
+  // A length with a redundant byte, and its checksum, which does not depend on that.
+  EXPECT_EQ(error_of(std::string("\x83\x00", 2) + good.bytes.substr(1)), ElementsError::kLength);
+  StreamingElements streamed(Encoding::kStrings, 1, false);
+  streamed.Extend(AsBytes(std::string("\x83\x00", 2) + good.bytes.substr(1)));
+  EXPECT_EQ(streamed.Value(), std::nullopt);
+}
+
 TEST(StreamingElements, RefusesLengthsThatNoWriterEncodes) {
   const auto value = [](const std::string& bytes, uint64_t count) {
     StreamingElements checksum(Encoding::kStrings, count, false);

@@ -2,12 +2,15 @@
 #include "tensorbundle/io/atomic_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -83,6 +86,36 @@ TEST(AtomicFile, ManyFilesWithOneName) {
   for (int i = 0; i < 20; ++i)
     files.push_back(AtomicFile::Create(dir / "f", AtomicFile::RandomNumber()));
   EXPECT_EQ(NamesIn(dir).size(), 20U);
+}
+
+// The child has the parent's objects, and destroys them.
+TEST(AtomicFile, ForkedProcessRemovesNothing) {
+  const TempDir dir;
+  std::unique_ptr<AtomicFile> unfinished = AtomicFile::Create(dir / "f");
+  std::unique_ptr<AtomicFile> published = AtomicFile::Create(dir / "g");
+  std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(dir / "new/h");
+  published->Finish();
+  published->Publish();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    unfinished.reset();
+    published.reset();
+    directory.reset();
+    ::_exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(NamesIn(dir).size(), 3U);
+}
+
+TEST(AtomicFile, NumberOfATemporaryName) {
+  EXPECT_EQ(AtomicFile::NumberOf("f.tempstate123-tb", "f"), 123U);
+  for (const char* name :
+       {"f.tempstate-tb", "f.tempstate12x-tb", "f.tempstate12", "g.tempstate1-tb",
+        "f.tempstate1-tb2", "f.tempstate99999999999999999999-tb", "f"}) {
+    EXPECT_EQ(AtomicFile::NumberOf(name, "f"), std::nullopt) << name;
+  }
 }
 
 TEST(AtomicDirectory, IsCreatedIfItsParentExists) {

@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "temp_dir.h"
@@ -149,6 +151,22 @@ TEST(File, IdentityChangesWithTheFile) {
   EXPECT_EQ(one, File::Identify(dir / "f"));
   EXPECT_EQ(File::Identify(dir / "nothing"), std::nullopt);
   EXPECT_EQ(File::Identify(dir / "f/below"), std::nullopt);
+}
+
+TEST(File, IdentityChangesIfTheFileIsRewrittenInPlace) {
+  const TempDir dir;
+  const FileIdentity one = *File::Identify(dir.Write("f", "abc"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));  // more than a tick of the clock
+  const FileIdentity two = *File::Identify(dir.Write("f", "xyz"));
+  EXPECT_EQ(one.inode, two.inode);
+  EXPECT_EQ(one.size, two.size);
+  EXPECT_NE(one, two);
+  // The time of change differs even if the other one is reset.
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  const auto written = std::filesystem::last_write_time(dir / "f");
+  dir.Write("f", "123");
+  std::filesystem::last_write_time(dir / "f", written);
+  EXPECT_NE(two, *File::Identify(dir / "f"));
 }
 
 TEST(File, DirectReadsAgreeWithBufferedOnes) {

@@ -116,6 +116,20 @@ TEST(Block, LengthsThatWrapIn32Bits) {
   EXPECT_FALSE(ReadAll(WithRestarts(RawEntry(0, uint64_t{1} << 32, 1, "ab"), {0})));
 }
 
+// The error comes before the entry, not after it.
+TEST(Block, EntryThatEndsInTheRestartArrayIsNotReturned) {
+  for (uint64_t more = 1; more <= 8; ++more) {
+    const std::string block = WithRestarts(RawEntry(0, 1, 1 + more, "av"), {0});
+    ByteArena keys;
+    ExpansionLimit limit(block.size());
+    BlockIterator iterator(&keys, &limit);
+    iterator.Open(AsBytes(block));
+    EXPECT_FALSE(iterator.Next()) << more;
+    EXPECT_EQ(iterator.count(), 0U);
+    EXPECT_EQ(iterator.error(), BlockIterator::Error::kEntry);
+  }
+}
+
 TEST(Block, FirstEntryCannotShare) {
   EXPECT_FALSE(ReadAll(WithRestarts(RawEntry(1, 1, 1, "ab"), {0})));
 }

@@ -256,6 +256,34 @@ TEST_P(OverwrittenAfterOpen, RecordWithAnotherEncoding) {
   EXPECT_NE(MessageOf([&] { Verify(); }).find("nowhere now"), std::string::npos);
 }
 
+// The record is whole, but not where it was found at open.
+TEST_F(V1Test, RecordThatHasMoved) {
+  const auto finish = [](size_t before, V1Writer* writer) {
+    const std::vector<float> ones(2, 1.0f);
+    for (const auto& [name, count] :
+         {std::pair{"e", before}, {"f", size_t{2}}, {"g", 3 - before}}) {
+      writer->List(name, DataType::kFloat, {name == std::string("f") ? 2 : 1}, {});
+      writer->Store(name, Box{kAll},
+                    Floats({ones.begin(), ones.begin() + static_cast<long>(count)}));
+    }
+    return writer->Finish(1 << 20);
+  };
+  V1Writer first;
+  V1Writer second;
+  const std::string bytes = finish(1, &first);
+  const std::string moved = finish(2, &second);
+  ASSERT_EQ(bytes.size(), moved.size());
+  const auto checkpoint = Open(bytes);
+  const Tensor& tensor = Find(*checkpoint, "f");
+  const StoredSlice& slice = checkpoint->catalog().Slices(tensor)[0];
+  ASSERT_EQ(slice.encoding, Encoding::kDense);
+  checkpoint->records()->Verify(tensor, slice);
+  Write(moved);
+  checkpoint->records()->Forget();
+  EXPECT_NE(MessageOf([&] { checkpoint->records()->Verify(tensor, slice); }).find(" now; was"),
+            std::string::npos);
+}
+
 TEST_P(OverwrittenAfterOpen, RecordIsMissing) {
   ReplaceBlock(SliceKey("e", Box{kAll}), RecordProto("e", {kAll}, values_));
   const std::string error = MessageOf([&] { Verify(); });

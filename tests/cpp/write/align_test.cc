@@ -103,6 +103,17 @@ TEST(Align, AlignsEverySlice) {
   }
 }
 
+TEST(Align, EveryShardBeginsAtItsFirstSlice) {
+  const TempDir dir;
+  BundleBuilder builder(2);
+  builder.Add("a", DataType::kUint8, {100}, std::string(100, 'a'));
+  builder.Add("b", DataType::kUint8, {2}, "bb", 1);
+  builder.Write(dir / "a");
+  Align(dir / "a", dir / "b");
+  EXPECT_EQ(Contents(dir / "b.data-00000-of-00002"), std::string(100, 'a'));
+  EXPECT_EQ(Contents(dir / "b.data-00001-of-00002"), "bb");
+}
+
 TEST(Align, IsIdempotent) {
   const TempDir dir;
   Mixed().Write(dir / "a");

@@ -100,6 +100,14 @@ TEST(EditObjectGraph, LastOfRepeatedFieldsCounts) {
   const std::string graph = Node(attribute);
   EXPECT_EQ(Edited(graph, {{"first"}, {}, {}}), graph);
   EXPECT_EQ(Edited(graph, {{"last"}, {}, {}}), Node(""));
+  // The node of a child: node 1 becomes empty, node 2 stays.
+  const auto child = [](uint64_t first, uint64_t last) {
+    return BytesField(1, VarintField(1, first) + VarintField(1, last));
+  };
+  const std::string nodes = Node(Attribute("a", "one")) + Node(Attribute("b", "two"));
+  const std::string left = Node("") + Node(Attribute("b", "two"));
+  EXPECT_EQ(Edited(Node(child(1, 2)) + nodes, {{"one"}, {}, {}}), Node(child(1, 2)) + left);
+  EXPECT_EQ(Edited(Node(child(2, 1)) + nodes, {{"one"}, {}, {}}), Node("") + left);
 }
 
 TEST(EditObjectGraph, EveryTruncationIsRefusedOrEditedAsFarAsItIsWhole) {

@@ -23,6 +23,7 @@ namespace tensorbundle {
 namespace {
 
 using testing::BundleBuilder;
+using testing::Record;
 using testing::TempDir;
 
 using Offsets = std::optional<std::vector<uint64_t>>;
@@ -96,6 +97,9 @@ TEST_F(SliceCopier, OtherLayoutsHaveNoRowRanges) {
   Open(BundleBuilder().AddSliced("columns", DataType::kFloat, {2, 2}, bytes,
                                  {{{0, 2}, {0, 1}}, {{0, 2}, {1, 1}}}));
   EXPECT_EQ(RowRanges(), std::nullopt);
+  Open(BundleBuilder().AddSliced("parts of rows", DataType::kFloat, {4, 2}, Pattern(4 * 8),
+                                 {{{0, 2}, {0, 1}}, {{2, 2}, {1, 1}}}));
+  EXPECT_EQ(RowRanges(), std::nullopt);
   Open(BundleBuilder().AddSliced("hole", DataType::kFloat, {4}, bytes, {{{0, 1}}, {{2, 2}}}));
   EXPECT_EQ(RowRanges(), std::nullopt);
   Open(BundleBuilder().AddSliced("no end", DataType::kFloat, {4}, bytes, {{{0, 2}}, {{2, 1}}}));
@@ -120,6 +124,16 @@ TEST_F(SliceCopier, DamagedBytesThrow) {
   BundleBuilder builder;
   builder.Add("t", DataType::kUint8, {600'000}, Pattern(600'000));
   builder.data()[599'999] ^= 1;
+  Open(builder);
+  EXPECT_THROW(Copied(), CorruptionError);
+}
+
+TEST_F(SliceCopier, SlicesWithoutChecksumThrow) {
+  BundleBuilder builder;
+  const Record stored = builder.Store(DataType::kUint8, {3}, "abc");
+  builder.Put("t", testing::VarintField(1, static_cast<uint64_t>(DataType::kUint8)) +
+                       testing::BytesField(2, testing::ShapeMessage(stored.dims)) +
+                       testing::VarintField(5, stored.size));
   Open(builder);
   EXPECT_THROW(Copied(), CorruptionError);
 }

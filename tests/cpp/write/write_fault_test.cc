@@ -20,6 +20,7 @@
 #include <iterator>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "bundle_builder.h"
 #include "temp_dir.h"
@@ -40,6 +41,19 @@ struct Script {
   int calls = 0;
 };
 Script script;
+std::vector<std::string>* events = nullptr;  // what was synced, named and removed, in order
+
+// Returns the name of a file, a temporary one without its number.
+std::string NameOf(const std::string& path) {
+  const std::string name = path.substr(path.rfind('/') + 1);
+  const std::string temporary = ".tempstate";
+  const size_t at = name.find(temporary);
+  return at == std::string::npos ? name : name.substr(0, at + temporary.size());
+}
+
+void Note(const std::string& verb, const std::string& path) {
+  if (events != nullptr) events->push_back(verb + " " + NameOf(path));
+}
 
 // Counts a call. Returns whether it must fail, with errno set.
 bool Fails() {
@@ -61,16 +75,19 @@ extern "C" {
 
 int link(const char* from, const char* to) noexcept {
   if (Fails() || Refuses()) return -1;
+  Note("name", to);
   return static_cast<int>(::syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, 0));
 }
 
 int rename(const char* from, const char* to) noexcept {
   if (Fails()) return -1;
+  Note("name", to);
   return static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
 }
 
 int unlink(const char* path) noexcept {
   if (Fails()) return -1;
+  Note("remove", path);
   return static_cast<int>(::syscall(SYS_unlinkat, AT_FDCWD, path, 0));
 }
 
@@ -81,6 +98,10 @@ int mkdir(const char* path, mode_t mode) noexcept {
 
 int fsync(int descriptor) {
   if (Fails()) return -1;
+  if (events != nullptr) {
+    const std::string number = std::to_string(descriptor);
+    Note("sync", std::filesystem::read_symlink("/proc/self/fd/" + number).string());
+  }
   return static_cast<int>(::syscall(SYS_fsync, descriptor));
 }
 
@@ -209,6 +230,42 @@ TEST_F(AlignFault, ShortAndInterruptedWrites) {
   EXPECT_EQ(FilesIn(dir_ / "new"), whole_);
 }
 
+// Records the system calls of an object's lifetime.
+class Recorder {
+ public:
+  Recorder() { events = &events_; }
+  ~Recorder() { events = nullptr; }
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  // Returns the place of an event, the first from `from` on.
+  size_t Find(const std::string& event, size_t from = 0) const {
+    const auto found =
+        std::find(events_.begin() + static_cast<std::ptrdiff_t>(from), events_.end(), event);
+    EXPECT_NE(found, events_.end()) << "no event: " << event;
+    return static_cast<size_t>(found - events_.begin());
+  }
+
+ private:
+  std::vector<std::string> events_;
+};
+
+TEST_F(AlignFault, EverythingIsOnTheDiskBeforeItsName) {
+  const Recorder recorder;
+  Run();
+  const size_t index = recorder.Find("name c.index");
+  EXPECT_LT(recorder.Find("sync c.index.tempstate"), index);
+  size_t last = 0;
+  for (const char* data : {"c.data-00000-of-00002", "c.data-00001-of-00002"}) {
+    const size_t named = recorder.Find(std::string("name ") + data);
+    EXPECT_LT(recorder.Find(std::string("sync ") + data + ".tempstate"), named);
+    last = std::max(last, named);
+  }
+  // The names of the data, then that of the index, then all of it.
+  EXPECT_LT(recorder.Find("sync new", last), index);
+  recorder.Find("sync new", index);
+}
+
 // Replaces the checkpoint `c`, whose tensor "x" has the bytes "old", by one with the bytes "new".
 class ReplaceFault : public ::testing::Test {
  protected:
@@ -294,6 +351,27 @@ TEST_F(ReplaceFault, FailedCallLeavesTheOldOrTheNewCheckpoint) {
     }
     EXPECT_GT(failures, 5);
   }
+}
+
+TEST_F(ReplaceFault, EverythingIsOnTheDiskBeforeItsName) {
+  const Recorder recorder;
+  Save("new", 1);
+  const std::string directory =
+      "sync " + std::filesystem::path(dir_ / "c").parent_path().filename().string();
+  const size_t index = recorder.Find("name c.index");
+  const size_t data = recorder.Find("name c.data-00000-of-00002");  // beside the old file
+  EXPECT_LT(recorder.Find("sync c.data-00000-of-00001.tempstate"), data);
+  EXPECT_LT(recorder.Find("sync c.index.tempstate"), index);
+  EXPECT_LT(data, index);
+  EXPECT_LT(recorder.Find(directory, data), index);
+  // Before the old data goes, the new index is on the disk.
+  EXPECT_LT(recorder.Find(directory, index), recorder.Find("remove c.data-00000-of-00001"));
+  // The usual name, and another index with it.
+  const size_t usual = recorder.Find("name c.data-00000-of-00001");
+  const size_t second = recorder.Find("name c.index", index + 1);
+  EXPECT_LT(recorder.Find(directory, usual), second);
+  EXPECT_LT(recorder.Find("sync c.index.tempstate", usual), second);
+  EXPECT_LT(recorder.Find(directory, second), recorder.Find("remove c.data-00000-of-00002"));
 }
 
 TEST_F(ReplaceFault, FileSystemsWithoutLinks) {
