@@ -221,7 +221,8 @@ void TakeItem(Shared* shared, const Table& table, StreamItem item, bool keep) {
 void Stream(Worker* worker) {
   SharedHandle& handle = worker->Handle();
   const auto checkpoint = handle.Get();
-  PrefetchOptions options{.max_ahead = static_cast<uint64_t>(worker->Below(2 << 20)),
+  PrefetchOptions options{.tensors = {},
+                          .max_ahead = static_cast<uint64_t>(worker->Below(2 << 20)),
                           .threads = worker->Threads()};
   std::vector<const Table*> tables(checkpoint->catalog().tensors.size());
   for (const Table& table : handle.tables()) {
