@@ -166,8 +166,9 @@ def coverage(session: nox.Session) -> None:
     writes docs/reliability.md.
     """
     project = nox.project.load_toml("pyproject.toml")["project"]
-    session.install("pybind11>=3", XDIST, *project["dependencies"])
-    session.install(*project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["cli"], *extras["convert"], *extras["test"]]
+    session.install("pybind11>=3", *(one for one in needed if not one.startswith("tensorbundle[")))
     build = Path(session.create_tmp()) / "build"
     counts = {name: build / "counts" / name for name in ("cpp", "python")}
     for folder in counts.values():
@@ -208,7 +209,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Applies deliberate bugs, which the tests must find: `-- [ID|SUITE|PATH...] [--record]`."""
-    session.install("cmake>=3.22", "ninja", "pybind11>=3", XDIST, "tensorflow-cpu>=2.21")
+    session.install("cmake>=3.22", "ninja", "pybind11>=3", "tensorflow-cpu>=2.21")
     install(session, "test")
     work = str(Path(session.cache_dir) / "mutants")
     session.run("python", "tests/mutants/run.py", "--work", work, *session.posargs)
