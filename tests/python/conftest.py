@@ -46,7 +46,7 @@ UNSANITIZED = {
     ],
     "measures times": [
         ("signals", "test_"),
-        ("threads", "test_read_and_verify_release_the_gil"),
+        ("threads", "test_long_calls_release_the_gil"),
     ],
 }
 
