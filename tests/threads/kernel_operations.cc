@@ -321,7 +321,8 @@ std::string WithoutScheme(const char* path) {
   return std::string(path).substr(std::string(kRemote).size());
 }
 
-void OpenRemoteFile(int64_t file, const char* path, int64_t* result, void* reply) {
+void OpenRemoteFile(int64_t file, const char* path, int64_t max_whole, int64_t* result,
+                    void* reply) {
   const std::lock_guard lock(remote_mutex);
   RemoteFile opened{std::ifstream(WithoutScheme(path), std::ios::binary | std::ios::ate)};
   if (!opened.stream) {
@@ -330,6 +331,13 @@ void OpenRemoteFile(int64_t file, const char* path, int64_t* result, void* reply
     return;
   }
   *result = opened.stream.tellg();
+  if (*result <= max_whole) {
+    std::string whole(static_cast<size_t>(*result), '\0');
+    opened.stream.seekg(0);
+    opened.stream.read(whole.data(), *result);
+    op::AppendTo(reply, whole);
+    return;
+  }
   remote_files.insert_or_assign(file, std::move(opened));
 }
 

@@ -91,8 +91,9 @@ TEST(AtomicFile, ManyFilesWithOneName) {
 // The child has the parent's objects, and destroys them.
 TEST(AtomicFile, ForkedProcessRemovesNothing) {
   const TempDir dir;
-  std::unique_ptr<AtomicFile> unfinished = AtomicFile::Create(dir / "f");
-  std::unique_ptr<AtomicFile> published = AtomicFile::Create(dir / "g");
+  std::unique_ptr<AtomicFile> unfinished =
+      AtomicFile::Create(dir / "f", AtomicFile::RandomNumber());
+  std::unique_ptr<AtomicFile> published = AtomicFile::Create(dir / "g", AtomicFile::RandomNumber());
   std::unique_ptr<AtomicDirectory> directory = AtomicDirectory::For(dir / "new/h");
   published->Finish();
   published->Publish();

@@ -95,8 +95,6 @@ TEST_F(PageCacheTest, DoesNotReadAnotherFileWithDirectIo) {
   }
 }
 
-constexpr uint64_t kSize = uint64_t{4} << 20;
-
 // Writes a file whose pages are not in the page cache.
 std::string WriteUncached(const testing::TempDir& dir, const std::string& name, char byte) {
   const std::string path = dir.Write(name, std::string(kSize, byte));

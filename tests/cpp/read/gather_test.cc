@@ -97,9 +97,8 @@ TEST_F(ChangingMemoryTest, MissingRowsWithoutAFillValue) {
   const Tensor& missing = checkpoint_->catalog().tensors.at(1);
   const RowLayout layout = LayOutRows(*checkpoint_, missing);
   const RowFillValues rows{RowFillValues::Kind::kRows, {}};
-  EXPECT_THROW(
-      GatherRows(*checkpoint_, missing, layout, IdsInDestination<int64_t>(), rows, memory_, 1),
-      std::out_of_range);
+  const std::span<const int64_t> ids = IdsInDestination<int64_t>();
+  EXPECT_THROW(GatherRows(*checkpoint_, missing, layout, ids, rows, memory_, 1), std::out_of_range);
   const CellFillValues cells{CellFillValues::Kind::kCells, {}};
   const Remapping remapping{IdsInDestination<int64_t>(), kCount};
   EXPECT_THROW(RemapTable(*checkpoint_, missing, layout, remapping, cells, memory_, kRowSize, 1),
@@ -445,92 +444,93 @@ TEST_F(GatherTest, ComparesSlicesThatAreReadInRanges) {
     EXPECT_NO_THROW(LayOutRows(*good, Find(*good, "t")).RequireRow(0));
     EXPECT_TRUE(good->IsVerified(good->catalog().slices.at(0)));
   }
-  // ---- Rows of many tasks.
+}
 
-  class ManyRowsTest : public ::testing::Test {
-   protected:
-    static constexpr int64_t kTableRows = 1000;
+// ---- Rows of many tasks.
 
-    ManyRowsTest() {
-      std::string bytes(kTableRows * sizeof(int32_t), '\0');
-      for (int32_t row = 0; row < kTableRows; ++row) {
-        std::memcpy(bytes.data() + row * sizeof(row), &row, sizeof(row));
-      }
-      testing::BundleBuilder builder(1);
-      builder.Add("t", DataType::kInt32, {kTableRows, 1}, bytes);
-      builder.Write(dir_ / "p");
-      checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
-      for (size_t i = 0; i < kCount; ++i) {
-        ids_.push_back(i % 3 == 0 ? -1 : static_cast<int64_t>(i * 7 % kTableRows));
-        expected_.push_back(i % 3 == 0 ? -static_cast<int32_t>(fill_.size()) - 1
-                                       : static_cast<int32_t>(ids_.back()));
-        if (i % 3 == 0) fill_.push_back(expected_.back());
-      }
+class ManyRowsTest : public ::testing::Test {
+ protected:
+  static constexpr int64_t kTableRows = 1000;
+
+  ManyRowsTest() {
+    std::string bytes(kTableRows * sizeof(int32_t), '\0');
+    for (int32_t row = 0; row < kTableRows; ++row) {
+      std::memcpy(bytes.data() + row * sizeof(row), &row, sizeof(row));
     }
-
-    const Tensor& tensor() const { return checkpoint_->catalog().tensors.at(0); }
-    static ByteSpan BytesOf(const std::vector<int32_t>& values) {
-      return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(int32_t)};
-    }
-    static MutableByteSpan BytesOf(std::vector<int32_t>* values) {
-      return {reinterpret_cast<uint8_t*>(values->data()), values->size() * sizeof(int32_t)};
-    }
-
-    const testing::TempDir dir_;
-    std::shared_ptr<const Checkpoint> checkpoint_;
-    std::vector<int64_t> ids_;   // every third row is missing
-    std::vector<int32_t> fill_;  // -1, -2, ... in order
-    std::vector<int32_t> expected_;
-  };
-
-  TEST_F(ManyRowsTest, FillValuesAreTakenInOrder) {
-    const RowLayout layout = LayOutRows(*checkpoint_, tensor());
-    const RowFillValues values{RowFillValues::Kind::kRows, BytesOf(fill_)};
-    const Remapping remapping{ids_, kCount};
-    const CellFillValues cells{CellFillValues::Kind::kCells, BytesOf(fill_)};
-    for (const int threads : {1, 3}) {
-      std::vector<int32_t> out(kCount);
-      GatherRows(*checkpoint_, tensor(), layout, RowIds(std::span<const int64_t>(ids_)), values,
-                 BytesOf(&out), threads);
-      EXPECT_EQ(out, expected_);
-      out.assign(kCount, 0);
-      RemapTable(*checkpoint_, tensor(), layout, remapping, cells, BytesOf(&out), sizeof(int32_t),
-                 threads);
-      EXPECT_EQ(out, expected_);
+    testing::BundleBuilder builder(1);
+    builder.Add("t", DataType::kInt32, {kTableRows, 1}, bytes);
+    builder.Write(dir_ / "p");
+    checkpoint_ = Checkpoint::OpenBundle(dir_ / "p", IoMode::kAuto);
+    for (size_t i = 0; i < kCount; ++i) {
+      ids_.push_back(i % 3 == 0 ? -1 : static_cast<int64_t>(i * 7 % kTableRows));
+      expected_.push_back(i % 3 == 0 ? -static_cast<int32_t>(fill_.size()) - 1
+                                     : static_cast<int32_t>(ids_.back()));
+      if (i % 3 == 0) fill_.push_back(expected_.back());
     }
   }
 
-  TEST_F(ManyRowsTest, NothingIsWrittenIfARowIsNotInTheTable) {
-    const RowLayout layout = LayOutRows(*checkpoint_, tensor());
-    const std::vector<int32_t> before(kCount, 7);
-    for (const int64_t wrong :
-         {kTableRows, kTableRows + 1, -kTableRows - 1, INT64_MAX, INT64_MIN}) {
-      std::vector<int64_t> ids(kCount, kTableRows - 1);
-      ids.back() = wrong;
-      std::vector<int32_t> out = before;
-      EXPECT_THROW(GatherRows(*checkpoint_, tensor(), layout, RowIds(std::span<const int64_t>(ids)),
-                              {}, BytesOf(&out), 1),
-                   std::out_of_range);
-      EXPECT_EQ(out, before) << wrong;
-    }
+  const Tensor& tensor() const { return checkpoint_->catalog().tensors.at(0); }
+  static ByteSpan BytesOf(const std::vector<int32_t>& values) {
+    return {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(int32_t)};
+  }
+  static MutableByteSpan BytesOf(std::vector<int32_t>* values) {
+    return {reinterpret_cast<uint8_t*>(values->data()), values->size() * sizeof(int32_t)};
   }
 
-  TEST_F(ManyRowsTest, FileThatHasShrunkIsNotAccessed) {
-    const RowLayout layout = LayOutRows(*checkpoint_, tensor());
-    std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 1), 0);
+  const testing::TempDir dir_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  std::vector<int64_t> ids_;   // every third row is missing
+  std::vector<int32_t> fill_;  // -1, -2, ... in order
+  std::vector<int32_t> expected_;
+};
+
+TEST_F(ManyRowsTest, FillValuesAreTakenInOrder) {
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
+  const RowFillValues values{RowFillValues::Kind::kRows, BytesOf(fill_)};
+  const Remapping remapping{ids_, kCount};
+  const CellFillValues cells{CellFillValues::Kind::kCells, BytesOf(fill_)};
+  for (const int threads : {1, 3}) {
     std::vector<int32_t> out(kCount);
-    const std::vector<int64_t> ids(kCount, 3);
+    GatherRows(*checkpoint_, tensor(), layout, RowIds(std::span<const int64_t>(ids_)), values,
+               BytesOf(&out), threads);
+    EXPECT_EQ(out, expected_);
+    out.assign(kCount, 0);
+    RemapTable(*checkpoint_, tensor(), layout, remapping, cells, BytesOf(&out), sizeof(int32_t),
+               threads);
+    EXPECT_EQ(out, expected_);
+  }
+}
+
+TEST_F(ManyRowsTest, NothingIsWrittenIfARowIsNotInTheTable) {
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
+  const std::vector<int32_t> before(kCount, 7);
+  for (const int64_t wrong : {kTableRows, kTableRows + 1, -kTableRows - 1, INT64_MAX, INT64_MIN}) {
+    std::vector<int64_t> ids(kCount, kTableRows - 1);
+    ids.back() = wrong;
+    std::vector<int32_t> out = before;
     EXPECT_THROW(GatherRows(*checkpoint_, tensor(), layout, RowIds(std::span<const int64_t>(ids)),
                             {}, BytesOf(&out), 1),
-                 CorruptionError);
-    const Remapping remapping{ids, kCount};
-    const int32_t zero = 0;
-    const CellFillValues element{CellFillValues::Kind::kElement,
-                                 {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
-    EXPECT_THROW(RemapTable(*checkpoint_, tensor(), layout, remapping, element, BytesOf(&out),
-                            sizeof(int32_t), 1),
-                 CorruptionError);
+                 std::out_of_range);
+    EXPECT_EQ(out, before) << wrong;
   }
+}
+
+TEST_F(ManyRowsTest, FileThatHasShrunkIsNotAccessed) {
+  const RowLayout layout = LayOutRows(*checkpoint_, tensor());
+  std::filesystem::resize_file(DataFilePath(dir_ / "p", 0, 1), 0);
+  std::vector<int32_t> out(kCount);
+  const std::vector<int64_t> ids(kCount, 3);
+  EXPECT_THROW(GatherRows(*checkpoint_, tensor(), layout, RowIds(std::span<const int64_t>(ids)), {},
+                          BytesOf(&out), 1),
+               CorruptionError);
+  const Remapping remapping{ids, kCount};
+  const int32_t zero = 0;
+  const CellFillValues element{CellFillValues::Kind::kElement,
+                               {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+  EXPECT_THROW(RemapTable(*checkpoint_, tensor(), layout, remapping, element, BytesOf(&out),
+                          sizeof(int32_t), 1),
+               CorruptionError);
+}
 
 }  // namespace
 }  // namespace tensorbundle

@@ -299,21 +299,23 @@ TEST_F(RangesTest, Inspected) {
   EXPECT_EQ(first.num_whole, 0u);
   const RangeStats none = InspectRanges(*checkpoint_, tensor, std::vector<FileRange>{{0, 0, 0}});
   EXPECT_EQ(none.num_slices + none.num_bytes + none.num_touched, 0u);
-  TEST_F(TensorViewTest, CountsThePagesThatRangesTouch) {
-    const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-    Open(BundleBuilder().Add("t", DataType::kUint8, {static_cast<int64_t>(4 * page)},
-                             std::string(4 * page, 'x')));
-    const auto touched = [&](uint64_t offset, uint64_t size) {
-      const std::vector<FileRange> ranges = {{0, offset, size}};
-      return InspectRanges(*checkpoint_, Get("t"), ranges).num_touched / page;
-    };
-    EXPECT_EQ(touched(0, 1), 1U);
-    EXPECT_EQ(touched(0, page), 1U);
-    EXPECT_EQ(touched(0, page + 1), 2U);
-    EXPECT_EQ(touched(page - 1, 2), 2U);
-    EXPECT_EQ(touched(page + 5, page), 2U);
-    EXPECT_EQ(touched(3 * page, page), 1U);
-  }
+}
+
+TEST_F(TensorViewTest, CountsThePagesThatRangesTouch) {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  Open(BundleBuilder().Add("t", DataType::kUint8, {static_cast<int64_t>(4 * page)},
+                           std::string(4 * page, 'x')));
+  const auto touched = [&](uint64_t offset, uint64_t size) {
+    const std::vector<FileRange> ranges = {{0, offset, size}};
+    return InspectRanges(*checkpoint_, Get("t"), ranges).num_touched / page;
+  };
+  EXPECT_EQ(touched(0, 1), 1U);
+  EXPECT_EQ(touched(0, page), 1U);
+  EXPECT_EQ(touched(0, page + 1), 2U);
+  EXPECT_EQ(touched(page - 1, 2), 2U);
+  EXPECT_EQ(touched(page + 5, page), 2U);
+  EXPECT_EQ(touched(3 * page, page), 1U);
+}
 
 }  // namespace
 }  // namespace tensorbundle

@@ -410,35 +410,37 @@ TEST_F(ReadBoxTest, FreshMemoryOfSmallSlices) {
   EXPECT_TRUE(
       ReadBoxWithChecksums(*checkpoint, checkpoint->catalog().tensors[0], {{1, 0}, {0, 4}}, {}, {})
           .empty());
-  TEST_F(ReadBoxTest, SeveralTensorsAreCompared) {
-    const std::string large = RandomBytes(&random_, kReadChunkSize * 3 + 1);
-    for (const bool verify : {true, false}) {
-      for (const int wrong : {-1, 0, 1, 2}) {
-        BundleBuilder builder;
-        builder.Add("a", DataType::kInt8, {static_cast<int64_t>(large.size())}, large);
-        builder.Add("b", DataType::kInt8, {5}, "small");
-        builder.Add("c", DataType::kInt8, {static_cast<int64_t>(large.size())}, large);
-        const size_t starts[] = {100, large.size() + 2, large.size() + 5 + 2 * kReadChunkSize};
-        if (wrong >= 0) builder.data()[starts[wrong]] ^= 1;
-        const auto checkpoint = Open(builder);
-        std::vector<std::vector<uint8_t>> outs;
-        std::vector<TensorRead> reads;
-        for (const Tensor& tensor : checkpoint->catalog().tensors) {
-          outs.emplace_back(tensor.num_elements);
-          reads.push_back({&tensor, outs.back()});
-        }
-        const ReadOptions options{.threads = 2, .verify = verify};
-        if (wrong >= 0 && verify) {
-          EXPECT_THROW(ReadTensors(*checkpoint, reads, options), CorruptionError) << wrong;
-        } else {
-          ReadTensors(*checkpoint, reads, options);
-          const std::string& data = builder.data();
-          EXPECT_EQ(std::string(outs[0].begin(), outs[0].end()), data.substr(0, large.size()));
-          EXPECT_EQ(std::string(outs[2].begin(), outs[2].end()), data.substr(large.size() + 5));
-        }
+}
+
+TEST_F(ReadBoxTest, SeveralTensorsAreCompared) {
+  const std::string large = RandomBytes(&random_, kReadChunkSize * 3 + 1);
+  for (const bool verify : {true, false}) {
+    for (const int wrong : {-1, 0, 1, 2}) {
+      BundleBuilder builder;
+      builder.Add("a", DataType::kInt8, {static_cast<int64_t>(large.size())}, large);
+      builder.Add("b", DataType::kInt8, {5}, "small");
+      builder.Add("c", DataType::kInt8, {static_cast<int64_t>(large.size())}, large);
+      const size_t starts[] = {100, large.size() + 2, large.size() + 5 + 2 * kReadChunkSize};
+      if (wrong >= 0) builder.data()[starts[wrong]] ^= 1;
+      const auto checkpoint = Open(builder);
+      std::vector<std::vector<uint8_t>> outs;
+      std::vector<TensorRead> reads;
+      for (const Tensor& tensor : checkpoint->catalog().tensors) {
+        outs.emplace_back(tensor.num_elements);
+        reads.push_back({&tensor, outs.back()});
+      }
+      const ReadOptions options{.threads = 2, .verify = verify};
+      if (wrong >= 0 && verify) {
+        EXPECT_THROW(ReadTensors(*checkpoint, reads, options), CorruptionError) << wrong;
+      } else {
+        ReadTensors(*checkpoint, reads, options);
+        const std::string& data = builder.data();
+        EXPECT_EQ(std::string(outs[0].begin(), outs[0].end()), data.substr(0, large.size()));
+        EXPECT_EQ(std::string(outs[2].begin(), outs[2].end()), data.substr(large.size() + 5));
       }
     }
   }
+}
 
 }  // namespace
 }  // namespace tensorbundle
