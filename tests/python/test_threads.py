@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import sys
 import threading
 import time
@@ -229,16 +230,17 @@ def most_threads(work: Callable[[], object]) -> int:
 def test_reads_use_as_many_threads_as_asked_for(
     large: Path, of_checkpoint: int, of_call: int | None, used: int
 ) -> None:
-    found = {0}
+    found = [0]
     with tb.open(large, threads=of_checkpoint) as ck:
         for attempt in range(30):  # on a busy machine the other thread may see too little
             if attempt > 3 and max(found) >= used:
                 break
             # The caller is one of them.
-            found.add(1 + most_threads(lambda: ck.load(["t"], threads=of_call)))
+            found.append(1 + most_threads(lambda: ck.load(["t"], threads=of_call)))
             if of_call is None:
-                found.add(1 + most_threads(ck["t"].read))
-        assert max(found) == used
+                found.append(1 + most_threads(ck["t"].read))
+        assert max(found) >= used
+        assert statistics.median(found) <= used  # a thread of an earlier test may have run too
 
 
 def test_default_number_of_threads(large: Path) -> None:
