@@ -65,19 +65,26 @@ def sanitize(session: nox.Session) -> None:
 FUZZ_SANITIZERS = "address,undefined,local-bounds,float-divide-by-zero,implicit-integer-truncation"
 
 
-def build_fuzzers(session: nox.Session) -> str:
-    """Builds the fuzz targets with Clang. Returns the build directory."""
+def build_with_clang(session: nox.Session, name: str, sanitizers: str, *options: str) -> str:
+    """Builds a target with Clang and sanitizers, in a folder that stays. Returns the folder."""
     session.install("cmake>=3.22", "ninja")
-    build = str(Path(session.cache_dir) / "fuzz")
+    build = str(Path(session.cache_dir) / name)
     session.run(
         "cmake", "-S", ".", "-B", build, "-G", "Ninja",
         f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
-        "-DTENSORBUNDLE_BUILD_TESTS=ON", "-DTENSORBUNDLE_BUILD_FUZZERS=ON",
-        f"-DTENSORBUNDLE_SANITIZE={FUZZ_SANITIZERS}",
-        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1",
+        f"-DTENSORBUNDLE_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo", *options,
     )  # fmt: skip
-    session.run("cmake", "--build", build, "--target", "fuzzers")
+    session.run("cmake", "--build", build, "--target", name)
     return build
+
+
+def build_fuzzers(session: nox.Session) -> str:
+    """Builds the fuzz targets. Returns the build directory."""
+    return build_with_clang(
+        session, "fuzzers", FUZZ_SANITIZERS,
+        "-DTENSORBUNDLE_BUILD_TESTS=ON", "-DTENSORBUNDLE_BUILD_FUZZERS=ON",
+        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -g1",
+    )  # fmt: skip
 
 
 @nox.session
@@ -94,15 +101,10 @@ def fuzz_record(session: nox.Session) -> None:
 
 def run_threads(session: nox.Session, seconds: str) -> None:
     """Builds the driver of many threads under ThreadSanitizer, and runs it."""
-    session.install("cmake>=3.22", "ninja")
-    build = str(Path(session.cache_dir) / "threads")
-    session.run(
-        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
-        f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
-        "-DTENSORBUNDLE_BUILD_THREADS=ON", "-DTENSORBUNDLE_SANITIZE=thread",
-        "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+    build = build_with_clang(
+        session, "threads_driver", "thread",
+        "-DTENSORBUNDLE_BUILD_THREADS=ON", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
     )  # fmt: skip
-    session.run("cmake", "--build", build, "--target", "threads_driver")
     session.run(f"{build}/tests/threads/threads_driver", seconds, external=True)
 
 

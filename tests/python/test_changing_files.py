@@ -164,6 +164,14 @@ def name_of(change: Callable[..., None]) -> str:
     return change.__name__
 
 
+def load_and_change(
+    ck: tb.Checkpoint, read_before: bool, change: Callable[..., None], prefix: Path, new: Path
+) -> None:
+    if read_before:
+        ck.load()
+    change(prefix, new)
+
+
 modes = pytest.mark.parametrize("io", ["auto", "mmap", "pread"])
 both_orders = pytest.mark.parametrize("read_before", [False, True], ids=["unread", "read"])
 
@@ -175,9 +183,7 @@ def test_open_handle_reads_old_values(
     prefix: Path, new: Path, change: Callable[..., None], read_before: bool, io: str
 ) -> None:
     with tb.open(prefix, io=io) as ck:
-        if read_before:
-            ck.load()
-        change(prefix, new)
+        load_and_change(ck, read_before, change, prefix, new)
         for way, read in WAYS.items():
             assert is_version(way, read(ck), 0), way
         assert ck["first"].read().tolist() == [0] * 10
@@ -206,9 +212,7 @@ def test_part_after_rewriting_in_place_is_of_one_version(
 ) -> None:
     """Nothing compares the checksum of a part, or that of a slice that was verified before."""
     with tb.open(prefix, io=io) as ck:
-        if read_before:
-            ck.load()
-        change(prefix, new)
+        load_and_change(ck, read_before, change, prefix, new)
         for way, read in (WAYS if read_before else PARTS).items():
             if way == "strings":
                 with pytest.raises(tb.CorruptionError):  # always compared
@@ -225,9 +229,7 @@ def test_shorter_file_raises(
     prefix: Path, new: Path, change: Callable[..., None], read_before: bool, io: str
 ) -> None:
     with tb.open(prefix, io=io) as ck:
-        if read_before:
-            ck.load()
-        change(prefix, new)
+        load_and_change(ck, read_before, change, prefix, new)
         for way, read in WAYS.items():
             with pytest.raises(FAILURES) as caught:
                 read(ck)

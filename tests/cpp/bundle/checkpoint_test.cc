@@ -198,10 +198,6 @@ TEST_F(CheckpointTest, WarnsTwentyTimesAtMost) {
   EXPECT_EQ(StorageWarnings(*Open()).size(), 20u);
 }
 
-using testing::BundleBuilder;
-using testing::Record;
-using testing::TempDir;
-
 constexpr auto kTick = std::chrono::milliseconds(30);  // more than one of the file system's clock
 
 BundleBuilder BuilderOf(const std::string& bytes) {

@@ -395,8 +395,6 @@ TEST_F(DestinationTest, ReplacesACheckpointOfAnyNumberOfShards) {
   }
 }
 
-using testing::TempDir;
-
 std::string Contents(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
