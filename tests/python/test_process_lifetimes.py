@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from craft import workers
 from craft.bundle import Bundle, index_path, shard_path
 from craft.v1 import V1File
 
@@ -173,40 +174,23 @@ print("good")
     assert output == "good\n"
 
 
-_inherited: Any = None
-
-
-def use_inherited(row: int) -> tuple[float, bytes]:
-    return float(_inherited["table"][row, 1]), _inherited["words"].read()[row]
-
-
-def use_sent(tensor: Any) -> float:
-    return float(np.asarray(tensor)[5, 5] + tensor.take([7])[0, 0])
-
-
-def open_and_read(path: str) -> int:
-    with tb.open(path) as ck:
-        return sum(len(chunk) for _, chunk in ck["sliced"].chunks(9000))
-
-
 @linux
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_worker_processes_share_a_checkpoint(folder: Path, method: str) -> None:
-    global _inherited
     context = multiprocessing.get_context(method)
     with tb.open(folder / "c", threads=2) as ck:
         stream = ck["table"].chunks(1000)
         next(stream)  # its thread runs while the workers start
-        _inherited = ck
+        workers.inherited = ck
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             if method == "fork":
-                found = list(pool.map(use_inherited, range(20)))
+                found = list(pool.map(workers.use_inherited, range(20)))
                 assert found == [(row * 32 + 1, WORDS[row]) for row in range(20)]
-            assert set(pool.map(use_sent, [ck["table"]] * 4)) == {165 + 224}
-            assert set(pool.map(open_and_read, [str(folder / "c")] * 4)) == {40_000}
+            assert set(pool.map(workers.use_sent, [ck["table"]] * 4)) == {165 + 224}
+            assert set(pool.map(workers.open_and_read, [str(folder / "c")] * 4)) == {40_000}
         assert sum(len(chunk) for _, chunk in stream) == 39_000
-        _inherited = None
+        workers.inherited = None
 
 
 LIVE: dict[str, str] = {
