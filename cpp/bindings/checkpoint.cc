@@ -13,6 +13,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/progress.h"
+#include "bindings/remote.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/read/read_box.h"
@@ -465,6 +466,18 @@ void RegisterCheckpoint(py::module_& module) {
                                                      threads);
           },
           "files"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
+      .def_static(
+          "open_remote",
+          [](int format, const std::vector<std::string>& files, py::object open, std::string name,
+             bool verify, int threads) {
+            const FileOpener opener = OpenerOf(std::move(open));
+            const GilReleased released;
+            auto opened = format == 2 ? Checkpoint::OpenBundle(files.at(0), opener)
+                                      : OpenV1(files, IoMode::kPread, opener);
+            return std::make_shared<BoundCheckpoint>(std::move(opened), std::move(name), verify,
+                                                     threads);
+          },
+          "format"_a, "files"_a, "open"_a, py::kw_only(), "name"_a, "verify"_a, "threads"_a)
       .def("close", &BoundCheckpoint::Close, py::call_guard<GilReleased>())
       .def_property_readonly("closed", &BoundCheckpoint::closed)
       .def_property_readonly("threads", &BoundCheckpoint::threads)

@@ -91,6 +91,15 @@ auto CallPython(const Call& call) {
 #endif
 }
 
+// Whether the interpreter has begun to end: other threads do not get the GIL any more.
+inline bool IsFinalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
 // Throws what the handlers of signals raise, such as KeyboardInterrupt. To be called with the GIL.
 inline void RaiseSignals() {
   if (CallPython([] { return PyErr_CheckSignals(); }) != 0) throw py::error_already_set();

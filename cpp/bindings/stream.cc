@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The class _core.Stream: tensors, or rows of one, that a thread reads ahead. The thread never
-// calls Python.
+// The class _core.Stream: tensors, or rows of one, that a thread reads ahead. The thread calls
+// Python only to read a remote store.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -31,7 +31,14 @@ class Stream : public HeldByPython {
         outs_(std::move(outs)),
         stream_(std::make_unique<Prefetcher>(std::move(checkpoint), std::move(options))) {}
 
-  ~Stream() { Close(); }
+  ~Stream() {
+    if (IsFinalizing() && checkpoint_->files().has_opener()) {
+      // The thread may wait for Python, which does not come back, so it cannot be waited for.
+      stream_.release();  // NOLINT
+      return;
+    }
+    Close();
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 

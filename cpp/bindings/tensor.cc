@@ -92,6 +92,7 @@ bool IsDecoded(const OpenTensor& t) {
 }
 
 const char* ModeOf(const OpenTensor& t) {
+  if (t.checkpoint->files().has_opener()) return "requests";
   switch (t.checkpoint->mode()) {
     case IoMode::kAuto:
       return "auto";

@@ -171,6 +171,14 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& pref
   }
 }
 
+std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& prefix,
+                                                         const FileOpener& opener) {
+  const std::shared_ptr<const File> file = OpenIndexFile(prefix, opener);
+  auto index = std::make_shared<const BundleIndex>(
+      ReadBundleIndex(prefix, std::make_shared<const MemorySource>(*file)));
+  return OpenFiles(std::move(index), nullptr, IoMode::kPread, opener);
+}
+
 std::shared_ptr<const Checkpoint> Checkpoint::OpenTensors(std::shared_ptr<const BundleIndex> index,
                                                           std::span<const Tensor* const> tensors,
                                                           IoMode mode, const FileOpener& opener) {

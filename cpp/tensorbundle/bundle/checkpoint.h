@@ -28,6 +28,11 @@ class Checkpoint {
   // Throws: as ReadBundleIndex; CorruptionError if the index is replaced at every attempt.
   static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix, IoMode mode);
 
+  // Opens a V2 checkpoint in another file system, and never maps it. Reads the index at once. Does
+  // not notice that it is replaced. Throws: as ReadBundleIndex; what `opener` throws.
+  static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix,
+                                                      const FileOpener& opener);
+
   // Opens the files of some tensors of a V2 checkpoint whose index was read before. Returns null if
   // the index has been replaced since. Requires: the bytes of other tensors are not used.
   static std::shared_ptr<const Checkpoint> OpenTensors(std::shared_ptr<const BundleIndex> index,

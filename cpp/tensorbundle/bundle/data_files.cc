@@ -22,6 +22,7 @@ constexpr size_t kMinText = 8;       // bytes: fewer are not likely to be an ans
 constexpr size_t kShortText = 200;   // bytes of a text that a message can quote
 constexpr size_t kMaxNames = 5'000;  // names of a directory that are compared
 constexpr size_t kMaxShown = 3;
+constexpr char kMissing[] = " is missing; was the checkpoint copied in part?";
 
 // Recognizes the text formats that are found in place of data files. `head` is in lower case.
 FileError ErrorOfText(std::string_view head) {
@@ -205,7 +206,7 @@ std::string DescribeMissingFile(const std::string& path) {
   }
   const std::vector<std::string> names = NamesLike(path);
   std::string text = "the data file " + path + " is missing";
-  if (names.empty()) return text + "; was the checkpoint copied in part?";
+  if (names.empty()) return "the data file " + path + kMissing;
   text += "; ";
   for (size_t i = 0; i < std::min(names.size(), kMaxShown); ++i) {
     text += (i == 0 ? "" : ", ") + EscapeBytes(names[i]);
@@ -279,7 +280,7 @@ void DataFiles::Open(uint32_t file) const {
   Entry& entry = entries_[file];
   const std::string& path = catalog_.files[file];
   const ReadMode mode = mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered;
-  entry.file = opener_ ? opener_(path, mode) : File::Open(path, mode);
+  entry.file = File::Open(path, mode);
   if (file < catalog_.file_ends.size()) {
     entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
@@ -289,6 +290,7 @@ void DataFiles::Open(uint32_t file) const {
 const File& DataFiles::Get(uint32_t file) const {
   Entry& entry = EntryOf(file);
   if (const File* open = entry.open.load(std::memory_order_acquire)) return *open;
+  if (opener_) return OpenOnce(file);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (entry.open.load(std::memory_order_relaxed) == nullptr) {
     if (index_ && index_->WasReplaced()) {
@@ -305,6 +307,28 @@ const File& DataFiles::Get(uint32_t file) const {
     }
   }
   return *entry.open.load(std::memory_order_relaxed);
+}
+
+// The opener may wait for the caller's lock (Python's GIL), so no lock is held meanwhile. If
+// several threads open a file at the same time, all use the file of the first that succeeds.
+const File& DataFiles::OpenOnce(uint32_t file) const {
+  Entry& entry = entries_[file];
+  const std::string& path = catalog_.files[file];
+  std::shared_ptr<const File> opened;
+  try {
+    opened = opener_(path, ReadMode::kBuffered);
+  } catch (const CheckpointNotFoundError&) {
+    throw CheckpointNotFoundError("the data file " + path + kMissing, path);
+  }
+  FileDiagnosis diagnosis;
+  if (file < catalog_.file_ends.size()) diagnosis = Diagnose(*opened, catalog_.file_ends[file]);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (entry.open.load(std::memory_order_relaxed) == nullptr) {
+    entry.file.swap(opened);
+    entry.diagnosis = diagnosis;
+    entry.open.store(entry.file.get(), std::memory_order_release);
+  }
+  return *entry.file;
 }
 
 bool DataFiles::IsOpen(uint32_t file) const {
@@ -345,7 +369,7 @@ std::shared_ptr<const Mapping> DataFiles::MapOnce(
     std::shared_ptr<const Mapping> (*map)(const File&)) const {
   const File& opened = Get(file);
   if (mode_ == IoMode::kPread || mode_ == IoMode::kDirect) return nullptr;
-  if (opened.mode() == ReadMode::kRanges) return nullptr;
+  if (opened.descriptor() < 0) return nullptr;
   opened.CheckNotShrunk();
   SharedMapping& shared = entries_[file].*place;
   if (const auto* found = shared.load(std::memory_order_acquire)) return *found;

@@ -124,6 +124,9 @@ class DataFiles {
   // Maps the whole file for reading: pages that writes to views do not change. Otherwise as above.
   std::shared_ptr<const Mapping> MapForReading(uint32_t file) const;
 
+  // Whether an opener opens the files.
+  bool has_opener() const { return opener_ != nullptr; }
+
   size_t size() const { return size_; }
   const std::optional<IndexFile>& index() const { return index_; }
 
@@ -135,6 +138,7 @@ class DataFiles {
 
   Entry& EntryOf(uint32_t file) const;
   void Open(uint32_t file) const;
+  const File& OpenOnce(uint32_t file) const;
   void Close(uint32_t file);
   std::shared_ptr<const Mapping> MapOnce(
       uint32_t file, SharedMapping Entry::* place,
@@ -145,7 +149,7 @@ class DataFiles {
   const FileOpener opener_;
   const std::optional<IndexFile> index_;
   const size_t size_;
-  mutable std::mutex mutex_;          // held to open a file
+  mutable std::mutex mutex_;          // held to open a file, but not while `opener_` runs
   std::unique_ptr<Entry[]> entries_;  // by number of the file
 };
 

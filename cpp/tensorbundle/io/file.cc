@@ -14,6 +14,7 @@
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/interrupt.h"
+#include "tensorbundle/base/parallel.h"
 
 namespace tensorbundle {
 namespace {
@@ -23,6 +24,12 @@ static_assert(sizeof(off_t) == 8, "build with 64-bit file offsets");
 // CheckInterrupt() is called after so many bytes.
 constexpr uint64_t kMaxReadSize = uint64_t{16} << 20;
 constexpr uint64_t kDirectBufferSize = uint64_t{1} << 20;
+
+// kRequests: after a small read, another one that begins at most kMaxStep bytes later makes the
+// file read ahead. kMaxStep is the gap between aligned tensors.
+constexpr uint64_t kSmallRead = uint64_t{64} << 10;
+constexpr uint64_t kMaxStep = 4096;
+constexpr uint64_t kReadAhead = uint64_t{1} << 20;
 
 #ifdef O_DIRECT
 constexpr int kDirectFlag = O_DIRECT;
@@ -132,6 +139,14 @@ std::shared_ptr<const File> File::OfRanges(std::string path, uint64_t size,
   return file;
 }
 
+std::shared_ptr<const File> File::OfRequests(std::string path, uint64_t size,
+                                             std::unique_ptr<const RequestReader> reader) {
+  const std::shared_ptr<File> file(new File(std::move(path), ReadMode::kRequests));
+  file->identity_.size = size;
+  file->request_reader_ = std::move(reader);
+  return file;
+}
+
 std::optional<FileIdentity> File::Identify(const std::string& path) {
   struct stat status{};
   if (::stat(path.c_str(), &status) == 0) return IdentityOf(status);
@@ -165,6 +180,8 @@ void File::ReadAt(uint64_t offset, MutableByteSpan out) const {
       return ReadDirect(offset, out);
     case ReadMode::kRanges:
       return ReadRanges(offset, out);
+    case ReadMode::kRequests:
+      return ReadByRequests(offset, out);
   }
 }
 
@@ -192,10 +209,13 @@ void File::ReadDirect(uint64_t offset, MutableByteSpan out) const {
   }
 }
 
+void File::RequireInside(uint64_t offset, uint64_t size) const {
+  if (RangeFits(offset, size, this->size())) return;
+  ThrowEnded(path_, offset, size, offset < this->size() ? this->size() - offset : 0);
+}
+
 void File::ReadRanges(uint64_t offset, MutableByteSpan out) const {
-  if (!RangeFits(offset, out.size(), size())) {
-    ThrowEnded(path_, offset, out.size(), offset < size() ? size() - offset : 0);
-  }
+  RequireInside(offset, out.size());
   for (uint64_t done = 0; done < out.size();) {
     const uint64_t wanted = std::min(out.size() - done, kMaxRangeSize);
     const ByteSpan bytes = Borrow(offset + done, wanted);
@@ -204,10 +224,47 @@ void File::ReadRanges(uint64_t offset, MutableByteSpan out) const {
   }
 }
 
-ByteSpan File::Borrow(uint64_t offset, uint64_t size) const {
-  if (!RangeFits(offset, size, this->size())) {
-    ThrowEnded(path_, offset, size, offset < this->size() ? this->size() - offset : 0);
+// Answers a small read from the last block, or reads a block ahead if small reads follow one
+// another. Returns false if neither.
+bool File::ReadFromBlock(uint64_t offset, MutableByteSpan out) const {
+  std::shared_ptr<const Block> block;
+  bool is_next = false;
+  {
+    const std::lock_guard<std::mutex> lock(block_mutex_);
+    is_next = offset >= next_ && offset - next_ <= kMaxStep;
+    next_ = offset + out.size();
+    block = block_;
   }
+  const auto contains = [&](const Block& b) {
+    return offset >= b.begin && RangeFits(offset - b.begin, out.size(), b.bytes.size());
+  };
+  if (block == nullptr || !contains(*block)) {
+    if (!is_next) return false;
+    auto ahead = std::make_shared<Block>();
+    ahead->begin = offset;
+    ahead->bytes.resize(std::min(kReadAhead, size() - offset));
+    request_reader_->Read(offset, ahead->bytes);
+    block = std::move(ahead);
+    const std::lock_guard<std::mutex> lock(block_mutex_);
+    block_ = block;
+  }
+  std::memcpy(out.data(), block->bytes.data() + (offset - block->begin), out.size());
+  return true;
+}
+
+void File::ReadByRequests(uint64_t offset, MutableByteSpan out) const {
+  RequireInside(offset, out.size());
+  if (out.empty() || (out.size() <= kSmallRead && ReadFromBlock(offset, out))) return;
+  const uint64_t count = (out.size() + kMaxRequestSize - 1) / kMaxRequestSize;
+  ParallelFor(count, kMaxRequests, [&](size_t i) {
+    const uint64_t begin = i * kMaxRequestSize;
+    const uint64_t size = std::min(kMaxRequestSize, out.size() - begin);
+    request_reader_->Read(offset + begin, out.subspan(begin, size));
+  });
+}
+
+ByteSpan File::Borrow(uint64_t offset, uint64_t size) const {
+  RequireInside(offset, size);
   const ByteSpan bytes = reader_->Read(offset, size);
   if (bytes.size() > size) {
     throw CorruptionError(path_ + ": a read of " + std::to_string(size) + " bytes at offset " +

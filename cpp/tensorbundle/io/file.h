@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file, open for reading: a regular file of the system, or one that a RangeReader serves.
+// A file, open for reading: a regular file of the system, or one that a RangeReader or a
+// RequestReader serves.
 #pragma once
 
 #include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tensorbundle/base/bytes.h"
 
@@ -26,6 +29,7 @@ enum class ReadMode {
   kBuffered,  // through the page cache
   kDirect,    // with O_DIRECT, through an aligned bounce buffer
   kRanges,    // through a RangeReader
+  kRequests,  // through a RequestReader
 };
 
 // Reads a file that the system cannot open, such as one in an object store.
@@ -43,6 +47,27 @@ class RangeReader {
 // negligible, few enough for the copy to stay in the cache.
 inline constexpr uint64_t kMaxRangeSize = uint64_t{1} << 20;
 
+// Reads a file by requests to a server. A request takes milliseconds, whatever its size: callers
+// make few, and several at a time. Threads: thread-safe.
+// Lifetime: the destructor closes the file.
+class RequestReader {
+ public:
+  virtual ~RequestReader() = default;
+  // Fills `out` with the bytes that start at `offset`, by one request.
+  // Throws: any exception; File::ReadAt() passes it on.
+  virtual void Read(uint64_t offset, MutableByteSpan out) const = 0;
+};
+
+// Bytes that one request reads at most: they take longer than the request itself, and those of
+// all threads still fit into memory.
+inline constexpr uint64_t kMaxRequestSize = uint64_t{4} << 20;
+
+// Bytes that are read in vain rather than by another request.
+inline constexpr uint64_t kMaxRequestGap = uint64_t{64} << 10;
+
+// Requests that are made at a time for one long read.
+inline constexpr int kMaxRequests = 16;
+
 // Direct I/O reads blocks of this size to memory of this alignment; enough for every device known.
 inline constexpr uint64_t kDirectAlignment = 4096;
 
@@ -56,12 +81,12 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
-// Owns the descriptor or the RangeReader. The size is that at open: if the file shrinks later,
-// reads throw.
+// Owns the descriptor or the reader. The size is that at open: if the file shrinks later, reads
+// throw.
 // Threads: immutable and thread-safe, unless a RangeReader is not.
 class File {
  public:
-  // Opens a regular file of the system. Never blocks. Requires: `mode` is not kRanges.
+  // Opens a regular file of the system. Never blocks. Requires: `mode` is kBuffered or kDirect.
   // Throws: CheckpointNotFoundError if there is no file; IOFailure if the system call fails or the
   // path is a FIFO, socket, device or directory; UnsupportedError if `mode` is kDirect and the file
   // system has no direct I/O.
@@ -72,6 +97,10 @@ class File {
   // cannot be mapped, and no identity but its size: nothing read from it may be cached.
   static std::shared_ptr<const File> OfRanges(std::string path, uint64_t size,
                                               std::unique_ptr<const RangeReader> reader);
+
+  // A file of `size` bytes that `reader` reads. Its mode is kRequests. Otherwise as above.
+  static std::shared_ptr<const File> OfRequests(std::string path, uint64_t size,
+                                                std::unique_ptr<const RequestReader> reader);
   ~File();
   File(const File&) = delete;
   File& operator=(const File&) = delete;
@@ -83,7 +112,7 @@ class File {
   const std::string& path() const { return path_; }
   uint64_t size() const { return identity_.size; }
   const FileIdentity& identity() const { return identity_; }
-  int descriptor() const { return descriptor_; }  // -1 if a RangeReader serves the file
+  int descriptor() const { return descriptor_; }  // -1 if a reader serves the file
   ReadMode mode() const { return mode_; }
 
   // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
@@ -92,7 +121,7 @@ class File {
 
   // Fills `out` with the bytes that start at `offset`.
   // Throws: TruncatedError if the file ends too early; IOFailure if the system call fails; what the
-  // RangeReader throws.
+  // reader throws.
   void ReadAt(uint64_t offset, MutableByteSpan out) const;
 
   // Returns the bytes that start at `offset`, without the copy that ReadAt() makes.
@@ -116,12 +145,25 @@ class File {
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;
   void ReadRanges(uint64_t offset, MutableByteSpan out) const;
+  void ReadByRequests(uint64_t offset, MutableByteSpan out) const;
+  bool ReadFromBlock(uint64_t offset, MutableByteSpan out) const;
+  void RequireInside(uint64_t offset, uint64_t size) const;
 
   std::string path_;
   int descriptor_ = -1;
   FileIdentity identity_;
   ReadMode mode_;
   std::unique_ptr<const RangeReader> reader_;
+  std::unique_ptr<const RequestReader> request_reader_;
+
+  // kRequests: what was read ahead last, because small reads followed one another.
+  struct Block {
+    uint64_t begin = 0;
+    std::vector<uint8_t> bytes;
+  };
+  mutable std::mutex block_mutex_;  // never held during a request
+  mutable std::shared_ptr<const Block> block_;
+  mutable uint64_t next_ = UINT64_MAX;  // the end of the last read
 };
 
 // Opens the file at a path in another file system. Empty: File::Open().

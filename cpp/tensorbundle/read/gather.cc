@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -13,6 +14,7 @@
 #include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/read/copy_layout.h"
+#include "tensorbundle/read/fetched_rows.h"
 #include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/row_readahead.h"
 
@@ -46,7 +48,8 @@ RowCopier::RowCopier(const RowLayout& layout, unsigned swap_unit, StoreHint hint
       hint_(hint),
       ahead_(
           std::clamp<size_t>(kBytesAhead / std::max<uint64_t>(1, layout.row_size), 4, kMaxAhead)) {
-  if (layout.groups.size() == 1 && layout.groups[0].segments.size() == 1) {
+  if (layout.groups.size() == 1 && layout.groups[0].begin == 0 &&
+      layout.groups[0].segments.size() == 1) {
     base_ = layout.groups[0].segments[0].memory;
     stride_ = layout.groups[0].segments[0].stride;
   }
@@ -118,6 +121,10 @@ class Gatherer {
     CheckAll(threads);
     CheckFillValues();
     if (out_.empty()) return;
+    if (layout_.has_requests) {
+      for (size_t task = 0; task < NumTasks(); ++task) Fetch(task, threads);
+      return;
+    }
     for (const File* file : layout_.mapped_files) file->CheckNotShrunk();
     is_cold_ = IsCold();
     ParallelFor(NumTasks(), threads, [this](size_t task) { Copy(task); });
@@ -217,6 +224,29 @@ class Gatherer {
     const uint64_t bytes_per_row =
         static_cast<uint64_t>(num_rows_) / ids_.size() * layout_.row_size;
     return is_missing && !(is_ascending && bytes_per_row <= kShortGap);
+  }
+
+  // As Copy(), for rows that are read by requests.
+  void Fetch(size_t task, int threads) const {
+    const auto row_at = RowAt(task);
+    const size_t count = IdsOf(task).size();
+    const size_t window = RowsPerFetch(layout_);
+    uint8_t* out = out_.data() + task * kRowsPerTask * layout_.row_size;
+    uint64_t fills = missing_before_[task];
+    for (size_t begin = 0; begin < count; begin += window) {
+      const size_t size = std::min(window, count - begin);
+      std::vector<int64_t> rows;  // read once: the numbers may change
+      rows.reserve(size);
+      for (size_t i = 0; i < size; ++i) rows.push_back(row_at(begin + i));
+      std::vector<int64_t> present;
+      std::copy_if(rows.begin(), rows.end(), std::back_inserter(present),
+                   [](int64_t row) { return row >= 0; });
+      const RowLayout fetched = FetchRows(layout_, std::move(present), threads);
+      RowCopier(fetched, big_endian_ ? info_.swap_size : 1, StoreHint::kCached)
+          .Copy(
+              size, [&](size_t i) { return rows[i]; }, [&](uint8_t* row) { Fill(fills++, row); },
+              out + begin * layout_.row_size, layout_.row_size);
+    }
   }
 
   void Copy(size_t task) const {

@@ -206,7 +206,7 @@ class RowCopier {
   const unsigned swap_unit_;
   const StoreHint hint_;
   const size_t ahead_;             // rows to look up before the first of them is copied
-  const uint8_t* base_ = nullptr;  // of row 0, if all rows are in memory at one stride
+  const uint8_t* base_ = nullptr;  // of row 0, if all rows from it on are in memory at one stride
   uint64_t stride_ = 0;
 };
 

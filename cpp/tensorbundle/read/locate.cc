@@ -81,9 +81,13 @@ BoxLocation LocateTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
   return location;
 }
 
+NoViewReason WhyNotMapped(const Checkpoint& checkpoint) {
+  return checkpoint.files().has_opener() ? NoViewReason::kRemote : NoViewReason::kNotMapped;
+}
+
 TensorView ViewRange(const Checkpoint& checkpoint, const FileRange& range) {
   std::shared_ptr<const Mapping> mapping = checkpoint.files().MapForViews(range.file);
-  if (mapping == nullptr) return {{}, {}, NoViewReason::kNotMapped};
+  if (mapping == nullptr) return {{}, {}, WhyNotMapped(checkpoint)};
   const ByteSpan bytes = mapping->bytes().subspan(range.offset, range.size);
   return {std::move(mapping), bytes};
 }
@@ -106,6 +110,8 @@ const char* ToString(NoViewReason reason) {
       return "its stored slices are not adjacent";
     case NoViewReason::kNotMapped:
       return "the checkpoint was opened without memory mapping";
+    case NoViewReason::kRemote:
+      return "it is in a remote store";
   }
   return "";
 }
@@ -148,7 +154,7 @@ TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor)
   if (!location) return {{}, {}, location.reason};
   const IoMode mode = checkpoint.mode();
   if (mode == IoMode::kPread || mode == IoMode::kDirect) {
-    return {{}, {}, NoViewReason::kNotMapped};
+    return {{}, {}, WhyNotMapped(checkpoint)};
   }
   const FileRange& range = location.range;
   const File& file = checkpoint.files().Get(range.file);

@@ -31,7 +31,8 @@ enum class NoViewReason : uint8_t {
   kEncoded,    // decoding gives the elements
   kStrided,    // the stored rows are longer than those of the box
   kScattered,  // several ranges, in another order, or with holes
-  kNotMapped   // the I/O mode does not map
+  kNotMapped,  // the I/O mode does not map
+  kRemote      // the files are in another file system
 };
 
 // Returns "its elements have no fixed size" and the like, for messages; "" for kNone.

@@ -2,6 +2,7 @@
 #include "tensorbundle/read/read_box.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -74,8 +75,11 @@ std::optional<SmallRead> FindSmallRead(const Catalog& catalog, const Tensor& ten
   return SmallRead{&slice, static_cast<uint64_t>(box[0].start) * row_size};
 }
 
+// `read_bytes` fills its argument with the stored bytes.
+template <typename ReadBytes>
 void ReadSmall(const Checkpoint& checkpoint, const Tensor& tensor, const DataTypeInfo& info,
-               const SmallRead& read, MutableByteSpan out, const ReadOptions& options) {
+               const SmallRead& read, MutableByteSpan out, const ReadOptions& options,
+               const ReadBytes& read_bytes) {
   const StoredSlice& slice = *read.slice;
   const bool verifies = options.verify && out.size() == slice.size;
   if (verifies) {
@@ -84,7 +88,7 @@ void ReadSmall(const Checkpoint& checkpoint, const Tensor& tensor, const DataTyp
     RequireReadable(checkpoint, tensor, slice);
   }
   const bool has_checksum = verifies && StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
-  checkpoint.files().Get(slice.file).ReadAt(slice.offset + read.offset, out);
+  read_bytes(out);
   const uint32_t crc = has_checksum ? crc32c::Value(out.data(), out.size()) : 0;
   SwapBytes(out, checkpoint.catalog().big_endian ? info.swap_size : 1);
   if (has_checksum) FinishVerify(checkpoint, tensor, slice, crc);
@@ -110,9 +114,7 @@ ReadPlan PlanRead(const Checkpoint& checkpoint, const Tensor& tensor, const Data
           HasChecksumOfBytes(checkpoint, slice) && read.layout.has_contiguous_source();
     }
     if (slice.encoding != Encoding::kRecord) read.file = &checkpoint.files().Get(slice.file);
-    if (read.file != nullptr && read.file->mode() == ReadMode::kRanges) {
-      read.chunk_size = kMaxRangeSize;
-    }
+    if (read.file != nullptr) read.chunk_size = ChunkSizeOf(*read.file);
     read.scans_slice =
         use == ChecksumUse::kCompare && read.has_checksum && !overlap.is_whole_slice();
     if (options.fresh) read.uffd = MakeUffdBuffer(slice, read.layout, out);
@@ -134,6 +136,56 @@ ReadPlan ReadSlices(const Checkpoint& checkpoint, const Tensor& tensor, const Da
   ReadPlan plan = PlanRead(checkpoint, tensor, info, box, out, options, use);
   ParallelFor(plan.num_tasks(), options.threads, [&](size_t task) { plan.Run(task); });
   return plan;
+}
+
+// Small tensors that one request reads, because they are close together in a file.
+struct ReadGroup {
+  const File* file = nullptr;
+  uint64_t begin = 0;  // offsets in the file
+  uint64_t end = 0;
+  std::vector<std::pair<const TensorRead*, SmallRead>> reads{};
+};
+
+// Adds a read to the last group if it is close enough, else to a new group. Returns false if the
+// tensor is not small, or its file is not read by requests.
+bool AddToGroups(const Checkpoint& checkpoint, const TensorRead& read,
+                 std::vector<ReadGroup>* groups) {
+  // Fewer bytes than a request may have: several requests are made at a time.
+  constexpr uint64_t kMaxGroupSize = kMaxRequestSize / 4;
+  const Catalog& catalog = checkpoint.catalog();
+  if (!checkpoint.files().has_opener() || read.out.empty()) return false;
+  const Box box = WholeBox(catalog.Shape(*read.tensor));
+  const auto small = FindSmallRead(catalog, *read.tensor, box, read.out.size());
+  if (!small) return false;
+  const StoredSlice& slice = *small->slice;
+  checkpoint.CheckSlice(*read.tensor, slice, Compared::kYes);
+  const File& file = checkpoint.files().Get(slice.file);
+  if (file.mode() != ReadMode::kRequests) return false;
+  const uint64_t end = slice.offset + slice.size;
+  if (!groups->empty()) {
+    ReadGroup& last = groups->back();
+    if (last.file == &file && slice.offset <= last.end + kMaxRequestGap &&
+        std::max(end, last.end) - last.begin <= kMaxGroupSize) {
+      last.end = std::max(end, last.end);
+      last.reads.emplace_back(&read, *small);
+      return true;
+    }
+  }
+  groups->push_back({&file, slice.offset, end});
+  groups->back().reads.emplace_back(&read, *small);
+  return true;
+}
+
+void ReadTogether(const Checkpoint& checkpoint, const ReadGroup& group,
+                  const ReadOptions& options) {
+  const uint64_t size = group.end - group.begin;
+  const auto bytes = std::make_unique_for_overwrite<uint8_t[]>(size);
+  group.file->ReadAt(group.begin, {bytes.get(), size});
+  for (const auto& [read, small] : group.reads) {
+    const uint8_t* stored = bytes.get() + (small.slice->offset - group.begin);
+    ReadSmall(checkpoint, *read->tensor, RequireFixedSize(*read->tensor), small, read->out, options,
+              [&](MutableByteSpan out) { std::memcpy(out.data(), stored, out.size()); });
+  }
 }
 
 }  // namespace
@@ -167,7 +219,11 @@ void ReadBox(const Checkpoint& checkpoint, const Tensor& tensor, const Box& box,
   if (!CheckRequest(checkpoint, tensor, info, box, out)) return;
   if (!options.verify_partial) {
     if (const auto small = FindSmallRead(checkpoint.catalog(), tensor, box, out.size())) {
-      return ReadSmall(checkpoint, tensor, info, *small, out, options);
+      return ReadSmall(checkpoint, tensor, info, *small, out, options, [&](MutableByteSpan bytes) {
+        checkpoint.files()
+            .Get(small->slice->file)
+            .ReadAt(small->slice->offset + small->offset, bytes);
+      });
     }
   }
   FinishReads(checkpoint, tensor,
@@ -183,9 +239,10 @@ void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads
               return catalog.FilePosition(*a.tensor) < catalog.FilePosition(*b.tensor);
             });
 
-  // A task reads a tensor of up to one chunk, or is a task of a larger tensor's plan.
+  // A task reads a tensor of up to one chunk, or a group of them, or is a task of a larger tensor's
+  // plan.
   struct Task {
-    const TensorRead* read;
+    const TensorRead* read;  // null for a group
     size_t plan;
     size_t index;
   };
@@ -196,7 +253,9 @@ void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads
   };
   std::vector<PlannedRead> planned;
   std::vector<Task> tasks;
+  std::vector<ReadGroup> groups;
   for (const TensorRead& read : in_file_order) {
+    if (AddToGroups(checkpoint, read, &groups)) continue;
     if (read.out.size() <= kReadChunkSize) {
       tasks.push_back({&read, kNoPlan, 0});
       continue;
@@ -210,18 +269,21 @@ void ReadTensors(const Checkpoint& checkpoint, std::span<const TensorRead> reads
       tasks.push_back({&read, planned.size() - 1, i});
     }
   }
+  for (size_t i = 0; i < groups.size(); ++i) tasks.push_back({nullptr, kNoPlan, i});
   // A thread takes as long to start as a read of kMinPerThread bytes; a small tensor takes as long
   // as a page.
   constexpr uint64_t kMinPerThread = uint64_t{1} << 20;
   constexpr uint64_t kPage = 4096;
   uint64_t work = 0;
   for (const TensorRead& read : reads) work += kPage + read.out.size();
+  if (!groups.empty()) work = std::max(work, groups.size() * kMinPerThread);  // requests wait
   const int threads = static_cast<int>(std::clamp<uint64_t>(
       work / kMinPerThread, 1, static_cast<uint64_t>(std::max(options.threads, 1))));
   ReadOptions alone = options;
   alone.threads = 1;
   ParallelFor(tasks.size(), threads, [&](size_t i) {
     const Task& task = tasks[i];
+    if (task.read == nullptr) return ReadTogether(checkpoint, groups[task.index], alone);
     if (task.plan != kNoPlan) return planned[task.plan].plan.Run(task.index);
     ReadBox(checkpoint, *task.read->tensor, WholeBox(catalog.Shape(*task.read->tensor)),
             task.read->out, alone);

@@ -17,6 +17,10 @@ namespace {
 // touch anyway, and a system call costs as much as copying a page.
 constexpr uint64_t kMaxSpanGap = 4096;
 
+uint64_t MaxGap(const File& file) {
+  return file.mode() == ReadMode::kRequests ? kMaxRequestGap : kMaxSpanGap;
+}
+
 // Short spans of a slice are cut into about this many tasks at most, so that the plan stays small
 // compared with the data.
 constexpr uint64_t kMaxTasksOfShortSpans = 65536;
@@ -227,6 +231,7 @@ void ReadPlan::ReadAdjacentSpans(const SliceRead& read, ReadTask* task) const {
 // Reads spans together if the gaps between them are small, else one by one.
 void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) const {
   const uint64_t span_size = read.layout.span_size();
+  const uint64_t max_gap = MaxGap(*read.file);
   std::vector<CopyLayout::Span> spans;
   spans.reserve(task.num_spans);
   read.layout.ForEach(task.first_span, task.num_spans,
@@ -235,7 +240,7 @@ void ReadPlan::ReadDistantSpans(const SliceRead& read, const ReadTask& task) con
   for (size_t first = 0; first < spans.size();) {
     size_t last = first;
     while (last + 1 < spans.size() &&
-           spans[last + 1].source - (spans[last].source + span_size) <= kMaxSpanGap) {
+           spans[last + 1].source - (spans[last].source + span_size) <= max_gap) {
       ++last;
     }
     const uint64_t start = spans[first].source;

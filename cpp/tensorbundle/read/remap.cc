@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/page_buffer.h"
 #include "tensorbundle/io/uffd_buffer.h"
+#include "tensorbundle/read/fetched_rows.h"
 #include "tensorbundle/read/gather.h"
 #include "tensorbundle/read/read_box.h"
 
@@ -212,6 +214,13 @@ class Remapper {
       }
       return;
     }
+    if (layout.has_requests) {
+      for (size_t task = 0; task < NumTasks(); ++task) {
+        FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
+        FetchTask(layout, task, &fill, out, out_stride, threads);
+      }
+      return;
+    }
     const bool by_pages = fresh && fill_values.kind != CellFillValues::Kind::kPlaces &&
                           out_stride == columns_.new_row_size() && out_stride <= kMaxRowInPages;
     UffdBuffer pages(by_pages ? out : MutableByteSpan());
@@ -223,18 +232,13 @@ class Remapper {
       } else {
         FillCursor fill(tensor_, fill_values, pattern, MissingBefore(task), out.data(), hint);
         const uint64_t first = task * kRowsPerTask;
-        WriteRows(layout, {first, RowsOf(task)}, &fill, out.data() + first * out_stride, out_stride,
+        WriteRows(layout, first, RowsOf(task), &fill, out.data() + first * out_stride, out_stride,
                   hint);
       }
     });
   }
 
  private:
-  struct RowSpan {
-    uint64_t first;
-    uint64_t count;
-  };
-
   // Writes fill values in order. Lifetime: refers to its arguments.
   class FillCursor {
    public:
@@ -351,21 +355,53 @@ class Remapper {
                             std::to_string(remapping_.first_row) + " on");
   }
 
-  // Writes new rows, `out_stride` bytes from one to the next.
-  void WriteRows(const RowLayout& layout, const RowSpan& rows, FillCursor* fill, uint8_t* out,
-                 uint64_t out_stride, StoreHint hint) const {
+  // Writes the rows of a task, which are read by requests.
+  void FetchTask(const RowLayout& layout, size_t task, FillCursor* fill, MutableByteSpan out,
+                 uint64_t out_stride, int threads) const {
+    const uint64_t window = RowsPerFetch(layout);
+    const uint64_t end = task * kRowsPerTask + RowsOf(task);
+    for (uint64_t first = task * kRowsPerTask; first < end; first += window) {
+      const uint64_t count = std::min(window, end - first);
+      std::vector<int64_t> rows;  // read once: the numbers may change
+      rows.reserve(count);
+      const auto row_at = RowAt(layout, first);
+      for (uint64_t i = 0; i < count; ++i) rows.push_back(row_at(i));
+      std::vector<int64_t> present;
+      std::copy_if(rows.begin(), rows.end(), std::back_inserter(present),
+                   [](int64_t row) { return row >= 0; });
+      const RowLayout fetched = FetchRows(layout, std::move(present), threads);
+      const auto rows_from = [&](uint64_t done) {
+        return [next = rows.data() + done](size_t i) { return next[i]; };
+      };
+      WriteRowsFrom(fetched, rows_from, count, fill, out.data() + first * out_stride, out_stride,
+                    StoreHint::kCached);
+    }
+  }
+
+  // Writes `count` new rows from `first` on, `out_stride` bytes from one to the next.
+  void WriteRows(const RowLayout& layout, uint64_t first, uint64_t count, FillCursor* fill,
+                 uint8_t* out, uint64_t out_stride, StoreHint hint) const {
+    const auto rows_from = [&](uint64_t done) { return RowAt(layout, first + done); };
+    WriteRowsFrom(layout, rows_from, count, fill, out, out_stride, hint);
+  }
+
+  // As above. rows_from(done) returns a function that returns the old row, or -1, of the i-th new
+  // row after `done` ones.
+  template <typename RowsFrom>
+  void WriteRowsFrom(const RowLayout& layout, const RowsFrom& rows_from, uint64_t count,
+                     FillCursor* fill, uint8_t* out, uint64_t out_stride, StoreHint hint) const {
     if (columns_.is_identity()) {
       RowCopier copier(layout, swap_unit_, hint);
       const uint64_t window = RowsPerCheck(layout.row_size);
-      for (uint64_t done = 0; done < rows.count; done += window) {
+      for (uint64_t done = 0; done < count; done += window) {
         if (done > 0) CheckInterrupt();
         copier.Copy(
-            std::min(window, rows.count - done), RowAt(layout, rows.first + done),
+            std::min(window, count - done), rows_from(done),
             [&](uint8_t* row) { fill->Write(row, layout.row_size); }, out + done * out_stride,
             out_stride);
       }
     } else {
-      OrderRows(layout, rows, fill, out, out_stride);
+      OrderRows(layout, rows_from, count, fill, out, out_stride);
     }
   }
 
@@ -387,7 +423,7 @@ class Remapper {
     while (at + kept < end) {
       const uint64_t left = (end - at - kept + row_size - 1) / row_size;
       const uint64_t count = std::min(left, (kPagesSize - kept) / row_size);
-      WriteRows(layout, {row, count}, fill, buffer.data() + kept, row_size, StoreHint::kCached);
+      WriteRows(layout, row, count, fill, buffer.data() + kept, row_size, StoreHint::kCached);
       row += count;
       kept += count * row_size;
       // Whole pages, but for the ends of `out`.
@@ -404,17 +440,18 @@ class Remapper {
   }
 
   // Copies batches of whole rows into a buffer, and their columns from there.
-  void OrderRows(const RowLayout& layout, const RowSpan& rows, FillCursor* fill, uint8_t* out,
-                 uint64_t out_stride) const {
+  template <typename RowsFrom>
+  void OrderRows(const RowLayout& layout, const RowsFrom& rows_from, uint64_t num_rows,
+                 FillCursor* fill, uint8_t* out, uint64_t out_stride) const {
     const uint64_t row_size = std::max<uint64_t>(1, layout.row_size);
     const uint64_t batch = std::clamp<uint64_t>(kScratchSize / row_size, 1, kRowsPerTask);
     std::vector<uint8_t> scratch(batch * row_size);
     std::vector<uint8_t> is_missing(batch);
     RowCopier copier(layout, swap_unit_, StoreHint::kCached);
-    for (uint64_t done = 0; done < rows.count; done += batch) {
+    for (uint64_t done = 0; done < num_rows; done += batch) {
       if (done > 0) CheckInterrupt();
-      const uint64_t count = std::min(batch, rows.count - done);
-      const auto row_at = [&, next = RowAt(layout, rows.first + done)](size_t i) {
+      const uint64_t count = std::min(batch, num_rows - done);
+      const auto row_at = [&, next = rows_from(done)](size_t i) {
         const int64_t row = next(i);
         is_missing[i] = row < 0;
         return row;

@@ -152,6 +152,7 @@ class RowLayoutBuilder {
       first.memory = result_.decoded.back()->data();
       return first;
     }
+    result_.has_requests |= checkpoint_.files().Get(slice.file).mode() == ReadMode::kRequests;
     const auto [known, is_new] = mapped_.try_emplace(slice.file, nullptr);
     if (is_new) {
       std::shared_ptr<const Mapping> mapping = checkpoint_.files().MapForReading(slice.file);

@@ -44,6 +44,7 @@ struct RowLayout {
   std::vector<const File*> mapped_files;  // call CheckNotShrunk() before their rows are touched
   std::vector<std::unique_ptr<std::vector<uint8_t>>> decoded;
   bool has_errors = false;
+  bool has_requests = false;  // some rows are read by requests: use FetchRows()
 
   // Returns the group of a row. Requires: the tensor has the row.
   const RowGroup& At(int64_t row) const {

@@ -117,7 +117,7 @@ void RowReader::PlanSlice(StreamedSlice* streamed, const Box& box, RowBatch* bat
     batch->is_direct |= is_direct;
     read.file = &file;
     read.has_checksum = streamed->has_checksum;
-    read.chunk_size = is_direct ? kDirectChunkSize : kReadChunkSize;
+    read.chunk_size = is_direct ? kDirectChunkSize : ChunkSizeOf(file);
     read.pool = &bounce_pool_;
   }
   batch->slices.push_back(streamed);

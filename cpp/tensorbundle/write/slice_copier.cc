@@ -36,8 +36,9 @@ class SliceCopier {
       AddTask({&slice, 0, size});  // StreamingElements needs all bytes in order
       return;
     }
-    for (uint64_t start = 0; start < size; start += kReadChunkSize) {
-      AddTask({&slice, start, std::min(kReadChunkSize, size - start)});
+    const uint64_t step = ChunkSizeOf(*slice.source);
+    for (uint64_t start = 0; start < size; start += step) {
+      AddTask({&slice, start, std::min(step, size - start)});
     }
   }
 
@@ -58,7 +59,7 @@ class SliceCopier {
 
   void Copy(CopyTask* task) const {
     const SliceCopy& slice = *task->slice;
-    const uint64_t chunk = std::min(kReadChunkSize, task->size);
+    const uint64_t chunk = std::min(ChunkSizeOf(*slice.source), task->size);
     const auto buffer = std::make_unique_for_overwrite<uint8_t[]>(chunk);
     const auto read = [&](uint64_t at, uint64_t size) {
       const MutableByteSpan bytes(buffer.get(), size);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -247,6 +248,97 @@ TEST(File, DoesNotTrustARangeReader) {
   EXPECT_THROW(ReadText(*file, 4'000'000, 1), TruncatedError);
   EXPECT_THROW(ReadText(*file, TextReader::kFailing, 1), std::logic_error);
   EXPECT_THROW(ReadText(*file, TextReader::kLying, 1), CorruptionError);
+}
+
+// Serves a string by requests, and counts them.
+class TextRequests final : public RequestReader {
+ public:
+  TextRequests(std::string text, std::atomic<int>* count) : text_(std::move(text)), count_(count) {}
+
+  void Read(uint64_t offset, MutableByteSpan out) const override {
+    ++*count_;
+    EXPECT_LE(out.size(), kMaxRequestSize);
+    if (offset == kFailing) throw std::logic_error("from the reader");
+    std::memcpy(out.data(), text_.data() + offset, out.size());
+  }
+
+  static constexpr uint64_t kFailing = 123'456;
+
+ private:
+  std::string text_;
+  std::atomic<int>* count_;
+};
+
+TEST(File, ReadsByRequests) {
+  const std::string text = Pattern(9'000'000);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  EXPECT_EQ(file->mode(), ReadMode::kRequests);
+  EXPECT_EQ(file->descriptor(), -1);
+  for (const size_t offset : {0, 1, 1 << 20, 8'999'999, 9'000'000}) {
+    for (const size_t size : {0, 1, 1 << 20, (4 << 20) + 1, 9'000'000}) {
+      if (offset + size > text.size()) {
+        EXPECT_THROW(ReadText(*file, offset, size), TruncatedError) << offset << " " << size;
+      } else {
+        ASSERT_EQ(ReadText(*file, offset, size), text.substr(offset, size)) << offset;
+      }
+    }
+  }
+  EXPECT_THROW(ReadText(*file, UINT64_MAX, 1), TruncatedError);
+  EXPECT_THROW(ReadText(*file, TextRequests::kFailing, 1), std::logic_error);
+  count = 0;
+  ReadText(*file, 0, 9'000'000);
+  EXPECT_EQ(count, 3);
+  ReadText(*file, 0, 0);
+  EXPECT_EQ(count, 3);
+}
+
+TEST(File, ReadsAheadIfSmallReadsFollowOneAnother) {
+  const std::string text = Pattern(3'000'000);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  for (uint64_t at = 0; at + 1000 <= text.size(); at += 1064) {  // with short gaps
+    ASSERT_EQ(ReadText(*file, at, 1000), text.substr(at, 1000));
+  }
+  EXPECT_LE(count, 5);
+  count = 0;
+  for (const uint64_t at : {2'000'000, 500'000, 1'000'000, 100'000}) {  // random reads do not
+    ASSERT_EQ(ReadText(*file, at, 10), text.substr(at, 10));
+  }
+  EXPECT_GE(count, 3);
+  ASSERT_EQ(ReadText(*file, 2'999'000, 500), text.substr(2'999'000, 500));
+  ASSERT_EQ(ReadText(*file, 2'999'500, 500), text.substr(2'999'500, 500));  // up to the end
+}
+
+// The reader may fail while it reads ahead; the next read tries again.
+TEST(File, FailedReadAheadLeavesTheFileUsable) {
+  const std::string text = Pattern(1'000'000);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  ReadText(*file, TextRequests::kFailing - 10, 10);
+  EXPECT_THROW(ReadText(*file, TextRequests::kFailing, 10), std::logic_error);
+  EXPECT_EQ(ReadText(*file, TextRequests::kFailing + 1, 10),
+            text.substr(TextRequests::kFailing + 1, 10));
+}
+
+TEST(File, ManyThreadsReadByRequests) {
+  const std::string text = Pattern(2'000'000);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (uint64_t at = static_cast<uint64_t>(t) * 300; at + 200 <= text.size(); at += 997) {
+        if (at == TextRequests::kFailing) continue;
+        ASSERT_EQ(ReadText(*file, at, 200), text.substr(at, 200));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace
