@@ -41,6 +41,7 @@ HEADINGS = {
     "restore": "TensorFlow's own functions",
     "diff": "Comparing checkpoints",
     "average": "Averaging checkpoints",
+    "remote": "Reading from an HTTP server",
 }
 """Workload, as in ``test_<workload>.py``, to the heading of its section."""
 DASH = "\N{EN DASH}"
