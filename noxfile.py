@@ -16,7 +16,14 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 C_SUFFIXES = {".h", ".c", ".cc"}
-COMPETITORS = ["pyarrow", "safetensors", "tensorflow-cpu>=2.21", "tensorstore", "zarr>=3"]
+COMPETITORS = [
+    "aiohttp",
+    "pyarrow",
+    "safetensors",
+    "tensorflow-cpu>=2.21",
+    "tensorstore",
+    "zarr>=3",
+]
 
 
 def install(session: nox.Session, extras: str, *others: str) -> None:
@@ -29,7 +36,7 @@ def ctest(session: nox.Session, *options: str) -> None:
     session.install("cmake>=3.22", "ninja")
     build = str(Path(session.create_tmp()) / "build")
     session.run(
-        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
+        "cmake", "-S", ".", "-B", build, "-G", "Ninja", "-DCMAKE_UNITY_BUILD=ON",
         "-DTENSORBUNDLE_BUILD_TESTS=ON", "-DTENSORBUNDLE_WERROR=ON", *options,
     )  # fmt: skip
     session.run("cmake", "--build", build)
@@ -70,7 +77,7 @@ def build_with_clang(session: nox.Session, name: str, sanitizers: str, *options:
     session.install("cmake>=3.22", "ninja")
     build = str(Path(session.cache_dir) / name)
     session.run(
-        "cmake", "-S", ".", "-B", build, "-G", "Ninja",
+        "cmake", "-S", ".", "-B", build, "-G", "Ninja", "-DCMAKE_UNITY_BUILD=ON",
         f"-DCMAKE_CXX_COMPILER={os.environ.get('CXX', 'clang++')}",
         f"-DTENSORBUNDLE_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo", *options,
     )  # fmt: skip
@@ -260,6 +267,13 @@ def tf_latest(session: nox.Session) -> None:
     """Runs the Python suite with the newest TensorFlow, and NumPy 2."""
     install(session, "test", "tensorflow-cpu>=2.21", "numpy>=2")
     session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def remote(session: nox.Session) -> None:
+    """Runs the tests of URLs, also with an S3 server on this machine."""
+    install(session, "test,remote", "moto[server]>=5")
+    session.run("pytest", "-n", "2", *(session.posargs or ["tests/python/test_remote_s3.py"]))
 
 
 @nox.session
