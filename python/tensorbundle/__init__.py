@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorbundle.alignment import AlignReport, align
 from tensorbundle.arguments import set_num_threads
-from tensorbundle.checkpoint import Checkpoint, Damage, VerifyReport, load
+from tensorbundle.checkpoint import Checkpoint, load
 from tensorbundle.checkpoint import open as open
 from tensorbundle.compat import (
     CheckpointReader,
@@ -42,6 +42,7 @@ from tensorbundle.state import (
     update_checkpoint_state,
 )
 from tensorbundle.tensor import StoredSlice, Tensor
+from tensorbundle.verification import Damage, VerifyReport
 from tensorbundle.version import __version__, show_versions
 from tensorbundle.vocab import Remap, VocabInfo, clear_caches, load_and_remap, remap_vocab
 

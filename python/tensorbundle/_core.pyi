@@ -78,6 +78,22 @@ class Checkpoint:
     ) -> Checkpoint:
         """Opens the table, or all shards, of a V1 checkpoint."""
 
+    @staticmethod
+    def open_remote(
+        format: int,
+        files: Sequence[bytes],
+        open: Callable[[str], tuple[int, Callable[[int, memoryview], None]]],
+        *,
+        name: str,
+        verify: bool,
+        threads: int,
+    ) -> Checkpoint:
+        """Opens the prefix of a V2 checkpoint, or the files of a V1 checkpoint, in another store.
+
+        `open` returns the size of a file, and a function that fills a buffer with the bytes at an
+        offset. Any thread calls them, several at a time.
+        """
+
     def close(self) -> None:
         """Releases the files."""
 

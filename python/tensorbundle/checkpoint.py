@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An open checkpoint as a mapping of names to tensors, and the report of its verification."""
+"""An open checkpoint as a mapping of names to tensors."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tensorbundle import _core, naming, paths, streaming, tables
-from tensorbundle.arguments import check_progress, check_threads
+from tensorbundle.arguments import check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
     CorruptionError,
@@ -21,155 +20,19 @@ from tensorbundle.errors import (
     IOFailure,
     TensorNotFoundError,
 )
-from tensorbundle.filenames import INDEX_SUFFIX, AnyPath
+from tensorbundle.filenames import INDEX_SUFFIX, AnyPath, as_url
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.summary import Summary, count_tensors
 from tensorbundle.tensor import Tensor, row_of
+from tensorbundle.verification import VerifyReport, verify_tensors
 
 _VERIFY = ("none", "lazy", "full")
-# The columns of a verification.
-_HEADER = ("", "tensor", "file", "offset", "bytes", "message")
 _IO = ("auto", "mmap", "pread", "direct")
 
 Default = TypeVar("Default")
 
-
-@dataclass(frozen=True)
-class Damage:
-    """A corrupted or unreadable tensor, usually one of its stored slices.
-
-    Attributes:
-        tensor: The tensor's name.
-        file: The path of the file with the bytes.
-        offset: The offset of the first byte in that file.
-        nbytes: The number of bytes; 0 for an error of the whole tensor, which is stored in part or
-            has elements that are stored twice. The file is the index then.
-        message: The error.
-        cause: The error of the whole file, if there is one, else ``""``. All tensors in the file
-            have the same cause.
-        errno: The system's error number if a read failed, else 0.
-    """
-
-    tensor: str
-    file: str
-    offset: int
-    nbytes: int
-    message: str
-    cause: str = ""
-    errno: int = 0
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """The result of ``Checkpoint.verify``.
-
-    Attributes:
-        path: The checkpoint.
-        checked_bytes: The number of bytes that were read and compared.
-        damaged: The corrupted tensors and slices, in the order of files and offsets.
-        unreadable: The tensors and slices that the system failed to read: no permission, too many
-            open files, a failing disk. Their bytes were not compared, and may be intact.
-        warnings: Descriptions of unusual properties that are not errors.
-    """
-
-    path: str
-    checked_bytes: int
-    damaged: tuple[Damage, ...]
-    unreadable: tuple[Damage, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every byte was read and matches its checksum."""
-        return not (self.damaged or self.unreadable)
-
-    @property
-    def summary(self) -> str:
-        """One line: ``"ok: 437.9 MiB checked"`` or ``"1 damaged, 2 unreadable: ..."``."""
-        counts = [
-            f"{len(findings):,} {kind}"
-            for kind, findings in (("damaged", self.damaged), ("unreadable", self.unreadable))
-            if findings
-        ]
-        return f"{', '.join(counts) or 'ok'}: {tables.size_text(self.checked_bytes)} checked"
-
-    def __str__(self) -> str:
-        rows = self._rows()
-        return f"{self.summary}\n{tables.text_table(_HEADER, rows)}" if rows else self.summary
-
-    def _repr_html_(self) -> str:
-        return tables.html_table(f"{self.path}: {self.summary}", _HEADER, self._rows())
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = [
-            (kind, each.tensor, each.file, f"{each.offset:,}", f"{each.nbytes:,}", each.message)
-            for kind, findings in (("damaged", self.damaged), ("unreadable", self.unreadable))
-            for each in findings
-        ]
-        return rows + [("warning", "", "", "", "", text) for text in self.warnings]
-
-    def raise_for_damage(self) -> None:
-        """Raises CorruptionError if bytes are corrupted, IOFailure if the system failed a read.
-
-        The message lists the first few errors; a cause that several tensors share is listed once.
-        """
-        if self.damaged:
-            count = len(self.damaged)
-            raise CorruptionError(
-                f"{self.path!r} is corrupted in {count} place{'s' * (count > 1)}: "
-                + "; ".join(summarize(self.damaged))
-            )
-        if self.unreadable:
-            first = self.unreadable[0]
-            raise IOFailure(
-                f"{self.path!r} cannot be read in full: " + "; ".join(summarize(self.unreadable)),
-                first.errno,
-                first.file,
-            )
-
-
-def group_by_cause(findings: Sequence[Damage]) -> dict[str, list[Damage]]:
-    """Groups findings by their cause, or by their message if no other tensor shares the cause.
-
-    The groups are in the order of their first findings.
-    """
-    groups: dict[str, list[Damage]] = {}
-    for finding in findings:
-        groups.setdefault(finding.cause or finding.message, []).append(finding)
-    return {
-        text if len({finding.tensor for finding in group}) > 1 else group[0].message: group
-        for text, group in groups.items()
-    }
-
-
-def summarize(findings: Sequence[Damage], limit: int = 3) -> list[str]:
-    """Returns sentences for the first few groups of findings."""
-    groups = group_by_cause(findings)
-    sentences = []
-    for text, group in list(groups.items())[:limit]:
-        count = len({finding.tensor for finding in group})
-        sentences.append(f"{text} (affects {count} tensors)" if count > 1 else text)
-    more = len(groups) - len(sentences)
-    return [*sentences, f"and {more} more"] if more else sentences
-
-
-def verify_tensors(
-    core: _core.Checkpoint,
-    path: str,
-    tensors: list[_core.Tensor] | None,
-    progress: Callable[[int, int], object] | None,
-) -> VerifyReport:
-    """Implements ``Checkpoint.verify``. `tensors` is None for all tensors."""
-    check_progress(progress)
-    checked_bytes, rows = core.verify(tensors, progress=progress)
-    findings = [Damage(*row) for row in rows]
-    return VerifyReport(
-        path=path,
-        checked_bytes=checked_bytes,
-        damaged=tuple(finding for finding in findings if not finding.errno),
-        unreadable=tuple(finding for finding in findings if finding.errno),
-        warnings=tuple(core.warnings),
-    )
+if TYPE_CHECKING:
+    from tensorbundle import remote
 
 
 def open(
@@ -178,6 +41,8 @@ def open(
     verify: str = "lazy",
     io: str = "auto",
     threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_dir: AnyPath | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint and reads its index.
 
@@ -188,7 +53,10 @@ def open(
     Args:
         path: A prefix; a directory (its ``checkpoint`` file is read; without one, it must contain a
             SavedModel's variables or a single checkpoint); a ``.index`` or ``.data-...`` file; or a
-            V1 file or the pattern of its shards.
+            V1 file or the pattern of its shards. Or the URL of one in a remote store: ``http(s)://``,
+            or any that fsspec knows, such as ``s3://`` and ``gs://``. It is read by requests for
+            ranges of its files, several at a time, and never viewed: ``np.asarray(t, copy=False)``
+            and ``t.copy_on_write()`` raise ValueError.
         verify: When checksums are compared. ``"none"``: never. ``"lazy"``: once for every stored
             slice that a call reads whole, but not for views and partial reads. ``"full"``: for all
             tensors, when the checkpoint is opened.
@@ -196,7 +64,12 @@ def open(
             shrinks raises an exception and cannot crash the process; ``"direct"``, which does not
             map files and bypasses the page cache.
         threads: Threads for reads and checksums. Default: as many as the process may use, see
-            ``set_num_threads``.
+            ``set_num_threads``; 16 for a URL, because they wait for the store.
+        storage_options: For a URL: arguments of fsspec's file system. For ``http(s)://``:
+            ``headers``, ``auth``, ``cert``, ``proxies`` and ``verify`` as in a
+            ``requests.Session``, and ``timeout`` in seconds. They are part of a pickle.
+        cache_dir: For a URL: a directory in which blocks of 1 MiB of the files are kept, so that
+            the same bytes are read once. They are of one version of a file, and are never removed.
 
     Returns:
         A mapping from names to tensors. Use it in a ``with`` statement, or close it.
@@ -204,11 +77,24 @@ def open(
     Raises:
         CheckpointNotFoundError: The checkpoint does not exist.
         CorruptionError: The index, or with ``verify="full"`` the data, is corrupted.
-        UnsupportedError: The format is newer, or the path is not local.
-        IOFailure: The system failed a read.
+        ImportError: A package is missing that the URL needs.
+        UnsupportedError: The format is newer, or the store cannot read a part of a file.
+        IOFailure: The system or the store failed a read.
         ValueError: The directory has no checkpoint, or several; or an option is invalid.
+
+    Example::
+
+        with tensorbundle.open("s3://bucket/model.ckpt-1000", storage_options={"anon": True}) as ck:
+            rows = ck["embedding"].take([1, 5])
     """
-    return Checkpoint(path, verify=verify, io=io, threads=threads)
+    return Checkpoint(
+        path,
+        verify=verify,
+        io=io,
+        threads=threads,
+        storage_options=storage_options,
+        cache_dir=cache_dir,
+    )
 
 
 def load(
@@ -218,6 +104,8 @@ def load(
     verify: str = "lazy",
     io: str = "auto",
     threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_dir: AnyPath | None = None,
 ) -> dict[str, Any]:
     """Opens a checkpoint and reads its tensors: ``open(path).load(names)``.
 
@@ -227,6 +115,8 @@ def load(
         verify: As for ``open``; ``"lazy"`` compares the checksum of everything that is read.
         io: As for ``open``.
         threads: As for ``open``.
+        storage_options: As for ``open``.
+        cache_dir: As for ``open``.
 
     Returns:
         A dict from names to arrays, as by ``Checkpoint.load``.
@@ -241,7 +131,14 @@ def load(
         weights = tensorbundle.load("model.ckpt-1000")
         weights["dense/kernel"] *= 2
     """
-    with open(path, verify=verify, io=io, threads=threads) as checkpoint:
+    with open(
+        path,
+        verify=verify,
+        io=io,
+        threads=threads,
+        storage_options=storage_options,
+        cache_dir=cache_dir,
+    ) as checkpoint:
         return checkpoint.load(names)
 
 
@@ -273,12 +170,28 @@ class Checkpoint(Mapping[str, Tensor]):
         verify: str = "lazy",
         io: str = "auto",
         threads: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        cache_dir: AnyPath | None = None,
     ) -> None:
         _check_option("verify", verify, _VERIFY)
         _check_option("io", io, _IO)
-        location = path if isinstance(path, paths.Location) else paths.resolve(path)
+        url = as_url(path)
+        self._remote: remote.RemoteFiles | None = None
+        self._storage = (storage_options, cache_dir)
+        if url is not None:
+            if io not in ("auto", "pread"):
+                raise ValueError(f"{url!r} is remote and cannot be read with io={io!r}")
+            from tensorbundle import remote  # takes milliseconds to import
+
+            self._remote = remote.RemoteFiles(url, storage_options, cache_dir)
+            location = remote.locate(self._remote, url)
+        elif storage_options is not None or cache_dir is not None:
+            raise ValueError(f"storage_options and cache_dir are for URLs; {path!r:.100} is local")
+        else:
+            location = path if isinstance(path, paths.Location) else paths.resolve(path)
         self.path: str = location.prefix
-        self._absolute_path = _absolute(location.prefix)  # the working directory may change
+        # The working directory may change. A URL is kept whole: with its query.
+        self._absolute_path = url or _absolute(location.prefix)
         self._location = location
         self._verify = verify
         self._io = io
@@ -292,14 +205,26 @@ class Checkpoint(Mapping[str, Tensor]):
     def _open_core(self) -> _core.Checkpoint:
         location, name, verify = self._location, repr(self.path), self._verify != "none"
         threads = self._threads or 0
+        if self._remote is not None:
+            files = [location.prefix] if location.format == 2 else list(location.files)
+            opened = _core.Checkpoint.open_remote(
+                location.format,
+                [os.fsencode(file) for file in files],
+                self._remote.open_for_core,
+                name=name,
+                verify=verify,
+                threads=threads or self._remote.threads,
+            )
+            self._remote.forget()
+            return opened
         if location.format == 2:
             prefix = os.fsencode(location.prefix)
             return _core.Checkpoint.open_bundle(
                 prefix, io=self._io, name=name, verify=verify, threads=threads
             )
-        files = [os.fsencode(file) for file in location.files]
+        tables = [os.fsencode(file) for file in location.files]
         return _core.Checkpoint.open_v1(
-            files, io=self._io, name=name, verify=verify, threads=threads
+            tables, io=self._io, name=name, verify=verify, threads=threads
         )
 
     @property
@@ -509,7 +434,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         checksum = self._core.index_checksum
-        return _reopen, (self._absolute_path, checksum, self._verify, self._io, self._threads)
+        options = (self._verify, self._io, self._threads, *self._storage)
+        return _reopen, (self._absolute_path, checksum, *options)
 
     @property
     def _names(self) -> list[str]:
@@ -619,9 +545,24 @@ def _absolute(path: str) -> str:
         return path
 
 
-def _reopen(path: str, checksum: int, verify: str, io: str, threads: int | None) -> Checkpoint:
+def _reopen(
+    path: str,
+    checksum: int,
+    verify: str,
+    io: str,
+    threads: int | None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache_dir: AnyPath | None = None,
+) -> Checkpoint:
     """Unpickles a checkpoint and checks that its index has not changed."""
-    checkpoint = Checkpoint(path, verify=verify, io=io, threads=threads)
+    checkpoint = Checkpoint(
+        path,
+        verify=verify,
+        io=io,
+        threads=threads,
+        storage_options=storage_options,
+        cache_dir=cache_dir,
+    )
     found = checkpoint._core.index_checksum
     if found != checksum:
         raise CorruptionError(

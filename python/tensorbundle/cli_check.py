@@ -13,7 +13,6 @@ import click
 
 import tensorbundle
 from tensorbundle import assignment, diff_report, dtypes, load_plan, terminal
-from tensorbundle.checkpoint import Damage, VerifyReport, group_by_cause, summarize
 from tensorbundle.cli_options import (
     DIFFERENT,
     OK,
@@ -33,6 +32,7 @@ from tensorbundle.load_source import LocalSource
 from tensorbundle.tables import NUMBERS, plural, size_text
 from tensorbundle.terminal import Cell, Column
 from tensorbundle.variables import Variable
+from tensorbundle.verification import Damage, VerifyReport, group_by_cause, summarize
 
 # The number of each type.
 _NUMBERS = {dtypes.stored_name(number): number for number in range(len(dtypes.BY_NUMBER))}

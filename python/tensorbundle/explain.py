@@ -34,7 +34,8 @@ class ReadPlan:
         resident: The fraction of the touched pages in the page cache; None if the system does not
             report it.
         means: The method of ``t[index]``: ``"view"``, ``"gather"`` (rows from the mapping),
-            ``"pread"``, ``"direct"``, ``"decode"`` or ``"nothing"``.
+            ``"pread"``, ``"direct"``, ``"requests"`` (to a remote store), ``"decode"`` or
+            ``"nothing"``.
         why_no_view: The reason why the result is not a view, or None.
         stream_means: The method of ``t.chunks()``: ``"direct"`` if it would bypass the page cache,
             else the method of a copy.
@@ -96,7 +97,7 @@ def explain(tensor: _core.Tensor, index: Any) -> ReadPlan:
     counts = tensor.inspect_ranges(ranges)
     shape = _result_shape(tensor, index)
     method, why_no_view = _read_method(tensor, index)
-    copy_method = "direct" if tensor.io == "direct" else "pread"
+    copy_method = tensor.io if tensor.io in ("direct", "requests") else "pread"
     if tensor.dtype == object or tensor.is_decoded:
         copy_method = "decode"
     itemsize = 0 if tensor.dtype == object else tensor.dtype.itemsize

@@ -26,6 +26,8 @@ _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5})-of-\d{5,}", re.D
 _V1_PATTERN = re.compile(r"(?P<stem>.+)-\?{5}-of-(?P<count>\d{5})", re.DOTALL)
 _V1_SHARD = re.compile(r"(?P<stem>.+)-(?P<shard>\d{5})-of-(?P<count>\d{5})", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+# A URL, after the names of fsspec's file systems that wrap another one: "simplecache::s3://...".
+_CHAINED_URL = re.compile(r"(?:[a-z0-9]+::)*" + _SCHEME.pattern)
 # URLs of remote file systems after pathlib.Path has removed one of the two slashes.
 _LOST_SLASH = re.compile(
     r"(?P<scheme>gs|gcs|s3|s3a|s3n|hdfs|webhdfs|viewfs|har|https?|ftp|abfss?|adl|az|wasbs?|oss|cos|"
@@ -70,9 +72,16 @@ def path_text(path: AnyPath) -> str:
         _, slash, path = text[scheme.end() :].partition("/")
         return slash + path
     raise UnsupportedError(
-        f"{text!r} is on a remote file system; only local paths can be read: copy the checkpoint "
-        "to a local directory, or mount it"
+        f"{text!r} is a URL, and this needs a local path: copy the checkpoint to a local "
+        "directory, or mount it (tensorbundle.open, load, diff, edit and convert read URLs)"
     )
+
+
+def as_url(path: Any) -> str | None:
+    """Return a path that is the URL of a remote store as text, or None for a local path."""
+    text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
+    found = _CHAINED_URL.match(text) if isinstance(text, str) else None
+    return None if found is None or found["scheme"].lower() == "file" else text
 
 
 def is_remote(path: Any) -> bool:

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, casts
-from tensorbundle.checkpoint import verify_tensors
 from tensorbundle.tensor import Tensor
+from tensorbundle.verification import verify_tensors
 
 Array = np.ndarray[Any, Any]
 # Offset and shape, per axis.

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP servers that are slow, fail, cut answers off, or lie: the right bytes, or one error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from craft.bundle import Bundle
+from craft.range_server import Answer, RangeServer, serve
+
+import tensorbundle as tb
+from tensorbundle import remote
+
+pytest.importorskip("requests")
+
+TABLE = np.arange(80_000 * 32, dtype=np.float32).reshape(80_000, 32)  # three requests
+Fault = Callable[[str, int, Answer], None]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PAUSE", 0.001)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RangeServer]:
+    bundle = Bundle()
+    bundle.add("table", TABLE)
+    bundle.add_strings("words", [b"word%d" % i for i in range(500)], (500,))
+    bundle.write(tmp_path / "c")
+    with serve(tmp_path) as server:
+        yield server
+
+
+def is_data(path: str) -> bool:
+    return ".data-" in path
+
+
+# ---- Faults that pass: the right bytes.
+
+
+def fail_twice(path: str, number: int, answer: Answer) -> None:
+    if number < 2:
+        answer.status, answer.body = 503, b"busy"
+        answer.headers = {"Content-Length": "4"}
+
+
+def cut_off_half(path: str, number: int, answer: Answer) -> None:
+    if is_data(path) and len(answer.body) > 1000:
+        answer.body = answer.body[: len(answer.body) // 2]
+
+
+def cut_off_all(path: str, number: int, answer: Answer) -> None:
+    if is_data(path) and number == 0:
+        answer.body = b""
+
+
+def be_slow(path: str, number: int, answer: Answer) -> None:
+    answer.delay = 0.05
+
+
+def close_every_connection(path: str, number: int, answer: Answer) -> None:
+    answer.headers["Connection"] = "close"
+
+
+def ask_for_a_pause(path: str, number: int, answer: Answer) -> None:
+    if number == 0:
+        answer.status, answer.body = 429, b""
+        answer.headers = {"Retry-After": "0", "Content-Length": "0"}
+
+
+PASSING: list[Fault] = [
+    fail_twice,
+    cut_off_all,
+    be_slow,
+    close_every_connection,
+    ask_for_a_pause,
+]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.__name__)
+def test_passing_faults_change_no_value(server: RangeServer, fault: Fault) -> None:
+    server.fault = fault
+    ids = np.arange(0, 80_000, 9000)
+    with tb.open(f"{server.url}/c") as ck:
+        assert np.array_equal(ck["table"].read(), TABLE)
+        assert np.array_equal(ck["table"].take(ids), TABLE[ids])
+        assert ck["words"].read()[499] == b"word499"
+        assert sum(len(rows) for _, rows in ck["table"].chunks(9000)) == 80_000
+
+
+def test_answer_that_is_cut_off_is_continued(server: RangeServer) -> None:
+    with tb.open(f"{server.url}/c") as ck:
+        row = ck["table"][0]
+        server.fault = cut_off_half
+        server.forget()
+        assert np.array_equal(row, TABLE[0])
+        assert np.array_equal(ck["table"][:16_000], TABLE[:16_000])  # of 2 MiB
+        # Each answer has half of what is left, so the request for the rest of it is smaller.
+        sizes = [last - first + 1 for _, first, last in server.requests]
+        assert sizes[:3] == [2_048_000, 1_024_000, 512_000]
+
+
+# ---- Faults that stay: one error.
+
+
+def answer_403(path: str, number: int, answer: Answer) -> None:
+    answer.status = 403
+
+
+def answer_500(path: str, number: int, answer: Answer) -> None:
+    answer.status = 500
+
+
+def ignore_ranges(path: str, number: int, answer: Answer) -> None:
+    answer.status = 200
+    answer.headers.pop("Content-Range")
+
+
+def send_nothing(path: str, number: int, answer: Answer) -> None:
+    answer.body = b""
+
+
+def send_another_range(path: str, number: int, answer: Answer) -> None:
+    shown = answer.headers["Content-Range"]
+    first, rest = shown.removeprefix("bytes ").split("-", 1)
+    answer.headers["Content-Range"] = f"bytes {int(first) + 1}-{rest}"
+
+
+def send_no_range(path: str, number: int, answer: Answer) -> None:
+    answer.headers.pop("Content-Range")
+
+
+def send_too_little(path: str, number: int, answer: Answer) -> None:
+    """As a server that believes the file to be shorter than it said."""
+    answer.body = answer.body[:-100]
+    answer.headers["Content-Length"] = str(len(answer.body))
+
+
+def change_tag(path: str, number: int, answer: Answer) -> None:
+    answer.headers["ETag"] = '"another"'
+
+
+def change_size(path: str, number: int, answer: Answer) -> None:
+    shown = answer.headers["Content-Range"]
+    answer.headers["Content-Range"] = shown.rpartition("/")[0] + "/1000000000"
+
+
+STAYING: list[tuple[Fault, type[tb.Error], str]] = [
+    (answer_403, tb.IOFailure, "the server answered 403"),
+    (answer_500, tb.IOFailure, "the server answered 500"),
+    (ignore_ranges, tb.IOFailure, "the server answered 200"),
+    (send_nothing, tb.IOFailure, "0 of .* bytes came, then none in 5 attempts"),
+    (send_too_little, tb.IOFailure, "bytes came, then none in 5 attempts"),
+    (send_another_range, tb.IOFailure, "was asked for bytes .*, and answered with"),
+    (send_no_range, tb.IOFailure, "answered with 'no Content-Range'"),
+    (change_tag, tb.CorruptionError, "was replaced since it was opened"),
+    (change_size, tb.CorruptionError, "was replaced since it was opened"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error", "text"), STAYING, ids=lambda each: str(each)[:25])
+def test_staying_faults_raise_one_error(
+    server: RangeServer, fault: Fault, error: type[tb.Error], text: str
+) -> None:
+    with tb.open(f"{server.url}/c") as ck:
+        assert np.array_equal(ck["table"][5], TABLE[5])
+        server.fault = fault
+        for read in (
+            lambda: ck["table"].read(),
+            lambda: ck["table"].take([7, 50_000]),
+            lambda: ck["table"][9:12],
+            lambda: list(ck["table"].chunks(9000)),
+            lambda: ck.load(["table"]),
+            lambda: dict(ck.stream(["table"])),
+            lambda: tb.load_and_remap(ck["table"], rows=[3, 4]),
+        ):
+            with pytest.raises(error, match=text) as caught:
+                read()
+            assert ".data-00000-of-00001" in str(caught.value)
+        report = ck.verify(["table"])
+        findings = report.unreadable if error is tb.IOFailure else report.damaged
+        assert [finding.tensor for finding in findings] == ["table"]
+        server.fault = None
+        assert np.array_equal(ck["table"].read(), TABLE)  # the handle is usable afterwards
+
+
+@pytest.mark.parametrize("fault", [answer_403, answer_500, send_no_range])
+def test_faults_while_opening(server: RangeServer, fault: Fault) -> None:
+    server.fault = fault
+    with pytest.raises((tb.IOFailure, tb.UnsupportedError)) as caught:
+        tb.open(f"{server.url}/c")
+    assert f"{server.url}/c.index" in str(caught.value)
+    if fault is answer_403:
+        assert isinstance(caught.value, tb.IOFailure) and caught.value.errno == errno.EACCES
+
+
+def test_server_without_ranges(server: RangeServer) -> None:
+    def serve_whole_files(path: str, number: int, answer: Answer) -> None:
+        answer.status = 200
+        answer.headers.pop("Content-Range", None)
+
+    server.fault = serve_whole_files
+    with pytest.raises(tb.UnsupportedError, match=r"does not serve parts of a file.*download"):
+        tb.open(f"{server.url}/c")
+
+
+def test_server_that_ended(server: RangeServer, tmp_path: Path) -> None:
+    with serve(tmp_path) as other:
+        ck = tb.open(f"{other.url}/c", storage_options={"timeout": 1})
+    with pytest.raises(tb.IOFailure, match="cannot read"):
+        ck["table"].read()
+    with pytest.raises(tb.IOFailure, match="cannot read"):
+        tb.open(f"{other.url}/c", storage_options={"timeout": 1})
+
+
+def test_server_that_does_not_answer(server: RangeServer) -> None:
+    server.fault = lambda path, number, answer: setattr(answer, "delay", 2.0)
+    with pytest.raises(tb.IOFailure) as caught:
+        tb.open(f"{server.url}/c", storage_options={"timeout": 0.05})
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_replaced_checkpoint_is_not_mixed(server: RangeServer, tmp_path: Path) -> None:
+    """The ETag changes between two ranges: rows, which no checksum covers, are not mixed."""
+    with tb.open(f"{server.url}/c") as ck:
+        table = ck["table"]
+        assert np.array_equal(table.take([1, 70_000]), TABLE[[1, 70_000]])
+        tb.save(tmp_path / "c", {"table": TABLE + 1}, overwrite=True)
+        for read in (lambda: table.take([1, 70_000]), lambda: table[5], table.read):
+            with pytest.raises(tb.CorruptionError, match="was replaced since it was opened"):
+                read()
+    assert tb.load(f"{server.url}/c")["table"][1, 0] == 33
+
+
+@pytest.mark.parametrize("read", ["read", "take", "chunks", "load", "verify"])
+def test_interrupt_ends_a_read(server: RangeServer, read: str) -> None:
+    calls = {
+        "read": lambda ck: ck["table"].read(),
+        "take": lambda ck: ck["table"].take(np.arange(0, 80_000, 3000)),
+        "chunks": lambda ck: list(ck["table"].chunks(1000)),
+        "load": lambda ck: ck.load(),
+        "verify": lambda ck: ck.verify(),
+    }
+    with tb.open(f"{server.url}/c") as ck:
+        ck["table"][0]
+        server.latency = 0.4
+        timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            calls[read](ck)
+            time.sleep(5)  # if the call ended before the signal
+        timer.join()
+        assert time.monotonic() - start < 3
+        server.latency = 0
+        assert np.array_equal(ck["table"][3], TABLE[3])
