@@ -281,7 +281,11 @@ class _Averager:
 
         def mean(task: tuple[Group, StoredSlice, blocks.Box]) -> tuple[Group, StoredSlice, Array]:
             group, stored, box = task
-            return group, stored, weighted_mean([each[box] for each in group], self._weights)
+            return (
+                group,
+                stored,
+                weighted_mean([blocks.copy_box(each, box) for each in group], self._weights),
+            )
 
         part = None
         with contextlib.closing(blocks.map_in_order(mean, tasks, self._threads)) as results:

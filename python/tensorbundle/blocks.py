@@ -2,8 +2,7 @@
 """Work on the elements of tensors in small blocks, on several threads, in bounded memory.
 
 A block is a box whose elements are contiguous in row-major order, so blocks in order are the
-tensor, whatever its shape: a block may be many rows, or a part of one. ``tensor[box]`` is a view of
-the file where that is possible, else a copy of the box.
+tensor, whatever its shape: a block may be many rows, or a part of one.
 
 Reading a part of a stored slice compares no checksum, so ``damage`` verifies whole tensors before
 their blocks are used.
@@ -66,9 +65,18 @@ def boxes(
             yield (*(slice(i, i + 1) for i in outer), slice(first, end), *inner)
 
 
+def copy_box(source: Any, box: Box) -> Array:
+    """Returns the elements of a box of a tensor, or of another source that takes an index.
+
+    A tensor is copied, not viewed: a file that is truncated meanwhile raises an exception, where a
+    view would end the process.
+    """
+    return np.asarray(source.read(box) if isinstance(source, Tensor) else source[box])
+
+
 def read_box(tensor: Tensor, box: Box) -> Array:
-    """Returns the elements of a box, flat and contiguous: read-only where they are a view."""
-    return np.ascontiguousarray(tensor[box]).reshape(-1)
+    """Returns the elements of a box, flat and contiguous."""
+    return np.ascontiguousarray(copy_box(tensor, box)).reshape(-1)
 
 
 def map_in_order(

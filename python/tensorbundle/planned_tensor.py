@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, casts
+from tensorbundle.blocks import copy_box
 from tensorbundle.tensor import Tensor
 from tensorbundle.verification import verify_tensors
 
@@ -40,7 +41,7 @@ _SMALL_BYTES = 1 << 20
 # Blocks of a transposition that moves axis 0 are larger: each of them reads a part of every row.
 _TRANSPOSED_BYTES = 12 << 20
 # Up to this size, a tensor stays in the page cache between the comparison and the copy.
-_VIEWED_BYTES = 64 << 20
+_CACHED_BYTES = 64 << 20
 # Bytes of the source that are transposed at once: they fit into the second-level cache.
 _TILE_BYTES = 1 << 18
 
@@ -111,7 +112,7 @@ class PlannedTensor:
         """
         if splits_rows and not self.is_unchanged:
             max_bytes = min(max_bytes, _COMPUTED_BYTES)
-        return map(self.finish, self._source_blocks(max_bytes, splits_rows, views=True))
+        return map(self.finish, self._source_blocks(max_bytes, splits_rows, rereads=True))
 
     def slice_blocks(
         self, max_bytes: int = BLOCK_BYTES
@@ -160,19 +161,19 @@ class PlannedTensor:
         return 0 if self.permutation is None else self.permutation[0]
 
     def _source_blocks(
-        self, max_bytes: int, splits_rows: bool = False, *, views: bool = False
+        self, max_bytes: int, splits_rows: bool = False, *, rereads: bool = False
     ) -> Generator[Array, None, None]:
         """Yields what `finish` turns into the blocks of the whole tensor.
 
-        With `views`, they may be views of the file. A thread that reads ahead for others that cast
-        is faster without.
+        With `rereads`, small tensors are compared first, and then read again, in small blocks. A
+        thread that reads ahead for others that cast is faster without.
         """
         box = whole(self.shape)
         if not isinstance(self.source, Tensor):
             yield from self._boxes(box, max_bytes, splits_rows)
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
-        elif views and self._is_viewed():
+        elif rereads and self._stays_cached():
             self._verify()
             yield from self._boxes(box, max_bytes, splits_rows)
         elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
@@ -187,13 +188,13 @@ class PlannedTensor:
             self._verify()
             yield from self._boxes(box, max_bytes, splits_rows)
 
-    def _is_viewed(self) -> bool:
-        """Returns whether blocks are views of the file that have been compared before."""
+    def _stays_cached(self) -> bool:
+        """Returns whether the tensor is in the page cache after it was compared."""
         source = self.source
         return (
             self._first_axis == 0
             and isinstance(source, Tensor)
-            and source.nbytes <= _VIEWED_BYTES
+            and source.nbytes <= _CACHED_BYTES
             and source._core.view() is not None
         )
 
@@ -227,9 +228,7 @@ class PlannedTensor:
         for axis, (start, count) in enumerate(zip(offset, shape, strict=True)):
             source_axis = axis if self.permutation is None else self.permutation[axis]
             index[source_axis] = slice(start, start + count)
-        # A view if the box is mapped: `finish` makes the only copy.
-        block = self.source[tuple(index)] if index else self.source
-        return np.asarray(block)
+        return copy_box(self.source, tuple(index))
 
     def _item_bytes(self) -> int:
         """Returns the size of an element in memory, in the source or in the result."""
