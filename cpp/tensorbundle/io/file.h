@@ -63,7 +63,7 @@ class RequestReader {
 inline constexpr uint64_t kMaxRequestSize = uint64_t{4} << 20;
 
 // Bytes that are read in vain rather than by another request.
-inline constexpr uint64_t kMaxRequestGap = uint64_t{64} << 10;
+inline constexpr uint64_t kMaxRequestGap = uint64_t{256} << 10;
 
 // Requests that are made at a time for one long read.
 inline constexpr int kMaxRequests = 16;
