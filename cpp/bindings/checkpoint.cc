@@ -472,7 +472,7 @@ void RegisterCheckpoint(py::module_& module) {
              bool verify, int threads) {
             const FileOpener opener = OpenerOf(std::move(open));
             const GilReleased released;
-            auto opened = format == 2 ? Checkpoint::OpenBundle(files.at(0), opener)
+            auto opened = format == 2 ? Checkpoint::OpenRemote(files.at(0), opener)
                                       : OpenV1(files, IoMode::kPread, opener);
             return std::make_shared<BoundCheckpoint>(std::move(opened), std::move(name), verify,
                                                      threads);

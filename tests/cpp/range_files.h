@@ -84,7 +84,7 @@ inline std::shared_ptr<const File> OpenByRequests(const std::string& path, ReadM
 }
 
 inline std::shared_ptr<const Checkpoint> OpenThroughRequests(const std::string& prefix) {
-  return Checkpoint::OpenBundle(prefix, &OpenByRequests);
+  return Checkpoint::OpenRemote(prefix, &OpenByRequests);
 }
 
 }  // namespace tensorbundle::testing

@@ -171,7 +171,7 @@ std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& pref
   }
 }
 
-std::shared_ptr<const Checkpoint> Checkpoint::OpenBundle(const std::string& prefix,
+std::shared_ptr<const Checkpoint> Checkpoint::OpenRemote(const std::string& prefix,
                                                          const FileOpener& opener) {
   const std::shared_ptr<const File> file = OpenIndexFile(prefix, opener);
   auto index = std::make_shared<const BundleIndex>(

@@ -30,7 +30,7 @@ class Checkpoint {
 
   // Opens a V2 checkpoint in another file system, and never maps it. Reads the index at once. Does
   // not notice that it is replaced. Throws: as ReadBundleIndex; what `opener` throws.
-  static std::shared_ptr<const Checkpoint> OpenBundle(const std::string& prefix,
+  static std::shared_ptr<const Checkpoint> OpenRemote(const std::string& prefix,
                                                       const FileOpener& opener);
 
   // Opens the files of some tensors of a V2 checkpoint whose index was read before. Returns null if

@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bundle_builder.h"
@@ -14,6 +15,7 @@
 #include "temp_dir.h"
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/read/copy_layout.h"
 #include "tensorbundle/read/fetched_rows.h"
 #include "tensorbundle/read/gather.h"
 #include "tensorbundle/read/locate.h"
@@ -238,7 +240,7 @@ TEST_F(RequestsTest, VerifiesAndNeverMaps) {
 // A missing file is an error of its tensors, each time until it is there.
 TEST_F(RequestsTest, MissingFile) {
   const std::string path = dir_ / "little.data-00001-of-00002";
-  const auto checkpoint = Checkpoint::OpenBundle(
+  const auto checkpoint = Checkpoint::OpenRemote(
       dir_ / "little", [](const std::string& wanted, ReadMode mode) -> std::shared_ptr<const File> {
         if (wanted.find(".data-") != std::string::npos) {
           throw CheckpointNotFoundError("no such file", wanted);
