@@ -10,10 +10,10 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, overload
 
 from tensorbundle import _core, naming, paths, streaming, tables
-from tensorbundle.arguments import check_progress, check_threads
+from tensorbundle.arguments import FileAccess, Verify, check_progress, check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
     CorruptionError,
@@ -26,10 +26,10 @@ from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.summary import Summary, count_tensors
 from tensorbundle.tensor import Tensor, row_of
 
-_VERIFY = ("none", "lazy", "full")
+_VERIFY: tuple[Verify, ...] = get_args(Verify)
+_IO: tuple[FileAccess, ...] = get_args(FileAccess)
 # The columns of a verification.
 _HEADER = ("", "tensor", "file", "offset", "bytes", "message")
-_IO = ("auto", "mmap", "pread", "direct")
 
 Default = TypeVar("Default")
 
@@ -175,8 +175,8 @@ def verify_tensors(
 def open(
     path: str | bytes | os.PathLike[Any],
     *,
-    verify: str = "lazy",
-    io: str = "auto",
+    verify: Verify = "lazy",
+    io: FileAccess = "auto",
     threads: int | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint and reads its index.
@@ -215,8 +215,8 @@ def load(
     path: str | bytes | os.PathLike[Any],
     names: Iterable[str] | None = None,
     *,
-    verify: str = "lazy",
-    io: str = "auto",
+    verify: Verify = "lazy",
+    io: FileAccess = "auto",
     threads: int | None = None,
 ) -> dict[str, Any]:
     """Opens a checkpoint and reads its tensors: ``open(path).load(names)``.
@@ -270,8 +270,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self,
         path: str | bytes | os.PathLike[Any] | paths.Location,
         *,
-        verify: str = "lazy",
-        io: str = "auto",
+        verify: Verify = "lazy",
+        io: FileAccess = "auto",
         threads: int | None = None,
     ) -> None:
         _check_option("verify", verify, _VERIFY)
@@ -367,9 +367,11 @@ class Checkpoint(Mapping[str, Tensor]):
         row = self._core.find_handle(name)
         return Tensor(self, row_of(self._require(name)) if row is None else row)
 
-    def get(  # type: ignore[override]
-        self, name: str | bytes, default: Default | None = None
-    ) -> Tensor | Default | None:
+    @overload
+    def get(self, name: str | bytes) -> Tensor | None: ...
+    @overload
+    def get(self, name: str | bytes, default: Default) -> Tensor | Default: ...
+    def get(self, name: str | bytes, default: Default | None = None) -> Tensor | Default | None:
         """Returns ``self[name]``, or `default` if the checkpoint has no such tensor.
 
         Raises:
@@ -619,7 +621,9 @@ def _absolute(path: str) -> str:
         return path
 
 
-def _reopen(path: str, checksum: int, verify: str, io: str, threads: int | None) -> Checkpoint:
+def _reopen(
+    path: str, checksum: int, verify: Verify, io: FileAccess, threads: int | None
+) -> Checkpoint:
     """Unpickles a checkpoint and checks that its index has not changed."""
     checkpoint = Checkpoint(path, verify=verify, io=io, threads=threads)
     found = checkpoint._core.index_checksum
