@@ -244,9 +244,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Checks the package's types, and the extension's stub against the extension."""
+    """Checks the package's types, and the extension's stub; mypy and pyright check a user's."""
     install(session, "test,dev")
     session.run("mypy")
+    session.run("python", "tests/typing/check.py")
     session.run(
         "python", "-m", "mypy.stubtest", "tensorbundle._core",
         "--mypy-config-file", "pyproject.toml",

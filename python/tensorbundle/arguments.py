@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
 from tensorbundle import _core
 from tensorbundle.errors import ShapeMismatchError
+
+# The values of the arguments `verify` and `io` of ``tensorbundle.open``, and of `missing` and
+# `mismatch` of the functions that load variables.
+Verify = Literal["none", "lazy", "full"]
+FileAccess = Literal["auto", "mmap", "pread", "direct"]
+OnProblem = Literal["raise", "skip"]
 
 # The largest size that the extension accepts, a signed 64-bit integer.
 MAX_SIZE = (1 << 63) - 1

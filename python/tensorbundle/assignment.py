@@ -346,7 +346,7 @@ def nearest_hint(tensor: Any, names: Sequence[str]) -> str:
     """Describes the number of tensors and the names nearest to a missing one."""
     found = _closest_names(tensor, names)
     hint = f"; the nearest are {_join_names(found)}" if found else ""
-    return f", which has {len(names)} tensors{hint}"
+    return f", which has {len(names)} tensor{'' if len(names) == 1 else 's'}{hint}"
 
 
 def key_hint(tensor: Any, value: str | None, names: Sequence[str], store: Names) -> str:

@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
 
 from tensorbundle import _core, naming, paths, streaming, tables
-from tensorbundle.arguments import check_threads
+from tensorbundle.arguments import FileAccess, Verify, check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
     CorruptionError,
@@ -26,8 +26,8 @@ from tensorbundle.summary import Summary, count_tensors
 from tensorbundle.tensor import Tensor, row_of
 from tensorbundle.verification import VerifyReport, verify_tensors
 
-_VERIFY = ("none", "lazy", "full")
-_IO = ("auto", "mmap", "pread", "direct")
+_VERIFY: tuple[Verify, ...] = get_args(Verify)
+_IO: tuple[FileAccess, ...] = get_args(FileAccess)
 
 Default = TypeVar("Default")
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 def open(
     path: str | bytes | os.PathLike[Any],
     *,
-    verify: str = "lazy",
-    io: str = "auto",
+    verify: Verify = "lazy",
+    io: FileAccess = "auto",
     threads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache_dir: AnyPath | None = None,
@@ -101,8 +101,8 @@ def load(
     path: str | bytes | os.PathLike[Any],
     names: Iterable[str] | None = None,
     *,
-    verify: str = "lazy",
-    io: str = "auto",
+    verify: Verify = "lazy",
+    io: FileAccess = "auto",
     threads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     cache_dir: AnyPath | None = None,
@@ -167,8 +167,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self,
         path: str | bytes | os.PathLike[Any] | paths.Location,
         *,
-        verify: str = "lazy",
-        io: str = "auto",
+        verify: Verify = "lazy",
+        io: FileAccess = "auto",
         threads: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         cache_dir: AnyPath | None = None,
@@ -292,9 +292,11 @@ class Checkpoint(Mapping[str, Tensor]):
         row = self._core.find_handle(name)
         return Tensor(self, row_of(self._require(name)) if row is None else row)
 
-    def get(  # type: ignore[override]
-        self, name: str | bytes, default: Default | None = None
-    ) -> Tensor | Default | None:
+    @overload
+    def get(self, name: str | bytes) -> Tensor | None: ...
+    @overload
+    def get(self, name: str | bytes, default: Default) -> Tensor | Default: ...
+    def get(self, name: str | bytes, default: Default | None = None) -> Tensor | Default | None:
         """Returns ``self[name]``, or `default` if the checkpoint has no such tensor.
 
         Raises:
@@ -548,8 +550,8 @@ def _absolute(path: str) -> str:
 def _reopen(
     path: str,
     checksum: int,
-    verify: str,
-    io: str,
+    verify: Verify,
+    io: FileAccess,
     threads: int | None,
     storage_options: Mapping[str, Any] | None = None,
     cache_dir: AnyPath | None = None,

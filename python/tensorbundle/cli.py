@@ -55,6 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper) and not stream.closed:
             # The terminal's encoding may lack characters of a tensor's name.
             stream.reconfigure(errors="backslashreplace")
+            if terminal.is_terminal(stream) and terminal.is_ascii_locale():
+                stream.reconfigure(encoding="ascii")  # rich and our tables draw with ASCII then
     if sys.stdout is None or sys.stdout.closed:
         return _error("standard output is closed")
     with _suppress_log():
@@ -160,8 +162,16 @@ def _run(args: Sequence[str]) -> int:
 
 def _complete(instruction: str) -> int:
     """Answers a shell that completes a command, or prints the script that makes it ask."""
-    from click.shell_completion import shell_complete
+    from click.shell_completion import BashComplete, add_completion_class, shell_complete
 
+    class Bash(BashComplete):
+        """Bash, which adds the directories to other words instead of replacing them."""
+
+        source_template = BashComplete.source_template.replace(
+            "compopt -o dirnames", "compopt -o plusdirs -o filenames"
+        )
+
+    add_completion_class(Bash)
     return shell_complete(program, {}, _NAME, _COMPLETE, instruction)
 
 

@@ -17,6 +17,7 @@ from tensorbundle.cli_options import (
     DIFFERENT,
     OK,
     UNREADABLE,
+    CheckpointPath,
     FilePath,
     Pair,
     TensorName,
@@ -148,8 +149,8 @@ def _print_report(report: VerifyReport, count: int, seconds: float) -> None:
         "tensorbundle diff old new --rename '^bert/=encoder/' --rtol 1e-5",
     ),
 )
-@click.argument("first", metavar="A", type=FilePath())
-@click.argument("second", metavar="B", type=FilePath())
+@click.argument("first", metavar="A", type=CheckpointPath())
+@click.argument("second", metavar="B", type=CheckpointPath())
 @rename_option("Replace every match of a regular expression in the names of A. Can be repeated.")
 @click.option("--rtol", type=float, default=0.0, metavar="X", help="The relative tolerance.")
 @click.option("--atol", type=float, default=0.0, metavar="X", help="The absolute tolerance.")

@@ -139,7 +139,7 @@ def ls(
             for row in _slice_rows(items) if long else _plain_rows(items, stats):
                 terminal.print_line(*row)
         else:
-            _print_for_people(items, order, flat, depth, long, stats)
+            _print_for_people(items, opened.path, order, flat, depth, long, stats)
             _print_totals(opened, items)
     has_error = any(item.error and item.error[0] in (_PARTLY_STORED, _CORRUPTED) for item in items)
     return DIFFERENT if has_error else OK
@@ -383,12 +383,18 @@ def _sorted(node: _Scope, order: str) -> list[tuple[_Scope, bool]]:
 
 
 def _print_for_people(
-    items: Sequence[_Item], order: str, flat: bool, depth: int | None, long: bool, stats: bool
+    items: Sequence[_Item],
+    path: str,
+    order: str,
+    flat: bool,
+    depth: int | None,
+    long: bool,
+    stats: bool,
 ) -> None:
     if not items:
         return
     if long:
-        _print_slices(items)
+        _print_slices(items, path)
         return
     columns, fields = _figures(items, stats)
     name = Column("name", fold=True)
@@ -491,31 +497,31 @@ def _tree_rows(
         yield [name, *row]
 
 
-def _print_slices(items: Sequence[_Item]) -> None:
-    columns = [
-        Column("name", fold=True),
-        Column("dtype"),
-        Column("slice"),
-        Column("size", right=True),
-        Column("file", fold=True),
-        Column("offset", right=True),
+def _print_slices(items: Sequence[_Item], path: str) -> None:
+    """Prints a line per stored slice. A file that has all of them is named once, below."""
+    files = dict.fromkeys(stored.file for item in items for stored in item.tensor.slices)
+    shown: list[tuple[Column, Any]] = [
+        (Column("name", fold=True), lambda item, _: Cell(item.name, _style(item))),
+        (Column("dtype"), lambda item, _: dtype_text(item.tensor)),
+        (Column("slice"), lambda _, stored: bounds_text(stored.offset, stored.shape)),
+        (Column("size", right=True), lambda _, stored: size_text(stored.nbytes)),
+        (Column("offset", right=True), lambda _, stored: f"{stored.file_offset:,}"),
     ]
-    has_errors = any(item.error for item in items)
-    rows: list[list[Cell | str]] = []
-    for item in items:
-        for stored in item.tensor.slices:
-            row: list[Cell | str] = [
-                Cell(item.name, _style(item)),
-                dtype_text(item.tensor),
-                bounds_text(stored.offset, stored.shape),
-                size_text(stored.nbytes),
-                stored.file,
-                f"{stored.file_offset:,}",
-            ]
-            if has_errors:
-                row.append(Cell(item.error[0] if item.error else "", "bad"))
-            rows.append(row)
-    terminal.print_table([*columns, *([Column("error")] if has_errors else [])], rows)
+    if len(files) > 1:
+        # The paths of data files differ only after the prefix.
+        file = Column("file", fold=True)
+        shown.insert(4, (file, lambda _, stored: stored.file.removeprefix(f"{path}.")))
+    if any(item.error for item in items):
+        shown.append(
+            (Column("error"), lambda item, _: Cell(item.error[0] if item.error else "", "bad"))
+        )
+    rows = [
+        [show(item, stored) for _, show in shown] for item in items for stored in item.tensor.slices
+    ]
+    terminal.print_table([column for column, _ in shown], rows)
+    if len(files) == 1:
+        terminal.print_text()
+        terminal.print_text(f"all in {next(iter(files))}")
 
 
 def _print_totals(opened: tensorbundle.Checkpoint, items: Sequence[_Item]) -> None:

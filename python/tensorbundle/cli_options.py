@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import tensorbundle
+from tensorbundle.filenames import INDEX_SUFFIX
 from tensorbundle.tensor import Tensor
 from tensorbundle.terminal import print_error
 
@@ -26,6 +27,9 @@ UNREADABLE = 2
 
 # More names than that are completed one scope at a time.
 _MAX_COMPLETIONS = 200
+
+# Files beside an index that are no paths of checkpoints: data files, graphs, and the state file.
+_NO_CHECKPOINT = re.compile(r".*\.data-\d{5,}-of-\d{5,}|.*\.meta|checkpoint", re.DOTALL)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,6 +55,35 @@ class FilePath(click.ParamType):  # type: ignore[type-arg]
         """Lets the shell complete the path."""
         del ctx, param
         return [CompletionItem(incomplete, type="file")]
+
+
+class CheckpointPath(click.ParamType):  # type: ignore[type-arg]
+    """A path of a checkpoint. The shell completes directories, prefixes and other files."""
+
+    name = "path"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Completes prefixes, and lets the shell complete directories."""
+        del ctx, param
+        directory, start = os.path.split(incomplete)
+        try:
+            entries = list(os.scandir(os.path.expanduser(os.path.expandvars(directory)) or "."))
+        except OSError:
+            entries = []
+        found = set()
+        for entry in entries:
+            if entry.is_dir() or not entry.name.isprintable():
+                continue
+            prefix = entry.name.removesuffix(INDEX_SUFFIX)
+            hidden = prefix.startswith(".") and not start.startswith(".")
+            if prefix.startswith(start) and not hidden and not _NO_CHECKPOINT.fullmatch(prefix):
+                found.add(os.path.join(directory, prefix))
+        return [
+            CompletionItem(incomplete, type="dir"),
+            *(CompletionItem(path) for path in sorted(found)),
+        ]
 
 
 class TensorName(click.ParamType):  # type: ignore[type-arg]
@@ -100,8 +133,8 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-checkpoint_argument = click.argument("checkpoint", metavar="CKPT", type=FilePath())
-source_argument = click.argument("source", metavar="SRC", type=FilePath())
+checkpoint_argument = click.argument("checkpoint", metavar="CKPT", type=CheckpointPath())
+source_argument = click.argument("source", metavar="SRC", type=CheckpointPath())
 destination_argument = click.argument("destination", metavar="DST", type=FilePath())
 
 

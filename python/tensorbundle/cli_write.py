@@ -17,6 +17,7 @@ from tensorbundle import conversion, terminal
 from tensorbundle.cli_options import (
     DIFFERENT,
     OK,
+    CheckpointPath,
     EditOptions,
     FilePath,
     damaged,
@@ -311,7 +312,7 @@ def parse_size(text: str) -> int:
     ),
 )
 @destination_argument
-@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=FilePath())
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=CheckpointPath())
 @click.option("--weights", metavar="W,W,...", help="The weight of each SRC. Default: all the same.")
 @shards_option
 @alignment_option

@@ -23,7 +23,7 @@ from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.diff_report import Ambiguity, DiffReport, TensorDiff, Unreadable
 from tensorbundle.errors import Error
 from tensorbundle.filenames import AnyPath
-from tensorbundle.renaming import Names, Renaming
+from tensorbundle.renaming import Names, Rename, Renaming
 from tensorbundle.tensor import Tensor
 from tensorbundle.value_diff import (
     Tolerance,
@@ -32,8 +32,6 @@ from tensorbundle.value_diff import (
     compare_chunks,
     needs_chunks,
 )
-
-Rename = Mapping[str, str] | Sequence[tuple[str, str]] | Callable[[str], str]
 
 
 def diff(

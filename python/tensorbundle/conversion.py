@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -33,10 +33,13 @@ from tensorbundle.formats import hdf5, npz, parquet, safetensors
 from tensorbundle.formats.tensors import ForeignFile
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.planned_tensor import PlannedTensor
+from tensorbundle.renaming import Rename
+from tensorbundle.rules import Cast, Rules, Selector, Transpose
 from tensorbundle.tensor import Tensor
 from tensorbundle.writer import Writer
 
-FORMATS = ("checkpoint", "safetensors", "npz", "hdf5", "parquet")
+Format = Literal["checkpoint", "safetensors", "npz", "hdf5", "parquet"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 # The suffixes of destinations and sources. Parquet files are only written.
 _SUFFIXES = {
@@ -109,17 +112,17 @@ def convert(
     src: AnyPath,
     dst: AnyPath,
     *,
-    to: str | None = None,
-    keep: Any = None,
-    drop: Any = None,
+    to: Format | None = None,
+    keep: Selector | None = None,
+    drop: Selector | None = None,
     slots: bool = True,
-    rename: Any = None,
-    cast: Any = None,
-    transpose: Any = None,
+    rename: Rename | None = None,
+    cast: Cast | None = None,
+    transpose: Transpose | None = None,
     partition: Mapping[str, int] | None = None,
     merge: bool = False,
     update: Mapping[str, Any] | None = None,
-    rules: Any = None,
+    rules: Rules | None = None,
     flatten: bool = False,
     max_bytes: int | None = None,
     name: str | None = None,

@@ -34,6 +34,8 @@ from tensorbundle.filenames import (
 )
 from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.planned_tensor import PlannedTensor, whole
+from tensorbundle.renaming import Rename
+from tensorbundle.rules import Cast, Rules, Selector, Transpose
 from tensorbundle.tables import size_text
 from tensorbundle.tensor import Tensor
 from tensorbundle.writer import Writer
@@ -93,16 +95,16 @@ def edit(
     src: AnyPath,
     dst: AnyPath,
     *,
-    keep: Any = None,
-    drop: Any = None,
+    keep: Selector | None = None,
+    drop: Selector | None = None,
     slots: bool = True,
-    rename: Any = None,
-    cast: Any = None,
-    transpose: Any = None,
+    rename: Rename | None = None,
+    cast: Cast | None = None,
+    transpose: Transpose | None = None,
     partition: Mapping[str, int] | None = None,
     merge: bool = False,
     update: Mapping[str, Any] | None = None,
-    rules: Any = None,
+    rules: Rules | None = None,
     flatten: bool = False,
     shards: SupportsIndex = 1,
     alignment: SupportsIndex = 64,

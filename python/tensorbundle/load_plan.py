@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from tensorbundle import dtypes
+from tensorbundle.arguments import OnProblem
 
 # A shape that may be unknown (None) or have unknown dimensions (None).
 StaticShape: TypeAlias = "tuple[int | None, ...] | None"
@@ -110,7 +111,9 @@ class Policy:
 
     __slots__ = ("cast", "mismatch", "missing")
 
-    def __init__(self, missing: str = "raise", mismatch: str = "raise", cast: bool = False) -> None:
+    def __init__(
+        self, missing: OnProblem = "raise", mismatch: OnProblem = "raise", cast: bool = False
+    ) -> None:
         """Checks the keyword arguments of a call.
 
         Raises:

@@ -131,7 +131,8 @@ def _compose_message(
 ) -> str:
     names = list_names()
     clipped = repr(name[:_MAX_NAME_CHARS]) + "..." * (len(name) > _MAX_NAME_CHARS)
-    text = f"{path!r} has {len(names)} tensors, but no tensor {clipped}"
+    count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    text = f"{path!r} has {count}, but no tensor {clipped}"
     if name in full.absent:
         text += f": it is the full name of {full.absent[name]!r}, which is not stored"
     near = [_describe(found, full) for found in nearest(name, [*names, *full.keys])]

@@ -16,12 +16,15 @@ A flattened checkpoint has one name per tensor: the full name, else the path.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tensorbundle.naming import VALUE_SUFFIX
 from tensorbundle.rules import Rule, check_template
+
+# The argument `rename`.
+Rename = Mapping[str, str] | Sequence[tuple[str, str]] | Callable[[str], str]
 
 
 @dataclass(frozen=True)

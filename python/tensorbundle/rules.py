@@ -36,9 +36,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from tensorbundle.errors import CheckpointNotFoundError, IOFailure
 
 Value = TypeVar("Value")
+
+# The arguments `keep` and `drop`, `cast`, `transpose` and `rules`.
+Selector = str | Iterable[str] | Callable[[str], object]
+DType = str | np.dtype[Any] | type[Any]
+Cast = DType | Mapping[Any, DType]
+Transpose = str | Iterable[str] | Mapping[str, bool | Sequence[int]]
+Rules = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 
 _KEYS = ("match", "name", "transpose", "cast", "drop", "split")
 
@@ -148,7 +157,7 @@ class Rule:
     used: bool = False
 
 
-def read_rules(source: str | os.PathLike[str] | Iterable[Mapping[str, Any]]) -> list[Rule]:
+def read_rules(source: Rules) -> list[Rule]:
     """Reads a rules file, or a sequence of mappings that are rules already.
 
     Raises:

@@ -7,7 +7,7 @@ import math
 import numbers
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
 
 Array = np.ndarray[Any, Any]
+Out = TypeVar("Out", bound=Array)
 
 # Types with which the value of a tensor might be compared.
 _VALUES = (numbers.Number, np.ndarray, np.generic, str, bytes, bytearray, list, tuple)
@@ -30,8 +31,8 @@ _LARGE = 1 << 20
 class _Handle(Protocol):
     """The attributes of ``Tensor`` that the conversions use."""
 
-    _core: _core.Tensor
-
+    @property
+    def _core(self) -> _core.Tensor: ...
     @property
     def name(self) -> str: ...
     @property
@@ -305,6 +306,10 @@ class Tensor(ScalarConversions):
         array = self._read_box(indexing.to_box(..., self.shape), None)
         return array if result_dtype in (None, self.dtype) else array.astype(result_dtype)
 
+    @overload
+    def __getitem__(self, index: slice | list[int] | Array) -> Array: ...
+    @overload
+    def __getitem__(self, index: Any) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         """Returns elements by NumPy's basic indexing, or rows by number.
 
@@ -331,6 +336,12 @@ class Tensor(ScalarConversions):
         array = core.view_box(box.offset, box.shape)
         return (self._read_box(box, None) if array is None else array)[box.rest]
 
+    @overload
+    def read(self, index: Any = ..., *, out: Out) -> Out: ...
+    @overload
+    def read(self, index: slice, *, out: None = None) -> Array: ...
+    @overload
+    def read(self, index: Any = ..., *, out: None = None) -> Any: ...
     def read(self, index: Any = ..., *, out: Array | None = None) -> Any:
         """Copies elements out of the checkpoint.
 
@@ -376,6 +387,10 @@ class Tensor(ScalarConversions):
             out[...] = self._read_box(box, None)[(*box.rest, ...)]
         return out
 
+    @overload
+    def take(self, ids: Any, *, out: Out, fill: Any = None) -> Out: ...
+    @overload
+    def take(self, ids: Any, *, out: None = None, fill: Any = None) -> Array: ...
     def take(self, ids: Any, *, out: Array | None = None, fill: Any = None) -> Array:
         """Gathers rows of axis 0 by number, in any order, across stored slices.
 

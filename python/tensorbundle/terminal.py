@@ -96,6 +96,15 @@ def is_terminal(stream: IO[str] | None) -> bool:
         return False
 
 
+def is_ascii_locale() -> bool:
+    """Returns whether the user chose the locale "C" or "POSIX", which has ASCII only.
+
+    Python writes UTF-8 in these locales, which is right for files and pipes.
+    """
+    chosen = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_CTYPE", "LANG"))), None)
+    return chosen in ("C", "POSIX")
+
+
 def for_people() -> bool:
     """Returns whether a person reads the output: whether it goes to a terminal."""
     return is_terminal(sys.stdout)
@@ -231,14 +240,22 @@ def print_line(*cells: object) -> None:
 
 
 def print_error(message: str) -> None:
-    """Prints an error as one line on stderr. Its lines are joined by semicolons."""
+    """Prints an error on stderr: on a terminal in its lines, else as one line.
+
+    In one line, the lines of the message are joined by semicolons.
+    """
     if sys.stderr is None:
         return
-    text = ""
-    for line in filter(None, map(str.strip, message.splitlines())):
-        text += f"{'' if not text else ' ' if text.endswith(':') else '; '}{line}"
+    lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
+    if is_terminal(sys.stderr):
+        text = "\n  ".join(map(escape_text, lines))
+    else:
+        text = ""
+        for line in lines:
+            text += f"{'' if not text else ' ' if text.endswith(':') else '; '}{line}"
+        text = escape_text(text)
     with contextlib.suppress(OSError, ValueError):  # stderr may be closed
-        click.echo(f"tensorbundle: {escape_text(' '.join(text.split()))}", err=True)
+        click.echo(f"tensorbundle: {text}", err=True)
 
 
 def print_json(document: dict[str, Any]) -> None:

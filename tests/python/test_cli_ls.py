@@ -13,6 +13,8 @@ from command_line import in_terminal, run
 from craft.bundle import Bundle, shard_path
 from craft.messages import TrackableObjectGraph
 
+import tensorbundle as tb
+
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 MNIST = CHECKPOINTS / "mnist_tf1"
 SLOTS = CHECKPOINTS / "optimizer_slots"
@@ -145,10 +147,22 @@ def test_deep_names_do_not_overflow_the_stack(tmp_path):
 
 
 def test_long_shows_slices_to_people(model):
-    lines = in_terminal("ls", model, "emb", "--long", columns=200).lines
-    assert lines[0].split() == ["name", "dtype", "slice", "size", "file", "offset"]
+    lines = in_terminal("ls", model, "emb", "--long").lines
+    assert lines[0].split() == ["name", "dtype", "slice", "size", "offset"]
     assert lines[1].split()[:4] == ["emb", "float32", "[0:3,0:4]", "48"]
     assert lines[2].split()[2] == "[3:6,0:4]"
+    text = "".join(lines[3:])
+    assert text.startswith(f"all in {shard_path(model, 0, 1)}")
+
+
+def test_long_names_data_files_by_what_differs(tmp_path):
+    arrays = {f"{name}/kernel": np.zeros((512, 64), np.float32) for name in "abc"}
+    tb.save(tmp_path / "m", arrays, shards=3)
+    lines = in_terminal("ls", tmp_path / "m", "--long").lines
+    assert lines[0].split() == ["name", "dtype", "slice", "size", "file", "offset"]
+    files = [f"data-{shard:05}-of-00003" for shard in range(3)]
+    assert sorted(line.split()[-2] for line in lines[1:4]) == files
+    assert not any(line.startswith("all in") for line in lines)
 
 
 def test_damaged_files_are_reported_to_people(model):
@@ -172,10 +186,29 @@ def test_colors_only_where_they_are_wanted():
 
 
 def test_dumb_and_ascii_terminals_get_ascii():
-    for variables in ({"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}):
+    # An empty variable counts as one that is not set.
+    locales = [{"PYTHONIOENCODING": "", name: "C"} for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    others = {"LC_ALL": "", "LC_CTYPE": "", "LANG": ""}
+    posix = {"PYTHONIOENCODING": "", "LC_ALL": "POSIX", "LANG": "en_US.UTF-8"}
+    choices = [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}, posix]
+    choices += [{**others, "PYTHONCOERCECLOCALE": "0", **locale} for locale in locales]
+    for variables in choices:
         lines = in_terminal("ls", MNIST, **variables).lines
         assert all(map(str.isascii, lines))
         assert lines[4].startswith("|- bias")
+
+
+def test_other_locales_get_lines():
+    for name in ("C.UTF-8", "en_US.UTF-8"):
+        lines = in_terminal("ls", MNIST, PYTHONIOENCODING="", LC_ALL=name, LANG="C").lines
+        assert lines[4].startswith("├─ bias")
+
+
+def test_ascii_progress_bars():
+    screen = in_terminal("ls", MNIST, "--stats", PYTHONIOENCODING="", LC_ALL="C")
+    assert screen.status == 0
+    assert screen.raw.isascii()
+    assert "read mnist_tf1" in screen.raw
 
 
 def test_escapes_reach_no_terminal(tmp_path):

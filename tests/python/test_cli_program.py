@@ -179,9 +179,30 @@ def test_completion_is_silent_about_errors(tmp_path):
 
 
 def test_paths_are_completed_by_the_shell():
-    assert complete("ls", "tests/da") == ["tests/da"]
-    for words in (["diff", "a", ""], ["edit", "a", ""], ["run", ""], ["edit", "--rules", ""]):
+    for words in (["edit", "a", ""], ["run", ""], ["edit", "--rules", ""]):
         assert complete(*words) == [""]
+
+
+def test_completes_prefixes_of_checkpoints(tmp_path):
+    names = ["checkpoint", "model.meta", "old_v1", "weights.npz", ".hidden"]
+    files = ["model.index", "model.data-00000-of-00002", "model.data-00001-of-00002"]
+    for name in (*names, *files):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    # The first line lets the shell complete directories.
+    offered = [f"{tmp_path}/{name}" for name in ("model", "old_v1", "weights.npz")]
+    assert complete("ls", f"{tmp_path}/") == [f"{tmp_path}/", *offered]
+    for words in (["diff", "a"], ["edit"], ["average", "to", "a"]):
+        assert complete(*words, f"{tmp_path}/mod") == [f"{tmp_path}/mod", f"{tmp_path}/model"]
+    assert complete("ls", "$FOLDER/mod", FOLDER=str(tmp_path))[1:] == ["$FOLDER/model"]
+    assert complete("ls", f"{tmp_path}/.")[1:] == [f"{tmp_path}/.hidden"]
+    assert complete("ls", f"{tmp_path}/nowhere/x") == [f"{tmp_path}/nowhere/x"]
+
+
+def test_bash_adds_directories_to_prefixes(capsys):
+    _, script, _ = run(capsys, "--completion", "bash")
+    assert "compopt -o plusdirs -o filenames" in script
+    assert "dirnames" not in script
 
 
 def test_many_names_are_completed_scope_by_scope():

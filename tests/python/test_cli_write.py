@@ -284,6 +284,17 @@ def test_average_of_different_or_damaged_checkpoints(capsys, source, tmp_path):
     assert not list(tmp_path.glob("mean*"))
 
 
+def test_differences_are_listed_in_lines_on_a_terminal(source, tmp_path):
+    bundle = Bundle()
+    bundle.add("emb", np.zeros(3, np.float32))
+    other = bundle.write(tmp_path / "other")
+    screen = in_terminal("average", tmp_path / "mean", source, other, columns=400)
+    assert screen.status == 2
+    start = screen.lines.index("tensorbundle: the checkpoints differ:")
+    assert len(screen.lines) == start + 5
+    assert all(line.startswith("  '") for line in screen.lines[start + 1 :])
+
+
 def test_average_without_destination_names_the_order(capsys, source):
     for words in ([source, source], [source, source, "--json"]):
         status, out, err = run(capsys, "average", *words)

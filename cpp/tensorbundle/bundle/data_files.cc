@@ -109,6 +109,10 @@ std::string_view PrefixOf(std::string_view name) {
   return matches ? name.substr(0, name.size() - kPattern.size()) : std::string_view();
 }
 
+ReadMode ReadModeOf(IoMode mode) {
+  return mode == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered;
+}
+
 // Returns the names in the directory that may be the file under another name: its own name with a
 // suffix, as downloads and copies get it; the name of its checkpoint and ".data"; the same data
 // file of another number of shards; and data files without an index.
@@ -279,8 +283,7 @@ DataFiles::Entry& DataFiles::EntryOf(uint32_t file) const {
 void DataFiles::Open(uint32_t file) const {
   Entry& entry = entries_[file];
   const std::string& path = catalog_.files[file];
-  const ReadMode mode = mode_ == IoMode::kDirect ? ReadMode::kDirect : ReadMode::kBuffered;
-  entry.file = File::Open(path, mode);
+  entry.file = File::Open(path, ReadModeOf(mode_));
   if (file < catalog_.file_ends.size()) {
     entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
   }
@@ -316,7 +319,7 @@ const File& DataFiles::OpenOnce(uint32_t file) const {
   const std::string& path = catalog_.files[file];
   std::shared_ptr<const File> opened;
   try {
-    opened = opener_(path, ReadMode::kBuffered);
+    opened = opener_(path, ReadModeOf(mode_));
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError("the data file " + path + kMissing, path);
   }

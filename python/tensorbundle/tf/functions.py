@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tensorbundle.arguments import OnProblem
 from tensorbundle.assignment import AssignmentMap
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import LoadReport
@@ -18,8 +19,8 @@ def init_from_checkpoint(
     ckpt_dir_or_file: AnyPath,
     assignment_map: AssignmentMap,
     *,
-    missing: str = "raise",
-    mismatch: str = "raise",
+    missing: OnProblem = "raise",
+    mismatch: OnProblem = "raise",
     cast: bool = False,
 ) -> LoadReport:
     """Replaces the initializers of variables, so that they load their values from a checkpoint.
@@ -67,8 +68,8 @@ def warm_start(
     var_name_to_vocab_info: Mapping[str, Any] | None = None,
     var_name_to_prev_var_name: Mapping[str, str] | None = None,
     *,
-    missing: str = "raise",
-    mismatch: str = "raise",
+    missing: OnProblem = "raise",
+    mismatch: OnProblem = "raise",
     cast: bool = False,
 ) -> LoadReport:
     """Initializes variables from a checkpoint and remaps rows or columns by their vocabularies.
@@ -127,8 +128,8 @@ def plan_init(
     ckpt_dir_or_file: AnyPath,
     assignment_map: AssignmentMap,
     *,
-    missing: str = "raise",
-    mismatch: str = "raise",
+    missing: OnProblem = "raise",
+    mismatch: OnProblem = "raise",
     cast: bool = False,
 ) -> LoadPlan:
     """Plans an ``init_from_checkpoint`` without changing any variable.
@@ -166,8 +167,8 @@ def plan_warm_start(
     var_name_to_vocab_info: Mapping[str, Any] | None = None,
     var_name_to_prev_var_name: Mapping[str, str] | None = None,
     *,
-    missing: str = "raise",
-    mismatch: str = "raise",
+    missing: OnProblem = "raise",
+    mismatch: OnProblem = "raise",
     cast: bool = False,
 ) -> LoadPlan:
     """Plans a ``warm_start`` without changing any variable.

@@ -11,13 +11,16 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
-from tensorbundle.arguments import check_threads
+from tensorbundle.arguments import Verify, check_threads
 
-_MODES = ("copy", "map", "auto")
-_VERIFY = ("full", "lazy", "none")
-_OPS = ("auto", "native", "stock")
+Mode = Literal["copy", "map", "auto"]
+Ops = Literal["auto", "native", "stock"]
+
+_MODES: tuple[Mode, ...] = get_args(Mode)
+_VERIFY: tuple[Verify, ...] = ("full", "lazy", "none")
+_OPS: tuple[Ops, ...] = get_args(Ops)
 
 
 def _require(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -40,10 +43,10 @@ class Options:
             verifies its own part. ``"stock"``: only TensorFlow's own.
     """
 
-    mode: str = "copy"
-    verify: str | None = None
+    mode: Mode = "copy"
+    verify: Verify | None = None
     threads: int | None = None
-    op: str = "auto"
+    op: Ops = "auto"
 
     def __post_init__(self) -> None:
         _require("mode", self.mode, _MODES)
@@ -55,7 +58,7 @@ class Options:
         if self.op == "stock" and self.mode == "map":
             raise ValueError("TensorFlow's own op cannot map: mode='map' excludes op='stock'")
 
-    def verification(self, *, mapped: bool) -> str:
+    def verification(self, *, mapped: bool) -> Verify:
         """Returns the value of ``verify`` for a copy or a mapping."""
         return self.verify or ("none" if mapped else "full")
 
@@ -83,10 +86,10 @@ def in_context() -> Options | None:
 @contextlib.contextmanager
 def options(
     *,
-    mode: str | None = None,
-    verify: str | None = None,
+    mode: Mode | None = None,
+    verify: Verify | None = None,
     threads: int | None = None,
-    op: str | None = None,
+    op: Ops | None = None,
 ) -> Iterator[Options]:
     """Sets options for the calls inside the ``with`` statement, in this thread or task.
 
@@ -113,10 +116,10 @@ def options(
 
 def set_options(
     *,
-    mode: str | None = None,
-    verify: str | None = None,
+    mode: Mode | None = None,
+    verify: Verify | None = None,
     threads: int | None = None,
-    op: str | None = None,
+    op: Ops | None = None,
 ) -> None:
     """Sets options for the whole process. ``with options(...)`` takes precedence.
 
