@@ -20,6 +20,7 @@ from craft.bundle import Bundle
 from craft.compare import same_bits
 from craft.range_server import RangeServer, serve
 from craft.v1 import V1File
+from document_pages import blocks, run_page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -457,6 +458,32 @@ def test_process_ends_and_forks_in_the_middle_of_reads(server: RangeServer, case
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_blocks_of_the_page_run(tmp_path: Path) -> None:
+    tensors = {
+        "embedding": np.zeros((50_000, 16), np.float32),
+        "dense/kernel": np.zeros((4, 4), np.float32),
+        "dense/bias": np.zeros(4, np.float32),
+    }
+    with serve(tmp_path) as server:
+        stand_ins = {
+            "s3://my-bucket/run-7/model.ckpt-1000": f"{server.url}/model.ckpt-1000",
+            "https://models.example.org/big/model.ckpt": f"{server.url}/model.ckpt",
+            "/var/tmp/checkpoints": str(tmp_path / "cache"),
+            '{"profile": "research"}': '{"headers": {"X-Profile": "research"}}',
+        }
+        for name in ("model.ckpt-1000", "model.ckpt"):
+            tb.save(tmp_path / name, tensors)
+
+        def prepare(block: str) -> str:
+            for text, stand_in in stand_ins.items():
+                block = block.replace(text, stand_in)
+            assert "://" not in block.replace(server.url, "")
+            return block
+
+        assert run_page("docs/remote", {}, prepare) == len(blocks("docs/remote", "python")) == 2
+    assert any((tmp_path / "cache").rglob("*"))
 
 
 def test_closed_checkpoint_raises(server: RangeServer) -> None:
