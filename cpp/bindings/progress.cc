@@ -31,7 +31,9 @@ void Progress::Finish() { Report(); }
 void Progress::Report() {
   RaiseSignals();
   if (callback_.is_none()) return;
-  CallPython([&] { callback_(done_.load(std::memory_order_relaxed), total_); });
+  const unsigned long long done = done_.load(std::memory_order_relaxed);
+  const unsigned long long total = total_;
+  Steal(CallPython([&] { return PyObject_CallFunction(callback_.ptr(), "KK", done, total); }));
 }
 
 }  // namespace tensorbundle

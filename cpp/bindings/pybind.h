@@ -10,14 +10,14 @@
 // - no bound class has a constructor for Python: static methods return the objects.
 #pragma once
 
-#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <unistd.h>
 
 #include <string_view>
+#include <type_traits>
 
+#include "bindings/thread_exit.h"
 #include "tensorbundle/base/interrupt.h"
 
 namespace tensorbundle {
@@ -74,21 +74,22 @@ inline py::str PathOf(std::string_view path) {
   return Steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
 }
 
-// Calls a function that may wait for the GIL or run Python code. While the interpreter ends, Python
-// before 3.14 ends the daemon threads there by unwinding their stacks. That would end the process
-// with an error at the first destructor that waits for the GIL and at every `catch (...)`. Here the
-// thread sleeps until the process ends, as in Python 3.14.
+// Calls a function of Python's C API that may wait for the GIL or run Python code, and returns its
+// result. While the interpreter ends, Python before 3.14 ends the daemon threads there by
+// pthread_exit(), which unwinds their stacks: that would end the process with an error at the first
+// destructor that waits for the GIL and at every `catch (...)`. Here the thread sleeps until the
+// process ends, as in Python 3.14.
+// Requires: `call` throws nothing and has no objects with destructors: see CallOrSleep().
 template <typename Call>
 auto CallPython(const Call& call) {
-#ifdef __GLIBCXX__
-  try {
-    return call();
-  } catch (abi::__forced_unwind&) {
-    while (true) ::pause();
+  using Result = decltype(call());
+  if constexpr (std::is_void_v<Result>) {
+    CallOrSleep([](const void* function) { (*static_cast<const Call*>(function))(); }, &call);
+  } else {
+    Result result{};
+    CallPython([&] { result = call(); });
+    return result;
   }
-#else
-  return call();
-#endif
 }
 
 // Whether the interpreter has begun to end: other threads do not get the GIL any more.

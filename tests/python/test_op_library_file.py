@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built op library: its dependencies and its exported symbols."""
+"""The built op library: its dependencies and its exported symbols; those of the extension."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tensorbundle import plugin
+from tensorbundle import _core, plugin
 
 LIBRARY = plugin.find_library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not built")
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the op library is not b
 ALLOWED = re.compile(r"lib(c|m|pthread|dl)\.so\.\d+|ld-linux[-a-z0-9_]*\.so\.\d+")
 
 
-def readelf(option: str) -> list[str]:
+def readelf(option: str, library: object = LIBRARY) -> list[str]:
     if shutil.which("readelf") is None:
         pytest.skip("no readelf")
     done = subprocess.run(
-        ["readelf", "-W", option, str(LIBRARY)], check=True, capture_output=True, text=True
+        ["readelf", "-W", option, str(library)], check=True, capture_output=True, text=True
     )
     return done.stdout.splitlines()
 
@@ -39,11 +39,20 @@ def test_library_has_no_undefined_tensorflow_symbol() -> None:
     assert not [name for name in undefined if re.match(r"TF_|_ZN10tensorflow|_ZN3tsl", name)]
 
 
+def exported(library: object) -> list[str]:
+    lines = readelf("--dyn-syms", library)
+    fields = [line.split() for line in lines if re.match(r"\s*\d+:", line)]
+    return sorted(field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL")
+
+
 def test_library_exports_its_functions_only() -> None:
-    fields = [line.split() for line in readelf("--dyn-syms") if re.match(r"\s*\d+:", line)]
-    exported = [field[-1] for field in fields if "UND" not in field and field[4] != "LOCAL"]
     functions = ("append", "error", "join", "op_calls", "set_remote_files")
-    assert sorted(exported) == [f"tensorbundle_tf_{name}" for name in functions]
+    assert exported(LIBRARY) == [f"tensorbundle_tf_{name}" for name in functions]
+
+
+def test_extension_exports_its_initializer_only() -> None:
+    """Not the types of a C++ library that is linked statically: processes have other copies."""
+    assert exported(_core.__file__) == ["PyInit__core"]
 
 
 def test_library_without_tensorflow_reports_missing_library() -> None:

@@ -83,17 +83,6 @@ def test_limits_of_the_security_notes_are_where_they_say(repo):
         assert re.search(rf"\b{name} ?[={{]", source), (file, name)
 
 
-def test_workflows_run_sessions_that_exist(repo):
-    source = (repo.root / "noxfile.py").read_text(encoding="utf-8")
-    sessions = set(re.findall(r"^def (\w+)\(session: nox.Session\)", source, re.MULTILINE))
-    sessions |= set(re.findall(r'^@nox.session\(name="([\w-]+)"', source, re.MULTILINE))
-    workflows = sorted((repo.root / ".github" / "workflows").glob("*.yml"))
-    text = "".join(path.read_text(encoding="utf-8") for path in workflows)
-    used = set(re.findall(r"(?:- session:|nox -s) ([\w-]+)", text))
-    assert {"tests", "sanitize", "deep"} <= used
-    assert used <= sessions
-
-
 def test_readme_example_runs(repo):
     (example, *_) = blocks(readme(repo), "python")
     done = subprocess.run(

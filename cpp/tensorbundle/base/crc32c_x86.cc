@@ -10,10 +10,12 @@
 #include <array>
 
 #include "tensorbundle/base/coding.h"
+#include "tensorbundle/base/x86_features.h"
 
-// Compiled for these extensions regardless of the build flags; Can*() guards the calls.
-#define TENSORBUNDLE_SSE42 __attribute__((target("sse4.2,pclmul")))
-#define TENSORBUNDLE_AVX512 __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.2")))
+// Compiled for these extensions regardless of the build flags; Can*() guards the calls. Newer
+// versions of Clang do not count the instruction crc32 as a part of SSE4.2.
+#define TENSORBUNDLE_SSE42 __attribute__((target("sse4.2,crc32,pclmul")))
+#define TENSORBUNDLE_AVX512 __attribute__((target("avx512f,vpclmulqdq,pclmul,sse4.2,crc32")))
 
 namespace tensorbundle::crc32c {
 namespace {
@@ -138,10 +140,7 @@ TENSORBUNDLE_AVX512 uint32_t FoldStripes(uint32_t state, const uint8_t* data, si
 
 }  // namespace
 
-bool CanSse42() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
-}
+bool CanSse42() { return HasSse42AndPclmul(); }
 
 TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n) {
   uint64_t state = ~crc;
@@ -157,9 +156,7 @@ TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_
   return ~tail;
 }
 
-bool CanAvx512() {
-  return CanSse42() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq");
-}
+bool CanAvx512() { return HasSse42AndPclmul() && HasAvx512AndVpclmul(); }
 
 uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n) {
   if (n < kMinFolded) return ExtendSse42(crc, data, n);

@@ -7,6 +7,8 @@
 
 #include <immintrin.h>
 
+#include "tensorbundle/base/x86_features.h"
+
 // Compiled for this extension regardless of the build flags; Select() guards the call.
 #define TENSORBUNDLE_STREAM_AVX512 __attribute__((target("avx512f")))
 
@@ -35,11 +37,7 @@ TENSORBUNDLE_STREAM_AVX512 void CopyAvx512(uint8_t* out, const uint8_t* in, uint
 using CopyFunction = void (*)(uint8_t* out, const uint8_t* in, uint64_t size);
 
 // Earlier processors with AVX-512 lower their clock rate for it; they lack VPCLMULQDQ.
-CopyFunction Select() {
-  __builtin_cpu_init();
-  const bool is_fast = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq");
-  return is_fast ? CopyAvx512 : NontemporalCopySse2;
-}
+CopyFunction Select() { return HasAvx512AndVpclmul() ? CopyAvx512 : NontemporalCopySse2; }
 
 }  // namespace
 

@@ -16,6 +16,10 @@
 #include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/parallel.h"
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+
 namespace tensorbundle {
 namespace {
 
@@ -43,6 +47,17 @@ const char* KindOf(mode_t mode) {
   if (S_ISSOCK(mode)) return "a socket";
   return "a device";
 }
+
+#ifdef STATX_BTIME
+// The kernel's statx(2). A build for a glibc before 2.28 has no function for it.
+int Statx(int descriptor, struct statx* status) {
+#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 28)
+  return static_cast<int>(::syscall(SYS_statx, descriptor, "", AT_EMPTY_PATH, STATX_BTIME, status));
+#else
+  return ::statx(descriptor, "", AT_EMPTY_PATH, STATX_BTIME, status);
+#endif
+}
+#endif
 
 int64_t Nanoseconds(const struct timespec& time) {
   return static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
@@ -164,8 +179,7 @@ int64_t File::BornOrChanged() const {
   if (::fstat(descriptor_, &status) == 0) return Nanoseconds(status.st_birthtimespec);
 #elif defined(STATX_BTIME)
   struct statx status{};
-  const int done = ::statx(descriptor_, "", AT_EMPTY_PATH, STATX_BTIME, &status);
-  if (done == 0 && (status.stx_mask & STATX_BTIME) != 0) {
+  if (Statx(descriptor_, &status) == 0 && (status.stx_mask & STATX_BTIME) != 0) {
     return status.stx_btime.tv_sec * 1'000'000'000 + status.stx_btime.tv_nsec;
   }
 #endif

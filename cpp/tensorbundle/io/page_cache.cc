@@ -46,6 +46,19 @@ std::optional<uint64_t> PagesByCachestat(const File& file, uint64_t offset, uint
   return result.cached;
 }
 
+#ifdef RWF_NOWAIT
+// The kernel's preadv2(2). A build for a glibc before 2.26 has no function for it.
+ssize_t ReadWithoutWaiting(const File& file, uint64_t offset, const struct iovec& out) {
+#if defined(__GLIBC__) && !__GLIBC_PREREQ(2, 26)
+  // The kernel takes the two halves of the offset, and ignores the second one if long has 64 bits.
+  return ::syscall(SYS_preadv2, file.descriptor(), &out, 1, static_cast<long>(offset),
+                   static_cast<long>(offset >> 32), RWF_NOWAIT);
+#else
+  return ::preadv2(file.descriptor(), &out, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+#endif
+}
+#endif
+
 // mincore() reports every page as resident for files that the caller may not write to.
 bool IsMincoreReliable(const File& file) {
   struct stat status{};
@@ -117,8 +130,7 @@ bool IsMissingFromCache(const File& file, uint64_t offset) {
 #if defined(__linux__) && defined(RWF_NOWAIT)
   char byte = 0;
   const struct iovec one{&byte, sizeof(byte)};
-  return ::preadv2(file.descriptor(), &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) < 0 &&
-         errno == EAGAIN;
+  return ReadWithoutWaiting(file, offset, one) < 0 && errno == EAGAIN;
 #else
   (void)file, (void)offset;
   return false;
