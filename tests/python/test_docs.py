@@ -4,13 +4,12 @@
 Python blocks of a page share one namespace, which is empty at first. A statement whose comment
 begins with the name of an exception, ``# ValueError: ...``, has to raise it. Lines of shell blocks
 that call ``tensorbundle`` are executed by bash. The output in ``console`` blocks is compared with
-that on a terminal. Blocks that need TensorFlow or another package are left out.
+that on a terminal. Blocks that need TensorFlow or another package are left out; the pages about
+other frameworks are those of `test_frameworks`.
 """
 
 from __future__ import annotations
 
-import ast
-import builtins
 import os
 import re
 import shlex
@@ -23,10 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import in_terminal
+from document_pages import ROOT, blocks, execute
 
 import tensorbundle as tb
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     "README",
     *(
@@ -48,8 +47,6 @@ PAGES = [
     ),
 ]
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_EXPECTED = re.compile(r"#\s*(\w+Error)\b")
 # Blocks with one of these need TensorFlow, or a package that the tests do not install.
 _LEFT_OUT = ("tb.init_from_checkpoint", "tb.warm_start", "from transformers")
 _LEFT_OUT_LINE = ".parquet"
@@ -62,11 +59,6 @@ _PLACEHOLDERS = {
     "SRC": "model.ckpt-1000",
     "DEST": "aligned/other",
 }
-
-
-def blocks(page: str, *languages: str) -> list[str]:
-    text = (ROOT / f"{page}.md").read_text(encoding="utf-8")
-    return [body for language, body in _BLOCK.findall(text) if language in languages]
 
 
 def commands() -> list[Any]:
@@ -108,20 +100,6 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import sys\nimport tensorflow as tf\ntf.train.list_variables(sys.argv[2])\n"
     )
     return tmp_path
-
-
-def execute(block: str, page: str, namespace: dict[str, Any]) -> None:
-    """Runs a block, statement by statement; those with the comment ``# SomeError`` must raise."""
-    lines = block.splitlines()
-    for statement in ast.parse(block).body:
-        code = compile(ast.Module([statement], []), page, "exec")
-        assert statement.end_lineno is not None
-        expected = _EXPECTED.search(lines[statement.end_lineno - 1])
-        if expected is None:
-            exec(code, namespace)
-        else:
-            with pytest.raises(getattr(builtins, expected[1])):
-                exec(code, namespace)
 
 
 @pytest.mark.filterwarnings("ignore:.*no other tensor matches")  # a small model, many rules
