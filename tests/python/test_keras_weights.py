@@ -318,6 +318,22 @@ def test_variables_with_one_path_are_refused(keras: Any, tmp_path: Path) -> None
     assert np.all(np.asarray(__import__("keras").ops.convert_to_numpy(layer.two)) == 2)
 
 
+def test_loads_scalars_and_empty_variables(keras: Any, tmp_path: Path) -> None:
+    class Net(keras.layers.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.scalar = self.add_weight(shape=(), name="scalar")
+            self.empty = self.add_weight(shape=(0, 3), name="empty")
+            self.count = self.add_weight(shape=(), name="count", dtype="int32", trainable=False)
+
+    layer = Net(name="net")
+    layer.build(None)
+    saved = {"empty": np.zeros((0, 3), np.float32), "count": np.int32(7)}
+    tb.save(tmp_path / "ck", {"scalar": np.float32(2.5), **saved})
+    assert len(tb.load_keras(layer, tmp_path / "ck").loaded) == 3
+    convert = keras.ops.convert_to_numpy
+    assert [convert(layer.scalar).item(), convert(layer.count).item()] == [2.5, 7]
+
+
 def test_open_checkpoint_stays_open(keras: Any, tmp_path: Path) -> None:
     tb.save(tmp_path / "ck", tensors())
     with tb.open(tmp_path / "ck") as checkpoint:
