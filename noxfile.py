@@ -460,6 +460,25 @@ def remote(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """Runs the tests with PyTorch, JAX, Flax, Keras, Dask and Ray; none of them may be skipped.
+
+    PyTorch comes from its index of wheels without CUDA, which are smaller by gigabytes;
+    TENSORBUNDLE_TORCH_INDEX names another index, or none if it is empty.
+    """
+    index = os.environ.get("TENSORBUNDLE_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+    session.install("torch>=2.1", *(["--extra-index-url", index] if index else []))
+    install(session, "test,torch,jax,keras", "flax", "dask[array,distributed]", "ray")
+    env = {"TENSORBUNDLE_NO_SKIP": "1", "JAX_PLATFORMS": "cpu"}
+    session.run("pytest", "tests/python/test_frameworks.py", *session.posargs, env=env)
+    for backend in ("torch", "jax", "numpy"):
+        session.run(
+            "pytest", "-n", "2", "tests/python/test_keras_weights.py", *session.posargs,
+            env={**env, "KERAS_BACKEND": backend},
+        )  # fmt: skip
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Builds the site of the documentation into site/; `-- serve` shows it instead."""
     session.install("mkdocs-material>=9.7", "mkdocstrings[python]>=1", "ruff")

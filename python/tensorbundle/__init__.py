@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from tensorbundle.diff_report import DiffReport
     from tensorbundle.edit_plan import EditError, EditWarning
     from tensorbundle.editing import EditReport, edit
+    from tensorbundle.keras_weights import LoadError, load_keras
+    from tensorbundle.load_plan import LoadReport
     from tensorbundle.summary import Summary
     from tensorbundle.tf.functions import init_from_checkpoint, warm_start
     from tensorbundle.writer import Writer, save
@@ -76,6 +78,8 @@ __all__ = [
     "EditWarning",
     "Error",
     "IOFailure",
+    "LoadError",
+    "LoadReport",
     "NewCheckpointReader",
     "NotFoundError",
     "Remap",
@@ -104,6 +108,7 @@ __all__ = [
     "load",
     "load_and_remap",
     "load_checkpoint",
+    "load_keras",
     "load_variable",
     "remap_vocab",
     "save",
@@ -123,6 +128,8 @@ _LAZY_IMPORTS = {
     "EditError": "tensorbundle.edit_plan",
     "EditReport": "tensorbundle.editing",
     "EditWarning": "tensorbundle.edit_plan",
+    "LoadError": "tensorbundle.keras_weights",
+    "LoadReport": "tensorbundle.load_plan",
     "Summary": "tensorbundle.summary",
     "Writer": "tensorbundle.writer",
     "average": "tensorbundle.averaging",
@@ -130,6 +137,7 @@ _LAZY_IMPORTS = {
     "diff": "tensorbundle.comparison",
     "edit": "tensorbundle.editing",
     "init_from_checkpoint": "tensorbundle.tf.functions",
+    "load_keras": "tensorbundle.keras_weights",
     "save": "tensorbundle.writer",
     "warm_start": "tensorbundle.tf.functions",
 }

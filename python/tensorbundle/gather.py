@@ -17,8 +17,14 @@ _ID_TYPES = tuple(map(np.dtype, (np.int32, np.int64, np.uint32, np.uint64)))
 
 
 def is_row_index(index: Any) -> bool:
-    """Returns whether an index is a list or an array, which selects rows by number."""
-    return isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim > 0)
+    """Returns whether an index selects rows by number: a list, a range or an array.
+
+    The array may be one of another library. Of PyTorch's, those with one element are also integers
+    for Python; but their shape counts, as it does for all others.
+    """
+    if isinstance(index, (list, range)):
+        return True
+    return hasattr(index, "__array__") and getattr(index, "ndim", 0) > 0
 
 
 def take(tensor: _core.Tensor, ids: Any, out: Array | None, fill: Any) -> Array:

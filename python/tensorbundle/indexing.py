@@ -68,6 +68,8 @@ def _is_integer(part: Any) -> bool:
         return True
     if isinstance(part, np.ndarray):
         return part.ndim == 0 and part.dtype.kind in "iu"
+    if getattr(part, "ndim", 0) != 0:
+        return False  # an array of PyTorch with one element, which Python takes for an integer
     try:
         operator.index(part)  # other integer types, such as a handle of a scalar tensor
     except TypeError:

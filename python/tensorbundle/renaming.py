@@ -106,6 +106,16 @@ class Renaming:
         full = None if names.full is None else self._new_name(names.full, rule)
         return key, full
 
+    def each_name(self, names: Names) -> tuple[str, str | None, str | None]:
+        """Returns the new key, path and full name of a tensor, each renamed by its own match.
+
+        Raises:
+            TypeError: The callable returned something else than a str.
+        """
+        path = None if names.path is None else self._new_name(names.path, None)
+        full = None if names.full is None else self._new_name(names.full, None)
+        return self._new_name(names.key, None), path, full
+
     def flat_name(self, names: Names, rule: Rule | None) -> str:
         """Returns the name of a tensor in a flattened checkpoint.
 

@@ -60,6 +60,52 @@ class Stream(Iterator[Item], Generic[Item]):
         self.close()
 
 
+class IterableMethod:
+    """The decorator of ``Tensor.chunks``: a method that also is the shape of a chunk.
+
+    Libraries such as Dask read ``array.chunks`` as h5py and zarr define it, and iterate over it.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Stores the method's function."""
+        self.__doc__ = function.__doc__
+        self._function = function
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self._function if instance is None else _BoundChunks(self._function, instance)
+
+
+class _BoundChunks:
+    """``tensor.chunks`` of one tensor."""
+
+    __slots__ = ("__func__", "__self__")
+
+    def __init__(self, function: Callable[..., Any], tensor: Any) -> None:
+        self.__func__ = function
+        self.__self__ = tensor
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.__func__(self.__self__, *args, **options)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yields the shape of a chunk of the default size; nothing for a scalar."""
+        tensor = self.__self__._core
+        return iter((_default_rows(tensor), *tensor.shape[1:]) if tensor.shape else ())
+
+    def __repr__(self) -> str:
+        return f"<chunks of {self.__self__!r}: call it, with a number of rows>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.__self__, "chunks")
+
+
+def _default_rows(tensor: _core.Tensor) -> int:
+    """Returns the number of rows of a chunk of the default size."""
+    row_bytes = tensor.row_size()
+    rows = CHUNK_BYTES // row_bytes if row_bytes else tensor.shape[0]
+    return max(1, min(rows, tensor.shape[0]))
+
+
 def chunks(
     tensor: _core.Tensor, rows: int | None, out: Array | Sequence[Array] | None
 ) -> Stream[tuple[int, Array]]:
@@ -83,7 +129,7 @@ def chunks(
         return _string_chunks(tensor, rows, outs)
     row_bytes = tensor.row_size()
     if rows is None:
-        rows = max(1, CHUNK_BYTES // row_bytes if row_bytes else tensor.shape[0])
+        rows = _default_rows(tensor)
     source = _core.Stream.of_rows(tensor, rows=rows, max_ahead=_ahead(rows * row_bytes), outs=outs)
 
     def advance() -> tuple[int, Array]:

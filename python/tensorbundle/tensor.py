@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import numpy as np
@@ -17,6 +17,7 @@ from tensorbundle.errors import UnsupportedError
 
 Array = np.ndarray[Any, Any]
 Out = TypeVar("Out", bound=Array)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # Types with which the value of a tensor might be compared.
 _VALUES = (numbers.Number, np.ndarray, np.generic, str, bytes, bytearray, list, tuple)
@@ -174,6 +175,10 @@ class StoredSlice(NamedTuple):
     crc32c: int | None
 
 
+def _iterable(method: _Method) -> _Method:
+    return cast(_Method, streaming.IterableMethod(method))
+
+
 # (name, shape, dtype, bound tensor, index, type number), as _core.Checkpoint.handles() returns it.
 # The bound tensor is None in a listing of all tensors, because most of them are never read.
 Row = tuple[str, tuple[int, ...], np.dtype[Any], _core.Tensor | None, int, int]
@@ -315,8 +320,8 @@ class Tensor(ScalarConversions):
 
         For a basic index (integers, slices, ``...`` and ``None``), the result is a read-only view
         if the elements are in one stored slice or the whole tensor can be viewed, else a copy of
-        only those elements. For a list or an array of integers, the result is a copy of those rows,
-        as by ``take``; negative numbers count from the end.
+        only those elements. For a list, a range or an array of integers, also of another library,
+        the result is a copy of those rows, as by ``take``; negative numbers count from the end.
 
         Raises:
             IndexError: An index is out of bounds, or there are too many indices.
@@ -413,6 +418,7 @@ class Tensor(ScalarConversions):
         """
         return gather.take(self._core, ids, out, fill)
 
+    @_iterable
     def chunks(
         self, rows: int | None = None, *, out: Array | Sequence[Array] | None = None
     ) -> streaming.Stream[tuple[int, Array]]:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for reason, tests in UNSANITIZED.items():
             if any(module == name and item.name.startswith(start) for name, start in tests):
                 item.add_marker(pytest.mark.unsanitized(reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Makes a skipped test fail, where everything that tests need should be installed."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("TENSORBUNDLE_NO_SKIP")
+        and not hasattr(report, "wasxfail")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which TENSORBUNDLE_NO_SKIP forbids: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

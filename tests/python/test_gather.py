@@ -55,6 +55,52 @@ def test_reads_rows_of_every_tiling(
         assert same_bits(ck["t"][[3, -2]], source[[3, -2]])
 
 
+class ForeignArray:
+    """An array of another library. Like one of PyTorch, it is an integer if it has one element."""
+
+    def __init__(self, values: object) -> None:
+        self._values = np.asarray(values)
+        self.ndim = self._values.ndim
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        return self._values
+
+    def __index__(self) -> int:
+        if self._values.size != 1:
+            raise TypeError("only one element can be an index")
+        return int(self._values.reshape(()))
+
+
+@pytest.mark.parametrize("ids", [[3, 0, -1], [3], [[3], [4]]])
+@pytest.mark.parametrize("convert", [ForeignArray, np.uint8, np.array])
+def test_rows_by_array_of_another_library(tmp_path: Path, ids: list, convert: type) -> None:
+    if convert is np.uint8:
+        ids = np.abs(ids).tolist()
+    source = sample(FLOAT, SHAPE)
+    with tb.open(_write(tmp_path, source, TILINGS["rows"], FLOAT)) as ck:
+        t, given = ck["t"], convert(ids)
+        assert same_bits(t[given], source[ids])
+        assert t.explain(given).shape == source[ids].shape
+        assert t.byte_ranges(given) == t.byte_ranges(np.array(ids))
+        assert same_bits(t[ForeignArray(3)], source[3])  # an integer
+        assert same_bits(t[range(5, 1, -2)], source[5:1:-2])
+
+
+def test_arrays_are_not_taken_for_integers(tmp_path: Path) -> None:
+    source = sample(FLOAT, SHAPE)
+    with tb.open(_write(tmp_path, source, None, FLOAT)) as ck:
+        t = ck["t"]
+        for index in ((ForeignArray([3]), 0), (0, ForeignArray([3]))):
+            with pytest.raises(TypeError, match="an index consists of integers"):
+                t[index]
+        with pytest.raises(TypeError, match="an index consists of integers"):
+            t.read(ForeignArray([3]))
+        assert same_bits(t[ForeignArray(3), 1:3], source[3, 1:3])
+        for mask in (ForeignArray([True] * 23), ForeignArray([1.5])):
+            with pytest.raises(TypeError, match="row ids must be integers"):
+                t[mask]
+
+
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_matches_numpy_on_random_tilings(

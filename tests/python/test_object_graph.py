@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Collection
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tensorbundle as tb
-from tensorbundle import _core
+from tensorbundle import _core, object_graph
 
 KEYS = [b"key%d" % number for number in range(6)]
 NAMES = [b"kernel", b"bias", b""]
@@ -141,3 +142,32 @@ def test_hostile_bytes_raise_or_are_edited() -> None:
 def test_malformed_graph_is_refused(graph: bytes) -> None:
     with pytest.raises(tb.CorruptionError, match="object graph is not a well-formed"):
         edited(graph)
+
+
+@given(graphs(), st.integers(0, 1 << 16), st.integers(0, 255))
+@settings(max_examples=200, deadline=None)
+def test_nodes_equal_those_of_protobuf(graph: Any, place: int, byte: int) -> None:
+    message = graph.SerializeToString()
+    nodes = object_graph.decode(message)
+    assert [node.children for node in nodes] == [
+        {child.local_name.decode(): child.node_id for child in node.children}
+        for node in graph.nodes
+    ]
+    assert [node.key for node in nodes] == [
+        node.attributes[-1].checkpoint_key.decode() if node.attributes else None
+        for node in graph.nodes
+    ]
+    damaged = bytearray(message)
+    if damaged:
+        damaged[place % len(damaged)] = byte
+        with contextlib.suppress(ValueError):  # no other exception
+            object_graph.decode(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"\x0a", b"\x0a\x05a", b"\xff" * 11, b"\x08\x01", b"\x0a\x02\x0a\x05", b"\x0b", b"\x09\x00"],
+)
+def test_malformed_nodes_raise_value_error(message: bytes) -> None:
+    with pytest.raises(ValueError, match=r"field|varint|wire type|message"):
+        object_graph.decode(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -90,6 +91,25 @@ def test_reads_any_tiling_in_chunks_of_any_size(
     source = tiling[0]
     with tb.open(write(tmp_path, *tiling), verify=verify) as ck:
         assert same_bits(joined(ck["t"].chunks(rows), rows, source.shape), source)
+
+
+def test_chunks_is_also_the_shape_of_a_chunk(prefix: Path) -> None:
+    with tb.open(prefix) as ck:
+        shapes = {name: tuple(ck[name].chunks) for name in ("t", "scalar", "empty", "thin")}
+        assert shapes == {"t": (1000, 60), "scalar": (), "empty": (1, 4), "thin": (5, 0)}
+        (_, chunk), *_ = ck["t"].chunks()
+        assert chunk.shape == shapes["t"]
+        method = pickle.loads(pickle.dumps(ck["t"].chunks))
+        assert [start for start, _ in method(rows=600)] == [0, 600]
+        assert "'t'" in repr(method)
+    assert "Streams the tensor" in (tb.Tensor.chunks.__doc__ or "")
+
+
+def test_shape_of_a_chunk_is_that_of_the_stream(tmp_path: Path) -> None:
+    tb.save(tmp_path / "ck", {"t": np.zeros((5000, 1000), np.float32)})
+    with tb.open(tmp_path / "ck") as ck:
+        (_, first), *_ = ck["t"].chunks()
+        assert tuple(ck["t"].chunks) == first.shape == (2097, 1000)
 
 
 @given(tiling=tiled(), rows=st.integers(1, 10), count=st.integers(1, 3))

@@ -5,7 +5,18 @@ import json
 import subprocess
 import sys
 
-UNWANTED = {"tensorflow", "torch", "jax", "rich", "click", "argparse", "google", "cramjam"}
+UNWANTED = {
+    "tensorflow",
+    "torch",
+    "jax",
+    "keras",
+    "dask",
+    "rich",
+    "click",
+    "argparse",
+    "google",
+    "cramjam",
+}
 LIMIT_SECONDS = 0.100
 TIMED = """
 import sys, time

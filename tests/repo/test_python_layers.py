@@ -7,7 +7,7 @@ import ast
 LAYERS = [
     {"_core", "errors"},
     {"error_classes"},
-    {"arguments", "dtypes", "filenames", "indexing", "naming", "plugin"},
+    {"arguments", "dtypes", "filenames", "indexing", "naming", "object_graph", "plugin"},
     {"casts", "load_plan", "rules", "slots", "path_errors", "tables", "text_format", "version"},
     {"state", "variables"},
     {"paths"},
@@ -17,7 +17,7 @@ LAYERS = [
     {"tensor"},
     {"blocks", "checkpoint"},
     {"compat", "load_source", "planned_tensor", "renaming", "vocab", "writer"},
-    {"assignment"},
+    {"assignment", "keras_weights"},
     {"value_diff", "diff_report"},
     {"averaging", "comparison", "edit_plan", "formats", "tensor_stats"},
     {"editing"},
@@ -52,11 +52,14 @@ ONLY_IN = {
     "fsspec": {"remote"},
     "requests": {"remote"},
     "h5py": {"formats"},
+    "keras": {"keras_weights"},
     "pyarrow": {"formats"},
     "argparse": set(),
     "absl": {"tensorflow_api"},
     "torch": set(),
     "jax": set(),
+    "dask": set(),
+    "ray": set(),
 }
 
 
