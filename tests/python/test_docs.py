@@ -56,7 +56,7 @@ TESTED_ELSEWHERE = {
     *("docs/pytorch", "docs/jax", "docs/keras", "docs/distributed", "docs/remote"),
 }
 # Drawings and byte layouts, and commands that clone TensorFlow's sources.
-WITHOUT_PROGRAMS = {"docs/architecture", "docs/format", "docs/reliability"}
+WITHOUT_PROGRAMS = {"docs/architecture", "docs/format", "docs/reliability", "docs/wheels"}
 
 # Blocks with one of these need TensorFlow, or a package that the tests do not install.
 _LEFT_OUT = ("import tensorflow", "from transformers")
