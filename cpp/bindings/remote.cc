@@ -57,7 +57,9 @@ class PythonReader final : public RequestReader {
     try {
       const py::memoryview view = py::memoryview::from_memory(static_cast<void*>(out.data()),
                                                               static_cast<py::ssize_t>(out.size()));
-      CallPython([&] { (*read_)(offset, view); });
+      const py::int_ start(offset);
+      PyObject* const arguments[] = {start.ptr(), view.ptr()};
+      Steal(CallPython([&] { return PyObject_Vectorcall(read_->ptr(), arguments, 2, nullptr); }));
       view.attr("release")();  // nobody may use the memory afterwards
     } catch (const py::error_already_set& error) {
       Rethrow(error, path_);
@@ -75,7 +77,10 @@ FileOpener OpenerOf(py::object open) {
   return [open = Shared(std::move(open))](const std::string& path, ReadMode) {
     const GilAcquired acquired;
     try {
-      const py::tuple opened = CallPython([&] { return (*open)(PathOf(path)); }).cast<py::tuple>();
+      const py::str url = PathOf(path);
+      const auto opened = Steal(CallPython([&] {
+                            return PyObject_CallOneArg(open->ptr(), url.ptr());
+                          })).cast<py::tuple>();
       const auto size = opened[0].cast<uint64_t>();
       auto reader = std::make_unique<const PythonReader>(path, Shared(opened[1]));
       return File::OfRequests(path, size, std::move(reader));

@@ -72,7 +72,7 @@ def path_text(path: AnyPath) -> str:
         _, slash, path = text[scheme.end() :].partition("/")
         return slash + path
     raise UnsupportedError(
-        f"{text!r} is a URL, and this needs a local path: copy the checkpoint to a local "
+        f"{text!r} is a URL, and only local paths can be used here: copy the checkpoint to a local "
         "directory, or mount it (tensorbundle.open, load, diff, edit and convert read URLs)"
     )
 
