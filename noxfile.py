@@ -396,7 +396,7 @@ def read_emulated(session: nox.Session, root: Path) -> None:
     )  # fmt: skip
 
 
-EMULATED_TESTS = "checksum", "gather", "ranges", "read_slices", "read_v1", "read_v2", "vocab"
+EMULATED_TESTS = "checksum", "ranges", "read_slices", "read_v1", "read_v2", "vocab"
 
 
 @nox.session
