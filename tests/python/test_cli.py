@@ -150,12 +150,11 @@ def test_verify_prints_shared_cause_once(tmp_path, capsys):
 
 
 def test_ls_prints_every_sample_checkpoint(capsys):
-    folders = [path for path in sorted(CHECKPOINTS.iterdir()) if path.is_dir()]
-    assert folders
-    for folder in folders:
-        (index,) = folder.glob("*.index")
+    indexes = sorted(CHECKPOINTS.rglob("*.index"))
+    assert indexes
+    for index in indexes:
         status, out, err = run(capsys, "ls", index)
-        assert (status, err) == (0, ""), folder
+        assert (status, err) == (0, ""), index
         assert all(len(line.split("\t")) == 6 for line in out.splitlines())
         assert out
 
