@@ -229,12 +229,12 @@ def test_remapped_table_equals_that_of_local_files(server: RangeServer) -> None:
 
 def test_views_and_mappings_are_refused(server: RangeServer) -> None:
     with tb.open(f"{server.url}/c") as ck:
-        for refused in (
-            lambda: np.asarray(ck["table"], copy=False),
-            lambda: ck["table"].copy_on_write(),
-        ):
+        refused = [lambda: ck["table"].copy_on_write()]
+        if np.__version__ >= "2":
+            refused.append(lambda: np.asarray(ck["table"], copy=False))
+        for view in refused:
             with pytest.raises(ValueError, match="it is in a remote store"):
-                refused()
+                view()
         plan = ck["table"].explain()
         assert (plan.means, plan.why_no_view) == ("requests", "it is in a remote store")
     for io in ("mmap", "direct"):
