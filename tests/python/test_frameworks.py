@@ -110,7 +110,7 @@ def run_code(directory: Path, code: str) -> str:
         ("jax", "flax", ""),
         ("keras", "torch", "torch"),
         ("keras", "jax", "jax"),
-        ("keras", "keras", "numpy"),
+        ("keras", "scipy", "numpy"),  # which this backend needs
     ],
 )
 def test_page(page: str, package: str, backend: str, tmp_path: Path) -> None:
