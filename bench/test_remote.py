@@ -106,42 +106,70 @@ def _downloaded(url: str, read: Callable[[tb.Checkpoint], Any]) -> Any:
             return read(checkpoint)
 
 
-def _whole(table: Table) -> Case:
-    destination = Destination(table.rows, DIM)
+def _contenders(
+    table: Table,
+    destination: Destination,
+    read: Callable[[tb.Tensor], Any],
+    ranges: list[tuple[int, int]],
+    name: str,
+    checksum: str,
+) -> list[Contender]:
+    """Returns tensorbundle, threads that request ranges, and a download.
+
+    Args:
+        table: The table.
+        destination: Where they write.
+        read: Reads from a tensor into the destination.
+        ranges: The (offset in the table, size) of the requests that fill the destination, in order.
+        name: The name of the threads.
+        checksum: Whether `read` compares checksums.
+    """
 
     @contextmanager
     def ours() -> Iterator[Run]:
         with served_table(table) as url, tb.open(url) as checkpoint:
             tensor = checkpoint["table"]
             tensor[0]
-            yield lambda: tensor.read(out=destination.array)
+            yield lambda: read(tensor)
 
     @contextmanager
     def in_parallel() -> Iterator[Run]:
         with served_table(table) as url:
             buffer = memoryview(destination.array).cast("B")
-            offsets = range(0, len(buffer), PART)
-            ranges = [(table.offset + at, buffer[at : at + PART]) for at in offsets]
-            with requested(f"{url}.data-00000-of-00001", ranges) as run:
+            wanted, begin = [], 0
+            for offset, size in ranges:
+                wanted.append((table.offset + offset, buffer[begin : begin + size]))
+                begin += size
+            with requested(f"{url}.data-00000-of-00001", wanted) as run:
                 yield lambda: (run(), destination.array)[1]
 
     @contextmanager
     def downloaded() -> Iterator[Run]:
         with served_table(table) as url:
-            yield lambda: _downloaded(url, lambda ck: ck["table"].read(out=destination.array))
+            yield lambda: _downloaded(url, lambda checkpoint: read(checkpoint["table"]))
 
-    def check(result: Array) -> None:
-        data.require_table(result)
+    return [
+        Contender("tensorbundle", ours, OURS, checksum, ("requests",)),
+        Contender(name, in_parallel, BASELINE, NONE, ("requests",)),
+        Contender("download, then read", downloaded, COMPETITOR, checksum, (*NEEDS, "aiohttp")),
+    ]
 
+
+def _whole(table: Table) -> Case:
+    destination = Destination(table.rows, DIM)
+    ranges = [(at, min(PART, table.nbytes - at)) for at in range(0, table.nbytes, PART)]
     return Case(
         key=f"remote/whole table of {binary(table.nbytes)}",
         title=f"read a table of {binary(table.nbytes)} from an HTTP server on this machine",
-        contenders=[
-            Contender("tensorbundle", ours, OURS, VERIFIED, ("requests",)),
-            Contender("16 threads that request 4 MiB", in_parallel, BASELINE, NONE, ("requests",)),
-            Contender("download, then read", downloaded, COMPETITOR, VERIFIED, (*NEEDS, "aiohttp")),
-        ],
-        check=check,
+        contenders=_contenders(
+            table,
+            destination,
+            lambda tensor: tensor.read(out=destination.array),
+            ranges,
+            "16 threads that request 4 MiB",
+            VERIFIED,
+        ),
+        check=data.require_table,
         unit="bytes",
         amount=table.nbytes,
         destination=destination,
@@ -150,30 +178,6 @@ def _whole(table: Table) -> Case:
 
 def _rows(table: Table, ids: Array) -> Case:
     destination = Destination(ids.size, DIM)
-
-    @contextmanager
-    def ours() -> Iterator[Run]:
-        with served_table(table) as url, tb.open(url) as checkpoint:
-            tensor = checkpoint["table"]
-            tensor[0]
-            yield lambda: tensor.take(ids, out=destination.array)
-
-    @contextmanager
-    def in_parallel() -> Iterator[Run]:
-        with served_table(table) as url:
-            buffer = memoryview(destination.array).cast("B")
-            size = DIM * 4
-            ranges = [
-                (table.offset + int(row) * size, buffer[i * size : (i + 1) * size])
-                for i, row in enumerate(ids)
-            ]
-            with requested(f"{url}.data-00000-of-00001", ranges) as run:
-                yield lambda: (run(), destination.array)[1]
-
-    @contextmanager
-    def downloaded() -> Iterator[Run]:
-        with served_table(table) as url:
-            yield lambda: _downloaded(url, lambda ck: ck["table"].take(ids, out=destination.array))
 
     @contextmanager
     def zarr_chunks() -> Iterator[Run]:
@@ -205,9 +209,14 @@ def _rows(table: Table, ids: Array) -> Case:
         title=f"read {ids.size} random rows of 256 bytes of a table of {binary(table.nbytes)} "
         "from an HTTP server on this machine",
         contenders=[
-            Contender("tensorbundle", ours, OURS, NONE, ("requests",)),
-            Contender("16 threads, a request per row", in_parallel, BASELINE, NONE, ("requests",)),
-            Contender("download, then read", downloaded, COMPETITOR, NONE, (*NEEDS, "aiohttp")),
+            *_contenders(
+                table,
+                destination,
+                lambda tensor: tensor.take(ids, out=destination.array),
+                [(int(row) * DIM * 4, DIM * 4) for row in ids],
+                "16 threads, a request per row",
+                NONE,
+            ),
             Contender("zarr, chunks of 1 MiB", zarr_chunks, COMPETITOR, NONE, ("zarr", *NEEDS)),
         ],
         check=check,

@@ -413,7 +413,7 @@ py::tuple Verify(const BoundCheckpoint& self, const py::object& tensors, py::obj
   } else {
     for (const py::handle each : tensors) {
       indices.push_back(each.cast<const BoundTensor&>().index);
-      (void)catalog.tensors.at(indices.back());  // throws if there is none
+      (void)catalog.tensors.at(indices.back());  // throws for another index
     }
   }
   uint64_t total = 0;

@@ -60,7 +60,7 @@ class PythonReader final : public RequestReader {
       const py::int_ start(offset);
       PyObject* const arguments[] = {start.ptr(), view.ptr()};
       Steal(CallPython([&] { return PyObject_Vectorcall(read_->ptr(), arguments, 2, nullptr); }));
-      view.attr("release")();  // nobody may use the memory afterwards
+      view.attr("release")();  // the memory may not be used after the call
     } catch (const py::error_already_set& error) {
       Rethrow(error, path_);
     }

@@ -104,7 +104,7 @@ std::shared_ptr<Stream> OfTensors(const BoundCheckpoint& bound, const py::list& 
   std::vector<size_t> indices;
   for (const py::handle each : tensors) {
     indices.push_back(each.cast<const BoundTensor&>().index);
-    (void)checkpoint->catalog().tensors.at(indices.back());  // throws if there is none
+    (void)checkpoint->catalog().tensors.at(indices.back());  // throws for another index
   }
   PrefetchOptions options{InFileOrder(checkpoint->catalog(), std::move(indices)), 0, max_ahead,
                           bound.threads(), bound.verify()};

@@ -29,7 +29,7 @@ from tensorbundle import _core, casts, naming
 from tensorbundle import slots as optimizer_slots
 from tensorbundle.arguments import integer
 from tensorbundle.checkpoint import Checkpoint
-from tensorbundle.errors import Error
+from tensorbundle.errors import ProblemsError
 from tensorbundle.naming import OBJECT_GRAPH, VALUE_SUFFIX
 from tensorbundle.planned_tensor import Box, PlannedTensor, row_slices, transposed, whole
 from tensorbundle.renaming import Names, Renaming
@@ -46,29 +46,17 @@ SLICEABLE = frozenset(
     }
 )
 
-# The number of problems of one kind that a message lists.
-_MAX_LISTED = 50
 
-
-class EditError(Error, ValueError):
+class EditError(ProblemsError):
     """A checkpoint cannot be edited as requested. Nothing has been written.
 
     Attributes:
         problems: All problems, one sentence each.
     """
 
-    def __init__(self, path: str, problems: Sequence[str]) -> None:
-        """Composes the message."""
-        self.path = path
-        self.problems = tuple(problems)
-        listed = self.problems[:_MAX_LISTED]
-        more = len(self.problems) - len(listed)
+    def _text(self, listed: Sequence[str]) -> str:
         count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        lines = [f"{path!r} cannot be edited as requested ({count}):", *listed]
-        super().__init__("\n  ".join([*lines, f"and {more} more"] if more else lines))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.problems)
+        return "\n  ".join([f"{self.path!r} cannot be edited as requested ({count}):", *listed])
 
 
 class EditWarning(UserWarning):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -98,6 +98,32 @@ class VocabularyNotFoundError(_MissingFileError):
 
 class CorruptionError(Error, ValueError):
     """The bytes violate the format or do not match their checksum."""
+
+
+class ProblemsError(Error, ValueError):
+    """A request has problems, all of which were found before anything was changed.
+
+    Attributes:
+        path: The checkpoint.
+        problems: All problems, one sentence each.
+    """
+
+    MAX_LISTED = 50  # problems that the message lists
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        """Composes the message."""
+        self.path = path
+        self.problems = tuple(problems)
+        text = self._text(self.problems[: self.MAX_LISTED])
+        more = len(self.problems) - self.MAX_LISTED
+        super().__init__(f"{text}\n  and {more} more" if more > 0 else text)
+
+    def _text(self, listed: Sequence[str]) -> str:
+        """Returns the message about the first problems."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.problems)
 
 
 class ShapeMismatchError(Error, ValueError):

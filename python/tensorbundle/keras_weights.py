@@ -25,7 +25,7 @@ from typing import Any, Literal
 from tensorbundle import casts, dtypes, naming, object_graph
 from tensorbundle.arguments import OnProblem
 from tensorbundle.checkpoint import Checkpoint, opened
-from tensorbundle.errors import Error, TensorNotFoundError
+from tensorbundle.errors import Error, ProblemsError, TensorNotFoundError
 from tensorbundle.filenames import AnyPath
 from tensorbundle.load_plan import (
     LoadReport,
@@ -42,8 +42,6 @@ from tensorbundle.naming import OBJECT_GRAPH
 from tensorbundle.renaming import Names, Rename, Renaming
 from tensorbundle.variables import Variable, compare
 
-# The number of problems that a message lists.
-_MAX_LISTED = 50
 _MATCHES = ("name", "structure")
 # Keras 2 numbered the layers of a model, and apart from that those with weights.
 _NUMBERED_LAYER = re.compile(r"(layer|layer_with_weights)-(\d{1,9})")
@@ -52,24 +50,15 @@ _LIST_OF_VARIABLES = re.compile(r".*(variables|weights)")
 _OPTIMIZER = re.compile(r"_?optimizer")
 
 
-class LoadError(Error, ValueError):
+class LoadError(ProblemsError):
     """A checkpoint cannot be loaded into a model as requested. No variable has changed.
 
     Attributes:
         problems: All problems, one sentence each.
     """
 
-    def __init__(self, path: str, problems: Sequence[str]) -> None:
-        """Composes the message."""
-        self.path = path
-        self.problems = tuple(problems)
-        listed = list(self.problems[:_MAX_LISTED])
-        more = len(self.problems) - len(listed)
-        text = format_list(f"{path!r} cannot be loaded into the model; problems", listed)
-        super().__init__(f"{text}\n  and {more} more" if more else text)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.problems)
+    def _text(self, listed: Sequence[str]) -> str:
+        return format_list(f"{self.path!r} cannot be loaded into the model; problems", listed)
 
 
 def load_keras(
@@ -191,7 +180,7 @@ def _weights_of(model: Any, keras: Any) -> list[Any]:
     return list({id(weight): weight for weight in model.weights}.values())
 
 
-# The key of a tensor, or why there is none.
+# The key of a tensor, or the problem that prevents a match.
 _Match = str | Problem
 
 
@@ -239,7 +228,7 @@ class _Matcher:
             _same_path(weight.path)
             if counts[weight.path] > 1
             # The search for the nearest names is slow.
-            else self._look_up(weight.path, tables, known if number < _MAX_LISTED else [])
+            else self._look_up(weight.path, tables, known if number < LoadError.MAX_LISTED else [])
             for number, weight in enumerate(self._weights)
         ]
 

@@ -498,7 +498,7 @@ class RemoteFiles:
         return True
 
     def forget(self) -> None:
-        """Closes the files that `exists` has opened and nobody has asked for."""
+        """Closes the files that `exists` opened and `open_file` did not return."""
         self._found.clear()
 
     def read_text(self, url: str) -> str:

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <fstream>
 #include <map>
+#include <random>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/slice_key.h"
 #include "tensorbundle/bundle/tensor_slice.h"
+#include "tensorbundle/read/copy_layout.h"
 
 namespace tensorbundle::testing {
 
@@ -45,6 +47,19 @@ inline std::string SliceMessage(std::span<const Extent> encoded) {
     message += BytesField(1, inner);
   }
   return message;
+}
+
+inline std::string RandomBytes(size_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::string bytes(size, '\0');
+  for (char& c : bytes) c = static_cast<char>(random());
+  return bytes;
+}
+
+// The bytes of elements in the other byte order.
+inline std::string Swapped(std::string elements, unsigned unit) {
+  SwapBytes({reinterpret_cast<uint8_t*>(elements.data()), elements.size()}, unit);
+  return elements;
 }
 
 // The fields of a BundleEntryProto.

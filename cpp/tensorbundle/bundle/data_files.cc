@@ -280,13 +280,16 @@ DataFiles::Entry& DataFiles::EntryOf(uint32_t file) const {
   throw std::out_of_range("data file " + std::to_string(file) + " was not asked for at open");
 }
 
+FileDiagnosis DataFiles::DiagnoseFile(uint32_t file, const File& opened) const {
+  if (file >= catalog_.file_ends.size()) return {};
+  return Diagnose(opened, catalog_.file_ends[file]);
+}
+
 void DataFiles::Open(uint32_t file) const {
   Entry& entry = entries_[file];
   const std::string& path = catalog_.files[file];
   entry.file = File::Open(path, ReadModeOf(mode_));
-  if (file < catalog_.file_ends.size()) {
-    entry.diagnosis = Diagnose(*entry.file, catalog_.file_ends[file]);
-  }
+  entry.diagnosis = DiagnoseFile(file, *entry.file);
   entry.open.store(entry.file.get(), std::memory_order_release);
 }
 
@@ -323,8 +326,7 @@ const File& DataFiles::OpenOnce(uint32_t file) const {
   } catch (const CheckpointNotFoundError&) {
     throw CheckpointNotFoundError("the data file " + path + kMissing, path);
   }
-  FileDiagnosis diagnosis;
-  if (file < catalog_.file_ends.size()) diagnosis = Diagnose(*opened, catalog_.file_ends[file]);
+  const FileDiagnosis diagnosis = DiagnoseFile(file, *opened);
   const std::lock_guard<std::mutex> lock(mutex_);
   if (entry.open.load(std::memory_order_relaxed) == nullptr) {
     entry.file.swap(opened);

@@ -137,6 +137,7 @@ class DataFiles {
   using SharedMapping = std::atomic<const std::shared_ptr<const Mapping>*>;
 
   Entry& EntryOf(uint32_t file) const;
+  FileDiagnosis DiagnoseFile(uint32_t file, const File& opened) const;
   void Open(uint32_t file) const;
   const File& OpenOnce(uint32_t file) const;
   void Close(uint32_t file);

@@ -98,6 +98,7 @@ size_t RowsPerFetch(const RowLayout& layout) {
 }
 
 RowLayout FetchRows(const RowLayout& layout, std::vector<int64_t> rows, int threads) {
+  std::erase_if(rows, [](int64_t row) { return row < 0; });
   std::sort(rows.begin(), rows.end());
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
   RowLayout fetched;

@@ -13,8 +13,9 @@
 namespace tensorbundle {
 
 // Reads the rows into memory, with their bytes as they are stored. `rows` may be in any order and
-// have duplicates. The layout of the result has these rows only, and no error.
-// Requires: the table has the rows, and none of them has an error in `layout`.
+// have duplicates; negative numbers, which stand for missing rows, are ignored. The layout of the
+// result has these rows only, and no error.
+// Requires: the table has the other rows, and none of them has an error in `layout`.
 // Throws: what File::ReadAt throws.
 RowLayout FetchRows(const RowLayout& layout, std::vector<int64_t> rows, int threads);
 

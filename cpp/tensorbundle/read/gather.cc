@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -238,10 +237,7 @@ class Gatherer {
       std::vector<int64_t> rows;  // read once: the numbers may change
       rows.reserve(size);
       for (size_t i = 0; i < size; ++i) rows.push_back(row_at(begin + i));
-      std::vector<int64_t> present;
-      std::copy_if(rows.begin(), rows.end(), std::back_inserter(present),
-                   [](int64_t row) { return row >= 0; });
-      const RowLayout fetched = FetchRows(layout_, std::move(present), threads);
+      const RowLayout fetched = FetchRows(layout_, rows, threads);
       RowCopier(fetched, big_endian_ ? info_.swap_size : 1, StoreHint::kCached)
           .Copy(
               size, [&](size_t i) { return rows[i]; }, [&](uint8_t* row) { Fill(fills++, row); },

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -366,10 +365,7 @@ class Remapper {
       rows.reserve(count);
       const auto row_at = RowAt(layout, first);
       for (uint64_t i = 0; i < count; ++i) rows.push_back(row_at(i));
-      std::vector<int64_t> present;
-      std::copy_if(rows.begin(), rows.end(), std::back_inserter(present),
-                   [](int64_t row) { return row >= 0; });
-      const RowLayout fetched = FetchRows(layout, std::move(present), threads);
+      const RowLayout fetched = FetchRows(layout, rows, threads);
       const auto rows_from = [&](uint64_t done) {
         return [next = rows.data() + done](size_t i) { return next[i]; };
       };

@@ -12,7 +12,6 @@
 #include <filesystem>
 #include <memory>
 #include <numeric>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -151,11 +150,8 @@ class GatherTest : public ::testing::Test {
   static constexpr uint64_t kWidth = 64;  // 16 floats: rows that nontemporal copies can copy
 
   GatherTest() {
-    std::mt19937 random(5);
-    table_.resize(kNumRows * kWidth);
-    for (char& c : table_) c = static_cast<char>(random());
-    std::string swapped = table_;
-    SwapBytes({reinterpret_cast<uint8_t*>(swapped.data()), swapped.size()}, 4);
+    table_ = testing::RandomBytes(kNumRows * kWidth, 5);
+    const std::string swapped = testing::Swapped(table_, 4);
     for (const bool big_endian : {false, true}) {
       testing::BundleBuilder builder(2, big_endian);
       const std::string& stored = big_endian ? swapped : table_;

@@ -35,11 +35,8 @@ constexpr int kSmall = 50;
 class RequestsTest : public ::testing::Test {
  protected:
   RequestsTest() {
-    std::mt19937 random(7);
-    table_.resize(kRows * kWidth);
-    for (char& c : table_) c = static_cast<char>(random());
-    std::string swapped = table_;
-    SwapBytes({reinterpret_cast<uint8_t*>(swapped.data()), swapped.size()}, 4);
+    table_ = testing::RandomBytes(kRows * kWidth, 7);
+    const std::string swapped = testing::Swapped(table_, 4);
     for (const bool big_endian : {false, true}) {
       testing::BundleBuilder builder(2, big_endian);
       const std::string& stored = big_endian ? swapped : table_;
