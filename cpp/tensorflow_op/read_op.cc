@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // TensorbundleReadV1: a box of a tensor, copied to a tensor that TensorFlow allocates.
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "tensorflow_op/kernel.h"
 #include "tensorflow_op/read_op.h"
 #include "tensorflow_op/slice_spec.h"
+#include "tensorflow_op/verify_ledger.h"
 #include "tensorflow_op/verify_op.h"
 
 namespace tensorbundle::op {
@@ -104,7 +106,14 @@ class ReadKernel {
     if (verify_ == Verify::kFull || verify_ == Verify::kParts) {
       *parts = ReadBoxWithChecksums(checkpoint, *source.tensor, box, bytes,
                                     {threads, /*verify=*/false, /*fresh=*/true});
-      if (verify_ == Verify::kFull) VerifyPartialChecksums(source, *parts, threads_);
+      if (verify_ != Verify::kFull) return;
+      VerifyPartialChecksums(source, *parts, threads_);
+      const bool is_verified_apart = std::any_of(
+          parts->begin(), parts->end(), [](const PartialChecksum& part) { return part.size == 0; });
+      if (is_verified_apart && MayHaveChanged(source, box)) {
+        ReadBox(checkpoint, *source.tensor, box, bytes,
+                {.threads = threads, .verify_partial = true, .verify_again = true});
+      }
     } else {
       ReadBox(checkpoint, *source.tensor, box, bytes,
               {threads, verify_ == Verify::kLazy, /*fresh=*/true});

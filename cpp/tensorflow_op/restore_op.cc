@@ -6,6 +6,8 @@
 //   3. Read them: large ones one after another, each by all threads; small ones in parallel.
 //   4. Verify. A stored slice that is read whole is compared at once. A slice that is read in part
 //      is verified by all ops together (verify_ledger.h).
+//   5. Read again, with their checksums, elements that no checksum covers when they are read, if
+//      their file may have changed since it was opened.
 //
 // Remote files (remote_files.h) are read by this thread alone, in the order of their bytes, and
 // each op verifies what it reads: a slice that it reads in part is read whole, once.
@@ -59,6 +61,7 @@ struct Output {
   Box box;
   TensorPtr tensor;
   MutableByteSpan bytes;
+  bool is_verified_apart = false;  // another read verifies slices of it
 };
 
 // Releases the claims that were not deposited.
@@ -103,6 +106,16 @@ class Claims {
     return others;
   }
 
+  // Whether some elements are not among the bytes whose checksum Deposit() and WithoutLedger()
+  // take. To be called before Deposit().
+  bool LeavesOut(const std::vector<PartialChecksum>& checksums) const {
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      const LedgerEntry& entry = entries_[i];
+      if (entry.ledger == nullptr ? checksums.at(i).size == 0 : !entry.is_claimed) return true;
+    }
+    return false;
+  }
+
   // Returns the entries whose slice is not verified yet.
   std::vector<LedgerEntry> Open() const {
     std::vector<LedgerEntry> open;
@@ -133,16 +146,21 @@ class RestoreKernel {
       if (output.bytes.size() < kLargeOutput) {
         small.push_back(&output);
       } else {
-        Append(Read(output, ThreadsFor(options_.threads, output.bytes.size())), &ledgers);
+        Append(Read(&output, ThreadsFor(options_.threads, output.bytes.size())), &ledgers);
       }
     }
     const int threads = ThreadsFor(options_.threads, size);
     std::vector<Ledgers> found(small.size());
-    ParallelFor(small.size(), threads, [&](size_t i) { found[i] = Read(*small[i], 1); });
+    ParallelFor(small.size(), threads, [&](size_t i) { found[i] = Read(small[i], 1); });
     for (const auto& each : found) Append(each, &ledgers);
     // Now this op holds no claim.
     for (const LedgerEntry& entry : ledgers) {
       entry.ledger->Finish(entry.slice, ThreadsFor(options_.threads, UINT64_MAX));
+    }
+    for (const Output& output : outputs) {
+      if (!output.is_verified_apart || !MayHaveChanged(output.source, output.box)) continue;
+      ReadBox(*output.source.checkpoint, *output.source.tensor, output.box, output.bytes,
+              {.threads = threads, .verify_partial = true, .verify_again = true});
     }
   }
 
@@ -227,7 +245,7 @@ class RestoreKernel {
     std::stable_sort(outputs->begin(), outputs->end(),
                      [&](const Output& a, const Output& b) { return place(a) < place(b); });
     for (const Output& output : *outputs) {
-      const auto& [source, box, tensor, bytes] = output;
+      const auto& [source, box, tensor, bytes, is_verified_apart] = output;
       const bool verify = options_.verify != Verify::kNone;
       if (HasVariableSize(source.tensor->dtype)) {
         ReadStringBox(source, box, verify, tensor.get());
@@ -242,8 +260,8 @@ class RestoreKernel {
   }
 
   // Reads an output. Returns the ledgers that must verify slices of it.
-  Ledgers Read(const Output& output, int threads) const {
-    const auto& [source, box, tensor, bytes] = output;
+  Ledgers Read(Output* output, int threads) const {
+    const auto& [source, box, tensor, bytes, is_verified_apart] = *output;
     const Checkpoint& checkpoint = *source.checkpoint;
     if (HasVariableSize(source.tensor->dtype)) {
       ReadStringBox(source, box, options_.verify != Verify::kNone, tensor.get());
@@ -257,22 +275,23 @@ class RestoreKernel {
     return ReadAndVerify(output, options);
   }
 
-  static Ledgers ReadAndVerify(const Output& output, const ReadOptions& options) {
-    const OpenTensor& source = output.source;
+  static Ledgers ReadAndVerify(Output* output, const ReadOptions& options) {
+    const OpenTensor& source = output->source;
     const Checkpoint& checkpoint = *source.checkpoint;
     const uint64_t item_size = RequireKnownType(*source.tensor).item_size;
     Claims claims;
     for (const SliceOverlap& overlap :
-         FindOverlaps(checkpoint.catalog(), *source.tensor, output.box)) {
+         FindOverlaps(checkpoint.catalog(), *source.tensor, output->box)) {
       if (!overlap.is_whole_slice() && HasChecksumOfBytes(checkpoint, *overlap.slice) &&
           overlap.slice->size >= kMinLedgerSlice) {
-        claims.Add(source, overlap, item_size, output.box);
+        claims.Add(source, overlap, item_size, output->box);
       } else {
         claims.AddNone();
       }
     }
     const std::vector<PartialChecksum> checksums =
-        ReadBoxWithChecksums(checkpoint, *source.tensor, output.box, output.bytes, options);
+        ReadBoxWithChecksums(checkpoint, *source.tensor, output->box, output->bytes, options);
+    output->is_verified_apart = claims.LeavesOut(checksums);
     claims.Deposit(checksums);
     VerifyChecksums(checkpoint, *source.tensor, claims.WithoutLedger(checksums), options.threads);
     return claims.Open();

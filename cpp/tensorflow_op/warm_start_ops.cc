@@ -10,6 +10,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tensorbundle/base/error.h"
@@ -32,6 +33,9 @@ constexpr auto kInt64 = static_cast<TypeNumber>(DataType::kInt64);
 
 // Ids that a thread examines at a time.
 constexpr size_t kIdsPerTask = size_t{1} << 17;
+
+// Reads of a matrix whose file is rewritten meanwhile.
+constexpr int kMaxAttempts = 20;
 
 // The ids of at most this many rows may become a constant of a graph.
 constexpr int64_t kMaxFoldedRows = 4096;
@@ -182,40 +186,26 @@ class RemapMatrixKernel {
                     "Provided col_remapping, but its size is " + std::to_string(columns.size()) +
                         " instead of being equal to num_cols=" + std::to_string(num_cols_));
     }
-    const OpenTensor source = OpenMatrix(run, columns.empty());
+    OpenTensor source = OpenMatrix(run, columns.empty());
     Remapping remapping;
     remapping.num_rows = static_cast<uint64_t>(num_rows_);
     remapping.rows = rows;
     if (!columns.empty()) remapping.columns = columns;
-    try {
-      CheckValues(source, remapping, BytesOf(values.get()).size() / sizeof(float));
-    } catch (const std::out_of_range& error) {
-      throw OpError(Code::kInternal,
-                    error.what());  // TensorFlow's code for a row outside the table
-    }
+    const ByteSpan fill = BytesOf(values.get());
+    CheckValues(source, remapping, fill.size() / sizeof(float));
     const int64_t dims[] = {num_rows_, num_cols_};
     const TensorPtr out = run.Allocate(0, kFloat, dims);
     const MutableByteSpan bytes = MutableBytesOf(out.get());
     const RowRange range = row_ids.range();
-    // As TensorFlow's kernel, which reads the slices whole. LayOutRows() verifies remote ones.
-    if (options_.verify == NodeOptions::Verify::kFull && !source.is_remote &&
-        range.begin < range.end) {
-      Box wanted = WholeBox(source.shape());
-      wanted[0] = {range.begin, range.end - range.begin};
-      VerifySlices(source, wanted, options_.threads);
+    for (int attempt = 1; WriteMatrix(source, remapping, range, fill, bytes); ++attempt) {
+      if (attempt == kMaxAttempts) {
+        throw CorruptionError("the checkpoint " + run.InputStrings(0).at(0) +
+                              " is rewritten faster than it can be read");
+      }
+      std::this_thread::sleep_for(3 * kClockTick);
+      source = OpenMatrix(run, columns.empty());
+      CheckValues(source, remapping, fill.size() / sizeof(float));
     }
-    if (bytes.empty()) return;
-    const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor, range);
-    if (source.is_remote) RequireRows(layout, range);
-    const float zero = 0;
-    CellFillValues fill{CellFillValues::Kind::kCells, BytesOf(values.get())};
-    if (options_.zero_fill) {
-      fill = {CellFillValues::Kind::kElement,
-              {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
-    }
-    RemapTable(*source.checkpoint, *source.tensor, layout, remapping, fill, bytes,
-               static_cast<uint64_t>(num_cols_) * sizeof(float),
-               ThreadsFor(options_.threads, bytes.size()), UffdBuffer::IsNew(bytes));
   }
 
  private:
@@ -245,15 +235,51 @@ class RemapMatrixKernel {
     return source;
   }
 
+  // Fills the output. Returns whether the elements may not be those that were verified, because the
+  // file has been rewritten meanwhile.
+  bool WriteMatrix(const OpenTensor& source, const Remapping& remapping, const RowRange& range,
+                   ByteSpan fill, MutableByteSpan out) const {
+    // As TensorFlow's kernel, which reads the slices whole. LayOutRows() verifies remote ones.
+    const bool verifies = options_.verify == NodeOptions::Verify::kFull && !source.is_remote &&
+                          range.begin < range.end;
+    Box wanted = WholeBox(source.shape());
+    if (verifies) {
+      wanted[0] = {range.begin, range.end - range.begin};
+      VerifySlices(source, wanted, options_.threads);
+    }
+    if (out.empty()) return false;
+    const RowLayout layout = LayOutRows(*source.checkpoint, *source.tensor, range);
+    if (source.is_remote) RequireRows(layout, range);
+    const float zero = 0;
+    CellFillValues values{CellFillValues::Kind::kCells, fill};
+    if (options_.zero_fill) {
+      values = {CellFillValues::Kind::kElement,
+                {reinterpret_cast<const uint8_t*>(&zero), sizeof(zero)}};
+    }
+    RemapTable(*source.checkpoint, *source.tensor, layout, remapping, values, out,
+               static_cast<uint64_t>(num_cols_) * sizeof(float),
+               ThreadsFor(options_.threads, out.size()), UffdBuffer::IsNew(out));
+    return verifies && MayHaveChanged(source, wanted);
+  }
+
   void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) const {
-    const uint64_t missing = CountMissingCells(*source.checkpoint, *source.tensor, remapping,
-                                               ThreadsFor(0, remapping.num_rows * sizeof(int64_t)));
+    const uint64_t missing = CountMissing(source, remapping);
     if (given == missing || options_.zero_fill) return;
     throw OpError(Code::kInvalidArgument,
                   "initializing_values contained " + std::to_string(given) + " elements, but " +
                       (given < missing ? "more missing values remain."
                                        : "only " + std::to_string(missing) +
                                              " elements were used to fill in missing values."));
+  }
+
+  static uint64_t CountMissing(const OpenTensor& source, const Remapping& remapping) {
+    try {
+      return CountMissingCells(*source.checkpoint, *source.tensor, remapping,
+                               ThreadsFor(0, remapping.num_rows * sizeof(int64_t)));
+    } catch (const std::out_of_range& error) {
+      throw OpError(Code::kInternal,
+                    error.what());  // TensorFlow's code for a row outside the table
+    }
   }
 
   static void RequireRows(const RowLayout& layout, const RowRange& range) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -75,6 +76,14 @@ FileIdentity IdentityOf(const struct stat& status) {
           static_cast<uint64_t>(status.st_size), Nanoseconds(modified), Nanoseconds(changed)};
 }
 
+// Whether a time differs from the present by at most a tick. Both are rounded: hence two ticks. The
+// clock of a file server may be ahead.
+bool IsJustNow(int64_t time_ns) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto age = now - std::chrono::nanoseconds(time_ns);
+  return std::chrono::abs(age) <= 2 * kClockTick;
+}
+
 [[noreturn]] void ThrowOpenFailure(const std::string& path, int error, ReadMode mode) {
   if (error == ENOENT || error == ENOTDIR) {
     throw CheckpointNotFoundError("no such file: " + path, path);
@@ -139,6 +148,7 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   struct stat status{};
   if (::fstat(file->descriptor_, &status) != 0) ThrowSystemError("stat", path);
   file->identity_ = IdentityOf(status);
+  file->was_just_changed_ = IsJustNow(file->identity_.changed_ns);
   if (!S_ISREG(status.st_mode)) {
     throw IOFailure(path + " is " + KindOf(status.st_mode) + ", not a regular file", path,
                     S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
@@ -167,6 +177,14 @@ std::optional<FileIdentity> File::Identify(const std::string& path) {
   if (::stat(path.c_str(), &status) == 0) return IdentityOf(status);
   if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
   throw IOFailure("cannot stat " + path, path, errno);
+}
+
+bool File::MayHaveChanged() const {
+  if (descriptor_ < 0) return false;
+  if (was_just_changed_) return true;
+  struct stat status{};
+  if (::fstat(descriptor_, &status) != 0) ThrowSystemError("stat", path_);
+  return IdentityOf(status) != identity_;
 }
 
 File::~File() {

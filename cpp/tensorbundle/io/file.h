@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -71,6 +72,9 @@ inline constexpr int kMaxRequests = 16;
 // Direct I/O reads blocks of this size to memory of this alignment; enough for every device known.
 inline constexpr uint64_t kDirectAlignment = 4096;
 
+// A tick of the system's clock takes 10 ms at most.
+inline constexpr std::chrono::milliseconds kClockTick(10);
+
 // Identifies one version of a file.
 struct FileIdentity {
   uint64_t device = 0;
@@ -115,6 +119,15 @@ class File {
   int descriptor() const { return descriptor_; }  // -1 if a reader serves the file
   ReadMode mode() const { return mode_; }
 
+  // Whether the last change was so recent at open that the next one may leave the identity the
+  // same: many file systems round times down to a tick of the system's clock.
+  bool WasJustChanged() const { return was_just_changed_; }
+
+  // Whether the bytes may have changed since the file was opened: the identity has changed, or a
+  // change may have left it the same. Also true if the file was only renamed or linked.
+  // Returns false if a reader serves the file. Throws: IOFailure if the system call fails.
+  bool MayHaveChanged() const;
+
   // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
   // file system does not record the creation.
   int64_t BornOrChanged() const;
@@ -152,6 +165,7 @@ class File {
   std::string path_;
   int descriptor_ = -1;
   FileIdentity identity_;
+  bool was_just_changed_ = false;
   ReadMode mode_;
   std::unique_ptr<const RangeReader> reader_;
   std::unique_ptr<const RequestReader> request_reader_;

@@ -108,7 +108,9 @@ ReadPlan PlanRead(const Checkpoint& checkpoint, const Tensor& tensor, const Data
     }
     SliceRead read{&slice,
                    CopyLayout(overlap.slice_box, box, overlap.intersection, info.item_size)};
-    read.has_checksum = verifies && StartVerify(checkpoint, tensor, slice, Delivery::kWhole);
+    const bool again = options.verify_again && HasChecksumOfBytes(checkpoint, slice);
+    read.has_checksum =
+        verifies && (again || StartVerify(checkpoint, tensor, slice, Delivery::kWhole));
     if (use == ChecksumUse::kReturn) {
       read.has_checksum =
           HasChecksumOfBytes(checkpoint, slice) && read.layout.has_contiguous_source();

@@ -26,6 +26,7 @@ struct ReadOptions {
   // Compare also the checksums of slices that are read in part: ReadBox() reads them whole, in one
   // pass. For files that are slow to read twice.
   bool verify_partial = false;
+  bool verify_again = false;  // compare also slices of a V2 checkpoint that were verified before
 };
 
 // Checks a box as ReadBox() does, before the caller allocates memory for it. Throws CorruptionError

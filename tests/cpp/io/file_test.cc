@@ -170,6 +170,24 @@ TEST(File, IdentityChangesIfTheFileIsRewrittenInPlace) {
   EXPECT_NE(two, *File::Identify(dir / "f"));
 }
 
+TEST(File, NoticesThatItMayHaveChanged) {
+  const TempDir dir;
+  const std::string path = dir.Write("f", "abc");
+  const auto just_changed = File::Open(path);
+  EXPECT_TRUE(just_changed->WasJustChanged());
+  EXPECT_TRUE(just_changed->MayHaveChanged());
+
+  std::this_thread::sleep_for(3 * kClockTick);
+  const auto file = File::Open(path);
+  EXPECT_FALSE(file->WasJustChanged());
+  EXPECT_FALSE(file->MayHaveChanged());
+  dir.Write("other", "xyz");
+  EXPECT_FALSE(file->MayHaveChanged());
+  dir.Write("f", "xyz");
+  EXPECT_TRUE(file->MayHaveChanged());
+  EXPECT_FALSE(file->WasJustChanged()) << "it is about the time of the open";
+}
+
 TEST(File, DirectReadsAgreeWithBufferedOnes) {
   const TempDir dir;
   const std::string text =

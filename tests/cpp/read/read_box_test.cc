@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -124,6 +125,20 @@ TEST_F(ReadBoxTest, ComparesChecksumsOfSlicesThatItReadsInPart) {
     EXPECT_THROW(Read(*Open(builder), "t", box, {.verify_partial = true}), CorruptionError);
     EXPECT_NO_THROW(Read(*checkpoint, "t", box));
   }
+}
+
+TEST_F(ReadBoxTest, ComparesChecksumsAgain) {
+  BundleBuilder builder;
+  builder.Add("t", DataType::kInt8, {3000}, RandomBytes(&random_, 3000));
+  const auto checkpoint = Open(builder);
+  const ReadOptions again{.verify_partial = true, .verify_again = true};
+  const Box part = {{5, 7}};
+  Read(*checkpoint, "t", {{0, 3000}});
+  ASSERT_TRUE(checkpoint->IsVerified(checkpoint->catalog().slices[0]));
+  EXPECT_NO_THROW(Read(*checkpoint, "t", part, again));
+  std::fstream(dir_ / "p.data-00000-of-00001").seekp(2000) << "rewritten";
+  EXPECT_NO_THROW(Read(*checkpoint, "t", part, {.verify_partial = true}));
+  EXPECT_THROW(Read(*checkpoint, "t", part, again), CorruptionError);
 }
 
 TEST_F(ReadBoxTest, ReadsWithDirectIo) {
