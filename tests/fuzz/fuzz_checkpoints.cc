@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bytes describe tensors: their types, shapes and slices, and seeds of their values. They are
 // written as a V1 and as a V2 checkpoint, and then aligned, or copied, or written by BundleWriter.
-// Every one of these is read in every way, and all must give the same values.
+// Every one of these is read in every way, by mappings, system calls or requests, and all must give
+// the same values.
 #include <unistd.h>
 
 #include <chrono>
@@ -17,6 +18,7 @@
 
 #include "bundle_builder.h"
 #include "fuzz_input.h"
+#include "range_files.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/string_codec.h"
@@ -377,6 +379,30 @@ void CheckCheckpoint(const std::shared_ptr<const Checkpoint>& checkpoint,
 
 // ---- One input.
 
+// How the files of a checkpoint are read.
+class Access {
+ public:
+  explicit Access(Input* input) : way_(static_cast<size_t>(input->Below(4))) {}
+
+  std::shared_ptr<const Checkpoint> OpenV1(const std::string& path) const {
+    testing::LocalRequests::Take();  // forgets those of the last checkpoint
+    if (way_ == kRequests) {
+      return tensorbundle::OpenV1({path}, IoMode::kPread, &testing::OpenByRequests);
+    }
+    return tensorbundle::OpenV1({path}, kModes[way_]);
+  }
+  std::shared_ptr<const Checkpoint> OpenV2(const std::string& prefix) const {
+    if (way_ == kRequests) return testing::OpenThroughRequests(prefix);
+    return Checkpoint::OpenBundle(prefix, kModes[way_]);
+  }
+
+ private:
+  static constexpr IoMode kModes[] = {IoMode::kAuto, IoMode::kMmap, IoMode::kPread};
+  static constexpr size_t kRequests = 3;
+
+  size_t way_;
+};
+
 // A directory in memory, emptied for every input.
 class Directory {
  public:
@@ -433,8 +459,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace tensorbundle::fuzz;
   static const Directory directory;
   Input input(data, size);
-  constexpr IoMode kModes[] = {IoMode::kAuto, IoMode::kMmap, IoMode::kPread};
-  const IoMode mode = kModes[input.Below(3)];
+  const Access access(&input);
   const uint8_t choice = input.Byte();
   const bool big_endian = choice % 4 == 3;
   const int32_t num_shards = 1 + choice / 4 % 3;
@@ -446,16 +471,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
   if (!examples.empty()) {
     WriteV1(examples, directory / "v1", 1 + input.Byte() * size_t{16}, input.Byte() % 2 == 1);
-    CheckCheckpoint(OpenV1({directory / "v1"}, mode), examples, input);
+    CheckCheckpoint(access.OpenV1(directory / "v1"), examples, input);
   }
   WriteV2(examples, directory / "v2", num_shards, big_endian);
-  CheckCheckpoint(Checkpoint::OpenBundle(directory / "v2", mode), examples, input);
+  CheckCheckpoint(access.OpenV2(directory / "v2"), examples, input);
 
   const BundleWriterOptions options{.num_shards = 1 + input.Byte() % 3,
                                     .alignment = uint64_t{1} << input.Below(13),
                                     .threads = input.Byte() % 16 == 15 ? 2 : 1};
   const auto check = [&](const char* name) {
-    CheckCheckpoint(Checkpoint::OpenBundle(directory / name, mode), examples, input);
+    CheckCheckpoint(access.OpenV2(directory / name), examples, input);
   };
   const uint8_t rewrite = input.Byte() % 3;  // one of the three, because each takes milliseconds
   if (rewrite == 0 || big_endian) {
@@ -463,7 +488,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         .Write(directory / "aligned", options.threads, [](uint64_t) {});
     check("aligned");
   } else if (rewrite == 1) {
-    CopyAll(Checkpoint::OpenBundle(directory / "v2", mode), directory / "copy", options);
+    CopyAll(access.OpenV2(directory / "v2"), directory / "copy", options);
     check("copy");
   } else {
     WriteNew(examples, directory / "new", options, 1 + input.Byte());
