@@ -325,6 +325,9 @@ class Tensor(ScalarConversions):
         if the elements are in one stored slice or the whole tensor can be viewed, else a copy of
         only those elements. For a list, a range or an array of integers, also of another library,
         the result is a copy of those rows, as by ``take``; negative numbers count from the end.
+        Such row numbers may be followed by a basic index of the other axes, ``t[ids, :16]``: whole
+        rows are copied, and the result is a view of them. For a few columns of many rows,
+        ``load_and_remap(t, rows=ids, columns=range(16))`` takes memory for the columns only.
 
         Raises:
             IndexError: An index is out of bounds, or there are too many indices.
@@ -336,6 +339,8 @@ class Tensor(ScalarConversions):
             return row
         if gather.is_row_index(index):
             return self.take(index)
+        if isinstance(index, tuple) and index and gather.is_row_index(index[0]):
+            return gather.take_part(core, index[0], index[1:])
         indexing.require_basic(index, self.name)
         view = core.view()
         if view is not None:
