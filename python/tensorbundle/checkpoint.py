@@ -392,6 +392,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
         Each is the result of ``Tensor.torch``: a private mapping where the bytes can be mapped, so
         that nothing is read until it is used, else an owned copy. The copies are read in parallel.
+        Because the system limits the mappings of a process, only the largest 16,384 tensors are
+        mapped.
         With ``load_state_dict(state, assign=True)`` the parameters of the model are these tensors;
         training changes copies of their pages, never the file.
 

@@ -62,6 +62,8 @@ _WIDER = {
 }
 # Devices on which a mapping of a file can be used.
 _ON_HOST = ("cpu", "meta")
+# Linux allows a process 65,530 mappings by default, some of which are those of new memory.
+_MAX_MAPPINGS = 16_384
 
 
 class _Handle(Protocol):
@@ -109,7 +111,6 @@ class _Wanted(NamedTuple):
     name: str
     tensor: Any
     type: _Type
-    dtype: Any
 
 
 def state_dict(
@@ -127,27 +128,27 @@ def state_dict(
     names = [name for name, _ in tensors]
     if rename is not None:
         names = _new_names(checkpoint, tensors, Renaming(rename))
-    wanted = []
+    result: dict[str, Any] = dict.fromkeys(names)
+    as_stored: list[_Wanted] = []
+    converted: list[_Wanted] = []
     for name, (_, tensor) in zip(names, tensors, strict=True):
         kind = _Type.of(tensor, torch)
-        is_cast = dtype is not None and kind.torch.is_floating_point
-        wanted.append(_Wanted(name, tensor, kind, dtype if is_cast else kind.torch))
-    result: dict[str, Any] = dict.fromkeys(names)
-    to_read = []
-    for each in wanted:
-        array = _map(each.tensor, ...) if each.dtype == each.type.torch else None
-        if array is not None:
-            result[each.name] = each.type.over(array, torch)
-        elif each.dtype == each.type.torch:
+        is_converted = dtype not in (None, kind.torch) and kind.torch.is_floating_point
+        (converted if is_converted else as_stored).append(_Wanted(name, tensor, kind))
+    as_stored.sort(key=lambda each: each.tensor.nbytes, reverse=True)
+    to_read = as_stored[_MAX_MAPPINGS:]
+    for each in as_stored[:_MAX_MAPPINGS]:
+        array = _map(each.tensor, ...)
+        if array is None:
             to_read.append(each)
+        else:
+            result[each.name] = each.type.over(array, torch)
     values = checkpoint._read_all([each.tensor._core for each in to_read])
     for each, value in zip(to_read, values, strict=True):
         result[each.name] = each.type.over(np.asarray(value), torch)
-    # One after the other: both copies of one tensor are in memory, not of all.
-    for each in wanted:
-        if result[each.name] is None:
-            copy = each.type.over(np.asarray(each.tensor.read()), torch)
-            result[each.name] = copy.to(dtype=each.dtype)
+    for each in converted:  # one by one, so that not all are in memory twice
+        copy = each.type.over(np.asarray(each.tensor.read()), torch)
+        result[each.name] = copy.to(dtype=dtype)
     return result
 
 

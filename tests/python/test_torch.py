@@ -18,6 +18,7 @@ from craft.compare import mapped_file, same_bits
 from craft.dtypes import KINDS, STRING
 
 import tensorbundle as tb
+from tensorbundle import torch_tensors
 
 DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 SOURCE = np.arange(4000, dtype=np.float32).reshape(100, 40)
@@ -371,6 +372,22 @@ def test_state_dict_equals_load(torch: Any, prefix: Path) -> None:
             check_mapped(array, prefix, name not in ("odd", "sliced"))
         array[...] = 1
     assert digest(prefix) == before
+
+
+def test_state_dict_maps_the_largest_tensors(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = (30, 50, 10, 60, 20, 40)
+    tensors = {f"t{size}": np.full(size, size, np.float32) for size in sizes}
+    tb.save(tmp_path / "c", tensors)
+    monkeypatch.setattr(torch_tensors, "_MAX_MAPPINGS", 3)
+    with tb.open(tmp_path / "c") as ck:
+        state = ck.state_dict(tensors)
+    assert list(state) == list(tensors)
+    for name, value in tensors.items():
+        array = as_array(state[name], torch, np.float32)
+        assert same_bits(array, value)
+        check_mapped(array, tmp_path / "c", value.size > 30)
 
 
 def test_state_dict_refuses_types_that_pytorch_lacks(torch: Any, tmp_path: Path) -> None:
