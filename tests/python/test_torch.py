@@ -204,17 +204,21 @@ def test_slices(index: Any, mapped: bool, torch: Any, prefix: Path) -> None:
     check_mapped(whole, prefix, False)
 
 
-def test_rest_of_tensor_may_be_missing(torch: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["file", "slice"])
+def test_rest_of_tensor_may_be_missing(missing: str, torch: Any, tmp_path: Path) -> None:
     bundle = Bundle(num_shards=3)
     cut = tilings.cut(SOURCE.shape, 0, [30, 40, 30])
-    bundle.add_sliced("t", SOURCE, cut, shard_of=lambda i: i)
+    stored = cut[:2] if missing == "slice" else cut
+    bundle.add_sliced("t", SOURCE, stored, shard_of=lambda i: i)
     prefix = bundle.write(tmp_path / "c")
-    shard_path(prefix, 2, 3).unlink()
+    if missing == "file":
+        shard_path(prefix, 2, 3).unlink()
+    error = tb.CorruptionError if missing == "slice" else tb.CheckpointNotFoundError
     with tb.open(prefix) as ck:
         for index in (np.s_[35:60], np.s_[20:40]):
             assert same_bits(as_array(ck["t"].torch(index), torch, np.float32), SOURCE[index])
         for index in (..., np.s_[60:80], 90):
-            with pytest.raises(tb.CheckpointNotFoundError):
+            with pytest.raises(error):
                 ck["t"].torch(index)
 
 
