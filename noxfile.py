@@ -471,7 +471,8 @@ def frameworks(session: nox.Session) -> None:
     session.install("torch>=2.1", *(["--extra-index-url", index] if index else []))
     install(session, "test,torch,jax,keras", "flax", "dask[array,distributed]", "ray")
     env = {"TENSORBUNDLE_NO_SKIP": "1", "JAX_PLATFORMS": "cpu"}
-    session.run("pytest", "tests/python/test_frameworks.py", *session.posargs, env=env)
+    for file in ("test_frameworks", "test_torch"):
+        session.run("pytest", f"tests/python/{file}.py", *session.posargs, env=env)
     for backend in ("torch", "jax", "numpy"):
         session.run(
             "pytest", "-n", "2", "tests/python/test_keras_weights.py", *session.posargs,

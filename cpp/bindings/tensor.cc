@@ -234,8 +234,11 @@ py::object ViewObstacle(const OpenTensor& t) {
   return py::none();
 }
 
-// A view of a non-empty box inside one stored slice; None if there is no such slice, or no view.
-py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+// An array over a non-empty box inside one stored slice, which `map` maps; None if there is no such
+// slice, or no view.
+py::object ArrayOverBox(TensorView (*map)(const Checkpoint&, const Tensor&, const StoredSlice&),
+                        Access access, const OpenTensor& t, const Sizes& offset,
+                        const Sizes& lengths) {
   const Box box = BoxOf(t, offset, lengths);
   if (!IsPlain(t.bound.type_number) || Volume(box) == 0) return py::none();
   const Catalog& catalog = t.checkpoint->catalog();
@@ -244,7 +247,7 @@ py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& length
   {
     const GilReleased released;
     overlaps = FindOverlaps(catalog, t.tensor, box);
-    if (overlaps.size() == 1) view = ViewSlice(*t.checkpoint, t.tensor, *overlaps[0].slice);
+    if (overlaps.size() == 1) view = map(*t.checkpoint, t.tensor, *overlaps[0].slice);
   }
   if (overlaps.size() != 1 || !view) return py::none();
   const Box& slice = overlaps[0].slice_box;
@@ -256,7 +259,11 @@ py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& length
     first += stride * (box[axis].start - slice[axis].start);
     stride *= slice[axis].length;
   }
-  return ArrayOver(view.owner, first, t.bound.dtype, lengths, strides.data(), Access::kReadOnly);
+  return ArrayOver(view.owner, first, t.bound.dtype, lengths, strides.data(), access);
+}
+
+py::object ViewBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  return ArrayOverBox(&ViewSlice, Access::kReadOnly, t, offset, lengths);
 }
 
 // (file, offset in the file, reason): where a non-empty box starts, or the reason why its elements
@@ -273,6 +280,10 @@ py::object CopyOnWrite(const OpenTensor& t) {
   if (!view) return py::none();
   return ArrayOver(view.owner, view.bytes.data(), t.bound.dtype, t.shape(), nullptr,
                    Access::kWritable);
+}
+
+py::object CopyOnWriteBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  return ArrayOverBox(&CopyOnWriteSlice, Access::kWritable, t, offset, lengths);
 }
 
 // ---- Copies
@@ -631,6 +642,7 @@ void RegisterTensor(py::module_& module) {
       .def("view_box", Of(&ViewBox), "offset"_a, "shape"_a)
       .def("locate_box", Of(&LocateBoxIn), "offset"_a, "shape"_a)
       .def("copy_on_write", Of(&CopyOnWrite))
+      .def("copy_on_write_box", Of(&CopyOnWriteBox), "offset"_a, "shape"_a)
       .def("check_box", Of(&CheckBox), "offset"_a, "shape"_a)
       .def("read", Of(&Read), "offset"_a, "shape"_a, "out"_a)
       .def("read_whole", Of(&ReadWhole))

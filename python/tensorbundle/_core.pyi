@@ -260,6 +260,11 @@ class Tensor:
     def copy_on_write(self) -> np.ndarray[Any, Any] | None:
         """Returns a writable array over a private mapping; None if the tensor cannot be viewed."""
 
+    def copy_on_write_box(
+        self, offset: Sequence[int], shape: Sequence[int]
+    ) -> np.ndarray[Any, Any] | None:
+        """Returns the same over a box in one stored slice; None if that is impossible."""
+
     def check_box(self, offset: Sequence[int], shape: Sequence[int]) -> None:
         """Raises the errors of reading a box that can be found before memory is allocated."""
 

@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
 
-from tensorbundle import _core, naming, paths, streaming, tables
+from tensorbundle import _core, dtypes, naming, paths, streaming, tables
 from tensorbundle.arguments import FileAccess, Verify, check_threads
 from tensorbundle.errors import (
     AmbiguousNameError,
@@ -33,6 +33,8 @@ Default = TypeVar("Default")
 
 if TYPE_CHECKING:
     from tensorbundle import remote
+    from tensorbundle.renaming import Rename
+    from tensorbundle.torch_tensors import TorchDtype, TorchTensor
 
 
 def open(
@@ -369,11 +371,69 @@ class Checkpoint(Mapping[str, Tensor]):
             wanted = list(dict.fromkeys(naming.check_names(names)))
             tensors = [self._require(name) for name in wanted]
         count = 0 if threads is None else check_threads(threads)
-        values = self._core.load(tensors, count)
-        return {
-            name: Tensor(self, row_of(tensor)).read() if value is None else value
-            for name, tensor, value in zip(wanted, tensors, values, strict=True)
-        }
+        return dict(zip(wanted, self._read_all(tensors, count), strict=True))
+
+    def _read_all(self, tensors: list[_core.Tensor], threads: int = 0) -> list[Any]:
+        """Reads whole tensors in parallel. Returns what `Tensor.read` returns for each."""
+        values = self._core.load(tensors, threads)
+        return [
+            Tensor(self, row_of(tensor)).read() if value is None else value
+            for tensor, value in zip(tensors, values, strict=True)
+        ]
+
+    def state_dict(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        rename: Rename | None = None,
+        dtype: TorchDtype | None = None,
+    ) -> dict[str, TorchTensor]:
+        """Returns whole tensors as PyTorch tensors, for ``load_state_dict``.
+
+        Each is the result of ``Tensor.torch``: a private mapping where the bytes can be mapped, so
+        that nothing is read until it is used, else an owned copy. The copies are read in parallel.
+        Because the system limits the mappings of a process, only the largest 16,384 tensors are
+        mapped.
+        With ``load_state_dict(state, assign=True)`` the parameters of the model are these tensors;
+        training changes copies of their pages, never the file.
+
+        Args:
+            names: The names of the tensors, keys or full names. Default: all that are not strings
+                or variants, so without the object graph.
+            rename: New names, as for ``tensorbundle.edit``: a mapping, a sequence of (regular
+                expression, replacement), or a callable from str to str. In an object-graph
+                checkpoint a mapping may have keys, with or without
+                ``/.ATTRIBUTES/VARIABLE_VALUE``, and full names; the others are tried with the full
+                name and then with the key, until one of them changes. A tensor without a new name
+                keeps its name.
+            dtype: A floating-point ``torch.dtype``. Only tensors of floating-point types are
+                converted to it, one by one; integers, booleans and complex numbers are not.
+
+        Returns:
+            A new dict from each name, as in `names` or as stored, or from its new name, to a
+            ``torch.Tensor``, in the order of the names.
+
+        Raises:
+            CorruptionError: As by ``Tensor.read``, for tensors that are copied.
+            ImportError: PyTorch is not installed (``pip install 'tensorbundle[torch]'``).
+            TensorNotFoundError: A name, also one in the mapping `rename`, is not in the checkpoint.
+            TypeError: PyTorch has no type for a tensor, which the message names (a string tensor
+                only if it is in `names`); or an argument has the wrong type.
+            ValueError: Two tensors would have the same new name; or the checkpoint is closed.
+
+        Example::
+
+            state = ck.state_dict(rename=[("^bert/", ""), ("/", ".")], dtype=torch.bfloat16)
+            model.load_state_dict(state, assign=True)
+        """
+        from tensorbundle import torch_tensors
+
+        if names is None:
+            tensors = [(name, t) for name, t in self.items() if not _is_string(t)]
+        else:
+            unique = dict.fromkeys(map(naming.as_text, naming.check_names(names)))
+            tensors = [(name, self[name]) for name in unique]
+        return torch_tensors.state_dict(self, tensors, rename, dtype)
 
     def stream(
         self, names: Iterable[str] | None = None, *, max_bytes: int = 256 << 20
@@ -538,6 +598,10 @@ def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, choices))}, not {value[:50]!r}"
         )
+
+
+def _is_string(tensor: Tensor) -> bool:
+    return tensor._type_number in (dtypes.STRING, dtypes.VARIANT)
 
 
 def _absolute(path: str) -> str:

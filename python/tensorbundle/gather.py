@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import _core, dtypes
+from tensorbundle import _core, dtypes, indexing
 from tensorbundle.arguments import check_out, copy_if_overlapping, format_value
 from tensorbundle.errors import ShapeMismatchError
 
@@ -48,6 +48,21 @@ def take(tensor: _core.Tensor, ids: Any, out: Array | None, fill: Any) -> Array:
         return result
     out[...] = result
     return out
+
+
+def take_part(tensor: _core.Tensor, ids: Any, rest: tuple[Any, ...]) -> Array:
+    """Gathers rows, and returns a view of them by a basic index of the axes after the first.
+
+    Raises:
+        IndexError: The index does not fit the row shape; before a row is read.
+        TypeError: It is not basic.
+    """
+    indexing.require_basic(rest, tensor.name)
+    indexing.to_box((slice(None), *rest), tensor.shape)
+    rows = take(tensor, ids, None, None)
+    axes = (slice(None),) * (rows.ndim - len(tensor.shape) + 1)
+    result: Array = rows[(*axes, *rest)]
+    return result
 
 
 def row_numbers(ids: Any) -> Array:

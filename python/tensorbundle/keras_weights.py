@@ -58,7 +58,8 @@ class LoadError(ProblemsError):
     """
 
     def _text(self, listed: Sequence[str]) -> str:
-        return format_list(f"{self.path!r} cannot be loaded into the model; problems", listed)
+        title = f"{self.path!r} cannot be loaded into the model; problems"
+        return format_list(title, listed, len(self.problems))
 
 
 def load_keras(

@@ -295,11 +295,15 @@ def table_cells(row: Row, policy: Policy) -> tuple[str, ...]:
     return row.tensor, row.variable, _shapes(row), _types(row), _action(row, policy)
 
 
-def format_list(title: str, texts: Sequence[str]) -> str:
-    """Formats a title with the number of texts, and one line for each; ``""`` without texts."""
+def format_list(title: str, texts: Sequence[str], count: int | None = None) -> str:
+    """Formats a title with the number of texts, and one line for each; ``""`` without texts.
+
+    `count` is the number, if `texts` are only the first ones.
+    """
     if not texts:
         return ""
-    return "\n".join([f"{title} ({len(texts)}):", *(f"  - {escape_text(text)}" for text in texts)])
+    lines = [f"  - {escape_text(text)}" for text in texts]
+    return "\n".join([f"{title} ({len(texts) if count is None else count}):", *lines])
 
 
 def format_names(title: str, names: Sequence[str]) -> str:

@@ -132,6 +132,25 @@ class Renaming:
                 return self._mapping[name]
         return self._new_name(names.flat, None)
 
+    def new_name(self, names: Names, default: str) -> str:
+        """Returns the first new name by which one of a tensor's names is replaced.
+
+        A mapping may have any of the names. Regular expressions and callables are tried with the
+        full name, the path and the key, in this order, until one changes.
+
+        Args:
+            names: The names of the tensor.
+            default: The result if there is no new name.
+
+        Raises:
+            TypeError: The callable returned something else than a str.
+        """
+        for name in names.all if self._mapping else reversed(names.all):
+            new = self._new_name(name, None)
+            if new != name or name in self._mapping:
+                return new
+        return default
+
     def _new_name(self, name: str, rule: Rule | None) -> str:
         if rule is not None and rule.name is not None:
             found = rule.match.fullmatch(name)

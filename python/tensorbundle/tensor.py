@@ -7,13 +7,16 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import numpy as np
 
 from tensorbundle import _core, dlpack, dtypes, explain, gather, indexing, streaming, tables
 from tensorbundle.arguments import check_out
 from tensorbundle.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from tensorbundle.torch_tensors import TorchDevice, TorchDtype, TorchTensor
 
 Array = np.ndarray[Any, Any]
 Out = TypeVar("Out", bound=Array)
@@ -322,6 +325,9 @@ class Tensor(ScalarConversions):
         if the elements are in one stored slice or the whole tensor can be viewed, else a copy of
         only those elements. For a list, a range or an array of integers, also of another library,
         the result is a copy of those rows, as by ``take``; negative numbers count from the end.
+        Such row numbers may be followed by a basic index of the other axes, ``t[ids, :16]``: whole
+        rows are copied, and the result is a view of them. For a few columns of many rows,
+        ``load_and_remap(t, rows=ids, columns=range(16))`` takes memory for the columns only.
 
         Raises:
             IndexError: An index is out of bounds, or there are too many indices.
@@ -333,6 +339,8 @@ class Tensor(ScalarConversions):
             return row
         if gather.is_row_index(index):
             return self.take(index)
+        if isinstance(index, tuple) and index and gather.is_row_index(index[0]):
+            return gather.take_part(core, index[0], index[1:])
         indexing.require_basic(index, self.name)
         view = core.view()
         if view is not None:
@@ -459,21 +467,93 @@ class Tensor(ScalarConversions):
         """Returns the plan of a read: method, slices, bytes, residency. ``print`` formats it."""
         return explain.explain(self._core, index)
 
-    def copy_on_write(self) -> Array:
-        """Returns the whole tensor as a writable array over a private mapping of the file.
+    def copy_on_write(self, index: Any = ...) -> Array:
+        """Returns elements as a writable array over a private mapping of the file.
 
         A page is copied on the first write to it, and the file never changes. Memory is not
-        reserved for unwritten pages.
+        reserved for unwritten pages. The bytes are not compared with their checksum.
+
+        Args:
+            index: A basic index; default: all elements. Its elements must be in one stored slice,
+                unless the whole tensor can be mapped.
+
+        Returns:
+            An array with this tensor's dtype, also for a single element, which then has rank 0. It
+            has a mapping of its own, which stays valid after ``close()``, and may not be aligned.
 
         Raises:
-            ValueError: The stored bytes are not the tensor's elements in order, so they cannot be
-                mapped.
+            IndexError: The index is out of bounds.
+            IOFailure: The system refuses the mapping.
+            TypeError: The index is not basic.
+            ValueError: The stored bytes are not the elements in order, so they cannot be mapped.
         """
-        array = self._core.copy_on_write()
+        array = self._map_privately(index)
         if array is None:
             reason = explain.view_obstacle(self._core)
             raise ValueError(f"tensor {self.name!r} cannot be mapped: {reason}")
         return array
+
+    def _map_privately(self, index: Any) -> Array | None:
+        """Returns the array of `copy_on_write`; None if the bytes cannot be mapped."""
+        core = self._core
+        indexing.require_basic(index, self.name)
+        box = indexing.to_box(index, self.shape)
+        array = None
+        if box.shape != self.shape:
+            array = core.copy_on_write_box(box.offset, box.shape)
+            if array is None and core.view() is None:  # the rest of the tensor may be missing
+                return None
+        if array is None:
+            array = core.copy_on_write()
+            if array is None:
+                return None
+            part: Any = [slice(i, i + n) for i, n in zip(box.offset, box.shape, strict=True)]
+            array = array[(*part, ...)]
+        return array if index is ... else array[(*box.rest, ...)]
+
+    def torch(
+        self,
+        index: Any = ...,
+        *,
+        dtype: TorchDtype | None = None,
+        device: TorchDevice | None = None,
+    ) -> TorchTensor:
+        """Returns elements as a PyTorch tensor that the caller may write to and train.
+
+        If the stored bytes can be mapped, the tensor uses a private mapping of its own. Then no
+        bytes are read, a page is copied on the first write to it, and the file never changes; the
+        bytes are not compared with their checksum. Otherwise it owns a copy, as by ``read``:
+        if the elements are not at a multiple of their size in the file (``tensorbundle.align``
+        writes a checkpoint in which they are), if they are stored in several slices or encoded, if
+        a step is negative, if the checkpoint is remote or was opened with ``io="pread"`` or
+        ``io="direct"``, or if they are converted by `dtype` or copied to a `device`.
+
+        Args:
+            index: A basic index, as for ``read``; default: all elements.
+            dtype: A ``torch.dtype``, to which the elements are converted as by
+                ``torch.Tensor.to``; default: the stored type. Quantized types are plain integers.
+            device: A device of PyTorch, as for ``torch.Tensor.to``; default: main memory.
+
+        Returns:
+            A ``torch.Tensor`` of the shape of ``read(index)``, of rank 0 for a single element. It
+            stays valid after ``close()``.
+
+        Raises:
+            CorruptionError: As by ``read``, if the elements are copied.
+            ImportError: PyTorch is not installed (``pip install 'tensorbundle[torch]'``).
+            IndexError: The index is out of bounds.
+            TypeError: The index is not basic, `dtype` is not a ``torch.dtype``, or PyTorch has no
+                such type: strings, narrow integers such as int4, and in old versions uint16.
+            ValueError: The checkpoint is closed.
+
+        Example::
+
+            table = torch.nn.Embedding.from_pretrained(ck["embedding"].torch(), freeze=False)
+            kernel = ck["dense/kernel"].torch(dtype=torch.bfloat16, device="cuda").T
+        """
+        from tensorbundle import torch_tensors
+
+        return torch_tensors.to_torch(self, index, dtype, device)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # the CPU

@@ -7,6 +7,7 @@ import os
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -90,7 +91,8 @@ def test_arrays_are_not_taken_for_integers(tmp_path: Path) -> None:
     source = sample(FLOAT, SHAPE)
     with tb.open(_write(tmp_path, source, None, FLOAT)) as ck:
         t = ck["t"]
-        for index in ((ForeignArray([3]), 0), (0, ForeignArray([3]))):
+        assert same_bits(t[ForeignArray([3]), 0], source[[3], 0])
+        for index in ((0, ForeignArray([3])), (slice(2), [3]), ([3], ForeignArray([3]))):
             with pytest.raises(TypeError, match="an index consists of integers"):
                 t[index]
         with pytest.raises(TypeError, match="an index consists of integers"):
@@ -99,6 +101,38 @@ def test_arrays_are_not_taken_for_integers(tmp_path: Path) -> None:
         for mask in (ForeignArray([True] * 23), ForeignArray([1.5])):
             with pytest.raises(TypeError, match="row ids must be integers"):
                 t[mask]
+
+
+@pytest.mark.parametrize("boxes", [None, TILINGS["both"]], ids=["whole", "both"])
+@pytest.mark.parametrize("kind", [FLOAT, KINDS[14]], ids=lambda kind: kind.label)
+def test_rows_with_index_of_other_axes(tmp_path: Path, kind: Kind, boxes: Any) -> None:
+    source = sample(kind, SHAPE)
+    rest: list[tuple[Any, ...]] = [
+        (), (...,), (np.s_[:3],), (np.s_[::-2],), (2,), (-1, None), (None, 3), (..., 0, None),
+    ]  # fmt: skip
+    with tb.open(_write(tmp_path, source, boxes, kind)) as ck:
+        t = ck["t"]
+        for ids in ([3, 0, -1], [[3], [4]], range(4), np.array([], np.int32)):
+            for part in rest:
+                found = t[(ids, *part)]
+                assert same_bits(found, source[(np.asarray(ids, np.intp), *part)]), (ids, part)
+                assert found.flags.writeable
+        for index in (([3], 0, 0, 0), ([3], source.shape[1]), ([99], 0), ([3], ..., ...)):
+            with pytest.raises(IndexError):
+                t[index]
+        with pytest.raises(TypeError, match="row ids must be integers, not a boolean mask"):
+            t[np.ones(len(t), bool), 0]
+
+
+def test_rows_of_other_tensors_with_index_of_other_axes(tmp_path: Path) -> None:
+    words = np.array([[b"a", b"bc"], [b"", b"d"]], object)
+    tb.save(tmp_path / "c", {"words": words, "none": np.zeros((0, 3)), "line": np.arange(3)})
+    with tb.open(tmp_path / "c") as ck:
+        assert same_bits(ck["words"][[1, 0], 1], words[[1, 0], 1])
+        assert ck["none"][[], :2].shape == (0, 2)
+        assert same_bits(ck["line"][[2], None], np.array([[2]]))
+        with pytest.raises(IndexError, match="too many indices"):
+            ck["line"][[2], 0]
 
 
 @given(data=st.data())

@@ -351,6 +351,15 @@ def test_long_list_of_problems_is_truncated(keras: Any, tmp_path: Path) -> None:
     assert len(caught.value.problems) == 80
 
 
+def test_message_counts_all_problems() -> None:
+    problems = [f"problem number {number}" for number in range(80)]
+    text = str(tb.LoadError("ck", problems))
+    assert text.startswith("'ck' cannot be loaded into the model; problems (80):\n")
+    assert "problem number 49\n" in text and "number 50" not in text
+    assert text.endswith("and 30 more")
+    assert "problems (2):" in str(tb.LoadError("ck", problems[:2]))
+
+
 def test_invalid_arguments(keras: Any, tmp_path: Path) -> None:
     tb.save(tmp_path / "ck", tensors())
     model = dense(keras, "first")

@@ -137,6 +137,7 @@ HANDLE_USES: dict[str, Callable[[Any], Any]] = {
     "read": lambda t: t.read(),
     "index": lambda t: t[0],
     "copy_on_write": lambda t: t.copy_on_write(),
+    "copy_on_write of a part": lambda t: t.copy_on_write(0),
     "dlpack": np.from_dlpack,
 }
 

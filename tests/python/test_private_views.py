@@ -56,6 +56,9 @@ VIEWS = {
     "scalar": lambda ck: np.asarray(ck["scalar"]),
     "dlpack": lambda ck: np.from_dlpack(ck["t"]),
     "copy on write": lambda ck: ck["t"].copy_on_write(),
+    "copy on write of a part": lambda ck: ck["t"].copy_on_write(np.s_[3:9]),
+    "copy on write inside a slice": lambda ck: ck["sliced"].copy_on_write(np.s_[40:50]),
+    "copy on write of a row": lambda ck: ck["sliced"].copy_on_write(5),
 }
 
 
@@ -145,6 +148,8 @@ ROUTES = {
     "asarray": "torch.asarray(np.asarray(t))",
     "a slice": "torch.from_numpy(t[2:5])",
     "copy_on_write": "torch.from_numpy(t.copy_on_write())",
+    "torch": "t.torch()",
+    "torch of a part": "t.torch(slice(2, 5))",
     "read": "torch.from_numpy(t.read())",
 }
 

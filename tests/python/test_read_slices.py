@@ -272,6 +272,46 @@ def test_copy_on_write_leaves_file_unchanged(tmp_path: Path) -> None:
         assert same_bits(ck["t"], source)
 
 
+@pytest.mark.parametrize("stored", ["whole", "adjacent slices", "slices in another order"])
+def test_copy_on_write_of_a_part(tmp_path: Path, stored: str) -> None:
+    source = sample(FLOAT, (50, 4))
+    boxes = tilings.cut(source.shape, 0, [20, 30])
+    bundle = Bundle()
+    if stored == "whole":
+        bundle.add("t", source)
+    else:
+        bundle.add_sliced("t", source, boxes if stored == "adjacent slices" else boxes[::-1])
+    bundle.add("scalar", np.float32(7))
+    with tb.open(bundle.write(tmp_path / "c")) as ck:
+        t = ck["t"]
+        inside = (3, -1, np.s_[25:40], np.s_[25:40:3, 1], np.s_[None, 4], np.s_[45, ::-1], (3, 1))
+        for index in inside:
+            part = t.copy_on_write(index)
+            assert isinstance(part, np.ndarray) and part.flags.writeable
+            assert same_bits(part, source[index])
+            part[...] = 0
+            assert same_bits(t.copy_on_write(index), source[index])
+            assert same_bits(t.read(index), source[index])
+        for index in (np.s_[10:30], np.s_[:, 0], np.s_[5:5], ()):
+            if stored != "slices in another order":
+                assert same_bits(t.copy_on_write(index), source[index])
+            else:
+                with pytest.raises(ValueError, match=r"'t' cannot be mapped: .* not adjacent"):
+                    t.copy_on_write(index)
+        for index in ((), ..., (..., None)):
+            scalar = ck["scalar"].copy_on_write(index)
+            scalar[...] = 8
+            assert same_bits(ck["scalar"].read(), np.float32(7))
+        for index in ([1], True, "a"):
+            with pytest.raises(TypeError, match="an index consists of"):
+                t.copy_on_write(index)
+        for index in (50, (0, 4), (0, 0, 0)):
+            with pytest.raises(IndexError):
+                t.copy_on_write(index)
+    with pytest.raises(ValueError, match="closed"):
+        t.copy_on_write(3)
+
+
 @pytest.mark.parametrize("before", [0, 4, 8, 60])
 def test_reads_into_destination_at_any_page_offset(tmp_path, before):
     """Destinations close to the source modulo 4 KiB are read through a bounce buffer."""

@@ -92,6 +92,28 @@ TensorView ViewRange(const Checkpoint& checkpoint, const FileRange& range) {
   return {std::move(mapping), bytes};
 }
 
+TensorView CopyOnWriteRange(const Checkpoint& checkpoint, const FileRange& range) {
+  const IoMode mode = checkpoint.mode();
+  if (mode == IoMode::kPread || mode == IoMode::kDirect) {
+    return {{}, {}, WhyNotMapped(checkpoint)};
+  }
+  const File& file = checkpoint.files().Get(range.file);
+  file.CheckNotShrunk();
+  std::shared_ptr<const Mapping> mapping = Mapping::CopyOnWrite(file, range.offset, range.size);
+  const ByteSpan bytes = mapping->bytes();
+  return {std::move(mapping), bytes};
+}
+
+// Locates one stored slice and checks that its bytes may be read.
+BoxLocation LocateSlice(const Checkpoint& checkpoint, const Tensor& tensor,
+                        const StoredSlice& slice) {
+  const NoViewReason reason = ReasonOfType(checkpoint.catalog(), tensor);
+  if (reason != NoViewReason::kNone) return {{}, reason};
+  if (slice.encoding != Encoding::kDense) return {{}, NoViewReason::kEncoded};
+  RequireReadable(checkpoint, tensor, slice);
+  return {{slice.file, slice.offset, slice.size}};
+}
+
 }  // namespace
 
 const char* ToString(NoViewReason reason) {
@@ -139,11 +161,9 @@ TensorView ViewTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
 }
 
 TensorView ViewSlice(const Checkpoint& checkpoint, const Tensor& tensor, const StoredSlice& slice) {
-  const NoViewReason reason = ReasonOfType(checkpoint.catalog(), tensor);
-  if (reason != NoViewReason::kNone) return {{}, {}, reason};
-  if (slice.encoding != Encoding::kDense) return {{}, {}, NoViewReason::kEncoded};
-  RequireReadable(checkpoint, tensor, slice);
-  return ViewRange(checkpoint, {slice.file, slice.offset, slice.size});
+  const BoxLocation location = LocateSlice(checkpoint, tensor, slice);
+  if (!location) return {{}, {}, location.reason};
+  return ViewRange(checkpoint, location.range);
 }
 
 TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor) {
@@ -152,16 +172,14 @@ TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor)
     FindOverlaps(checkpoint.catalog(), tensor, WholeBox(checkpoint.catalog().Shape(tensor)));
   }
   if (!location) return {{}, {}, location.reason};
-  const IoMode mode = checkpoint.mode();
-  if (mode == IoMode::kPread || mode == IoMode::kDirect) {
-    return {{}, {}, WhyNotMapped(checkpoint)};
-  }
-  const FileRange& range = location.range;
-  const File& file = checkpoint.files().Get(range.file);
-  file.CheckNotShrunk();
-  std::shared_ptr<const Mapping> mapping = Mapping::CopyOnWrite(file, range.offset, range.size);
-  const ByteSpan bytes = mapping->bytes();
-  return {std::move(mapping), bytes};
+  return CopyOnWriteRange(checkpoint, location.range);
+}
+
+TensorView CopyOnWriteSlice(const Checkpoint& checkpoint, const Tensor& tensor,
+                            const StoredSlice& slice) {
+  const BoxLocation location = LocateSlice(checkpoint, tensor, slice);
+  if (!location) return {{}, {}, location.reason};
+  return CopyOnWriteRange(checkpoint, location.range);
 }
 
 namespace {

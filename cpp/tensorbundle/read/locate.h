@@ -77,6 +77,10 @@ TensorView ViewSlice(const Checkpoint& checkpoint, const Tensor& tensor, const S
 // also what FindOverlaps() throws, and IOFailure if the system refuses the mapping.
 TensorView CopyOnWriteTensor(const Checkpoint& checkpoint, const Tensor& tensor);
 
+// The same for one stored slice. Throws what ViewSlice() throws, and IOFailure as above.
+TensorView CopyOnWriteSlice(const Checkpoint& checkpoint, const Tensor& tensor,
+                            const StoredSlice& slice);
+
 // The bytes that a read takes, without reading them.
 
 // Returns the ranges of a box, ascending and merged where they touch. Slices that must be decoded,

@@ -66,6 +66,11 @@ TEST_F(TensorViewTest, ViewsAdjacentSlicesTogether) {
   const Tensor& columns = Get("columns");
   const StoredSlice& second = checkpoint_->catalog().Slices(columns)[1];
   EXPECT_EQ(AsText(ViewSlice(*checkpoint_, columns, second).bytes), "bd");
+  const TensorView copy = CopyOnWriteSlice(*checkpoint_, columns, second);
+  EXPECT_EQ(AsText(copy.bytes), "bd");
+  copy.owner->writable_data()[0] = 'Z';
+  EXPECT_EQ(AsText(copy.bytes), "Zd");
+  EXPECT_EQ(AsText(ViewSlice(*checkpoint_, columns, second).bytes), "bd");
 }
 
 TEST_F(TensorViewTest, HasNoViewForSomeTensors) {
@@ -204,6 +209,7 @@ TEST_F(TensorViewTest, SaysWhyThereIsNoView) {
   EXPECT_THROW(CopyOnWriteTensor(*checkpoint_, Get("hole")), CorruptionError);
   const StoredSlice& wide = checkpoint_->catalog().Slices(Get("wide"))[0];
   EXPECT_EQ(ViewSlice(*checkpoint_, Get("wide"), wide).reason, NoViewReason::kBigEndian);
+  EXPECT_EQ(CopyOnWriteSlice(*checkpoint_, Get("wide"), wide).reason, NoViewReason::kBigEndian);
   EXPECT_EQ(LocateBox(*checkpoint_, Get("wide"), {{0, 1}}).reason, NoViewReason::kBigEndian);
   EXPECT_EQ(LocateBox(*checkpoint_, Get("apart"), {{1, 1}, {0, 1}}).range, (FileRange{0, 7, 1}));
   EXPECT_EQ(LocateBox(*checkpoint_, Get("apart"), {{0, 1}, {0, 2}}).reason,
@@ -212,6 +218,8 @@ TEST_F(TensorViewTest, SaysWhyThereIsNoView) {
   Open(BundleBuilder().Add("t", DataType::kInt8, {2}, "ab"), IoMode::kPread);
   EXPECT_EQ(reason("t"), NoViewReason::kNotMapped);
   EXPECT_EQ(CopyOnWriteTensor(*checkpoint_, Get("t")).reason, NoViewReason::kNotMapped);
+  const StoredSlice& slice = checkpoint_->catalog().Slices(Get("t"))[0];
+  EXPECT_EQ(CopyOnWriteSlice(*checkpoint_, Get("t"), slice).reason, NoViewReason::kNotMapped);
 }
 
 TEST(NoViewReason, HasAText) {
