@@ -187,9 +187,9 @@ def convert(
         ValueError: The formats or options do not fit together, `dst` is a file of `src`, or an
             argument of ``edit`` is wrong; the message lists all that is.
 
-    Example:
+    Examples:
         >>> report = tb.convert("bert_model.ckpt", "bert.safetensors", slots=False)
-        >>> report.left_out
+        >>> dict(report.left_out)
         {}
     """
     arguments.check_progress(progress)

@@ -8,6 +8,8 @@ they print on a terminal, which is compared. Pages that need TensorFlow are in `
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import itertools
 import os
 import re
@@ -190,3 +192,36 @@ def test_console_output(page: str, directory: Path) -> None:
         lines = [line for line in screen.lines if line and "\u2501" not in line]
         printed = "\n".join(lines)
         assert re.fullmatch(pattern.replace(re.escape("..."), ".*"), printed), printed
+
+
+def docstring_examples() -> list[Any]:
+    """Returns the examples of the public functions and classes, but for those that need more."""
+    finder = doctest.DocTestFinder(recurse=False, exclude_empty=True)
+    found = []
+    for name in tb.__all__:
+        thing = getattr(tb, name)
+        if inspect.isroutine(thing) or inspect.isclass(thing):
+            found += [each for each in finder.find(thing, name) if each.examples]
+    needs_more = re.compile(r"keras\.|s3://|tb\.(init_from_checkpoint|warm_start)\(")
+    return [
+        pytest.param(each, id=each.name)
+        for each in found
+        if not any(needs_more.search(example.source) for example in each.examples)
+    ]
+
+
+@pytest.mark.parametrize("example", docstring_examples())
+def test_docstring_example(
+    example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = np.zeros((4, 2), np.float32)
+    for prefix in ("model.ckpt-1000", "model.ckpt-2000", "bert_model.ckpt"):
+        tb.save(prefix, {"bert/bias": np.float32(1), "dense/kernel": table})
+    if example.name in ("save", "Writer"):
+        for file in tmp_path.glob("model.ckpt-1000*"):
+            file.unlink()
+    example.globs = {"tb": tb, "np": np, "table": table}
+    failures: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=failures.append)
+    assert not failures, "".join(failures)
