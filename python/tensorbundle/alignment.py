@@ -43,9 +43,9 @@ def align(
     """Rewrites a checkpoint so that every tensor can be mapped.
 
     The copy has the same names, values, slices, shards, checksums, byte order and object graph;
-    only offsets differ. Every stored slice of 1 MB (10**6 bytes) or more starts at a multiple of
-    `alignment`, every other slice at a multiple of 64. Each byte is read once and compared with its
-    stored checksum. Memory use stays below 16 MB plus the index. Aligning an aligned checkpoint
+    only offsets differ. Every stored slice of 1 MB (``10**6`` bytes) or more starts at a multiple
+    of `alignment`, every other slice at a multiple of 64. Each byte is read once and compared with
+    its stored checksum. Memory use stays below 16 MB plus the index. Aligning an aligned checkpoint
     copies it byte for byte.
 
     All files are written under temporary names next to the destination, synced, and then renamed,
@@ -58,7 +58,8 @@ def align(
         dst: The new prefix, or one of its file names (``.index``, ``.data-...``). For a directory,
             or a path that ends in a slash, the source's base name is appended. A missing directory
             is created if its parent exists.
-        alignment: A power of two from 64 to 2**30, in bytes. 4096 suits mappings and direct I/O.
+        alignment: A power of two from 64 to ``2**30``, in bytes. 4096 suits mappings and
+            direct I/O.
         threads: Default: as many as the process may use, see ``set_num_threads``.
         progress: Called from time to time with (bytes done, total bytes).
 
@@ -74,9 +75,10 @@ def align(
         UnsupportedError: The source is a V1 checkpoint, some of its tensors overlap in part, or a
             path is not local.
         TypeError: An argument has the wrong type.
-        ValueError: `dst` equals `src`, or `alignment` is not a power of two in [64, 2**30].
+        ValueError: `dst` equals `src`, or `alignment` is not a power of two in
+            ``[64, 2**30]``.
 
-    Example:
+    Examples:
         >>> tb.align("model.ckpt-1000", "aligned/model.ckpt-1000").path
         'aligned/model.ckpt-1000'
     """

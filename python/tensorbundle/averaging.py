@@ -119,7 +119,7 @@ def average(
         ValueError: Names, types or shapes differ between the sources (the message lists all of
             them); `weights` are invalid; there are no sources; or `dst` is one of them.
 
-    Example:
+    Examples:
         >>> tb.average(["model.ckpt-1000", "model.ckpt-2000"], "averaged/model.ckpt").path
         'averaged/model.ckpt'
     """

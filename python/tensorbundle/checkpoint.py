@@ -84,10 +84,9 @@ def open(
         IOFailure: The system or the store failed a read.
         ValueError: The directory has no checkpoint, or several; or an option is invalid.
 
-    Example::
-
-        with tensorbundle.open("s3://bucket/model.ckpt-1000", storage_options={"anon": True}) as ck:
-            rows = ck["embedding"].take([1, 5])
+    Examples:
+        >>> with tb.open("s3://bucket/model.ckpt-1000", storage_options={"anon": True}) as ck:
+        ...     rows = ck["embedding"].take([1, 5])
     """
     return Checkpoint(
         path,
@@ -128,10 +127,9 @@ def load(
         Error: As by ``open`` and ``Tensor.read``.
         ValueError: As by ``open``.
 
-    Example::
-
-        weights = tensorbundle.load("model.ckpt-1000")
-        weights["dense/kernel"] *= 2
+    Examples:
+        >>> weights = tb.load("model.ckpt-1000")
+        >>> weights["dense/kernel"] *= 2
     """
     with open(
         path,

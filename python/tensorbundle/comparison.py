@@ -79,9 +79,8 @@ def diff(
         ValueError: A tolerance is negative or NaN; `rename` maps several tensors to one, maps a
             name that a does not have, or has an invalid regular expression.
 
-    Example:
+    Examples:
         >>> report = tb.diff("model.ckpt-1000", "model.ckpt-2000", values=True)
-        >>> print(report)
         >>> assert report.same, report
     """
     tolerance = Tolerance(_tolerance(rtol, "rtol"), _tolerance(atol, "atol"))

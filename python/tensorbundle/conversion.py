@@ -20,9 +20,10 @@ import numpy as np
 from tensorbundle import arguments, casts, dtypes, edit_plan, editing
 from tensorbundle.checkpoint import Checkpoint, files_of
 from tensorbundle.checkpoint import open as open_checkpoint
-from tensorbundle.errors import LeftOutError
+from tensorbundle.errors import LeftOutError, UnsupportedError
 from tensorbundle.filenames import (
     AnyPath,
+    as_url,
     checkpoint_files,
     destination_prefix,
     names_in,
@@ -187,14 +188,20 @@ def convert(
         ValueError: The formats or options do not fit together, `dst` is a file of `src`, or an
             argument of ``edit`` is wrong; the message lists all that is.
 
-    Example:
+    Examples:
         >>> report = tb.convert("bert_model.ckpt", "bert.safetensors", slots=False)
-        >>> report.left_out
+        >>> dict(report.left_out)
         {}
     """
     arguments.check_progress(progress)
-    source_path = _expand(path_text(src))
+    url = as_url(src)
+    source_path = _expand(path_text(src)) if url is None else url
     source_format = _source_format(source_path)
+    if url is not None and source_format != "checkpoint":
+        raise UnsupportedError(
+            f"{url!r} is a URL of a {source_format} file; of remote files, only checkpoints are "
+            "read: download it first"
+        )
     target_format = _target_format(path_text(dst), to, source_format)
     limit = None if max_bytes is None else arguments.size(max_bytes, "max_bytes", 1)
     _check_options(

@@ -162,7 +162,7 @@ def edit(
         TypeError: An argument has the wrong type.
         ValueError: `dst` equals `src`, or has files of it (links count); or an argument is invalid.
 
-    Example:
+    Examples:
         >>> report = tb.edit("model.ckpt-1000", "small/model.ckpt", slots=False,
         ...                  cast={"float32": "bfloat16"}, rename=[("^bert/", "")])
     """

@@ -106,7 +106,7 @@ def load_keras(
         TypeError: `model` or another argument has the wrong type.
         ValueError: The model has not been built; an option is invalid.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10, name="logits")])
         >>> report = tb.load_keras(model, "model.ckpt-1000", rename=[("^mnist/", "")])
         >>> report.loaded

@@ -45,6 +45,8 @@ from tensorbundle.state import DEFAULT_STATE_FILE
 from tensorbundle.text_format import ParseError, parse_checkpoint_state
 
 _THREADS = 16
+# A host or a bucket without a path: not the beginning of a file's name.
+_ROOT = re.compile(r"(?:.*::)?(?:https?|s3a?|gc?s)://[^/]*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _ATTEMPTS = 5  # of a request that brings nothing
 _MAX_REQUESTS = 64  # for one range, each of which brings a part of it
@@ -527,6 +529,15 @@ def locate(files: RemoteFiles, url: str) -> Location:
     """
     text = url.partition("?")[0] if url.lower().startswith("http") else url
     text = text.rstrip("/")
+    if _ROOT.fullmatch(text):
+        found = _in_directory(files, text)
+        if found is not None:
+            return found
+        raise CheckpointNotFoundError(
+            f"no checkpoint at {url!r}: there is no {text}/{DEFAULT_STATE_FILE}; "
+            "append the path of a checkpoint",
+            url,
+        )
     prefix = data_file_prefix(text) or text.removesuffix(INDEX_SUFFIX)
     found = _bundle_at(files, prefix)
     if found is None and prefix == text:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -145,7 +146,7 @@ def compute_histogram(
 
     Returns:
         The histogram; an empty one without finite values. Values that are all the same are in the
-        middle of an interval.
+        middle of an interval, unless they are close to the limits of float64.
     """
     if stats.min is None or stats.max is None or stats.mean is None:
         return Histogram([], [])
@@ -156,7 +157,8 @@ def compute_histogram(
             low, high = min(low, least), max(high, greatest)
     if low == high:
         margin = max(abs(low) * 1e-6, 0.5)
-        low, high = low - margin, high + margin
+        limit = sys.float_info.max
+        low, high = max(low - margin, -limit), min(high + margin, limit)
     counts = np.zeros(bins, np.int64)
     for found in _map_blocks(
         tensor, functools.partial(_count, low=low, high=high, bins=bins), advance

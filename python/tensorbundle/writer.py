@@ -45,11 +45,10 @@ class Writer:
     Attributes:
         path: The prefix.
 
-    Example::
-
-        with tensorbundle.Writer("model.ckpt-1000") as writer:
-            writer.add("global_step", np.int64(1000))
-            writer.add("embedding", table)
+    Examples:
+        >>> with tb.Writer("model.ckpt-1000") as writer:
+        ...     writer.add("global_step", np.int64(1000))
+        ...     writer.add("embedding", table)
     """
 
     def __init__(
@@ -67,9 +66,10 @@ class Writer:
             prefix: The prefix, or one of the checkpoint's file names. Its directory is created if
                 the parent of the directory exists.
             shards: The number of data files. Each stored slice is put into the smallest one.
-            alignment: A power of two from 1 to 2**30. Slices of 1 MB (10**6 bytes) or more start at
-                a multiple of it, smaller ones at a multiple of 64 or of `alignment`, whichever is
-                less. With 1, the files are those of TensorFlow's ``SaveV2`` op, byte for byte.
+            alignment: A power of two from 1 to ``2**30``. Slices of 1 MB (``10**6`` bytes) or more
+                start at a multiple of it, smaller ones at a multiple of 64 or of `alignment`,
+                whichever is less. With 1, the files are those of TensorFlow's ``SaveV2`` op, byte
+                for byte.
             overwrite: Whether to replace a checkpoint of that prefix. At every moment, the prefix
                 has either the old or the new checkpoint.
             threads: Default: as many as the process may use, see ``set_num_threads``.
@@ -421,7 +421,7 @@ def save(
     Raises:
         Error: As by ``Writer`` and ``Writer.add``. No file is left.
 
-    Example:
+    Examples:
         >>> tb.save("model.ckpt-1000", {"global_step": np.int64(1000), "embedding": table})
         'model.ckpt-1000'
     """

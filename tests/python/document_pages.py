@@ -76,7 +76,10 @@ def execute(block: str, page: str, namespace: dict[str, Any]) -> None:
 
 
 def outputs(
-    page: str, namespace: dict[str, Any], prepare: Callable[[str], str | None] = str
+    page: str,
+    namespace: dict[str, Any],
+    prepare: Callable[[str], str | None] = str,
+    shell: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, str | None]]:
     """Executes the Python blocks of a page.
 
@@ -84,12 +87,15 @@ def outputs(
         page: The page.
         namespace: The names that the blocks share.
         prepare: Returns what is executed of a block, or None if it is left out.
+        shell: Called with each shell block, when it is its turn.
 
     Yields:
         What each block prints, and the output that the page shows, or None.
     """
     found = all_blocks(page)
     for (language, body), (following, shown) in zip(found, [*found[1:], ("", "")], strict=True):
+        if language == "sh" and shell is not None:
+            shell(body)
         code = prepare(body) if language == "python" else None
         if code is not None:
             printed = io.StringIO()
@@ -99,11 +105,14 @@ def outputs(
 
 
 def run_page(
-    page: str, namespace: dict[str, Any], prepare: Callable[[str], str | None] = str
+    page: str,
+    namespace: dict[str, Any],
+    prepare: Callable[[str], str | None] = str,
+    shell: Callable[[str], None] | None = None,
 ) -> int:
     """Executes the Python blocks of a page and compares their outputs. Returns their number."""
     count = 0
-    for printed, shown in outputs(page, namespace, prepare):
+    for printed, shown in outputs(page, namespace, prepare, shell):
         count += 1
         if shown is not None:
             pattern = re.escape(shown.rstrip()).replace(re.escape("..."), ".*")

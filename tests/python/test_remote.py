@@ -282,6 +282,11 @@ def test_paths_of_all_kinds(server: RangeServer, tmp_path: Path) -> None:
                 assert ck["a"].read().tolist() == [0, 1, 2]
                 prefix = "saved/variables/variables" if "saved" in path else "named/model.ckpt-7"
                 assert ck.path == f"{other.url}/{prefix}"
+        for root in (other.url, f"{other.url}/"):
+            with pytest.raises(tb.CheckpointNotFoundError, match="append the path of a checkpoint"):
+                tb.open(root)  # not a file `<host>.index`, of another host
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: "named/model.ckpt-7"\n')
+        assert tb.open(other.url).path == f"{other.url}/named/model.ckpt-7"
         (named / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-8"\n')
         with pytest.raises(
             tb.CheckpointNotFoundError, match=r"names 'model.ckpt-8', which does not"
@@ -334,6 +339,16 @@ def test_tools_read_urls(server: RangeServer, tmp_path: Path) -> None:
     tb.edit(url, tmp_path / "e", drop="words")
     assert tb.diff(tmp_path / "e", server.folder / "c", values=True).only_b == ("words",)
     assert np.array_equal(tb.load(url, ["table"])["table"], TABLE)
+    tb.average([url, url], tmp_path / "m")
+    assert tb.diff(tmp_path / "m", server.folder / "c").same
+    report = tb.convert(url, tmp_path / "c.npz")
+    assert set(report.left_out) == {"words"}
+    with np.load(tmp_path / "c.npz") as converted:
+        assert same_bits(converted["table"], TABLE)
+    report = tb.convert(f"{url}.index", f"{tmp_path}/", to="npz", keep="table", overwrite=True)
+    assert report.path.endswith("/c.npz")
+    with pytest.raises(tb.UnsupportedError, match="of remote files, only checkpoints are read"):
+        tb.convert(f"{server.url}/c.npz", tmp_path / "d")
     done = subprocess.run(
         [sys.executable, "-m", "tensorbundle", "ls", "--flat", url],
         capture_output=True,

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from craft.bundle import Bundle, shard_path
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tensorbundle as tb
@@ -124,6 +125,8 @@ def test_histogram_counts_as_numpy_does(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=30))
+@example([sys.float_info.max])
+@example([-sys.float_info.max])
 def test_histogram_counts_every_finite_value(tmp_path_factory, values):
     array = np.array(values, np.float64)
     with tb.open(write(tmp_path_factory.mktemp("m"), array)) as checkpoint:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The version is written in one place, and CI runs the commands of the README."""
 
+import importlib.util
 import re
 import subprocess
 import sys
+
+import pytest
 
 import tensorbundle
 
@@ -106,3 +109,39 @@ def test_document_links_exist(repo):
         and not (path.parent / target).exists()
     ]
     assert not broken
+
+
+def absolute_links(repo):
+    """Returns the module .ci/absolute_links.py."""
+    path = repo.root / ".ci" / "absolute_links.py"
+    spec = importlib.util.spec_from_file_location("absolute_links", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_a_released_readme_are_absolute_and_lead_to_files(repo):
+    base = "https://example.org/owner/name"
+    text = absolute_links(repo).absolute(readme(repo), base, "v1.2.3")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert all(link.startswith("https://") for link in links)
+    ours = [link for link in links if link.startswith(base)]
+    assert all(link.startswith(f"{base}/blob/v1.2.3/") for link in ours)
+    for link in ours:
+        path = link.removeprefix(f"{base}/blob/v1.2.3/").partition("#")[0]
+        assert (repo.root / path).is_file(), link
+
+
+def test_released_metadata_has_urls(repo):
+    toml = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    text = (repo.root / "pyproject.toml").read_text(encoding="utf-8")
+    released = toml.loads(text + absolute_links(repo).urls("https://example.org/o/n", "v1.2.3"))
+    assert released["project"]["urls"]["Source"] == "https://example.org/o/n"
+    assert "urls" not in toml.loads(text)["project"]  # the repository has no address of its own
+
+
+def test_both_workflows_of_a_release_make_links_absolute(repo):
+    for name in ("release.yml", "wheels.yml"):
+        text = (repo.root / ".github" / "workflows" / name).read_text(encoding="utf-8")
+        assert 'python .ci/absolute_links.py "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY"' in text

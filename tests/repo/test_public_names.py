@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every public name exists, has a docstring, and keeps its signature."""
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,3 +304,21 @@ def test_options_of_commands(command: str) -> None:
         found = found.commands[part]
     options = {option for parameter in found.params for option in parameter.opts}
     assert set(COMMANDS[command].split()) - options == set()
+
+
+def docstrings(path):
+    """Returns the docstrings of the classes and functions of a module, with their lines."""
+    kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    found = [(node.lineno, ast.get_docstring(node)) for node in nodes]
+    return [(line, text) for line, text in found if text is not None]
+
+
+def test_docstrings_are_rendered_by_the_site():
+    for path in Path(tensorbundle.__file__).parent.rglob("*.py"):
+        for line, text in docstrings(path):
+            place = f"{path.name}:{line}"
+            # "Examples:" is a section of code. "Example:" is prose in a frame.
+            assert not re.search(r"^Example:$|::$", text, re.MULTILINE), place
+            prose = re.sub(r"``.+?``|`.+?`|^ *(>>>|\.\.\.) .*$", "", text, flags=re.M | re.S)
+            assert prose.count("**") < 2, place  # what is between two powers would become bold

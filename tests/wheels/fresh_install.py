@@ -30,7 +30,7 @@ def main() -> int:
         environment = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         for name in ("CC", "CXX", "PYTHONPATH"):
             environment.pop(name, None)
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         subprocess.run(
             [programs / "python", "-m", "pip", "install", "--quiet", "--only-binary=:all:",
              f"{wheel}[cli]"],
@@ -41,10 +41,12 @@ def main() -> int:
             [programs / "tensorbundle", "--version"],
             env=environment, check=True, capture_output=True, text=True,
         ).stdout.strip()  # fmt: skip
-        end = time.perf_counter()
+        end, after = time.perf_counter(), os.times()
+    processor = sum(after[2:4]) - sum(before[2:4])  # of the two processes
     print(
         f"{version}: installed in {installed - start:.1f} s without a compiler, "
-        f"first run {end - installed:.2f} s, together {end - start:.1f} s"
+        f"first run {end - installed:.2f} s, together {end - start:.1f} s "
+        f"({processor:.1f} s of processor time)"
     )
     return int(end - start > LIMIT)
 

@@ -52,7 +52,7 @@ def init_from_checkpoint(
         TypeError: The path or the map has an invalid type.
         OpError: There is no such checkpoint, or its index is corrupt; a shape or a type differs.
 
-    Example:
+    Examples:
         >>> tb.init_from_checkpoint("model.ckpt-1000", {"embedding": table, "old/": "new/"})
     """
     from tensorbundle.tf import init_from_checkpoint
@@ -107,7 +107,7 @@ def warm_start(
         TypeError: A backup initializer is not callable, or returns another type.
         OpError: The checkpoint is corrupt; a tensor has another shape or type.
 
-    Example:
+    Examples:
         >>> info = tb.VocabInfo("new.txt", 1000, 1, "old.txt")
         >>> tb.warm_start("model.ckpt-7", var_name_to_vocab_info={"embedding": info})
     """
@@ -151,7 +151,7 @@ def plan_init(
         TypeError: The path or the map has an invalid type.
         OpError: There is no such checkpoint, or its index is corrupt.
 
-    Example:
+    Examples:
         >>> print(tb.tf.plan_init("model.ckpt-1000", {"/": "/"}))
     """
     from tensorbundle.tf import init_from_checkpoint
@@ -192,7 +192,7 @@ def plan_warm_start(
         ValueError: A directory has no checkpoint, or the selection has an invalid type.
         OpError: The checkpoint's index is corrupt.
 
-    Example:
+    Examples:
         >>> print(tb.tf.plan_warm_start("model.ckpt-7"))
     """
     from tensorbundle.tf import warm_start

@@ -102,7 +102,7 @@ def options(
     Raises:
         ValueError: An invalid value, or an invalid combination.
 
-    Example:
+    Examples:
         >>> with tb.tf.options(mode="map"):
         ...     tb.init_from_checkpoint(path, {"emb": table})
     """
