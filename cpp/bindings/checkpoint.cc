@@ -14,6 +14,7 @@
 #include "bindings/arrays.h"
 #include "bindings/progress.h"
 #include "bindings/remote.h"
+#include "tensorbundle/base/fork_lock.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/bundle/messages.h"
 #include "tensorbundle/read/read_box.h"
@@ -39,7 +40,7 @@ BoundCheckpoint::BoundCheckpoint(std::shared_ptr<const Checkpoint> opened, std::
 std::shared_ptr<const Checkpoint> BoundCheckpoint::Opened() const {
   std::shared_ptr<const Checkpoint> opened;
   {
-    const std::lock_guard lock(mutex_);
+    const ForkLock lock;
     opened = opened_;
   }
   if (!opened) throw py::value_error("the checkpoint " + name_ + " is closed");
@@ -48,13 +49,13 @@ std::shared_ptr<const Checkpoint> BoundCheckpoint::Opened() const {
 
 std::shared_ptr<const RowTable> BoundCheckpoint::RowsOf(size_t index) const {
   {
-    const std::lock_guard lock(mutex_);
+    const ForkLock lock;
     const auto found = opened_ ? rows_.find(index) : rows_.end();
     if (found != rows_.end()) return found->second;
   }
   const auto table = std::make_shared<const RowTable>(Opened(), index);
   if (!table->layout.has_errors) {
-    const std::lock_guard lock(mutex_);
+    const ForkLock lock;
     if (opened_) rows_.emplace(index, table);
   }
   return table;
@@ -63,13 +64,13 @@ std::shared_ptr<const RowTable> BoundCheckpoint::RowsOf(size_t index) const {
 void BoundCheckpoint::Close() {
   std::shared_ptr<const Checkpoint> opened;
   std::unordered_map<size_t, std::shared_ptr<const RowTable>> rows;
-  const std::lock_guard lock(mutex_);
+  const ForkLock lock;
   opened.swap(opened_);  // destroyed after the lock is released
   rows.swap(rows_);
 }
 
 bool BoundCheckpoint::closed() const {
-  const std::lock_guard lock(mutex_);
+  const ForkLock lock;
   return opened_ == nullptr;
 }
 

@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -55,8 +54,8 @@ class BoundCheckpoint : public HeldByPython {
   const bool verify_;
   const int threads_;
   const size_t num_tensors_;
-  const int processors_;      // asking the system takes longer than a small gather
-  mutable std::mutex mutex_;  // guards the members below; nothing is called while it is held
+  const int processors_;  // asking the system takes longer than a small gather
+  // Guarded by ForkLock:
   std::shared_ptr<const Checkpoint> opened_;
   mutable std::unordered_map<size_t, std::shared_ptr<const RowTable>> rows_;
 };

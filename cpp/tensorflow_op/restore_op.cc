@@ -227,7 +227,7 @@ class RestoreKernel {
 
   TensorPtr ReadVariants(const OpenTensor& source, const Box& box) const {
     if (box != WholeBox(source.shape())) {
-      throw OpError(Code::kUnimplemented, "slices of variant tensors are not supported");
+      throw OpError(Code::kInvalidArgument, "slices of variant tensors are not supported");
     }
     std::vector<std::string> elements;
     for (const StoredSlice& slice : source.checkpoint->catalog().Slices(*source.tensor)) {

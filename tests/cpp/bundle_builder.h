@@ -7,12 +7,14 @@
 #include <map>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "table_builder.h"
 #include "tensorbundle/base/crc32c.h"
+#include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/bundle/data_type.h"
 #include "tensorbundle/bundle/index_reader.h"
 #include "tensorbundle/bundle/slice_key.h"
@@ -175,5 +177,12 @@ class BundleBuilder {
   std::map<std::string, std::string> records_;  // std::string compares bytes as unsigned
   std::vector<std::string> data_;
 };
+
+// Returns a tensor. Throws: std::out_of_range if the checkpoint does not have it.
+inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name) {
+  const size_t found = checkpoint.catalog().Find(name);
+  if (found == Catalog::kNotFound) throw std::out_of_range(name);
+  return checkpoint.catalog().tensors[found];
+}
 
 }  // namespace tensorbundle::testing

@@ -10,7 +10,6 @@
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -43,12 +42,6 @@ class V1Test : public ::testing::Test {
 
   std::filesystem::path folder_;
 };
-
-inline const Tensor& Find(const Checkpoint& checkpoint, const std::string& name) {
-  const size_t found = checkpoint.catalog().Find(name);
-  if (found == Catalog::kNotFound) throw std::out_of_range(name);
-  return checkpoint.catalog().tensors[found];
-}
 
 // Returns the dense bytes of a slice of any encoding. Checks that both ways to read it agree.
 inline std::string Elements(const Checkpoint& checkpoint, const Tensor& tensor,

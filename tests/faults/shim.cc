@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdarg>
@@ -129,7 +130,8 @@ bool AllocationFails(void* caller) {
 void* Allocate(size_t size, size_t alignment, void* caller) {
   if (AllocationFails(caller)) throw std::bad_alloc();
   void* memory = nullptr;
-  if (posix_memalign(&memory, alignment, size == 0 ? 1 : size) != 0) throw std::bad_alloc();
+  if (posix_memalign(&memory, std::max(alignment, sizeof(void*)), size == 0 ? 1 : size) != 0)
+    throw std::bad_alloc();
   return memory;
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tensorbundle as tb
+from tensorbundle import remote
 
 pytest.importorskip("requests")
 fsspec = pytest.importorskip("fsspec")
@@ -237,9 +240,9 @@ def test_views_and_mappings_are_refused(server: RangeServer) -> None:
                 view()
         plan = ck["table"].explain()
         assert (plan.means, plan.why_no_view) == ("requests", "it is in a remote store")
-    for io in ("mmap", "direct"):
+    for mode in ("mmap", "direct"):
         with pytest.raises(ValueError, match="is remote and cannot be read with io"):
-            tb.open(f"{server.url}/c", io=io)
+            tb.open(f"{server.url}/c", io=mode)
     with pytest.raises(ValueError, match="are for URLs"):
         tb.open(server.folder / "c", storage_options={})
     with pytest.raises(ValueError, match="are for URLs"):
@@ -249,11 +252,11 @@ def test_views_and_mappings_are_refused(server: RangeServer) -> None:
 def test_handles_pickle_with_their_options(server: RangeServer) -> None:
     options = {"headers": {"X-Key": "secret"}}
     with tb.open(f"{server.url}/c?signature=abc", storage_options=options) as ck:
-        assert server.headers["x-key"] == "secret"
+        assert (server.headers["x-key"], server.query) == ("secret", "signature=abc")
         assert "secret" not in repr(ck) and "signature" not in ck.path
         copied = pickle.loads(pickle.dumps(ck["table"]))
     assert np.array_equal(copied[5], TABLE[5])
-    assert server.headers["x-key"] == "secret"
+    assert (server.headers["x-key"], server.query) == ("secret", "signature=abc")
     with pytest.raises(ValueError, match="cannot have \\['anon'\\]"):
         tb.open(f"{server.url}/c", storage_options={"anon": True})
 
@@ -264,7 +267,7 @@ def test_paths_of_all_kinds(server: RangeServer, tmp_path: Path) -> None:
     saved = tmp_path / "saved" / "variables"
     named = tmp_path / "named"
     only = tmp_path / "only"
-    for folder in (saved, named, only):
+    for folder in (saved, named / "below", only):
         folder.mkdir(parents=True)
     tb.save(saved / "variables", {"a": np.arange(3)})
     tb.save(named / "model.ckpt-7", {"a": np.arange(3)})
@@ -292,6 +295,13 @@ def test_paths_of_all_kinds(server: RangeServer, tmp_path: Path) -> None:
             tb.CheckpointNotFoundError, match=r"names 'model.ckpt-8', which does not"
         ):
             tb.open(f"{other.url}/named")
+        tb.save(named / "below" / "b", {"a": np.arange(4)})
+        (named / "checkpoint").write_text('model_checkpoint_path: "below/b"\n')
+        with tb.open(f"{other.url}/named") as ck:
+            assert ck.path == f"{other.url}/named/below/b"
+        (named / "checkpoint").write_bytes(b"#" * ((1 << 20) + 1))
+        with pytest.raises(tb.CorruptionError, match="it is no state file"):
+            tb.open(f"{other.url}/named")
         (named / "checkpoint").write_bytes(b"\xff\xfe{")
         with pytest.raises(tb.CorruptionError, match="is not a state file"):
             tb.open(f"{other.url}/named")
@@ -299,6 +309,42 @@ def test_paths_of_all_kinds(server: RangeServer, tmp_path: Path) -> None:
             tb.open(f"{other.url}/nothing")
         with pytest.raises(tb.CheckpointNotFoundError, match="no checkpoint at"):
             tb.open(f"{other.url}/nothing.index")
+
+
+def test_shards_of_version_1(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    for shard in range(2):
+        file = V1File()
+        file.add(f"t{shard}", 3, np.arange(shard, 9, dtype=np.int32))
+        path = file.write(tmp_path / f"v1-{shard:05d}-of-00002")
+        system.pipe_file(f"/shards/{path.name}", path.read_bytes())
+    with tb.open("memory://shards/v1-?????-of-00002") as ck:
+        assert [ck[name].read()[0] for name in ck] == [0, 1]
+    system.rm("/shards", recursive=True)
+
+
+def test_function_of_python_cannot_keep_the_memory_of_a_read(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[memoryview] = []
+    original = remote.RemoteFiles.open_for_core
+
+    def keep(self: Any, url: str) -> Any:
+        size, read = original(self, url)
+
+        def read_and_keep(offset: int, buffer: memoryview) -> None:
+            kept.append(buffer)
+            read(offset, buffer)
+
+        return size, read_and_keep
+
+    monkeypatch.setattr(remote.RemoteFiles, "open_for_core", keep)
+    with tb.open(f"{server.url}/c") as ck:
+        ck["scalar"].read()
+    assert kept
+    for buffer in kept:
+        with pytest.raises(ValueError, match="released memoryview"):
+            buffer[0]
 
 
 def test_a_missing_data_file_concerns_its_tensors(server: RangeServer, tmp_path: Path) -> None:
@@ -362,29 +408,15 @@ def test_tools_read_urls(server: RangeServer, tmp_path: Path) -> None:
         tb.align(url, tmp_path / "aligned")
 
 
-def test_blocks_are_cached_on_disk(server: RangeServer, tmp_path: Path) -> None:
-    url = f"{server.url}/c"
-    with tb.open(url, cache_dir=tmp_path) as ck, tb.open(server.folder / "c") as local:
-        assert_same(ck, local)
+def test_cached_blocks_give_the_same_values(server: RangeServer, tmp_path: Path) -> None:
+    for _ in range(2):
         server.forget()
-    with tb.open(url, cache_dir=tmp_path) as ck:
-        assert_same(ck, tb.open(server.folder / "c"))
-        assert server.num_bytes == len(server.requests)  # one byte each, for the version
-    block = next(path for path in tmp_path.rglob("*") if path.is_file())
-    block.write_bytes(b"cut off")
-    for folder in tmp_path.iterdir():
-        folder.chmod(0o500)
-    with tb.open(url, cache_dir=tmp_path) as ck:
-        assert_same(ck, tb.open(server.folder / "c"))
-
-
-def test_cache_is_of_one_version(tmp_path: Path) -> None:
-    tb.save(tmp_path / "c", {"a": np.arange(5)})
-    cache = tmp_path / "cache"
-    with serve(tmp_path) as server:
-        assert tb.load(f"{server.url}/c", cache_dir=cache)["a"].tolist() == [0, 1, 2, 3, 4]
-        tb.save(tmp_path / "c", {"a": np.arange(5) + 1}, overwrite=True)
-        assert tb.load(f"{server.url}/c", cache_dir=cache)["a"].tolist() == [1, 2, 3, 4, 5]
+        with (
+            tb.open(f"{server.url}/c", cache_dir=tmp_path) as ck,
+            tb.open(server.folder / "c") as local,
+        ):
+            assert_same(ck, local)
+    assert server.num_bytes == len(server.requests)  # one byte each, for the version
 
 
 @pytest.mark.parametrize("wrapped", ["", "simplecache::"])
@@ -429,6 +461,60 @@ def test_unknown_protocol_and_missing_package(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ImportError, match=r"pip install 'tensorbundle\[remote\]'"):
         tb.open("memory://a/b")
+
+
+class ScriptedFile(io.BytesIO):
+    """A file of fsspec. Its first reads return less; `slow` seconds pass after each seek."""
+
+    short_reads = 0
+    slow = 0.0
+    error: Exception | None = None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        found = super().seek(offset, whence)
+        time.sleep(self.slow)
+        return found
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.error is not None:
+            raise self.error
+        self.short_reads -= 1
+        return super().read(size if self.short_reads < 0 or not size else size // 2)
+
+
+class FileExpired(OSError):
+    """As of s3fs, which compares the ETag."""
+
+
+def test_short_reads_of_fsspec_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_PAUSE", 0.001)
+    file = ScriptedFile(bytes(range(100)))
+    opened = remote._FsspecFile(file, "memory://f", 100, None)
+    buffer = bytearray(40)
+    file.short_reads = 3
+    opened.read_into(10, memoryview(buffer))
+    assert buffer == bytes(range(10, 50))
+    file.short_reads = 1000
+    with pytest.raises(tb.IOFailure, match="40 bytes were asked for, 20 came, in 5 attempts"):
+        opened.read_into(10, memoryview(buffer))
+    file.error = FileExpired("the version is gone")
+    with pytest.raises(tb.CorruptionError, match="memory://f was replaced since it was opened"):
+        opened.read_into(10, memoryview(buffer))
+
+
+def test_threads_share_a_file_of_fsspec() -> None:
+    file = ScriptedFile(bytes(range(200)))
+    file.slow = 0.002
+    opened = remote._FsspecFile(file, "memory://f", 200, None)
+
+    def read(offset: int) -> bytes:
+        buffer = bytearray(5)
+        opened.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read, range(150)))
+    assert found == [bytes(range(i, i + 5)) for i in range(150)]
 
 
 SCRIPTS: dict[str, str] = {

@@ -135,6 +135,15 @@ def send_another_range(path: str, number: int, answer: Answer) -> None:
     answer.headers["Content-Range"] = f"bytes {int(first) + 1}-{rest}"
 
 
+def send_shorter_range(path: str, number: int, answer: Answer) -> None:
+    """HTTP allows it; the bytes that are missing would have to be requested again."""
+    shown, size = answer.headers["Content-Range"].split("/")
+    first, last = map(int, shown.removeprefix("bytes ").split("-"))
+    answer.headers["Content-Range"] = f"bytes {first}-{last - 1}/{size}"
+    answer.body = answer.body[:-1]
+    answer.headers["Content-Length"] = str(len(answer.body))
+
+
 def send_no_range(path: str, number: int, answer: Answer) -> None:
     answer.headers.pop("Content-Range")
 
@@ -161,6 +170,7 @@ STAYING: list[tuple[Fault, type[tb.Error], str]] = [
     (send_nothing, tb.IOFailure, "0 of .* bytes came, then none in 5 attempts"),
     (send_too_little, tb.IOFailure, "bytes came, then none in 5 attempts"),
     (send_another_range, tb.IOFailure, "was asked for bytes .*, and answered with"),
+    (send_shorter_range, tb.IOFailure, "was asked for bytes .*, and answered with"),
     (send_no_range, tb.IOFailure, "answered with 'no Content-Range'"),
     (change_tag, tb.CorruptionError, "was replaced since it was opened"),
     (change_size, tb.CorruptionError, "was replaced since it was opened"),
@@ -201,6 +211,110 @@ def test_faults_while_opening(server: RangeServer, fault: Fault) -> None:
     assert f"{server.url}/c.index" in str(caught.value)
     if fault is answer_403:
         assert isinstance(caught.value, tb.IOFailure) and caught.value.errno == errno.EACCES
+
+
+def test_error_number_of_a_failed_request(server: RangeServer) -> None:
+    with tb.open(f"{server.url}/c") as ck:
+        ck["table"][5]
+        server.fault = answer_403
+        with pytest.raises(tb.IOFailure) as caught:
+            ck["table"].read()
+    assert caught.value.errno == errno.EACCES
+    assert str(caught.value).count(os.strerror(errno.EACCES)) == 1
+
+
+def test_data_file_without_ranges(server: RangeServer) -> None:
+    """The store of the index serves ranges, and that of the data file does not."""
+
+    def serve_whole_data(path: str, number: int, answer: Answer) -> None:
+        if is_data(path):
+            answer.status = 200
+            answer.headers.pop("Content-Range", None)
+
+    server.fault = serve_whole_data
+    with tb.open(f"{server.url}/c") as ck:
+        with pytest.raises(tb.UnsupportedError, match="does not serve parts of a file"):
+            ck["table"].read()
+        report = ck.verify()
+        found = report.damaged + report.unreadable
+        assert {finding.tensor for finding in found} == {"table", "words"}
+
+
+def test_requests_name_the_version_and_want_no_compression(server: RangeServer) -> None:
+    with tb.open(f"{server.url}/c") as ck:
+        assert server.headers["accept-encoding"] == "identity"
+        ck["table"][5]
+        status = (server.folder / "c.data-00000-of-00001").stat()
+        assert server.headers["if-match"].startswith(f'"{status.st_mtime_ns:x}-')
+        assert server.headers["accept-encoding"] == "identity"
+
+
+def test_weak_tag_is_compared_but_is_no_condition(server: RangeServer) -> None:
+    """If-Match with a weak tag fails on every server: RFC 9110 demands the strong comparison."""
+    tags = ['W/"1"']
+    server.fault = lambda path, number, answer: answer.headers.update(ETag=tags[-1])
+    with tb.open(f"{server.url}/c") as ck:
+        assert np.array_equal(ck["table"].read(), TABLE)
+        tags.append('W/"2"')
+        with pytest.raises(tb.CorruptionError, match="was replaced since it was opened"):
+            ck["table"].read()
+
+
+def test_time_of_change_is_compared_without_a_tag(server: RangeServer) -> None:
+    times = ["Mon, 02 Nov 2026 10:00:00 GMT"]
+
+    def tell_the_time(path: str, number: int, answer: Answer) -> None:
+        answer.headers.pop("ETag")
+        answer.headers["Last-Modified"] = times[-1]
+
+    server.fault = tell_the_time
+    with tb.open(f"{server.url}/c") as ck:
+        assert np.array_equal(ck["table"].read(), TABLE)
+        times.append("Mon, 02 Nov 2026 10:00:01 GMT")
+        with pytest.raises(tb.CorruptionError, match="was replaced since it was opened"):
+            ck["table"].read()
+
+
+def test_file_that_became_shorter_was_replaced(server: RangeServer) -> None:
+    server.fault = lambda path, number, answer: answer.headers.pop("ETag", None) and None
+    with tb.open(f"{server.url}/c") as ck:
+        ck["table"][5]
+        os.truncate(server.folder / "c.data-00000-of-00001", 1000)
+        with pytest.raises(tb.CorruptionError, match="was replaced since it was opened"):
+            ck["table"][70_000]
+
+
+def test_empty_file_is_opened(server: RangeServer) -> None:
+    (server.folder / "e.index").touch()
+
+    def be_simple(path: str, number: int, answer: Answer) -> None:
+        """As a server that ignores ranges of empty files."""
+        answer.status, answer.headers = 200, {"Content-Length": "0"}
+
+    for fault in (None, be_simple):
+        server.fault = fault
+        assert remote.RemoteFiles(server.url).open_file(f"{server.url}/e.index").size == 0
+    with pytest.raises(tb.CorruptionError, match=r"e\.index"):
+        tb.open(f"{server.url}/e")
+
+
+def test_server_that_does_not_tell_the_size(server: RangeServer) -> None:
+    def hide(path: str, number: int, answer: Answer) -> None:
+        shown = answer.headers["Content-Range"]
+        answer.headers["Content-Range"] = shown.rpartition("/")[0] + "/*"
+
+    server.fault = hide
+    with pytest.raises(tb.UnsupportedError, match="does not serve parts of a file"):
+        tb.open(f"{server.url}/c")
+
+
+def test_child_process_has_its_own_connections(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = remote._HttpStore(server.url, {})
+    of_parent = store._session()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert store._session() is not of_parent
 
 
 def test_server_without_ranges(server: RangeServer) -> None:

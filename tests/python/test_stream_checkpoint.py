@@ -7,7 +7,6 @@ import gc
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,11 @@ from craft.bundle import Bundle, shard_path
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
 from craft.specimen import TENSORS, specimen
+from craft.threads import num_threads
 
 import tensorbundle as tb
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-
-
-def num_threads() -> int:
-    """Returns the number of threads; a joined thread stays listed for a moment."""
-    found = -1
-    while found != (found := len(os.listdir("/proc/self/task"))):
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.parametrize("max_bytes", [0, 10, 1 << 20])

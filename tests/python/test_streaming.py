@@ -22,6 +22,7 @@ from craft.bundle import Bundle, shard_path
 from craft.compare import same_bits
 from craft.dtypes import KINDS, Kind, sample
 from craft.specimen import specimen
+from craft.threads import num_threads
 from craft.v1 import V1File
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -73,14 +74,6 @@ def joined(stream: Any, rows: int, shape: tuple[int, ...]) -> np.ndarray:
         assert chunk.shape == (min(rows, shape[0] - start), *shape[1:])
         chunks.append(chunk.copy())
     return np.concatenate(chunks)
-
-
-def num_threads() -> int:
-    """Returns the number of threads; a joined thread stays listed for a moment."""
-    found = -1
-    while found != (found := len(os.listdir("/proc/self/task"))):
-        time.sleep(0.02)
-    return found
 
 
 @given(tiling=tiled(), rows=st.integers(1, 10), verify=st.sampled_from(["none", "lazy"]))

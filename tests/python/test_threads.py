@@ -20,6 +20,7 @@ from craft import tilings
 from craft.bundle import Bundle
 from craft.compare import same_bits
 from craft.dtypes import KINDS, sample
+from craft.threads import most_threads
 from craft.v1 import V1File
 
 import tensorbundle as tb
@@ -201,26 +202,6 @@ def test_long_calls_release_the_gil(large: Path, tokens: Path, tmp_path: Path, n
         if pauses[-1][0] < 0.6 and pauses[-1][1] >= 3:
             return
     raise AssertionError(pauses)
-
-
-def most_threads(work: Callable[[], object]) -> int:
-    """Returns the largest number of threads that the call added, as another thread sees them."""
-    counts = [0]
-    started, stop = threading.Event(), threading.Event()
-
-    def count() -> None:
-        while not stop.is_set():
-            counts.append(len(os.listdir("/proc/self/task")))
-            started.set()
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    started.wait()
-    before = len(os.listdir("/proc/self/task"))
-    work()
-    stop.set()
-    thread.join()
-    return max(counts) - before
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

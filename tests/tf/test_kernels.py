@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -162,6 +163,31 @@ def variants(folder: Path) -> Iterator[Call]:
 
     yield "iterator", resume
 
+    lists = [
+        tf.raw_ops.TensorListFromTensor(tensor=[1.0, last], element_shape=tf.constant([], tf.int32))
+        for last in (2.0, 3.0)
+    ]
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "lists"),
+        tensor_names=["v"],
+        shape_and_slices=[""],
+        tensors=[tf.stack(lists)],
+    )
+
+    def stacked(spec: str) -> Any:
+        restored = restore(folder / "lists", ["v"], [spec], [tf.variant])[0]
+        return [
+            tf.raw_ops.TensorListStack(
+                input_handle=restored[i],
+                element_shape=tf.constant([], tf.int32),
+                element_dtype=tf.float32,
+            )
+            for i in range(restored.shape[0])
+        ]
+
+    for spec in ("", "2 0,2", "2 0,1", "2 1,1", "2 0,0"):
+        yield f"variants {spec}", lambda s=spec: stacked(s)
+
 
 def patterns(folder: Path) -> Iterator[Call]:
     """Patterns of V1 files."""
@@ -303,6 +329,15 @@ def remaps(folder: Path) -> Iterator[Call]:
     yield "no rows", lambda: remap([], [], 0, 6)
     yield "too few values", lambda: remap([3, -1], [], 5, 6)
     yield "too many values", lambda: remap([3, -1], [], 7, 6)
+
+    def message(values: int, cols: int) -> Any:
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            remap([3, -1], [], values, cols)
+        return tf.constant(re.sub(r"^{{.*?}} | \[Op:.*", "", caught.value.message))
+
+    for values, cols in ((5, 6), (7, 6), (5, 5), (7, 7)):
+        name = f"the message of {values} values and {cols} columns"
+        yield name, lambda n=values, c=cols: message(n, c)
     yield "another width", lambda: remap([1], [], 0, 5)
     yield "a vector", lambda: remap([1], [], 0, 6, "vector")
     yield "an absent table", lambda: remap([1], [], 0, 6, "absent")
@@ -418,6 +453,12 @@ def ledger(folder: Path) -> None:
             shard.write_bytes(content)
             found = run_parts(prefix, values.shape, axis, count, threads)
             assert np.concatenate(found, axis).tobytes() == values.tobytes()
+    # Outputs of one node that overlap. They are large, so one is read after the other.
+    starts, length = (0, 5_000), 35_000
+    specs = [spec_of(values.shape, [(start, length), (0, columns)]) for start in starts]
+    found = restore(bundle.write(folder / "overlap"), ["t"] * 2, specs, [tf.float32] * 2)
+    for part, start in zip(found, starts, strict=True):
+        assert part.numpy().tobytes() == values[start : start + length].tobytes()
 
 
 def run_parts(prefix: Path, shape: tuple[int, int], axis: int, count: int, threads: int) -> Any:

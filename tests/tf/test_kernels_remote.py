@@ -349,7 +349,10 @@ def in_every_way(folder: Path) -> None:
 
 
 def without_python(folder: Path) -> None:
-    """Without registered functions: an error that says which path, and what is missing."""
+    """Without registered functions: an error that says which path, and what is missing.
+
+    The paths and file:// URLs of local files need no such functions.
+    """
     upload_table(folder, np.zeros(3, np.float32))
     op_library.load_op_library()
     restore(f"{RAM}c", ["t"], [""], [tf.float32])
@@ -366,8 +369,17 @@ def without_python(folder: Path) -> None:
     for call in calls:
         with pytest.raises(tf.errors.UnimplementedError, match=r"ram://folder/c.*tf\.io\.gfile"):
             call()
-    local = restore(folder / "c", ["t"], [""], [tf.float32])
-    assert local[0].numpy().tolist() == [0, 0, 0]
+    for local in (str(folder / "c"), f"file://{folder}/c", f"file://host{folder}/c"):
+        assert restore(local, ["t"], [""], [tf.float32])[0].numpy().tolist() == [0, 0, 0]
+    vocab = folder / "vocab.txt"
+    vocab.write_text("a\nb\n")
+    ids, count = tf.raw_ops.GenerateVocabRemapping(
+        new_vocab_file=f"file://{vocab}",
+        old_vocab_file=f"file://{vocab}",
+        new_vocab_offset=0,
+        num_new_vocab=2,
+    )
+    assert (ids.numpy().tolist(), int(count)) == ([0, 1], 2)
 
 
 def at_exit(folder: Path) -> None:

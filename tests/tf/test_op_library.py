@@ -137,6 +137,7 @@ from tensorbundle.tf import op_library
 assert tensorbundle.tf.calls() == {}
 assert op_library.state() == "not loaded"
 ops = tensorbundle.tf.load_op_library()
+tf.load_op_library = None  # TensorFlow's function returns the same module each time
 assert tensorbundle.tf.load_op_library() is ops and op_library.load() is ops
 assert op_library.unavailable_reason() is None
 assert op_library.state() == "loaded, serves RestoreV2, GenerateVocabRemapping, LoadAndRemapMatrix"

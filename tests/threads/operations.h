@@ -51,6 +51,12 @@ class SharedHandle {
   Pointer handle_;
 };
 
+inline const Tensor& TensorOf(const Checkpoint& checkpoint, const std::string& name) {
+  const size_t index = checkpoint.catalog().Find(name);
+  Require(index != Catalog::kNotFound, name + " is not in the checkpoint");
+  return checkpoint.catalog().tensors[index];
+}
+
 // Rows that a stream has delivered, and that may outlive it.
 struct KeptRows {
   std::unique_ptr<PooledBuffer> buffer;
@@ -61,7 +67,8 @@ struct KeptRows {
 // What the threads share.
 struct Shared {
   const SampleFiles files{};
-  std::vector<std::unique_ptr<SharedHandle>> handles{};
+  std::vector<std::unique_ptr<SharedHandle>> handles{};  // the first is of V2, and local
+  std::vector<std::unique_ptr<SharedHandle>> failing{};  // of a server that fails requests
   std::shared_ptr<const Vocabulary> old_vocab{};
   std::shared_ptr<const Vocabulary> new_vocab{};
   std::unique_ptr<const LineStream> new_lines{};
@@ -100,9 +107,18 @@ struct Operation {
   void (*run)(Worker*);
 };
 
-const std::vector<Operation>& ReadOperations();    // of the core
-const std::vector<Operation>& WriteOperations();   // of the core
-const std::vector<Operation>& KernelOperations();  // of the op library
+const std::vector<Operation>& ReadOperations();     // of the core
+const std::vector<Operation>& WriteOperations();    // of the core
+const std::vector<Operation>& KernelOperations();   // of the op library
+const std::vector<Operation>& RequestOperations();  // of the core, on a server that fails requests
+
+// Open checkpoints whose files are read by requests, some of which are slow.
+SharedHandle::Pointer OpenByRequests(const std::string& path, IoMode mode);
+SharedHandle::Pointer OpenV1ByRequests(const std::string& path, IoMode mode);
+
+// As above. Some requests also fail: with IOFailure.
+SharedHandle::Pointer OpenFailing(const std::string& path, IoMode mode);
+SharedHandle::Pointer OpenV1Failing(const std::string& path, IoMode mode);
 
 // Registers the kernels with the stand-in for TensorFlow, and the functions for remote files.
 // Requires: called once, before any kernel operation.

@@ -30,6 +30,14 @@ void OpenAll(Shared* shared) {
     shared->handles.push_back(std::make_unique<SharedHandle>(shared->files.v1(), mode, &OpenV1File,
                                                              &SampleFiles::V1Tables()));
   }
+  const auto add = [shared](SharedHandle::Opener v2, SharedHandle::Opener v1, auto* handles) {
+    handles->push_back(std::make_unique<SharedHandle>(shared->files.v2(), IoMode::kPread, v2,
+                                                      &SampleFiles::V2Tables()));
+    handles->push_back(std::make_unique<SharedHandle>(shared->files.v1(), IoMode::kPread, v1,
+                                                      &SampleFiles::V1Tables()));
+  };
+  add(&OpenByRequests, &OpenV1ByRequests, &shared->handles);
+  add(&OpenFailing, &OpenV1Failing, &shared->failing);
   const auto new_file = File::Open(shared->files.new_vocab_path());
   shared->old_vocab = Vocabulary::OfFile(*File::Open(shared->files.old_vocab_path()), 2);
   shared->new_vocab = Vocabulary::OfFile(*new_file, 2);
@@ -41,7 +49,8 @@ int Run(int seconds, int num_threads, unsigned seed) {
   OpenAll(&shared);
   RegisterKernels(&shared);
   std::vector<Operation> operations;
-  for (const auto* each : {&ReadOperations(), &WriteOperations(), &KernelOperations()}) {
+  for (const auto* each :
+       {&ReadOperations(), &WriteOperations(), &KernelOperations(), &RequestOperations()}) {
     operations.insert(operations.end(), each->begin(), each->end());
   }
   std::vector<std::atomic<uint64_t>> counts(operations.size());

@@ -13,6 +13,7 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/fork_lock.h"
 
 namespace tensorbundle {
 namespace {
@@ -294,46 +295,48 @@ void DataFiles::Open(uint32_t file) const {
 }
 
 const File& DataFiles::Get(uint32_t file) const {
-  Entry& entry = EntryOf(file);
-  if (const File* open = entry.open.load(std::memory_order_acquire)) return *open;
-  if (opener_) return OpenOnce(file);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (entry.open.load(std::memory_order_relaxed) == nullptr) {
-    if (index_ && index_->WasReplaced()) {
-      throw CorruptionError(catalog_.files[file] + " could not be opened with its index, and " +
-                            index_->path + " has been replaced since: open the checkpoint again");
-    }
-    try {
-      Open(file);
-    } catch (const CheckpointNotFoundError&) {
-      if (entry.missing_message.empty()) {
-        entry.missing_message = DescribeMissingFile(catalog_.files[file]);
-      }
-      throw CheckpointNotFoundError(entry.missing_message, catalog_.files[file]);
-    }
-  }
-  return *entry.open.load(std::memory_order_relaxed);
+  const File* const open = EntryOf(file).open.load(std::memory_order_acquire);
+  return open != nullptr ? *open : OpenOnce(file);
 }
 
-// The opener may wait for the caller's lock (Python's GIL), so no lock is held meanwhile. If
-// several threads open a file at the same time, all use the file of the first that succeeds.
+// No lock is held while a file is opened: the opener may wait for the caller's lock (Python's GIL),
+// and a child of fork(2) for a thread of its parent. If several threads open a file at the same
+// time, all use the file of the first that succeeds.
 const File& DataFiles::OpenOnce(uint32_t file) const {
   Entry& entry = entries_[file];
   const std::string& path = catalog_.files[file];
+  if (!opener_ && index_ && index_->WasReplaced()) {
+    throw CorruptionError(path + " could not be opened with its index, and " + index_->path +
+                          " has been replaced since: open the checkpoint again");
+  }
   std::shared_ptr<const File> opened;
   try {
-    opened = opener_(path, ReadModeOf(mode_));
+    opened = opener_ ? opener_(path, ReadModeOf(mode_)) : File::Open(path, ReadModeOf(mode_));
   } catch (const CheckpointNotFoundError&) {
-    throw CheckpointNotFoundError("the data file " + path + kMissing, path);
+    throw CheckpointNotFoundError(MissingMessage(file), path);
   }
   const FileDiagnosis diagnosis = DiagnoseFile(file, *opened);
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const ForkLock lock;
   if (entry.open.load(std::memory_order_relaxed) == nullptr) {
     entry.file.swap(opened);
     entry.diagnosis = diagnosis;
     entry.open.store(entry.file.get(), std::memory_order_release);
   }
   return *entry.file;
+}
+
+std::string DataFiles::MissingMessage(uint32_t file) const {
+  const std::string& path = catalog_.files[file];
+  if (opener_) return "the data file " + path + kMissing;
+  std::string& known = entries_[file].missing_message;
+  {
+    const ForkLock lock;
+    if (!known.empty()) return known;
+  }
+  std::string message = DescribeMissingFile(path);
+  const ForkLock lock;
+  if (known.empty()) known.swap(message);
+  return known;
 }
 
 bool DataFiles::IsOpen(uint32_t file) const {

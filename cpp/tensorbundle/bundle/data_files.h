@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -140,6 +139,7 @@ class DataFiles {
   FileDiagnosis DiagnoseFile(uint32_t file, const File& opened) const;
   void Open(uint32_t file) const;
   const File& OpenOnce(uint32_t file) const;
+  std::string MissingMessage(uint32_t file) const;
   void Close(uint32_t file);
   std::shared_ptr<const Mapping> MapOnce(
       uint32_t file, SharedMapping Entry::* place,
@@ -150,7 +150,6 @@ class DataFiles {
   const FileOpener opener_;
   const std::optional<IndexFile> index_;
   const size_t size_;
-  mutable std::mutex mutex_;          // held to open a file, but not while `opener_` runs
   std::unique_ptr<Entry[]> entries_;  // by number of the file
 };
 

@@ -14,6 +14,7 @@
 
 #include "tensorbundle/base/checked.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/fork_lock.h"
 #include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/parallel.h"
 
@@ -262,7 +263,7 @@ bool File::ReadFromBlock(uint64_t offset, MutableByteSpan out) const {
   std::shared_ptr<const Block> block;
   bool is_next = false;
   {
-    const std::lock_guard<std::mutex> lock(block_mutex_);
+    const ForkLock lock;
     is_next = offset >= next_ && offset - next_ <= kMaxStep;
     next_ = offset + out.size();
     block = block_;
@@ -276,9 +277,10 @@ bool File::ReadFromBlock(uint64_t offset, MutableByteSpan out) const {
     ahead->begin = offset;
     ahead->bytes.resize(std::min(kReadAhead, size() - offset));
     request_reader_->Read(offset, ahead->bytes);
-    block = std::move(ahead);
-    const std::lock_guard<std::mutex> lock(block_mutex_);
-    block_ = block;
+    block = ahead;
+    std::shared_ptr<const Block> last = std::move(ahead);  // freed after the lock is released
+    const ForkLock lock;
+    last.swap(block_);
   }
   std::memcpy(out.data(), block->bytes.data() + (offset - block->begin), out.size());
   return true;

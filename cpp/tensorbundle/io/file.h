@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -175,7 +174,7 @@ class File {
     uint64_t begin = 0;
     std::vector<uint8_t> bytes;
   };
-  mutable std::mutex block_mutex_;  // never held during a request
+  // Guarded by ForkLock:
   mutable std::shared_ptr<const Block> block_;
   mutable uint64_t next_ = UINT64_MAX;  // the end of the last read
 };

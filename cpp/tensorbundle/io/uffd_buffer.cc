@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -39,9 +40,18 @@ bool AreHugePagesAlwaysOn() {
 // UFFD_USER_MODE_ONLY, of Linux 5.11: page faults of user code only, which needs no privilege.
 constexpr int kUserModeOnly = 1;
 
+// Asks the system once, or once per thread that asks at the same time: a child of fork(2) would
+// wait forever for the guard of a static variable that another thread of its parent was
+// initializing.
+bool IsWorthIt() {
+  enum Answer : int { kUnknown, kNo, kYes };
+  static std::atomic<Answer> known{kUnknown};
+  if (known == kUnknown) known = AreHugePagesAlwaysOn() ? kNo : kYes;
+  return known == kYes;
+}
+
 int OpenUserfaultfd() {
-  static const bool is_worth_it = !AreHugePagesAlwaysOn();
-  if (!is_worth_it) return -1;
+  if (!IsWorthIt()) return -1;
   const auto descriptor =
       static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly));
   if (descriptor < 0) return -1;

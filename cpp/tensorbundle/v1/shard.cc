@@ -9,6 +9,7 @@
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c.h"
 #include "tensorbundle/base/error.h"
+#include "tensorbundle/base/fork_lock.h"
 #include "tensorbundle/io/parallel_read.h"
 #include "tensorbundle/table/block.h"
 #include "tensorbundle/v1/messages.h"
@@ -198,16 +199,16 @@ std::optional<StoredRecord> V1Shard::ReadRecord(std::string_view key) const {
 }
 
 std::shared_ptr<const BlockEntries> V1Shard::ReadEntries(const BlockHandle& handle) const {
-  const bool is_usable = last_->is_usable();
-  if (is_usable) {
-    const std::lock_guard<std::mutex> lock(last_->mutex);
+  {
+    const ForkLock lock;
     if (last_->entries != nullptr && last_->offset == handle.offset) return last_->entries;
   }
   auto entries = std::make_shared<const BlockEntries>(BlockEntries::Read(table_, handle));
-  if (is_usable && IsSmall(handle)) {
-    const std::lock_guard<std::mutex> lock(last_->mutex);
+  if (IsSmall(handle)) {
+    std::shared_ptr<const BlockEntries> last = entries;  // freed after the lock is released
+    const ForkLock lock;
     last_->offset = handle.offset;
-    last_->entries = entries;
+    last_->entries.swap(last);
   }
   return entries;
 }
@@ -215,9 +216,9 @@ std::shared_ptr<const BlockEntries> V1Shard::ReadEntries(const BlockHandle& hand
 bool V1Shard::IsSmall(const BlockHandle& handle) { return handle.size <= kMaxCachedSize; }
 
 void V1Shard::Forget() const {
-  if (!last_->is_usable()) return;
-  const std::lock_guard<std::mutex> lock(last_->mutex);
-  last_->entries = nullptr;
+  std::shared_ptr<const BlockEntries> last;  // freed after the lock is released
+  const ForkLock lock;
+  last_->entries.swap(last);
 }
 
 void V1Shard::VerifyBlock(const BlockHandle& handle, const ReadBytes& known) const {

@@ -8,12 +8,8 @@
 // file, which may have gigabytes, by reading little more than the heads of its entries.
 #pragma once
 
-#include <sys/types.h>
-#include <unistd.h>
-
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -164,11 +160,8 @@ class V1Shard {
   uint32_t ExtendWithChecksums(uint32_t crc) const;
 
  private:
-  // Not used in a child of fork(2): another thread of its parent may have had the lock.
+  // Guarded by ForkLock.
   struct LastBlock {
-    const pid_t process = ::getpid();
-    std::mutex mutex;
-    bool is_usable() const { return ::getpid() == process; }
     uint64_t offset = 0;
     std::shared_ptr<const BlockEntries> entries;  // null if no block is cached
   };

@@ -276,6 +276,7 @@ class TextRequests final : public RequestReader {
   void Read(uint64_t offset, MutableByteSpan out) const override {
     ++*count_;
     EXPECT_LE(out.size(), kMaxRequestSize);
+    ASSERT_LE(offset + out.size(), text_.size());
     if (offset == kFailing) throw std::logic_error("from the reader");
     std::memcpy(out.data(), text_.data() + offset, out.size());
   }
@@ -312,6 +313,41 @@ TEST(File, ReadsByRequests) {
   EXPECT_EQ(count, 3);
 }
 
+// Answers when another request is being made, too.
+class TogetherRequests final : public RequestReader {
+ public:
+  explicit TogetherRequests(std::atomic<int>* most) : most_(most) {}
+
+  void Read(uint64_t, MutableByteSpan) const override {
+    const int running = ++running_;
+    if (running > *most_) *most_ = running;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (*most_ < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    --running_;
+  }
+
+ private:
+  mutable std::atomic<int> running_{0};
+  std::atomic<int>* most_;
+};
+
+TEST(File, MakesSeveralRequestsAtATime) {
+  std::atomic<int> most{0};
+  const auto file =
+      File::OfRequests("https://f", 9'000'000, std::make_unique<TogetherRequests>(&most));
+  ReadText(*file, 0, 9'000'000);
+  EXPECT_GE(most, 2);
+}
+
+TEST(File, LongReadMakesNoEmptyRequest) {
+  const std::string text = Pattern(2 * kMaxRequestSize);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  EXPECT_TRUE(ReadText(*file, 0, text.size()) == text);
+  EXPECT_EQ(count, 2);
+}
+
 TEST(File, ReadsAheadIfSmallReadsFollowOneAnother) {
   const std::string text = Pattern(3'000'000);
   std::atomic<int> count{0};
@@ -328,6 +364,16 @@ TEST(File, ReadsAheadIfSmallReadsFollowOneAnother) {
   EXPECT_GE(count, 3);
   ASSERT_EQ(ReadText(*file, 2'999'000, 500), text.substr(2'999'000, 500));
   ASSERT_EQ(ReadText(*file, 2'999'500, 500), text.substr(2'999'500, 500));  // up to the end
+}
+
+TEST(File, LongReadAfterASmallOneIsNotReadAhead) {
+  const std::string text = Pattern(3'000'000);
+  std::atomic<int> count{0};
+  const auto file =
+      File::OfRequests("https://f", text.size(), std::make_unique<TextRequests>(text, &count));
+  ReadText(*file, 0, 1000);
+  EXPECT_TRUE(ReadText(*file, 1000, 2'000'000) == text.substr(1000, 2'000'000));
+  EXPECT_EQ(count, 2);
 }
 
 // The reader may fail while it reads ahead; the next read tries again.

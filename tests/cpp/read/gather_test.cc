@@ -30,6 +30,8 @@
 namespace tensorbundle {
 namespace {
 
+using testing::Find;
+
 constexpr int64_t kRows = 4;
 constexpr int64_t kColumns = 4;
 constexpr uint64_t kRowSize = kColumns * sizeof(float);
@@ -168,10 +170,6 @@ class GatherTest : public ::testing::Test {
                         {{{0, 150}, {0, 16}}, {{100, 200}, {0, 16}}});
       builder.Write(dir_ / (big_endian ? "big" : "little"));
     }
-  }
-
-  static const Tensor& Find(const Checkpoint& checkpoint, const std::string& name) {
-    return checkpoint.catalog().tensors.at(checkpoint.catalog().Find(name));
   }
 
   static std::string Gather(const Checkpoint& checkpoint, const Tensor& tensor, const RowIds& ids,

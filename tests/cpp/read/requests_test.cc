@@ -3,10 +3,16 @@
 // requests they take.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <cstring>
+#include <filesystem>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -26,6 +32,7 @@
 namespace tensorbundle {
 namespace {
 
+using testing::Find;
 using testing::LocalRequests;
 
 constexpr int64_t kRows = 20'000;
@@ -52,10 +59,6 @@ class RequestsTest : public ::testing::Test {
       }
       builder.Write(dir_ / (big_endian ? "big" : "little"));
     }
-  }
-
-  static const Tensor& Find(const Checkpoint& checkpoint, const std::string& name) {
-    return checkpoint.catalog().tensors.at(checkpoint.catalog().Find(name));
   }
 
   std::string Row(int64_t row) const {
@@ -131,6 +134,7 @@ TEST_F(RequestsTest, JoinsRowsThatAreCloseTogether) {
     LocalRequests::Take();
     const RowLayout fetched = FetchRows(layout, rows, 2);
     EXPECT_EQ(LocalRequests::Take().size(), count);
+    EXPECT_EQ(fetched.decoded.at(0)->size(), std::set(rows.begin(), rows.end()).size() * kWidth);
     for (const int64_t row : rows) {
       const RowGroup& group = fetched.At(row);
       const RowSegment& segment = group.segments.at(0);
@@ -138,6 +142,71 @@ TEST_F(RequestsTest, JoinsRowsThatAreCloseTogether) {
       EXPECT_EQ(std::string(bytes, bytes + kWidth), Row(row));
     }
   }
+}
+
+TEST_F(RequestsTest, MissingRowsAreNotFetched) {
+  const auto checkpoint = testing::OpenThroughRequests(dir_ / "little");
+  const RowLayout layout = LayOutRows(*checkpoint, Find(*checkpoint, "whole"));
+  const RowLayout fetched = FetchRows(layout, {-1, 7, -1}, 2);
+  EXPECT_EQ(fetched.decoded.at(0)->size(), kWidth);
+  EXPECT_EQ(fetched.begins, std::vector<int64_t>{7});
+}
+
+TEST(RowsPerFetch, IsAtLeastOneAndAtMost64MiB) {
+  RowLayout layout;
+  for (const auto& [row_size, rows] : std::vector<std::pair<uint64_t, size_t>>{
+           {0, 16384}, {1, 16384}, {4096, 16384}, {4097, 16380}, {64 << 20, 1}, {65 << 20, 1}}) {
+    layout.row_size = row_size;
+    EXPECT_EQ(RowsPerFetch(layout), rows) << row_size;
+  }
+}
+
+// A slice in memory, and one that is read by requests.
+TEST_F(RequestsTest, GathersFromSlicesOfBothKinds) {
+  const auto checkpoint =
+      Checkpoint::OpenRemote(dir_ / "little", [](const std::string& path, ReadMode mode) {
+        return path.find("data-00000") != std::string::npos ? testing::OpenRanges(path, mode)
+                                                            : testing::OpenByRequests(path, mode);
+      });
+  const Tensor& tensor = Find(*checkpoint, "rows");
+  const RowLayout layout = LayOutRows(*checkpoint, tensor);
+  const std::vector<int64_t> ids{8999, 9000, 1, 19'999, 0};
+  std::string expected;
+  for (const int64_t id : ids) expected += Row(id);
+  std::vector<uint8_t> out(expected.size());
+  GatherRows(*checkpoint, tensor, layout, std::span<const int64_t>(ids), {}, out, 2);
+  EXPECT_EQ(std::string(out.begin(), out.end()), expected);
+}
+
+// Wide rows are fetched 64 at a time.
+TEST_F(RequestsTest, GathersAndRemapsWideRows) {
+  constexpr uint64_t kWide = uint64_t{1} << 20;
+  const std::string table = testing::RandomBytes(3 * kWide, 9);
+  testing::BundleBuilder builder;
+  builder.Add("t", DataType::kFloat, {3, int64_t{kWide / sizeof(float)}}, table);
+  builder.Write(dir_ / "wide");
+  const auto checkpoint = testing::OpenThroughRequests(dir_ / "wide");
+  const Tensor& tensor = Find(*checkpoint, "t");
+  const RowLayout layout = LayOutRows(*checkpoint, tensor);
+  ASSERT_EQ(RowsPerFetch(layout), 64);
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < 70; ++i) ids.push_back(i < 64 ? i % 2 : 2);
+  std::vector<uint8_t> out(ids.size() * kWide);
+  const auto check = [&] {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto row = static_cast<size_t>(ids[i]);
+      ASSERT_EQ(std::memcmp(out.data() + i * kWide, table.data() + row * kWide, kWide), 0) << i;
+    }
+  };
+  GatherRows(*checkpoint, tensor, layout, std::span<const int64_t>(ids), {}, out, 2);
+  check();
+  out.assign(out.size(), 0);
+  const float fill = 0;
+  const CellFillValues fills{CellFillValues::Kind::kElement,
+                             {reinterpret_cast<const uint8_t*>(&fill), sizeof(fill)}};
+  RemapTable(*checkpoint, tensor, layout, {std::span<const int64_t>(ids), ids.size()}, fills, out,
+             kWide, 2);
+  check();
 }
 
 TEST_F(RequestsTest, RemapsTables) {
@@ -232,6 +301,49 @@ TEST_F(RequestsTest, VerifiesAndNeverMaps) {
   });
   const auto checkpoint = testing::OpenThroughRequests(dir_ / "little");
   EXPECT_EQ(ViewTensor(*checkpoint, Find(*checkpoint, "whole")).reason, NoViewReason::kRemote);
+}
+
+TEST_F(RequestsTest, ReadsSmallTensorsOfTwoFilesFromEach) {
+  testing::BundleBuilder builder(2);
+  builder.Add("a", DataType::kFloat, {16}, Row(0), 0);
+  builder.Add("b", DataType::kFloat, {16}, Row(1), 1);
+  builder.Write(dir_ / "two");
+  const auto checkpoint = testing::OpenThroughRequests(dir_ / "two");
+  std::vector<uint8_t> a(kWidth);
+  std::vector<uint8_t> b(kWidth);
+  const std::vector<TensorRead> reads{{&Find(*checkpoint, "a"), a}, {&Find(*checkpoint, "b"), b}};
+  ReadTensors(*checkpoint, reads, {});
+  EXPECT_EQ(std::string(a.begin(), a.end()), Row(0));
+  EXPECT_EQ(std::string(b.begin(), b.end()), Row(1));
+}
+
+TEST_F(RequestsTest, ShortDataFileIsDiagnosed) {
+  const std::string path = dir_ / "little.data-00000-of-00002";
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+  const auto checkpoint = testing::OpenThroughRequests(dir_ / "little");
+  EXPECT_NE(checkpoint->files().Diagnosis(0).error, FileError::kNone);
+  EXPECT_EQ(checkpoint->files().Diagnosis(1).error, FileError::kNone);
+}
+
+// Two threads open a file at the same time: both use the file of the first.
+TEST_F(RequestsTest, ThreadsShareAFile) {
+  std::atomic<int> num_opening{0};
+  const auto checkpoint =
+      Checkpoint::OpenRemote(dir_ / "little", [&](const std::string& path, ReadMode mode) {
+        auto file = testing::OpenByRequests(path, mode);
+        if (path.find(".data-") == std::string::npos) return file;
+        ++num_opening;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+        while (num_opening < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+        return file;
+      });
+  const File* of_thread = nullptr;
+  std::thread thread([&] { of_thread = &checkpoint->files().Get(0); });
+  const File* const of_caller = &checkpoint->files().Get(0);
+  thread.join();
+  EXPECT_EQ(num_opening, 2);
+  EXPECT_EQ(of_caller, of_thread);
+  EXPECT_EQ(&checkpoint->files().Get(0), of_thread);
 }
 
 // A missing file is an error of its tensors, each time until it is there.

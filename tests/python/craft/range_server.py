@@ -40,6 +40,7 @@ class RangeServer:
         requests: The (path, first byte, last byte) of each request for a range, and (path, -1, -1)
             of others.
         headers: The headers of the last request.
+        query: The query of the URL of the last request.
         fault: Called with the path, the number of requests for the same range before, and the
             answer, which it may change.
         latency: Seconds before each answer.
@@ -50,6 +51,7 @@ class RangeServer:
     folder: Path
     requests: list[tuple[str, int, int]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    query: str = ""
     fault: Callable[[str, int, Answer], None] | None = None
     latency: float = 0.0
     most_at_once: int = 0
@@ -125,7 +127,8 @@ def serve(folder: Path) -> Iterator[RangeServer]:
 
         def do_GET(self) -> None:
             with server.counted():
-                path = urlsplit(self.path).path.lstrip("/")
+                target = urlsplit(self.path)
+                path, server.query = target.path.lstrip("/"), target.query
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 answer = server.answer(path, headers)
                 time.sleep(server.latency + answer.delay)
