@@ -501,6 +501,10 @@ void RegisterCheckpoint(py::module_& module) {
       .def("handles", Of(&Handles), "names"_a)
       .def("shape_map", Of(&ShapeMap), "names"_a)
       .def("type_map", Of(&TypeMap), "names"_a)
+      .def("rewritten_file", Of(+[](const Checkpoint& self) -> py::object {
+             const std::string path = self.files().RewrittenFile();
+             return path.empty() ? py::none() : py::object(PathOf(path));
+           }))
       .def("verify", &Verify, "tensors"_a, py::kw_only(), "progress"_a = py::none());
   module.def("set_default_threads", &SetDefaultThreads, "threads"_a);
   module.def("default_threads", &DefaultThreads);

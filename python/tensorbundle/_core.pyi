@@ -103,6 +103,9 @@ class Checkpoint:
     def threads(self) -> int:
         """The number of threads of a call."""
 
+    def rewritten_file(self) -> str | None:
+        """Returns a data file that was rewritten in place since it was opened, or None."""
+
     def __len__(self) -> int: ...
     @property
     def index_checksum(self) -> int:

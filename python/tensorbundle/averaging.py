@@ -270,6 +270,7 @@ class _Averager:
                 _verify(source, [group[number] for group in averaged])
             if averaged:
                 writer._call(functools.partial(self._write_means, averaged))
+        blocks.require_unchanged(*(source._core for source in self._sources))
 
     def _write_means(self, groups: Sequence[Group], core: _core.Writer) -> None:
         tasks = (

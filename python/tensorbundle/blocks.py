@@ -5,7 +5,8 @@ A block is a box whose elements are contiguous in row-major order, so blocks in 
 tensor, whatever its shape: a block may be many rows, or a part of one.
 
 Reading a part of a stored slice compares no checksum, so ``damage`` verifies whole tensors before
-their blocks are used.
+their blocks are used, and ``require_unchanged`` checks afterwards that no file was rewritten in
+between.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tensorbundle import _core
+from tensorbundle.errors import CorruptionError
 from tensorbundle.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -150,6 +152,16 @@ def damage(core: _core.Checkpoint, tensors: Sequence[Tensor]) -> dict[str, tuple
         for name, _, _, _, message, _, number in rows:
             found.setdefault(name, (message, number))
     return found
+
+
+def require_unchanged(*checkpoints: _core.Checkpoint) -> None:
+    """Raises CorruptionError if a data file was rewritten in place since it was opened."""
+    for each in checkpoints:
+        path = each.rewritten_file()
+        if path is not None:
+            raise CorruptionError(
+                f"{path} was rewritten while it was read: start again when no process writes it"
+            )
 
 
 def file_order(tensor: Tensor) -> tuple[str, int]:

@@ -419,10 +419,9 @@ class Checkpoint(Mapping[str, Tensor]):
                 only if it is in `names`); or an argument has the wrong type.
             ValueError: Two tensors would have the same new name; or the checkpoint is closed.
 
-        Example::
-
-            state = ck.state_dict(rename=[("^bert/", ""), ("/", ".")], dtype=torch.bfloat16)
-            model.load_state_dict(state, assign=True)
+        Examples:
+            >>> state = ck.state_dict(rename=[("^bert/", ""), ("/", ".")], dtype=torch.bfloat16)
+            >>> model.load_state_dict(state, assign=True)
         """
         from tensorbundle import torch_tensors
 

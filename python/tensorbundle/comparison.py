@@ -160,6 +160,7 @@ class _Comparison:
         only_a = [name for name in self._tensors_a if name not in pairs]
         only_b = [name for name in self._tensors_b if name not in partners]
         renamed, ambiguous = self._find_renames(only_a, only_b)
+        blocks.require_unchanged(self._a._core, self._b._core)
         gone, added = {old for old, _ in renamed}, {new for _, new in renamed}
         order = {name: i for i, name in enumerate(self._tensors_a)}
         return DiffReport(

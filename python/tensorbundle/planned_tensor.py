@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tensorbundle import _core, casts
-from tensorbundle.blocks import copy_box
+from tensorbundle.blocks import copy_box, require_unchanged
 from tensorbundle.tensor import Tensor
 from tensorbundle.verification import verify_tensors
 
@@ -137,9 +137,9 @@ class PlannedTensor:
                 for box in self.slices:
                     yield box, rows.take(box[1][0])
         else:
-            self._verify()
-            for box in self.slices:
-                yield box, self._boxes(box, max_bytes, splits_rows=True)
+            with self._verified():
+                for box in self.slices:
+                    yield box, self._boxes(box, max_bytes, splits_rows=True)
 
     def finish(self, block: Array) -> Array:
         """Transposes and casts a block of the source. Returns a C-contiguous array."""
@@ -174,8 +174,8 @@ class PlannedTensor:
         elif not self.shape:
             yield _scalar(self.source.read(), self.source.dtype)
         elif rereads and self._stays_cached():
-            self._verify()
-            yield from self._boxes(box, max_bytes, splits_rows)
+            with self._verified():
+                yield from self._boxes(box, max_bytes, splits_rows)
         elif self._first_axis == 0 and self.source.nbytes <= min(_SMALL_BYTES, max_bytes):
             yield self.source.read(tuple(slice(length) for length in self.source.shape))
         elif self._first_axis == 0 and not (
@@ -185,8 +185,8 @@ class PlannedTensor:
                 for _, block in chunks:
                     yield block
         else:
-            self._verify()
-            yield from self._boxes(box, max_bytes, splits_rows)
+            with self._verified():
+                yield from self._boxes(box, max_bytes, splits_rows)
 
     def _stays_cached(self) -> bool:
         """Returns whether the tensor is in the page cache after it was compared."""
@@ -254,12 +254,22 @@ class PlannedTensor:
             end += shape[0]
         return end == self.shape[0]
 
-    def _verify(self) -> None:
-        if isinstance(self.source, Tensor) and self.source._core.verify:
-            core = self.source._core
-            checkpoint = self.source._checkpoint
-            path = getattr(checkpoint, "path", "")
-            verify_tensors(checkpoint._core, path, [core], None).raise_for_damage()
+    @contextlib.contextmanager
+    def _verified(self) -> Iterator[None]:
+        """Compares all checksums of the source, whose boxes are read in the ``with`` statement.
+
+        Raises:
+            CorruptionError: A checksum differs, or a file was rewritten in place since its open.
+        """
+        source = self.source
+        if not isinstance(source, Tensor) or not source._core.verify:
+            yield
+            return
+        checkpoint = source._checkpoint
+        path = getattr(checkpoint, "path", "")
+        verify_tensors(checkpoint._core, path, [source._core], None).raise_for_damage()
+        yield
+        require_unchanged(checkpoint._core)
 
 
 class _RowSplitter:

@@ -546,10 +546,9 @@ class Tensor(ScalarConversions):
                 such type: strings, narrow integers such as int4, and in old versions uint16.
             ValueError: The checkpoint is closed.
 
-        Example::
-
-            table = torch.nn.Embedding.from_pretrained(ck["embedding"].torch(), freeze=False)
-            kernel = ck["dense/kernel"].torch(dtype=torch.bfloat16, device="cuda").T
+        Examples:
+            >>> table = torch.nn.Embedding.from_pretrained(ck["embedding"].torch(), freeze=False)
+            >>> kernel = ck["dense/kernel"].torch(dtype=torch.bfloat16, device="cuda").T
         """
         from tensorbundle import torch_tensors
 

@@ -339,6 +339,14 @@ std::string DataFiles::MissingMessage(uint32_t file) const {
   return known;
 }
 
+std::string DataFiles::RewrittenFile() const {
+  for (size_t i = 0; i < size_; ++i) {
+    const File* const open = entries_[i].open.load(std::memory_order_acquire);
+    if (open != nullptr && open->WasRewritten()) return open->path();
+  }
+  return {};
+}
+
 bool DataFiles::IsOpen(uint32_t file) const {
   return file < size_ && entries_[file].open.load(std::memory_order_acquire) != nullptr;
 }

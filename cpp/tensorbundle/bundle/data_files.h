@@ -96,6 +96,10 @@ class DataFiles {
 
   bool IsOpen(uint32_t file) const;
 
+  // Returns the path of an open file that was rewritten in place since it was opened, or "".
+  // Throws: as File::WasRewritten().
+  std::string RewrittenFile() const;
+
   // What is wrong with the whole file. If anything is, its bytes must not be used before their
   // checksum is compared. DescribeError() returns the message, or "" for kNone. Throws as Get().
   const FileDiagnosis& Diagnosis(uint32_t file) const;

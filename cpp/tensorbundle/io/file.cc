@@ -182,10 +182,19 @@ std::optional<FileIdentity> File::Identify(const std::string& path) {
 
 bool File::MayHaveChanged() const {
   if (descriptor_ < 0) return false;
-  if (was_just_changed_) return true;
+  return was_just_changed_ || CurrentIdentity() != identity_;
+}
+
+bool File::WasRewritten() const {
+  if (descriptor_ < 0) return false;
+  const FileIdentity now = CurrentIdentity();
+  return now.size != identity_.size || now.modified_ns != identity_.modified_ns;
+}
+
+FileIdentity File::CurrentIdentity() const {
   struct stat status{};
   if (::fstat(descriptor_, &status) != 0) ThrowSystemError("stat", path_);
-  return IdentityOf(status) != identity_;
+  return IdentityOf(status);
 }
 
 File::~File() {

@@ -127,6 +127,11 @@ class File {
   // Returns false if a reader serves the file. Throws: IOFailure if the system call fails.
   bool MayHaveChanged() const;
 
+  // Whether the file has been written to since it was opened, as far as its size and its time of
+  // modification tell. Renaming, linking and deleting it do not count.
+  // Returns false if a reader serves the file. Throws: IOFailure if the system call fails.
+  bool WasRewritten() const;
+
   // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
   // file system does not record the creation.
   int64_t BornOrChanged() const;
@@ -154,6 +159,7 @@ class File {
  private:
   // Opens no file. Open() does that later, so that a failed allocation leaks no descriptor.
   File(std::string path, ReadMode mode) : path_(std::move(path)), mode_(mode) {}
+  FileIdentity CurrentIdentity() const;
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;
   void ReadRanges(uint64_t offset, MutableByteSpan out) const;

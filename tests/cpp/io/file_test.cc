@@ -183,8 +183,12 @@ TEST(File, NoticesThatItMayHaveChanged) {
   EXPECT_FALSE(file->MayHaveChanged());
   dir.Write("other", "xyz");
   EXPECT_FALSE(file->MayHaveChanged());
-  dir.Write("f", "xyz");
+  std::filesystem::rename(path, dir / "g");
   EXPECT_TRUE(file->MayHaveChanged());
+  EXPECT_FALSE(file->WasRewritten()) << "it has another name";
+  dir.Write("g", "xyz");
+  EXPECT_TRUE(file->MayHaveChanged());
+  EXPECT_TRUE(file->WasRewritten());
   EXPECT_FALSE(file->WasJustChanged()) << "it is about the time of the open";
 }
 
