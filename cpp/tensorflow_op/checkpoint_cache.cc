@@ -178,7 +178,7 @@ class MappedCheckpoints {
     return std::all_of(files.begin(), files.end(), [&](uint32_t file) {
       if (!checkpoint.files().IsOpen(file)) return false;
       const File& open = checkpoint.files().Get(file);
-      return !open.WasJustChanged() && File::Identify(open.path()) == open.identity();
+      return !open.WasJustWritten() && File::Identify(open.path()) == open.identity();
     });
   }
 

@@ -158,7 +158,7 @@ class RestoreKernel {
       entry.ledger->Finish(entry.slice, ThreadsFor(options_.threads, UINT64_MAX));
     }
     for (const Output& output : outputs) {
-      if (!output.is_verified_apart || !MayHaveChanged(output.source, output.box)) continue;
+      if (!output.is_verified_apart || !MayHaveBeenRewritten(output.source, output.box)) continue;
       ReadBox(*output.source.checkpoint, *output.source.tensor, output.box, output.bytes,
               {.threads = threads, .verify_partial = true, .verify_again = true});
     }

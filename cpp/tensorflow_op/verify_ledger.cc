@@ -156,7 +156,7 @@ class Ledgers {
   std::shared_ptr<SliceLedger> Get(const SliceLedger::Slice& slice) {
     const StoredSlice& stored = *slice.stored;
     const File& file = slice.source.checkpoint->files().Get(stored.file);
-    if (file.WasJustChanged()) return std::make_shared<SliceLedger>(stored.size);
+    if (file.WasJustWritten()) return std::make_shared<SliceLedger>(stored.size);
     const LedgerKey key{file.path(), file.identity(), stored.offset, stored.size,
                         stored.masked_checksum};
     const std::lock_guard lock(mutex_);
@@ -205,11 +205,11 @@ void VerifySlices(const OpenTensor& source, const Box& box, int64_t threads) {
   }
 }
 
-bool MayHaveChanged(const OpenTensor& source, const Box& box) {
+bool MayHaveBeenRewritten(const OpenTensor& source, const Box& box) {
   const Checkpoint& checkpoint = *source.checkpoint;
   for (const SliceOverlap& overlap : FindOverlaps(checkpoint.catalog(), *source.tensor, box)) {
     if (!HasChecksumOfBytes(checkpoint, *overlap.slice)) continue;
-    if (checkpoint.files().Get(overlap.slice->file).MayHaveChanged()) return true;
+    if (checkpoint.files().Get(overlap.slice->file).MayHaveBeenRewritten()) return true;
   }
   return false;
 }

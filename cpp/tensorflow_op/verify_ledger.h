@@ -79,8 +79,8 @@ class SliceLedger {
 
 // Returns the ledger of a stored slice, which all ops of the process share. A finished ledger is
 // kept, with the most recent ones of other slices, unless it failed: then the next op verifies the
-// slice again. A new version of the file has a new ledger. So has each op while the file was just
-// changed, because then two versions may have the same identity.
+// slice again. A new version of the file has a new ledger. So has each op if the file was just
+// written, because then two versions may have the same identity.
 std::shared_ptr<SliceLedger> LedgerOf(const SliceLedger::Slice& slice);
 
 // Compares the checksum of every stored slice that a box meets, except those with a good ledger.
@@ -91,6 +91,6 @@ void VerifySlices(const OpenTensor& source, const Box& box, int64_t threads);
 // A slice is verified by one read, and some of its elements come from another. Returns whether a
 // file that holds elements of the box may have been rewritten in between: whether it may have
 // changed since it was opened.
-bool MayHaveChanged(const OpenTensor& source, const Box& box);
+bool MayHaveBeenRewritten(const OpenTensor& source, const Box& box);
 
 }  // namespace tensorbundle::op

@@ -259,7 +259,7 @@ class RemapMatrixKernel {
     RemapTable(*source.checkpoint, *source.tensor, layout, remapping, values, out,
                static_cast<uint64_t>(num_cols_) * sizeof(float),
                ThreadsFor(options_.threads, out.size()), UffdBuffer::IsNew(out));
-    return verifies && MayHaveChanged(source, wanted);
+    return verifies && MayHaveBeenRewritten(source, wanted);
   }
 
   void CheckValues(const OpenTensor& source, const Remapping& remapping, uint64_t given) const {

@@ -431,7 +431,7 @@ def ledger(folder: Path) -> None:
     for threads in (1, 4):
         for axis in (0, 1):
             prefix = bundle.write(folder / f"l{threads}{axis}")
-            time.sleep(0.05)  # ops share no checksums of files that have just been changed
+            time.sleep(0.05)  # ops share no checksums of files that have just been written
             before = bytes_read()
             found = run_parts(prefix, values.shape, axis, count, threads)
             read = bytes_read() - before

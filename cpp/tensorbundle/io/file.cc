@@ -149,7 +149,7 @@ std::shared_ptr<const File> File::Open(const std::string& path, ReadMode mode) {
   struct stat status{};
   if (::fstat(file->descriptor_, &status) != 0) ThrowSystemError("stat", path);
   file->identity_ = IdentityOf(status);
-  file->was_just_changed_ = IsJustNow(file->identity_.changed_ns);
+  file->was_just_written_ = IsJustNow(file->identity_.modified_ns);
   if (!S_ISREG(status.st_mode)) {
     throw IOFailure(path + " is " + KindOf(status.st_mode) + ", not a regular file", path,
                     S_ISDIR(status.st_mode) ? EISDIR : EINVAL);
@@ -180,21 +180,12 @@ std::optional<FileIdentity> File::Identify(const std::string& path) {
   throw IOFailure("cannot stat " + path, path, errno);
 }
 
-bool File::MayHaveChanged() const {
-  if (descriptor_ < 0) return false;
-  return was_just_changed_ || CurrentIdentity() != identity_;
-}
-
 bool File::WasRewritten() const {
   if (descriptor_ < 0) return false;
-  const FileIdentity now = CurrentIdentity();
-  return now.size != identity_.size || now.modified_ns != identity_.modified_ns;
-}
-
-FileIdentity File::CurrentIdentity() const {
   struct stat status{};
   if (::fstat(descriptor_, &status) != 0) ThrowSystemError("stat", path_);
-  return IdentityOf(status);
+  const FileIdentity now = IdentityOf(status);
+  return now.size != identity_.size || now.modified_ns != identity_.modified_ns;
 }
 
 File::~File() {

@@ -118,19 +118,17 @@ class File {
   int descriptor() const { return descriptor_; }  // -1 if a reader serves the file
   ReadMode mode() const { return mode_; }
 
-  // Whether the last change was so recent at open that the next one may leave the identity the
-  // same: many file systems round times down to a tick of the system's clock.
-  bool WasJustChanged() const { return was_just_changed_; }
-
-  // Whether the bytes may have changed since the file was opened: the identity has changed, or a
-  // change may have left it the same. Also true if the file was only renamed or linked.
-  // Returns false if a reader serves the file. Throws: IOFailure if the system call fails.
-  bool MayHaveChanged() const;
+  // Whether the last write was so recent at open that the next one may leave the identity the same:
+  // many file systems round times down to a tick of the system's clock.
+  bool WasJustWritten() const { return was_just_written_; }
 
   // Whether the file has been written to since it was opened, as far as its size and its time of
   // modification tell. Renaming, linking and deleting it do not count.
   // Returns false if a reader serves the file. Throws: IOFailure if the system call fails.
   bool WasRewritten() const;
+
+  // The same; also true if WasJustWritten().
+  bool MayHaveBeenRewritten() const { return was_just_written_ || WasRewritten(); }
 
   // Returns the time of creation in nanoseconds since 1970, or the time of the last change if the
   // file system does not record the creation.
@@ -159,7 +157,6 @@ class File {
  private:
   // Opens no file. Open() does that later, so that a failed allocation leaks no descriptor.
   File(std::string path, ReadMode mode) : path_(std::move(path)), mode_(mode) {}
-  FileIdentity CurrentIdentity() const;
   void ReadBuffered(uint64_t offset, MutableByteSpan out) const;
   void ReadDirect(uint64_t offset, MutableByteSpan out) const;
   void ReadRanges(uint64_t offset, MutableByteSpan out) const;
@@ -170,7 +167,7 @@ class File {
   std::string path_;
   int descriptor_ = -1;
   FileIdentity identity_;
-  bool was_just_changed_ = false;
+  bool was_just_written_ = false;
   ReadMode mode_;
   std::unique_ptr<const RangeReader> reader_;
   std::unique_ptr<const RequestReader> request_reader_;

@@ -170,26 +170,25 @@ TEST(File, IdentityChangesIfTheFileIsRewrittenInPlace) {
   EXPECT_NE(two, *File::Identify(dir / "f"));
 }
 
-TEST(File, NoticesThatItMayHaveChanged) {
+TEST(File, NoticesThatItMayHaveBeenRewritten) {
   const TempDir dir;
   const std::string path = dir.Write("f", "abc");
-  const auto just_changed = File::Open(path);
-  EXPECT_TRUE(just_changed->WasJustChanged());
-  EXPECT_TRUE(just_changed->MayHaveChanged());
+  const auto just_written = File::Open(path);
+  EXPECT_TRUE(just_written->WasJustWritten());
+  EXPECT_TRUE(just_written->MayHaveBeenRewritten());
 
   std::this_thread::sleep_for(3 * kClockTick);
   const auto file = File::Open(path);
-  EXPECT_FALSE(file->WasJustChanged());
-  EXPECT_FALSE(file->MayHaveChanged());
+  EXPECT_FALSE(file->WasJustWritten());
+  EXPECT_FALSE(file->MayHaveBeenRewritten());
   dir.Write("other", "xyz");
-  EXPECT_FALSE(file->MayHaveChanged());
+  EXPECT_FALSE(file->MayHaveBeenRewritten());
   std::filesystem::rename(path, dir / "g");
-  EXPECT_TRUE(file->MayHaveChanged());
-  EXPECT_FALSE(file->WasRewritten()) << "it has another name";
+  EXPECT_FALSE(file->MayHaveBeenRewritten()) << "it has another name";
   dir.Write("g", "xyz");
-  EXPECT_TRUE(file->MayHaveChanged());
+  EXPECT_TRUE(file->MayHaveBeenRewritten());
   EXPECT_TRUE(file->WasRewritten());
-  EXPECT_FALSE(file->WasJustChanged()) << "it is about the time of the open";
+  EXPECT_FALSE(file->WasJustWritten()) << "it is about the time of the open";
 }
 
 TEST(File, DirectReadsAgreeWithBufferedOnes) {
