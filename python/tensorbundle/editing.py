@@ -48,8 +48,8 @@ Progress = Callable[[int, int], object]
 _BLOCK_BYTES = 1 << 20
 # Smaller tensors are cast on the calling thread.
 _SMALL = 1 << 20
-# Bytes of all blocks that are transposed and cast at the same time.
-_MAX_BYTES_IN_FLIGHT = 32 << 20
+# Bytes of all blocks that are transposed and cast at the same time, and of their results.
+_MAX_BYTES_IN_FLIGHT = 40 << 20
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class _ChangedTensor:
         in_flight = 0
         try:
             for block in blocks:
-                nbytes = max(block.nbytes, block.size * self.tensor.dtype.itemsize)
+                nbytes = block.nbytes + block.size * self.tensor.dtype.itemsize
                 running.append((nbytes, submit(self.pool, self.tensor.finish, block)))
                 in_flight += nbytes
                 del block  # its memory is reused as soon as it has been cast
