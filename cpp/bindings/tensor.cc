@@ -187,18 +187,22 @@ py::object View(const OpenTensor& t) {
                    Access::kReadOnly);
 }
 
+// Returns numpy.integer. The first call may release the GIL: module.cc says what that would do.
+const py::object& NumpyInteger() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> integer;
+  return integer
+      .call_once_and_store_result([] { return py::module_::import("numpy").attr("integer"); })
+      .get_stored();
+}
+
 // The row that an index selects: an int or a NumPy integer inside axis 0. Nothing for other
 // indices, which Python handles: they select more than a row, or are errors.
 std::optional<int64_t> RowNumber(const BoundTensor& self, py::handle index) {
   if (PyTuple_GET_SIZE(self.shape.ptr()) == 0) return std::nullopt;
   py::object number;
   if (!PyLong_CheckExact(index.ptr())) {
-    PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> integer;
-    const py::object& type =
-        integer
-            .call_once_and_store_result([] { return py::module_::import("numpy").attr("integer"); })
-            .get_stored();
-    if (PyObject_TypeCheck(index.ptr(), reinterpret_cast<PyTypeObject*>(type.ptr())) == 0) {
+    auto* const type = reinterpret_cast<PyTypeObject*>(NumpyInteger().ptr());
+    if (PyObject_TypeCheck(index.ptr(), type) == 0) {
       return std::nullopt;
     }
     number = Steal(PyNumber_Index(index.ptr()));
@@ -615,6 +619,7 @@ py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& check
 }
 
 void RegisterTensor(py::module_& module) {
+  NumpyInteger();
   py::class_<BoundTensor, std::shared_ptr<BoundTensor>>(module, "Tensor", py::is_final(),
                                                         MadeByCore())
       .def_readonly("name", &BoundTensor::name)
