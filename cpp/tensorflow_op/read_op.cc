@@ -110,10 +110,7 @@ class ReadKernel {
       VerifyPartialChecksums(source, *parts, threads_);
       const bool is_verified_apart = std::any_of(
           parts->begin(), parts->end(), [](const PartialChecksum& part) { return part.size == 0; });
-      if (is_verified_apart && MayHaveBeenRewritten(source, box)) {
-        ReadBox(checkpoint, *source.tensor, box, bytes,
-                {.threads = threads, .verify_partial = true, .verify_again = true});
-      }
+      if (is_verified_apart) ReadAgainIfRewritten(source, box, bytes, threads);
     } else {
       ReadBox(checkpoint, *source.tensor, box, bytes,
               {threads, verify_ == Verify::kLazy, /*fresh=*/true});

@@ -158,9 +158,8 @@ class RestoreKernel {
       entry.ledger->Finish(entry.slice, ThreadsFor(options_.threads, UINT64_MAX));
     }
     for (const Output& output : outputs) {
-      if (!output.is_verified_apart || !MayHaveBeenRewritten(output.source, output.box)) continue;
-      ReadBox(*output.source.checkpoint, *output.source.tensor, output.box, output.bytes,
-              {.threads = threads, .verify_partial = true, .verify_again = true});
+      if (!output.is_verified_apart) continue;
+      ReadAgainIfRewritten(output.source, output.box, output.bytes, threads);
     }
   }
 

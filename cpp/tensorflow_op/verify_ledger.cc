@@ -11,6 +11,7 @@
 #include "tensorbundle/base/error.h"
 #include "tensorbundle/base/parallel.h"
 #include "tensorbundle/io/parallel_read.h"
+#include "tensorbundle/read/read_box.h"
 #include "tensorbundle/read/slice_cover.h"
 #include "tensorbundle/read/verify.h"
 #include "tensorflow_op/kernel.h"
@@ -212,6 +213,13 @@ bool MayHaveBeenRewritten(const OpenTensor& source, const Box& box) {
     if (checkpoint.files().Get(overlap.slice->file).MayHaveBeenRewritten()) return true;
   }
   return false;
+}
+
+void ReadAgainIfRewritten(const OpenTensor& source, const Box& box, MutableByteSpan out,
+                          int threads) {
+  if (!MayHaveBeenRewritten(source, box)) return;
+  ReadBox(*source.checkpoint, *source.tensor, box, out,
+          {.threads = threads, .verify_partial = true, .verify_again = true});
 }
 
 }  // namespace tensorbundle::op

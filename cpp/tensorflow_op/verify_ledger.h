@@ -93,4 +93,9 @@ void VerifySlices(const OpenTensor& source, const Box& box, int64_t threads);
 // changed since it was opened.
 bool MayHaveBeenRewritten(const OpenTensor& source, const Box& box);
 
+// If so, fills `out` with the box once more, from slices that are verified in the same pass.
+// Throws: as ReadBox().
+void ReadAgainIfRewritten(const OpenTensor& source, const Box& box, MutableByteSpan out,
+                          int threads);
+
 }  // namespace tensorbundle::op

@@ -426,7 +426,9 @@ class Checkpoint(Mapping[str, Tensor]):
         from tensorbundle import torch_tensors
 
         if names is None:
-            tensors = [(name, t) for name, t in self.items() if not _is_string(t)]
+            tensors = [
+                (name, t) for name, t in self.items() if t._type_number not in dtypes.VARIABLE_SIZE
+            ]
         else:
             unique = dict.fromkeys(map(naming.as_text, naming.check_names(names)))
             tensors = [(name, self[name]) for name in unique]
@@ -595,10 +597,6 @@ def _check_option(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, choices))}, not {value[:50]!r}"
         )
-
-
-def _is_string(tensor: Tensor) -> bool:
-    return tensor._type_number in (dtypes.STRING, dtypes.VARIANT)
 
 
 def _absolute(path: str) -> str:

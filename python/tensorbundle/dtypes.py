@@ -17,6 +17,7 @@ from tensorbundle import _core
 
 STRING = 7
 VARIANT = 21
+VARIABLE_SIZE = frozenset({STRING, VARIANT})  # types whose elements have no fixed size
 
 # Number -> (name in TensorFlow, name in NumPy or ml_dtypes, fallback type, bits of a signed integer
 # narrower than its byte).

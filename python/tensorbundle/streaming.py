@@ -125,7 +125,7 @@ def chunks(
         if rows < 1:
             raise ValueError(f"rows must be at least 1, not {rows}")
         rows = min(rows, max(1, tensor.shape[0]))
-    if tensor.type_number in (dtypes.STRING, dtypes.VARIANT):
+    if tensor.type_number in dtypes.VARIABLE_SIZE:
         return _string_chunks(tensor, rows, outs)
     row_bytes = tensor.row_size()
     if rows is None:

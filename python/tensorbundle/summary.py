@@ -113,7 +113,7 @@ def count_tensors(path: str, tensors: Iterable[_core.Tensor]) -> Summary:
     types: dict[int, _Sum] = defaultdict(_Sum)
     scopes: dict[str, _Sum] = defaultdict(_Sum)
     for name, number, shape, nbytes in rows:
-        elements = 0 if number in (dtypes.STRING, dtypes.VARIANT) else math.prod(shape)
+        elements = 0 if number in dtypes.VARIABLE_SIZE else math.prod(shape)
         scope, slash, _ = name.partition("/")
         for total in (parts[name in slot_names], types[number], scopes[scope if slash else ""]):
             total.add(elements, nbytes)

@@ -582,7 +582,7 @@ class Tensor(ScalarConversions):
     def _read_box(self, box: indexing.BoxIndex, out: Array | None) -> Array:
         """Reads a box into an array of its shape."""
         core = self._core
-        if core.type_number in (dtypes.STRING, dtypes.VARIANT):
+        if core.type_number in dtypes.VARIABLE_SIZE:
             return core.read_string_box(box.offset, box.shape)
         if out is None:
             out = self._empty(box)

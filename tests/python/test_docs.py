@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The code blocks of README and docs are executed, page by page, in order, in an empty directory.
 
-A reader who types a page finds nothing there but what the page itself has made, the repository's
-examples and test data, and files that only others can give (`OTHERS`).
+The directory has the files that earlier blocks of the page have written, the examples and test data
+of the repository, and files that only others can give (`OTHERS`).
 
 `document_pages` executes the Python blocks, and says which comments are checked. Lines of shell
 blocks that call ``tensorbundle`` are executed by bash. ``console`` blocks have commands and what

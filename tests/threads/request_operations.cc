@@ -73,49 +73,50 @@ constexpr uint32_t kSometimes = 12;
 
 // Runs a read, which may fail because a request does. The handle can be used afterwards.
 void ReadFailing(Worker* worker,
-                 void (*read)(Worker*, const Checkpoint&, const Table&, const Tensor&)) {
+                 void (*read)(Worker*, const SharedHandle::Pointer&, const Table&, const Tensor&)) {
   Shared& shared = *worker->shared;
   SharedHandle& handle = *shared.failing[static_cast<size_t>(worker->Below(2))];
   if (worker->Below(8) == 0) handle.Close();
   try {
     const auto checkpoint = handle.Get();
     const Table& table = worker->TableOf(handle.tables());
-    read(worker, *checkpoint, table, TensorOf(*checkpoint, table.name));
+    read(worker, checkpoint, table, TensorOf(*checkpoint, table.name));
   } catch (const IOFailure& error) {
     Require(error.error_number() == EIO, "another error than that of the request");
   }
 }
 
 void ReadBoxes(Worker* worker) {
-  ReadFailing(worker, [](Worker* self, const Checkpoint& checkpoint, const Table& table,
+  ReadFailing(worker, [](Worker* self, const SharedHandle::Pointer& checkpoint, const Table& table,
                          const Tensor& tensor) {
     const Box box = table.RandomBox(&self->random);
     std::vector<uint8_t> out(Volume(box) * 4);
-    ReadBox(checkpoint, tensor, box, out, {.threads = self->Threads(), .verify = self->Flip()});
+    ReadBox(*checkpoint, tensor, box, out, {.threads = self->Threads(), .verify = self->Flip()});
     table.Check(box, out.data());
   });
 }
 
 void ReadSmallRows(Worker* worker) {
-  ReadFailing(worker, [](Worker* self, const Checkpoint& checkpoint, const Table& table,
+  ReadFailing(worker, [](Worker* self, const SharedHandle::Pointer& checkpoint, const Table& table,
                          const Tensor& tensor) {
     for (int64_t row = self->Below(table.rows); row < table.rows; row += 1 + self->Below(500)) {
       const Box box{{row, 1}, {0, table.columns}};  // some of them are read ahead
       std::vector<uint8_t> out(Volume(box) * 4);
-      ReadBox(checkpoint, tensor, box, out, {});
+      ReadBox(*checkpoint, tensor, box, out, {});
       table.Check(box, out.data());
     }
   });
 }
 
 void GatherFetchedRows(Worker* worker) {
-  ReadFailing(worker, [](Worker* self, const Checkpoint& checkpoint, const Table& table,
+  ReadFailing(worker, [](Worker* self, const SharedHandle::Pointer& checkpoint, const Table& table,
                          const Tensor& tensor) {
     std::vector<int64_t> ids(static_cast<size_t>(1 + self->Below(500)));
     for (int64_t& id : ids) id = self->Below(table.rows);
-    const RowLayout layout = LayOutRows(checkpoint, tensor);
+    const RowLayout layout = LayOutRows(*checkpoint, tensor);
     std::vector<uint8_t> out(ids.size() * layout.row_size);
-    GatherRows(checkpoint, tensor, layout, std::span<const int64_t>(ids), {}, out, self->Threads());
+    GatherRows(*checkpoint, tensor, layout, std::span<const int64_t>(ids), {}, out,
+               self->Threads());
     for (size_t i = 0; i < ids.size(); ++i) {
       table.Check({{ids[i], 1}, {0, table.columns}}, out.data() + i * layout.row_size);
     }
@@ -124,15 +125,12 @@ void GatherFetchedRows(Worker* worker) {
 
 // An item that cannot be read ends the stream with its exception.
 void StreamFailing(Worker* worker) {
-  Shared& shared = *worker->shared;
-  SharedHandle& handle = *shared.failing[static_cast<size_t>(worker->Below(2))];
-  try {
-    const auto checkpoint = handle.Get();
-    const Table& table = worker->TableOf(handle.tables());
+  ReadFailing(worker, [](Worker* self, const SharedHandle::Pointer& checkpoint, const Table& table,
+                         const Tensor&) {
     Prefetcher stream(checkpoint, {.tensors = {checkpoint->catalog().Find(table.name)},
-                                   .rows = 1 + worker->Below(table.rows),
+                                   .rows = 1 + self->Below(table.rows),
                                    .max_ahead = uint64_t{1} << 20,
-                                   .threads = worker->Threads()});
+                                   .threads = self->Threads()});
     int64_t rows = 0;
     StreamItem item;
     while (true) {
@@ -143,17 +141,15 @@ void StreamFailing(Worker* worker) {
       rows += item.num_rows;
     }
     Require(rows == table.rows, "rows of a stream by requests");
-  } catch (const IOFailure& error) {
-    Require(error.error_number() == EIO, "another error than that of the request");
-  }
+  });
 }
 
 // A report names what could not be read, and nothing else.
 void VerifyFailing(Worker* worker) {
-  ReadFailing(worker, [](Worker* self, const Checkpoint& checkpoint, const Table& table,
+  ReadFailing(worker, [](Worker* self, const SharedHandle::Pointer& checkpoint, const Table& table,
                          const Tensor&) {
-    const std::vector<size_t> one = {checkpoint.catalog().Find(table.name)};
-    const VerifyResult result = VerifyTensors(checkpoint, one, self->Threads(), [](uint64_t) {});
+    const std::vector<size_t> one = {checkpoint->catalog().Find(table.name)};
+    const VerifyResult result = VerifyTensors(*checkpoint, one, self->Threads(), [](uint64_t) {});
     for (const Corruption& corruption : result.corruptions) {
       Require(corruption.error_number == EIO, "corruption: " + corruption.message);
     }
