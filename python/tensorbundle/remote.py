@@ -45,6 +45,8 @@ from tensorbundle.state import DEFAULT_STATE_FILE
 from tensorbundle.text_format import ParseError, parse_checkpoint_state
 
 _THREADS = 16
+# The path and the query of an HTTP URL. In the pattern of V1 shards ``?`` begins no query.
+_HTTP_URL = re.compile(r"(?P<path>[^?]*-\?{5}-of-\d{5}(?![^?])|[^?]*)(?P<query>.*)", re.DOTALL)
 # A host or a bucket without a path: not the beginning of a file's name.
 _ROOT = re.compile(r"(?:.*::)?(?:https?|s3a?|gc?s)://[^/]*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -172,8 +174,7 @@ class _HttpStore(Store):
                 f"storage_options of {url!r} cannot have {unknown}; an HTTP server takes "
                 f"{sorted(_HTTP_OPTIONS)}, which have the meaning that requests gives them"
             )
-        _, mark, query = url.partition("?")
-        self._query = mark + query
+        _, self._query = _split(url)
         self._options = dict(options)
         self._timeout = self._options.pop("timeout", _TIMEOUT)
         self._sessions: dict[int, Any] = {}  # by process: a child must not share a connection
@@ -242,6 +243,16 @@ class _HttpStore(Store):
                     "read of a remote checkpoint: download the checkpoint first"
                 )
             raise _status_error(url, response)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Returns the path of an HTTP URL, and its query with the ``?``."""
+    found = _HTTP_URL.fullmatch(url)
+    return (found["path"], found["query"]) if found else (url, "")
 
 
 def _replaced(url: str) -> CorruptionError:
@@ -361,14 +372,27 @@ def _store_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "FileExpired":  # of s3fs
             raise _replaced(url) from error
-        number = getattr(error, "errno", None)
-        number = number if isinstance(number, int) and number > 0 else errno.EIO
-        if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
+        cause = _system_error(error) or error
+        text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        number = getattr(cause, "errno", None)
+        if isinstance(cause, TimeoutError) or "timed out" in text.lower():
             number = errno.ETIMEDOUT
-        elif "connection refused" in str(error).lower():
-            number = errno.ECONNREFUSED
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise IOFailure(f"cannot read {url}: {text}", number, url) from error
+        if not isinstance(number, int) or number <= 0:  # names of hosts have negative numbers
+            number = errno.EIO
+        said = "" if text == os.strerror(number) else f" ({text})"  # IOFailure says the latter
+        raise IOFailure(f"cannot read {url}{said}", number, url) from error
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """Returns the system's error behind those of the libraries, which repeat it at length."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        if isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno):
+            return error
+        seen.add(id(error))
+        below = (error.__cause__, getattr(error, "reason", None), *error.args, error.__context__)
+        error = next((each for each in below if isinstance(each, BaseException)), error)
+    return None
 
 
 def _import(name: str, purpose: str = "") -> Any:
@@ -474,8 +498,7 @@ class RemoteFiles:
     ) -> None:
         self.threads = _THREADS
         options = storage_options or {}
-        is_http = url.lower().startswith(("http://", "https://"))
-        self._store: Store = _HttpStore(url, options) if is_http else _FsspecStore(url, options)
+        self._store: Store = (_HttpStore if _is_http(url) else _FsspecStore)(url, options)
         self._cache_dir = None if cache_dir is None else os.fsdecode(cache_dir)
         self._found: dict[str, RemoteFile] = {}  # what `exists` has opened
 
@@ -527,8 +550,7 @@ def locate(files: RemoteFiles, url: str) -> Location:
         UnsupportedError: The store cannot read a part of a file.
         IOFailure: The store failed.
     """
-    text = url.partition("?")[0] if url.lower().startswith("http") else url
-    text = text.rstrip("/")
+    text = (_split(url)[0] if _is_http(url) else url).rstrip("/")
     if _ROOT.fullmatch(text):
         found = _in_directory(files, text)
         if found is not None:

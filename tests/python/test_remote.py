@@ -318,8 +318,20 @@ def test_shards_of_version_1(tmp_path: Path) -> None:
         file.add(f"t{shard}", 3, np.arange(shard, 9, dtype=np.int32))
         path = file.write(tmp_path / f"v1-{shard:05d}-of-00002")
         system.pipe_file(f"/shards/{path.name}", path.read_bytes())
-    with tb.open("memory://shards/v1-?????-of-00002") as ck:
-        assert [ck[name].read()[0] for name in ck] == [0, 1]
+    pattern = "v1-?????-of-00002"
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{pattern}"\n')
+    with serve(tmp_path) as server:
+        for url, query in (
+            (f"memory://shards/{pattern}", ""),
+            (f"{server.url}/{pattern}", ""),
+            (f"{server.url}/{pattern}?signature=abc", "signature=abc"),
+            (f"{server.url}/?signature=abc", "signature=abc"),  # named by the state file
+            (f"{server.url}/v1-00001-of-00002?x=-?????-of-00002", "x=-?????-of-00002"),
+        ):
+            with tb.open(url) as ck:
+                expected = [1] if "v1-00001" in url else [0, 1]
+                assert [ck[name].read()[0] for name in ck] == expected, url
+                assert server.query == query
     system.rm("/shards", recursive=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -330,10 +331,52 @@ def test_server_without_ranges(server: RangeServer) -> None:
 def test_server_that_ended(server: RangeServer, tmp_path: Path) -> None:
     with serve(tmp_path) as other:
         ck = tb.open(f"{other.url}/c", storage_options={"timeout": 1})
-    with pytest.raises(tb.IOFailure, match="cannot read"):
-        ck["table"].read()
-    with pytest.raises(tb.IOFailure, match="cannot read"):
-        tb.open(f"{other.url}/c", storage_options={"timeout": 1})
+    for read in (ck["table"].read, lambda: tb.open(f"{other.url}/c")):
+        with pytest.raises(tb.IOFailure, match="cannot read") as caught:
+            read()
+        assert caught.value.errno == errno.ECONNREFUSED
+        # The system's words, and not what requests and urllib3 say about it.
+        refused = os.strerror(errno.ECONNREFUSED)
+        assert re.fullmatch(rf"cannot read {other.url}/c\.[a-z0-9-]+: {refused}", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "number", "text"),
+    [
+        (PermissionError(errno.EACCES, "no"), errno.EACCES, " (no)"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), errno.ECONNRESET, ""),
+        (ConnectionError(Exception(TimeoutError("too late"))), errno.ETIMEDOUT, " (too late)"),
+        (OSError(-2, "Name or service not known"), errno.EIO, " (Name or service not known)"),
+        (RuntimeError("Exceeded 30 redirects."), errno.EIO, " (Exceeded 30 redirects.)"),
+        (RuntimeError("the read timed out"), errno.ETIMEDOUT, " (the read timed out)"),
+        (RuntimeError(), errno.EIO, " (RuntimeError)"),
+    ],
+)
+def test_error_of_the_system_behind_others(error: Exception, number: int, text: str) -> None:
+    around = RuntimeError(error) if isinstance(error, OSError) else error
+    for each in (error, around):
+        with pytest.raises(tb.IOFailure) as caught, remote._store_errors("http://a/b"):
+            raise each
+        assert caught.value.errno == number
+        assert str(caught.value) == f"cannot read http://a/b{text}: {os.strerror(number)}"
+
+
+def test_cycle_of_errors() -> None:
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.args, second.args = (second,), (first,)
+    assert remote._system_error(first) is None
+
+
+def test_text_of_a_library_is_not_lost_to_an_older_error() -> None:
+    """What a store says of a denied request stays, though the library had another error before."""
+    denied = PermissionError(errno.EACCES, "Access Denied")
+    denied.__cause__ = OSError(errno.EIO, "An error occurred when calling the operation")
+    with (
+        pytest.raises(tb.IOFailure, match="Access Denied") as caught,
+        remote._store_errors("s3://a/b"),
+    ):
+        raise denied
+    assert caught.value.errno == errno.EACCES
 
 
 def test_server_that_does_not_answer(server: RangeServer) -> None:
