@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 from tensorbundle import _core, arguments, paths
-from tensorbundle.errors import UnsupportedError
+from tensorbundle.errors import CorruptionError, UnsupportedError
 from tensorbundle.filenames import AnyPath, destination_errors, destination_prefix
 
 
@@ -93,12 +93,16 @@ def align(
             "tf.compat.v1.train.Saver, then align the V2 checkpoint"
         )
     prefix = destination_prefix(dst, os.path.basename(source.prefix))
-    with destination_errors():
-        counts = _core.align(
-            os.fsencode(source.prefix),
-            os.fsencode(prefix),
-            alignment=number,
-            threads=count,
-            progress=progress,
-        )
+    try:
+        with destination_errors():
+            counts = _core.align(
+                os.fsencode(source.prefix),
+                os.fsencode(prefix),
+                alignment=number,
+                threads=count,
+                progress=progress,
+            )
+    except CorruptionError:
+        paths.describe_wrong_files(source)
+        raise
     return AlignReport(prefix, *counts)

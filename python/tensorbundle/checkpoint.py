@@ -219,9 +219,13 @@ class Checkpoint(Mapping[str, Tensor]):
             return opened
         if location.format == 2:
             prefix = os.fsencode(location.prefix)
-            return _core.Checkpoint.open_bundle(
-                prefix, io=self._io, name=name, verify=verify, threads=threads
-            )
+            try:
+                return _core.Checkpoint.open_bundle(
+                    prefix, io=self._io, name=name, verify=verify, threads=threads
+                )
+            except CorruptionError:
+                paths.describe_wrong_files(location)
+                raise
         tables = [os.fsencode(file) for file in location.files]
         return _core.Checkpoint.open_v1(
             tables, io=self._io, name=name, verify=verify, threads=threads

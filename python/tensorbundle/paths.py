@@ -41,7 +41,7 @@ from tensorbundle.state import (
 )
 from tensorbundle.text_format import ParseError
 
-__all__ = ["DirectoryWithoutCheckpointError", "Location", "resolve"]
+__all__ = ["DirectoryWithoutCheckpointError", "Location", "describe_wrong_files", "resolve"]
 
 _LONGEST_PATH = 4096  # Linux's PATH_MAX
 # The errors for a state file that is a broken link, not a regular file, or too large.
@@ -88,12 +88,13 @@ def resolve(path: AnyPath, *, as_tensorflow: bool = False) -> Location:
             file.
 
     Returns:
-        The location. Of the files, only the first and last bytes are read.
+        The location. Of V1's files, the first and last bytes are read. Whether a V2 index is one is
+        found when it is opened: see `describe_wrong_files`.
 
     Raises:
         CheckpointNotFoundError: The checkpoint does not exist, or some of its files are missing.
             For a directory with no checkpoint or several, it is also a ``ValueError``.
-        CorruptionError: The file is of another kind, or the directory's state file is invalid.
+        CorruptionError: A V1 file is of another kind, or the directory's state file is invalid.
         IOFailure: The system failed to access the path.
         TypeError: `path` is not a path.
         UnsupportedError: `path` is a URL.
@@ -221,11 +222,18 @@ def _require_location(location: Location | None, text: str, also: str | None = N
 
 
 def _check_files(location: Location) -> Location:
+    # What is not an index fails when it is opened, and is described then.
+    if location.format == 1:
+        describe_wrong_files(location)
+    return location
+
+
+def describe_wrong_files(location: Location) -> None:
+    """Raise CorruptionError with the remedy if a file is one that is often mistaken for another."""
     for file in location.files:
         mistaken = path_errors.describe_wrong_file(file, location.format)
         if mistaken is not None:
-            raise CorruptionError(mistaken)
-    return location
+            raise CorruptionError(mistaken) from None
 
 
 def _locate(text: str) -> Location | None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import gzip
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +108,42 @@ def test_invalid_path_character_raises_value_error(path: object) -> None:
 
 def test_long_path_has_short_message(tmp_path: Path) -> None:
     assert len(open_error("x" * 100_000)) < 300
+
+
+# --- files of another kind
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>\n", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git-LFS"),
+        (gzip.compress(b"x" * 100), "gzip"),
+        (bytes(100), "zero"),
+        (b"", "empty"),
+    ],
+)
+def test_every_reader_says_what_is_in_place_of_the_index(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    prefix = v2(tmp_path / "m")
+    index = tmp_path / "m.index"
+    index.write_bytes(content)
+    readers: list[Callable[[Any], object]] = [
+        tb.open,
+        tb.load,
+        tb.load_checkpoint,
+        lambda path: tb.align(path, tmp_path / "out"),
+        lambda path: tb.edit(path, tmp_path / "out"),
+        lambda path: tb.average([path, path], tmp_path / "out"),
+    ]
+    for read in readers:
+        with pytest.raises(tb.CorruptionError) as caught:
+            read(prefix)
+        message = str(caught.value)
+        assert repr(str(index)) in message
+        assert words in message, message
+    assert not (tmp_path / "out.index").exists()
 
 
 # --- an index that was renamed

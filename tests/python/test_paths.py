@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tensorbundle as tb
 from tensorbundle import errors
 from tensorbundle.filenames import v1_shard_parts, v1_shards_on_disk
 from tensorbundle.paths import DirectoryWithoutCheckpointError, Location, resolve
@@ -36,10 +37,10 @@ def tables(stem: Path, shards: int) -> Location:
     return Location(1, f"{stem}-?????-of-{shards:05d}", files)
 
 
-def message_of(path, exception: type[BaseException]) -> str:
-    """Returns the message of the exception that `resolve` raises, which must pickle."""
+def message_of(path, exception: type[BaseException], call=resolve) -> str:
+    """Returns the message of the exception that a function raises, which must pickle."""
     with pytest.raises(exception) as caught:
-        resolve(path)
+        call(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     return str(caught.value)
 
@@ -393,7 +394,7 @@ def test_git_lfs_pointer_raises_corruption_error(tmp_path: Path, name: str) -> N
     if name == "m-00001-of-00002":
         tables(tmp_path / "m", 2)
     file = touch(tmp_path / name, LFS)
-    message = message_of(tmp_path / "m", errors.CorruptionError)
+    message = message_of(tmp_path / "m", errors.CorruptionError, tb.open)
     assert "git lfs pull" in message
     assert file in message
 

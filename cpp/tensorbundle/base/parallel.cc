@@ -103,8 +103,11 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
 }
 
 int AvailableProcessors() {
-  std::ifstream cpu_max("/sys/fs/cgroup/cpu.max");
-  const int quota = ProcessorsOfQuota(cpu_max);
+  // Read once: it would take a tenth of the time in which a small checkpoint is opened.
+  static const int quota = [] {
+    std::ifstream cpu_max("/sys/fs/cgroup/cpu.max");
+    return ProcessorsOfQuota(cpu_max);
+  }();
   const int affinity = AffinityCount();
   return quota > 0 ? std::min(quota, affinity) : affinity;
 }
