@@ -81,6 +81,35 @@ def read_box(tensor: Tensor, box: Box) -> Array:
     return np.ascontiguousarray(copy_box(tensor, box)).reshape(-1)
 
 
+class Scratch:
+    """Arrays that are used again for each block.
+
+    A new array of a block's size consists of new pages, and their page faults take several times as
+    long as the arithmetic on it. Threads: one.
+    """
+
+    def __init__(self) -> None:
+        self._bytes: dict[str, Array] = {}
+
+    def array(self, name: str, count: int, dtype: Any) -> Array:
+        """Returns a flat array without initial values.
+
+        Lifetime: until the next call with that name.
+        """
+        size = count * np.dtype(dtype).itemsize
+        found = self._bytes.get(name)
+        if found is None or found.size < size:
+            found = self._bytes[name] = np.empty(size, np.uint8)
+        return found[:size].view(dtype)
+
+    def read_box(self, name: str, tensor: Tensor, box: Box) -> Array:
+        """As the function ``read_box``, into an array of that name."""
+        shape = [part.stop - part.start for part in box]
+        out = self.array(name, math.prod(shape), tensor.dtype)
+        tensor.read(box, out=out.reshape(shape))
+        return out
+
+
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result, None, None]:

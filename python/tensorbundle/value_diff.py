@@ -20,6 +20,8 @@ Array = np.ndarray[Any, Any]
 
 _FLOATS = ("float", "half", "bfloat")
 _INTEGERS = ("int", "uint", "qint", "quint")
+# Twice those of other blocks: the overhead of a block counts more than the cache here.
+_BOX_ELEMENTS = 2 * blocks.BLOCK_ELEMENTS
 # Rows of a chunk of strings.
 _STRING_ROWS = 1 << 14
 
@@ -74,10 +76,14 @@ def needs_chunks(a: Tensor, b: Tensor) -> bool:
     return any(tensor.dtype == object or tensor._core.is_decoded for tensor in (a, b))
 
 
-def compare_boxes(a: Tensor, b: Tensor, box: blocks.Box, tolerance: Tolerance) -> ValueDiff:
-    """Compares one box of two tensors of the same shape."""
-    left, right = blocks.read_box(a, box), blocks.read_box(b, box)
-    return compare(left, right, _kind(a, b), a.stored_dtype == b.stored_dtype, tolerance)
+def compare_in_boxes(
+    a: Tensor, b: Tensor, tolerance: Tolerance, scratch: blocks.Scratch
+) -> Iterator[ValueDiff]:
+    """Compares two tensors of the same shape, a box at a time."""
+    kind, same_type = _kind(a, b), a.stored_dtype == b.stored_dtype
+    for box in blocks.boxes(a.shape, elements=_BOX_ELEMENTS):
+        left, right = scratch.read_box("a", a, box), scratch.read_box("b", b, box)
+        yield compare(left, right, kind, same_type, tolerance, scratch)
 
 
 def compare_chunks(a: Tensor, b: Tensor, tolerance: Tolerance) -> Iterator[ValueDiff]:
@@ -103,7 +109,12 @@ def as_array(value: Any, dtype: np.dtype[Any]) -> Array:
 
 
 def compare(
-    a: Array, b: Array, kind: str, same_type: bool, tolerance: Tolerance = Tolerance()
+    a: Array,
+    b: Array,
+    kind: str,
+    same_type: bool,
+    tolerance: Tolerance = Tolerance(),
+    scratch: blocks.Scratch | None = None,
 ) -> ValueDiff:
     """Compares flat arrays of the same length.
 
@@ -113,6 +124,7 @@ def compare(
         kind: ``"integer"``, ``"float"``, ``"complex"``, or ``""`` for elements that are no numbers.
         same_type: Whether both have the same stored type, so that bits can be compared.
         tolerance: When elements are close.
+        scratch: Arrays to compute in; default: new ones.
     """
     count = a.size
     if count == 0:
@@ -127,19 +139,31 @@ def compare(
     if not kind:
         return ValueDiff(count, a.size)
     with np.errstate(all="ignore"):
-        figures = _compare_numbers(a, b, kind, tolerance, same_type and tolerance.is_exact)
+        figures = _compare_numbers(
+            a, b, kind, tolerance, same_type and tolerance.is_exact, scratch or blocks.Scratch()
+        )
     return ValueDiff(count, *figures)
 
 
 def _compare_numbers(
-    a: Array, b: Array, kind: str, tolerance: Tolerance, all_differ: bool
+    a: Array,
+    b: Array,
+    kind: str,
+    tolerance: Tolerance,
+    all_differ: bool,
+    scratch: blocks.Scratch,
 ) -> tuple[int, int, int | float | None, float | None]:
     """Returns the numbers of different and not finite elements, and the largest differences."""
-    wide = np.complex128 if kind == "complex" else np.float64
-    x, y = a.astype(wide), b.astype(wide)
-    distance = _integer_distance(a, b) if kind == "integer" else np.abs(x - y)
-    size = np.abs(y)
-    relative = distance / size
+    wide: Any = np.complex128 if kind == "complex" else np.float64
+    x, y = _converted(a, wide, scratch, "x"), _converted(b, wide, scratch, "y")
+    size, relative = (scratch.array(name, a.size, np.float64) for name in ("size", "relative"))
+    if kind == "integer":
+        distance = _integer_distance(a, b, scratch)
+    else:
+        difference = np.subtract(x, y, out=scratch.array("difference", a.size, wide))
+        distance = np.abs(difference, out=scratch.array("distance", a.size, np.float64))
+    np.abs(y, out=size)
+    np.divide(distance, size, out=relative)
     # These are finite if all elements are and no `y` is 0, which needs no masks then.
     largest, largest_relative = distance.max(), relative.max()
     finite = None if np.isfinite(largest) else np.isfinite(x) & np.isfinite(y)
@@ -165,13 +189,20 @@ def _compare_numbers(
     )
 
 
-def _integer_distance(a: Array, b: Array) -> Array:
+def _converted(array: Array, dtype: Any, scratch: blocks.Scratch, name: str) -> Array:
+    """Returns an array in another type."""
+    result = scratch.array(name, array.size, dtype)
+    np.copyto(result, array, casting="unsafe")
+    return result
+
+
+def _integer_distance(a: Array, b: Array, scratch: blocks.Scratch) -> Array:
     """Returns the exact ``abs(a - b)`` as uint64, by subtraction modulo 2**64."""
     wide = np.dtype(np.uint64) if a.dtype == b.dtype == np.uint64 else np.dtype(np.int64)
-    x, y = a.astype(wide), b.astype(wide)
-    larger, smaller = np.maximum(x, y), np.minimum(x, y)
-    result: Array = larger.view(np.uint64) - smaller.view(np.uint64)
-    return result
+    x, y = _converted(a, wide, scratch, "m"), _converted(b, wide, scratch, "n")
+    larger = np.maximum(x, y, out=scratch.array("distance", a.size, wide)).view(np.uint64)
+    smaller = np.minimum(x, y, out=x).view(np.uint64)
+    return np.subtract(larger, smaller, out=larger)
 
 
 def _bits_differ(a: Array, b: Array) -> Array:
