@@ -121,6 +121,9 @@ KERNEL_FILES = [
     ("io_ops/save_restore_ops_test.py", True, {"RestoreV2"}),
     ("checkpoint/checkpoint_test.py", True, {"RestoreV2"}),
     ("checkpoint/functional_saver_test.py", True, {"RestoreV2"}),
+    ("saved_model/load_test.py", True, {"RestoreV2"}),
+    ("saved_model/load_v1_in_v2_test.py", True, {"RestoreV2"}),
+    ("saved_model/loader_test.py", False, {"RestoreV2"}),
 ]
 
 
