@@ -39,9 +39,11 @@ _BLOCK = 1 << 22
 
 
 def root() -> Path:
-    """Returns the folder of all data."""
+    """Returns the folder of all data, which exists."""
     chosen = os.environ.get("TENSORBUNDLE_BENCH_DATA")
-    return Path(chosen) if chosen else Path(__file__).parent / "data"
+    folder = Path(chosen) if chosen else Path(__file__).parent / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def stored(write: Callable[..., None]) -> Callable[..., Path]:
