@@ -45,8 +45,6 @@ from tensorbundle.state import DEFAULT_STATE_FILE
 from tensorbundle.text_format import ParseError, parse_checkpoint_state
 
 _THREADS = 16
-# The path and the query of an HTTP URL. In the pattern of V1 shards ``?`` begins no query.
-_HTTP_URL = re.compile(r"(?P<path>[^?]*-\?{5}-of-\d{5}(?![^?])|[^?]*)(?P<query>.*)", re.DOTALL)
 # A host or a bucket without a path: not the beginning of a file's name.
 _ROOT = re.compile(r"(?:.*::)?(?:https?|s3a?|gc?s)://[^/]*", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -174,7 +172,7 @@ class _HttpStore(Store):
                 f"storage_options of {url!r} cannot have {unknown}; an HTTP server takes "
                 f"{sorted(_HTTP_OPTIONS)}, which have the meaning that requests gives them"
             )
-        _, self._query = _split(url)
+        _, self._query = _path_and_query(url)
         self._options = dict(options)
         self._timeout = self._options.pop("timeout", _TIMEOUT)
         self._sessions: dict[int, Any] = {}  # by process: a child must not share a connection
@@ -249,10 +247,16 @@ def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
-def _split(url: str) -> tuple[str, str]:
-    """Returns the path of an HTTP URL, and its query with the ``?``."""
-    found = _HTTP_URL.fullmatch(url)
-    return (found["path"], found["query"]) if found else (url, "")
+def _path_and_query(url: str) -> tuple[str, str]:
+    """Returns the path of an HTTP URL, and its query with the ``?``.
+
+    In the pattern of V1 shards ``?`` begins no query.
+    """
+    path, mark, query = url.partition("?")
+    end = len(path) + len("?????-of-NNNNN")
+    if v1_pattern_parts(url[:end]) is not None and url[end : end + 1] in ("", "?"):
+        return url[:end], url[end:]
+    return path, mark + query
 
 
 def _replaced(url: str) -> CorruptionError:
@@ -550,7 +554,7 @@ def locate(files: RemoteFiles, url: str) -> Location:
         UnsupportedError: The store cannot read a part of a file.
         IOFailure: The store failed.
     """
-    text = (_split(url)[0] if _is_http(url) else url).rstrip("/")
+    text = (_path_and_query(url)[0] if _is_http(url) else url).rstrip("/")
     if _ROOT.fullmatch(text):
         found = _in_directory(files, text)
         if found is not None:

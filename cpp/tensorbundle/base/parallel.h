@@ -20,7 +20,7 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
 bool PrepareToThrow();
 
 // Returns the number of processors that this process may use: its affinity mask, bounded by the CPU
-// quota of its cgroup.
+// quota that its cgroup had at the first call.
 int AvailableProcessors();
 
 }  // namespace tensorbundle
