@@ -40,6 +40,21 @@ server = tf.distribute.Server(cluster, job_name="ps", task_index=task)
 print("ready", flush=True)
 sys.stdin.read()
 """
+EAGER_WORKER = """
+import json, sys
+import tensorflow as tf
+import tensorbundle as tb
+from tensorbundle.tf.backend import is_here
+cluster = tf.train.ClusterSpec({"worker": [sys.argv[2]]})
+tf.config.experimental_connect_to_cluster(cluster, job_name="worker", task_index=0)
+tb.tf.install()                          # our ops run in this process only
+with tf.device("/job:worker/task:0"):
+    table = tf.Variable(tf.zeros([1024, 128]))
+with tb.tf.options(mode="map"):          # only our op maps
+    tb.init_from_checkpoint(sys.argv[1], {"t": table})
+devices = [table.device, "/job:worker/device:CPU:0", "/job:worker/task:1", "/job:ps/task:0"]
+print(json.dumps([table.device, float(table[3, 4]), [is_here(each) for each in devices]]))
+"""
 TABLE = np.random.default_rng(5).standard_normal((1 << 15, 128)).astype(np.float32)  # 16 MiB
 
 
@@ -236,3 +251,17 @@ def test_new_rows_are_filled_whatever_kernels_a_server_has(
             assert same_bits(values, expected)
     finally:
         cluster.close()
+
+
+def test_task_of_an_eager_cluster_is_this_process(tmp_path: Path, save: Callable[..., str]) -> None:
+    """Our ops may run on this process's own task, by its name, and on no other one."""
+    aligned = tb.align(save(tmp_path / "m", {"t": TABLE[:1024]}), tmp_path / "aligned").path
+    address = f"localhost:{_free_ports(1)[0]}"
+    output = subprocess.check_output(
+        [sys.executable, "-c", EAGER_WORKER, aligned, address],
+        stderr=subprocess.DEVNULL, text=True, timeout=120,
+    )  # fmt: skip
+    device, value, here = json.loads(output)
+    assert device == "/job:worker/replica:0/task:0/device:CPU:0"
+    assert value == TABLE[3, 4]
+    assert here == [True, True, False, False]
