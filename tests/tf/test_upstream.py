@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -76,11 +77,21 @@ def _find(ending: str) -> Path:
     return found[0]
 
 
+def _original(file: Path, **options: Any) -> Any:
+    """Returns the report without tensorbundle. Skips a file for a newer TensorFlow than this."""
+    report = upstream.run(file, **options)
+    if report.missing:
+        pytest.skip(f"{file}: {report.missing}")
+    assert report.names("passed")
+    assert not report.calls
+    return report
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["checkpoint_utils_test", "warm_starting_util_test"])
 def test_upstream_tests_pass_with_resource_variables(name: str) -> None:
     file = _find(f"training/{name}.py")
-    original = upstream.run(file, installed=False, resource=True)
+    original = _original(file, resource=True)
     patched = upstream.run(file, installed=True, resource=True)
     broken = original.names("passed") - patched.names("passed")
     assert not broken, "\n".join(patched.details.get(name, name) for name in sorted(broken))
@@ -103,13 +114,11 @@ def test_upstream_tests_pass_while_installed(
     ending: str, match: str, tf2: bool, expected_calls: set[str]
 ) -> None:
     file = _find(ending)
-    original = upstream.run(file, installed=False, match=match, tf2=tf2)
-    assert original.names("passed")
+    original = _original(file, match=match, tf2=tf2)
     patched = upstream.run(file, installed=True, match=match, tf2=tf2)
     broken = original.names("passed") - patched.names("passed")
     assert not broken, "\n".join(patched.details.get(name, name) for name in sorted(broken))
     assert expected_calls <= patched.calls.keys()
-    assert not original.calls
 
 
 # The end of a file's path, TF2 mode, and the ops that the kernels must serve.
@@ -133,8 +142,7 @@ KERNEL_FILES = [
 )
 def test_upstream_tests_pass_with_our_kernels(ending: str, tf2: bool, served: set[str]) -> None:
     file = _find(ending)
-    original = upstream.run(file, tf2=tf2)
-    assert original.names("passed")
+    original = _original(file, tf2=tf2)
     replaced = upstream.run(file, kernels=True, tf2=tf2)
     broken = original.names("passed") - replaced.names("passed")
     assert not broken, "\n".join(replaced.details.get(name, name) for name in sorted(broken))

@@ -37,12 +37,14 @@ class Report:
         details: Name of a failed test to its traceback.
         calls: `tensorbundle.tf.calls()` at the end, and the calls that registered kernels served;
             empty if tensorbundle is not installed and no kernel is registered.
+        missing: What the file imports and this TensorFlow does not have; then no test has run.
         output: The output of the process.
     """
 
     outcomes: dict[str, str]
     details: dict[str, str]
     calls: dict[str, int]
+    missing: str
     output: str
 
     def names(self, outcome: str) -> set[str]:
@@ -198,18 +200,30 @@ def _run_in_process(options: argparse.Namespace) -> dict[str, Any]:
             set_options(op=options.op)
     if options.kernels:
         op_library.load_op_library()
-    suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     recorder = _Recorder()
-    _selected(suite, options.match).run(recorder)
+    missing = ""
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
+    except ImportError as error:
+        missing = str(error)
+    else:
+        _selected(suite, options.match).run(recorder)
     calls = installation.calls() if options.installed else {}
     if options.kernels:
         calls |= {name: n for name, n in op_library.kernel_calls().items() if n}
-    return {"outcomes": recorder.outcomes, "details": recorder.details, "calls": calls}
+    return {
+        "outcomes": recorder.outcomes,
+        "details": recorder.details,
+        "calls": calls,
+        "missing": missing,
+    }
 
 
 def _print_report(report: Report) -> None:
     for name in sorted(report.names("failed")):
         print(f"failed {name}\n{report.details[name]}")
+    if report.missing:
+        print(report.missing)
     print(collections.Counter(report.outcomes.values()), report.calls)
 
 
