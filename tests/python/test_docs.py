@@ -155,6 +155,13 @@ def test_every_page_with_code_is_tested() -> None:
         assert not blocks(page, "python", "console", "text")
 
 
+@pytest.mark.parametrize("page", sorted(pages_with_code()))
+def test_blocks_are_python(page: str) -> None:
+    """Also those of pages that are executed only where a framework is installed."""
+    for block in blocks(page, "python"):
+        compile(block, page, "exec")
+
+
 def test_every_block_has_a_language_that_is_executed() -> None:
     for page in PAGES:
         languages = ["", *(language for language, _ in all_blocks(page))]

@@ -79,3 +79,13 @@ def test_sources_have_no_debugging_leftovers(repo):
         for found in leftover.finditer(path.read_text(encoding="utf-8"))
     ]
     assert not wrong
+
+
+def test_files_contain_no_conflict_markers(repo):
+    marker = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+    wrong = [
+        repo.name(path)
+        for path in own_text(repo, TEXT | {".cff", ".css", ".yml"})
+        if marker.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong
