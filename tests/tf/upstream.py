@@ -205,6 +205,8 @@ def _run_in_process(options: argparse.Namespace) -> dict[str, Any]:
     try:
         suite = unittest.defaultTestLoader.loadTestsFromModule(_load(Path(options.file)))
     except ImportError as error:
+        if (error.name or "").partition(".")[0] != "tensorflow":
+            raise  # the environment lacks a package
         missing = str(error)
     else:
         _selected(suite, options.match).run(recorder)
