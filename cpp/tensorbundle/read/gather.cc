@@ -44,7 +44,7 @@ RowCopier::RowCopier(const RowLayout& layout, unsigned swap_unit, StoreHint hint
     : layout_(layout),
       row_size_(layout.row_size),
       swap_unit_(swap_unit),
-      hint_(hint),
+      hint_(swap_unit == 1 ? hint : StoreHint::kCached),
       ahead_(
           std::clamp<size_t>(kBytesAhead / std::max<uint64_t>(1, layout.row_size), 4, kMaxAhead)) {
   if (layout.groups.size() == 1 && layout.groups[0].begin == 0 &&
@@ -58,28 +58,10 @@ RowCopier::~RowCopier() {
   if (hint_ == StoreHint::kStreaming) FenceNontemporalStores();
 }
 
-void RowCopier::CopyWhole(uint8_t* out, const uint8_t* in) const {
-  if (hint_ == StoreHint::kStreaming && swap_unit_ == 1) {
-    NontemporalCopy(out, in, row_size_);
-    return;
-  }
-  std::memcpy(out, in, row_size_);
-  SwapBytes({out, row_size_}, swap_unit_);
-}
-
-RowCopier::FoundRow RowCopier::Find(int64_t row) const {
-  if (row < 0) return {};
+void RowCopier::CopySegments(int64_t row, uint8_t* out) const {
   const RowGroup& group = layout_.At(row);
-  FoundRow found{&group, static_cast<uint64_t>(row - group.begin), nullptr};
-  if (group.segments.size() == 1 && group.segments[0].memory != nullptr) {
-    found.memory = group.segments[0].memory + found.row * group.segments[0].stride;
-  }
-  return found;
-}
-
-void RowCopier::CopySegments(const FoundRow& found, uint8_t* out) const {
-  for (const RowSegment& segment : found.group->segments) {
-    const uint64_t skip = found.row * segment.stride;
+  for (const RowSegment& segment : group.segments) {
+    const uint64_t skip = static_cast<uint64_t>(row - group.begin) * segment.stride;
     uint8_t* destination = out + segment.destination;
     if (segment.memory != nullptr) {
       std::memcpy(destination, segment.memory + skip, segment.size);
@@ -88,6 +70,13 @@ void RowCopier::CopySegments(const FoundRow& found, uint8_t* out) const {
     }
   }
   SwapBytes({out, row_size_}, swap_unit_);
+}
+
+void RowCopier::SwapRows(const uint8_t* const* rows, size_t count, uint8_t* out,
+                         uint64_t out_stride) const {
+  for (size_t i = 0; i < count; ++i, out += out_stride) {
+    if (rows[i] != nullptr) SwapBytes({out, row_size_}, swap_unit_);
+  }
 }
 
 namespace {

@@ -16,8 +16,8 @@
 #include <variant>
 
 #include "tensorbundle/base/bytes.h"
-#include "tensorbundle/base/nontemporal_copy.h"
 #include "tensorbundle/bundle/checkpoint.h"
+#include "tensorbundle/read/copy_rows.h"
 #include "tensorbundle/read/row_layout.h"
 
 namespace tensorbundle {
@@ -57,9 +57,6 @@ void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowLay
 
 // The copying loop, shared with read/remap.h.
 
-// kCached: the rows will be read again soon. kStreaming: they fill more memory than the caches.
-enum class StoreHint { kCached, kStreaming };
-
 // Rows per task of a thread: enough to make handing out tasks cheap, few enough to balance threads.
 inline constexpr size_t kRowsPerTask = 16384;
 
@@ -69,26 +66,11 @@ inline size_t RowsPerCheck(uint64_t row_size) {
   return static_cast<size_t>(std::max<uint64_t>(1, (uint64_t{1} << 20) / row_size));
 }
 
-// Output of 8 MiB or more is not expected to be in a cache when it is read.
-inline StoreHint HintFor(uint64_t output_size) {
-  return output_size >= uint64_t{8} << 20 ? StoreHint::kStreaming : StoreHint::kCached;
-}
-
 // Reads a row number once. The caller's memory may change at any moment: another thread writes to
 // it, or it is part of the destination. The value that was read is checked and then used.
 template <typename Id>
 Id ReadOnce(const Id& id) {
   return __atomic_load_n(&id, __ATOMIC_RELAXED);
-}
-
-// Starts to fetch a row into the caches. Only the beginning of a long row is fetched: the hardware
-// prefetcher takes over when copying starts.
-inline void Prefetch(const uint8_t* row, uint64_t size) {
-  constexpr uint64_t kMaxPrefetch = 1024;
-  const uint64_t ahead = std::min(size, kMaxPrefetch);
-  for (uint64_t at = 0; at < ahead; at += kCacheLine) __builtin_prefetch(row + at, 0, 1);
-  __builtin_prefetch(row + ahead - 1, 0, 1);  // an unaligned row ends in one more cache line
-  asm volatile("");  // GCC removes calls of functions that only prefetch, as having no effect
 }
 
 // Looks up rows and copies them. Threads: one.
@@ -108,98 +90,64 @@ class RowCopier {
   template <typename RowAt, typename Missing>
   void Copy(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
             uint64_t out_stride) const {
-    if (base_ != nullptr) {
-      CopyEven(count, row_at, missing, out, out_stride);
-    } else {
-      CopyUneven(count, row_at, missing, out, out_stride);
+    const CopyRowsFunction copy_rows = SelectCopyRows(row_size_, hint_, out, out_stride);
+    // The rows [first, known) are looked up.
+    std::array<int64_t, kBlock + kMaxAhead> numbers;
+    std::array<const uint8_t*, kBlock + kMaxAhead> addresses;
+    size_t known = 0;
+    size_t end_of_others = 0;  // rows from here on have an address
+    for (size_t first = 0, size = 0; first < count; first += size, out += size * out_stride) {
+      size = std::min(kBlock, count - first);
+      const size_t wanted = std::min(count, first + size + ahead_);
+      for (; known < wanted; ++known) {
+        numbers[known - first] = row_at(known);
+        addresses[known - first] = AddressOf(numbers[known - first]);
+        if (addresses[known - first] == nullptr) end_of_others = known + 1;
+      }
+      std::fill(addresses.begin() + (known - first), addresses.begin() + size + ahead_, nullptr);
+      if (first == 0) {
+        for (size_t i = 0; i < ahead_; ++i) {
+          if (addresses[i] != nullptr) Prefetch(addresses[i], row_size_);
+        }
+      }
+      copy_rows(addresses.data(), size, ahead_, row_size_, out, out_stride);
+      for (size_t i = 0; i < size && first + i < end_of_others; ++i) {
+        if (addresses[i] != nullptr) continue;
+        if (numbers[i] < 0) {
+          missing(out + i * out_stride);
+        } else {
+          CopySegments(numbers[i], out + i * out_stride);
+        }
+      }
+      if (swap_unit_ > 1) SwapRows(addresses.data(), size, out, out_stride);
+      std::copy(numbers.begin() + size, numbers.begin() + (known - first), numbers.begin());
+      std::copy(addresses.begin() + size, addresses.begin() + (known - first), addresses.begin());
     }
   }
 
  private:
   static constexpr size_t kMaxAhead = 64;
+  static constexpr size_t kBlock = 128;  // rows that are looked up before they are copied
 
-  // A row that was looked up.
-  struct FoundRow {
-    const RowGroup* group = nullptr;  // null for a missing row
-    uint64_t row = 0;                 // within the group
-    const uint8_t* memory = nullptr;  // the whole row, if it is in one segment in memory
-  };
-
-  // All rows are in memory at one stride: a look-up is a multiplication.
-  template <typename RowAt, typename Missing>
-  void CopyEven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
-                uint64_t out_stride) const {
-    CopyAhead<const uint8_t*>(
-        count,
-        [&, base = base_, stride = stride_](size_t i) {
-          const int64_t row = row_at(i);
-          return row < 0 ? nullptr : base + static_cast<uint64_t>(row) * stride;
-        },
-        [row_size = row_size_](const uint8_t* row) {
-          if (row != nullptr) Prefetch(row, row_size);
-        },
-        [&](const uint8_t* row) {
-          if (row != nullptr) {
-            CopyWhole(out, row);
-          } else {
-            missing(out);
-          }
-          out += out_stride;
-        });
-  }
-
-  // Rows are in several groups, in several segments, or in files.
-  template <typename RowAt, typename Missing>
-  void CopyUneven(size_t count, const RowAt& row_at, const Missing& missing, uint8_t* out,
-                  uint64_t out_stride) const {
-    CopyAhead<FoundRow>(
-        count, [&](size_t i) { return Find(row_at(i)); },
-        [row_size = row_size_](const FoundRow& found) {
-          if (found.memory != nullptr) {
-            Prefetch(found.memory, row_size);
-          } else if (found.group != nullptr) {
-            for (const RowSegment& segment : found.group->segments) {
-              if (segment.memory == nullptr) continue;
-              Prefetch(segment.memory + found.row * segment.stride, segment.size);
-            }
-          }
-        },
-        [&](const FoundRow& found) {
-          if (found.memory != nullptr) {
-            CopyWhole(out, found.memory);
-          } else if (found.group == nullptr) {
-            missing(out);
-          } else {
-            CopySegments(found, out);
-          }
-          out += out_stride;
-        });
-  }
-
-  // Calls copy(look_up(i)) for each i in order. Rows are looked up and prefetched about `ahead_`
-  // rows before they are copied: a batch of look-ups, a batch of prefetches, then the previous
-  // batch of copies. Loops that do one thing each keep their variables in registers. Measured with
-  // rows in eight slices: twice as fast as prefetching each row right after its look-up.
-  template <typename Found, typename LookUp, typename Fetch, typename Copy>
-  void CopyAhead(size_t count, const LookUp& look_up, const Fetch& fetch, const Copy& copy) const {
-    std::array<Found, kMaxAhead> batches[2];
-    const auto look_up_batch = [&](size_t first, std::array<Found, kMaxAhead>& batch) {
-      const size_t size = std::min(ahead_, count - first);
-      for (size_t i = 0; i < size; ++i) batch[i] = look_up(first + i);
-      for (size_t i = 0; i < size; ++i) fetch(batch[i]);
-    };
-    if (count > 0) look_up_batch(0, batches[0]);
-    size_t now = 0;
-    for (size_t first = 0; first < count; first += ahead_, now = 1 - now) {
-      const size_t size = std::min(ahead_, count - first);
-      if (first + size < count) look_up_batch(first + size, batches[1 - now]);
-      for (size_t i = 0; i < size; ++i) copy(batches[now][i]);
+  // Returns the address of a row that is in memory in one segment. Returns null for other rows, of
+  // which it starts to fetch what is in memory, and for missing ones.
+  const uint8_t* AddressOf(int64_t row) const {
+    if (row < 0) return nullptr;
+    if (base_ != nullptr) return base_ + static_cast<uint64_t>(row) * stride_;
+    const RowGroup& group = layout_.At(row);
+    const auto in_group = static_cast<uint64_t>(row - group.begin);
+    if (group.segments.size() == 1 && group.segments[0].memory != nullptr) {
+      return group.segments[0].memory + in_group * group.segments[0].stride;
     }
+    for (const RowSegment& segment : group.segments) {
+      if (segment.memory == nullptr) continue;
+      Prefetch(segment.memory + in_group * segment.stride, segment.size);
+    }
+    return nullptr;
   }
 
-  void CopyWhole(uint8_t* out, const uint8_t* in) const;
-  FoundRow Find(int64_t row) const;
-  void CopySegments(const FoundRow& found, uint8_t* out) const;
+  void CopySegments(int64_t row, uint8_t* out) const;
+  void SwapRows(const uint8_t* const* rows, size_t count, uint8_t* out, uint64_t out_stride) const;
 
   const RowLayout& layout_;
   const uint64_t row_size_;
