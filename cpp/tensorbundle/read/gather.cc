@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -31,8 +32,11 @@ constexpr size_t kMinColdRows = 64;
 constexpr size_t kRowsPerSample = 256;
 constexpr size_t kMaxSamples = 32;
 
-// Bytes from one row to the next, of ascending rows, that the system's read-ahead bridges.
+// Bytes from one row to the next, of ascending rows, that take less time to read than to skip.
 constexpr uint64_t kShortGap = uint64_t{32} << 10;
+
+// About as much is read at a time for ascending rows: it stays in the processor's cache.
+constexpr size_t kReadSize = size_t{1} << 20;
 
 // Rows that are requested together: enough to keep a disk busy, and to have neighbors to join.
 constexpr size_t kMaxRowsOfWindow = 4096;
@@ -114,8 +118,14 @@ class Gatherer {
       return;
     }
     for (const File* file : layout_.mapped_files) file->CheckNotShrunk();
-    is_cold_ = IsCold();
-    ParallelFor(NumTasks(), threads, [this](size_t task) { Copy(task); });
+    const Pages pages = Judge();
+    if (pages == Pages::kColdInOrder) {
+      const size_t parts = PartsPerTask();
+      ParallelFor(NumTasks() * parts, threads,
+                  [this, parts](size_t part) { CopyInOrder(part / parts, part % parts, parts); });
+    } else {
+      ParallelFor(NumTasks(), threads, [this, pages](size_t task) { Copy(task, pages); });
+    }
   }
 
  private:
@@ -194,10 +204,15 @@ class Gatherer {
     };
   }
 
-  // Whether pages of the rows are missing from the page cache, judged by a sample of the rows.
-  // False for ascending rows with short gaps, which the system reads ahead itself, and faster.
-  bool IsCold() const {
-    if (ids_.size() < kMinColdRows || layout_.mapped_files.empty()) return false;
+  // Where the rows are, judged by a sample of them.
+  enum class Pages {
+    kWarm,         // in the page cache
+    kCold,         // some are on the disk
+    kColdInOrder,  // the same, and the rows are ascending with short gaps between them
+  };
+
+  Pages Judge() const {
+    if (ids_.size() < kMinColdRows || layout_.mapped_files.empty()) return Pages::kWarm;
     const size_t step = std::max(kRowsPerSample, ids_.size() / kMaxSamples);
     bool is_missing = false;
     bool is_ascending = true;
@@ -209,9 +224,21 @@ class Gatherer {
       is_ascending = is_ascending && row > previous;
       previous = row;
     }
-    const uint64_t bytes_per_row =
-        static_cast<uint64_t>(num_rows_) / ids_.size() * layout_.row_size;
-    return is_missing && !(is_ascending && bytes_per_row <= kShortGap);
+    if (!is_missing) return Pages::kWarm;
+    return is_ascending && BytesPerRow() <= kShortGap ? Pages::kColdInOrder : Pages::kCold;
+  }
+
+  // Bytes of the table for each row that is wanted.
+  uint64_t BytesPerRow() const {
+    return std::max<uint64_t>(1, static_cast<uint64_t>(num_rows_) / ids_.size()) * layout_.row_size;
+  }
+
+  // In how many parts CopyInOrder() copies the rows of a task: so many that the threads, which take
+  // them in turn, read the file front to back. One, if only the first fill row of a task is known.
+  size_t PartsPerTask() const {
+    if (fill_values_.kind == RowFillValues::Kind::kRows) return 1;
+    return static_cast<size_t>(
+        std::clamp<uint64_t>(kRowsPerTask * BytesPerRow() / kReadSize, 1, kRowsPerTask / 16));
   }
 
   // As Copy(), for rows that are read by requests.
@@ -234,7 +261,70 @@ class Gatherer {
     }
   }
 
-  void Copy(size_t task) const {
+  // Reads a part of a task's rows, which are about ascending, with what is between them, and copies
+  // them from the buffer. The system reads ahead of such reads, but hardly of page faults.
+  void CopyInOrder(size_t task, size_t part, size_t parts) const {
+    const size_t all = IdsOf(task).size();
+    const size_t begin = all * part / parts;
+    const size_t count = all * (part + 1) / parts - begin;
+    const auto row_at = RowAt(task);
+    uint8_t* out = out_.data() + (task * kRowsPerTask + begin) * layout_.row_size;
+    uint64_t fills = missing_before_[task];
+    const auto fill = [&](uint8_t* row) { Fill(fills++, row); };
+    const unsigned swap_unit = big_endian_ ? info_.swap_size : 1;
+    const auto memory = std::make_unique_for_overwrite<uint8_t[]>(2 * kReadSize);
+    const MutableByteSpan buffer(memory.get(), 2 * kReadSize);
+    std::vector<int64_t> rows(count);  // read once: the numbers may change
+    for (size_t i = 0; i < count; ++i) rows[i] = row_at(begin + i);
+    for (size_t first = 0, next = 0; first < count; first = next) {
+      if (first > 0) CheckInterrupt();
+      const RowLayout read = ReadRows(rows, first, &next, buffer);
+      const RowCopier copier(read.groups.empty() ? layout_ : read, swap_unit, HintFor(out_.size()));
+      copier.Copy(
+          next - first, [&](size_t i) { return rows[first + i]; }, fill,
+          out + first * layout_.row_size, layout_.row_size);
+    }
+  }
+
+  // Reads the rows from `first` on that fit into the buffer. Sets `next` to the first of the
+  // others. Returns the layout of the buffer, or an empty layout for rows that are copied
+  // otherwise: those that are not ascending, not mapped, or in several segments.
+  RowLayout ReadRows(const std::vector<int64_t>& rows, size_t first, size_t* next,
+                     MutableByteSpan buffer) const {
+    RowLayout read;
+    read.row_size = layout_.row_size;
+    *next = first + 1;
+    if (rows[first] < 0) return read;
+    const RowGroup& group = layout_.At(rows[first]);
+    const RowSegment* segment = group.segments.data();
+    if (group.segments.size() != 1 || segment->memory == nullptr || segment->file == nullptr ||
+        segment->size > buffer.size()) {
+      return read;
+    }
+    const uint64_t most_rows = (buffer.size() - segment->size) / segment->stride + 1;
+    int64_t last = rows[first];
+    for (; *next < rows.size(); ++*next) {
+      const int64_t row = rows[*next];
+      if (row < 0) continue;
+      if (row < last || row >= group.end || static_cast<uint64_t>(row - rows[first]) >= most_rows) {
+        break;
+      }
+      last = row;
+    }
+    const uint64_t size =
+        static_cast<uint64_t>(last - rows[first]) * segment->stride + segment->size;
+    segment->file->ReadAt(
+        segment->offset + static_cast<uint64_t>(rows[first] - group.begin) * segment->stride,
+        buffer.first(size));
+    RowGroup in_buffer{rows[first], last + 1, {}, nullptr};
+    in_buffer.segments.push_back(
+        {buffer.data(), nullptr, 0, segment->stride, segment->destination, segment->size});
+    read.begins.push_back(in_buffer.begin);
+    read.groups.push_back(std::move(in_buffer));
+    return read;
+  }
+
+  void Copy(size_t task, Pages pages) const {
     const auto row_at = RowAt(task);
     const size_t count = IdsOf(task).size();
     uint8_t* out = out_.data() + task * kRowsPerTask * layout_.row_size;
@@ -250,7 +340,7 @@ class Gatherer {
             out + first * layout_.row_size, layout_.row_size);
       }
     };
-    if (!is_cold_) return copy(0, count);
+    if (pages == Pages::kWarm) return copy(0, count);
 
     // While the rows of a window are copied, those of the next one are being read.
     const auto window = static_cast<size_t>(
@@ -294,7 +384,6 @@ class Gatherer {
   const RowFillValues& fill_values_;
   const MutableByteSpan out_;
   std::vector<uint64_t> missing_before_;  // rows before each task, and in total
-  bool is_cold_ = false;
 };
 
 }  // namespace

@@ -270,10 +270,18 @@ TEST_F(GatherTest, ColdRows) {
   for (size_t i = 0; i < some.size(); i += 512) some[i] = -1;
   std::vector<int64_t> ascending(10'000);
   std::iota(ascending.begin(), ascending.end(), int64_t{100});
-  std::vector<int64_t> sparse(70);  // far apart: the system does not read these ahead
+  std::vector<int64_t> sparse(70);  // far apart: requested one by one
   for (size_t i = 0; i < sparse.size(); ++i) sparse[i] = static_cast<int64_t>(i * 571);
+  // About ascending, which is judged by a sample: read front to back, by several reads.
+  std::vector<int64_t> nearly(20'000);
+  for (size_t i = 0; i < nearly.size(); ++i) {
+    nearly[i] = static_cast<int64_t>(i % 100 == 50   ? 2 * i - 40
+                                     : i % 100 == 60 ? 2 * i - 2
+                                                     : 2 * i);
+    if (i % 1000 == 999) nearly[i] = -1;
+  }
   const std::string fill(kWidth, 'f');
-  for (const std::vector<int64_t>* each : {&ids, &some, &ascending, &sparse}) {
+  for (const std::vector<int64_t>* each : {&ids, &some, &ascending, &sparse, &nearly}) {
     std::string expected;
     for (const int64_t row : *each) {
       expected += row < 0 ? fill : large.substr(static_cast<size_t>(row) * kWidth, kWidth);
