@@ -120,9 +120,11 @@ class Gatherer {
     for (const File* file : layout_.mapped_files) file->CheckNotShrunk();
     const Pages pages = Judge();
     if (pages == Pages::kColdInOrder) {
-      const size_t parts = PartsPerTask();
-      ParallelFor(NumTasks() * parts, threads,
-                  [this, parts](size_t part) { CopyInOrder(part / parts, part % parts, parts); });
+      const size_t rows = RowsPerPart();
+      const size_t parts = (kRowsPerTask + rows - 1) / rows;
+      ParallelFor(NumTasks() * parts, threads, [this, rows, parts](size_t part) {
+        CopyInOrder(part / parts, part % parts * rows, rows);
+      });
     } else {
       ParallelFor(NumTasks(), threads, [this, pages](size_t task) { Copy(task, pages); });
     }
@@ -233,12 +235,11 @@ class Gatherer {
     return std::max<uint64_t>(1, static_cast<uint64_t>(num_rows_) / ids_.size()) * layout_.row_size;
   }
 
-  // In how many parts CopyInOrder() copies the rows of a task: so many that the threads, which take
-  // them in turn, read the file front to back. One, if only the first fill row of a task is known.
-  size_t PartsPerTask() const {
-    if (fill_values_.kind == RowFillValues::Kind::kRows) return 1;
-    return static_cast<size_t>(
-        std::clamp<uint64_t>(kRowsPerTask * BytesPerRow() / kReadSize, 1, kRowsPerTask / 16));
+  // How many rows CopyInOrder() copies: so few that the threads, which take parts of a task in
+  // turn, read the file front to back. All of a task if only its first fill row is known.
+  size_t RowsPerPart() const {
+    if (fill_values_.kind == RowFillValues::Kind::kRows) return kRowsPerTask;
+    return static_cast<size_t>(std::clamp<uint64_t>(kReadSize / BytesPerRow(), 16, kRowsPerTask));
   }
 
   // As Copy(), for rows that are read by requests.
@@ -261,12 +262,12 @@ class Gatherer {
     }
   }
 
-  // Reads a part of a task's rows, which are about ascending, with what is between them, and copies
-  // them from the buffer. The system reads ahead of such reads, but hardly of page faults.
-  void CopyInOrder(size_t task, size_t part, size_t parts) const {
+  // Reads rows of a task from `begin` on, which are about ascending, with what is between them, and
+  // copies them from the buffer. The system reads ahead of such reads, but hardly of page faults.
+  void CopyInOrder(size_t task, size_t begin, size_t most) const {
     const size_t all = IdsOf(task).size();
-    const size_t begin = all * part / parts;
-    const size_t count = all * (part + 1) / parts - begin;
+    if (begin >= all) return;
+    const size_t count = std::min(most, all - begin);
     const auto row_at = RowAt(task);
     uint8_t* out = out_.data() + (task * kRowsPerTask + begin) * layout_.row_size;
     uint64_t fills = missing_before_[task];

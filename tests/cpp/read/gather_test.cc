@@ -275,13 +275,15 @@ TEST_F(GatherTest, ColdRows) {
   // About ascending, which is judged by a sample: read front to back, by several reads.
   std::vector<int64_t> nearly(20'000);
   for (size_t i = 0; i < nearly.size(); ++i) {
-    nearly[i] = static_cast<int64_t>(i % 100 == 50   ? 2 * i - 40
-                                     : i % 100 == 60 ? 2 * i - 2
-                                                     : 2 * i);
-    if (i % 1000 == 999) nearly[i] = -1;
+    nearly[i] = static_cast<int64_t>(i % 100 == 50 ? 2 * i - 40 : 2 * i);
+    if (i % 1000 == 500) nearly[i] = -1;
   }
+  nearly.back() = 39'900;
+  std::vector<int64_t> apart(200);  // two groups, farther apart than the buffer is large
+  for (size_t i = 0; i < apart.size(); ++i)
+    apart[i] = static_cast<int64_t>(i < 40 ? i : 39'000 + i);
   const std::string fill(kWidth, 'f');
-  for (const std::vector<int64_t>* each : {&ids, &some, &ascending, &sparse, &nearly}) {
+  for (const std::vector<int64_t>* each : {&ids, &some, &ascending, &sparse, &nearly, &apart}) {
     std::string expected;
     for (const int64_t row : *each) {
       expected += row < 0 ? fill : large.substr(static_cast<size_t>(row) * kWidth, kWidth);
