@@ -2,6 +2,7 @@
 #include "tensorbundle/read/copy_rows.h"
 
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -37,22 +38,28 @@ void CopyRows(const uint8_t* const* rows, size_t count, size_t ahead, uint64_t a
   }
 }
 
-template <typename Stores>
-CopyRowsFunction ForSize(uint64_t row_size) {
+// Calls select(size) with the size of a row as a constant, 0 for one without a loop of its own.
+template <typename Select>
+CopyRowsFunction ForSize(uint64_t row_size, const Select& select) {
   switch (row_size) {
     case 64:
-      return CopyRows<Stores, 64>;
+      return select(std::integral_constant<uint64_t, 64>());
     case 128:
-      return CopyRows<Stores, 128>;
+      return select(std::integral_constant<uint64_t, 128>());
     case 256:
-      return CopyRows<Stores, 256>;
+      return select(std::integral_constant<uint64_t, 256>());
     case 512:
-      return CopyRows<Stores, 512>;
+      return select(std::integral_constant<uint64_t, 512>());
     case 1024:
-      return CopyRows<Stores, 1024>;
+      return select(std::integral_constant<uint64_t, 1024>());
     default:
-      return CopyRows<Stores, 0>;
+      return select(std::integral_constant<uint64_t, 0>());
   }
+}
+
+template <typename Stores>
+CopyRowsFunction ForSize(uint64_t row_size) {
+  return ForSize(row_size, [](auto size) { return &CopyRows<Stores, size()>; });
 }
 
 #if defined(__x86_64__)
@@ -127,22 +134,14 @@ TENSORBUNDLE_AVX512 void CopyShiftedRowsAvx512(const uint8_t* const* rows, size_
   if (has_previous) _mm512_mask_storeu_epi32(out - end_size, end, previous);
 }
 
+// Up to this size, rows that do not begin at a cache line are copied faster with 16-byte stores.
+constexpr uint64_t kMaxInPieces = 2 * kCacheLine;
+
 // Requires: `row_size` is a multiple of kCacheLine.
 CopyRowsFunction ForSizeAvx512(uint64_t row_size, bool is_shifted) {
-  switch (row_size) {
-    case 64:
-      return is_shifted ? CopyRows<Sse2Stores, 64> : CopyRowsAvx512<64>;
-    case 128:
-      return is_shifted ? CopyRows<Sse2Stores, 128> : CopyRowsAvx512<128>;
-    case 256:
-      return is_shifted ? CopyShiftedRowsAvx512<256> : CopyRowsAvx512<256>;
-    case 512:
-      return is_shifted ? CopyShiftedRowsAvx512<512> : CopyRowsAvx512<512>;
-    case 1024:
-      return is_shifted ? CopyShiftedRowsAvx512<1024> : CopyRowsAvx512<1024>;
-    default:
-      return is_shifted ? CopyShiftedRowsAvx512<0> : CopyRowsAvx512<0>;
-  }
+  if (!is_shifted) return ForSize(row_size, [](auto size) { return &CopyRowsAvx512<size()>; });
+  if (row_size <= kMaxInPieces) return ForSize<Sse2Stores>(row_size);
+  return ForSize(row_size, [](auto size) { return &CopyShiftedRowsAvx512<size()>; });
 }
 
 #endif

@@ -32,9 +32,6 @@ constexpr size_t kMinColdRows = 64;
 constexpr size_t kRowsPerSample = 256;
 constexpr size_t kMaxSamples = 32;
 
-// Bytes from one row to the next, of ascending rows, that take less time to read than to skip.
-constexpr uint64_t kShortGap = uint64_t{32} << 10;
-
 // About as much is read at a time for ascending rows: it stays in the processor's cache.
 constexpr size_t kReadSize = size_t{1} << 20;
 
@@ -93,7 +90,7 @@ class Gatherer {
       : tensor_(tensor),
         info_(RequireKnownType(tensor)),
         num_rows_(checkpoint.catalog().Shape(tensor)[0]),
-        big_endian_(checkpoint.catalog().big_endian && info_.swap_size > 1),
+        swap_unit_(checkpoint.catalog().big_endian ? info_.swap_size : 1),
         layout_(layout),
         ids_(ids),
         fill_values_(fill_values),
@@ -227,7 +224,7 @@ class Gatherer {
       previous = row;
     }
     if (!is_missing) return Pages::kWarm;
-    return is_ascending && BytesPerRow() <= kShortGap ? Pages::kColdInOrder : Pages::kCold;
+    return is_ascending && BytesPerRow() <= kMaxReadaheadGap ? Pages::kColdInOrder : Pages::kCold;
   }
 
   // Bytes of the table for each row that is wanted.
@@ -255,7 +252,7 @@ class Gatherer {
       rows.reserve(size);
       for (size_t i = 0; i < size; ++i) rows.push_back(row_at(begin + i));
       const RowLayout fetched = FetchRows(layout_, rows, threads);
-      RowCopier(fetched, big_endian_ ? info_.swap_size : 1, StoreHint::kCached)
+      RowCopier(fetched, swap_unit_, StoreHint::kCached)
           .Copy(
               size, [&](size_t i) { return rows[i]; }, [&](uint8_t* row) { Fill(fills++, row); },
               out + begin * layout_.row_size, layout_.row_size);
@@ -272,7 +269,6 @@ class Gatherer {
     uint8_t* out = out_.data() + (task * kRowsPerTask + begin) * layout_.row_size;
     uint64_t fills = missing_before_[task];
     const auto fill = [&](uint8_t* row) { Fill(fills++, row); };
-    const unsigned swap_unit = big_endian_ ? info_.swap_size : 1;
     const auto memory = std::make_unique_for_overwrite<uint8_t[]>(2 * kReadSize);
     const MutableByteSpan buffer(memory.get(), 2 * kReadSize);
     std::vector<int64_t> rows(count);  // read once: the numbers may change
@@ -280,7 +276,8 @@ class Gatherer {
     for (size_t first = 0, next = 0; first < count; first = next) {
       if (first > 0) CheckInterrupt();
       const RowLayout read = ReadRows(rows, first, &next, buffer);
-      const RowCopier copier(read.groups.empty() ? layout_ : read, swap_unit, HintFor(out_.size()));
+      const RowCopier copier(read.groups.empty() ? layout_ : read, swap_unit_,
+                             HintFor(out_.size()));
       copier.Copy(
           next - first, [&](size_t i) { return rows[first + i]; }, fill,
           out + first * layout_.row_size, layout_.row_size);
@@ -331,7 +328,7 @@ class Gatherer {
     uint8_t* out = out_.data() + task * kRowsPerTask * layout_.row_size;
     uint64_t missing = missing_before_[task];
     const auto fill = [&](uint8_t* row) { Fill(missing++, row); };
-    RowCopier copier(layout_, big_endian_ ? info_.swap_size : 1, HintFor(out_.size()));
+    RowCopier copier(layout_, swap_unit_, HintFor(out_.size()));
     const size_t step = RowsPerCheck(layout_.row_size);
     const auto copy = [&](size_t begin, size_t end) {
       for (size_t first = begin; first < end; first += step) {
@@ -379,7 +376,7 @@ class Gatherer {
   const Tensor& tensor_;
   const DataTypeInfo& info_;
   const int64_t num_rows_;
-  const bool big_endian_;
+  const unsigned swap_unit_;  // bytes to reverse together, 1 for none
   const RowLayout& layout_;
   const std::span<const Id> ids_;
   const RowFillValues& fill_values_;

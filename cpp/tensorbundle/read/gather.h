@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gathers rows by their numbers, and the loop that copies rows while the next ones are being
-// fetched from memory.
+// Gathers rows by their numbers: looks their addresses up, and copies them by read/copy_rows.h.
 //
 // Row numbers are checked twice. The first pass checks all of them, so that nothing is written if
 // one is wrong. The second pass reads each number once, checks it, and copies the row: if the
@@ -55,7 +54,7 @@ void GatherRows(const Checkpoint& checkpoint, const Tensor& tensor, const RowLay
                 const RowIds& ids, const RowFillValues& fill_values, MutableByteSpan out,
                 int threads);
 
-// The copying loop, shared with read/remap.h.
+// The copying, shared with read/remap.h.
 
 // Rows per task of a thread: enough to make handing out tasks cheap, few enough to balance threads.
 inline constexpr size_t kRowsPerTask = 16384;

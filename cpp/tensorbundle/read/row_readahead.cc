@@ -9,10 +9,6 @@
 namespace tensorbundle {
 namespace {
 
-// A request costs as much of the disk's time as reading about so many bytes. Shorter gaps between
-// two rows are read too.
-constexpr uint64_t kMaxGap = uint64_t{32} << 10;
-
 // Whether the segment is mapped, so that accessing it waits for the page cache.
 bool IsMapped(const RowSegment& segment) {
   return segment.memory != nullptr && segment.file != nullptr;
@@ -45,7 +41,7 @@ void RowReadahead::Start() {
   for (auto first = ranges_.begin(); first != ranges_.end();) {
     Range joined = *first++;
     for (; first != ranges_.end() && first->file == joined.file; ++first) {
-      if (first->begin > joined.end + kMaxGap) break;
+      if (first->begin > joined.end + kMaxReadaheadGap) break;
       joined.end = std::max(joined.end, first->end);
     }
     StartReading(*joined.file, joined.begin, joined.end - joined.begin);

@@ -13,6 +13,10 @@
 
 namespace tensorbundle {
 
+// A request costs as much of the disk's time as reading about so many bytes. Shorter gaps between
+// two rows are read too.
+inline constexpr uint64_t kMaxReadaheadGap = uint64_t{32} << 10;
+
 // Collects rows and starts to read them. Lifetime: the layout must outlive the object.
 // Threads: one.
 class RowReadahead {
