@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owners of large memory that comes from mmap(2): uninitialized buffers for elements, and zeroed
-// huge pages for tables that are accessed at random.
+// Owners of memory, which comes from mmap(2) if it is large: uninitialized buffers for elements,
+// and zeroed huge pages for tables that are accessed at random.
 #pragma once
 
 #include <cstddef>
@@ -36,14 +36,14 @@ class PageBuffer {
   size_t capacity_ = 0;
 };
 
-// Zeroed memory, in huge pages if the system has them: a random access to small pages also misses
-// the TLB, which costs as much as the cache miss. The constructor touches no page, so that each
-// page is first touched by the thread that fills it.
+// Zeroed memory, in huge pages if it is large and the system has them: a random access to small
+// pages also misses the TLB, which costs as much as the cache miss. The constructor touches no page
+// of large memory, so that each page is first touched by the thread that fills it.
 class HugePageBuffer {
  public:
   HugePageBuffer() = default;
-  // Aligns the data to a page. Rounds sizes of 2 MiB and more up to a multiple of 2 MiB. The data
-  // of a buffer of size 0 is null. Throws: std::bad_alloc.
+  // Aligns the data to a page from 1 MiB on, and to 64 bytes below. Rounds sizes of 2 MiB and more
+  // up to a multiple of 2 MiB. The data of a buffer of size 0 is null. Throws: std::bad_alloc.
   explicit HugePageBuffer(size_t size);
   ~HugePageBuffer();
 
@@ -59,7 +59,7 @@ class HugePageBuffer {
 
  private:
   void* data_ = nullptr;
-  size_t size_ = 0;  // of the mapping
+  size_t size_ = 0;  // as allocated
 };
 
 }  // namespace tensorbundle

@@ -45,15 +45,20 @@ inline uint64_t MultiplyMix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
 }
 
-// A 64-bit hash of a token with 64 good bits. The random seed makes collisions unpredictable, so
-// that no vocabulary can be constructed to make a join slow.
+// A 64-bit hash of a token with 64 good bits. The seed makes collisions unpredictable, so that no
+// vocabulary can be constructed to make a join slow.
 class TokenHasher {
  public:
   explicit TokenHasher(uint64_t seed) : seed_(seed) {}
 
+  // Uses the random seed of this process. Drawing one takes longer than joining a hundred tokens:
+  // std::random_device asks for the processor's features, which a virtual machine emulates.
   static TokenHasher Random() {
-    std::random_device device;
-    return TokenHasher(uint64_t{device()} << 32 | device());
+    static const uint64_t seed = [] {
+      std::random_device device;
+      return uint64_t{device()} << 32 | device();
+    }();
+    return TokenHasher(seed);
   }
 
   uint64_t operator()(std::string_view token) const {
