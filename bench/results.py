@@ -166,7 +166,7 @@ GATHER, GATHER_ALL = (
     rf"gather/.* x 256 B of \d+, uniform, {threads}" for threads in ("1 thread", r"\d+ threads")
 )
 REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, from vocabularies"
-JOIN = r"join/\d+ tokens"
+JOIN, JOIN_SMALL = r"join/\d+ tokens", r"join/small, \d+ tokens"
 STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
 STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
 SAVE = r"save/\S+ GiB"
@@ -210,6 +210,7 @@ TARGETS = (
     _memory(REMAP, "32 MB", 32 * MB),
     _memory(JOIN_REMAP, "32 MB and 16 bytes per token", 32 * MB, 2 * 16),
     _speedup(JOIN, 5, "pyarrow"),
+    _speedup(JOIN_SMALL, 1.5, "TensorFlow GenerateVocabRemapping"),
     _share(STREAM, 0.8),
     _memory(STREAM_MEMORY.format("warm"), "16 MB and two chunks of 16 MiB", 16 * MB + 32 * MIB),
     _share(STREAM_COLD, 0.8),

@@ -16,6 +16,7 @@ from bench.case import BASELINE, OURS, THREADS, Case, Contender, Phases, Run, te
 from bench.data import Array
 
 TOKENS = {"smoke": 16_384, "table": 4_194_304}
+SMALL = 100
 MISSING = 10
 """Per cent of the new tokens that are not in the old vocabulary."""
 _FEW = 1_000
@@ -28,7 +29,7 @@ def test_join(compare: Callable[[], None]) -> None:
 
 
 def cases(size: str) -> list[Case]:
-    return [_case(TOKENS[size])] if size in TOKENS else []
+    return [_large(TOKENS[size]), _small(SMALL)] if size in TOKENS else []
 
 
 @data.stored
@@ -89,7 +90,33 @@ def _column(path: Path) -> Any:
     return table["token"]
 
 
-def _case(count: int) -> Case:
+def _small(count: int) -> Case:
+    """The join of one feature of a model: what it costs to open files, and to start."""
+
+    @contextmanager
+    def joining(join: Join) -> Iterator[Run]:
+        paths = files(count)
+        yield lambda: join(*paths, count)
+
+    def contender(name: str, join: Join, **options: Any) -> Contender:
+        return Contender(name, lambda: joining(join), **options)
+
+    return Case(
+        key=f"join/small, {count} tokens",
+        title=f"join two vocabulary files of {count:,} tokens, again and again",
+        contenders=[
+            contender("tensorbundle", _tensorbundle, role=OURS),
+            contender("TensorFlow GenerateVocabRemapping", _tensorflow, needs=("tensorflow",)),
+            contender("pyarrow, csv.read_csv and index_in", with_arrow, needs=("pyarrow",)),
+            contender("Python dict", _dictionary),
+        ],
+        check=lambda result: _check(result, count),
+        unit="tokens",
+        amount=count,
+    )
+
+
+def _large(count: int) -> Case:
     def contender(name: str, join: Join, **options: Any) -> Contender:
         return Contender(name, lambda: _joining(count, join), **options)
 

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   tensorbundle::RegisterErrors();
   tensorbundle::RegisterChecksum(module);
   tensorbundle::RegisterArrays(module);
+  tensorbundle::RegisterDifference(module);
   tensorbundle::RegisterDlpack(module);
   tensorbundle::RegisterTensor(module);
   tensorbundle::RegisterCheckpoint(module);

@@ -28,6 +28,7 @@ using namespace pybind11::literals;  // "name"_a
 // One function per part of the module. The classes come before the functions that name them.
 void RegisterErrors();
 void RegisterChecksum(py::module_& module);
+void RegisterDifference(py::module_& module);
 void RegisterDlpack(py::module_& module);
 void RegisterArrays(py::module_& module);
 void RegisterTensor(py::module_& module);

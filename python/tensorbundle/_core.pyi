@@ -21,6 +21,31 @@ def crc32c_implementation() -> str:
 def available_processors() -> int:
     """Returns the number of processors in the process's affinity and its cgroup's quota."""
 
+def compare_elements(
+    a: np.ndarray[Any, Any],
+    b: np.ndarray[Any, Any],
+    *,
+    skips_same_bits: bool,
+    is_exact: bool,
+    rtol: float,
+    atol: float,
+) -> tuple[int, int, int | float | None, float | None]:
+    """Compares two C-contiguous arrays of one dtype and size, as ``value_diff`` describes.
+
+    Args:
+        a: float32, float64, complex128, int64 or uint64.
+        b: The same.
+        skips_same_bits: Whether elements with the same bits are the same, and have no distance.
+        is_exact: Whether all others differ; otherwise those that are not within the tolerance.
+        rtol: Of the tolerance, relative to b.
+        atol: Of the tolerance, absolute.
+
+    Returns:
+        The numbers of different elements, and of those that are NaN or infinite on either side; the
+        largest ``abs(a - b)``, and the largest ``abs(a - b) / abs(b)`` where b is not 0, of finite
+        elements that are not skipped; None without such elements.
+    """
+
 def dlpack_capsule(
     array: np.ndarray[Any, Any], *, code: int, bits: int, versioned: bool, copied: bool
 ) -> object:

@@ -244,8 +244,7 @@ class _Comparison:
     def _compare_batch(self, pairs: Sequence[_Pair]) -> dict[str, ValueDiff]:
         """Compares the values of pairs; returns the results by name in a.
 
-        On one thread: with more, each short call of NumPy waits for the interpreter's lock, which
-        takes longer than they save.
+        On one thread: more would mostly wait for the interpreter's lock, once for each short call.
         """
         found = {pair.a.name: ValueDiff(0) for pair in pairs}
         for pair in pairs:

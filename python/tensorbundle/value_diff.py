@@ -2,7 +2,8 @@
 """Comparison of the elements of two tensors, block by block, for ``diff``.
 
 For each block: compare the bits; then, of the elements whose bits differ, the values. Floats are
-compared in float64 and complex numbers in complex128, integers exactly.
+compared in float64 and complex numbers in complex128, integers exactly. The core does both at once
+for the most frequent dtypes; elements of others are compared here by their bits, and converted.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import blocks
+from tensorbundle import _core, blocks
 from tensorbundle.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
+# The dtypes that the core compares, and the one for elements of other dtypes, by kind.
+_COMPARED = tuple(map(np.dtype, (np.float32, np.float64, np.complex128, np.int64, np.uint64)))
+_WIDE: dict[str, Any] = {"integer": np.int64, "float": np.float64, "complex": np.complex128}
 _FLOATS = ("float", "half", "bfloat")
 _INTEGERS = ("int", "uint", "qint", "quint")
-# Twice those of other blocks: the overhead of a block counts more than the cache here.
-_BOX_ELEMENTS = 2 * blocks.BLOCK_ELEMENTS
+# Four times those of other blocks: there is little work on a block, and its overhead counts more.
+_BOX_ELEMENTS = 4 * blocks.BLOCK_ELEMENTS
 # Rows of a chunk of strings.
 _STRING_ROWS = 1 << 14
 
@@ -129,90 +133,41 @@ def compare(
     count = a.size
     if count == 0:
         return ValueDiff(0)
-    if same_type:
-        unequal = a != b if a.dtype == object else _bits_differ(a, b)
-        different = np.count_nonzero(unequal)
-        if not different:
-            return ValueDiff(count)
-        if different < count:
-            a, b = a[unequal], b[unequal]
-    if not kind:
-        return ValueDiff(count, a.size)
-    with np.errstate(all="ignore"):
-        figures = _compare_numbers(
-            a, b, kind, tolerance, same_type and tolerance.is_exact, scratch or blocks.Scratch()
-        )
-    return ValueDiff(count, *figures)
-
-
-def _compare_numbers(
-    a: Array,
-    b: Array,
-    kind: str,
-    tolerance: Tolerance,
-    all_differ: bool,
-    scratch: blocks.Scratch,
-) -> tuple[int, int, int | float | None, float | None]:
-    """Returns the numbers of different and not finite elements, and the largest differences."""
-    wide: Any = np.complex128 if kind == "complex" else np.float64
-    x, y = _converted(a, wide, scratch, "x"), _converted(b, wide, scratch, "y")
-    size, relative = (scratch.array(name, a.size, np.float64) for name in ("size", "relative"))
-    if kind == "integer":
-        distance = _integer_distance(a, b, scratch)
-    else:
-        difference = np.subtract(x, y, out=scratch.array("difference", a.size, wide))
-        distance = np.abs(difference, out=scratch.array("distance", a.size, np.float64))
-    np.abs(y, out=size)
-    np.divide(distance, size, out=relative)
-    # These are finite if all elements are and no `y` is 0, which needs no masks then.
-    largest, largest_relative = distance.max(), relative.max()
-    finite = None if np.isfinite(largest) else np.isfinite(x) & np.isfinite(y)
-    if all_differ:
-        far = None
-    else:
-        far = distance > tolerance.atol + tolerance.rtol * size
-        if finite is not None:
-            equal = (x == y) | (np.isnan(x) & np.isnan(y))
-            far = ~equal & (far | ~finite)
-    not_finite = 0
-    if finite is not None:
-        not_finite = int(np.count_nonzero(~finite if far is None else far & ~finite))
-        largest = distance[finite].max(initial=-1)
-    if not np.isfinite(largest_relative):
-        chosen = size != 0 if finite is None else (size != 0) & finite
-        largest_relative = relative[chosen].max(initial=-1)
-    return (
-        a.size if far is None else int(np.count_nonzero(far)),
-        not_finite,
-        largest.item() if largest >= 0 else None,
-        largest_relative.item() if largest_relative >= 0 else None,
+    needs_conversion = not kind or a.dtype != b.dtype or a.dtype not in _COMPARED
+    if needs_conversion:
+        if same_type:
+            unequal = a != b if a.dtype == object else _bits_differ(a, b)
+            different = np.count_nonzero(unequal)
+            if not different:
+                return ValueDiff(count)
+            if different < count:
+                a, b = a[unequal], b[unequal]
+        if not kind:
+            return ValueDiff(count, a.size)
+        scratch = scratch or blocks.Scratch()
+        a, b = _converted(a, _WIDE[kind], scratch, "x"), _converted(b, _WIDE[kind], scratch, "y")
+    figures = _core.compare_elements(
+        a,
+        b,
+        skips_same_bits=not needs_conversion,
+        is_exact=same_type and tolerance.is_exact,
+        rtol=tolerance.rtol,
+        atol=tolerance.atol,
     )
+    return ValueDiff(count, *figures)
 
 
 def _converted(array: Array, dtype: Any, scratch: blocks.Scratch, name: str) -> Array:
     """Returns an array in another type."""
     result = scratch.array(name, array.size, dtype)
-    np.copyto(result, array, casting="unsafe")
+    with np.errstate(all="ignore"):
+        np.copyto(result, array, casting="unsafe")
     return result
-
-
-def _integer_distance(a: Array, b: Array, scratch: blocks.Scratch) -> Array:
-    """Returns the exact ``abs(a - b)`` as uint64, by subtraction modulo 2**64."""
-    wide = np.dtype(np.uint64) if a.dtype == b.dtype == np.uint64 else np.dtype(np.int64)
-    x, y = _converted(a, wide, scratch, "m"), _converted(b, wide, scratch, "n")
-    larger = np.maximum(x, y, out=scratch.array("distance", a.size, wide)).view(np.uint64)
-    smaller = np.minimum(x, y, out=x).view(np.uint64)
-    return np.subtract(larger, smaller, out=larger)
 
 
 def _bits_differ(a: Array, b: Array) -> Array:
     """Returns a mask of the elements with different bits. The arrays have the same dtype."""
-    size = a.dtype.itemsize
-    if size == 16:
-        pairs = a.view(np.uint64) != b.view(np.uint64)
-        mask: Array = pairs.reshape(-1, 2).any(axis=1)
-        return mask
-    unsigned = f"u{size}"
+    unsigned = f"u{a.dtype.itemsize}"
     return np.asarray(a.view(unsigned) != b.view(unsigned))
 
 
