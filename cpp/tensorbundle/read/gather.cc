@@ -203,6 +203,14 @@ class Gatherer {
     };
   }
 
+  // Returns rows of a task, as RowAt(). They are read once, because the caller's may change.
+  std::vector<int64_t> RowsOf(size_t task, size_t begin, size_t count) const {
+    const auto row_at = RowAt(task);
+    std::vector<int64_t> rows(count);
+    for (size_t i = 0; i < count; ++i) rows[i] = row_at(begin + i);
+    return rows;
+  }
+
   // Where the rows are, judged by a sample of them.
   enum class Pages {
     kWarm,         // in the page cache
@@ -241,16 +249,13 @@ class Gatherer {
 
   // As Copy(), for rows that are read by requests.
   void Fetch(size_t task, int threads) const {
-    const auto row_at = RowAt(task);
     const size_t count = IdsOf(task).size();
     const size_t window = RowsPerFetch(layout_);
     uint8_t* out = out_.data() + task * kRowsPerTask * layout_.row_size;
     uint64_t fills = missing_before_[task];
     for (size_t begin = 0; begin < count; begin += window) {
       const size_t size = std::min(window, count - begin);
-      std::vector<int64_t> rows;  // read once: the numbers may change
-      rows.reserve(size);
-      for (size_t i = 0; i < size; ++i) rows.push_back(row_at(begin + i));
+      const std::vector<int64_t> rows = RowsOf(task, begin, size);
       const RowLayout fetched = FetchRows(layout_, rows, threads);
       RowCopier(fetched, swap_unit_, StoreHint::kCached)
           .Copy(
@@ -265,14 +270,12 @@ class Gatherer {
     const size_t all = IdsOf(task).size();
     if (begin >= all) return;
     const size_t count = std::min(most, all - begin);
-    const auto row_at = RowAt(task);
     uint8_t* out = out_.data() + (task * kRowsPerTask + begin) * layout_.row_size;
     uint64_t fills = missing_before_[task];
     const auto fill = [&](uint8_t* row) { Fill(fills++, row); };
     const auto memory = std::make_unique_for_overwrite<uint8_t[]>(2 * kReadSize);
     const MutableByteSpan buffer(memory.get(), 2 * kReadSize);
-    std::vector<int64_t> rows(count);  // read once: the numbers may change
-    for (size_t i = 0; i < count; ++i) rows[i] = row_at(begin + i);
+    const std::vector<int64_t> rows = RowsOf(task, begin, count);
     for (size_t first = 0, next = 0; first < count; first = next) {
       if (first > 0) CheckInterrupt();
       const RowLayout read = ReadRows(rows, first, &next, buffer);
