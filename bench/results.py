@@ -169,7 +169,7 @@ REMAP, JOIN_REMAP = r"remap/\d+ of \d+ rows, 10 % missing", r"remap/\d+ rows, fr
 JOIN, JOIN_SMALL = r"join/\d+ tokens", r"join/small, \d+ tokens"
 STREAM, STREAM_COLD = (rf"stream/\S+ \S+, {state}" for state in ("warm", "cold"))
 STREAM_MEMORY = r"stream/\S+ GiB, {}"  # the cases with chunks of 16 MiB
-SAVE = r"save/\S+ GiB"
+SAVE, SAVE_SMALL = r"save/\S+ GiB", r"save/small, \d+ tensors"
 COLD = [rf"cold/{what}" for what in (r"\S+ \S+", "stream of .*", ".* random rows .*", "one row .*")]
 INIT, INIT_MAPPED = r"init/\S+ \S+ into \d+", r"init/\S+ \S+ into \d+, aligned"
 INIT_WHOLE, INIT_ALONE = r"init/\S+ \S+ whole", r"init/\S+ \S+, mapped"
@@ -218,6 +218,7 @@ TARGETS = (
     *(_share(case, 0.9) for case in COLD),
     _speedup(SAVE, 1.5, "TensorFlow SaveV2, no sync"),
     _memory(SAVE, "64 MB", 64 * MB),
+    _speedup(SAVE_SMALL, 1, "TensorFlow SaveV2, no sync"),
     _speedup(INIT, 15, "TensorFlow"),
     _memory(INIT, "1.1 times the table", 0, 1.1),
     _speedup(INIT_MAPPED, 300, "TensorFlow"),

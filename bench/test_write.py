@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saving a checkpoint of 16 tensors to a disk, into the page cache and from there to the disk.
+"""Saving a checkpoint of large or of small tensors, into the page cache and from there to the disk.
 
 tensorbundle syncs its files to the disk before it names them. TensorFlow does not: its time is
 measured without and with a sync of its files.
@@ -23,7 +23,8 @@ from bench import data
 from bench.case import BASELINE, NONE, OURS, VERIFIED, Case, Contender, Phases, Run, tensorflow
 from bench.data import DIM, MIB, Array, binary
 
-SIZES = {"smoke": 4 * MIB, "1GB": 1024 * MIB}
+SIZES = {"smoke": (4 * MIB, 1_000), "1GB": (1024 * MIB, 20_000)}
+"""The bytes of a few large tensors, and the number of small ones, which have one row."""
 TENSORS = 16
 
 Tensors = dict[str, Array]
@@ -36,60 +37,60 @@ def test_write(compare: Callable[[], None]) -> None:
 def cases(size: str) -> list[Case]:
     if size not in SIZES:
         return []
-    nbytes = SIZES[size]
+    nbytes, count = SIZES[size]
+    large = nbytes // (4 * DIM * TENSORS)
     return [
-        Case(
-            key=f"save/{binary(nbytes)}",
-            title=f"{TENSORS} tensors of {binary(nbytes // TENSORS)} saved to a disk",
-            contenders=[
-                Contender("tensorbundle save", _saving(nbytes, _ours), OURS, VERIFIED),
-                Contender(
-                    "TensorFlow SaveV2, no sync",
-                    _saving(nbytes, functools.partial(_theirs, sync=False)),
-                    checksum=VERIFIED,
-                    needs=("tensorflow",),
-                ),
-                Contender(
-                    "TensorFlow SaveV2, then fsync",
-                    _saving(nbytes, functools.partial(_theirs, sync=True)),
-                    checksum=VERIFIED,
-                    needs=("tensorflow",),
-                ),
-                Contender(
-                    "safetensors save_file, no sync",
-                    _saving(nbytes, _safetensors),
-                    needs=("safetensors",),
-                ),
-                Contender(
-                    "pwrite, then fsync", _saving(nbytes, _pwrite), BASELINE, NONE, ("numpy",)
-                ),
-            ],
-            check=lambda _: None,  # in the process that writes
-            unit="bytes",
-            amount=nbytes,
-            memory=True,
-            fresh_process=True,
-        )
+        _case(TENSORS, large, f"save/{binary(nbytes)}"),
+        _case(count, 1, f"save/small, {count} tensors"),
     ]
+
+
+def _case(count: int, rows: int, key: str) -> Case:
+    def contender(name: str, prepare: Prepare, *options: Any, **more: Any) -> Contender:
+        return Contender(name, _saving(count, rows, prepare), *options, **more)
+
+    theirs, synced = (functools.partial(_theirs, sync=sync) for sync in (False, True))
+    return Case(
+        key=key,
+        title=f"{count:,} tensors of {binary(rows * DIM * 4)} saved to a disk",
+        contenders=[
+            contender("tensorbundle save", _ours, OURS, VERIFIED),
+            contender(
+                "TensorFlow SaveV2, no sync", theirs, checksum=VERIFIED, needs=("tensorflow",)
+            ),
+            contender(
+                "TensorFlow SaveV2, then fsync", synced, checksum=VERIFIED, needs=("tensorflow",)
+            ),
+            contender("safetensors save_file, no sync", _safetensors, needs=("safetensors",)),
+            contender("pwrite, then fsync", _pwrite, BASELINE, NONE, ("numpy",)),
+        ],
+        check=lambda _: None,  # in the process that writes
+        unit="bytes",
+        amount=count * rows * DIM * 4,
+        memory=True,
+        fresh_process=True,
+    )
 
 
 # Prepares the tensors; returns a function that writes them to a folder, and one that reads them.
 Prepare = Callable[[Tensors], tuple[Callable[[Path], None], Callable[[Path], Tensors]]]
 
 
-def _saving(nbytes: int, prepare: Prepare) -> Callable[[], Any]:
+def _saving(count: int, rows: int, prepare: Prepare) -> Callable[[], Any]:
+    """Saves once, after a save of one row that loads libraries."""
+
     @contextmanager
     def start() -> Iterator[Run]:
-        rows = nbytes // (4 * DIM * TENSORS)
         size = rows * DIM
         tensors = {
-            f"tensor_{i:02d}": data.elements(i * size, (i + 1) * size).reshape(rows, DIM)
-            for i in range(TENSORS)
+            f"tensor_{i:05d}": data.elements(i * size, (i + 1) * size).reshape(rows, DIM)
+            for i in range(count)
         }
         write, read = prepare(tensors)
         folder = data.root() / f".save.{os.getpid()}"
-        folder.mkdir(parents=True)
+        (folder / "first").mkdir(parents=True)
         try:
+            prepare({"tensor": data.elements(0, DIM).reshape(1, DIM)})[0](folder / "first")
 
             def run() -> Phases:
                 phases = Phases()
@@ -155,7 +156,7 @@ def _pwrite(tensors: Tensors) -> Any:
             os.close(file)
 
     def read(folder: Path) -> Tensors:
-        shape = (TENSORS, *next(iter(tensors.values())).shape)
+        shape = (len(tensors), *next(iter(tensors.values())).shape)
         stored = np.memmap(folder / "raw", np.float32, "r", shape=shape)
         return dict(zip(tensors, stored, strict=True))
 

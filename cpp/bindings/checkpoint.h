@@ -109,9 +109,9 @@ py::array NewBoxArray(const Checkpoint& checkpoint, const Tensor& tensor, const 
 // A filled array, or for rank 0 its element as a NumPy scalar.
 py::object ArrayOrScalar(py::array array);
 
-// All elements of a tensor as an array that the caller owns, or a NumPy scalar for rank 0; None for
-// elements that need a conversion in Python: strings, variants, unknown and sign-extended types.
-// Throws as ReadBox.
+// All elements of a tensor as an array that the caller owns, or a NumPy scalar or `bytes` for rank
+// 0; None for elements that need a conversion in Python: unknown and sign-extended types. Throws as
+// ReadBox and ReadStrings.
 py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
                            const Tensor& tensor);
 

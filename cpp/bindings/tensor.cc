@@ -339,9 +339,10 @@ py::object ReadRow(const BoundTensor& self, const py::object& index) {
 
 py::bytes ToBytes(std::string_view text) { return {text.data(), text.size()}; }
 
-StringElements ReadSlice(const OpenTensor& t, const StoredSlice& slice) {
+StringElements ReadSlice(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
+                         const Tensor& tensor, const StoredSlice& slice) {
   const GilReleased released;
-  return ReadStrings(*t.checkpoint, t.tensor, slice, t.bound.checkpoint->verify());
+  return ReadStrings(checkpoint, tensor, slice, bound.verify());
 }
 
 // Copies the intersection of `source` and `destination`, boxes of one tensor, from the elements of
@@ -366,7 +367,8 @@ py::array ReadStringSlice(const OpenTensor& t, size_t number) {
   const Catalog& catalog = t.checkpoint->catalog();
   const std::span<const StoredSlice> slices = catalog.Slices(t.tensor);
   if (number >= slices.size()) throw std::out_of_range("no slice " + std::to_string(number));
-  const StringElements elements = ReadSlice(t, slices[number]);
+  const StringElements elements =
+      ReadSlice(*t.bound.checkpoint, *t.checkpoint, t.tensor, slices[number]);
   const Box box = catalog.BoxOf(t.tensor, slices[number]);
   py::array array = NewObjects(Lengths(box));
   if (Volume(box) == 0) return array;
@@ -374,19 +376,23 @@ py::array ReadStringSlice(const OpenTensor& t, size_t number) {
   return array;
 }
 
-py::array ReadStringBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
-  const Box box = BoxOf(t, offset, lengths);
+py::array ReadStringsIn(const Box& box, const BoundCheckpoint& bound, const Checkpoint& checkpoint,
+                        const Tensor& tensor) {
   std::vector<SliceOverlap> overlaps;
   if (Volume(box) != 0) {
     const GilReleased released;
-    overlaps = FindOverlaps(t.checkpoint->catalog(), t.tensor, box);
+    overlaps = FindOverlaps(checkpoint.catalog(), tensor, box);
   }
-  py::array array = NewObjects(lengths);  // only for elements that are stored
+  py::array array = NewObjects(Lengths(box));  // only for elements that are stored
   for (const SliceOverlap& overlap : overlaps) {
-    CopyStrings(ReadSlice(t, *overlap.slice), overlap.slice_box, box, overlap.intersection,
-                static_cast<PyObject**>(array.mutable_data()));
+    CopyStrings(ReadSlice(bound, checkpoint, tensor, *overlap.slice), overlap.slice_box, box,
+                overlap.intersection, static_cast<PyObject**>(array.mutable_data()));
   }
   return array;
+}
+
+py::array ReadStringBox(const OpenTensor& t, const Sizes& offset, const Sizes& lengths) {
+  return ReadStringsIn(BoxOf(t, offset, lengths), *t.bound.checkpoint, *t.checkpoint, t.tensor);
 }
 
 // Rows of axis 0, which are in ascending order, without repetition. Each stored slice is read once.
@@ -418,7 +424,8 @@ py::array ReadStringRows(const OpenTensor& t, const RowArray& rows) {
     const auto begin = std::lower_bound(wanted.begin(), wanted.end(), slice_rows.start);
     const auto end = std::lower_bound(begin, wanted.end(), slice_rows.end());
     if (begin == end) continue;
-    const StringElements elements = ReadSlice(t, *overlap.slice);
+    const StringElements elements =
+        ReadSlice(*t.bound.checkpoint, *t.checkpoint, t.tensor, *overlap.slice);
     Box intersection = overlap.slice_box;
     for (auto row = begin; row != end; ++row) {
       row_box[0] = intersection[0] = {*row, 1};
@@ -613,8 +620,11 @@ py::object ArrayOrScalar(py::array array) {
 
 py::object ReadWholeTensor(const BoundCheckpoint& bound, const Checkpoint& checkpoint,
                            const Tensor& tensor) {
-  if (!IsPlain(static_cast<int32_t>(tensor.dtype))) return py::none();
   const std::span<const int64_t> shape = checkpoint.catalog().Shape(tensor);
+  if (HasVariableSize(tensor.dtype)) {
+    return ArrayOrScalar(ReadStringsIn(WholeBox(shape), bound, checkpoint, tensor));
+  }
+  if (!IsPlain(static_cast<int32_t>(tensor.dtype))) return py::none();
   return ReadNew(bound, checkpoint, tensor, WholeBox(shape), shape);
 }
 

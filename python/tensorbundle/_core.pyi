@@ -164,7 +164,10 @@ class Checkpoint:
         """Returns `Tensor.read_whole` of the tensor with this key; None if it does not exist."""
 
     def load(self, tensors: list[Tensor], threads: int) -> list[Any]:
-        """Returns `Tensor.read_whole` of each tensor. `threads` is 0 for the default."""
+        """Returns `Tensor.read_whole` of each tensor, but None for strings and variants.
+
+        `threads` is 0 for the default.
+        """
 
     def full_names(self, object_graph: bytes) -> tuple[list[tuple[str, str, bool]], bool]:
         """Reads the names in a serialized TrackableObjectGraph.
@@ -300,10 +303,9 @@ class Tensor:
         """Copies a box to `out`, which must be C-contiguous and have the size of the box."""
 
     def read_whole(self) -> Any:
-        """Returns all elements as a new array, or as a NumPy scalar for rank 0.
+        """Returns all elements as a new array, or as a NumPy scalar or ``bytes`` for rank 0.
 
-        Returns None for elements that Python must convert: strings, unknown and sign-extended
-        types.
+        Returns None for elements that Python must convert: unknown and sign-extended types.
         """
 
     def read_row(self, index: object) -> Any:

@@ -8,6 +8,7 @@ ml_dtypes. If the installed ml_dtypes does not have a type, its bytes are read a
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import ml_dtypes
@@ -126,6 +127,7 @@ def stored_name(number: int) -> str:
     return entry[0] if entry else f"unknown ({number})"
 
 
+@functools.lru_cache(maxsize=256)
 def enum_name(number: int) -> str:
     """Returns the name in TensorFlow's enum, as in ``debug_string``: ``DT_FLOAT``."""
     special = {1: "DT_FLOAT", 2: "DT_DOUBLE", 19: "DT_HALF"}
@@ -145,6 +147,7 @@ def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
         np.right_shift(array, 8 - bits, out=array)
 
 
+@functools.lru_cache(maxsize=256)  # NumPy composes the name of a dtype anew each time
 def number_of(dtype: np.dtype[Any]) -> int:
     """Returns the type number with which elements of a NumPy dtype are stored.
 

@@ -351,8 +351,8 @@ def _read_text(path: str) -> str:
         raise OSError(errno.EINVAL, "Not a regular file", path)
     if status.st_size > _MAX_STATE_FILE_BYTES:
         raise OSError(errno.EFBIG, f"{status.st_size} bytes are too many for a state file", path)
-    with open(path, "rb") as file:
-        data = file.read(_MAX_STATE_FILE_BYTES)
+    with open(path, "rb", buffering=0) as file:
+        data = file.readall()  # read(limit) would allocate the limit
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

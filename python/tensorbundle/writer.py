@@ -326,6 +326,19 @@ class Writer:
                 self.discard()
                 raise
 
+    def _add_all(self, tensors: Mapping[str, Any]) -> None:
+        """Does what ``add`` does for each tensor, with one check of the writer's state."""
+
+        def write(core: _core.Writer) -> None:
+            for name, value in tensors.items():
+                if isinstance(value, Tensor):
+                    self.copy({naming.as_text(name): value})
+                else:
+                    array = as_array(value)
+                    self._add_slice(core, name, array.shape, None, array)
+
+        self._call(write)
+
     def _add_slice(
         self,
         core: _core.Writer,
@@ -430,8 +443,7 @@ def save(
     with Writer(
         prefix, shards=shards, alignment=alignment, overwrite=overwrite, threads=threads
     ) as writer:
-        for name, value in tensors.items():
-            writer.add(name, value)
+        writer._add_all(tensors)
     return writer.path
 
 
