@@ -46,6 +46,13 @@ UNSANITIZED = {
         ("system_errors", "test_too_many_open_files"),
         ("system_errors", "test_cli_distinguishes"),
     ],
+    "forks while other threads run: in the child, the sanitizer's allocator stays locked, and new "
+    "mappings have its marks of the other threads' stacks": [
+        ("process_lifetimes", "test_fork_in_the_middle"),
+    ],
+    "lists the libraries that the op library needs": [
+        ("op_library_file", "test_library_depends_only_on_c_library"),
+    ],
     "measures times": [
         ("signals", "test_"),
         ("threads", "test_long_calls_release_the_gil"),
