@@ -45,13 +45,16 @@ py::array NewFromDescr(py::handle dtype, std::span<const int64_t> shape, const p
   static_assert(sizeof(py::ssize_t) == sizeof(int64_t));
   const auto& numpy = py::detail::npy_api::get();
   const bool is_writable = bytes != nullptr && access == Access::kWritable;
+  PyObject* const descriptor = dtype.inc_ref().ptr();  // the function steals it
+  // NumPy releases the GIL while it allocates zeros, as for objects.
   return py::reinterpret_steal<py::array>(
-      Steal(numpy.PyArray_NewFromDescr_(
-                numpy.PyArray_Type_, dtype.inc_ref().ptr(), static_cast<int>(shape.size()),
-                reinterpret_cast<const Py_intptr_t*>(shape.data()), strides,
-                const_cast<uint8_t*>(bytes),
-                is_writable ? int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_} : 0, nullptr))
-          .release());
+      Steal(CallPython([&] {
+        return numpy.PyArray_NewFromDescr_(
+            numpy.PyArray_Type_, descriptor, static_cast<int>(shape.size()),
+            reinterpret_cast<const Py_intptr_t*>(shape.data()), strides,
+            const_cast<uint8_t*>(bytes),
+            is_writable ? int{py::detail::npy_api::NPY_ARRAY_WRITEABLE_} : 0, nullptr);
+      })).release());
 }
 
 template <typename Id>

@@ -360,7 +360,9 @@ void CopyStrings(const StringElements& elements, const Box& source, const Box& d
   });
 }
 
-py::array NewObjects(std::span<const int64_t> shape) { return NewArray(py::dtype("O"), shape); }
+py::array NewObjects(std::span<const int64_t> shape) {
+  return NewArray(DtypeOf(static_cast<int32_t>(DataType::kString)), shape);
+}
 
 // All elements of one stored slice, in the shape of the slice.
 py::array ReadStringSlice(const OpenTensor& t, size_t number) {
