@@ -48,7 +48,7 @@ TENSORBUNDLE_INLINE Pair PairOf(Float a, Float b) {
   pair.rank = MagnitudeBits(x - y);
   pair.other_bits = std::bit_cast<Bits>(a) != std::bit_cast<Bits>(b);
   pair.is_unequal = (x != y) & !both_nan;
-  pair.not_finite = (MagnitudeBits(x) >= kInfinityBits) | (MagnitudeBits(y) >= kInfinityBits);
+  pair.not_finite = std::max(MagnitudeBits(x), MagnitudeBits(y)) >= kInfinityBits;
   return pair;
 }
 
