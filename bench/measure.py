@@ -108,7 +108,6 @@ def prepare(
 def _sample(case: Case, run: Run, repeats: int, tasks: float) -> Figures:
     if case.cold_files:
         drop(case.cold_files())
-        touch_free_memory(sum(path.stat().st_size for path in case.cold_files()))
     gc.collect()
     timer = timeit.Timer(run, gc.enable if case.gc_enabled else "pass")  # Timer disables it
     cpu = time.process_time()
@@ -214,16 +213,6 @@ def drop(paths: Iterable[Path]) -> None:
         left, size = resident(path), path.stat().st_size
         if left > max(size // 100, 16 * mmap.PAGESIZE):
             raise ColdCacheError(f"{left} of {size} bytes of {path.name} stay in the page cache")
-
-
-def touch_free_memory(size: int) -> None:
-    """Allocates, touches and frees as much memory as the page cache will need.
-
-    The host of a virtual machine takes free pages back. Giving them again can take longer than a
-    read, and happens to some runs of every contender.
-    """
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0)
-    mmap.mmap(-1, size, flags=flags).close()
 
 
 def resident(path: Path) -> int:
