@@ -94,9 +94,6 @@ TENSORBUNDLE_INLINE Pair PairOf(Integer a, Integer b) {
 
 // ---- Arrays.
 
-template <typename Element>
-using DifferenceOf = Difference<std::conditional_t<std::is_integral_v<Element>, uint64_t, double>>;
-
 template <bool kSkipsSameBits, bool kIsExact, typename Element>
 TENSORBUNDLE_INLINE DifferenceOf<Element> Loop(std::span<const Element> a,
                                                std::span<const Element> b, double rtol,
@@ -147,16 +144,6 @@ TENSORBUNDLE_INLINE DifferenceOf<Element> CompareAll(std::span<const Element> a,
   return rule.skips_same_bits ? Loop<true, true>(a, b, 0, 0) : Loop<false, true>(a, b, 0, 0);
 }
 
-template <typename Element>
-using Function = DifferenceOf<Element> (*)(std::span<const Element>, std::span<const Element>,
-                                           const DifferenceRule&);
-
-template <typename Element>
-DifferenceOf<Element> CompareAnywhere(std::span<const Element> a, std::span<const Element> b,
-                                      const DifferenceRule& rule) {
-  return CompareAll(a, b, rule);
-}
-
 #if defined(__x86_64__)
 template <typename Element>
 __attribute__((target("avx512f"))) DifferenceOf<Element> CompareAvx512(std::span<const Element> a,
@@ -166,53 +153,34 @@ __attribute__((target("avx512f"))) DifferenceOf<Element> CompareAvx512(std::span
 }
 #endif
 
-// Returns the fastest function for this processor.
-template <typename Element>
-Function<Element> Select() {
-#if defined(__x86_64__)
-  if (HasAvx512AndVpclmul()) return CompareAvx512<Element>;
-#endif
-  return CompareAnywhere<Element>;
-}
-
-template <typename Element>
-const Function<Element> kSelected = Select<Element>();
-
 }  // namespace
 
-Difference<double> Compare(std::span<const float> a, std::span<const float> b,
-                           const DifferenceRule& rule) {
-  return kSelected<float>(a, b, rule);
-}
-
-Difference<double> Compare(std::span<const double> a, std::span<const double> b,
-                           const DifferenceRule& rule) {
-  return kSelected<double>(a, b, rule);
-}
-
-Difference<double> Compare(std::span<const std::complex<double>> a,
-                           std::span<const std::complex<double>> b, const DifferenceRule& rule) {
+template <typename Element>
+DifferenceOf<Element> ComparePortably(std::span<const Element> a, std::span<const Element> b,
+                                      const DifferenceRule& rule) {
   return CompareAll(a, b, rule);
 }
 
-Difference<uint64_t> Compare(std::span<const int64_t> a, std::span<const int64_t> b,
-                             const DifferenceRule& rule) {
-  return kSelected<int64_t>(a, b, rule);
+template <typename Element>
+DifferenceOf<Element> Compare(std::span<const Element> a, std::span<const Element> b,
+                              const DifferenceRule& rule) {
+#if defined(__x86_64__)
+  static const bool has_avx512 = HasAvx512AndVpclmul();
+  if (has_avx512) return CompareAvx512(a, b, rule);
+#endif
+  return ComparePortably(a, b, rule);
 }
 
-Difference<uint64_t> Compare(std::span<const uint64_t> a, std::span<const uint64_t> b,
-                             const DifferenceRule& rule) {
-  return kSelected<uint64_t>(a, b, rule);
-}
-
-Difference<double> ComparePortably(std::span<const float> a, std::span<const float> b,
-                                   const DifferenceRule& rule) {
-  return CompareAnywhere(a, b, rule);
-}
-
-Difference<double> ComparePortably(std::span<const double> a, std::span<const double> b,
-                                   const DifferenceRule& rule) {
-  return CompareAnywhere(a, b, rule);
-}
+#define TENSORBUNDLE_INSTANTIATE(Element)                                                    \
+  template DifferenceOf<Element> Compare(std::span<const Element>, std::span<const Element>, \
+                                         const DifferenceRule&);                             \
+  template DifferenceOf<Element> ComparePortably(std::span<const Element>,                   \
+                                                 std::span<const Element>, const DifferenceRule&);
+TENSORBUNDLE_INSTANTIATE(float)
+TENSORBUNDLE_INSTANTIATE(double)
+TENSORBUNDLE_INSTANTIATE(std::complex<double>)
+TENSORBUNDLE_INSTANTIATE(int64_t)
+TENSORBUNDLE_INSTANTIATE(uint64_t)
+#undef TENSORBUNDLE_INSTANTIATE
 
 }  // namespace tensorbundle

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 namespace tensorbundle {
 
@@ -34,23 +35,19 @@ struct Difference {
   std::optional<double> max_rel;  // the largest abs(a - b) / abs(b) of those where b is not 0
 };
 
-// Compares floating-point and complex numbers as doubles.
+template <typename Element>
+using DifferenceOf = Difference<std::conditional_t<std::is_integral_v<Element>, uint64_t, double>>;
+
+// Compares elements: float, double, std::complex<double>, int64_t or uint64_t. Those that are not
+// integers are compared as doubles.
 // Requires: the spans have the same size.
-Difference<double> Compare(std::span<const float> a, std::span<const float> b,
-                           const DifferenceRule& rule);
-Difference<double> Compare(std::span<const double> a, std::span<const double> b,
-                           const DifferenceRule& rule);
-Difference<double> Compare(std::span<const std::complex<double>> a,
-                           std::span<const std::complex<double>> b, const DifferenceRule& rule);
-Difference<uint64_t> Compare(std::span<const int64_t> a, std::span<const int64_t> b,
-                             const DifferenceRule& rule);
-Difference<uint64_t> Compare(std::span<const uint64_t> a, std::span<const uint64_t> b,
-                             const DifferenceRule& rule);
+template <typename Element>
+DifferenceOf<Element> Compare(std::span<const Element> a, std::span<const Element> b,
+                              const DifferenceRule& rule);
 
 // What Compare() does on processors without AVX-512; for tests.
-Difference<double> ComparePortably(std::span<const float> a, std::span<const float> b,
-                                   const DifferenceRule& rule);
-Difference<double> ComparePortably(std::span<const double> a, std::span<const double> b,
-                                   const DifferenceRule& rule);
+template <typename Element>
+DifferenceOf<Element> ComparePortably(std::span<const Element> a, std::span<const Element> b,
+                                      const DifferenceRule& rule);
 
 }  // namespace tensorbundle

@@ -84,7 +84,8 @@ void ExpectDefinition(const std::vector<Element>& a, const std::vector<Element>&
   for (const DifferenceRule& rule :
        {DifferenceRule{true, true}, DifferenceRule{false, true}, DifferenceRule{true, false},
         DifferenceRule{false, false}, DifferenceRule{true, false, 0.25, 0.5},
-        DifferenceRule{false, false, 0.5, 0}, DifferenceRule{false, false, 0, 2}}) {
+        DifferenceRule{false, false, 0.5, 0}, DifferenceRule{false, false, 0, 2},
+        DifferenceRule{false, false, 0.1, 0.3}}) {
     const auto expected = Expected(a, b, rule);
     const auto check = [&](const auto& found) {
       EXPECT_EQ(found.num_different, expected.num_different);
@@ -95,7 +96,7 @@ void ExpectDefinition(const std::vector<Element>& a, const std::vector<Element>&
     const std::span<const Element> left = a;
     const std::span<const Element> right = b;
     check(Compare(left, right, rule));
-    if constexpr (std::is_floating_point_v<Element>) check(ComparePortably(left, right, rule));
+    check(ComparePortably(left, right, rule));
   }
 }
 
@@ -166,6 +167,18 @@ TYPED_TEST(DifferenceTest, EveryPosition) {
     b[at] = TypeParam(4);
     ExpectDefinition(a, b);
   }
+}
+
+// A fused multiplication and addition rounds once, and finds other elements close.
+TEST(DifferenceTest, NearTheTolerance) {
+  std::mt19937 random(3);
+  std::vector<double> a(4096);
+  std::vector<double> b(4096);
+  for (size_t i = 0; i < a.size(); ++i) {
+    b[i] = static_cast<double>(random()) / 1e9;
+    a[i] = b[i] + (0.3 + 0.1 * b[i]);
+  }
+  ExpectDefinition(a, b);
 }
 
 TEST(DifferenceTest, BitsOfNan) {
