@@ -57,11 +57,6 @@ py::array NewFromDescr(py::handle dtype, std::span<const int64_t> shape, const p
       })).release());
 }
 
-template <typename Id>
-std::span<const Id> SpanOf(const py::array& ids) {
-  return {static_cast<const Id*>(ids.data()), static_cast<size_t>(ids.size())};
-}
-
 }  // namespace
 
 py::handle DtypeOf(int32_t type_number) {
@@ -111,9 +106,13 @@ ByteSpan BytesOf(const py::array& array) {
   return {static_cast<const uint8_t*>(array.data()), static_cast<size_t>(array.nbytes())};
 }
 
-RowIds ToRowIds(const py::array& ids) {
+bool IsAlignedAndContiguous(const py::array& array) {
   constexpr int kWanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
-  if ((ids.flags() & kWanted) != kWanted) {
+  return (array.flags() & kWanted) == kWanted;
+}
+
+RowIds ToRowIds(const py::array& ids) {
+  if (!IsAlignedAndContiguous(ids)) {
     throw std::invalid_argument("row numbers must be C-contiguous and aligned");
   }
   if (py::isinstance<py::array_t<int32_t>>(ids)) return SpanOf<int32_t>(ids);

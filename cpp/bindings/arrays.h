@@ -46,6 +46,14 @@ MutableByteSpan Destination(py::array& out);
 // Returns the memory of a C-contiguous array.
 ByteSpan BytesOf(const py::array& array);
 
+bool IsAlignedAndContiguous(const py::array& array);
+
+// Returns the elements of a C-contiguous, aligned array of this dtype.
+template <typename Element>
+std::span<const Element> SpanOf(const py::array& array) {
+  return {static_cast<const Element*>(array.data()), static_cast<size_t>(array.size())};
+}
+
 // Returns the numbers of a C-contiguous, aligned array of int32, int64, uint32 or uint64. Throws
 // std::invalid_argument for any other.
 RowIds ToRowIds(const py::array& ids);

@@ -13,11 +13,6 @@
 namespace tensorbundle {
 namespace {
 
-template <typename Element>
-std::span<const Element> Elements(const py::array& array) {
-  return {static_cast<const Element*>(array.data()), static_cast<size_t>(array.size())};
-}
-
 // Returns None if the arrays have other elements.
 template <typename Element>
 py::object CompareIf(const py::array& a, const py::array& b, const DifferenceRule& rule) {
@@ -26,16 +21,14 @@ py::object CompareIf(const py::array& a, const py::array& b, const DifferenceRul
   }
   const auto found = [&] {
     const GilReleased released;
-    return Compare(Elements<Element>(a), Elements<Element>(b), rule);
+    return Compare(SpanOf<Element>(a), SpanOf<Element>(b), rule);
   }();
   return py::make_tuple(found.num_different, found.num_not_finite, found.max_abs, found.max_rel);
 }
 
 py::object CompareElements(const py::array& a, const py::array& b, bool skips_same_bits,
                            bool is_exact, double rtol, double atol) {
-  constexpr int kNeeded =
-      py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
-  if ((a.flags() & kNeeded) != kNeeded || (b.flags() & kNeeded) != kNeeded) {
+  if (!IsAlignedAndContiguous(a) || !IsAlignedAndContiguous(b)) {
     throw std::invalid_argument("arrays must be aligned and C-contiguous");
   }
   if (a.size() != b.size()) throw std::invalid_argument("arrays must have the same size");

@@ -378,6 +378,7 @@ py::array ReadStringSlice(const OpenTensor& t, size_t number) {
   return array;
 }
 
+// The elements of a box, in its shape.
 py::array ReadStringsIn(const Box& box, const BoundCheckpoint& bound, const Checkpoint& checkpoint,
                         const Tensor& tensor) {
   std::vector<SliceOverlap> overlaps;

@@ -147,7 +147,7 @@ def sign_extend(number: int, array: np.ndarray[Any, Any]) -> None:
         np.right_shift(array, 8 - bits, out=array)
 
 
-@functools.lru_cache(maxsize=256)  # NumPy composes the name of a dtype anew each time
+@functools.lru_cache(maxsize=256)  # NumPy computes a dtype's name at each access
 def number_of(dtype: np.dtype[Any]) -> int:
     """Returns the type number with which elements of a NumPy dtype are stored.
 
