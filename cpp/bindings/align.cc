@@ -27,9 +27,6 @@ py::tuple Align(const std::string& source, const std::string& destination, uint6
 
 }  // namespace
 
-void RegisterAlign(py::module_& module) {
-  module.def("align", &Align, "source"_a, "destination"_a, py::kw_only(), "alignment"_a,
-             "threads"_a, "progress"_a = py::none());
-}
+void RegisterAlign(py::module_& module) { module.def("align", &Align); }
 
 }  // namespace tensorbundle

@@ -123,7 +123,10 @@ RowIds ToRowIds(const py::array& ids) {
 }
 
 void RegisterArrays(py::module_& module) {
-  module.def("set_dtypes", &SetDtypes, "dtypes"_a, "converted"_a);
+  module.def("set_dtypes", &SetDtypes);
+  // Without memory, NumPy's own `__array_interface__` ends the process.
+  module.def("address_of",
+             [](const py::array& array) { return Int{reinterpret_cast<uintptr_t>(array.data())}; });
 }
 
 }  // namespace tensorbundle

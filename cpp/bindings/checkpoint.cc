@@ -447,66 +447,61 @@ void RegisterCheckpoint(py::module_& module) {
   py::class_<BoundNames, std::shared_ptr<BoundNames>>(module, "Names", py::is_final(), MadeByCore())
       .def("__call__", [](const BoundNames& self) { return ListNames(*self.catalog); });
   py::class_<BoundCheckpoint, Bound>(module, "Checkpoint", py::is_final(), MadeByCore())
-      .def_static(
-          "open_bundle",
-          [](const std::string& prefix, const std::string& io, std::string name, bool verify,
-             int threads) {
-            const IoMode mode = ParseMode(io);
-            const GilReleased released;
-            return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode),
-                                                     std::move(name), verify, threads);
-          },
-          "prefix"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
-      .def_static(
-          "open_v1",
-          [](const std::vector<std::string>& files, const std::string& io, std::string name,
-             bool verify, int threads) {
-            const IoMode mode = ParseMode(io);
-            const GilReleased released;
-            return std::make_shared<BoundCheckpoint>(OpenV1(files, mode), std::move(name), verify,
-                                                     threads);
-          },
-          "files"_a, py::kw_only(), "io"_a, "name"_a, "verify"_a, "threads"_a)
-      .def_static(
-          "open_remote",
-          [](int format, const std::vector<std::string>& files, py::object open, std::string name,
-             bool verify, int threads) {
-            const FileOpener opener = OpenerOf(std::move(open));
-            const GilReleased released;
-            auto opened = format == 2 ? Checkpoint::OpenRemote(files.at(0), opener)
-                                      : OpenV1(files, IoMode::kPread, opener);
-            return std::make_shared<BoundCheckpoint>(std::move(opened), std::move(name), verify,
-                                                     threads);
-          },
-          "format"_a, "files"_a, "open"_a, py::kw_only(), "name"_a, "verify"_a, "threads"_a)
+      .def_static("open_bundle",
+                  [](const std::string& prefix, const std::string& io, std::string name,
+                     bool verify, int threads) {
+                    const IoMode mode = ParseMode(io);
+                    const GilReleased released;
+                    return std::make_shared<BoundCheckpoint>(Checkpoint::OpenBundle(prefix, mode),
+                                                             std::move(name), verify, threads);
+                  })
+      .def_static("open_v1",
+                  [](const std::vector<std::string>& files, const std::string& io, std::string name,
+                     bool verify, int threads) {
+                    const IoMode mode = ParseMode(io);
+                    const GilReleased released;
+                    return std::make_shared<BoundCheckpoint>(OpenV1(files, mode), std::move(name),
+                                                             verify, threads);
+                  })
+      .def_static("open_remote",
+                  [](int format, const std::vector<std::string>& files, py::object open,
+                     std::string name, bool verify, int threads) {
+                    const FileOpener opener = OpenerOf(std::move(open));
+                    const GilReleased released;
+                    auto opened = format == 2 ? Checkpoint::OpenRemote(files.at(0), opener)
+                                              : OpenV1(files, IoMode::kPread, opener);
+                    return std::make_shared<BoundCheckpoint>(std::move(opened), std::move(name),
+                                                             verify, threads);
+                  })
       .def("close", &BoundCheckpoint::Close, py::call_guard<GilReleased>())
       .def_property_readonly("closed", &BoundCheckpoint::closed)
       .def_property_readonly("threads", &BoundCheckpoint::threads)
-      .def("__len__", Of(+[](const Checkpoint& self) { return self.catalog().tensors.size(); }))
+      .def("__len__",
+           Of(+[](const Checkpoint& self) { return Int{self.catalog().tensors.size()}; }))
       .def_property_readonly("index_checksum",
-                             Of(+[](const Checkpoint& self) { return self.index_checksum(); }))
+                             Of(+[](const Checkpoint& self) { return Int{self.index_checksum()}; }))
       .def_property_readonly("big_endian",
                              Of(+[](const Checkpoint& self) { return self.catalog().big_endian; }))
       .def_property_readonly("warnings", Of(&Warnings))
-      .def("has", Of(&Has), "name"_a)
-      .def("find", &Find, "name"_a)
-      .def("find_handle", &FindHandle, "name"_a)
-      .def("bind_tensor", &BindTensor, "index"_a, "type_number"_a, "name"_a, "shape"_a)
-      .def("get_tensor", &GetTensor, "name"_a)
-      .def("load", &Load, "tensors"_a, "threads"_a)
-      .def("full_names", Of(&FullNamesOf), "object_graph"_a)
+      .def("has", Of(&Has))
+      .def("find", &Find)
+      .def("find_handle", &FindHandle)
+      .def("bind_tensor", &BindTensor)
+      .def("get_tensor", &GetTensor)
+      .def("load", &Load)
+      .def("full_names", Of(&FullNamesOf))
       .def("names", Of(&Names))
       .def("detached_names", Of(&DetachedNames))
       .def("tensors", &Tensors)
-      .def("handles", Of(&Handles), "names"_a)
-      .def("shape_map", Of(&ShapeMap), "names"_a)
-      .def("type_map", Of(&TypeMap), "names"_a)
+      .def("handles", Of(&Handles))
+      .def("shape_map", Of(&ShapeMap))
+      .def("type_map", Of(&TypeMap))
       .def("rewritten_file", Of(+[](const Checkpoint& self) -> py::object {
              const std::string path = self.files().RewrittenFile();
              return path.empty() ? py::none() : py::object(PathOf(path));
            }))
-      .def("verify", &Verify, "tensors"_a, py::kw_only(), "progress"_a = py::none());
-  module.def("set_default_threads", &SetDefaultThreads, "threads"_a);
+      .def("verify", &Verify);
+  module.def("set_default_threads", &SetDefaultThreads);
   module.def("default_threads", &DefaultThreads);
 }
 

@@ -12,10 +12,12 @@ void RegisterChecksum(py::module_& module) {
         const py::buffer_info info =
             data.request();  // keeps the memory exported while the GIL is away
         const GilReleased released;
-        return crc32c::Extend(value, info.ptr, static_cast<size_t>(info.size * info.itemsize));
+        return Int{crc32c::Extend(value, info.ptr, static_cast<size_t>(info.size * info.itemsize))};
       },
-      "data"_a, "value"_a = 0);
-  module.def("crc32c_combine", &crc32c::Combine, "first"_a, "second"_a, "second_size"_a);
+      "data"_a, "value"_a = 0, py::pos_only());
+  module.def("crc32c_combine", [](uint32_t first, uint32_t second, uint64_t size) {
+    return Int{crc32c::Combine(first, second, size)};
+  });
   module.def("crc32c_implementation", &crc32c::ActiveName);
   module.def("available_processors", &AvailableProcessors);
 }

@@ -44,9 +44,6 @@ py::object CompareElements(const py::array& a, const py::array& b, bool skips_sa
 
 }  // namespace
 
-void RegisterDifference(py::module_& module) {
-  module.def("compare_elements", &CompareElements, "a"_a, "b"_a, py::kw_only(), "skips_same_bits"_a,
-             "is_exact"_a, "rtol"_a, "atol"_a);
-}
+void RegisterDifference(py::module_& module) { module.def("compare_elements", &CompareElements); }
 
 }  // namespace tensorbundle

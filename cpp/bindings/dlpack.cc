@@ -131,9 +131,6 @@ py::object DlpackCapsule(const py::array& array, uint8_t code, uint8_t bits, boo
 
 }  // namespace
 
-void RegisterDlpack(py::module_& module) {
-  module.def("dlpack_capsule", &DlpackCapsule, "array"_a, py::kw_only(), "code"_a, "bits"_a,
-             "versioned"_a, "copied"_a);
-}
+void RegisterDlpack(py::module_& module) { module.def("dlpack_capsule", &DlpackCapsule); }
 
 }  // namespace tensorbundle

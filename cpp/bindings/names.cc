@@ -83,9 +83,6 @@ py::list SimilarNames(const py::bytes& name, const py::list& candidates, size_t 
 
 }  // namespace
 
-void RegisterNames(py::module_& module) {
-  module.def("similar_names", &SimilarNames, "name"_a, "candidates"_a, py::kw_only(), "count"_a,
-             "least"_a);
-}
+void RegisterNames(py::module_& module) { module.def("similar_names", &SimilarNames); }
 
 }  // namespace tensorbundle

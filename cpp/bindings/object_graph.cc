@@ -29,9 +29,6 @@ py::bytes EditGraph(const py::bytes& graph, const std::vector<std::string>& drop
 
 }  // namespace
 
-void RegisterObjectGraph(py::module_& module) {
-  module.def("edit_object_graph", &EditGraph, "graph"_a, py::kw_only(), "dropped_keys"_a,
-             "renamed_keys"_a, "renamed_full_names"_a);
-}
+void RegisterObjectGraph(py::module_& module) { module.def("edit_object_graph", &EditGraph); }
 
 }  // namespace tensorbundle

@@ -8,6 +8,11 @@
 // - every bound class is derived from HeldByPython, and its objects are made by std::make_shared,
 //   which does not use the class's own operator delete;
 // - no bound class has a constructor for Python: static methods return the objects.
+//
+// Keywords. If there is no memory for the name of an argument, pybind11 (3.1) dereferences null as
+// soon as a call has keywords. Therefore Python passes all arguments by position.
+//
+// Without memory for the result of a function, pybind11 raises TypeError; see Int.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -39,6 +44,11 @@ void RegisterObjectGraph(py::module_& module);
 void RegisterAlign(py::module_& module);
 void RegisterWriter(py::module_& module);
 void RegisterVocabulary(py::module_& module);
+
+// A number that Python receives as an int. Raises MemoryError if there is no memory for it.
+struct Int {
+  uint64_t value;
+};
 
 struct HeldByPython {
   static void operator delete(void*) {}  // the shared_ptr frees it
@@ -140,3 +150,11 @@ class GilReleased {
 };
 
 }  // namespace tensorbundle
+
+template <>
+struct pybind11::detail::type_caster<tensorbundle::Int> {
+  PYBIND11_TYPE_CASTER(tensorbundle::Int, const_name("int"));
+  static handle cast(tensorbundle::Int number, return_value_policy, handle) {
+    return tensorbundle::Steal(PyLong_FromUnsignedLongLong(number.value)).release();
+  }
+};

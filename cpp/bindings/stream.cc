@@ -133,9 +133,8 @@ std::shared_ptr<Stream> OfRows(const BoundTensor& bound, int64_t rows, uint64_t 
 
 void RegisterStream(py::module_& module) {
   py::class_<Stream, std::shared_ptr<Stream>>(module, "Stream", py::is_final(), MadeByCore())
-      .def_static("of_tensors", &OfTensors, "checkpoint"_a, "tensors"_a, py::kw_only(),
-                  "max_ahead"_a)
-      .def_static("of_rows", &OfRows, "tensor"_a, py::kw_only(), "rows"_a, "max_ahead"_a, "outs"_a)
+      .def_static("of_tensors", &OfTensors)
+      .def_static("of_rows", &OfRows)
       .def("next", &Stream::Next)
       .def("close", &Stream::Close);
 }

@@ -114,7 +114,7 @@ py::list FilePaths(const OpenTensor& t) {
 
 // Bytes of the stored slices. Of a slice that must be decoded, only the elements count: the stored
 // bytes are a block of the table, which other tensors may share.
-uint64_t NumBytes(const OpenTensor& t) {
+Int NumBytes(const OpenTensor& t) {
   const Catalog& catalog = t.checkpoint->catalog();
   const DataTypeInfo* type = FindDataType(t.tensor.dtype);
   uint64_t total = 0;
@@ -124,7 +124,7 @@ uint64_t NumBytes(const OpenTensor& t) {
                  ? Volume(catalog.BoxOf(t.tensor, slice)) * type->item_size
                  : slice.size;
   }
-  return total;
+  return {total};
 }
 
 // Why a tensor cannot be read whole and compared with its checksums.
@@ -516,12 +516,12 @@ void CheckRemap(const BoundTensor& self, const py::object& row_ids, uint64_t num
 }
 
 // The number of elements that the remapped table has and this tensor does not.
-uint64_t MissingCells(const OpenTensor& t, const py::object& row_ids, uint64_t num_rows,
-                      const py::object& columns) {
+Int MissingCells(const OpenTensor& t, const py::object& row_ids, uint64_t num_rows,
+                 const py::object& columns) {
   const Remapping remapping = RemappingOf(row_ids, num_rows, columns);
   const int threads = t.bound.checkpoint->threads();
   const GilReleased released;
-  return CountMissingCells(*t.checkpoint, t.tensor, remapping, threads);
+  return {CountMissingCells(*t.checkpoint, t.tensor, remapping, threads)};
 }
 
 void Remap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows,
@@ -540,9 +540,9 @@ void Remap(const BoundTensor& self, const py::object& row_ids, uint64_t num_rows
 }
 
 // Bytes of a row. Raises what streaming the rows would raise before it reads.
-uint64_t RowSize(const OpenTensor& t) {
+Int RowSize(const OpenTensor& t) {
   const GilReleased released;
-  return RowReader(*t.checkpoint, t.tensor, {}).row_size();
+  return {RowReader(*t.checkpoint, t.tensor, {}).row_size()};
 }
 
 // ---- Byte ranges: what a read touches
@@ -597,10 +597,17 @@ py::dict Inspect(const OpenTensor& t, const RangeArray& array) {
     const GilReleased released;
     return InspectRanges(*t.checkpoint, t.tensor, ranges);
   }();
-  return py::dict("slices"_a = facts.num_slices, "whole"_a = facts.num_whole,
-                  "verified"_a = facts.num_verified, "bytes"_a = facts.num_bytes,
-                  "touched"_a = facts.num_touched, "probed"_a = facts.num_probed,
-                  "resident"_a = facts.num_resident, "direct"_a = facts.prefers_direct);
+  py::dict found;  // made by hand: "slices"_a = ... would raise RuntimeError without memory
+  const auto set = [&](const char* key, uint64_t value) { found[key] = Int{value}; };
+  set("slices", facts.num_slices);
+  set("whole", facts.num_whole);
+  set("verified", facts.num_verified);
+  set("bytes", facts.num_bytes);
+  set("touched", facts.num_touched);
+  set("probed", facts.num_probed);
+  set("resident", facts.num_resident);
+  found["direct"] = py::bool_(facts.prefers_direct);
+  return found;
 }
 
 }  // namespace
@@ -639,10 +646,10 @@ void RegisterTensor(py::module_& module) {
       .def_readonly("shape", &BoundTensor::shape)
       .def_readonly("dtype", &BoundTensor::dtype)
       .def_readonly("type_number", &BoundTensor::type_number)
-      .def_readonly("index", &BoundTensor::index)
+      .def_property_readonly("index", [](const BoundTensor& self) { return Int{self.index}; })
       .def_property_readonly("checkpoint_id",
                              [](const BoundTensor& self) {
-                               return reinterpret_cast<uintptr_t>(self.checkpoint.get());
+                               return Int{reinterpret_cast<uintptr_t>(self.checkpoint.get())};
                              })
       .def_property_readonly("verify",
                              [](const BoundTensor& self) { return self.checkpoint->verify(); })
@@ -655,29 +662,28 @@ void RegisterTensor(py::module_& module) {
       .def("slices", Of(&Slices))
       .def("error", Of(&GetError))
       .def("view", Of(&View))
-      .def("view_row", &ViewRow, "index"_a)
+      .def("view_row", &ViewRow)
       .def("view_obstacle", Of(&ViewObstacle))
-      .def("view_box", Of(&ViewBox), "offset"_a, "shape"_a)
-      .def("locate_box", Of(&LocateBoxIn), "offset"_a, "shape"_a)
+      .def("view_box", Of(&ViewBox))
+      .def("locate_box", Of(&LocateBoxIn))
       .def("copy_on_write", Of(&CopyOnWrite))
-      .def("copy_on_write_box", Of(&CopyOnWriteBox), "offset"_a, "shape"_a)
-      .def("check_box", Of(&CheckBox), "offset"_a, "shape"_a)
-      .def("read", Of(&Read), "offset"_a, "shape"_a, "out"_a)
+      .def("copy_on_write_box", Of(&CopyOnWriteBox))
+      .def("check_box", Of(&CheckBox))
+      .def("read", Of(&Read))
       .def("read_whole", Of(&ReadWhole))
-      .def("read_row", &ReadRow, "index"_a)
-      .def("read_string_slice", Of(&ReadStringSlice), "number"_a)
-      .def("read_string_box", Of(&ReadStringBox), "offset"_a, "shape"_a)
-      .def("read_string_rows", Of(&ReadStringRows), "rows"_a)
+      .def("read_row", &ReadRow)
+      .def("read_string_slice", Of(&ReadStringSlice))
+      .def("read_string_box", Of(&ReadStringBox))
+      .def("read_string_rows", Of(&ReadStringRows))
       .def_property_readonly("has_row_errors", &HasRowErrors)
-      .def("take", &Take, "ids"_a, "out"_a, "fill_kind"_a, "fill_values"_a)
-      .def("check_remap", &CheckRemap, "rows"_a, "num_rows"_a, "columns"_a)
-      .def("missing_cells", Of(&MissingCells), "rows"_a, "num_rows"_a, "columns"_a)
-      .def("remap", &Remap, "rows"_a, "num_rows"_a, "columns"_a, "fill_values"_a,
-           "fill_is_element"_a, "out"_a, "out_stride"_a)
+      .def("take", &Take)
+      .def("check_remap", &CheckRemap)
+      .def("missing_cells", Of(&MissingCells))
+      .def("remap", &Remap)
       .def("row_size", Of(&RowSize))
-      .def("ranges_of_box", Of(&BoxRanges), "offset"_a, "shape"_a)
-      .def("ranges_of_rows", Of(&RowRanges), "rows"_a)
-      .def("inspect_ranges", Of(&Inspect), "ranges"_a);
+      .def("ranges_of_box", Of(&BoxRanges))
+      .def("ranges_of_rows", Of(&RowRanges))
+      .def("inspect_ranges", Of(&Inspect));
 }
 
 }  // namespace tensorbundle

@@ -74,10 +74,9 @@ py::tuple JoinVocabularies(const Source& new_vocabulary, const Source& old_vocab
 
 void RegisterVocabulary(py::module_& module) {
   py::class_<Source, std::shared_ptr<Source>>(module, "Vocabulary", py::is_final(), MadeByCore())
-      .def_static("of_file", &OfFile, "path"_a)
-      .def_static("of_tokens", &OfTokens, "name"_a, "text"_a, "offsets"_a);
-  module.def("join", &JoinVocabularies, "new_vocabulary"_a, "old_vocabulary"_a, py::kw_only(),
-             "old_size"_a, "threads"_a);
+      .def_static("of_file", &OfFile)
+      .def_static("of_tokens", &OfTokens);
+  module.def("join", &JoinVocabularies);
 }
 
 }  // namespace tensorbundle

@@ -167,7 +167,7 @@ class SliceWriter : public HeldByPython {
     is_done_ = true;
   }
 
-  uint64_t left() const { return place_.size - written_; }
+  Int left() const { return {place_.size - written_}; }
 
  private:
   std::shared_ptr<BoundWriter> owner_;
@@ -263,26 +263,21 @@ std::shared_ptr<BoundWriter> NewWriter(const std::string& prefix, int32_t shards
 }  // namespace
 
 void RegisterWriter(py::module_& module) {
-  module.def("can_copy_rows", &CanCopyRows, "tensor"_a);
-  module.def("copy_rows", &CopyRows, "path"_a, "descriptor"_a, "tensors"_a, py::kw_only(),
-             "threads"_a, "progress"_a = py::none());
+  module.def("can_copy_rows", &CanCopyRows);
+  module.def("copy_rows", &CopyRows);
   py::class_<SliceWriter, std::shared_ptr<SliceWriter>>(module, "SliceWriter", py::is_final(),
                                                         MadeByCore())
-      .def("append", &SliceWriter::Append, "array"_a)
+      .def("append", &SliceWriter::Append)
       .def("finish", &SliceWriter::Finish)
       .def_property_readonly("left", &SliceWriter::left);
   py::class_<BoundWriter, std::shared_ptr<BoundWriter>>(module, "Writer", py::is_final(),
                                                         MadeByCore())
-      .def_static("create", &NewWriter, "prefix"_a, py::kw_only(), "shards"_a, "alignment"_a,
-                  "overwrite"_a, "threads"_a)
-      .def("add", &Add, "name"_a, "type_number"_a, "shape"_a, "offset"_a, "slice_shape"_a,
-           "array"_a)
-      .def("add_strings", &AddStrings, "name"_a, "shape"_a, "offset"_a, "slice_shape"_a,
-           "strings"_a)
-      .def("begin", &Begin, "name"_a, "type_number"_a, "shape"_a, "offset"_a, "slice_shape"_a,
-           "item_size"_a)
-      .def("copy", &Copy, "tensors"_a, "progress"_a = py::none(), "done"_a = 0, "total"_a = 0)
-      .def_static("can_copy", &CanCopyTensor, "tensor"_a)
+      .def_static("create", &NewWriter)
+      .def("add", &Add)
+      .def("add_strings", &AddStrings)
+      .def("begin", &Begin)
+      .def("copy", &Copy)
+      .def_static("can_copy", &CanCopyTensor)
       .def("publish", &BoundWriter::Publish)
       .def("close", &BoundWriter::Close)
       .def_property_readonly("closed", &BoundWriter::closed);

@@ -96,11 +96,7 @@ def align(
     try:
         with destination_errors():
             counts = _core.align(
-                os.fsencode(source.prefix),
-                os.fsencode(prefix),
-                alignment=number,
-                threads=count,
-                progress=progress,
+                os.fsencode(source.prefix), os.fsencode(prefix), number, count, progress
             )
     except CorruptionError:
         paths.describe_wrong_files(source)

@@ -177,7 +177,7 @@ def damage(core: _core.Checkpoint, tensors: Sequence[Tensor]) -> dict[str, tuple
     found: dict[str, tuple[str, int]] = {}
     checked = [tensor._core for tensor in tensors if tensor._core.verify]
     if checked:
-        _, rows = core.verify(checked)
+        _, rows = core.verify(checked, None)
         for name, _, _, _, message, _, number in rows:
             found.setdefault(name, (message, number))
     return found

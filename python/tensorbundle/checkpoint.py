@@ -211,25 +211,21 @@ class Checkpoint(Mapping[str, Tensor]):
                 location.format,
                 [os.fsencode(file) for file in files],
                 self._remote.open_for_core,
-                name=name,
-                verify=verify,
-                threads=threads or self._remote.threads,
+                name,
+                verify,
+                threads or self._remote.threads,
             )
             self._remote.forget()
             return opened
         if location.format == 2:
             prefix = os.fsencode(location.prefix)
             try:
-                return _core.Checkpoint.open_bundle(
-                    prefix, io=self._io, name=name, verify=verify, threads=threads
-                )
+                return _core.Checkpoint.open_bundle(prefix, self._io, name, verify, threads)
             except CorruptionError:
                 paths.describe_wrong_files(location)
                 raise
         tables = [os.fsencode(file) for file in location.files]
-        return _core.Checkpoint.open_v1(
-            tables, io=self._io, name=name, verify=verify, threads=threads
-        )
+        return _core.Checkpoint.open_v1(tables, self._io, name, verify, threads)
 
     @property
     def threads(self) -> int:

@@ -50,7 +50,7 @@ def export(
     else:
         array, copied = view, False
     code, bits = kind
-    return _core.dlpack_capsule(array, code=code, bits=bits, versioned=versioned, copied=copied)
+    return _core.dlpack_capsule(array, code, bits, versioned, copied)
 
 
 def _check_pair(name: str, value: Any) -> tuple[int, int]:
@@ -62,19 +62,13 @@ def _check_pair(name: str, value: Any) -> tuple[int, int]:
         raise TypeError(f"{name} must be a pair of ints, not {kind}: {value!r:.50}") from None
 
 
-def address_of(array: Array) -> int:
-    """Returns the address of an array's first element."""
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
 def _aligned_view(tensor: _core.Tensor) -> Array | None:
     """Returns a read-only view with its own private mapping; None if it is not aligned.
 
     A consumer may ignore the read-only flag and write. Its writes do not reach other views.
     """
     view = tensor.view()
-    if view is None or address_of(view) % _ALIGNMENT:
+    if view is None or _core.address_of(view) % _ALIGNMENT:
         return None
     try:
         private = tensor.copy_on_write()
@@ -91,7 +85,7 @@ def _aligned_copy(tensor: _core.Tensor, read: Callable[..., Any]) -> Array:
     nbytes = size * tensor.dtype.itemsize
     tensor.check_box([0] * len(tensor.shape), tensor.shape)
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    start = -address_of(memory) % _ALIGNMENT
+    start = -_core.address_of(memory) % _ALIGNMENT
     array = memory[start : start + nbytes].view(tensor.dtype).reshape(tensor.shape)
     read(out=array)
     return array

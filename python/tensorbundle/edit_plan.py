@@ -100,11 +100,9 @@ class EditPlan:
             return self.graph
         return _core.edit_object_graph(
             self.graph,
-            dropped_keys=[naming.as_bytes(key) for key in self.dropped],
-            renamed_keys={naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed.items()},
-            renamed_full_names={
-                naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed_full_names.items()
-            },
+            [naming.as_bytes(key) for key in self.dropped],
+            {naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed.items()},
+            {naming.as_bytes(a): naming.as_bytes(b) for a, b in self.renamed_full_names.items()},
         )
 
 

@@ -159,7 +159,7 @@ def nearest(name: str, candidates: list[str], count: int = _MAX_NEAREST) -> list
     the first are compared.
     """
     encoded = name.encode("utf-8", "surrogatepass")
-    found = _core.similar_names(encoded, candidates, count=_MAX_COMPARED, least=_MIN_BYTE_RATIO)
+    found = _core.similar_names(encoded, candidates, _MAX_COMPARED, _MIN_BYTE_RATIO)
     import difflib  # only an error needs it
 
     matcher = difflib.SequenceMatcher(b=name[:_MAX_COMPARED_CHARS])

@@ -130,7 +130,7 @@ def chunks(
     row_bytes = tensor.row_size()
     if rows is None:
         rows = _default_rows(tensor)
-    source = _core.Stream.of_rows(tensor, rows=rows, max_ahead=_ahead(rows * row_bytes), outs=outs)
+    source = _core.Stream.of_rows(tensor, rows, _ahead(rows * row_bytes), outs)
 
     def advance() -> tuple[int, Array]:
         _, start, count, array = source.next()
@@ -163,7 +163,7 @@ def stream(
         max_bytes: See ``Checkpoint.stream``.
     """
     max_bytes = size(max_bytes, "max_bytes")
-    source = _core.Stream.of_tensors(checkpoint, tensors, max_ahead=max_bytes)
+    source = _core.Stream.of_tensors(checkpoint, tensors, max_bytes)
     by_index = {tensor.index: tensor for tensor in tensors}
 
     def advance() -> tuple[str, Array]:

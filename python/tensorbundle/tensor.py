@@ -261,7 +261,7 @@ class Tensor(ScalarConversions):
     def aligned(self) -> bool:
         """Whether the stored bytes can be used without a copy at 64-byte alignment."""
         view = self._core.view()
-        return view is not None and dlpack.address_of(view) % _ALIGNMENT == 0
+        return view is not None and _core.address_of(view) % _ALIGNMENT == 0
 
     @property
     def error(self) -> str | None:

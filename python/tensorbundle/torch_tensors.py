@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 import numpy as np
 
 from tensorbundle import _core
-from tensorbundle.dlpack import address_of
 from tensorbundle.errors import IOFailure
 from tensorbundle.renaming import Names, Rename, Renaming
 
@@ -225,9 +224,9 @@ def _map(tensor: _Handle, index: Any) -> Array | None:
         array = tensor._map_privately(index)
     except IOFailure:  # the system refuses such mappings; if the file is the cause, a read raises
         return None
-    if array is None or address_of(array) % array.itemsize or min(array.strides, default=0) < 0:
+    if array is None or _core.address_of(array) % array.itemsize:
         return None
-    return array
+    return None if min(array.strides, default=0) < 0 else array
 
 
 def _check_dtype(dtype: Any, torch: Any) -> Any:

@@ -149,10 +149,10 @@ def compare(
     figures = _core.compare_elements(
         a,
         b,
-        skips_same_bits=not needs_conversion,
-        is_exact=same_type and tolerance.is_exact,
-        rtol=tolerance.rtol,
-        atol=tolerance.atol,
+        not needs_conversion,
+        same_type and tolerance.is_exact,
+        tolerance.rtol,
+        tolerance.atol,
     )
     return ValueDiff(count, *figures)
 

@@ -141,7 +141,7 @@ def verify_tensors(
 ) -> VerifyReport:
     """Implements ``Checkpoint.verify``. `tensors` is None for all tensors."""
     check_progress(progress)
-    checked_bytes, rows = core.verify(tensors, progress=progress)
+    checked_bytes, rows = core.verify(tensors, progress)
     findings = [Damage(*row) for row in rows]
     return VerifyReport(
         path=path,

@@ -228,7 +228,7 @@ def _join(new_vocab: Source, old_vocab: Source, old_size: int) -> Array:
     def compute() -> Array:
         new = _vocabulary(new_vocab, "the new vocabulary")
         old = _vocabulary(old_vocab, "the old vocabulary")
-        ids, _ = _core.join(new, old, old_size=old_size, threads=arguments.num_threads(None))
+        ids, _ = _core.join(new, old, old_size, arguments.num_threads(None))
         return ids
 
     if not (_is_path(new_vocab) and _is_path(old_vocab)):

@@ -92,10 +92,10 @@ class Writer:
         with destination_errors():
             self._core = _core.Writer.create(
                 os.fsencode(os.path.abspath(self.path)),  # the working directory may change
-                shards=arguments.size(shards, "shards", 1, 100_000),
-                alignment=arguments.check_alignment(alignment, 1),
-                overwrite=bool(overwrite),
-                threads=arguments.thread_count(threads),
+                arguments.size(shards, "shards", 1, 100_000),
+                arguments.check_alignment(alignment, 1),
+                bool(overwrite),
+                arguments.thread_count(threads),
             )
 
     @property
@@ -235,7 +235,7 @@ class Writer:
             def flush() -> None:
                 nonlocal done, batch_bytes
                 if batch:
-                    core.copy(batch, progress=progress, done=done, total=total)
+                    core.copy(batch, progress, done, total)
                 done += batch_bytes
                 batch.clear()
                 batch_bytes = 0

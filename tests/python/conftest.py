@@ -35,7 +35,6 @@ UNSANITIZED = {
     ],
     "limits the address space, of which the sanitizers reserve terabytes": [
         ("incomplete_tensors", "test_huge_missing_elements"),
-        ("out_of_memory", "test_object_creation"),
         ("private_views", "test_falls_back_to_shared_mappings"),
         ("regressions", "test_exhausted_address_space"),
     ],

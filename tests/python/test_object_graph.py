@@ -77,12 +77,7 @@ def edited(
     keys: dict[bytes, bytes] | None = None,
     full_names: dict[bytes, bytes] | None = None,
 ) -> bytes:
-    return _core.edit_object_graph(
-        graph,
-        dropped_keys=sorted(dropped),
-        renamed_keys=keys or {},
-        renamed_full_names=full_names or {},
-    )
+    return _core.edit_object_graph(graph, sorted(dropped), keys or {}, full_names or {})
 
 
 @settings(max_examples=300, deadline=None)

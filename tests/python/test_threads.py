@@ -136,10 +136,8 @@ class Job:
         """As ``convert`` does, without progress, which would take the GIL from time to time."""
         path = self.folder / "rows"
         with open(path, "wb") as file:
-            _core.copy_rows(
-                os.fsencode(path), file.fileno(), [(self.ck["t"]._core, 0)], threads=1,
-                progress=None,
-            )  # fmt: skip
+            copies = [(self.ck["t"]._core, 0)]
+            _core.copy_rows(os.fsencode(path), file.fileno(), copies, 1, None)
 
     def close(self) -> None:
         self.stream.close()

@@ -334,8 +334,8 @@ def copy_rows(
         os.fsencode(path),
         file.fileno(),
         [(tensor._core, offset) for tensor, offset in copies],
-        threads=arguments.num_threads(None),
-        progress=report,
+        arguments.num_threads(None),
+        report,
     )
 
 
