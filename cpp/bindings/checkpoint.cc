@@ -395,6 +395,22 @@ py::dict TypeMap(const Checkpoint& checkpoint, const py::list& names) {
   return map;
 }
 
+// A line for each tensor: its name, its type in TensorFlow's enum, its shape.
+py::bytes DebugString(const Checkpoint& checkpoint) {
+  const Catalog& catalog = checkpoint.catalog();
+  std::string text;
+  for (const Tensor& tensor : catalog.tensors) {
+    text.append(tensor.name).append(" (").append(DataTypeName(tensor.dtype)).append(") [");
+    const char* separator = "";
+    for (const int64_t dim : catalog.Shape(tensor)) {
+      text.append(separator).append(std::to_string(dim));
+      separator = ",";
+    }
+    text.append("]\n");
+  }
+  return text;
+}
+
 // ---- Verification
 
 py::list Warnings(const Checkpoint& checkpoint) {
@@ -496,6 +512,7 @@ void RegisterCheckpoint(py::module_& module) {
       .def("handles", Of(&Handles))
       .def("shape_map", Of(&ShapeMap))
       .def("type_map", Of(&TypeMap))
+      .def("debug_string", Of(&DebugString))
       .def("rewritten_file", Of(+[](const Checkpoint& self) -> py::object {
              const std::string path = self.files().RewrittenFile();
              return path.empty() ? py::none() : py::object(PathOf(path));

@@ -200,6 +200,9 @@ class Checkpoint:
     def type_map(self, names: list[str], /) -> dict[str, np.dtype[Any]]:
         """Returns a dict from names to dtypes."""
 
+    def debug_string(self) -> bytes:
+        """Returns one line per tensor: its name, its type in TensorFlow's enum, its shape."""
+
     def verify(
         self, tensors: Sequence[Tensor] | None, progress: Callable[[int, int], object] | None, /
     ) -> tuple[int, list[tuple[str, str, int, int, str, str, int]]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from tensorbundle import dtypes
 from tensorbundle.checkpoint import Checkpoint
 from tensorbundle.errors import AmbiguousNameError
 
@@ -76,12 +75,7 @@ class CheckpointReader:
 
     def debug_string(self) -> bytes:
         """Returns one line per tensor: its name, its type in TensorFlow's enum, its shape."""
-        rows = self._checkpoint._core.handles(self._checkpoint._names)
-        lines = [
-            f"{name} ({dtypes.enum_name(number)}) [{','.join(map(str, shape))}]\n"
-            for name, shape, *_, number in rows
-        ]
-        return "".join(lines).encode("utf-8", "surrogateescape")
+        return self._checkpoint._core.debug_string()
 
 
 def NewCheckpointReader(filepattern: PathLike) -> CheckpointReader:

@@ -10,7 +10,7 @@ import pytest
 from craft import table
 from craft.bundle import Bundle, shard_path
 from craft.compare import same_bits, shows_a_file
-from craft.dtypes import KINDS, Kind, sample
+from craft.dtypes import KINDS, STRING, VARIANT, Kind, sample
 from craft.messages import TrackableObjectGraph
 
 import tensorbundle as tb
@@ -383,3 +383,24 @@ def test_load_variable_removes_one_output_number(tmp_path: Path) -> None:
     for name in ("x:1", "x:0:0"):
         with pytest.raises(tb.TensorNotFoundError):
             tb.load_variable(prefix, name)
+
+
+def test_debug_string_has_a_line_for_each_tensor(tmp_path: Path) -> None:
+    """Also for types without a name, and for names that are not UTF-8."""
+    bundle = Bundle()
+    bundle.add("scalar", np.float32(1))
+    expected = [b"scalar (DT_FLOAT) []"]
+    for number in range(-1, 40):
+        name = b"t\xff%d" % number
+        shape = (0, 1 << 40, 7)[: 1 + number % 3]
+        if number == STRING:
+            bundle.add_strings(name, [], shape)
+        elif number == VARIANT:
+            bundle.add_variants(name, [], shape)
+        else:
+            bundle.add_payload(name, number, shape, b"")
+        label = dtypes.enum_name(number).encode()
+        expected.append(b"%s (%s) [%s]" % (name, label, b",".join(b"%d" % n for n in shape)))
+    reader = tb.load_checkpoint(bundle.write(tmp_path / "c"))
+    assert reader.debug_string().splitlines() == sorted(expected)
+    assert reader.debug_string().endswith(b"\n")
