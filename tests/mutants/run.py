@@ -324,7 +324,7 @@ def main(arguments: list[str]) -> int:
 
     def work(name: str, kind: type[Lane], todo: list[Mutant]) -> None:
         try:
-            lane = kind(options.work / name, options.jobs, options.near)
+            lane = kind(options.work.resolve() / name, options.jobs, options.near)
             lane.prepare()
             if not options.no_baseline:
                 lane.baseline([mutant.killed_by for mutant in todo])
