@@ -268,18 +268,20 @@ def fail_each_allocation_of_python(of: str, directory: Path) -> None:
         call()
         raised = succeeded = 0
         for before in itertools.count():
+            succeeded += 1
             _testcapi.set_nomemory(before, before + 1)
             try:
                 call()
-                succeeded += 1
             except MemoryError:
                 raised, succeeded = raised + 1, 0
             except SystemError as error:
                 assert of == "package", error
                 assert str(error).endswith(NO_EXCEPTION), error
+                succeeded = 0
             except RuntimeError as error:  # of threading.Lock()
                 assert of == "package", error
                 assert str(error) == "can't allocate lock", error
+                succeeded = 0
             finally:
                 _testcapi.remove_mem_hooks()
             if succeeded == 30:  # Python swallows some of the errors
