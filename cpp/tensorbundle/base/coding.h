@@ -33,9 +33,9 @@ inline uint64_t LoadFixed64(const uint8_t* p) {
 [[gnu::noinline]] inline const uint8_t* DecodeLongVarint64(const uint8_t* p, const uint8_t* limit,
                                                            uint64_t* value) {
   uint64_t result = 0;
-  for (int shift = 0; shift < 7 * kMaxVarint64Size && p < limit; shift += 7) {
+  for (int shift = 0; p < limit; shift += 7) {
     const uint64_t byte = *p++;
-    if (shift == 63 && byte > 1) return nullptr;
+    if (shift == 7 * (kMaxVarint64Size - 1) && byte > 1) return nullptr;  // the last byte
     result |= (byte & 0x7f) << shift;
     if (byte < 0x80) {
       *value = result;

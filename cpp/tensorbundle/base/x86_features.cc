@@ -44,15 +44,21 @@ uint32_t SavedState() {
 
 }  // namespace
 
-bool HasSse42AndPclmul() {
-  const uint32_t both = kSse42 | kPclmul;
-  return (Cpuid(1).ecx & both) == both;
+X86Registers ReadX86Registers() {
+  const Leaf first = Cpuid(1);
+  const Leaf seventh = Cpuid(7);
+  const uint32_t xcr0 = (first.ecx & kOsxsave) != 0 ? SavedState() : 0;
+  return {first.ecx, seventh.ebx, seventh.ecx, xcr0};
 }
 
-bool HasAvx512AndVpclmul() {
-  if ((Cpuid(1).ecx & kOsxsave) == 0 || (SavedState() & kAvx512State) != kAvx512State) return false;
-  const Leaf leaf = Cpuid(7);
-  return (leaf.ebx & kAvx512f) != 0 && (leaf.ecx & kVpclmul) != 0;
+bool HasSse42AndPclmul(const X86Registers& registers) {
+  const uint32_t both = kSse42 | kPclmul;
+  return (registers.leaf1_ecx & both) == both;
+}
+
+bool HasAvx512AndVpclmul(const X86Registers& registers) {
+  return (registers.xcr0 & kAvx512State) == kAvx512State && (registers.leaf7_ebx & kAvx512f) != 0 &&
+         (registers.leaf7_ecx & kVpclmul) != 0;
 }
 
 }  // namespace tensorbundle
