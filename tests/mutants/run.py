@@ -29,7 +29,11 @@ FOLDERS = ("cpp", "docs", "examples", "python", "tests")
 SECONDS_PER_PROGRAM = 90  # of C++: the slowest takes some 30 seconds
 SECONDS_OF_SUITE = 3600
 # Without debug information and with little optimization: the compiler takes most of the time.
-FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
+# pybind11 checks that the GIL is held.
+FLAGS = [
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DPYBIND11_ASSERT_GIL_HELD_INCREF_DECREF",
+]
 
 
 class BuildError(Exception):
@@ -331,6 +335,7 @@ def main(arguments: list[str]) -> int:
             results.extend(run_lane(lane, todo, options))
         except Exception as error:
             errors.append(f"{name}: {error}")
+            print(errors[-1], file=sys.stderr, flush=True)  # the other lane may take an hour
 
     threads = []
     for name, kind in (("cpp", CppLane), ("python", PythonLane)):
