@@ -162,9 +162,11 @@ void UffdBuffer::CopyPages(uint8_t* place, ByteSpan pages) {
 
 void UffdBuffer::Disable() {
   const std::lock_guard<std::mutex> lock(disabling_);
-  is_enabled_ = false;
   uffdio_range range = RangeOf(begin_, end_);
   ::ioctl(descriptor_, UFFDIO_UNREGISTER, &range);
+  // Only now may other threads touch missing pages. A thread that does while the registration ends
+  // can wait forever: Linux 6.18 wakes those that wait before it lets no other begin to wait.
+  is_enabled_ = false;
 }
 
 #else
