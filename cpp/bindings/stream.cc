@@ -2,7 +2,6 @@
 // The class _core.Stream: tensors, or rows of one, that a thread reads ahead. The thread calls
 // Python only to read a remote store.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <stdexcept>
@@ -43,14 +42,9 @@ class Stream : public HeldByPython {
   Stream& operator=(const Stream&) = delete;
 
   // Returns (index of the tensor, first row, rows, array). In place of the array: the number of the
-  // caller's array that was filled, or None for strings. Throws StopIteration.
+  // caller's array that was filled, or None for strings. Throws StopIteration. If it throws
+  // MemoryError, the next call may skip rows.
   py::tuple Next() {
-    if (lost_.load()) {
-      PyErr_SetString(PyExc_MemoryError,
-                      "there was no memory for an array of this stream, which is lost; begin "
-                      "another stream");
-      throw py::error_already_set();
-    }
     StreamItem item;
     while (true) {
       const Prefetcher::Status status = [&] {
@@ -61,13 +55,8 @@ class Stream : public HeldByPython {
       if (status == Prefetcher::Status::kEnd) throw py::stop_iteration();
       RaiseSignals();
     }
-    try {
-      const py::object array = ArrayOf(&item);
-      return py::make_tuple(item.tensor, item.first_row, item.num_rows, array);
-    } catch (...) {
-      lost_.store(true);  // the next call must not skip these rows silently
-      throw;
-    }
+    const py::object array = ArrayOf(&item);
+    return py::make_tuple(item.tensor, item.first_row, item.num_rows, array);
   }
 
   void Close() {
@@ -94,7 +83,6 @@ class Stream : public HeldByPython {
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::vector<py::array> outs_;  // keeps the caller's memory
   std::unique_ptr<Prefetcher> stream_;
-  std::atomic<bool> lost_{false};
 };
 
 // Whole tensors, in the order of their files.

@@ -31,18 +31,30 @@ class Stream(Iterator[Item], Generic[Item]):
     The thread starts with the first item. It ends after the last item, on ``close()``, at the end
     of a ``with`` statement, or when the iterator is garbage-collected. A forked child cannot use
     the stream and must create its own. Closing the checkpoint does not end the thread.
+
+    After MemoryError, every further item raises MemoryError: the stream would skip the item that
+    there was no memory for.
     """
 
     def __init__(self, advance: Callable[[], Item], close: Callable[[], None]) -> None:
         """Called by ``Tensor.chunks`` and ``Checkpoint.stream``."""
         self._advance = advance
         self._close = close
+        self._is_lost = False
 
     def __iter__(self) -> Stream[Item]:
         return self
 
     def __next__(self) -> Item:
-        return self._advance()
+        if self._is_lost:
+            raise MemoryError(
+                "there was no memory for an item of this stream, which is lost; begin another"
+            )
+        try:
+            return self._advance()
+        except (MemoryError, SystemError):  # CPython 3.11 raises either if it cannot call
+            self._is_lost = True
+            raise
 
     def close(self) -> None:
         """Stops the read-ahead. Returned arrays stay valid."""

@@ -22,6 +22,7 @@ from craft.bundle import Bundle
 from craft.v1 import V1File
 
 import tensorbundle as tb
+from tensorbundle.streaming import Stream
 
 HERE = Path(__file__).parent
 TABLE = np.random.default_rng(1).standard_normal((600, 150)).astype(np.float32)
@@ -291,20 +292,82 @@ def fail_each_allocation_of_python(of: str, directory: Path) -> None:
     assert not [path for path in directory.rglob("*") if "temp" in path.name]
 
 
-@pytest.mark.parametrize("of", ["core", "package"])
-def test_each_failed_allocation_of_python_raises_memory_error(of: str, tmp_path: Path) -> None:
-    pytest.importorskip("_testcapi")  # some builds of Python have no tests of their own
-    survives = sys.version_info[:2] == (3, 11) and np.lib.NumpyVersion(np.__version__) >= "2.4.0"
-    if of == "package" and not survives:
-        pytest.skip("Python 3.12 and 3.13, and NumPy 1 and 2.2, end the process themselves")
-    write(tmp_path)
-    code = f"import test_out_of_memory as t; t.fail_each_allocation_of_python({of!r}, t.Path('.'))"
+def fail_each_allocation_of_an_item(directory: Path) -> None:
+    """Makes each allocation of a stream's second item fail: no item is left out silently."""
+    import _testcapi
+
+    ck = tb.open(directory / "c")
+    streams: dict[str, Callable[[], Stream[Any]]] = {
+        "numbers": lambda: ck["table"].chunks(100),
+        "numbers into out": lambda: ck["table"].chunks(100, out=[TABLE[:100].copy()]),
+        "strings": lambda: ck["text"].chunks(1),
+        "tensors": lambda: ck.stream(),
+    }
+    for name, begin in streams.items():
+        print(name, flush=True)
+        with begin() as stream:
+            wanted = [item[0] for item in stream]
+        assert len(wanted) > 2
+        lost = succeeded = 0
+        for before in itertools.count():
+            succeeded += 1
+            with begin() as stream:
+                found = [next(stream)[0]]
+                _testcapi.set_nomemory(before, before + 1)
+                try:
+                    item = next(stream)
+                except (MemoryError, SystemError):
+                    item = None
+                finally:
+                    _testcapi.remove_mem_hooks()
+                if item is not None:
+                    found.append(item[0])
+                else:
+                    succeeded = 0
+                try:
+                    found += [item[0] for item in stream]
+                    assert found == wanted, (found, wanted)
+                except MemoryError as error:
+                    assert "is lost" in str(error), error
+                    assert item is None
+                    lost += 1
+                    with pytest.raises(MemoryError, match="is lost"):
+                        next(stream)
+            if succeeded == 30:
+                break
+        assert lost > 0, name
+
+
+def run_without_memory(function: str, directory: Path) -> None:
+    """Runs a function of this file, with these arguments, in another process."""
+    code = f"import test_out_of_memory as t; t.{function}"
     command = [sys.executable, "-X", "faulthandler", "-c", code]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path())}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def skip_if_others_crash() -> None:
+    if sys.version_info[:2] != (3, 11) or np.lib.NumpyVersion(np.__version__) < "2.4.0":
+        pytest.skip("Python 3.12 and 3.13, and NumPy 1 and 2.2, end the process themselves")
+
+
+@pytest.mark.parametrize("of", ["core", "package"])
+def test_each_failed_allocation_of_python_raises_memory_error(of: str, tmp_path: Path) -> None:
+    pytest.importorskip("_testcapi")  # some builds of Python have no tests of their own
+    if of == "package":
+        skip_if_others_crash()
+    write(tmp_path)
+    run_without_memory(f"fail_each_allocation_of_python({of!r}, t.Path('.'))", tmp_path)
+
+
+def test_a_stream_leaves_no_item_out_after_memory_error(tmp_path: Path) -> None:
+    pytest.importorskip("_testcapi")
+    skip_if_others_crash()
+    write(tmp_path)
+    run_without_memory("fail_each_allocation_of_an_item(t.Path('.'))", tmp_path)
 
 
 def test_the_core_takes_no_keywords() -> None:
