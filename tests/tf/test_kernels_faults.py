@@ -8,6 +8,7 @@ import faulthandler
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,7 @@ def claims(shim: faults.Shim, folder: Path) -> None:
     failed = 0
     for number in range(1, MOST):
         prefix = bundle.write(folder / f"c{number}")  # that no op has verified yet
+        time.sleep(0.05)  # ops share no verification of files that have just been written
         with shim.faults(["read"], faults.FAIL, errno.EIO, number):
             try:
                 found = restore(prefix, 500, 1000)
