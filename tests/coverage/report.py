@@ -74,10 +74,12 @@ def objects(build: Path) -> list[Path]:
 def is_branch(line: str, begin: int, end: int) -> bool:
     """Returns whether a condition of a line has two outcomes.
 
-    Constants have one. So has the default that the compiler adds to a switch over an enumeration:
-    -Wswitch reports enumerators without a case.
+    Constants and parameters of templates have one. So has the default that the compiler adds to a
+    switch over an enumeration: -Wswitch reports enumerators without a case.
     """
-    constant = re.fullmatch(r"true|std::is_\w+_v<\w+>", line[begin - 1 : end - 1])
+    constant = re.fullmatch(
+        r"true|!?k[A-Z]\w*( != 0)?|std::is_\w+_v<\w+>", line[begin - 1 : end - 1]
+    )
     return constant is None and not line[: begin - 1].endswith("switch (")
 
 
