@@ -361,7 +361,7 @@ class Item:
     def blocks(self, max_bytes=0, splits_rows=False):
         yield from np.ones((8, 1 << 17))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
 try:
     module.write({str(tmp_path / file)!r}, [Item()], overwrite=False, advance=lambda n: None,
                  **({{"max_bytes": None}} if module.__name__.endswith("safetensors") else {{}}))
