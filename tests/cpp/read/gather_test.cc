@@ -282,11 +282,19 @@ TEST_F(GatherTest, ColdRows) {
   std::vector<int64_t> apart(200);  // two groups, farther apart than the buffer is large
   for (size_t i = 0; i < apart.size(); ++i)
     apart[i] = static_cast<int64_t>(i < 40 ? i : 39'000 + i);
-  const std::string fill(kWidth, 'f');
-  for (const std::vector<int64_t>* each : {&ids, &some, &ascending, &sparse, &nearly, &apart}) {
+  const auto check = [&](const std::vector<int64_t>& rows, RowFillValues::Kind kind) {
+    const auto num_missing = static_cast<uint64_t>(std::ranges::count(rows, -1));
+    const bool has_rows = kind == RowFillValues::Kind::kRows;  // one for each missing row
+    const std::string fill = testing::RandomBytes((has_rows ? num_missing : 1) * kWidth, 5);
     std::string expected;
-    for (const int64_t row : *each) {
-      expected += row < 0 ? fill : large.substr(static_cast<size_t>(row) * kWidth, kWidth);
+    size_t next = 0;
+    for (const int64_t row : rows) {
+      if (row >= 0) {
+        expected += large.substr(static_cast<size_t>(row) * kWidth, kWidth);
+        continue;
+      }
+      expected += fill.substr(next, kWidth);
+      if (has_rows) next += kWidth;
     }
     for (const char* name : {"t", "cut"}) {
       const auto checkpoint = Checkpoint::OpenBundle(dir_ / "large", IoMode::kAuto);
@@ -295,10 +303,13 @@ TEST_F(GatherTest, ColdRows) {
         ::fdatasync(descriptor);
         ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
       }
-      const RowFillValues fill_values{RowFillValues::Kind::kRow, AsBytes(fill)};
-      EXPECT_TRUE(Gather(*checkpoint, Find(*checkpoint, name), std::span<const int64_t>(*each),
-                         fill_values) == expected);
+      EXPECT_TRUE(Gather(*checkpoint, Find(*checkpoint, name), std::span<const int64_t>(rows),
+                         {kind, AsBytes(fill)}) == expected);
     }
+  };
+  for (const std::vector<int64_t>* rows : {&ids, &some, &ascending, &sparse, &nearly, &apart}) {
+    check(*rows, RowFillValues::Kind::kRow);
+    check(*rows, RowFillValues::Kind::kRows);
   }
 }
 

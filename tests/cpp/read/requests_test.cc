@@ -277,6 +277,30 @@ TEST_F(RequestsTest, ReadsSmallTensorsTogether) {
   }
 }
 
+// So that several requests are made at a time.
+TEST_F(RequestsTest, SmallTensorsOfOneRequestHaveAtMostAMegabyte) {
+  constexpr uint64_t kSize = uint64_t{64} << 10;
+  constexpr int kCount = 40;  // 2.5 MiB
+  const std::string bytes = testing::RandomBytes(kCount * kSize, 3);
+  testing::BundleBuilder builder(1);
+  for (int i = 0; i < kCount; ++i) {
+    builder.Add(std::to_string(100 + i), DataType::kUint8, {kSize},
+                bytes.substr(static_cast<size_t>(i) * kSize, kSize));
+  }
+  builder.Write(dir_ / "many");
+  const auto checkpoint = testing::OpenThroughRequests(dir_ / "many");
+  std::vector<uint8_t> out(bytes.size());
+  std::vector<TensorRead> reads;
+  for (int i = 0; i < kCount; ++i) {
+    reads.push_back({&Find(*checkpoint, std::to_string(100 + i)),
+                     MutableByteSpan(out).subspan(static_cast<size_t>(i) * kSize, kSize)});
+  }
+  LocalRequests::Take();
+  ReadTensors(*checkpoint, reads, {.threads = 2});
+  EXPECT_EQ(LocalRequests::Take().size(), 3);
+  EXPECT_EQ(std::string(out.begin(), out.end()), bytes);
+}
+
 TEST_F(RequestsTest, ComparesChecksumsOfSmallTensors) {
   testing::BundleBuilder builder(1);
   builder.Add("a", DataType::kFloat, {16}, Row(0));
