@@ -53,6 +53,8 @@ UNSANITIZED = {
         ("op_library_file", "test_library_depends_only_on_c_library"),
     ],
     "measures times": [
+        ("missing_names", "test_message_suggests_nearest_name_quickly"),
+        ("missing_names", "test_name_without_near_match_fails_quickly"),
         ("signals", "test_"),
         ("threads", "test_long_calls_release_the_gil"),
     ],
