@@ -54,6 +54,7 @@ from pathlib import Path
 import numpy as np
 import tensorbundle as tb
 
+faulthandler.enable()  # prints the stacks of a child that aborts
 faulthandler.register(signal.SIGALRM, chain=True)  # prints all stacks, and ends the process
 signal.alarm(200)
 os.register_at_fork(after_in_child=lambda: signal.alarm(60))
@@ -71,7 +72,8 @@ def run(script: str, folder: Path, *arguments: str) -> str:
          PRELUDE + textwrap.dedent(script), str(folder), *arguments],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
-    assert done.stderr == "", done.stderr[-4000:]
+    if done.stderr:  # pytest shortens texts that it compares
+        pytest.fail(done.stderr[:8000] + "\n...\n" + done.stderr[-4000:], pytrace=False)
     assert done.returncode == 0, done.returncode
     return done.stdout
 
