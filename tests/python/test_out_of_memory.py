@@ -339,7 +339,9 @@ def fail_each_allocation_of_an_item(directory: Path) -> None:
 
 
 def run_without_memory(function: str, directory: Path) -> None:
-    """Runs a function of this file, with these arguments, in another process."""
+    """Runs a function of this file, with these arguments, on new files in another process."""
+    pytest.importorskip("_testcapi")  # some builds of Python have no tests of their own
+    write(directory)
     code = f"import test_out_of_memory as t; t.{function}"
     command = [sys.executable, "-X", "faulthandler", "-c", code]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path())}
@@ -356,17 +358,13 @@ def skip_if_others_crash() -> None:
 
 @pytest.mark.parametrize("of", ["core", "package"])
 def test_each_failed_allocation_of_python_raises_memory_error(of: str, tmp_path: Path) -> None:
-    pytest.importorskip("_testcapi")  # some builds of Python have no tests of their own
     if of == "package":
         skip_if_others_crash()
-    write(tmp_path)
     run_without_memory(f"fail_each_allocation_of_python({of!r}, t.Path('.'))", tmp_path)
 
 
 def test_a_stream_leaves_no_item_out_after_memory_error(tmp_path: Path) -> None:
-    pytest.importorskip("_testcapi")
     skip_if_others_crash()
-    write(tmp_path)
     run_without_memory("fail_each_allocation_of_an_item(t.Path('.'))", tmp_path)
 
 

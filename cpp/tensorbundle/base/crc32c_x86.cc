@@ -156,7 +156,10 @@ TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_
   return ~tail;
 }
 
-bool CanAvx512() { return HasSse42AndPclmul() && HasAvx512AndVpclmul(); }
+bool CanAvx512() {
+  const X86Registers registers = ReadX86Registers();
+  return HasSse42AndPclmul(registers) && HasAvx512AndVpclmul(registers);
+}
 
 uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n) {
   if (n < kMinFolded) return ExtendSse42(crc, data, n);
