@@ -2,7 +2,8 @@
 // A preloaded library that makes calls of the C library fail, be short or be interrupted.
 //
 //   fault_mode    0: nothing; 1: call number fault_at fails; 2: all calls from fault_at on fail;
-//                 3: reads and writes move half of the bytes; 4: every second call is interrupted
+//                 3: reads and writes move half of the bytes; 4: every second call is interrupted;
+//                 5: each free() during pthread_create() takes 0.3 ms
 //   fault_groups  a bit per group of functions: only their calls are counted and fail
 //   fault_folder  only paths below it, and descriptors of such files, are counted
 //   fault_code    address ranges: only allocations by code in them are counted
@@ -42,7 +43,7 @@ std::atomic<int64_t> fault_count{0};
 
 namespace {
 
-enum Mode { kOff, kFail, kFailFrom, kShort, kInterrupt };
+enum Mode { kOff, kFail, kFailFrom, kShort, kInterrupt, kSlowStart };
 enum Group : uint32_t {
   kOpen = 1,
   kRead = 2,
@@ -117,6 +118,8 @@ template <typename Function>
 Function* Next(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
 }
+
+__attribute__((tls_model("initial-exec"))) thread_local bool is_starting_slowly = false;
 
 bool AllocationFails(void* caller) {
   if (!IsGroup(kMemory)) return false;
@@ -286,7 +289,16 @@ extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attribute
                               void* (*start)(void*), void* argument) noexcept {
   NEXT(pthread_create);
   if (IsGroup(kThread) && Fails(kThread)) return fault_errno;
-  return next(thread, attributes, start, argument);
+  is_starting_slowly = fault_mode == kSlowStart;
+  const int error = next(thread, attributes, start, argument);
+  is_starting_slowly = false;
+  return error;
+}
+
+extern "C" void __libc_free(void* memory);
+extern "C" void free(void* memory) noexcept {
+  __libc_free(memory);
+  if (is_starting_slowly && memory != nullptr) usleep(300);
 }
 
 extern "C" void* __libc_malloc(size_t size);

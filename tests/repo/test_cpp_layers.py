@@ -92,3 +92,27 @@ def test_core_never_prints_or_aborts(repo):
         for found in forbidden.finditer(path.read_text(encoding="utf-8"))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_threads_start_in_one_place(repo):
+    """Where fork() cannot be in the middle: fork_lock.h says what happens otherwise."""
+    starts = re.compile(r"std::(thread(?!::)|jthread|async)\b|pthread_create")
+    files = {
+        repo.name(path)
+        for path in repo.sources(".h", ".cc", under="cpp")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if starts.search(line.partition("//")[0])
+    }
+    assert files == {"cpp/tensorbundle/base/fork_lock.h"}
+
+
+def test_static_variables_of_functions_need_no_guard(repo):
+    """A child of fork() would wait for a thread that was initializing one, forever."""
+    guarded = re.compile(r"^ +static (?!constexpr)[\w:<>,&* ]+\b\w+( =|;|\{)")
+    wrong = [
+        f"{repo.name(path)}: {line.strip()}"
+        for path in repo.sources(".h", ".cc", under="cpp/tensorbundle")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if guarded.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -63,13 +63,13 @@ struct Runnable {
   size_t count = 0;
 };
 
-Runnable Detect() {
-  Runnable runnable{};
+const Runnable kRunnable = [] {
+  Runnable found{};
   for (const Candidate& candidate : kCandidates) {
-    if (candidate.can_run()) runnable.implementations[runnable.count++] = candidate.implementation;
+    if (candidate.can_run()) found.implementations[found.count++] = candidate.implementation;
   }
-  return runnable;
-}
+  return found;
+}();
 
 // x has this order modulo P: it divides the order, which is prime, and x is not 1.
 static_assert(PowerOfX((uint64_t{1} << 31) - 1) == kOne);
@@ -97,8 +97,7 @@ uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n) {
 }
 
 std::span<const Implementation> Implementations() {
-  static const Runnable runnable = Detect();
-  return {runnable.implementations.data(), runnable.count};
+  return {kRunnable.implementations.data(), kRunnable.count};
 }
 
 const char* ActiveName() { return Implementations().front().name; }

@@ -165,8 +165,7 @@ template <typename Element>
 DifferenceOf<Element> Compare(std::span<const Element> a, std::span<const Element> b,
                               const DifferenceRule& rule) {
 #if defined(__x86_64__)
-  static const bool has_avx512 = HasAvx512AndVpclmul();
-  if (has_avx512) return CompareAvx512(a, b, rule);
+  if (kHasAvx512AndVpclmul) return CompareAvx512(a, b, rule);
 #endif
   return ComparePortably(a, b, rule);
 }

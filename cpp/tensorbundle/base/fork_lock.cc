@@ -6,15 +6,29 @@
 namespace tensorbundle {
 namespace {
 
+constinit std::mutex start_mutex;
 constinit std::mutex fork_mutex;
 
-// When the library is loaded: before any thread holds the lock. Without memory for the handlers,
+// The longer wait comes first: while a thread starts, other threads can use their handles.
+void BeforeFork() {
+  start_mutex.lock();
+  fork_mutex.lock();
+}
+
+// In the parent and in the child.
+void AfterFork() {
+  fork_mutex.unlock();
+  start_mutex.unlock();
+}
+
+// When the library is loaded: before any thread holds the locks. Without memory for the handlers,
 // the process could not load the library either.
-[[maybe_unused]] const int registered = ::pthread_atfork(
-    [] { fork_mutex.lock(); }, [] { fork_mutex.unlock(); }, [] { fork_mutex.unlock(); });
+[[maybe_unused]] const int registered = ::pthread_atfork(&BeforeFork, &AfterFork, &AfterFork);
 
 }  // namespace
 
 ForkLock::ForkLock() : lock_(fork_mutex) {}
+
+StartLock::StartLock() : lock_(start_mutex) {}
 
 }  // namespace tensorbundle

@@ -1,26 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lock of what the threads of a handle share, which fork(2) never leaves locked.
+// What a child of fork(2) can rely on, whatever the other threads of its parent did at that moment.
 //
-// A child of fork(2) has only the thread that called it. If another thread of the parent held a
-// mutex at that moment, the child would wait for it forever. ForkLock is one mutex for the whole
-// process, and fork(2) takes it too: the section of another thread ends first, so the child finds
-// the lock free and the data complete.
-//
-// For sections of some ten instructions: they may not wait, fork, run Python or open files. Longer
-// ones would block all handles. Locks of objects that no child can use need none of this.
+// A child has only the thread that called fork(2), and the memory as it was. Of another thread that
+// was at work, it has what that thread had done so far:
+// - A lock that the thread held stays locked. ForkLock is never held during a fork.
+// - A static variable of a function that the thread was initializing stays so, and the child waits
+//   for it forever. FirstResult has no state in between.
+// - A thread that was being started. glibc starts threads in the memory of threads that have ended,
+//   after it has freed their thread-local variables. A child that was forked in the middle frees
+//   those of the same thread again when it starts a thread, and aborts (glibc 2.36). No fork is in
+//   the middle of the start of a Thread.
 #pragma once
 
+#include <atomic>
+#include <concepts>
+#include <cstdint>
 #include <mutex>
+#include <thread>
+#include <utility>
 
 namespace tensorbundle {
 
-// Holds the lock.
+// Holds the lock of what the threads of a handle share: one mutex for the whole process. fork(2)
+// takes it too, so the section of another thread ends first, and the child finds the lock free and
+// the data complete.
+//
+// For sections of some ten instructions: they may not wait, fork, run Python, open files or start
+// threads. Longer ones would block all handles. Locks of objects that no child can use need none of
+// this.
 class ForkLock {
  public:
   ForkLock();
 
  private:
   const std::lock_guard<std::mutex> lock_;
+};
+
+// Holds the lock that Thread takes while it starts.
+class StartLock {
+ public:
+  StartLock();
+
+ private:
+  const std::lock_guard<std::mutex> lock_;
+};
+
+// A std::thread that is started under StartLock.
+class Thread {
+ public:
+  // Throws: std::system_error if the system refuses to start a thread, std::bad_alloc.
+  template <std::invocable Function>
+  explicit Thread(Function function) : thread_(Start(std::move(function))) {}
+
+  // Waits until the function has returned. Required once, before the destructor.
+  void Join() { thread_.join(); }
+
+ private:
+  template <typename Function>
+  static std::thread Start(Function function) {
+    const StartLock lock;
+    return std::thread(std::move(function));
+  }
+
+  std::thread thread_;
+};
+
+// The result of a function that is called at the first use. Threads that ask at the same time may
+// each call it; the result of the first that returns counts.
+class FirstResult {
+ public:
+  // The result of `compute` may not be 0.
+  template <std::invocable Function>
+  uint64_t Get(const Function& compute) {
+    uint64_t known = known_.load(std::memory_order_acquire);
+    if (known != 0) return known;
+    const uint64_t computed = compute();
+    return known_.compare_exchange_strong(known, computed) ? computed : known;
+  }
+
+ private:
+  std::atomic<uint64_t> known_{0};
 };
 
 }  // namespace tensorbundle

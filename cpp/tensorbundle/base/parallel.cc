@@ -16,6 +16,7 @@
 #include <sched.h>
 #endif
 
+#include "tensorbundle/base/fork_lock.h"
 #include "tensorbundle/base/interrupt.h"
 #include "tensorbundle/base/parallel_internal.h"
 
@@ -86,7 +87,7 @@ bool PrepareToThrow() {
 void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& body) {
   Shared shared;
   const size_t wanted = std::min(count, static_cast<size_t>(std::max(1, threads)));
-  std::vector<std::thread> others;
+  std::vector<Thread> others;
   others.reserve(wanted);
   for (size_t i = 1; i < wanted; ++i) {
     try {
@@ -98,16 +99,18 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
     }
   }
   Work(count, body, &shared);
-  for (std::thread& thread : others) thread.join();
+  for (Thread& thread : others) thread.Join();
   if (shared.error) std::rethrow_exception(shared.error);
 }
 
 int AvailableProcessors() {
   // Read once: it would take a tenth of the time in which a small checkpoint is opened.
-  static const int quota = [] {
+  constinit static FirstResult first_quota;
+  const uint64_t known = first_quota.Get([] {
     std::ifstream cpu_max("/sys/fs/cgroup/cpu.max");
-    return ProcessorsOfQuota(cpu_max);
-  }();
+    return static_cast<uint64_t>(ProcessorsOfQuota(cpu_max)) + 1;
+  });
+  const int quota = static_cast<int>(known - 1);
   const int affinity = AffinityCount();
   return quota > 0 ? std::min(quota, affinity) : affinity;
 }

@@ -27,6 +27,10 @@ bool HasSse42AndPclmul(const X86Registers& registers = ReadX86Registers());
 // AVX-512F and VPCLMULQDQ. The first processors with AVX-512 lack the latter.
 bool HasAvx512AndVpclmul(const X86Registers& registers = ReadX86Registers());
 
+// Of this processor. Set while the library is loaded: initializers of static variables may not use
+// it.
+inline const bool kHasAvx512AndVpclmul = HasAvx512AndVpclmul();
+
 }  // namespace tensorbundle
 
 #endif  // defined(__x86_64__)

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -19,13 +18,12 @@
 #define TENSORBUNDLE_HAS_USERFAULTFD 1
 #endif
 
+#include "tensorbundle/base/fork_lock.h"
+
 namespace tensorbundle {
 namespace {
 
-uint64_t PageSize() {
-  static const auto size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  return size;
-}
+const auto kPageSize = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD
 
@@ -40,14 +38,10 @@ bool AreHugePagesAlwaysOn() {
 // UFFD_USER_MODE_ONLY, of Linux 5.11: page faults of user code only, which needs no privilege.
 constexpr int kUserModeOnly = 1;
 
-// Asks the system once, or once per thread that asks at the same time: a child of fork(2) would
-// wait forever for the guard of a static variable that another thread of its parent was
-// initializing.
 bool IsWorthIt() {
-  enum Answer : int { kUnknown, kNo, kYes };
-  static std::atomic<Answer> known{kUnknown};
-  if (known == kUnknown) known = AreHugePagesAlwaysOn() ? kNo : kYes;
-  return known == kYes;
+  enum Answer : uint64_t { kNo = 1, kYes };
+  constinit static FirstResult answer;
+  return answer.Get([] { return AreHugePagesAlwaysOn() ? kNo : kYes; }) == kYes;
 }
 
 int OpenUserfaultfd() {
@@ -77,11 +71,11 @@ bool Register(int descriptor, const uffdio_range& range) {
 }  // namespace
 
 uint64_t UffdBuffer::UntilPage(const void* address) {
-  return -reinterpret_cast<uintptr_t>(address) % PageSize();
+  return -reinterpret_cast<uintptr_t>(address) % kPageSize;
 }
 
 uint64_t UffdBuffer::SincePage(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % PageSize();
+  return reinterpret_cast<uintptr_t>(address) % kPageSize;
 }
 
 bool UffdBuffer::IsNew(ByteSpan memory) {
@@ -91,7 +85,7 @@ bool UffdBuffer::IsNew(ByteSpan memory) {
   uint64_t missing = 0;
   for (uint64_t i = 0; i < kSample; ++i) {
     auto address = reinterpret_cast<uintptr_t>(memory.data()) + memory.size() / kSample * i;
-    address += PageSize() - address % PageSize();
+    address += kPageSize - address % kPageSize;
     unsigned char is_resident = 1;
     // For anonymous memory: whether the page exists, or existed and was written to swap.
     if (::mincore(reinterpret_cast<void*>(address), 1, &is_resident) != 0) return false;
@@ -110,7 +104,7 @@ UffdBuffer::UffdBuffer(MutableByteSpan memory) {
   if (memory.size() < kMinSize) return;
   begin_ = memory.data() + UntilPage(memory.data());
   end_ = memory.data() + memory.size();
-  end_ -= reinterpret_cast<uintptr_t>(end_) % PageSize();
+  end_ -= reinterpret_cast<uintptr_t>(end_) % kPageSize;
   descriptor_ = OpenUserfaultfd();
   if (descriptor_ < 0) return;
   is_enabled_ = Register(descriptor_, RangeOf(begin_, end_));
@@ -148,7 +142,7 @@ void UffdBuffer::CopyPages(uint8_t* place, ByteSpan pages) {
     if (::ioctl(descriptor_, UFFDIO_COPY, &request) == 0) return;
     uint64_t done = request.copy > 0 ? static_cast<uint64_t>(request.copy) : 0;
     if (errno == EEXIST) {  // the page exists, so that writing to it does not block
-      done = PageSize();
+      done = kPageSize;
       std::memcpy(place, pages.data(), done);
     } else if (errno != EAGAIN) {
       Disable();

@@ -152,12 +152,11 @@ CopyRowsFunction SelectCopyRows(uint64_t row_size, StoreHint hint, const uint8_t
                                 uint64_t out_stride, [[maybe_unused]] bool may_use_avx512) {
   if (hint == StoreHint::kCached) return ForSize<CachedStores>(row_size);
 #if defined(__x86_64__)
-  static const bool has_avx512 = HasAvx512AndVpclmul();
   const uint64_t shift = reinterpret_cast<uintptr_t>(out) % kCacheLine;
   if (row_size % kCacheLine == 0 && out_stride % sizeof(__m128i) == 0 &&
       shift % sizeof(__m128i) == 0) {
     const bool has_whole_lines = out_stride == row_size || (shift | out_stride) % kCacheLine == 0;
-    if (has_avx512 && may_use_avx512 && has_whole_lines) {
+    if (kHasAvx512AndVpclmul && may_use_avx512 && has_whole_lines) {
       return ForSizeAvx512(row_size, shift != 0);
     }
     if (row_size < kMinWideCopy) return ForSize<Sse2Stores>(row_size);

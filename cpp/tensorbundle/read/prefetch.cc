@@ -119,7 +119,7 @@ Prefetcher::Status Prefetcher::Next(std::chrono::milliseconds timeout, StreamIte
 
 void Prefetcher::StartThread() {
   try {
-    thread_ = std::make_unique<std::thread>(
+    thread_ = std::make_unique<Thread>(
         [checkpoint = checkpoint_, shared = state_] { ReadStream(*checkpoint, *shared); });
   } catch (const std::system_error& error) {
     const std::string path = checkpoint_->listing_file();
@@ -130,14 +130,14 @@ void Prefetcher::StartThread() {
 void Prefetcher::Stop() {
   StreamState& state = *state_;
   if (!state.IsInOwnProcess()) return;
-  std::unique_ptr<std::thread> thread;
+  std::unique_ptr<Thread> thread;
   {
     const std::lock_guard lock(state.mutex);
     state.is_stopped.store(true);
     thread = std::move(thread_);
     state.changed.notify_all();
   }
-  if (thread != nullptr) thread->join();
+  if (thread != nullptr) thread->Join();
   const std::lock_guard lock(state.mutex);
   state.ready.clear();
   state.free_buffers.clear();

@@ -18,11 +18,11 @@
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "tensorbundle/base/bytes.h"
+#include "tensorbundle/base/fork_lock.h"
 #include "tensorbundle/bundle/checkpoint.h"
 #include "tensorbundle/io/page_buffer.h"
 
@@ -99,7 +99,7 @@ class Prefetcher {
 
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::shared_ptr<StreamState> state_;
-  std::unique_ptr<std::thread> thread_;
+  std::unique_ptr<Thread> thread_;
 };
 
 // An item for the consumer, or an error in its place.

@@ -16,6 +16,7 @@
 
 #include "tensorbundle/base/bytes.h"
 #include "tensorbundle/base/coding.h"
+#include "tensorbundle/base/fork_lock.h"
 
 namespace tensorbundle {
 
@@ -54,11 +55,11 @@ class TokenHasher {
   // Uses the random seed of this process. Drawing one takes longer than joining a hundred tokens:
   // std::random_device asks for the processor's features, which a virtual machine emulates.
   static TokenHasher Random() {
-    static const uint64_t seed = [] {
+    constinit static FirstResult seed;
+    return TokenHasher(seed.Get([] {
       std::random_device device;
-      return uint64_t{device()} << 32 | device();
-    }();
-    return TokenHasher(seed);
+      return uint64_t{device()} << 32 | device() | 1;
+    }));
   }
 
   uint64_t operator()(std::string_view token) const {

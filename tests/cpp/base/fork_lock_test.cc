@@ -6,9 +6,9 @@
 
 #include <atomic>
 #include <chrono>
-#include <optional>
+#include <cstdint>
+#include <stdexcept>
 #include <thread>
-#include <utility>
 
 #include "forked_child.h"
 
@@ -20,11 +20,10 @@ TEST(ForkLock, IsFreeInAForkedChild) {
   std::atomic<bool> is_held{false};
   std::atomic<bool> is_released{false};
   std::thread thread([&] {
-    std::optional<ForkLock> lock(std::in_place);
+    const ForkLock lock;
     is_held = true;
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     is_released = true;
-    lock.reset();
   });
   while (!is_held) std::this_thread::yield();
   const auto in_child = [&] {
@@ -57,6 +56,78 @@ TEST(ForkLock, ManyForksWhileThreadsHoldTheLock) {
   }
   stop = true;
   thread.join();
+}
+
+struct Moves {
+  std::atomic<int> number{0};
+  std::atomic<bool> is_moving{false};
+};
+
+// A function that takes time to move.
+class SlowToMove {
+ public:
+  explicit SlowToMove(Moves* moves) : moves_(moves) {}
+  SlowToMove(SlowToMove&& other) noexcept : moves_(other.moves_) {
+    moves_->is_moving = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    ++moves_->number;
+    moves_->is_moving = false;
+  }
+  void operator()() const {}
+
+ private:
+  Moves* moves_;
+};
+
+// std::thread moves its function. The first move is that of the argument, before the lock is taken.
+TEST(Thread, NoForkIsInTheMiddleOfItsStart) {
+  Moves moves;
+  std::thread starter([&] { Thread(SlowToMove(&moves)).Join(); });
+  while (moves.number < 1 || !moves.is_moving) std::this_thread::yield();
+  const auto in_child = [&] {
+    ::alarm(20);
+    if (moves.is_moving) return false;
+    bool has_run = false;
+    Thread([&] { has_run = true; }).Join();
+    return has_run;
+  };
+  EXPECT_EQ(testing::RunInForkedChild(in_child), 0);
+  starter.join();
+  EXPECT_GT(moves.number, 1);
+}
+
+TEST(FirstResult, IsTheFirstOfThreadsThatAskTogether) {
+  FirstResult result;
+  const uint64_t outer = result.Get([&] {
+    uint64_t other = 0;
+    Thread([&] { other = result.Get([] { return 7; }); }).Join();
+    EXPECT_EQ(other, 7U);
+    return 8;
+  });
+  EXPECT_EQ(outer, 7U);
+  EXPECT_EQ(result.Get([]() -> uint64_t { throw std::logic_error("asked again"); }), 7U);
+}
+
+TEST(FirstResult, AChildDoesNotWaitForAThreadThatComputesIt) {
+  FirstResult result;
+  std::atomic<bool> is_computing{false};
+  std::atomic<bool> may_end{false};
+  std::thread thread([&] {
+    result.Get([&] {
+      is_computing = true;
+      while (!may_end) std::this_thread::yield();
+      return 1;
+    });
+  });
+  while (!is_computing) std::this_thread::yield();
+  const auto in_child = [&] {
+    ::alarm(20);
+    return result.Get([] { return 2; }) == 2;
+  };
+  EXPECT_EQ(testing::RunInForkedChild(in_child), 0);
+  may_end = true;
+  thread.join();
+  EXPECT_EQ(result.Get([] { return 3; }), 1U);
 }
 
 }  // namespace

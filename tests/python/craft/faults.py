@@ -16,7 +16,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "faults" / "shim.cc"
 # The modes and the groups of functions, in the order of shim.cc.
-OFF, FAIL, FAIL_FROM, SHORT, INTERRUPT = range(5)
+OFF, FAIL, FAIL_FROM, SHORT, INTERRUPT, SLOW_START = range(6)
 _NAMES = (
     "open", "read", "map", "stat", "write", "sync", "name", "remove", "size", "memory", "thread",
     "list", "close", "lock", "seek",
