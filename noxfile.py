@@ -439,12 +439,28 @@ def typing(session: nox.Session) -> None:
     )  # fmt: skip
 
 
+# Files that change, processes, signals, memory and the command line: slow tests that depend on
+# neither TensorFlow nor NumPy.
+SYSTEM_TESTS = ["tests/faults", "tests/repo/test_collection.py"] + [
+    f"tests/python/test_{name}.py"
+    for name in (
+        "align_errors", "changing_files", "cli_failures", "cli_program", "convert_damaged",
+        "corruption_exhaustive", "edit_memory", "process_lifetimes", "remote_faults",
+        "replaced_checkpoints", "shared_memory", "signals",
+    )
+]  # fmt: skip
+
+
 @nox.session
 def tf215(session: nox.Session) -> None:
-    """Runs the Python suite with the last TensorFlow with Estimator, and NumPy 1.26."""
+    """Runs the Python suite with the last TensorFlow with Estimator, and NumPy 1.26.
+
+    Without arguments, it leaves out SYSTEM_TESTS.
+    """
     # Newer versions of pyarrow need NumPy 2.
     install(session, "test", "tensorflow-cpu==2.15.1", "numpy==1.26.*", "pyarrow<19")
-    session.run("pytest", "-n", "2", *session.posargs)
+    left_out = [f"--ignore={path}" for path in SYSTEM_TESTS]
+    session.run("pytest", "-n", "2", *(session.posargs or left_out))
 
 
 @nox.session
