@@ -231,9 +231,10 @@ inline constexpr uint64_t kMinBytesPerThread = uint64_t{1} << 20;
 // Returns how many threads to use for `num_bytes` bytes. `wanted` is the op's attribute; 0 means
 // the number of processors that the process may use.
 inline int ThreadsFor(int64_t wanted, uint64_t num_bytes) {
-  static const int processors = AvailableProcessors();
-  const int limit = wanted > 0 ? static_cast<int>(std::min<int64_t>(wanted, 1024)) : processors;
-  return static_cast<int>(std::clamp<uint64_t>(num_bytes / kMinBytesPerThread, 1, limit));
+  const uint64_t useful = num_bytes / kMinBytesPerThread;
+  if (useful <= 1) return 1;
+  const uint64_t limit = wanted > 0 ? std::min<int64_t>(wanted, 1024) : AvailableProcessors();
+  return static_cast<int>(std::min(useful, limit));
 }
 
 }  // namespace tensorbundle::op

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A preloaded library that makes calls of the C library fail, be short or be interrupted.
+// A preloaded library that makes calls of the C library fail, be short, be interrupted or be slow.
 //
 //   fault_mode    0: nothing; 1: call number fault_at fails; 2: all calls from fault_at on fail;
 //                 3: reads and writes move half of the bytes; 4: every second call is interrupted;

@@ -40,6 +40,7 @@ UNSANITIZED = {
     ],
     "preloads another library, and replaces malloc": [
         ("out_of_memory", "test_failed_allocation"),
+        ("process_lifetimes", "test_many_forks_while_threads_start"),
     ],
     "leaves no descriptor, of which UBSan needs two to examine an object": [
         ("system_errors", "test_too_many_open_files"),

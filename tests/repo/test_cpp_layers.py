@@ -108,7 +108,8 @@ def test_threads_start_in_one_place(repo):
 
 def test_static_variables_of_functions_need_no_guard(repo):
     """A child of fork() would wait for a thread that was initializing one, forever."""
-    guarded = re.compile(r"^ +static (?!constexpr)[\w:<>,&* ]+\b\w+( =|;|\{)")
+    # Names of functions begin with a capital letter.
+    guarded = re.compile(r"^ +(const )*static (?!constexpr)[\w:<>,&* ]+\b[a-z]\w*( =|;|\{|\(|\[)")
     wrong = [
         f"{repo.name(path)}: {line.strip()}"
         for path in repo.sources(".h", ".cc", under="cpp/tensorbundle")

@@ -2,10 +2,11 @@
 #include "tensorbundle/base/crc32c.h"
 
 #include <array>
-#include <iterator>
+#include <span>
 
 #include "tensorbundle/base/coding.h"
 #include "tensorbundle/base/crc32c_internal.h"
+#include "tensorbundle/base/fork_lock.h"
 
 namespace tensorbundle::crc32c {
 namespace {
@@ -41,35 +42,30 @@ inline uint32_t Slice8(uint64_t word, size_t after) {
          kTables[after + 1][(word >> 48) & 0xff] ^ kTables[after][word >> 56];
 }
 
-struct Candidate {
-  Implementation implementation;
-  bool (*can_run)();
-};
-
-// All implementations in this build, fastest first.
-constexpr Candidate kCandidates[] = {
+// All implementations in this build, fastest first. A processor that can run one of them can run
+// all that follow.
+constexpr Implementation kImplementations[] = {
 #if defined(__x86_64__)
-    {{"avx512", ExtendAvx512}, CanAvx512},
-    {{"sse4.2", ExtendSse42}, CanSse42},
+    {"avx512", ExtendAvx512},
+    {"sse4.2", ExtendSse42},
 #endif
 #if defined(__aarch64__)
-    {{"armv8", ExtendArmv8}, CanArmv8},
+    {"armv8", ExtendArmv8},
 #endif
-    {{"portable", ExtendPortable}, [] { return true; }},
+    {"portable", ExtendPortable},
 };
 
-struct Runnable {
-  std::array<Implementation, std::size(kCandidates)> implementations;
-  size_t count = 0;
-};
-
-const Runnable kRunnable = [] {
-  Runnable found{};
-  for (const Candidate& candidate : kCandidates) {
-    if (candidate.can_run()) found.implementations[found.count++] = candidate.implementation;
-  }
-  return found;
-}();
+// Returns the place of the fastest implementation that this processor can run.
+uint64_t Fastest() {
+#if defined(__x86_64__)
+  if (CanAvx512()) return 0;
+  return CanSse42() ? 1 : 2;
+#elif defined(__aarch64__)
+  return CanArmv8() ? 0 : 1;
+#else
+  return 0;
+#endif
+}
 
 // x has this order modulo P: it divides the order, which is prime, and x is not 1.
 static_assert(PowerOfX((uint64_t{1} << 31) - 1) == kOne);
@@ -97,7 +93,8 @@ uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n) {
 }
 
 std::span<const Implementation> Implementations() {
-  return {kRunnable.implementations.data(), kRunnable.count};
+  constinit static FirstResult fastest;
+  return std::span(kImplementations).subspan(fastest.Get(&Fastest));
 }
 
 const char* ActiveName() { return Implementations().front().name; }

@@ -140,7 +140,7 @@ TENSORBUNDLE_AVX512 uint32_t FoldStripes(uint32_t state, const uint8_t* data, si
 
 }  // namespace
 
-bool CanSse42() { return HasSse42AndPclmul(); }
+bool CanSse42() { return HasSse42AndPclmul(ReadX86Registers()); }
 
 TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n) {
   uint64_t state = ~crc;

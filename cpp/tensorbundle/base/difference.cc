@@ -165,7 +165,7 @@ template <typename Element>
 DifferenceOf<Element> Compare(std::span<const Element> a, std::span<const Element> b,
                               const DifferenceRule& rule) {
 #if defined(__x86_64__)
-  if (kHasAvx512AndVpclmul) return CompareAvx512(a, b, rule);
+  if (HasAvx512AndVpclmul()) return CompareAvx512(a, b, rule);
 #endif
   return ComparePortably(a, b, rule);
 }

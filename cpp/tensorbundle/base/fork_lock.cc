@@ -9,7 +9,9 @@ namespace {
 constinit std::mutex start_mutex;
 constinit std::mutex fork_mutex;
 
-// The longer wait comes first: while a thread starts, other threads can use their handles.
+// The longer wait comes first: while a thread starts, other threads can use their handles. Handlers
+// of libraries that were loaded earlier run while both locks are held: they may not wait for
+// threads that use this library.
 void BeforeFork() {
   start_mutex.lock();
   fork_mutex.lock();

@@ -5,11 +5,12 @@
 // was at work, it has what that thread had done so far:
 // - A lock that the thread held stays locked. ForkLock is never held during a fork.
 // - A static variable of a function that the thread was initializing stays so, and the child waits
-//   for it forever. FirstResult has no state in between.
-// - A thread that was being started. glibc starts threads in the memory of threads that have ended,
-//   after it has freed their thread-local variables. A child that was forked in the middle frees
-//   those of the same thread again when it starts a thread, and aborts (glibc 2.36). No fork is in
-//   the middle of the start of a Thread.
+//   for it forever. FirstResult, which needs no initialization at run time, has no state in
+//   between.
+// - Another one that the thread was starting is half made. glibc starts threads in the memory of
+//   threads that have ended, and frees their thread-local variables first. A child that was forked
+//   in the middle frees the same variables again when it starts a thread, and aborts (seen with
+//   glibc 2.36). No fork is in the middle of the start of a Thread.
 #pragma once
 
 #include <atomic>
@@ -69,17 +70,17 @@ class Thread {
 // each call it; the result of the first that returns counts.
 class FirstResult {
  public:
-  // The result of `compute` may not be 0.
-  template <std::invocable Function>
+  // `compute` returns a number below 2^64 - 1. If it throws, the next use calls it again.
+  template <typename Function>
   uint64_t Get(const Function& compute) {
     uint64_t known = known_.load(std::memory_order_acquire);
-    if (known != 0) return known;
-    const uint64_t computed = compute();
-    return known_.compare_exchange_strong(known, computed) ? computed : known;
+    if (known != 0) return known - 1;
+    const auto computed = static_cast<uint64_t>(compute());
+    return known_.compare_exchange_strong(known, computed + 1) ? computed : known - 1;
   }
 
  private:
-  std::atomic<uint64_t> known_{0};
+  std::atomic<uint64_t> known_{0};  // 0, or the result + 1
 };
 
 }  // namespace tensorbundle

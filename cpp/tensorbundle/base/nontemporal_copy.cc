@@ -9,7 +9,7 @@
 
 #include "tensorbundle/base/x86_features.h"
 
-// Compiled for this extension regardless of the build flags; Select() guards the call.
+// Compiled for this extension regardless of the build flags; NontemporalCopyWide() guards the call.
 #define TENSORBUNDLE_STREAM_AVX512 __attribute__((target("avx512f")))
 
 namespace tensorbundle {
@@ -34,14 +34,12 @@ TENSORBUNDLE_STREAM_AVX512 void CopyAvx512(uint8_t* out, const uint8_t* in, uint
   copy_small(at, size);
 }
 
-using CopyFunction = void (*)(uint8_t* out, const uint8_t* in, uint64_t size);
-
-// Earlier processors with AVX-512 lower their clock rate for it; they lack VPCLMULQDQ.
-CopyFunction Select() { return HasAvx512AndVpclmul() ? CopyAvx512 : NontemporalCopySse2; }
-
 }  // namespace
 
-const CopyFunction NontemporalCopyWide = Select();
+// Earlier processors with AVX-512 lower their clock rate for it; they lack VPCLMULQDQ.
+void NontemporalCopyWide(uint8_t* out, const uint8_t* in, uint64_t size) {
+  HasAvx512AndVpclmul() ? CopyAvx512(out, in, size) : NontemporalCopySse2(out, in, size);
+}
 
 }  // namespace tensorbundle
 

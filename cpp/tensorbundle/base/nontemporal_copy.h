@@ -33,7 +33,7 @@ inline void NontemporalCopySse2(uint8_t* out, const uint8_t* in, uint64_t size) 
 }
 
 // The same with the widest stores that are fast on this processor.
-extern void (*const NontemporalCopyWide)(uint8_t* out, const uint8_t* in, uint64_t size);
+void NontemporalCopyWide(uint8_t* out, const uint8_t* in, uint64_t size);
 
 // Shorter copies do not repay the call of NontemporalCopyWide.
 inline constexpr uint64_t kMinWideCopy = 512;

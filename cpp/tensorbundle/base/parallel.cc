@@ -106,11 +106,10 @@ void ParallelFor(size_t count, int threads, const std::function<void(size_t)>& b
 int AvailableProcessors() {
   // Read once: it would take a tenth of the time in which a small checkpoint is opened.
   constinit static FirstResult first_quota;
-  const uint64_t known = first_quota.Get([] {
+  const auto quota = static_cast<int>(first_quota.Get([] {
     std::ifstream cpu_max("/sys/fs/cgroup/cpu.max");
-    return static_cast<uint64_t>(ProcessorsOfQuota(cpu_max)) + 1;
-  });
-  const int quota = static_cast<int>(known - 1);
+    return ProcessorsOfQuota(cpu_max);
+  }));
   const int affinity = AffinityCount();
   return quota > 0 ? std::min(quota, affinity) : affinity;
 }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "tensorbundle/base/fork_lock.h"
+
 namespace tensorbundle {
 namespace {
 
@@ -59,6 +61,11 @@ bool HasSse42AndPclmul(const X86Registers& registers) {
 bool HasAvx512AndVpclmul(const X86Registers& registers) {
   return (registers.xcr0 & kAvx512State) == kAvx512State && (registers.leaf7_ebx & kAvx512f) != 0 &&
          (registers.leaf7_ecx & kVpclmul) != 0;
+}
+
+bool HasAvx512AndVpclmul() {
+  constinit static FirstResult has;
+  return has.Get([] { return HasAvx512AndVpclmul(ReadX86Registers()); }) != 0;
 }
 
 }  // namespace tensorbundle

@@ -22,14 +22,13 @@ struct X86Registers {
 X86Registers ReadX86Registers();
 
 // SSE4.2 and PCLMULQDQ.
-bool HasSse42AndPclmul(const X86Registers& registers = ReadX86Registers());
+bool HasSse42AndPclmul(const X86Registers& registers);
 
 // AVX-512F and VPCLMULQDQ. The first processors with AVX-512 lack the latter.
-bool HasAvx512AndVpclmul(const X86Registers& registers = ReadX86Registers());
+bool HasAvx512AndVpclmul(const X86Registers& registers);
 
-// Of this processor. Set while the library is loaded: initializers of static variables may not use
-// it.
-inline const bool kHasAvx512AndVpclmul = HasAvx512AndVpclmul();
+// The same of this processor, which is asked once.
+bool HasAvx512AndVpclmul();
 
 }  // namespace tensorbundle
 

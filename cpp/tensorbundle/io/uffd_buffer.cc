@@ -23,7 +23,10 @@
 namespace tensorbundle {
 namespace {
 
-const auto kPageSize = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+uint64_t PageSize() {
+  constinit static FirstResult size;
+  return size.Get([] { return ::sysconf(_SC_PAGESIZE); });
+}
 
 #ifdef TENSORBUNDLE_HAS_USERFAULTFD
 
@@ -39,9 +42,8 @@ bool AreHugePagesAlwaysOn() {
 constexpr int kUserModeOnly = 1;
 
 bool IsWorthIt() {
-  enum Answer : uint64_t { kNo = 1, kYes };
-  constinit static FirstResult answer;
-  return answer.Get([] { return AreHugePagesAlwaysOn() ? kNo : kYes; }) == kYes;
+  constinit static FirstResult is_worth_it;
+  return is_worth_it.Get([] { return !AreHugePagesAlwaysOn(); }) != 0;
 }
 
 int OpenUserfaultfd() {
@@ -71,11 +73,11 @@ bool Register(int descriptor, const uffdio_range& range) {
 }  // namespace
 
 uint64_t UffdBuffer::UntilPage(const void* address) {
-  return -reinterpret_cast<uintptr_t>(address) % kPageSize;
+  return -reinterpret_cast<uintptr_t>(address) % PageSize();
 }
 
 uint64_t UffdBuffer::SincePage(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % kPageSize;
+  return reinterpret_cast<uintptr_t>(address) % PageSize();
 }
 
 bool UffdBuffer::IsNew(ByteSpan memory) {
@@ -85,7 +87,7 @@ bool UffdBuffer::IsNew(ByteSpan memory) {
   uint64_t missing = 0;
   for (uint64_t i = 0; i < kSample; ++i) {
     auto address = reinterpret_cast<uintptr_t>(memory.data()) + memory.size() / kSample * i;
-    address += kPageSize - address % kPageSize;
+    address += PageSize() - address % PageSize();
     unsigned char is_resident = 1;
     // For anonymous memory: whether the page exists, or existed and was written to swap.
     if (::mincore(reinterpret_cast<void*>(address), 1, &is_resident) != 0) return false;
@@ -104,7 +106,7 @@ UffdBuffer::UffdBuffer(MutableByteSpan memory) {
   if (memory.size() < kMinSize) return;
   begin_ = memory.data() + UntilPage(memory.data());
   end_ = memory.data() + memory.size();
-  end_ -= reinterpret_cast<uintptr_t>(end_) % kPageSize;
+  end_ -= reinterpret_cast<uintptr_t>(end_) % PageSize();
   descriptor_ = OpenUserfaultfd();
   if (descriptor_ < 0) return;
   is_enabled_ = Register(descriptor_, RangeOf(begin_, end_));
@@ -142,7 +144,7 @@ void UffdBuffer::CopyPages(uint8_t* place, ByteSpan pages) {
     if (::ioctl(descriptor_, UFFDIO_COPY, &request) == 0) return;
     uint64_t done = request.copy > 0 ? static_cast<uint64_t>(request.copy) : 0;
     if (errno == EEXIST) {  // the page exists, so that writing to it does not block
-      done = kPageSize;
+      done = PageSize();
       std::memcpy(place, pages.data(), done);
     } else if (errno != EAGAIN) {
       Disable();

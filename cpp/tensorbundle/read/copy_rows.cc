@@ -156,7 +156,7 @@ CopyRowsFunction SelectCopyRows(uint64_t row_size, StoreHint hint, const uint8_t
   if (row_size % kCacheLine == 0 && out_stride % sizeof(__m128i) == 0 &&
       shift % sizeof(__m128i) == 0) {
     const bool has_whole_lines = out_stride == row_size || (shift | out_stride) % kCacheLine == 0;
-    if (kHasAvx512AndVpclmul && may_use_avx512 && has_whole_lines) {
+    if (may_use_avx512 && has_whole_lines && HasAvx512AndVpclmul()) {
       return ForSizeAvx512(row_size, shift != 0);
     }
     if (row_size < kMinWideCopy) return ForSize<Sse2Stores>(row_size);

@@ -58,7 +58,7 @@ class TokenHasher {
     constinit static FirstResult seed;
     return TokenHasher(seed.Get([] {
       std::random_device device;
-      return uint64_t{device()} << 32 | device() | 1;
+      return (uint64_t{device()} << 32 | device()) >> 1;
     }));
   }
 

@@ -30,7 +30,8 @@ std::set<std::string> KernelsFlags() {
 TEST(X86Features, AreThoseThatTheKernelLists) {
   const std::set<std::string> flags = KernelsFlags();
   ASSERT_TRUE(flags.contains("sse2"));
-  EXPECT_EQ(HasSse42AndPclmul(), flags.contains("sse4_2") && flags.contains("pclmulqdq"));
+  EXPECT_EQ(HasSse42AndPclmul(ReadX86Registers()),
+            flags.contains("sse4_2") && flags.contains("pclmulqdq"));
   EXPECT_EQ(HasAvx512AndVpclmul(), flags.contains("avx512f") && flags.contains("vpclmulqdq"));
 }
 
