@@ -42,8 +42,7 @@ inline uint32_t Slice8(uint64_t word, size_t after) {
          kTables[after + 1][(word >> 48) & 0xff] ^ kTables[after][word >> 56];
 }
 
-// All implementations in this build, fastest first. A processor that can run one of them can run
-// all that follow.
+// All implementations in this build, fastest first.
 constexpr Implementation kImplementations[] = {
 #if defined(__x86_64__)
     {"avx512", ExtendAvx512},
@@ -55,11 +54,10 @@ constexpr Implementation kImplementations[] = {
     {"portable", ExtendPortable},
 };
 
-// Returns the place of the fastest implementation that this processor can run.
-uint64_t Fastest() {
+// Returns the place of the fastest one that this processor can run.
+uint64_t FastestHere() {
 #if defined(__x86_64__)
-  if (CanAvx512()) return 0;
-  return CanSse42() ? 1 : 2;
+  return Fastest(ReadX86Registers());
 #elif defined(__aarch64__)
   return CanArmv8() ? 0 : 1;
 #else
@@ -92,9 +90,16 @@ uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n) {
   return ~state;
 }
 
+#if defined(__x86_64__)
+uint64_t Fastest(const X86Registers& registers) {
+  if (CanAvx512(registers)) return 0;
+  return CanSse42(registers) ? 1 : 2;
+}
+#endif
+
 std::span<const Implementation> Implementations() {
   constinit static FirstResult fastest;
-  return std::span(kImplementations).subspan(fastest.Get(&Fastest));
+  return std::span(kImplementations).subspan(fastest.Get(&FastestHere));
 }
 
 const char* ActiveName() { return Implementations().front().name; }

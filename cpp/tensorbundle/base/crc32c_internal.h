@@ -11,6 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensorbundle/base/x86_features.h"
+
 namespace tensorbundle::crc32c {
 
 // P = 0x1'1EDC'6F41 (Castagnoli 1993, RFC 3720), without its x^32 and reflected.
@@ -47,14 +49,18 @@ static_assert(PowerOfX(32) == kPolynomial, "x^32 is the rest of P");
 static_assert(PowerOfX(64) == Multiply(PowerOfX(41), PowerOfX(23)), "powers add up");
 
 // Each Extend* function implements crc32c::Extend(), and may be called only if its Can* function
-// returns true: other processors lack its instructions.
+// returns true: other processors lack its instructions. A processor that can run the AVX-512 one
+// can run the SSE4.2 one too.
 uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n);
 
 #if defined(__x86_64__)
-bool CanSse42();
+bool CanSse42(const X86Registers& registers);
 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n);
-bool CanAvx512();
+bool CanAvx512(const X86Registers& registers);
 uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n);
+
+// Returns the place of the fastest one that a processor can run: 0 is AVX-512, 2 is portable.
+uint64_t Fastest(const X86Registers& registers);
 #endif
 
 #if defined(__aarch64__)

@@ -140,7 +140,7 @@ TENSORBUNDLE_AVX512 uint32_t FoldStripes(uint32_t state, const uint8_t* data, si
 
 }  // namespace
 
-bool CanSse42() { return HasSse42AndPclmul(ReadX86Registers()); }
+bool CanSse42(const X86Registers& registers) { return HasSse42AndPclmul(registers); }
 
 TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n) {
   uint64_t state = ~crc;
@@ -156,8 +156,7 @@ TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_
   return ~tail;
 }
 
-bool CanAvx512() {
-  const X86Registers registers = ReadX86Registers();
+bool CanAvx512(const X86Registers& registers) {
   return HasSse42AndPclmul(registers) && HasAvx512AndVpclmul(registers);
 }
 

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "tensorbundle/base/crc32c_internal.h"
+
 namespace tensorbundle::crc32c {
 namespace {
 
@@ -155,6 +157,16 @@ TEST(Crc32cTest, PortableIsLast) {
   EXPECT_STREQ(Implementations().back().name, "portable");
   EXPECT_STREQ(ActiveName(), Implementations().front().name);
 }
+
+#if defined(__x86_64__)
+TEST(Crc32cTest, ChoosesByTheRegistersOfTheProcessor) {
+  constexpr uint32_t kAll = ~uint32_t{0};
+  EXPECT_EQ(Fastest({kAll, kAll, kAll, kAll}), 0U);
+  EXPECT_EQ(Fastest({kAll, kAll, kAll, 0}), 1U) << "the system does not save AVX-512's registers";
+  EXPECT_EQ(Fastest({0, kAll, kAll, kAll}), 2U);
+  EXPECT_EQ(Fastest({}), 2U);
+}
+#endif
 
 TEST(Crc32cTest, DispatchesToOneOfThem) {
   const Sample& sample = LargeSample();
