@@ -56,7 +56,10 @@ UNSANITIZED = {
     "measures times": [
         ("missing_names", "test_message_suggests_nearest_name_quickly"),
         ("missing_names", "test_name_without_near_match_fails_quickly"),
+        ("path_advice", "test_error_in_large_directory_is_fast"),
         ("signals", "test_"),
+        ("state_text", "test_crafted_text_fails_quickly"),
+        ("state_text", "test_parses_megabyte_in_linear_time"),
         ("threads", "test_long_calls_release_the_gil"),
     ],
 }
