@@ -7,7 +7,7 @@
 // - A static variable of a function that the thread was initializing stays so, and the child waits
 //   for it forever. FirstResult, which needs no initialization at run time, has no state in
 //   between.
-// - Another one that the thread was starting is half made. glibc starts threads in the memory of
+// - Another thread that it was starting is half made. glibc starts threads in the memory of
 //   threads that have ended, and frees their thread-local variables first. A child that was forked
 //   in the middle frees the same variables again when it starts a thread, and aborts (seen with
 //   glibc 2.36). No fork is in the middle of the start of a Thread.
