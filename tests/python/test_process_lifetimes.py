@@ -141,31 +141,40 @@ print("good")
     assert output == "good\n"
 
 
+# Forks while four threads call work(). Each child returns from in_child() whether all is well.
+FORKS = """
+def fork_while_threads_work(turns, work, in_child):
+    stop = threading.Event()
+    def loop():
+        while not stop.is_set():
+            work()
+    threads = [threading.Thread(target=loop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(turns):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if in_child() else 1)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert status == 0, (turn, status)
+    finally:
+        stop.set()
+    for thread in threads:
+        thread.join()
+    print("good")
+"""
+
+
 # With the lock of a checkpoint held by another thread during the fork, about one child in 50 waited
 # forever on a busy machine.
 @linux
 def test_many_forks_while_threads_gather(folder: Path) -> None:
     output = run(
-        """
-stop = threading.Event()
-def loop():
-    while not stop.is_set():
-        table.take([5])
-threads = [threading.Thread(target=loop) for _ in range(4)]
-for thread in threads:
-    thread.start()
-try:
-    for turn in range(200):
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if table.take([7])[0, 0] == 7 * 32 else 1)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status == 0, (turn, status)
-finally:
-    stop.set()
-for thread in threads:
-    thread.join()
-print("good")
+        FORKS
+        + """
+def in_child(): return table.take([7])[0, 0] == 7 * 32
+fork_while_threads_work(200, lambda: table.take([5]), in_child)
 """,
         folder,
     )
@@ -180,34 +189,19 @@ print("good")
 def test_many_forks_while_threads_start(folder: Path, tmp_path: Path) -> None:
     library = faults.build(tmp_path)
     output = run(
-        """
+        FORKS
+        + """
 import ctypes
-stop = threading.Event()
 def work():
     checkpoint.verify()
     next(table.chunks(10))
-def loop():
-    while not stop.is_set():
+def in_child():
+    for _ in range(3):
         work()
+    return True
 work()  # the library looks up functions at their first call
-threads = [threading.Thread(target=loop) for _ in range(4)]
-for thread in threads:
-    thread.start()
 ctypes.c_int.in_dll(ctypes.CDLL(sys.argv[2]), "fault_mode").value = int(sys.argv[3])
-try:
-    for turn in range(60):
-        child = os.fork()
-        if child == 0:
-            for _ in range(3):
-                work()
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status == 0, (turn, status)
-finally:
-    stop.set()
-for thread in threads:
-    thread.join()
-print("good")
+fork_while_threads_work(60, work, in_child)
 """,
         folder, str(library), str(faults.SLOW_START),
         LD_PRELOAD=str(library), GLIBC_TUNABLES="glibc.malloc.tcache_count=0",
