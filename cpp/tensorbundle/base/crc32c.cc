@@ -90,13 +90,6 @@ uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n) {
   return ~state;
 }
 
-#if defined(__x86_64__)
-uint64_t Fastest(const X86Registers& registers) {
-  if (CanAvx512(registers)) return 0;
-  return CanSse42(registers) ? 1 : 2;
-}
-#endif
-
 std::span<const Implementation> Implementations() {
   constinit static FirstResult fastest;
   return std::span(kImplementations).subspan(fastest.Get(&FastestHere));

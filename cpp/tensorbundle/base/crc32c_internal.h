@@ -48,18 +48,16 @@ constexpr uint32_t PowerOfX(uint64_t n) {
 static_assert(PowerOfX(32) == kPolynomial, "x^32 is the rest of P");
 static_assert(PowerOfX(64) == Multiply(PowerOfX(41), PowerOfX(23)), "powers add up");
 
-// Each Extend* function implements crc32c::Extend(), and may be called only if its Can* function
-// returns true: other processors lack its instructions. A processor that can run the AVX-512 one
-// can run the SSE4.2 one too.
+// Each Extend* function implements crc32c::Extend(). Fastest() and CanArmv8() say which of them may
+// be called: other processors lack their instructions.
 uint32_t ExtendPortable(uint32_t crc, const uint8_t* data, size_t n);
 
 #if defined(__x86_64__)
-bool CanSse42(const X86Registers& registers);
 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n);
-bool CanAvx512(const X86Registers& registers);
 uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n);
 
-// Returns the place of the fastest one that a processor can run: 0 is AVX-512, 2 is portable.
+// Returns the place of the fastest one that a processor can run: 0 is AVX-512, 2 is portable. It
+// can run those that follow, too.
 uint64_t Fastest(const X86Registers& registers);
 #endif
 

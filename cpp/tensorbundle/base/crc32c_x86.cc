@@ -140,8 +140,6 @@ TENSORBUNDLE_AVX512 uint32_t FoldStripes(uint32_t state, const uint8_t* data, si
 
 }  // namespace
 
-bool CanSse42(const X86Registers& registers) { return HasSse42AndPclmul(registers); }
-
 TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_t n) {
   uint64_t state = ~crc;
   while (n >= kMinInterleaved) {
@@ -156,8 +154,9 @@ TENSORBUNDLE_SSE42 uint32_t ExtendSse42(uint32_t crc, const uint8_t* data, size_
   return ~tail;
 }
 
-bool CanAvx512(const X86Registers& registers) {
-  return HasSse42AndPclmul(registers) && HasAvx512AndVpclmul(registers);
+uint64_t Fastest(const X86Registers& registers) {
+  if (!HasSse42AndPclmul(registers)) return 2;
+  return HasAvx512AndVpclmul(registers) ? 0 : 1;
 }
 
 uint32_t ExtendAvx512(uint32_t crc, const uint8_t* data, size_t n) {
